@@ -1,0 +1,94 @@
+"""Files that are either whole or absent, and output folders that are never overwritten by accident.
+
+    write to  <name>.tmp-<pid>  in the same folder  ->  flush and fsync  ->  os.replace to <name>
+
+A process that is killed at any moment leaves the old file, or the new one, never half of one.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maediff.errors import InputError
+
+MARKER = ".maediff"  # stands in every output folder, so that --overwrite empties nothing else
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it when the block ends well and removed when it does not.
+
+    Raises:
+        InputError: the file could not be written (disk full, read-only folder); nothing half-written is left.
+    """
+    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: could not be written ({error.strerror or error}); free space or choose another output folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically; NaN becomes null, because JSON has no NaN."""
+    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def fresh_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+    """Create the output folder `path`, mark it as ours and return it.
+
+    Raises:
+        InputError: it exists, holds something, and neither `overwrite` (which empties it, but only a folder that
+            maediff made) nor `resume` was asked for.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, and the output has to be a folder; choose another one")
+    if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
+        if overwrite and not (path / MARKER).is_file():
+            raise InputError(
+                f"{path}: was not made by maediff, so --overwrite does not empty it; remove it yourself "
+                "or choose another folder"
+            )
+        if overwrite:
+            shutil.rmtree(path)
+        elif not resume:
+            raise InputError(
+                f"{path}: exists and is not empty; choose another folder, or add --resume to go on "
+                "or --overwrite to start anew"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / MARKER).touch()
+    except OSError as error:
+        raise InputError(f"{path}: could not be created ({error.strerror}); choose another folder") from error
+    return path

@@ -1,0 +1,107 @@
+"""Settings from texts and files to frozen configs: `unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from maediff.errors import InputError
+
+C = TypeVar("C")
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Nested settings from `key=value` texts; values are read as YAML (`[125, 250]`, `true`, `1e-3`).
+
+    Raises:
+        InputError: a text that is not of that form.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not all(key.split(".")):
+            raise InputError(f"setting {pair!r} is not of the form key=value")
+        *parents, leaf = key.split(".")
+        nested: dict[str, Any] = {leaf: _value(value)}
+        for parent in reversed(parents):
+            nested = {parent: nested}
+        settings = merge(settings, nested)
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings in a YAML file.
+
+    Raises:
+        InputError: no such file, or not a YAML mapping.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: must hold `key: value` lines")
+    return settings
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> C:
+    """A frozen config from nested values.
+
+    Raises:
+        InputError: unknown keys or values that do not fit, all of them named.
+    """
+    try:
+        return TypeAdapter(config_type).validate_python(dict(values))
+    except ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
+        fields = ", ".join(getattr(config_type, "__pydantic_fields__", {})) or "none"
+        raise InputError(f"settings of {what}: {details} (fields: {fields})") from None
+
+
+def resolve_device(device: str) -> str:
+    """`auto` -> cuda if there is one, else cpu.
+
+    Raises:
+        InputError: an unknown device, or cuda where there is none.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device!r}: one of auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device was found; use --device cpu")
+    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 arithmetic is native on the device."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
+    return bool(capabilities.get("avx512_bf16", False))

@@ -1,0 +1,17 @@
+"""Fixtures, and the switch that lets beartype check every jaxtyping annotation of the package."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("maediff", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real scans beside the repository; tests that need them skip where they are absent."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("shared/data is not beside this checkout")
+    return path

@@ -1,0 +1,62 @@
+"""Whole or absent; and nothing of the user's is ever emptied."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from maediff.errors import InputError
+from maediff.files import atomic_path, fresh_folder, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match=r"b\.json: could not be written \(No space left on device\)"):
+        write_json(tmp_path / "b.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_temporary_name_keeps_the_kind_of_file(tmp_path):
+    with atomic_path(tmp_path / "image.nii.gz") as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"x")
+
+
+def test_json_has_null_for_what_is_not_a_number(tmp_path):
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.5, None]}
+
+
+def test_output_folders_are_refused_unless_asked_for(tmp_path):
+    out = fresh_folder(tmp_path / "out")
+    fresh_folder(out)  # still empty
+    (out / "result").write_text("x")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        fresh_folder(out)
+    assert (fresh_folder(out, resume=True) / "result").exists()
+    assert not (fresh_folder(out, overwrite=True) / "result").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        fresh_folder(tmp_path / "file")
+
+
+def test_overwrite_empties_no_folder_of_somebody_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="was not made by maediff"):
+        fresh_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
