@@ -1,0 +1,70 @@
+"""The forward process, its schedule, and samplers that start from a prediction of the clean image.
+
+    abar_t = prod_{u <= t} (1 - beta_u),    f(t) = cos^2( (t/T + s) / (1 + s) * pi/2 ),    beta_t = 1 - f(t+1)/f(t)
+    x_t    = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps
+
+Schedule: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17, s = 0.008, betas clipped at 0.999.
+Forward process: Ho et al. 2020 (arXiv 2006.11239), eq. 4. Sampler: Song et al. 2021, DDIM (arXiv 2010.02502), eq. 12.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Denoiser = Callable[[Float[Tensor, "b c h w"], Int[Tensor, " b"]], Float[Tensor, "b c h w"]]
+
+
+def cosine_alpha_bar(steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Float[Tensor, " steps"]:
+    """Abar for t = 0 .. steps - 1, falling from almost 1 to almost 0, in float64 (`abar[499]` is 0.494 of 1000)."""
+    f = [math.cos((t / steps + s) / (1 + s) * math.pi / 2) ** 2 for t in range(steps + 1)]
+    betas = torch.tensor([min(1 - f[t + 1] / f[t], max_beta) for t in range(steps)], dtype=torch.float64)
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def forward_process(
+    x0: Float[Tensor, "b 1 h w"], eps: Float[Tensor, "b 1 h w"], alpha_bar_t: Float[Tensor, " b"]
+) -> Float[Tensor, "b 1 h w"]:
+    """x_t, the image noised to abar_t. Coefficients are taken in the precision of `alpha_bar_t`, then cast."""
+    signal = alpha_bar_t.sqrt().to(x0.dtype)[:, None, None, None]
+    noise = (1 - alpha_bar_t).sqrt().to(x0.dtype)[:, None, None, None]
+    return signal * x0 + noise * eps
+
+
+def reverse_chain(
+    denoise: Denoiser,
+    x_t: Float[Tensor, "b 1 h w"],
+    timesteps: Sequence[int],
+    alpha_bar: Float[Tensor, " steps"],
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "b 1 h w"]:
+    """x0 reached from `x_t` along `timesteps`; one time step alone is the one-step prediction.
+
+    Args:
+        denoise: predicts x0 from (x_t, t).
+        timesteps: falling, the first being the noise level of `x_t`.
+        eta: 0 is DDIM, deterministic; 1 is ancestral sampling (DDPM), which needs a `generator`.
+
+    Raises:
+        ValueError: time steps that do not fall, or lie outside the schedule.
+    """
+    if not timesteps or any(a <= b for a, b in zip(timesteps, timesteps[1:], strict=False)):
+        raise ValueError(f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards")
+    if timesteps[0] >= len(alpha_bar) or timesteps[-1] < 0:
+        raise ValueError(f"timesteps {list(timesteps)} must lie in 0..{len(alpha_bar) - 1}")
+    x = x_t
+    for t, t_next in zip(timesteps, [*timesteps[1:], None], strict=True):
+        x0 = denoise(x, torch.full((len(x),), t, device=x.device))
+        if t_next is None:
+            return x0
+        a, a_next = float(alpha_bar[t]), float(alpha_bar[t_next])
+        eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
+        x = math.sqrt(a_next) * x0 + math.sqrt(max(1 - a_next - sigma**2, 0.0)) * eps
+        if sigma > 0:
+            x = x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    raise AssertionError("unreachable: the last time step returns")

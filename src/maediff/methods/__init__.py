@@ -1,0 +1,63 @@
+"""The methods. `METHODS` is the only list of them; `build` makes one from a name, a preset and some settings."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from maediff.errors import InputError
+from maediff.methods.base import Method, Objective, Prediction, predict_volume
+from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
+from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
+from maediff.methods.maediff import MAEDiff, MAEDiffConfig
+from maediff.methods.pddpm import PDDPM, PDDPMConfig
+from maediff.settings import build_config, merge
+
+__all__ = ["BASELINES", "METHODS", "PRESETS", "Method", "Objective", "Prediction", "build", "predict_volume"]
+
+Preset = Literal["paper", "small", "tiny"]
+
+METHODS: dict[str, tuple[Any, Any]] = {
+    "maediff": (MAEDiff, MAEDiffConfig),
+    "pddpm": (PDDPM, PDDPMConfig),
+    "ddpm": (DDPM, DDPMConfig),
+    "anoddpm": (DDPM, AnoDDPMConfig),
+    "bright": (Bright, IntensityConfig),
+    "dark": (Dark, IntensityConfig),
+    "median": (Median, IntensityConfig),
+    "slice": (SliceMedian, IntensityConfig),
+    "template": (Template, IntensityConfig),
+}
+BASELINES = ("bright", "dark", "median", "slice", "template")
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {"unet": {}, "mae": {}},
+    "small": {
+        "unet": {"channels": (32, 64, 128), "blocks": 2, "attention": False},
+        "mae": {"dim": 192, "encoder_blocks": 3, "decoder_blocks": 2, "heads": 6},
+    },
+    "tiny": {
+        "unet": {"channels": (48, 96), "blocks": 1, "attention": False, "stem": 2},
+        "mae": {"dim": 128, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4},
+    },
+}
+
+
+def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None) -> Any:
+    """The frozen config of a method: its defaults, then the preset's, then `settings` (nested mappings).
+
+    Raises:
+        InputError: an unknown method, preset or key, or values that do not fit each other.
+    """
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is not known: one of {', '.join(METHODS)}")
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
+    config_type = METHODS[name][1]
+    base = {key: value for key, value in PRESETS[preset].items() if key in config_type.__pydantic_fields__}
+    return build_config(config_type, merge(base, settings or {}), name)
+
+
+def build(name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None) -> Method:
+    """A method with fresh weights; see `resolve` for the arguments and errors."""
+    config = resolve(name, preset, settings)
+    method: Method = METHODS[name][0](config)
+    return method

@@ -1,0 +1,175 @@
+"""The one interface that every method stands behind, and what they share: residual, ranges, prediction of a scan."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass as config_dataclass
+from torch import Tensor, nn
+
+from maediff.noise import NoiseKind
+
+Times = Annotated[tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) else t)]
+Residual = Literal["abs", "bright", "dark"]
+Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator], Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says of some slices; both in [0, 1]."""
+
+    anomaly_map: Float[Tensor, "b 1 h w"]
+    """The residual, before any post-processing."""
+    reconstruction: Float[Tensor, "b 1 h w"]
+    """The healthy reference."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss and the parameters it trains. A GAN has several; the trainer steps them in turn."""
+
+    name: str
+    loss: Loss
+    parameters: Sequence[nn.Parameter]
+
+
+class Method(nn.Module):
+    """A way to find what is abnormal. It sees intensities in [0, 1], never a path, an affine or a training setting."""
+
+    def objectives(self) -> list[Objective]:
+        """What there is to train; empty for the untrained baselines."""
+        return []
+
+    def predict(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        *,
+        slice_ids: Int[Tensor, " b"],
+        seed: int,
+        brain: Bool[Tensor, "b 1 h w"] | None = None,
+        batch_size: int = 16,
+    ) -> Prediction:
+        """Anomaly map and healthy reference of the slices of one scan.
+
+        Args:
+            x: intensities in [0, 1], 0 outside the brain.
+            slice_ids: index of each slice on the model's grid; with `seed` it decides the noise.
+            brain: where the brain is; None takes x > 0.
+            batch_size: forward passes at once; the result does not depend on it.
+        """
+        raise NotImplementedError
+
+
+@config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class DiffusionConfig:
+    """Choices common to the diffusion methods."""
+
+    size: int = 96
+    """Rows and columns of a slice."""
+    steps: int = 1000
+    """T, the length of the cosine schedule."""
+    noise: NoiseKind = "simplex"
+    t_train: tuple[int, int] = (0, 1000)
+    """Training draws t uniformly from this half-open range."""
+    t_test: Times = (250,)
+    """Noise levels at test; the references of several are averaged."""
+    chain: int = 1
+    """Steps of the reverse process from t_test to 0 (DDIM); 1 predicts x0 in one step."""
+    draws: int = 1
+    """Noise draws averaged at test."""
+    residual: Residual = "abs"
+    """|x - reference| (`abs`, the paper), or its positive part where lesions are brighter (`bright`) or darker (`dark`)."""
+
+    def __post_init__(self) -> None:
+        low, high = self.t_train
+        if not 0 <= low < high <= self.steps:
+            raise ValueError(f"t_train={self.t_train} must be a range inside 0..{self.steps}")
+        if not self.t_test or not all(0 <= t < self.steps for t in self.t_test):
+            raise ValueError(f"t_test={self.t_test} must name time steps in 0..{self.steps - 1}")
+        if self.chain < 1 or self.draws < 1:
+            raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
+
+    def timesteps(self, t: int) -> list[int]:
+        """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""
+        return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
+
+    def training_times(self, b: int, generator: torch.Generator) -> Int[Tensor, " b"]:
+        return torch.randint(*self.t_train, (b,), generator=generator)
+
+
+def check_size(size: int, d: int) -> None:
+    """Raises ValueError where the U-Net cannot halve a slice of `size` pixels down to its feature map and back."""
+    if size % d:
+        raise ValueError(
+            f"slices of size={size} are not a multiple of the feature map's d={d} pixels: "
+            f"size={size - size % d} or {size - size % d + d} would fit"
+        )
+
+
+def to_signed(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """[0, 1] outside a method -> [-1, 1] inside, the range that the schedule is made for."""
+    return 2 * x - 1
+
+
+def from_signed(x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """[-1, 1] inside a method -> [0, 1] outside, clipped."""
+    return ((x0 + 1) / 2).clamp(0, 1)
+
+
+def residual_of(
+    x: Float[Tensor, "b 1 h w"], reference: Float[Tensor, "b 1 h w"], kind: Residual
+) -> Float[Tensor, "b 1 h w"]:
+    """The anomaly map "pixel by pixel"."""
+    difference = x - reference
+    if kind == "abs":
+        return difference.abs()
+    return (difference if kind == "bright" else -difference).clamp_min(0)
+
+
+def masked_l1(
+    prediction: Float[Tensor, "b 1 h w"], x0: Float[Tensor, "b 1 h w"], mask: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """Mean of |prediction - x0| over the pixels of the mask."""
+    return ((prediction.float() - x0).abs() * mask).sum() / mask.sum()
+
+
+def check_slices(x: Float[Tensor, "b 1 h w"], size: int) -> None:
+    """Raises ValueError where slices are not size x size."""
+    if x.shape[-2:] != (size, size):
+        raise ValueError(f"slices of {tuple(x.shape[-2:])} pixels, but this model was made for {size} x {size}")
+
+
+@torch.inference_mode()
+def predict_volume(
+    method: Method,
+    images: Float[np.ndarray, "n h w"],
+    brain: Bool[np.ndarray, "n h w"],
+    slice_ids: Int[np.ndarray, " n"],
+    *,
+    seed: int,
+    batch_size: int = 16,
+    device: str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> tuple[Float[np.ndarray, "n h w"], Float[np.ndarray, "n h w"]]:
+    """Residual (before post-processing) and healthy reference of a scan, both in [0, 1].
+
+    Slices without brain are skipped: their residual is zero and their reference is the scan itself.
+    """
+    residual, reference = np.zeros_like(images), images.copy()
+    holds_brain = brain.any(axis=(1, 2))
+    if holds_brain.any():
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            prediction = method.eval().predict(
+                torch.from_numpy(images[holds_brain])[:, None].to(device),
+                slice_ids=torch.from_numpy(slice_ids[holds_brain]),
+                seed=seed,
+                brain=torch.from_numpy(brain[holds_brain])[:, None].to(device),
+                batch_size=batch_size,
+            )
+        residual[holds_brain] = prediction.anomaly_map[:, 0].float().cpu().numpy()
+        reference[holds_brain] = prediction.reconstruction[:, 0].float().cpu().numpy()
+    return residual, reference

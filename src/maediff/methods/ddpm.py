@@ -1,0 +1,108 @@
+"""Whole-slice diffusion: DDPM with Gaussian noise (Ho et al. 2020) and AnoDDPM with simplex noise (Wyatt et al. 2022).
+
+x_t       = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps
+reference = UNet(x_t, t), or what a reverse chain from x_t reaches
+loss      = mean | x0 - x0_pred |
+"""
+
+from dataclasses import field
+from itertools import product
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from maediff.diffusion import cosine_alpha_bar, forward_process, reverse_chain
+from maediff.methods.base import (
+    DiffusionConfig,
+    Method,
+    Objective,
+    Prediction,
+    Times,
+    check_size,
+    check_slices,
+    from_signed,
+    masked_l1,
+    residual_of,
+    to_signed,
+)
+from maediff.nn.unet import UNet, UNetConfig
+from maediff.noise import NoiseKind, draw_noise, keyed_generators
+
+WHOLE_SLICE = 0  # the patch index of a method that has no patches
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class DDPMConfig(DiffusionConfig):
+    """Gaussian noise over the whole slice, one step from t = 500."""
+
+    noise: NoiseKind = "gaussian"
+    t_test: Times = (500,)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size(self.size, self.unet.d)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AnoDDPMConfig(DiffusionConfig):
+    """Simplex noise over the whole slice, one step from t = 500; AnoDDPM's own chain is t_test=250, chain=250."""
+
+    noise: NoiseKind = "simplex"
+    t_test: Times = (500,)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size(self.size, self.unet.d)
+
+
+class DDPM(Method):
+    """Noises the whole slice and redraws it, without any clean surroundings to go by."""
+
+    def __init__(self, config: DDPMConfig | AnoDDPMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.alpha_bar = cosine_alpha_bar(config.steps)
+        self.unet = UNet(config.unet)
+
+    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+        """The training procedure."""
+        check_slices(x, self.config.size)
+        x0, b = to_signed(x), len(x)
+        t = self.config.training_times(b, generator)
+        eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device)
+        x_t = forward_process(x0, eps, self.alpha_bar[t].to(x.device))
+        return masked_l1(self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool))
+
+    def objectives(self) -> list[Objective]:
+        return [Objective("l1", self.loss, list(self.parameters()))]
+
+    def predict(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        *,
+        slice_ids: Int[Tensor, " b"],
+        seed: int,
+        brain: Bool[Tensor, "b 1 h w"] | None = None,
+        batch_size: int = 16,
+    ) -> Prediction:
+        """The testing procedure."""
+        check_slices(x, self.config.size)
+        x0, levels = to_signed(x), list(product(self.config.t_test, range(self.config.draws)))
+        total = torch.zeros_like(x0)
+        for slices in torch.arange(len(x)).split(batch_size):
+            clean = x0[slices]
+            for t, draw in levels:
+                keys = keyed_generators(seed, slice_ids[slices], torch.full((len(slices),), WHOLE_SLICE), draw)
+                eps = draw_noise(self.config.noise, (len(slices), *x.shape[-2:]), keys, x.device)
+                x_t = forward_process(clean, eps, self.alpha_bar[t].expand(len(slices)).to(x.device))
+                x0_pred = reverse_chain(
+                    lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar
+                )
+                total[slices] += x0_pred.clamp(-1, 1) / len(levels)
+        reference = from_signed(total)
+        return Prediction(residual_of(x, reference, self.config.residual), reference)

@@ -1,0 +1,146 @@
+"""MAEDiff (arXiv 2401.10561): patch-wise diffusion whose U-Net carries a masked autoencoder.
+
+x~_t      = M * x_t + (1 - M) * x0                      noise in one upper-level patch, the rest clean
+F         = Enc(x~_t, t);   F' = MAE(F, visible cells)
+x0_pred   = Dec(F', skips, t)
+loss      = mean over M of | x0 - x0_pred |
+reference = mean over the overlapping patches k of x0_pred^(k) inside M_k
+"""
+
+from dataclasses import field
+from itertools import product
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from maediff.diffusion import cosine_alpha_bar, forward_process, reverse_chain
+from maediff.methods.base import (
+    DiffusionConfig,
+    Method,
+    Objective,
+    Prediction,
+    check_size,
+    check_slices,
+    from_signed,
+    masked_l1,
+    residual_of,
+    to_signed,
+)
+from maediff.nn.mae import MAE, MAEConfig
+from maediff.nn.unet import UNet, UNetConfig
+from maediff.noise import draw_noise, keyed_generators
+from maediff.patches import (
+    Merge,
+    PatchGrid,
+    PatchMerger,
+    check_cells,
+    insert,
+    noised_cells,
+    patch_mask,
+    patches_with_brain,
+)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class MAEDiffConfig(DiffusionConfig):
+    """p, s and r are the paper's: upper-level patch, stride, sub-level cell, all in pixels."""
+
+    p: int = 48
+    s: int = 16
+    r: int = 16
+    merge: Merge = "mean"
+    visible_from: Literal["perturbed", "clean"] = "perturbed"
+    """Visible tokens from F of the perturbed slice, into which convolutions leak noise, or from Enc((1 - M) x0)."""
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    mae: MAEConfig = field(default_factory=MAEConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_size(self.size, self.unet.d)
+        check_cells(PatchGrid(self.size, self.p, self.s), self.r)
+        if self.r % self.unet.d:
+            raise ValueError(
+                f"cell size r={self.r} is not a multiple of the feature map's d={self.unet.d} pixels: "
+                f"use r={self.unet.d * max(1, self.r // self.unet.d)}, or fewer levels"
+            )
+
+
+class MAEDiff(Method):
+    """Redraws each patch as it would look if healthy, guided by the clean surroundings."""
+
+    def __init__(self, config: MAEDiffConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = PatchGrid(config.size, config.p, config.s)
+        self.alpha_bar = cosine_alpha_bar(config.steps)
+        self.unet = UNet(config.unet)
+        self.mae = MAE(
+            channels=config.unet.channels[-1],
+            cell=config.r // config.unet.d,
+            rows=config.size // config.r,
+            config=config.mae,
+        )
+
+    def denoise(
+        self, perturbed: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"], corners: Int[Tensor, "b 2"]
+    ) -> Float[Tensor, "b 1 h w"]:
+        """x0_pred from the partially perturbed slice (the paper's Fig. 2)."""
+        noised = noised_cells(corners, self.config.p, self.config.size, self.config.r)
+        feature_map, skips, time = self.unet.encode(perturbed, t)
+        visible_map = None
+        if self.config.visible_from == "clean":
+            mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
+            visible_map = self.unet.encode(perturbed.masked_fill(mask, 0), t)[0]
+        return self.unet.decode(self.mae(feature_map, noised, visible_map), skips, time)
+
+    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+        """The training procedure: one random patch of each slice is diffused and reconstructed (Fig. 1a)."""
+        check_slices(x, self.config.size)
+        x0, b = to_signed(x), len(x)
+        t = self.config.training_times(b, generator)
+        corners = self.grid.corners[torch.randint(len(self.grid.corners), (b,), generator=generator)].to(x.device)
+        mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
+        noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
+        x_t = forward_process(x0, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
+        perturbed = torch.where(mask, x_t, x0)
+        return masked_l1(self.denoise(perturbed, t.to(x.device), corners), x0, mask)
+
+    def objectives(self) -> list[Objective]:
+        return [Objective("l1", self.loss, list(self.parameters()))]
+
+    def predict(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        *,
+        slice_ids: Int[Tensor, " b"],
+        seed: int,
+        brain: Bool[Tensor, "b 1 h w"] | None = None,
+        batch_size: int = 16,
+    ) -> Prediction:
+        """The testing procedure: slide over the slice, reconstruct every patch, average, compare (Fig. 1b)."""
+        check_slices(x, self.config.size)
+        x0 = to_signed(x)
+        brain = x > 0 if brain is None else brain
+        merger = PatchMerger(x0, self.config.p, self.config.merge)
+        for slices, patches in patches_with_brain(brain, self.grid, batch_size):
+            corners = self.grid.corners.to(x.device)[patches]
+            mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
+            clean = x0[slices]
+            for t, draw in product(self.config.t_test, range(self.config.draws)):
+                keys = keyed_generators(seed, slice_ids[slices.cpu()], patches.cpu(), draw)
+                noise = draw_noise(self.config.noise, (len(slices), self.config.p, self.config.p), keys, x.device)
+                level = self.alpha_bar[t].expand(len(slices)).to(x.device)
+                x_t = forward_process(clean, insert(noise, corners, self.config.size), level)
+                x0_pred = reverse_chain(
+                    lambda x, t: self.denoise(torch.where(mask, x, clean), t, corners).float(),  # noqa: B023
+                    x_t,
+                    self.config.timesteps(t),
+                    self.alpha_bar,
+                )
+                merger.add(slices, corners, x0_pred.clamp(-1, 1))
+        reference = from_signed(merger.reference())
+        return Prediction(residual_of(x, reference, self.config.residual), reference)

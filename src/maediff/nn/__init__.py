@@ -1,0 +1,1 @@
+"""Networks: the diffusion U-Net and the masked autoencoder inside it."""

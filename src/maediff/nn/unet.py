@@ -1,0 +1,110 @@
+"""The diffusion U-Net, in two halves: `encode` gives the feature map F, `decode` predicts x0 from it.
+
+    x~_t -> stem -> level 0 -> ... -> level L-1 -> F      (B, C, H/d, W/d),  d = stem * 2^(L-1)
+                       |                  |
+                     skips              skips
+                       |                  |
+    x0   <- head <- level 0 <- ... <- level L-1 <- middle(F')
+
+What stands between F and F' is the bottleneck: nothing (pDDPM, DDPM) or the masked autoencoder (MAEDiff).
+Ho et al. 2020 with the FiLM time embedding of Dhariwal & Nichol 2021.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maediff.nn.layers import ResidualBlock, SpatialAttention, TimeEmbedding, groups
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class UNetConfig:
+    """Widths and depth; the defaults are the `paper` preset."""
+
+    channels: tuple[int, ...] = (128, 256, 256)
+    """Channels of each level; the resolution halves from one to the next."""
+    blocks: int = 3
+    """Residual blocks of each level on the way down; one more on the way up."""
+    attention: bool = True
+    """Self-attention in the middle block."""
+    stem: int = 1
+    """Pixel-unshuffle factor before the first level: 1 is a plain convolution, 2 works at half the resolution."""
+
+    @property
+    def d(self) -> int:
+        """Pixels of the slice to one cell of the feature map F."""
+        return self.stem * 2 ** (len(self.channels) - 1)
+
+
+class UNet(nn.Module):
+    """Predicts x0 from a partially perturbed slice and the time step."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, blocks = config.channels[0], config.blocks
+        time_dim = 4 * width
+        self.time = TimeEmbedding(width)
+        self.stem = nn.Conv2d(config.stem**2, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.downsample, self.upsample = nn.ModuleList(), nn.ModuleList()
+        skips, channels = [width], width
+        for level, c in enumerate(config.channels):
+            if level:
+                self.downsample.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                skips.append(channels)
+            self.down.append(nn.ModuleList())
+            for _ in range(blocks):
+                self.down[-1].append(ResidualBlock(channels, c, time_dim))  # type: ignore[operator]
+                channels = c
+                skips.append(c)
+        self.middle1 = ResidualBlock(channels, channels, time_dim)
+        self.middle_attention = (
+            SpatialAttention(channels, max(1, channels // 64)) if config.attention else nn.Identity()
+        )
+        self.middle2 = ResidualBlock(channels, channels, time_dim)
+        for level, c in reversed(list(enumerate(config.channels))):
+            self.up.append(nn.ModuleList())
+            for _ in range(blocks + 1):
+                self.up[-1].append(ResidualBlock(channels + skips.pop(), c, time_dim))  # type: ignore[operator]
+                channels = c
+            if level:
+                self.upsample.append(nn.Conv2d(channels, channels, 3, padding=1))
+        self.head_norm = nn.GroupNorm(groups(channels), channels)
+        self.head = nn.Conv2d(channels, config.stem**2, 3, padding=1)
+
+    def encode(
+        self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b c y x"], list[Tensor], Float[Tensor, "b e"]]:
+        """The feature map F, the skip connections and the time embedding."""
+        time = self.time(t)
+        h = self.stem(functional.pixel_unshuffle(x, self.config.stem))
+        skips = [h]
+        for level, blocks in enumerate(self.down):
+            if level:
+                h = self.downsample[level - 1](h)
+                skips.append(h)
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, time)
+                skips.append(h)
+        return h, skips, time
+
+    def decode(
+        self, feature_map: Float[Tensor, "b c y x"], skips: list[Tensor], time: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b 1 h w"]:
+        """x0, predicted from F (or F') and the skip connections."""
+        skips = list(skips)
+        h = self.middle2(self.middle_attention(self.middle1(feature_map, time)), time)
+        for level, blocks in enumerate(self.up):
+            if level:
+                h = self.upsample[level - 1](functional.interpolate(h, scale_factor=2.0, mode="nearest"))
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(torch.cat([h, skips.pop()], dim=1), time)
+        h = self.head(functional.silu(self.head_norm(h)))
+        return functional.pixel_shuffle(h, self.config.stem)
+
+    def forward(self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]) -> Float[Tensor, "b 1 h w"]:
+        return self.decode(*self.encode(x, t))

@@ -1,0 +1,114 @@
+"""Noise with unit variance: Gaussian and simplex, one independent field for every image of a batch.
+
+    simplex(x, y) = sum_k persistence^k  n(x / (frequency / 2^k), y / (frequency / 2^k)) / sd
+
+where n is Perlin's simplex noise (Perlin 2001; Gustavson 2005, "Simplex noise demystified") with a gradient of
+random direction drawn afresh at every lattice point, and a random offset: the field does not repeat, does not
+vanish at pixel (0, 0) as lattice noise without an offset does, and its standard deviation is known in closed
+form. 6 octaves, persistence 0.8 and frequency 64 are those of AnoDDPM (Wyatt et al. 2022); dividing by the
+standard deviation is ours, because the schedule assumes noise of unit variance.
+
+At test, noise is a pure function of (seed, slice, patch, draw): see `keyed_generators`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+NoiseKind = Literal["simplex", "gaussian"]
+
+OCTAVES, PERSISTENCE, FREQUENCY = 6, 0.8, 64.0
+SKEW, UNSKEW = (math.sqrt(3) - 1) / 2, (3 - math.sqrt(3)) / 6  # square lattice <-> triangles, Gustavson 2005
+# Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
+# var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
+OCTAVE_VARIANCE = math.sqrt(3) * (math.pi / 2) * 0.5**10 / 90
+
+
+def keyed_generators(
+    seed: int, slice_ids: Int[Tensor, " b"], patches: Int[Tensor, " b"], draw: int = 0
+) -> list[torch.Generator]:
+    """One generator an image, each a pure function of (seed, slice index, patch index, draw index)."""
+    generators = []
+    for slice_id, patch in zip(slice_ids.tolist(), patches.tolist(), strict=True):
+        # Negative ids cannot occur on a grid; SeedSequence mixes the key so that neighbours are unrelated.
+        state = np.random.SeedSequence((seed, slice_id, patch, draw)).generate_state(2, np.uint32)
+        generators.append(torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1])))
+    return generators
+
+
+def draw_noise(
+    kind: NoiseKind,
+    shape: tuple[int, int, int],
+    generator: torch.Generator | Sequence[torch.Generator],
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "b 1 h w"]:
+    """Noise fields of zero mean and unit variance, independent from image to image.
+
+    Args:
+        shape: (images, rows, columns).
+        generator: a CPU generator for the whole batch (training), or one an image (prediction). Random numbers
+            are drawn on the CPU whatever the device, so that every device sees the same noise.
+    """
+    b, h, w = shape
+    if kind == "gaussian":
+        return _per_image(torch.randn, b, (1, h, w), generator).to(device)
+    uniforms = _per_image(torch.rand, b, (_uniforms_needed(h, w),), generator)
+    return _simplex(uniforms.to(device), h, w)
+
+
+def _per_image(
+    sample: object, b: int, shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator]
+) -> Tensor:
+    assert callable(sample)
+    if isinstance(generator, torch.Generator):
+        return sample((b, *shape), generator=generator)  # type: ignore[no-any-return]
+    if len(generator) != b:
+        raise ValueError(f"{len(generator)} generators for {b} images: one an image is needed")
+    return torch.stack([sample(shape, generator=g) for g in generator])
+
+
+def _lattice(h: int, w: int, octave: int) -> tuple[int, int, float]:
+    """Lattice rows, lattice columns and wavelength in pixels of one octave of an h x w field."""
+    wavelength = FREQUENCY / 2**octave
+    y, x = (h - 1) / wavelength, (w - 1) / wavelength
+    rows, columns = (math.floor(1 + a + (x + y) * SKEW) + 2 for a in (y, x))
+    return rows, columns, wavelength
+
+
+def _uniforms_needed(h: int, w: int) -> int:
+    return sum(2 + math.prod(_lattice(h, w, octave)[:2]) for octave in range(OCTAVES))
+
+
+def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int) -> Float[Tensor, "b 1 h w"]:
+    field = torch.zeros(len(uniforms), h, w, device=uniforms.device)
+    rows_px = torch.arange(h, device=uniforms.device)[None, :, None]
+    columns_px = torch.arange(w, device=uniforms.device)[None, None, :]
+    start = 0
+    for octave in range(OCTAVES):
+        rows, columns, wavelength = _lattice(h, w, octave)
+        offset, angles = uniforms[:, start : start + 2], uniforms[:, start + 2 : start + 2 + rows * columns]
+        start += 2 + rows * columns
+        # Position in lattice units, skewed so that the triangles' lattice becomes the integer one.
+        y, x = rows_px / wavelength, columns_px / wavelength
+        skew = (x + y) * SKEW
+        i, j = y + skew + offset[:, 0, None, None], x + skew + offset[:, 1, None, None]
+        i0, j0 = i.floor(), j.floor()
+        di, dj = i - i0, j - j0
+        upper = (di > dj).to(di.dtype)
+        octave_field = torch.zeros_like(field)
+        for ci, cj in ((0.0, 0.0), (upper, 1 - upper), (1.0, 1.0)):  # the three corners of the triangle
+            si, sj = di - ci, dj - cj
+            unskew = (si + sj) * UNSKEW
+            dy, dx = si - unskew, sj - unskew
+            corner = ((i0 + ci) * columns + (j0 + cj)).long().flatten(1)
+            angle = angles.gather(1, corner).view_as(dy) * (2 * math.pi)
+            falloff = (0.5 - dy * dy - dx * dx).clamp_min(0) ** 4
+            octave_field += falloff * (angle.sin() * dy + angle.cos() * dx)
+        field += PERSISTENCE**octave * octave_field
+    variance = OCTAVE_VARIANCE * sum(PERSISTENCE ** (2 * octave) for octave in range(OCTAVES))
+    return (field / math.sqrt(variance))[:, None]

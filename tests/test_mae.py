@@ -1,0 +1,111 @@
+"""The masked autoencoder sees what it should, the U-Net's halves fit, every parameter learns."""
+
+import pytest
+import torch
+
+from maediff.nn.layers import sincos_2d
+from maediff.nn.mae import MAE, MAEConfig
+from maediff.nn.unet import UNet, UNetConfig
+from maediff.patches import noised_cells
+
+SMALL = {"dim": 32, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4}
+CORNERS = torch.tensor([[0, 0], [16, 32]])
+NOISED = noised_cells(CORNERS, p=48, size=96, r=16)
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return MAE(channels=8, cell=4, rows=6, config=MAEConfig(**{**SMALL, **changes})).eval()
+
+
+def cells(noised):
+    """Mask over the 24 x 24 feature map of the pixels in the given cells."""
+    return noised.view(-1, 1, 6, 6).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def encode(mae, feature_map):
+    visible = NOISED.int().argsort(dim=1, stable=True)[:, :27]
+    return mae.forward_encoder(mae.tokens(feature_map, NOISED), visible)
+
+
+def test_the_encoder_never_sees_noised_cells():
+    mae, feature_map = make(), torch.rand(2, 8, 24, 24)
+    changed = torch.where(cells(NOISED), torch.rand(2, 8, 24, 24), feature_map)
+    assert not torch.equal(changed, feature_map)
+    assert torch.equal(encode(mae, changed), encode(mae, feature_map))
+
+
+def test_the_encoder_sees_every_visible_cell():
+    mae, feature_map = make(), torch.rand(2, 8, 24, 24)
+    for cell in range(36):
+        chosen = torch.zeros(2, 36, dtype=torch.bool)
+        chosen[:, cell] = True
+        changed = torch.where(cells(chosen), feature_map + 1, feature_map)
+        different = (encode(mae, changed) != encode(mae, feature_map)).flatten(1).any(1)
+        assert torch.equal(different, ~NOISED[:, cell])
+
+
+def test_visible_tokens_are_the_visible_cells_in_order():
+    visible = NOISED.int().argsort(dim=1, stable=True)[:, :27]
+    for row, noised in zip(visible, NOISED, strict=True):
+        assert row.tolist() == torch.nonzero(~noised).flatten().tolist()
+
+
+@pytest.mark.parametrize("fusion", ["concat", "add", "replace"])
+def test_the_decoder_reads_the_entire_map(fusion):
+    """Noised cells reach the result through the decoder, visible ones through the encoder too."""
+    mae, feature_map = make(fusion=fusion, back="replace"), torch.rand(2, 8, 24, 24)
+    before = mae(feature_map, NOISED)
+    assert before.shape == feature_map.shape
+    after = mae(torch.where(cells(NOISED), feature_map + 1, feature_map), NOISED)
+    assert (before != after).flatten(1).any(1).all()
+
+
+def test_visible_only_ignores_the_noised_cells_and_map_only_has_no_encoder():
+    feature_map = torch.rand(2, 8, 24, 24)
+    mae = make(fusion="visible_only", back="replace")
+    changed = torch.where(cells(NOISED), feature_map + 1, feature_map)
+    assert torch.equal(mae(feature_map, NOISED), mae(changed, NOISED))
+    assert not any(name.startswith("encoder") for name, _ in make(fusion="map_only").named_parameters())
+
+
+def test_back_add_adds_what_back_replace_returns():
+    feature_map = torch.rand(2, 8, 24, 24)
+    added, replaced = (make(back=back)(feature_map, NOISED) for back in ("add", "replace"))
+    torch.testing.assert_close(added, feature_map + replaced)
+
+
+def test_clean_visible_map_is_what_the_encoder_reads():
+    mae, feature_map = make(), torch.rand(2, 8, 24, 24)
+    assert torch.equal(mae(feature_map, NOISED, feature_map), mae(feature_map, NOISED))
+    assert not torch.equal(mae(feature_map, NOISED, feature_map + 1), mae(feature_map, NOISED))
+
+
+def test_dimensions_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"dim=30 must be a multiple of 4 and of heads=8"):
+        MAEConfig(dim=30)
+
+
+def test_positions_differ_from_cell_to_cell():
+    positions = sincos_2d(6, 6, 32)
+    assert torch.cdist(positions, positions).fill_diagonal_(9).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("channels", "stem", "d"), [((8, 16), 2, 4), ((8, 16, 16), 1, 4), ((8,), 1, 1), ((8, 16, 32), 2, 8)]
+)
+@pytest.mark.parametrize("attention", [False, True])
+def test_unet_keeps_the_size_and_its_map_is_d_times_smaller(channels, stem, d, attention):
+    config = UNetConfig(channels=channels, stem=stem, blocks=1, attention=attention)
+    unet, x, t = UNet(config), torch.rand(2, 1, 48, 48), torch.tensor([0, 999])
+    assert config.d == d
+    feature_map, _, _ = unet.encode(x, t)
+    assert feature_map.shape == (2, channels[-1], 48 // d, 48 // d)
+    assert unet(x, t).shape == x.shape
+
+
+def test_the_paper_preset_has_the_size_of_pddpms_network():
+    """DESIGN 2.2: 37.5 M parameters in pDDPM's code; ours downsamples by convolution and has 34.7 M."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in UNet(UNetConfig()).parameters())
+    assert 33e6 < parameters < 38e6
