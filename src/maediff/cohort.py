@@ -1,0 +1,278 @@
+"""A cohort: preprocessed scans on the model's grid, with their splits, read at memory speed.
+
+    COHORT/cohort.json     modality, grid, every choice of preprocessing, versions (written last: none, no cohort)
+           manifest.csv    subject,session,dataset,split,healthy,image,brain_mask,lesion_mask,source
+           qc.csv          numbers per scan, and what failed
+           <name>/         image, brain_mask, lesion_mask .nii.gz on the model's grid; image.json (written last)
+           cache/          slices of a split as .npy; can be deleted, is rebuilt
+
+Which slices train: all of a healthy subject's, the lesion-free ones of a subject with a lesion mask, none of others.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from maediff.errors import InputError
+from maediff.files import write_json, write_text
+from maediff.grid import Prepared
+from maediff.inputs import SPLITS, ScanRef
+from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
+
+FORMAT = 1
+COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
+LEVELS = 65535                      # images lie on disk as uint16 with slope 1 / LEVELS: [0, 1] to 8e-6
+MIN_BRAIN_SHARE = 0.01              # of a training slice's pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scan of a cohort; paths are ready to open. `healthy` None: unknown. `source`: the scan it was made from."""
+
+    subject: str
+    session: str
+    dataset: str
+    split: str
+    healthy: bool | None
+    image: Path
+    brain_mask: Path
+    lesion_mask: Path | None
+    source: str
+
+    @property
+    def name(self) -> str:
+        """subject, or subject_session: unique in the cohort."""
+        return f"{self.subject}_{self.session}" if self.session else self.subject
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectSlices:
+    """The slices of one scan, lowest first.
+
+    Args:
+        subject: the row's name, unique in the cohort.
+        images: in [0, 1], 0 outside the brain.
+        lesion_free: fit for training as healthy; all true for a healthy scan, all false if that is unknown.
+        slice_ids: index on the model's grid.
+        affine: voxel of the (x, y, z) volume -> mm.
+        extra: the manifest's further columns (lesion_kind, ...).
+    """
+
+    subject: str
+    images: Float32[np.ndarray, "n h w"]
+    brain: Bool[np.ndarray, "n h w"]
+    lesion: Bool[np.ndarray, "n h w"] | None
+    lesion_free: Bool[np.ndarray, " n"]
+    slice_ids: Int64[np.ndarray, " n"]
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    healthy: bool | None
+    extra: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSet:
+    """Slices of several subjects, memory-mapped: `images` / 255 in [0, 1]; slice i is of subjects[subject_index[i]]."""
+
+    images: UInt8[np.ndarray, "n h w"]
+    brain: Bool[np.ndarray, "n h w"]
+    subject_index: Int64[np.ndarray, " n"]
+    subjects: list[str]
+
+
+def split_of(dataset: str, subject: str) -> str:
+    """Split of a subject that brings none: sha256 of `dataset/subject` mod 10, 0 to 6 train, 7 and 8 val, 9 test."""
+    digit = int(hashlib.sha256(f"{dataset}/{subject}".encode()).hexdigest(), 16) % 10
+    return "train" if digit < 7 else "val" if digit < 9 else "test"
+
+
+def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]) -> None:
+    """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
+    folder, affine = cohort / ref.name, prepared.grid.affine
+    write_volume(folder / "image.nii.gz", np.round(prepared.image * LEVELS).astype(np.uint16), affine, slope=1 / LEVELS)
+    write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine)
+    if prepared.lesion is not None:
+        write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine)
+    write_json(folder / "image.json", {
+        "settings": dict(settings), "source": str(ref.image), "healthy": ref.healthy, "extra": ref.extra,
+        "grid": {"shape": list(prepared.grid.shape), "affine": affine.tolist(), "scale": prepared.grid.scale,
+                 "notes": prepared.grid.notes},
+        "lesion_free": None if prepared.lesion_free is None else prepared.lesion_free.tolist(),
+        "record": prepared.record})
+
+
+def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> None:
+    """Write manifest.csv and then cohort.json, which makes the folder a cohort."""
+    rows = []
+    for ref in refs:
+        healthy = "" if ref.healthy is None else str(int(ref.healthy))
+        files = [f"{ref.name}/{kind}.nii.gz" for kind in ("image", "brain_mask", "lesion_mask")]
+        lesion = files[2] if ref.lesion_mask else ""
+        split = ref.split or split_of(ref.dataset, ref.subject)
+        rows.append([ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, str(ref.image)])
+    write_table(cohort / "manifest.csv", COLUMNS, rows)
+    write_json(cohort / "cohort.json", {"format": FORMAT, **meta, "n_scans": len(rows)})
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file, atomically."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([list(header), *rows])
+    write_text(path, table.getvalue())
+
+
+class Cohort:
+    """A preprocessed cohort: `meta` (cohort.json), `rows` (manifest.csv), and the slices."""
+
+    def __init__(self, path: Path, meta: dict[str, Any], rows: list[Row], content_hash: str) -> None:
+        self.path, self.meta, self.rows, self.hash = path, meta, rows, content_hash
+
+    @classmethod
+    def open(cls, path: Path) -> "Cohort":
+        """The cohort in folder `path`.
+
+        Raises:
+            InputError: not a cohort, an unfinished one, of an unknown format, or with files missing.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder; make a cohort with `maediff preprocess INPUT -o {path}`")
+        if not (path / "cohort.json").is_file():
+            raise InputError(f"{path}: holds no cohort.json, so it is no cohort, or preprocessing did not finish; run "
+                             "`maediff preprocess` on your scans, with --resume if it was stopped")
+        try:
+            texts = [(path / name).read_text(encoding="utf-8") for name in ("cohort.json", "manifest.csv")]
+            meta, table = json.loads(texts[0]), list(csv.DictReader(io.StringIO(texts[1])))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); run "
+                             "`maediff preprocess` again") from error
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            found = meta.get("format") if isinstance(meta, dict) else None
+            raise InputError(f"{path / 'cohort.json'}: cohort format {found}, this version reads {FORMAT}; "
+                             "run `maediff preprocess` again, or use the maediff version that wrote it")
+        rows = [_row(path, number, line) for number, line in enumerate(table, start=2)]
+        if not rows:
+            raise InputError(f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again")
+        return cls(path, meta, rows, hashlib.sha256("\n".join(texts).encode()).hexdigest())
+
+    def split(self, name: str) -> list[Row]:
+        """The scans of a split, in the manifest's order; an empty list if there are none."""
+        if name not in SPLITS:
+            raise InputError(f"split {name!r}: choose one of {', '.join(SPLITS)}")
+        return [row for row in self.rows if row.split == name]
+
+    def load(self, row: Row) -> SubjectSlices:
+        """Every slice of one scan.
+
+        Raises:
+            InputError: a file of the scan is missing, damaged or does not fit the others.
+        """
+        volume = read_scan(row.image)
+        brain = volume_to_slices(read_mask(row.brain_mask, volume, allow_empty=False))
+        lesion = None if row.lesion_mask is None else volume_to_slices(read_mask(row.lesion_mask, volume))
+        record_path = row.image.with_name("image.json")
+        try:
+            record = json.loads(record_path.read_text(encoding="utf-8"))
+            free, extra = record["lesion_free"], record["extra"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{record_path}: missing or damaged; run `maediff preprocess` again") from error
+        if free is None or row.healthy:
+            free = [row.healthy is True] * len(brain)
+        if len(free) != len(brain):
+            raise InputError(f"{record_path}: tells of {len(free)} slices, the image has {len(brain)}; run "
+                             "`maediff preprocess` again")
+        images = np.clip(volume_to_slices(volume.data), 0, 1)
+        x, y, z = (float(size) for size in volume.spacing_mm)
+        return SubjectSlices(row.name, images, brain, lesion, np.asarray(free, dtype=bool),
+                             np.arange(len(brain), dtype=np.int64), volume.affine, (x, y, z), row.healthy, extra)
+
+    def training_slices(self, split: str, *, lesion_free: bool = True) -> SliceSet:
+        """The slices of a split that hold brain, from the cache or put there.
+
+        Args:
+            lesion_free: only slices that can pass for healthy; false: every slice of every scan.
+
+        Raises:
+            InputError: the split has none.
+        """
+        kind = "lesion-free" if lesion_free else "all"
+        folder = self.path / "cache" / f"{split}-{kind}-{self.hash[:16]}"
+        if not (folder / "subjects.json").is_file():
+            arrays = self._collect(split, lesion_free)
+            if not _store(folder, arrays):
+                return arrays
+        subjects = json.loads((folder / "subjects.json").read_text(encoding="utf-8"))
+        images, brain, index = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in
+                                ("images", "brain", "subject_index"))
+        return SliceSet(images, brain, index, subjects)
+
+    def _collect(self, split: str, lesion_free: bool) -> SliceSet:
+        images, brains = [], []
+        index: list[int] = []
+        subjects: list[str] = []
+        for row in self.split(split):
+            loaded = self.load(row)
+            wanted = loaded.brain.mean(axis=(1, 2)) >= MIN_BRAIN_SHARE
+            if lesion_free:
+                wanted &= loaded.lesion_free
+            if wanted.any():
+                images.append(np.round(loaded.images[wanted] * 255).astype(np.uint8))
+                brains.append(loaded.brain[wanted])
+                index += [len(subjects)] * int(wanted.sum())
+                subjects.append(loaded.subject)
+        if not subjects:
+            raise InputError(f"{self.path}: no {'healthy ' if lesion_free else ''}subject in split {split} (it has "
+                             f"{len(self.split(split))} scans); add scans with healthy=1, or with a lesion_mask, "
+                             "whose lesion-free slices then count")
+        if len({stack.shape[1:] for stack in images}) > 1:
+            raise InputError(f"{self.path}: its scans differ in slice size; run `maediff preprocess` again")
+        return SliceSet(np.concatenate(images), np.concatenate(brains), np.asarray(index, dtype=np.int64), subjects)
+
+
+def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
+    try:
+        paths = [cohort / line[key] if line[key] else None for key in ("image", "brain_mask", "lesion_mask")]
+        healthy = {"": None, "0": False, "1": True}[line["healthy"]]
+        image, brain, lesion = paths
+        if image is None or brain is None or line["split"] not in SPLITS:
+            raise ValueError("incomplete")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{cohort / 'manifest.csv'}, line {number}: not as `maediff preprocess` writes it; run it "
+                         "again") from error
+    missing = [str(path) for path in paths if path is not None and not path.is_file()]
+    if missing:
+        raise InputError(f"{cohort}: {', '.join(missing)} is missing; run `maediff preprocess` again")
+    return Row(line["subject"], line["session"], line["dataset"], line["split"], healthy, image, brain, lesion,
+               line["source"])
+
+
+def _store(folder: Path, arrays: SliceSet) -> bool:
+    """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
+    temporary = None
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+        for name in ("images", "brain", "subject_index"):
+            np.save(temporary / f"{name}.npy", getattr(arrays, name))
+        (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
+        temporary.replace(folder)
+    except OSError:
+        return (folder / "subjects.json").is_file()     # another process was faster
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    prefix = folder.name.rsplit("-", 1)[0]
+    for old in folder.parent.glob(f"{prefix}-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return True

@@ -1,0 +1,263 @@
+"""What a user names on the command line -> the list of scans meant by it.
+
+    NIfTI file       the scan
+    folder           every NIfTI in it, at any depth, but masks (*mask* *seg* *consensus* *gt*)
+    BIDS dataset     (dataset_description.json) sub-*/**/*_<T1w|T2w|FLAIR>.nii[.gz]
+    manifest CSV     subject,image[,session,brain_mask,lesion_mask,split,healthy,dataset]; paths relative to it
+
+A subject is named by its BIDS entities, else by the path relative to what was given. Nothing here opens a scan.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from maediff.errors import InputError
+
+Modality = Literal["T1w", "T2w", "FLAIR"]
+Split = Literal["train", "val", "test"]
+MODALITIES: tuple[str, ...] = get_args(Modality)
+SPLITS: tuple[str, ...] = get_args(Split)
+MANIFEST_COLUMNS = ("subject", "image", "session", "brain_mask", "lesion_mask", "split", "healthy", "dataset")
+NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
+# Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
+CONTRAST_WORDS = {"t1": "T1w", "t1w": "T1w", "t1n": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR",
+                  "t2f": "FLAIR", "t1ce": "other", "t1c": "other", "t1post": "other", "t1gd": "other", "pd": "other"}
+
+
+@dataclass(frozen=True)
+class ScanRef:
+    """One scan and what is known about it; `None` is unknown.
+
+    Args:
+        session: BIDS entities but the subject's (`ses-2_run-1`), or the manifest's; empty if there is only one.
+        modality: as far as the name tells.
+        extra: further columns of the manifest.
+        stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
+    """
+
+    subject: str
+    session: str
+    image: Path
+    dataset: str
+    brain_mask: Path | None = None
+    lesion_mask: Path | None = None
+    split: str | None = None
+    healthy: bool | None = None
+    modality: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+    stated: bool = False
+
+    @property
+    def name(self) -> str:
+        """The scan's own name, that of its folder in every output: subject, or subject_session."""
+        return f"{self.subject}_{self.session}" if self.session else self.subject
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name says NIfTI."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
+    """Every scan meant by `inputs`, in a stable order.
+
+    Args:
+        modality: which contrast to take from a BIDS dataset, or from a folder whose file names tell the contrast.
+
+    Raises:
+        InputError: an input that does not exist or holds no scan, a DICOM folder, a manifest with missing columns or
+            files, a dataset with several contrasts and no `modality`, or two scans of one name.
+    """
+    if modality is not None and modality not in MODALITIES:
+        raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
+    paths = [Path(item) for item in inputs]
+    files = [path for path in paths if path.is_file() and path.suffix.lower() != ".csv"]
+    base = Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
+    refs: list[ScanRef] = []
+    for path in paths:
+        if path.is_dir():
+            bids = (path / "dataset_description.json").is_file()
+            refs += _from_bids(path, modality) if bids else _from_folder(path, modality)
+        elif not path.exists():
+            raise InputError(f"{path}: no such file or folder; check the path")
+        elif path.suffix.lower() == ".csv":
+            refs += _from_manifest(path)
+        else:
+            refs.append(_from_file(path, base))
+    if not refs:
+        raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
+    _check_names(refs)
+    return refs
+
+
+def contrast_of(path: Path) -> str | None:
+    """T1w, T2w, FLAIR or "other" as the last word of the file's name that tells it, else None."""
+    words = re.split(r"[^a-z0-9]+", _stem(path).lower())
+    return next((CONTRAST_WORDS[word] for word in reversed(words) if word in CONTRAST_WORDS), None)
+
+
+def _from_file(path: Path, base: Path) -> ScanRef:
+    if _is_dicom(path):
+        raise InputError(f"{path}: {NO_DICOM}")
+    if not is_nifti(path):
+        raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it")
+    bids = _bids_name(path)
+    subject, session = bids or (_relative_name(path.absolute(), base), "")
+    if bids is None and NOT_SCANS.search(path.name):
+        raise InputError(f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it "
+                         "if it is one")
+    contrast = contrast_of(path)
+    return ScanRef(subject, session, path, path.absolute().parent.name,
+                   modality=contrast if contrast in MODALITIES else None)
+
+
+def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
+    found = [path for path in _niftis(folder) if not NOT_SCANS.search(path.name)]
+    contrasts = {contrast_of(path) for path in found}
+    ours = [name for name in MODALITIES if name in contrasts]
+    if modality is None and len(ours) > 1:
+        raise InputError(f"{folder}: holds {' and '.join(ours)}; say which with --modality")
+    wanted = {modality, None} if modality else contrasts - {"other"}
+    found = [path for path in found if contrast_of(path) in wanted]
+    if not found:
+        if any(_is_dicom(path) for path in _some_files(folder)):
+            raise InputError(f"{folder}: {NO_DICOM}")
+        raise InputError(f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "
+                         "(masks are left out by name); check the path, or write a manifest CSV")
+    refs = []
+    for path in found:
+        subject, session = _bids_name(path) or (_relative_name(path, folder), "")
+        contrast = contrast_of(path)
+        refs.append(ScanRef(subject, session, path, folder.resolve().name, modality=contrast or modality))
+    return refs
+
+
+def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
+    by_suffix: dict[str, list[ScanRef]] = {}
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+        for path in _niftis(folder):
+            bids = _bids_name(path)
+            suffix = _stem(path).rsplit("_", 1)[-1]
+            if bids is not None:
+                ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
+                by_suffix.setdefault(suffix, []).append(ref)
+    usable = [name for name in MODALITIES if name in by_suffix]
+    if modality is None and len(usable) > 1:
+        raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
+    wanted = modality or (usable[0] if usable else None)
+    if wanted not in by_suffix:
+        raise InputError(f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
+                         f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); choose another --modality "
+                         "or write a manifest CSV")
+    return by_suffix[wanted]
+
+
+def _from_manifest(path: Path) -> list[ScanRef]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
+    missing = [name for name in ("subject", "image") if name not in columns]
+    if missing:
+        raise InputError(f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
+                         f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}")
+    if not rows:
+        raise InputError(f"{path}: the manifest lists no scan; add a line for each")
+    refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
+    absent = [str(file) for ref in refs for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+              if file is not None and not file.is_file()]
+    if absent:
+        raise InputError(f"{path}: {len(absent)} file(s) that it names do not exist: {', '.join(absent[:5])}"
+                         f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder")
+    return refs
+
+
+def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
+    where = f"{manifest}, line {number}"
+    subject, image, split = row["subject"], row["image"], row.get("split", "")
+    healthy = {"": None, "0": False, "1": True}.get(row.get("healthy", ""), "wrong")
+    if not subject or not image:
+        raise InputError(f"{where}: subject and image must not be empty; fill them in")
+    if split and split not in SPLITS:
+        raise InputError(f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty")
+    if isinstance(healthy, str):
+        raise InputError(f"{where}: healthy {row['healthy']!r}, and it is 0, 1 or empty")
+
+    def beside(name: str) -> Path | None:
+        return manifest.parent / row[name] if row.get(name) else None
+
+    contrast = contrast_of(Path(image))
+    return ScanRef(
+        subject=subject, session=row.get("session", ""), image=manifest.parent / image,
+        dataset=row.get("dataset") or manifest.resolve().parent.name,
+        brain_mask=beside("brain_mask"), lesion_mask=beside("lesion_mask"), split=split or None, healthy=healthy,
+        modality=contrast if contrast in MODALITIES else None,
+        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS}, stated="healthy" in row)
+
+
+def _check_names(refs: Iterable[ScanRef]) -> None:
+    seen: dict[str, ScanRef] = {}
+    split_of_subject: dict[tuple[str, str], ScanRef] = {}
+    for ref in refs:
+        if not re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", ref.name):
+            raise InputError(f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
+                             "- and _ (not first a full stop)")
+        twin = seen.setdefault(ref.name.casefold(), ref)
+        if twin is not ref:
+            raise InputError(f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
+                             "them apart by session in a manifest CSV")
+        first = split_of_subject.setdefault((ref.dataset, ref.subject), ref)
+        if first.split != ref.split:
+            raise InputError(f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "
+                             f"in {ref.split or 'unknown'} ({ref.image}); one person belongs to one split")
+
+
+NO_DICOM = "DICOM comes with a later release; convert it with dcm2niix and give the NIfTI file"
+
+
+def _niftis(folder: Path) -> Iterator[Path]:
+    """NIfTI files at any depth, sorted, without hidden ones and without the subjects of a maediff cohort."""
+    for path in sorted(folder.rglob("*.nii*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and is_nifti(path) and not hidden and not (path.parent / "image.json").exists():
+            yield path
+
+
+def _some_files(folder: Path, limit: int = 50) -> Iterator[Path]:
+    for number, path in enumerate(path for path in folder.rglob("*") if path.is_file()):
+        if number >= limit:
+            return
+        yield path
+
+
+def _is_dicom(path: Path) -> bool:
+    """DICOM files have `DICM` at byte 128 (DICOM PS3.10, section 7.1)."""
+    with path.open("rb") as handle:
+        return path.suffix.lower() == ".dcm" or handle.read(132)[128:] == b"DICM"
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def _relative_name(path: Path, base: Path) -> str:
+    return "_".join([*path.relative_to(base).parts[:-1], _stem(path)])
+
+
+def _bids_name(path: Path) -> tuple[str, str] | None:
+    """`sub-01_ses-2_run-1_T1w.nii.gz` -> ("sub-01", "ses-2_run-1"); None if the name is not of that kind."""
+    *entities, suffix = _stem(path).split("_")
+    if not entities or not re.fullmatch(r"sub-[^-_]+", entities[0]) or "-" in suffix:
+        return None
+    if not all(re.fullmatch(r"[A-Za-z]+-[^-_]+", entity) for entity in entities):
+        return None
+    return entities[0], "_".join(entities[1:])

@@ -1,0 +1,141 @@
+"""Scans of any kind -> a cohort on the model's grid, scan by scan.
+
+    find_scans -> read_scan, read_mask -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv, cohort.json
+
+A scan that fails is named and the rest goes on. Scans that are done already, from the same file with the same
+settings, are not done again (`resume`).
+
+Whether a scan is healthy: what the manifest's `healthy` column says (empty: unknown). Without that column, a scan with
+a lesion mask is healthy if the mask is empty, and a scan without one is taken as healthy, because that is what a
+training cohort is made of.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from maediff import __version__
+from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
+from maediff.errors import InputError
+from maediff.files import fresh_folder
+from maediff.grid import GridConfig, NormaliseConfig, prepare_scan
+from maediff.inputs import MODALITIES, ScanRef, find_scans
+from maediff.scans import read_mask, read_scan
+
+logger = logging.getLogger(__name__)
+
+QC_COLUMNS = ("name", "status", "flags", "brain_ml", "lesion_ml", "scale", "slices", "saturated_share",
+              "lesion_outside_brain_share", "notes")
+
+
+def preprocess(inputs: Sequence[Path], out: Path, *, modality: str | None = None, lesion_free_margin: int = 1,
+               grid: GridConfig | None = None, normalise: NormaliseConfig | None = None, overwrite: bool = False,
+               resume: bool = False, quiet: bool = False) -> int:
+    """Write the cohort `out` and return how many scans failed; with every scan failed there is no cohort.
+
+    Args:
+        lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
+        grid, normalise: None for the defaults.
+        quiet: no progress bar.
+
+    Raises:
+        InputError: the inputs as a whole cannot be used, or `out` exists.
+    """
+    if lesion_free_margin < 0:
+        raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
+    refs = find_scans(inputs, modality)
+    modality = modality or _common_modality(refs)
+    out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
+    settings: dict[str, Any] = {
+        "format": FORMAT, "modality": modality, "grid": asdict(grid or GridConfig()),
+        "normalise": asdict(normalise or NormaliseConfig()), "lesion_free_margin": lesion_free_margin}
+    _check_same_settings(out, settings)
+    (out / "cohort.json").unlink(missing_ok=True)       # no cohort until this run is through
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    done: list[ScanRef] = []
+    qc: list[list[Any]] = []
+    for ref in _progress(refs, quiet):
+        try:
+            finished, record = _one(ref, out, settings)
+        except InputError as error:
+            shutil.rmtree(out / ref.name, ignore_errors=True)
+            logger.error("%s failed: %s", ref.name, error)
+            qc.append([ref.name, "failed", str(error), *[""] * (len(QC_COLUMNS) - 3)])
+            continue
+        done.append(finished)
+        status = "flagged" if record["flags"] else "ok"
+        qc.append([ref.name, status, "; ".join(record["flags"]),
+                   *(record.get(key, "") for key in QC_COLUMNS[3:-1]), "; ".join(record["notes"])])
+    write_table(out / "qc.csv", QC_COLUMNS, qc)
+    if done:
+        write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)})
+    return len(refs) - len(done)
+
+
+def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
+    """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
+    key = {**settings, "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask)],
+           "healthy": [ref.healthy, ref.stated], "extra": ref.extra}
+    stored = out / ref.name / "image.json"
+    if stored.is_file():
+        try:
+            known = json.loads(stored.read_text(encoding="utf-8"))
+            if known["settings"] == json.loads(json.dumps(key)):
+                return replace(ref, healthy=known["healthy"]), known["record"]
+        except (ValueError, KeyError):
+            pass                                        # damaged: do it again
+    shutil.rmtree(out / ref.name, ignore_errors=True)
+    volume = read_scan(ref.image)
+    brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    lesion = None if ref.lesion_mask is None else read_mask(ref.lesion_mask, volume)
+    if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
+        raise InputError(f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "
+                         f"healthy={int(ref.healthy)}; correct one of them, or leave healthy empty")
+    healthy = ref.healthy
+    if healthy is None and not ref.stated:
+        healthy = lesion is None or not lesion.any()
+    finished = replace(ref, healthy=healthy)
+    prepared = prepare_scan(volume, brain, lesion, GridConfig(**settings["grid"]),
+                            NormaliseConfig(**settings["normalise"]), settings["lesion_free_margin"])
+    write_subject(out, finished, prepared, key)
+    return finished, prepared.record
+
+
+def _common_modality(refs: Sequence[ScanRef]) -> str:
+    found = {ref.modality for ref in refs}
+    if len(found) == 1 and found <= {*MODALITIES}:
+        return str(found.pop())
+    told = " and ".join(sorted(str(name) for name in found if name)) or "none of them"
+    raise InputError(f"{refs[0].image}{' and others' if len(refs) > 1 else ''}: the file names tell no single modality "
+                     f"({told}); say it with --modality {'|'.join(MODALITIES)}")
+
+
+def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to resume a cohort that was made in another way."""
+    try:
+        known = json.loads((out / "cohort.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    for name, value in json.loads(json.dumps(settings)).items():
+        if known.get(name) != value:
+            raise InputError(f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
+                             "to start anew, or choose another folder")
+
+
+def _identity(path: Path | None) -> list[Any] | None:
+    """What tells a file from another version of it, without reading it."""
+    if path is None or not path.exists():
+        return None
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _progress(refs: Sequence[ScanRef], quiet: bool) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(refs, "preprocess", console=Console(stderr=True), disable=quiet)

@@ -1,0 +1,79 @@
+"""Small made-up scans for tests: an ellipsoid of smooth texture in a zero background."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+FIELD = {"shape": (60, 72, 50), "spacing": (2.0, 2.0, 2.0)}
+
+
+def made_brain(shape=FIELD["shape"], spacing=FIELD["spacing"], radii_mm=(50.0, 62.0, 42.0), seed=0):
+    """(data, brain, affine): intensities 40 to 200 in the ellipsoid, 0 outside; RAS+, mm, origin in its middle."""
+    affine = np.diag([*spacing, 1.0]).astype(float)
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(spacing)
+    x, y, z = np.meshgrid(*[np.arange(size) * step + start for size, step, start in
+                            zip(shape, spacing, affine[:3, 3], strict=True)], indexing="ij")
+    brain = (x / radii_mm[0]) ** 2 + (y / radii_mm[1]) ** 2 + (z / radii_mm[2]) ** 2 <= 1
+    phase = np.random.default_rng(seed).uniform(0, 6, 3)
+    texture = np.sin(x / 9 + phase[0]) + np.sin(y / 11 + phase[1]) + np.sin(z / 7 + phase[2]) + x / 100 + y / 80
+    data = np.where(brain, np.clip(120 + 25 * texture, 40, 200), 0)
+    return data.astype(np.float32), brain, affine
+
+
+def ball(shape, affine, centre_mm, volume_ml):
+    """A ball of that volume as a mask."""
+    grid = np.stack(np.meshgrid(*[np.arange(size) for size in shape], indexing="ij"), axis=-1)
+    place = grid @ affine[:3, :3].T + affine[:3, 3]
+    radius_mm = (volume_ml * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+    return np.linalg.norm(place - np.asarray(centre_mm), axis=-1) <= radius_mm
+
+
+def save(path: Path, data, affine, axes: str | None = None) -> Path:
+    """Write a NIfTI; `axes` ("LAS", "PSR") stores the same voxels in that orientation."""
+    image = nib.Nifti1Image(data.astype(np.uint8) if data.dtype == bool else data, affine)
+    if axes:
+        there = nib.orientations.axcodes2ornt(axes)
+        image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), there))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+def oblique(affine, degrees=(8.0, -5.0, 12.0)):
+    """The same voxels in a turned frame."""
+    turn = np.eye(4)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        one = np.eye(4)
+        i, j = [k for k in range(3) if k != axis]
+        one[i, i] = one[j, j] = np.cos(angle)
+        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ one
+    return turn @ affine
+
+
+SUBJECTS = [("train", True)] * 3 + [("val", True), ("val", False), ("test", True), ("test", False)]
+
+
+def made_dataset(folder: Path) -> Path:
+    """Manifest of seven small T1-like scans of 10 thick slices, healthy and with a bright ball, in three splits."""
+    lines = ["subject,image,brain_mask,lesion_mask,split,healthy"]
+    for number, (split, healthy) in enumerate(SUBJECTS):
+        name = f"{split}{number}"
+        data, brain, affine = made_brain(shape=(60, 72, 10), spacing=(2.0, 2.0, 8.0), seed=number)
+        lesion = ball(data.shape, affine, (12, -10, 5), 20) & brain
+        save(folder / name / "image.nii.gz", data if healthy else np.where(lesion, 250, data).astype(np.float32), affine)
+        save(folder / name / "brain.nii.gz", brain, affine)
+        save(folder / name / "lesion.nii.gz", lesion & (not healthy), affine)
+        files = ",".join(f"{name}/{kind}.nii.gz" for kind in ("image", "brain", "lesion"))
+        lines.append(f"{name},{files},{split},{int(healthy)}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+def made_cohort(folder: Path) -> Path:
+    """A cohort of `made_dataset`."""
+    from maediff.preprocess import preprocess
+
+    assert preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", quiet=True) == 0
+    return folder / "cohort"

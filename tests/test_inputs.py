@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import pytest
+
+from maediff.errors import InputError
+from maediff.inputs import contrast_of, find_scans
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def names(refs):
+    return [ref.name for ref in refs]
+
+
+def bids(root: Path, *files: str) -> Path:
+    touch(root / "dataset_description.json", *(root / file for file in files))
+    return root
+
+
+def manifest(root: Path, text: str, *files: str) -> Path:
+    touch(*(root / file for file in files))
+    (root / "scans.csv").write_text(text, encoding="utf-8")
+    return root / "scans.csv"
+
+
+def test_a_bids_dataset_by_suffix_with_sessions_apart(tmp_path):
+    root = bids(tmp_path / "ds1", "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_FLAIR.nii.gz",
+                "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii", "sub-02/ses-b/anat/sub-02_ses-b_run-2_T1w.nii",
+                "sub-02/ses-b/anat/sub-02_ses-b_desc-brain_mask.nii.gz", "derivatives/x/sub-01/sub-01_T1w.nii.gz")
+    refs = find_scans([root], "T1w")
+    assert names(refs) == ["sub-01", "sub-02_ses-a", "sub-02_ses-b_run-2"]
+    assert [ref.subject for ref in refs] == ["sub-01", "sub-02", "sub-02"]
+    assert {(ref.dataset, ref.modality, ref.healthy) for ref in refs} == {("ds1", "T1w", None)}
+    assert names(find_scans([root], "FLAIR")) == ["sub-01"]
+    with pytest.raises(InputError, match="holds T1w and FLAIR; say which with --modality"):
+        find_scans([root])
+    with pytest.raises(InputError, match=r"no T2w scan in this BIDS dataset \(it has FLAIR, T1w, mask\)"):
+        find_scans([root], "T2w")
+
+
+def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(tmp_path):
+    touch(*(tmp_path / name for name in ("p1/T1.nii.gz", "p1/lesion_mask.nii.gz", "p2/T1.nii", "p2/T1_SEG.nii",
+                                         "p2/consensus_gt.nii", ".hidden/T1.nii", "p2/notes.txt", "flat.nii",
+                                         "done/p3/T1.nii.gz", "done/p3/image.json", "p2/sub-7_ses-1_T1w.nii.gz")))
+    refs = find_scans([tmp_path])
+    assert names(refs) == ["flat", "p1_T1", "p2_T1", "sub-7_ses-1"]
+    assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
+
+
+def test_contrasts_in_a_folders_file_names(tmp_path):
+    touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
+    assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]
+    assert names(find_scans([tmp_path], "T1w")) == ["p1_T1"]
+    with pytest.raises(InputError, match="holds T1w and T2w and FLAIR; say which"):
+        find_scans([tmp_path])
+    assert contrast_of(Path("BraTS-GLI-00000-000-t1n.nii.gz")) == "T1w"
+    assert contrast_of(Path("IXI012-HH-1211-T2.nii.gz")) == "T2w"
+    assert contrast_of(Path("scan_t1ce.nii.gz")) == "other"
+    assert contrast_of(Path("start1.nii")) is None
+
+
+def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
+    touch(tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii")
+    assert names(find_scans([tmp_path / "a" / "T1.nii"])) == ["T1"]
+    assert names(find_scans([tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii"])) == ["T1", "other"]
+    assert names(find_scans([tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz"])) == ["a_T1", "b_T1"]
+
+
+def test_a_manifest_with_everything(tmp_path):
+    path = manifest(tmp_path / "study",
+                    "subject,session,image,brain_mask,lesion_mask,split,healthy,dataset,lesion_kind\n"
+                    "anna,1,a.nii,b.nii,l.nii,val,0,site A,bright\nanna,2,c.nii,,,val,1,site A,\nbert,,d.nii,,,,,,\n",
+                    "a.nii", "b.nii", "l.nii", "c.nii", "d.nii")
+    first, second, third = find_scans([path])
+    assert (first.name, second.name, third.name) == ("anna_1", "anna_2", "bert")
+    assert first.brain_mask == tmp_path / "study" / "b.nii" and first.lesion_mask == tmp_path / "study" / "l.nii"
+    assert (first.split, first.healthy, first.dataset) == ("val", False, "site A")
+    assert first.extra == {"lesion_kind": "bright"}
+    assert second.healthy is True and second.brain_mask is None
+    assert (third.split, third.healthy, third.dataset, third.stated) == (None, None, "study", True)
+
+
+def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
+    ref, = find_scans([manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")])
+    assert ref.name == "Zoë" and ref.image == tmp_path / "my scan.nii" and not ref.stated
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("image\na.nii\n", "missing: subject; found: image"),
+    ("subject;image\nx;a.nii\n", "separated by commas; missing: subject, image"),
+    ("", "missing: subject, image; found: nothing"),
+    ("subject,image\n", "lists no scan"),
+    ("subject,image\nx,gone.nii\n", "1 file.* do not exist: .*gone.nii"),
+    ("subject,image,lesion_mask\nx,a.nii,gone.nii\n", "gone.nii"),
+    ("subject,image\nx,a.nii\nx,b.nii\n", "two scans are both named x: .*a.nii and .*b.nii"),
+    ("subject,image\nx,a.nii\nX,b.nii\n", "both named X"),
+    ("subject,image,split\nx,a.nii,training\n", "line 2: split 'training'"),
+    ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
+    ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
+    ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
+    ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
+])
+def test_a_bad_manifest_is_refused_by_name(tmp_path, text, says):
+    with pytest.raises(InputError, match=says) as caught:
+        find_scans([manifest(tmp_path, text, "a.nii", "b.nii")])
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_what_is_no_scan_is_refused_by_name(tmp_path):
+    touch(tmp_path / "brain_mask.nii", tmp_path / "scan.png", tmp_path / "empty" / "notes.txt")
+    touch(tmp_path / "dicom" / "IM0001")
+    (tmp_path / "dicom" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    cases = {"brain_mask.nii": "by its name a mask", "scan.png": "not a NIfTI file", "empty": "no NIfTI scan",
+             "gone": "no such file or folder", "dicom": "dcm2niix", "dicom/IM0001": "dcm2niix"}
+    for name, says in cases.items():
+        with pytest.raises(InputError, match=says) as caught:
+            find_scans([tmp_path / name])
+        assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(InputError, match="no input"):
+        find_scans([])
+    with pytest.raises(InputError, match="modality T1: not known; choose one of T1w, T2w, FLAIR"):
+        find_scans([tmp_path], "T1")
+
+
+def test_two_scans_of_one_name_from_two_inputs_are_refused(tmp_path):
+    one = bids(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz")
+    two = bids(tmp_path / "two", "sub-01/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(InputError, match="two scans are both named sub-01"):
+        find_scans([one, two], "T1w")
+
+
+def test_the_real_folders_are_understood(shared_data):
+    assert len(find_scans([shared_data / "ds002748"])) == 60
+    assert len(find_scans([shared_data / "ds000011"])) == 14
+    flair = find_scans([shared_data / "lgg" / "flair.csv"])
+    assert [sum(ref.split == split for ref in flair) for split in ("train", "val", "test")] == [48, 10, 20]
+    assert names(find_scans([shared_data / "mslub"], "T1w")) == ["patient07_T1"]
+    assert len(find_scans([shared_data / "lgg"], "FLAIR")) == 78
