@@ -1,0 +1,189 @@
+"""Weights, config and provenance <-> a run folder.
+
+    RUN/config.json                  the whole resolved command; what a model is rebuilt from
+    RUN/best/model.safetensors       `weights.*` and `ema.*` at the lowest validation loss
+    RUN/last/model.safetensors       the same at the last step, with the step in its metadata
+    RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
+
+The optimiser's file is written first, under a name that holds its step; the model's file names the step that counts.
+So whenever a run is killed, the model's file and its optimiser belong together.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maediff import __version__
+from maediff.errors import InputError
+from maediff.files import atomic_path, write_json
+from maediff.methods import METHODS, build
+from maediff.methods.base import Method
+from maediff.settings import merge, parse_settings
+
+FORMAT = "maediff-1"
+PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
+
+
+def save_model(path: Path, method: Method, ema: Method, *, name: str, step: int) -> None:
+    """Write weights and their moving average to one safetensors file, atomically."""
+    tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
+    tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
+    metadata = {"format": FORMAT, "method": name, "step": str(step), "maediff": __version__}
+    with atomic_path(path) as temporary:
+        try:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
+            raise OSError(str(error)) from error
+
+
+def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor], int]:
+    """The tensors under `prefix` ("weights." or "ema.") and the step that they were saved at.
+
+    Raises:
+        InputError: no file, not a safetensors file (a pickle, say, which is never unpickled), of another method
+            or of another version of the format.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no weights there; the run was stopped before its first checkpoint, or is no run")
+    if path.suffix in PICKLES:
+        raise InputError(f"{path}: looks like a pickle, which could run code; only safetensors weights are read")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: is not a safetensors file ({error}); it was not read any further") from None
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: format {metadata.get('format')!r}, and this version of maediff reads {FORMAT!r}")
+    if metadata["method"] != method:
+        raise InputError(f"{path}: weights of {metadata['method']!r}, but config.json says {method!r}")
+    return tensors, int(metadata["step"])
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """RUN/config.json.
+
+    Raises:
+        InputError: not a run folder, or of another version.
+    """
+    path = run / "config.json"
+    if run.suffix in PICKLES:
+        raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
+    if not path.is_file():
+        raise InputError(f"{run}: is not a run folder (no config.json there); make one with `maediff train`")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
+    if config.get("method") not in METHODS:
+        raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
+    return config
+
+
+def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load `tensors` into `method`; an InputError names the first tensors that do not fit."""
+    try:
+        method.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise InputError(f"{path}: weights do not fit the configuration beside them ({reason})") from None
+
+
+def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "best") -> tuple[Method, dict[str, Any]]:
+    """A trained method in evaluation mode, with the moving average of its weights, and its config.json.
+
+    Args:
+        reference: a run folder; settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
+        checkpoint: `best` (falls back to `last` where no validation was run) or `last`.
+
+    Returns:
+        The method, and the config with `name` (of the reference), `path` and `step` added.
+
+    Raises:
+        InputError: see `read_config` and `read_weights`.
+    """
+    text, _, changes = str(reference).partition("@")
+    run = Path(text)
+    config = read_config(run)
+    settings = merge(config["config"], parse_settings(_split_settings(changes)))
+    method = build(config["method"], config["preset"], settings)
+    path = run / checkpoint / "model.safetensors"
+    if not path.is_file():
+        path = run / "last" / "model.safetensors"
+    tensors, step = read_weights(path, "ema.", config["method"])
+    load_state(method, tensors, path)
+    name = run.resolve().name + (f"@{changes}" if changes else "")
+    return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
+
+
+def _split_settings(text: str) -> list[str]:
+    """`s=48,t_test=[125,250]` -> ["s=48", "t_test=[125,250]"]: commas inside brackets belong to the value."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part]
+
+
+def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
+    """Write what training needs beside the weights, under a name that holds the step."""
+    with atomic_path(folder / f"optimizer-{step}.pt") as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's zip writer wraps a full disk in a RuntimeError
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
+    """What `save_optimizer` wrote at `step`."""
+    state: dict[str, Any] = torch.load(folder / f"optimizer-{step}.pt", weights_only=True, map_location="cpu")
+    return state
+
+
+def prune_optimizers(folder: Path, keep: int) -> None:
+    """Remove the optimiser states of other steps."""
+    for path in folder.glob("optimizer-*.pt"):
+        if path.name != f"optimizer-{keep}.pt":
+            path.unlink(missing_ok=True)
+
+
+def config_of(method: Method) -> dict[str, Any]:
+    """The method's whole config as plain values."""
+    return json.loads(json.dumps(asdict(method.config)))  # type: ignore[no-any-return, call-overload]
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Versions, commit and machine, for provenance.json."""
+    packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
+    commit = subprocess.run(
+        ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "maediff": __version__,
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in packages},
+        **more,
+    }
+
+
+def write_config(run: Path, config: dict[str, Any]) -> None:
+    """Write RUN/config.json."""
+    write_json(run / "config.json", {"format": FORMAT, **config})

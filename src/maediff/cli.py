@@ -1,0 +1,266 @@
+"""The command line: `maediff COMMAND --help`. Heavy packages are imported inside the commands, so help is instant."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maediff import __version__
+from maediff.errors import InputError
+
+app = typer.Typer(
+    name="maediff",
+    help="Learn healthy brains from MRI, redraw a scan as if healthy, show what is abnormal. For research, not diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="NIfTI file, folder of them, BIDS dataset or manifest CSV.", show_default=False),
+]
+MoreInputs = Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; must not exist.", show_default=False)]
+Modality = Annotated[str | None, typer.Option(help="T1w, T2w or FLAIR; default: from the file names.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Empty an existing output folder first.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, results only.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. t_test=250 or train.steps=2000.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; --set wins.")]
+BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
+
+
+def _inputs(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
+    found = [*(inputs or []), *(more or [])]
+    if not found:
+        raise InputError("no INPUT: give a NIfTI file, a folder of them, a BIDS dataset or a manifest CSV")
+    return found
+
+
+def _settings(config: Path | None, pairs: list[str] | None) -> dict[str, Any]:
+    from maediff.settings import merge, parse_settings, read_settings
+
+    return merge(read_settings(config) if config else {}, parse_settings(pairs or []))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"maediff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo"),
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Phantoms -> train -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
+    from maediff.demo import demo as run
+
+    run(out, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+
+
+@app.command()
+def preprocess(
+    out: Out,
+    inputs: Inputs = None,
+    more: MoreInputs = None,
+    modality: Modality = None,
+    lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring scans onto the model's grid: a cohort to train and evaluate on."""
+    from maediff.grid import GridConfig, NormaliseConfig
+    from maediff.preprocess import preprocess as run
+    from maediff.settings import build_config
+
+    settings = _settings(config, set_)
+    grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
+    normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
+    _no_more(settings, "grid.*, normalise.*")
+    failed = run(
+        _inputs(inputs, more), out, modality=modality, lesion_free_margin=lesion_free_margin, grid=grid,
+        normalise=normalise, resume=resume, overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+    typer.echo(f"cohort: {out}")
+    _exit(failed)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm or anoddpm.")],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    out: Out,
+    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
+    max_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 10m, 1.5h.")] = None,
+    init: Annotated[str | None, typer.Option(help="Run to start the weights from.")] = None,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Learn what is healthy from the train split of a cohort."""
+    from maediff.train import train as run
+
+    result = run(
+        method, cohort, out, preset=preset, settings=_settings(config, set_), max_time=max_time, resume=resume,
+        overwrite=overwrite, seed=seed, init=init, device=device, quiet=quiet,
+    )  # fmt: skip
+    best = result["best_val_loss"]
+    typer.echo(
+        f"run: {out}  ({result['step']} of {result['steps']} steps, {result['seconds']:.0f} s"
+        + (f", validation loss {best:.4f})" if best is not None else ", no val subject to validate on)")
+    )
+    if result["step"] < result["steps"]:
+        typer.echo("stopped before the last step: the same command with --resume goes on exactly there")
+
+
+@app.command()
+def detect(
+    out: Out,
+    inputs: Inputs = None,
+    more: MoreInputs = None,
+    model: Annotated[str | None, typer.Option(help="Run folder; RUN@t_test=125 changes a test setting.")] = None,
+    modality: Modality = None,
+    threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
+    fpr: Annotated[
+        float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
+    ] = None,
+    brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
+    batch_size: BatchSize = 16,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
+    from maediff.inputs import find_scans
+
+    refs = find_scans(_inputs(inputs, more), modality)  # input is checked before a model is looked for
+    from maediff.detect import detect as run
+    from maediff.report import write_report
+
+    failed = run(
+        refs, out, model=model, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
+        batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+    )  # fmt: skip
+    if failed < len(refs):
+        typer.echo(f"report: {write_report(out)}")
+    _exit(failed)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting.")
+    ],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    out: Out,
+    calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
+    score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for speed.")] = "fp32",
+    config: ConfigFile = None,
+    set_: Settings = None,
+    batch_size: BatchSize = 16,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score runs, and the simple baselines beside them, on a cohort."""
+    from maediff.evaluate import evaluate as run
+    from maediff.report import write_report
+    from maediff.scoring import ScoringConfig
+    from maediff.settings import build_config, resolve_device
+
+    run(
+        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split,
+        config=build_config(ScoringConfig, _settings(config, set_), "evaluate"), precision=precision,
+        batch_size=batch_size, overwrite=overwrite, device=resolve_device(device), seed=seed, quiet=quiet,
+    )  # fmt: skip
+    typer.echo((out / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {write_report(out)}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with maediff."""
+    typer.echo("no model is shipped with this release; train one with `maediff train`, or try `maediff demo`")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Output of detect, evaluate or train.")]) -> None:
+    """Write report.html again from what lies in a folder."""
+    from maediff.report import write_report
+
+    typer.echo(f"report: {write_report(folder)}")
+
+
+@app.command()
+def benchmark(
+    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
+    method: Annotated[str, typer.Option(help="maediff or pddpm.")] = "maediff",
+    json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)] = 3,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Scans per minute, memory, and the ratio to the reference loop (one patch at a time, fp32)."""
+    from maediff.benchmark import benchmark as run
+    from maediff.files import write_json
+
+    result = run(method, preset=preset, repeats=repeats, device=device, seed=seed, quiet=quiet)
+    if json:
+        write_json(json, result)
+    for key, value in result.items():
+        typer.echo(f"{key:24} {value}")
+
+
+def _no_more(settings: dict[str, Any], known: str) -> None:
+    if settings:
+        raise InputError(f"unknown settings: {', '.join(settings)}; known here: {known}")
+
+
+def _exit(failed: int) -> None:
+    if failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: user errors are one line and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("maediff").setLevel(logging.INFO)
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        typer.secho(f"maediff: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("maediff: stopped by hand", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Scan in; anomaly map, anomaly mask, healthy reference, brain mask and summary out, on the scan's own grid.
+
+    DETECT/<subject>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz, summary.json, slices.npz
+    DETECT/detect.json    what all of them share: model, threshold, settings, versions
+
+A subject's folder appears when it is whole: it is written under a hidden name and moved into place.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from maediff import __version__
+from maediff.checkpoint import config_of, load_model
+from maediff.errors import InputError
+from maediff.files import fresh_folder, write_json
+from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
+from maediff.inputs import ScanRef
+from maediff.methods import Method, predict_volume
+from maediff.operating_point import threshold_at
+from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
+from maediff.scans import read_mask, read_scan, slices_to_volume, volume_to_slices, write_on_scan_grid
+from maediff.settings import build_config, resolve_device
+from maediff.snapshots import Snapshot, pick_slices, save_slices
+
+logger = logging.getLogger(__name__)
+DEFAULT_FPR = 0.01
+
+
+def detect(
+    refs: Sequence[ScanRef],
+    out: Path,
+    *,
+    model: str | None = None,
+    modality: str | None = None,
+    threshold: float | None = None,
+    fpr: float | None = None,
+    brain_mask: Path | None = None,
+    post: PostprocessConfig = DEFAULT,
+    batch_size: int = 16,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+) -> int:
+    """Write results for each scan to `out`; returns how many scans failed, each named in the log with its reason.
+
+    Args:
+        model: a run folder; `RUN@t_test=125` changes settings at test.
+        threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
+        brain_mask: for a single scan that is not skull-stripped.
+
+    Raises:
+        InputError: no model for the contrast, no threshold to be had, an output folder that exists.
+    """
+    if brain_mask is not None and len(refs) != 1:
+        raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
+    if threshold is not None and fpr is not None:
+        raise InputError("--threshold and --fpr: give one of them")
+    if model is None:
+        contrast = modality or refs[0].modality or "this contrast"
+        raise InputError(f"no model for {contrast} comes with maediff; give --model RUN, a folder of `maediff train`")
+    device = resolve_device(device)
+    method, info = load_model(model, device)
+    expected = info["cohort"]["modality"]
+    if modality is not None and modality != expected:
+        raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
+    about: dict[str, Any] = {"given": True}
+    if threshold is None:
+        threshold, about = threshold_at(model, config_of(method), DEFAULT_FPR if fpr is None else fpr)
+    fresh_folder(out, overwrite=overwrite, resume=resume)
+    shared = {
+        "model": info["name"], "method": info["method"], "modality": expected, "threshold": threshold,
+        "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
+        "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
+        "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }  # fmt: skip
+    _check_same(out / "detect.json", shared)
+    write_json(out / "detect.json", shared)
+    failed = 0
+    for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
+        if (out / ref.name / "summary.json").is_file():
+            continue  # only with resume
+        try:
+            if ref.modality not in (None, "other", expected) and modality is None:
+                raise InputError(
+                    f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; "
+                    f"add --modality {expected} if the name is wrong"
+                )
+            _detect_one(replace(ref, brain_mask=brain_mask or ref.brain_mask), out, method, shared, post, batch_size,
+                        device)  # fmt: skip
+        except InputError as error:
+            failed += 1
+            logger.error("%s failed: %s", ref.name, error)
+    return failed
+
+
+def _check_same(path: Path, shared: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was made with other settings."""
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value]
+        if changed:
+            raise InputError(
+                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder or add --overwrite"
+            )
+
+
+def _detect_one(
+    ref: ScanRef,
+    out: Path,
+    method: Method,
+    shared: dict[str, Any],
+    post: PostprocessConfig,
+    batch_size: int,
+    device: str,
+) -> None:
+    volume = read_scan(ref.image)
+    given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    prepared = prepare_scan(
+        volume,
+        given,
+        None,
+        build_config(GridConfig, shared["grid"], "grid"),
+        build_config(NormaliseConfig, shared["normalise"], "normalise"),
+    )
+    images, brain = volume_to_slices(prepared.image), volume_to_slices(prepared.brain)
+    x, y, z = (float(size) for size in prepared.grid.spacing_mm)
+    ids = np.arange(len(images))
+    residual, reference = predict_volume(
+        method, images, brain, ids, seed=shared["seed"], batch_size=batch_size, device=device
+    )
+    anomaly = residual_map(residual, brain, (x, y, z), post)
+    mask = anomaly_mask(anomaly, brain, shared["threshold"], (x, y, z), post)
+    regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
+    voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000
+    low, high = prepared.record["intensity_range"]
+    on_scan = {
+        "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
+        "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),
+        "healthy_reference": from_grid(slices_to_volume(low + (high - low) * reference * brain), prepared.grid, volume, "linear"),
+        "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest") if given is None else given,
+    }  # fmt: skip
+    on_scan["anomaly_map"] = np.where(on_scan["brain_mask"], on_scan["anomaly_map"], 0).astype(np.float32)
+    summary = {
+        "subject": ref.name,
+        "model": shared["model"],
+        "modality": shared["modality"],
+        "score": scan_score(anomaly, brain, (x, y, z), post),
+        "threshold": shared["threshold"],
+        "volume_ml": float(mask.sum()) * voxel_ml,
+        "regions": [asdict(region) for region in regions],
+        "qc": prepared.record,
+        "versions": shared["versions"],
+        "scan": ref.image.name,
+    }
+    folder = out / f".{ref.name}.tmp-{os.getpid()}"
+    try:
+        for name, data in on_scan.items():
+            write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
+        whole = Snapshot(ids, images, anomaly, brain, mask, (x, y, z), reference, None)
+        save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
+        write_json(folder / "summary.json", summary)
+        shutil.rmtree(out / ref.name, ignore_errors=True)
+        os.replace(folder, out / ref.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""Which threshold gives which share of false-positive voxels: taken from healthy val scans, kept beside the weights.
+
+    RUN/calibration.json   thresholds[i]: the smallest value that at most a share fprs[i] of the healthy voxels exceeds
+
+Written when training ends, read by `detect --fpr`. It holds for the test settings and post-processing that it names.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maediff.calibration import threshold_from_healthy
+from maediff.checkpoint import config_of, load_model
+from maediff.cohort import Cohort
+from maediff.errors import InputError
+from maediff.files import write_json
+from maediff.methods import predict_volume
+from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, residual_map
+
+FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
+MAX_SCANS = 4
+
+
+def calibrate(
+    run: str | Path, cohort: Cohort, *, device: str = "cpu", post: PostprocessConfig = DEFAULT, seed: int = 0
+) -> dict[str, Any] | None:
+    """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
+
+    Where no val scan is healthy, the lesion-free slices of patients stand in, and the file says so. None (and no
+    file) where there is neither. At most MAX_SCANS scans are used, the first by name.
+    """
+    method, info = load_model(run, device)
+    rows = sorted(cohort.split("val"), key=lambda row: row.name)
+    healthy = [row for row in rows if row.healthy]
+    maps, brains, used = [], [], []
+    for row in (healthy or rows)[:MAX_SCANS]:
+        scan = cohort.load(row)
+        usable = scan.lesion_free & scan.brain.any(axis=(1, 2))
+        if usable.any():
+            residual, _ = predict_volume(method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device)
+            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post))
+            brains.append(eroded_brain(scan.brain, post) & usable[:, None, None])
+            used.append(scan.subject)
+    if not used:
+        return None
+    result = {
+        "source": "healthy scans" if healthy else "lesion-free slices of patients",
+        "n_scans": len(used),
+        "n_voxels": int(sum(brain.sum() for brain in brains)),
+        "config": config_of(method),
+        "postprocess": asdict(post),
+        "step": info["step"],
+        "fprs": list(FPRS),
+        "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
+    }
+    write_json(Path(run) / "calibration.json", result)
+    return result
+
+
+def threshold_at(run: str, config: dict[str, Any], fpr: float) -> tuple[float, dict[str, Any]]:
+    """The threshold for a voxel-wise false-positive rate, and where it comes from.
+
+    Args:
+        config: the method's config as it will predict; it has to be the one that was calibrated.
+
+    Raises:
+        InputError: no calibration, one of other test settings, or a rate outside its range.
+    """
+    path = Path(run.partition("@")[0]) / "calibration.json"
+    if not path.is_file():
+        raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["config"] != config:
+        changed = [key for key, value in config.items() if stored["config"].get(key) != value]
+        raise InputError(f"{path}: was made with other settings of {', '.join(changed)}; give --threshold")
+    if not FPRS[0] <= fpr <= FPRS[-1]:
+        raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
+    index = max(i for i, known in enumerate(stored["fprs"]) if known <= fpr + 1e-12)
+    about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
+    return float(stored["thresholds"][index]), {"fpr": fpr, **about}

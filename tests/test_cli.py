@@ -1,0 +1,107 @@
+"""The command line: exit codes, one-line errors, the whole way from scans to scores, and help that loads no torch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from made_scans import made_brain, made_dataset, save
+
+COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "models", "report", "benchmark"]
+SMALL = [
+    "unet.channels=[8, 16]", "unet.blocks=1", "mae.dim=16", "mae.encoder_blocks=1", "mae.heads=2", "s=48",
+    "train.steps=4", "train.batch_size=2", "train.checkpoint_every=4",
+]  # fmt: skip
+
+
+def maediff(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "maediff.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+    )
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['maediff', '--help']\nimport maediff.cli\n"
+        "try: maediff.cli.main()\nexcept SystemExit as e: assert not e.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'nibabel', 'SimpleITK', 'matplotlib', 'sklearn'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for command in COMMANDS:
+        assert command in result.stdout
+
+
+def test_version_and_models():
+    assert maediff("--version").stdout.startswith("maediff 0.")
+    assert "train one" in maediff("models").stdout
+
+
+def test_user_errors_are_one_line_and_exit_2(tmp_path):
+    scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain()[::2])
+    (tmp_path / "run").mkdir()
+    cases = [
+        (["detect", tmp_path / "absent.nii.gz", "-o", tmp_path / "o"], "absent.nii.gz"),
+        (["detect", scan, "-o", tmp_path / "o"], "--model"),
+        (["detect", scan, "-o", tmp_path / "o", "--model", tmp_path / "run"], "not a run folder"),
+        (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o"], "cohort.json"),
+        (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o", "--set", "r=10"], "r=10"),
+        (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o", "--set", "colour"], "'colour'"),
+        (["evaluate", tmp_path / "run", "--cohort", tmp_path, "-o", tmp_path / "o"], "cohort.json"),
+        (["preprocess", tmp_path / "absent", "-o", tmp_path / "o"], "absent"),
+        (["preprocess", "-o", tmp_path / "o"], "no INPUT"),
+        (["report", tmp_path / "run"], str(tmp_path / "run")),
+        (["benchmark", "--preset", "huge"], "huge"),
+    ]
+    for arguments, said in cases:
+        result = maediff(*arguments)
+        assert result.returncode == 2, (arguments, result.stderr)
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "o").exists(), arguments
+
+
+def test_a_failed_scan_is_exit_code_1_and_the_rest_is_done(tmp_path):
+    data, _, affine = made_brain()
+    save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine)
+    save(tmp_path / "in" / "sub-2_T1w.nii.gz", np.full_like(data, 3), affine)
+    result = maediff("preprocess", tmp_path / "in", "-o", tmp_path / "cohort", "-q")
+    assert result.returncode == 1
+    assert "sub-2" in result.stderr
+    assert "constant" in result.stderr
+    assert (tmp_path / "cohort" / "sub-1" / "image.nii.gz").exists()
+    assert not (tmp_path / "cohort" / "sub-2").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_scans_to_scores(tmp_path):
+    """preprocess -> train -> detect -> evaluate -> report, in folders with spaces and letters beyond ASCII."""
+    home = tmp_path / "Müller's scans"
+    manifest = made_dataset(home / "in")
+    steps = [
+        ["preprocess", manifest, "-o", home / "cohort", "--modality", "T1w"],
+        ["train", "maediff", "--cohort", home / "cohort", "-o", home / "run", "--preset", "tiny", *(x for s in SMALL for x in ("--set", s))],
+        ["detect", "-i", manifest, "-o", home / "detect", "--model", home / "run", "--modality", "T1w"],
+        ["evaluate", home / "run", "--cohort", home / "cohort", "-o", home / "eval"],
+        ["report", home / "run"],
+    ]  # fmt: skip
+    for arguments in steps:
+        result = maediff(*arguments, "--quiet") if arguments[0] != "report" else maediff(*arguments)
+        assert result.returncode == 0, (arguments[0], result.stderr)
+    for folder in ("detect", "eval", "run"):
+        assert "<html" in (home / folder / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((home / "eval" / "summary.json").read_text(encoding="utf-8"))
+    assert {"run", "bright", "dark", "median", "slice", "template"} <= summary["methods"].keys()
+    for method in summary["methods"].values():
+        assert 0 <= method["auprc"]["mean"] <= 1
+    assert len(list((home / "detect").glob("*/anomaly_map.nii.gz"))) == 7
+    result = maediff(*steps[2], "--quiet")
+    assert result.returncode == 2
+    assert "exists and is not empty" in result.stderr

@@ -1,0 +1,207 @@
+"""Detection on the scan's own grid: the same map whatever the file's frame or name, a clear word where it cannot be."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from made_scans import ball, made_brain, made_cohort, oblique, save
+from maediff.checkpoint import load_model
+from maediff.cohort import Cohort
+from maediff.detect import detect
+from maediff.errors import InputError
+from maediff.inputs import find_scans
+from maediff.operating_point import FPRS, calibrate, threshold_at
+from maediff.train import train
+
+TINY = {
+    "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
+    "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
+    "s": 48,
+    "train": {"steps": 4, "batch_size": 2, "checkpoint_every": 4},
+}
+FILES = {"anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detect")
+    train("maediff", made_cohort(folder), folder / "run", preset="tiny", settings=TINY, quiet=True, device="cpu")
+    return folder / "run"
+
+
+@pytest.fixture
+def scan(tmp_path):
+    data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
+    data = np.where(ball(data.shape, affine, (15, -10, 0), 15) & brain, 230, data).astype(np.float32)
+    return save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine), data, brain, affine
+
+
+def go(inputs, out, run, **kwargs):
+    return detect(find_scans(inputs), out, model=str(run), quiet=True, device="cpu", **{"modality": "T1w", **kwargs})
+
+
+def load(out, name, subject="sub-1"):
+    return nib.load(out / subject / f"{name}.nii.gz")
+
+
+def test_results_lie_on_the_scans_own_grid(scan, run, tmp_path):
+    path, data, brain, affine = scan
+    out = tmp_path / "out"
+    assert go([path], out, run, threshold=0.2) == 0
+    assert {p.name.removesuffix(".nii.gz") for p in (out / "sub-1").glob("*.nii.gz")} == FILES
+    for name in FILES:
+        image = load(out, name)
+        assert image.shape == data.shape
+        np.testing.assert_allclose(image.affine, affine, atol=1e-5)
+    anomaly = load(out, "anomaly_map").get_fdata()
+    found = load(out, "brain_mask").get_fdata() > 0
+    assert load(out, "anomaly_map").get_data_dtype() == np.float32
+    assert anomaly.min() >= 0
+    assert 0 < anomaly.max() <= 1
+    assert not anomaly[~found].any()
+    assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.97
+    reference = load(out, "healthy_reference").get_fdata()
+    assert 30 < np.median(reference[brain]) < 220  # in the scan's own intensities
+
+
+def test_the_summary_says_what_was_found(scan, run, tmp_path):
+    path, *_ = scan
+    go([path], tmp_path / "out", run, threshold=0.1)
+    summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
+    keys = {"subject", "model", "modality", "score", "threshold", "volume_ml", "regions", "qc", "versions"}
+    assert keys <= summary.keys()
+    assert (summary["subject"], summary["model"], summary["threshold"]) == ("sub-1", "run", 0.1)
+    mask = load(tmp_path / "out", "anomaly_mask")
+    on_scan = mask.get_fdata().sum() * np.prod(mask.header.get_zooms()) / 1000
+    assert summary["volume_ml"] == pytest.approx(on_scan, rel=0.02, abs=0.1)
+    assert summary["volume_ml"] == pytest.approx(sum(r["volume_ml"] for r in summary["regions"]), rel=1e-6)
+
+
+def test_the_frame_and_the_name_of_the_file_change_nothing(scan, run, tmp_path):
+    path, data, _, affine = scan
+    go([path], tmp_path / "ras", run, threshold=0.2)
+    expected = nib.as_closest_canonical(load(tmp_path / "ras", "anomaly_map")).get_fdata()
+    for axes in ("LAS", "PSR", "LPI"):
+        other = save(tmp_path / axes / f"sub-{axes}_T1w.nii.gz", data, affine, axes)
+        go([other], tmp_path / f"out-{axes}", run, threshold=0.2)
+        result = load(tmp_path / f"out-{axes}", "anomaly_map", f"sub-{axes}")
+        assert nib.aff2axcodes(result.affine) == tuple(axes)
+        np.testing.assert_allclose(nib.as_closest_canonical(result).get_fdata(), expected, atol=1e-4)
+    turned = save(tmp_path / "oblique" / "sub-1_T1w.nii.gz", data, oblique(affine))
+    go([turned], tmp_path / "out-oblique", run, threshold=0.2)
+    result = load(tmp_path / "out-oblique", "anomaly_map")
+    np.testing.assert_allclose(result.affine, oblique(affine), atol=1e-4)
+    np.testing.assert_allclose(result.get_fdata(), expected, atol=1e-4)
+
+
+def test_order_of_subjects_and_batch_size_change_nothing(scan, run, tmp_path):
+    path, data, _, affine = scan
+    other = save(tmp_path / "in" / "sub-2_T1w.nii.gz", data[::-1].copy(), affine)
+    go([path, other], tmp_path / "a", run, threshold=0.2)
+    go([other, path], tmp_path / "b", run, threshold=0.2, batch_size=3)
+    for subject in ("sub-1", "sub-2"):
+        a, b = (load(tmp_path / out, "anomaly_map", subject).get_fdata() for out in "ab")
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, caplog):
+    path, data, _, affine = scan
+    save(path.parent / "sub-0_T1w.nii.gz", np.full_like(data, np.nan), affine)
+    save(path.parent / "sub-9_FLAIR.nii.gz", data, affine)
+    refs = find_scans([path.parent / f"sub-{n}" for n in ()] or [path.parent], "T1w")
+    assert detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu") == 1
+    assert "sub-0 failed" in caplog.text
+    assert "NaN" in caplog.text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["sub-1"]
+
+
+def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog):
+    path, data, _, affine = scan
+    flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
+    refs = find_scans([flair])
+    assert detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu") == 1
+    assert "FLAIR by its name" in caplog.text
+    with pytest.raises(InputError, match="a model for T1w"):
+        go([path], tmp_path / "out2", run, modality="FLAIR")
+    with pytest.raises(InputError, match=r"no model for FLAIR .* --model"):
+        detect(refs, tmp_path / "out3", quiet=True)
+
+
+def test_stopped_detection_is_resumed(scan, run, tmp_path, monkeypatch):
+    path, data, _, affine = scan
+    save(tmp_path / "in" / "sub-2_T1w.nii.gz", data, affine)
+    out = tmp_path / "out"
+    go([path.parent], out, run, threshold=0.2)
+    shutil.rmtree(out / "sub-2")
+    kept = (out / "sub-1" / "summary.json").stat().st_mtime_ns
+    with pytest.raises(InputError, match="exists and is not empty"):
+        go([path.parent], out, run, threshold=0.2)
+    go([path.parent], out, run, threshold=0.2, resume=True)
+    assert (out / "sub-1" / "summary.json").stat().st_mtime_ns == kept
+    assert (out / "sub-2" / "summary.json").exists()
+    with pytest.raises(InputError, match="threshold"):
+        go([path.parent], out, run, threshold=0.3, resume=True)
+
+
+def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
+    path, *_ = scan
+
+    def full(*_args, **_kwargs):
+        raise InputError("disk full")
+
+    monkeypatch.setattr("maediff.detect.save_slices", full)
+    assert go([path], tmp_path / "out", run, threshold=0.2) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
+
+
+def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
+    cohort = Cohort.open(run.parent / "cohort")
+    stored = calibrate(run, cohort)
+    assert stored["source"] == "healthy scans"
+    assert stored["n_scans"] == 1
+    assert (np.diff(stored["thresholds"]) <= 0).all()
+    config = json.loads((run / "calibration.json").read_text())["config"]
+    threshold, about = threshold_at(str(run), config, 0.01)
+    assert about["fpr"] == 0.01
+    assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
+    assert FPRS[0] == 1e-4
+
+
+def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
+    path, *_ = scan
+    with pytest.raises(InputError, match="other settings of t_test"):
+        go([path], tmp_path / "out", f"{run}@t_test=60")
+    with pytest.raises(InputError, match="calibrated rates are"):
+        go([path], tmp_path / "out", run, fpr=0.9)
+    with pytest.raises(InputError, match="give one of them"):
+        go([path], tmp_path / "out", run, fpr=0.1, threshold=0.1)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "calibration.json").unlink()
+    with pytest.raises(InputError, match=r"calibration\.json: absent"):
+        go([path], tmp_path / "out", copy)
+    assert not (tmp_path / "out").exists()
+    assert go([path], tmp_path / "out", run) == 0  # 1 % by default
+    threshold = json.loads((tmp_path / "out" / "detect.json").read_text())["threshold"]
+    method, _ = load_model(run)
+    assert threshold == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01)[0]
+    assert method.config.s == 48
+
+
+def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):
+    path, data, brain, affine = scan
+    half = brain.copy()
+    half[:30] = False
+    mask = save(tmp_path / "mask.nii.gz", half, affine)
+    assert go([path], tmp_path / "out", run, threshold=0.2, brain_mask=mask) == 0
+    anomaly = load(tmp_path / "out", "anomaly_map").get_fdata()
+    assert not anomaly[~half].any()
+    assert anomaly[half].any()
+    wrong = save(tmp_path / "wrong.nii.gz", half[:, :, :-1], affine)
+    assert go([path], tmp_path / "out2", run, threshold=0.2, brain_mask=wrong) == 1
+    with pytest.raises(InputError, match="for one scan"):
+        save(path.parent / "sub-2_T1w.nii.gz", data, affine)
+        go([path.parent], tmp_path / "out3", run, threshold=0.2, brain_mask=mask)

@@ -1,0 +1,280 @@
+"""Training: resumes exactly, stops on time, survives being killed, refuses what it cannot train."""
+
+import csv
+import itertools
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from made_scans import made_cohort
+from maediff import checkpoint
+from maediff.checkpoint import load_model
+from maediff.errors import InputError
+from maediff.train import TrainConfig, batch_indices, learning_rate, parse_duration, train
+
+FAST = {
+    "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
+    "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
+    "train": {"steps": 6, "batch_size": 2, "checkpoint_every": 2, "precision": "fp32", "validation_slices": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return made_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+def run(cohort, out, **kwargs):
+    return train(
+        "maediff", cohort, out, **{"preset": "tiny", "settings": FAST, "quiet": True, "device": "cpu", **kwargs}
+    )
+
+
+def weights(out, which="last"):
+    return load_file(out / which / "model.safetensors")
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_a_run_folder_is_complete(cohort, tmp_path):
+    result = run(cohort, tmp_path / "run", seed=3)
+    assert result["step"] == 6
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["method"], config["preset"], config["seed"]) == ("maediff", "tiny", 3)
+    assert config["train"]["learning_rate"] == 1e-3  # the preset's, resolved
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert all(float(row["val_loss"]) > 0 for row in rows)
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert {"maediff", "commit", "seed", "device", "cohort_hash", "wall_seconds"} <= provenance.keys()
+    assert [p.name for p in (tmp_path / "run" / "last").glob("optimizer-*")] == ["optimizer-6.pt"]
+    method, info = load_model(tmp_path / "run")
+    assert not method.training
+    assert info["name"] == "run"
+    ema = {k.removeprefix("ema."): v for k, v in weights(tmp_path / "run", "best").items() if k.startswith("ema.")}
+    assert_same(dict(method.state_dict()), ema)
+
+
+def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
+    run(cohort, tmp_path / "whole")
+    clock = itertools.count(step=1.0)
+    monkeypatch.setattr("maediff.train.time.monotonic", lambda: next(clock))  # a second a step
+    assert run(cohort, tmp_path / "parts", max_time="3s")["step"] == 3
+    assert run(cohort, tmp_path / "parts", max_time="1s", resume=True)["step"] == 4
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6  # done: nothing to do
+
+
+def test_seeds_decide_the_weights(cohort, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(cohort, tmp_path / name, seed=seed)
+    assert_same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    a, c = weights(tmp_path / "a"), weights(tmp_path / "c")
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.parametrize("killed_at", range(1, 9))
+def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeypatch, killed_at):
+    """Every file is moved into place by os.replace: stop after the n-th such move, as a kill would."""
+    run(cohort, tmp_path / "whole")
+    count = itertools.count(1)
+    replace = __import__("os").replace
+
+    class Killed(BaseException):
+        pass
+
+    def die(source, target):
+        replace(source, target)
+        if next(count) == killed_at + 1:  # the first is config.json
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maediff.files.os.replace", die)
+        with pytest.raises(Killed):
+            run(cohort, tmp_path / "run")
+    assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
+    run(cohort, tmp_path / "whole")
+    code = (
+        "import sys, json; from pathlib import Path; from maediff.train import train;"
+        "train('maediff', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny', settings=json.loads(sys.argv[3]), quiet=True)"
+    )
+    slow = FAST | {"train": FAST["train"] | {"steps": 100_000}}
+    process = subprocess.Popen([sys.executable, "-c", code, cohort, tmp_path / "run", json.dumps(slow)])
+    while not (tmp_path / "run" / "last" / "model.safetensors").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    step = train(
+        "maediff", cohort, tmp_path / "run", preset="tiny", settings=slow, max_time="1s", resume=True, quiet=True
+    )
+    assert step["step"] > 2
+    load_model(tmp_path / "run")
+
+
+def test_a_full_disk_while_saving_leaves_the_last_checkpoint(cohort, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nC++ stack")
+
+    torch_save, calls = torch.save, itertools.count()
+    monkeypatch.setattr(torch, "save", lambda *a, **k: torch_save(*a, **k) if next(calls) < 1 else full())
+    with pytest.raises(InputError, match=r"optimizer-4\.pt: could not be written"):
+        run(cohort, tmp_path / "run")
+    monkeypatch.setattr(torch, "save", torch_save)
+    assert sorted(p.name for p in (tmp_path / "run" / "last").iterdir()) == ["model.safetensors", "optimizer-2.pt"]
+    assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
+
+
+def test_resume_refuses_other_settings(cohort, tmp_path):
+    run(cohort, tmp_path / "run")
+    with pytest.raises(InputError, match="seed is 0 there and 1 in this command"):
+        run(cohort, tmp_path / "run", resume=True, seed=1)
+    with pytest.raises(InputError, match="exists and is not empty"):
+        run(cohort, tmp_path / "run")
+
+
+def test_init_starts_from_the_averaged_weights_of_another_run(cohort, tmp_path):
+    run(cohort, tmp_path / "first")
+    run(
+        cohort,
+        tmp_path / "second",
+        init=str(tmp_path / "first"),
+        settings=FAST | {"train": FAST["train"] | {"learning_rate": 0}},
+    )
+    first, second = weights(tmp_path / "first", "best"), weights(tmp_path / "second")
+    for key in second:
+        torch.testing.assert_close(second[key], first["ema." + key.partition(".")[2]], msg=key)
+
+
+def test_loss_falls(cohort, tmp_path):
+    settings = FAST | {"train": FAST["train"] | {"steps": 60, "checkpoint_every": 20, "learning_rate": 3e-3}}
+    run(cohort, tmp_path / "run", settings=settings)
+    losses = [
+        float(row["val_loss"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    ]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_untrained_methods_unknown_keys_and_empty_cohorts_are_refused_before_anything_is_written(cohort, tmp_path):
+    for name, settings, said in [
+        ("bright", {}, "nothing to train"),
+        ("maediff", {"train": {"stepz": 3}}, "stepz"),
+        ("maediff", {"nonsense": 3}, "nonsense"),
+        ("maediff", {"train": {"steps": 0}}, "at least 1"),
+        ("maediff", {"size": 48, "p": 24, "s": 8, "r": 8}, "slices of 96 pixels"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            train(name, cohort, tmp_path / "run", preset="tiny", settings=settings, device="cpu")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="no such folder"):
+        run(tmp_path / "absent", tmp_path / "run")
+
+
+def test_a_pickle_is_refused_unread(cohort, tmp_path):
+    run(cohort, tmp_path / "run")
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "boom",))
+
+    for name in ("best/model.safetensors", "last/model.safetensors"):
+        (tmp_path / "run" / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match="is not a safetensors file"):
+        load_model(tmp_path / "run")
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match="looks like a pickle"):
+        load_model(tmp_path / "weights.pt")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_path):
+    run(cohort, tmp_path / "run")
+    path = tmp_path / "run" / "best" / "model.safetensors"
+    tensors = load_file(path)
+    good = {"format": checkpoint.FORMAT, "method": "maediff", "step": "6"}
+    for change, said in [({"method": "pddpm"}, "weights of 'pddpm'"), ({"format": "maediff-0"}, "format 'maediff-0'")]:
+        save_file(tensors, path, good | change)
+        with pytest.raises(InputError, match=said):
+            load_model(tmp_path / "run")
+    tensors.pop("ema.unet.head.bias")
+    save_file(tensors, path, good)
+    with pytest.raises(InputError, match="do not fit the configuration"):
+        load_model(tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    for change, said in [({"format": "x"}, "not of format"), ({"method": "gan"}, "'gan' is not known")]:
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=said):
+            load_model(tmp_path / "run")
+    with pytest.raises(InputError, match="is not a run folder"):
+        load_model(tmp_path)
+
+
+def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):
+    run(cohort, tmp_path / "run")
+    method, info = load_model(f"{tmp_path / 'run'}@t_test=[125,250],s=48,merge=tapered")
+    assert method.config.t_test == (125, 250)
+    assert (method.config.s, method.config.merge) == (48, "tapered")
+    assert info["name"] == "run@t_test=[125,250],s=48,merge=tapered"
+    with pytest.raises(InputError, match="t_tset"):
+        load_model(f"{tmp_path / 'run'}@t_tset=3")
+
+
+def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
+    subject_index = np.array([0] * 10 + [1] * 2 + [2] * 5 + [3])
+    chosen = np.concatenate([batch_indices(subject_index, 2, seed=0, step=step) for step in range(200)])
+    assert (np.sort(subject_index[chosen].reshape(-1, 4), axis=1) == [0, 1, 2, 3]).all()
+    counts = np.bincount(chosen, minlength=18)
+    assert counts[17] == 100
+    assert (counts[:10] > 0).all()
+    assert (
+        not np.array_equal(subject_index[chosen][:4], subject_index[chosen][4:8])
+        or len(set(map(tuple, subject_index[chosen].reshape(-1, 4)))) > 1
+    )
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = TrainConfig(steps=100, learning_rate=1.0, schedule="cosine", warmup_steps=10)
+    assert learning_rate(config, 0) == pytest.approx(0.1)
+    assert learning_rate(config, 50) == pytest.approx(0.5)
+    assert learning_rate(config, 99) < 0.001
+    assert learning_rate(TrainConfig(learning_rate=2.0), 12345) == 2.0
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600), (None, None)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+def test_a_duration_that_is_none_is_refused():
+    with pytest.raises(InputError, match="'ten minutes'"):
+        parse_duration("ten minutes")
+
+
+def test_training_imports_nothing_heavy(cohort, tmp_path):
+    """`train` has to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
+    code = (
+        "import sys, json; from pathlib import Path; from maediff.train import train;"
+        "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny', settings=json.loads(sys.argv[3]), quiet=True);"
+        "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys(); assert not heavy, heavy"
+    )
+    settings = json.dumps({"unet": FAST["unet"], "train": FAST["train"] | {"steps": 1}})
+    result = subprocess.run(
+        [sys.executable, "-c", code, cohort, tmp_path / "run", settings], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
