@@ -1,4 +1,7 @@
-"""Write the frozen phantom mix (maediff.phantom.MIX) in one contrast: python scripts/make_phantoms.py OUT [T1w|T2w|FLAIR]."""
+"""Write the frozen phantom mix (maediff.phantom.MIX) in one contrast.
+
+python scripts/make_phantoms.py OUT [T1w|T2w|FLAIR]
+"""
 
 import sys
 from pathlib import Path

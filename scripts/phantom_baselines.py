@@ -51,12 +51,17 @@ def scores(p: phantom.Phantom, healthy: phantom.Phantom, template: np.ndarray) -
     medians = np.array([np.median(s[b]) if b.any() else 0.0 for s, b in zip(x, brain, strict=True)])[:, None, None]
     back = [-s for s in _shift(brain)]
     residuals = {
-        "bright": x, "dark": 1 - x, "median": np.abs(x - np.median(x[brain])), "slice": np.maximum(x - medians, 0),
+        "bright": x,
+        "dark": 1 - x,
+        "median": np.abs(x - np.median(x[brain])),
+        "slice": np.maximum(x - medians, 0),
         "template": np.abs(x - np.roll(template, back, (0, 1, 2))),
         "truth": np.abs(x - normalised(slices(healthy.image), brain, limits)),
     }
-    return [metrics.auprc(postprocess.residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain)
-            for b in BASELINES]
+    return [
+        metrics.auprc(postprocess.residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain)
+        for b in BASELINES
+    ]
 
 
 def _shift(brain: np.ndarray) -> list[int]:
@@ -83,8 +88,10 @@ def main() -> None:
             keys.append((p.lesion_kind, p.lesion_size))
             volumes.append(p.lesion.sum() * np.prod(SPACING_MM) / 1000)
         table = np.array(rows)
-        print(f"\n{contrast}, {args.split}, {len(rows)} subjects, seed {args.seed}: "
-              f"lesions {np.min(volumes):.1f} to {np.max(volumes):.1f} ml")
+        print(
+            f"\n{contrast}, {args.split}, {len(rows)} subjects, seed {args.seed}: "
+            f"lesions {np.min(volumes):.1f} to {np.max(volumes):.1f} ml"
+        )
         print(f"{'':20s}" + "".join(f"{b:>10s}" for b in BASELINES))
         for name in [*phantom.LESION_KINDS, "large", "small", "all"]:
             chosen = table[[name in (*key, "all") for key in keys]]

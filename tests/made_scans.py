@@ -12,8 +12,10 @@ def made_brain(shape=FIELD["shape"], spacing=FIELD["spacing"], radii_mm=(50.0, 6
     """(data, brain, affine): intensities 40 to 200 in the ellipsoid, 0 outside; RAS+, mm, origin in its middle."""
     affine = np.diag([*spacing, 1.0]).astype(float)
     affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(spacing)
-    x, y, z = np.meshgrid(*[np.arange(size) * step + start for size, step, start in
-                            zip(shape, spacing, affine[:3, 3], strict=True)], indexing="ij")
+    x, y, z = np.meshgrid(
+        *[np.arange(size) * step + start for size, step, start in zip(shape, spacing, affine[:3, 3], strict=True)],
+        indexing="ij",
+    )
     brain = (x / radii_mm[0]) ** 2 + (y / radii_mm[1]) ** 2 + (z / radii_mm[2]) ** 2 <= 1
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     texture = np.sin(x / 9 + phase[0]) + np.sin(y / 11 + phase[1]) + np.sin(z / 7 + phase[2]) + x / 100 + y / 80
@@ -62,7 +64,9 @@ def made_dataset(folder: Path) -> Path:
         name = f"{split}{number}"
         data, brain, affine = made_brain(shape=(60, 72, 10), spacing=(2.0, 2.0, 8.0), seed=number)
         lesion = ball(data.shape, affine, (12, -10, 5), 20) & brain
-        save(folder / name / "image.nii.gz", data if healthy else np.where(lesion, 250, data).astype(np.float32), affine)
+        save(
+            folder / name / "image.nii.gz", data if healthy else np.where(lesion, 250, data).astype(np.float32), affine
+        )
         save(folder / name / "brain.nii.gz", brain, affine)
         save(folder / name / "lesion.nii.gz", lesion & (not healthy), affine)
         files = ",".join(f"{name}/{kind}.nii.gz" for kind in ("image", "brain", "lesion"))

@@ -83,11 +83,12 @@ def test_a_failed_scan_is_exit_code_1_and_the_rest_is_done(tmp_path):
 @pytest.mark.slow
 def test_the_whole_way_from_scans_to_scores(tmp_path):
     """preprocess -> train -> detect -> evaluate -> report, in folders with spaces and letters beyond ASCII."""
+    small = [x for setting in SMALL for x in ("--set", setting)]
     home = tmp_path / "Müller's scans"
     manifest = made_dataset(home / "in")
     steps = [
         ["preprocess", manifest, "-o", home / "cohort", "--modality", "T1w"],
-        ["train", "maediff", "--cohort", home / "cohort", "-o", home / "run", "--preset", "tiny", *(x for s in SMALL for x in ("--set", s))],
+        ["train", "maediff", "--cohort", home / "cohort", "-o", home / "run", "--preset", "tiny", *small],
         ["detect", "-i", manifest, "-o", home / "detect", "--model", home / "run", "--modality", "T1w"],
         ["evaluate", home / "run", "--cohort", home / "cohort", "-o", home / "eval"],
         ["report", home / "run"],

@@ -15,14 +15,17 @@ from maediff.preprocess import preprocess
 def cohort(tmp_path):
     """Two healthy and one ill scan to train, one unknown; one healthy in val; thick slices, so quick."""
     lines = ["subject,image,lesion_mask,split,healthy,lesion_kind"]
-    for number, (name, split, healthy) in enumerate([("a", "train", "1"), ("b", "train", "1"), ("ill", "train", "0"),
-                                                     ("unknown", "train", ""), ("v", "val", "1")]):
+    for number, (name, split, healthy) in enumerate(
+        [("a", "train", "1"), ("b", "train", "1"), ("ill", "train", "0"), ("unknown", "train", ""), ("v", "val", "1")]
+    ):
         data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0), seed=number)
         save(tmp_path / "in" / f"{name}.nii.gz", data, affine)
         if name == "ill":
             save(tmp_path / "in" / "lesion.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
-        lines.append(f"{name},{name}.nii.gz,{'lesion.nii.gz' if name == 'ill' else ''},{split},{healthy},"
-                     f"{'bright' if name == 'ill' else ''}")
+        lines.append(
+            f"{name},{name}.nii.gz,{'lesion.nii.gz' if name == 'ill' else ''},{split},{healthy},"
+            f"{'bright' if name == 'ill' else ''}"
+        )
     (tmp_path / "in" / "scans.csv").write_text("\n".join(lines))
     assert preprocess([tmp_path / "in" / "scans.csv"], tmp_path / "cohort", modality="T1w", quiet=True) == 0
     return Cohort.open(tmp_path / "cohort")
@@ -130,8 +133,10 @@ def test_a_damaged_scan_in_the_cohort_is_named(cohort):
 
 
 def test_reading_a_cohort_needs_no_heavy_library(cohort):
-    code = ("import sys; from pathlib import Path; from maediff.cohort import Cohort; "
-            f"Cohort.open(Path({str(cohort.path)!r})).training_slices('train'); "
-            "print([name for name in ('SimpleITK', 'nilearn', 'matplotlib', 'torch') if name in sys.modules])")
+    code = (
+        "import sys; from pathlib import Path; from maediff.cohort import Cohort; "
+        f"Cohort.open(Path({str(cohort.path)!r})).training_slices('train'); "
+        "print([name for name in ('SimpleITK', 'nilearn', 'matplotlib', 'torch') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

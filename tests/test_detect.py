@@ -164,7 +164,7 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert stored["n_scans"] == 1
     assert (np.diff(stored["thresholds"]) <= 0).all()
     config = json.loads((run / "calibration.json").read_text())["config"]
-    threshold, about = threshold_at(str(run), config, 0.01)
+    threshold, about = threshold_at(str(run), config, 0.01, step=4)
     assert about["fpr"] == 0.01
     assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
     assert FPRS[0] == 1e-4
@@ -187,7 +187,10 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     assert go([path], tmp_path / "out", run) == 0  # 1 % by default
     threshold = json.loads((tmp_path / "out" / "detect.json").read_text())["threshold"]
     method, _ = load_model(run)
-    assert threshold == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01)[0]
+    assert (
+        threshold
+        == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4)[0]
+    )
     assert method.config.s == 48
 
 

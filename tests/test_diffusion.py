@@ -54,7 +54,7 @@ def test_samplers_recover_gaussian_data_with_its_ideal_denoiser(eta):
 
 
 def test_ddim_follows_the_closed_form_of_its_flow():
-    """For Gaussian data the deterministic sampler scales (x_t - sqrt(a) mean) to the marginal's sd: Karras 2022, app. B."""
+    """For Gaussian data the deterministic sampler scales x_t - sqrt(a) mean to the sd of the data."""
     alpha_bar = cosine_alpha_bar()
     a = float(alpha_bar[700])
     mean, sd = -0.2, 0.5

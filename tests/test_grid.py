@@ -7,12 +7,12 @@ from scipy import ndimage
 from made_scans import ball, made_brain, oblique, save
 from maediff.errors import InputError
 from maediff.grid import (
-    intensity_range,
     Grid,
     GridConfig,
     NormaliseConfig,
     brain_from_background,
     from_grid,
+    intensity_range,
     lesion_free_slices,
     model_grid,
     normalise,
@@ -56,8 +56,9 @@ def test_the_brain_lies_in_the_middle_and_every_slice_holds_some():
     assert prepared.brain.any(axis=(0, 1)).all()
 
 
-@pytest.mark.parametrize("spacing", [
-    (1.0, 1.0, 1.0), (0.94, 0.94, 6.5), (1.5, 1.5, 1.5), (2.0, 1.0, 3.0), (3.0, 2.5, 1.2)])
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (0.94, 0.94, 6.5), (1.5, 1.5, 1.5), (2.0, 1.0, 3.0), (3.0, 2.5, 1.2)]
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_is_in_one_place_of_the_head_stays_there(spacing, turned):
     shape = tuple(round(136 / step) for step in spacing)
@@ -93,17 +94,17 @@ def test_a_long_brain_is_scaled_uniformly_in_the_slice_and_flagged():
     assert prepared.grid.spacing_mm[2] == pytest.approx(2)
     assert "scaled to fit" in prepared.record["flags"] and "208 mm" in prepared.record["notes"][0]
     volume_mm3 = prepared.brain.sum() * np.prod(prepared.grid.spacing_mm)
-    assert volume_mm3 == pytest.approx(brain.sum() * 8, rel=0.01)        # nothing was cropped
+    assert volume_mm3 == pytest.approx(brain.sum() * 8, rel=0.01)  # nothing was cropped
 
 
 def test_going_to_cells_twice_as_large_by_hand():
     affine, coarse = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
-    coarse[:3, 3] = 0.5                              # cell 0 covers voxels 0 and 1
+    coarse[:3, 3] = 0.5  # cell 0 covers voxels 0 and 1
     grid = Grid((2, 1, 1), coarse)
     data = np.zeros((4, 2, 2), dtype=bool)
-    data[0, :, :] = True                             # half of cell 0
+    data[0, :, :] = True  # half of cell 0
     data[2, :, :] = True
-    data[2, 0, 0] = False                            # three eighths of cell 1
+    data[2, 0, 0] = False  # three eighths of cell 1
     np.testing.assert_array_equal(to_grid(data, affine, grid, "majority").ravel(), [True, False])
     back = from_grid(np.array([[[1.0]], [[3.0]]], dtype=np.float32), grid, volume_of(data * 1.0, affine), "nearest")
     np.testing.assert_array_equal(back[:, 0, 0], [1, 1, 3, 3])
@@ -117,7 +118,7 @@ def test_smoothing_before_a_coarser_grid_keeps_the_mean_and_takes_the_checkerboa
     coarse[:3, 3] = 10
     on_grid = to_grid(checker, np.eye(4), Grid((10, 10, 10), coarse), "linear")
     assert on_grid.mean() == pytest.approx(0.5, abs=1e-3)
-    assert on_grid.std() < 0.02                      # nearest, or linear alone, would give 0.5 here
+    assert on_grid.std() < 0.02  # nearest, or linear alone, would give 0.5 here
 
 
 def test_beyond_the_scan_and_beyond_the_grid_is_zero():
@@ -150,8 +151,9 @@ def test_half_a_voxel_of_shift_would_be_seen():
     assert min(_lesion_round_trip(shift_mm=1.0)) < 0.90
 
 
-@pytest.mark.parametrize("spacing", [
-    (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 5.0), (1.5, 1.5, 1.5), (1.0, 1.0, 2.7)])
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 5.0), (1.5, 1.5, 1.5), (1.0, 1.0, 2.7)]
+)
 @pytest.mark.parametrize("margin", [0, 2])
 def test_lesion_free_slices_do_not_see_the_slices_with_lesion_nor_their_neighbours(spacing, margin):
     shape = tuple(round(136 / step) for step in spacing)
@@ -159,14 +161,14 @@ def test_lesion_free_slices_do_not_see_the_slices_with_lesion_nor_their_neighbou
     grid = model_grid(volume_of(data, affine), brain, CONFIG)
     first = shape[2] // 2
     lesion = np.zeros(shape, dtype=bool)
-    lesion[40, 40, first : first + 3] = True         # one voxel wide: too small for the grid, and still it counts
+    lesion[40, 40, first : first + 3] = True  # one voxel wide: too small for the grid, and still it counts
     free = lesion_free_slices(lesion, affine, grid, margin)
     assert free.any() and not free.all()
     changed = data.copy()
     changed[:, :, max(0, first - margin) : first + 3 + margin] += 1000
     same = np.isclose(to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")).all(axis=(0, 1))
     assert not (free & ~same).any()
-    assert (same & ~free).sum() <= 4                 # and hardly more slices than needed are left out
+    assert (same & ~free).sum() <= 4  # and hardly more slices than needed are left out
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.94, 0.94, 6.5), (2.0, 1.3, 2.5)])
@@ -201,7 +203,9 @@ def test_normalise_by_hand():
     result = normalise(data, brain, intensity_range(data, brain, NormaliseConfig(0, 100))).ravel()
     assert result[0] == 0 and result[1] == 0 and result[100] == 1
     assert result[51] == pytest.approx(50 / 99)
-    clipped = normalise(data, np.ones_like(brain), intensity_range(data, np.ones_like(brain), NormaliseConfig(10, 90))).ravel()
+    clipped = normalise(
+        data, np.ones_like(brain), intensity_range(data, np.ones_like(brain), NormaliseConfig(10, 90))
+    ).ravel()
     assert clipped[10] == 0 and clipped[90] == 1 and clipped[50] == pytest.approx(0.5)
     assert clipped.max() == 1
     with pytest.raises(InputError, match=r"both 1; check"):
@@ -219,10 +223,10 @@ def test_brightness_and_contrast_of_the_scanner_do_not_matter():
 def test_the_brain_of_a_stripped_scan_is_its_largest_piece_with_holes_filled():
     data, brain, affine = made_brain()
     spoilt = data.copy()
-    spoilt[28:32, 30:34, 20:24] = 0                  # a hole
-    spoilt[40:42, 30:34, 20:24] = -5                 # ringing inside
-    spoilt[0, 0, 0] = 90                             # a speck outside
-    spoilt[1:4, 60, 40] = 1e-4                       # far ringing of a spline
+    spoilt[28:32, 30:34, 20:24] = 0  # a hole
+    spoilt[40:42, 30:34, 20:24] = -5  # ringing inside
+    spoilt[0, 0, 0] = 90  # a speck outside
+    spoilt[1:4, 60, 40] = 1e-4  # far ringing of a spline
     np.testing.assert_array_equal(brain_from_background(volume_of(spoilt, affine)), brain)
 
 
@@ -234,9 +238,9 @@ def test_raw_scans_are_refused():
     for raw in (np.where(brain, data, noise), np.where(brain, data, skull)):
         with pytest.raises(InputError, match=r"scan\.nii\.gz: raw scan with skull.*brain_mask in a manifest"):
             prepare_scan(volume_of(raw, affine))
-        assert prepare_scan(volume_of(raw, affine), brain).brain.any()       # with a mask it is fine
+        assert prepare_scan(volume_of(raw, affine), brain).brain.any()  # with a mask it is fine
     slab = data[:, :, 43:47]
-    assert prepare_scan(volume_of(slab, affine)).brain.any()                # few slices fill their box more
+    assert prepare_scan(volume_of(slab, affine)).brain.any()  # few slices fill their box more
 
 
 def test_one_slice_works():
@@ -281,15 +285,27 @@ def test_grids_with_other_axes_are_not_mixed_up():
 
 def test_the_same_head_stored_in_any_orientation_gives_the_same_slices(tmp_path):
     data, _, affine = made_brain((50, 64, 60), (2.0, 2.0, 1.5))
-    images = [prepare_scan(read_scan(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))).image
-              for axes in ("RAS", "LAS", "PSR")]
+    images = [
+        prepare_scan(read_scan(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))).image
+        for axes in ("RAS", "LAS", "PSR")
+    ]
     np.testing.assert_array_equal(images[0], images[1])
     np.testing.assert_array_equal(images[0], images[2])
 
 
-@pytest.mark.parametrize(("folder", "modality", "raw"), [
-    ("ds002748", "T1w", False), ("mslub", "T1w", False), ("mslub", "T2w", False), ("mslub", "FLAIR", False),
-    ("lgg", "FLAIR", False), ("lgg", "T1w", False), ("ixi10", "T1w", True), ("ds000011", "T1w", True)])
+@pytest.mark.parametrize(
+    ("folder", "modality", "raw"),
+    [
+        ("ds002748", "T1w", False),
+        ("mslub", "T1w", False),
+        ("mslub", "T2w", False),
+        ("mslub", "FLAIR", False),
+        ("lgg", "FLAIR", False),
+        ("lgg", "T1w", False),
+        ("ixi10", "T1w", True),
+        ("ds000011", "T1w", True),
+    ],
+)
 def test_real_scans_with_and_without_skull_are_told_apart(shared_data, folder, modality, raw):
     for ref in find_scans([shared_data / folder], modality)[:3]:
         volume = read_scan(ref.image)

@@ -28,9 +28,15 @@ def manifest(root: Path, text: str, *files: str) -> Path:
 
 
 def test_a_bids_dataset_by_suffix_with_sessions_apart(tmp_path):
-    root = bids(tmp_path / "ds1", "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_FLAIR.nii.gz",
-                "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii", "sub-02/ses-b/anat/sub-02_ses-b_run-2_T1w.nii",
-                "sub-02/ses-b/anat/sub-02_ses-b_desc-brain_mask.nii.gz", "derivatives/x/sub-01/sub-01_T1w.nii.gz")
+    root = bids(
+        tmp_path / "ds1",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_FLAIR.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii",
+        "sub-02/ses-b/anat/sub-02_ses-b_run-2_T1w.nii",
+        "sub-02/ses-b/anat/sub-02_ses-b_desc-brain_mask.nii.gz",
+        "derivatives/x/sub-01/sub-01_T1w.nii.gz",
+    )
     refs = find_scans([root], "T1w")
     assert names(refs) == ["sub-01", "sub-02_ses-a", "sub-02_ses-b_run-2"]
     assert [ref.subject for ref in refs] == ["sub-01", "sub-02", "sub-02"]
@@ -43,9 +49,24 @@ def test_a_bids_dataset_by_suffix_with_sessions_apart(tmp_path):
 
 
 def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(tmp_path):
-    touch(*(tmp_path / name for name in ("p1/T1.nii.gz", "p1/lesion_mask.nii.gz", "p2/T1.nii", "p2/T1_SEG.nii",
-                                         "p2/consensus_gt.nii", ".hidden/T1.nii", "p2/notes.txt", "flat.nii",
-                                         "done/p3/T1.nii.gz", "done/p3/image.json", "p2/sub-7_ses-1_T1w.nii.gz")))
+    touch(
+        *(
+            tmp_path / name
+            for name in (
+                "p1/T1.nii.gz",
+                "p1/lesion_mask.nii.gz",
+                "p2/T1.nii",
+                "p2/T1_SEG.nii",
+                "p2/consensus_gt.nii",
+                ".hidden/T1.nii",
+                "p2/notes.txt",
+                "flat.nii",
+                "done/p3/T1.nii.gz",
+                "done/p3/image.json",
+                "p2/sub-7_ses-1_T1w.nii.gz",
+            )
+        )
+    )
     refs = find_scans([tmp_path])
     assert names(refs) == ["flat", "p1_T1", "p2_T1", "sub-7_ses-1"]
     assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
@@ -71,10 +92,16 @@ def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
 
 
 def test_a_manifest_with_everything(tmp_path):
-    path = manifest(tmp_path / "study",
-                    "subject,session,image,brain_mask,lesion_mask,split,healthy,dataset,lesion_kind\n"
-                    "anna,1,a.nii,b.nii,l.nii,val,0,site A,bright\nanna,2,c.nii,,,val,1,site A,\nbert,,d.nii,,,,,,\n",
-                    "a.nii", "b.nii", "l.nii", "c.nii", "d.nii")
+    path = manifest(
+        tmp_path / "study",
+        "subject,session,image,brain_mask,lesion_mask,split,healthy,dataset,lesion_kind\n"
+        "anna,1,a.nii,b.nii,l.nii,val,0,site A,bright\nanna,2,c.nii,,,val,1,site A,\nbert,,d.nii,,,,,,\n",
+        "a.nii",
+        "b.nii",
+        "l.nii",
+        "c.nii",
+        "d.nii",
+    )
     first, second, third = find_scans([path])
     assert (first.name, second.name, third.name) == ("anna_1", "anna_2", "bert")
     assert first.brain_mask == tmp_path / "study" / "b.nii" and first.lesion_mask == tmp_path / "study" / "l.nii"
@@ -85,25 +112,28 @@ def test_a_manifest_with_everything(tmp_path):
 
 
 def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
-    ref, = find_scans([manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")])
+    (ref,) = find_scans([manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")])
     assert ref.name == "Zoë" and ref.image == tmp_path / "my scan.nii" and not ref.stated
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("image\na.nii\n", "missing: subject; found: image"),
-    ("subject;image\nx;a.nii\n", "separated by commas; missing: subject, image"),
-    ("", "missing: subject, image; found: nothing"),
-    ("subject,image\n", "lists no scan"),
-    ("subject,image\nx,gone.nii\n", "1 file.* do not exist: .*gone.nii"),
-    ("subject,image,lesion_mask\nx,a.nii,gone.nii\n", "gone.nii"),
-    ("subject,image\nx,a.nii\nx,b.nii\n", "two scans are both named x: .*a.nii and .*b.nii"),
-    ("subject,image\nx,a.nii\nX,b.nii\n", "both named X"),
-    ("subject,image,split\nx,a.nii,training\n", "line 2: split 'training'"),
-    ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
-    ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
-    ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
-    ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
-])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image\na.nii\n", "missing: subject; found: image"),
+        ("subject;image\nx;a.nii\n", "separated by commas; missing: subject, image"),
+        ("", "missing: subject, image; found: nothing"),
+        ("subject,image\n", "lists no scan"),
+        ("subject,image\nx,gone.nii\n", "1 file.* do not exist: .*gone.nii"),
+        ("subject,image,lesion_mask\nx,a.nii,gone.nii\n", "gone.nii"),
+        ("subject,image\nx,a.nii\nx,b.nii\n", "two scans are both named x: .*a.nii and .*b.nii"),
+        ("subject,image\nx,a.nii\nX,b.nii\n", "both named X"),
+        ("subject,image,split\nx,a.nii,training\n", "line 2: split 'training'"),
+        ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
+        ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
+        ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
+        ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
+    ],
+)
 def test_a_bad_manifest_is_refused_by_name(tmp_path, text, says):
     with pytest.raises(InputError, match=says) as caught:
         find_scans([manifest(tmp_path, text, "a.nii", "b.nii")])
@@ -114,8 +144,14 @@ def test_what_is_no_scan_is_refused_by_name(tmp_path):
     touch(tmp_path / "brain_mask.nii", tmp_path / "scan.png", tmp_path / "empty" / "notes.txt")
     touch(tmp_path / "dicom" / "IM0001")
     (tmp_path / "dicom" / "IM0001").write_bytes(bytes(128) + b"DICM")
-    cases = {"brain_mask.nii": "by its name a mask", "scan.png": "not a NIfTI file", "empty": "no NIfTI scan",
-             "gone": "no such file or folder", "dicom": "dcm2niix", "dicom/IM0001": "dcm2niix"}
+    cases = {
+        "brain_mask.nii": "by its name a mask",
+        "scan.png": "not a NIfTI file",
+        "empty": "no NIfTI scan",
+        "gone": "no such file or folder",
+        "dicom": "dcm2niix",
+        "dicom/IM0001": "dcm2niix",
+    }
     for name, says in cases.items():
         with pytest.raises(InputError, match=says) as caught:
             find_scans([tmp_path / name])

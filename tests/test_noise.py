@@ -13,7 +13,7 @@ PATCHES = torch.tensor([0, 5, 0])
 def test_has_zero_mean_and_unit_variance_at_every_pixel(kind):
     field = draw_noise(kind, (2000, 24, 24), torch.Generator().manual_seed(0))
     assert field.shape == (2000, 1, 24, 24)
-    # sd of a mean of 2000 is 0.022; of a variance of 2000 Gaussian values 0.032; the worst of 576 pixels is < 4.5 sd off
+    # sd of a mean of 2000 values is 0.022, of their variance 0.032; the worst of 576 pixels is under 4.5 sd off
     assert field.mean(0).abs().max() < 0.1
     assert (field.var(0) - 1).abs().max() < 0.16
     assert abs(float(field.var()) - 1) < 0.03  # pixels of a simplex field are far from independent

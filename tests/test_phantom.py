@@ -49,8 +49,9 @@ def test_fractions_sum_to_one_in_the_brain(brain: phantom.Phantom) -> None:
 def test_tissues_are_ordered_as_in_the_contrast(contrast: phantom.Contrast, order: str) -> None:
     b = phantom.healthy_brain((5, 2), phantom.PhantomConfig(contrast=contrast))
     thick = 0.5 * (b.fractions[:, :, :, 0::2] + b.fractions[:, :, :, 1::2])
-    pure = {name: float(np.median(b.image[(f > 0.9) & b.brain]))
-            for name, f in zip(("csf", "gm", "wm"), thick, strict=True)}
+    pure = {
+        name: float(np.median(b.image[(f > 0.9) & b.brain])) for name, f in zip(("csf", "gm", "wm"), thick, strict=True)
+    }
     values = [pure[name] for name in order.split()]
     assert values == sorted(values), pure
 
@@ -111,7 +112,7 @@ def test_bright_and_dark_lesions_leave_far_voxels_bit_equal() -> None:
     x = np.argwhere(lesioned.lesion)
     far = np.ones(healthy.brain.shape, bool)
     low, high = np.maximum(x.min(0) - 6, 0), x.max(0) + 7
-    far[low[0]:high[0], low[1]:high[1], low[2]:high[2]] = False
+    far[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = False
     np.testing.assert_array_equal(lesioned.image[far], healthy.image[far])
 
 
@@ -152,16 +153,21 @@ def test_mix_is_a_quarter_each_kind_and_half_each_size() -> None:
 
 def test_dataset_on_disk(tmp_path, brain: phantom.Phantom) -> None:
     manifest = phantom.make_phantom_dataset(
-        tmp_path / "a", contrast="T2w", n_train=1, n_val=2, n_test=1, n_healthy_val=1, n_healthy_test=0, seed=3)
+        tmp_path / "a", contrast="T2w", n_train=1, n_val=2, n_test=1, n_healthy_val=1, n_healthy_test=0, seed=3
+    )
     rows = list(csv.DictReader(manifest.read_text().splitlines()))
     assert [(r["split"], r["healthy"], r["lesion_kind"], r["lesion_size"]) for r in rows] == [
-        ("train", "true", "", ""), ("val", "true", "", ""), ("val", "false", "bright", "large"),
-        ("val", "false", "dark", "small"), ("test", "false", "bright", "large")]
+        ("train", "1", "", ""),
+        ("val", "1", "", ""),
+        ("val", "0", "bright", "large"),
+        ("val", "0", "dark", "small"),
+        ("test", "0", "bright", "large"),
+    ]
     assert len({r["subject"] for r in rows}) == len(rows)
     for row in rows:
         image = nib.load(manifest.parent / row["image"])
         assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
-        assert (row["lesion_mask"] != "") == (row["healthy"] == "false")
+        assert (row["lesion_mask"] != "") == (row["healthy"] == "0")
         for column in ("brain_mask", "lesion_mask"):
             if row[column]:
                 mask = nib.load(manifest.parent / row[column])

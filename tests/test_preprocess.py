@@ -54,9 +54,20 @@ def test_a_bids_dataset_needs_no_modality_and_others_do(folder, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("column", "lesion", "expected"), [
-    (None, None, True), (None, "some", False), (None, "none", True), ("1", None, True), ("0", None, False),
-    ("", None, None), ("", "some", None), ("0", "some", False), ("1", "none", True)])
+@pytest.mark.parametrize(
+    ("column", "lesion", "expected"),
+    [
+        (None, None, True),
+        (None, "some", False),
+        (None, "none", True),
+        ("1", None, True),
+        ("0", None, False),
+        ("", None, None),
+        ("", "some", None),
+        ("0", "some", False),
+        ("1", "none", True),
+    ],
+)
 def test_who_is_healthy(tmp_path, column, lesion, expected):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
@@ -65,7 +76,8 @@ def test_who_is_healthy(tmp_path, column, lesion, expected):
         save(tmp_path / "l.nii.gz", mask if lesion == "some" else mask & False, affine)
     (tmp_path / "m.csv").write_text(
         f"subject,image,lesion_mask{'' if column is None else ',healthy'}\n"
-        f"a,a.nii.gz,{'l.nii.gz' if lesion else ''}{'' if column is None else ',' + column}\n")
+        f"a,a.nii.gz,{'l.nii.gz' if lesion else ''}{'' if column is None else ',' + column}\n"
+    )
     assert preprocess([tmp_path / "m.csv"], tmp_path / "out", modality="T1w", quiet=True) == 0
     assert Cohort.open(tmp_path / "out").rows[0].healthy is expected
 
@@ -80,7 +92,11 @@ def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
     assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["p0", "p2"]
     assert not (tmp_path / "out" / "p1").exists()
     assert {name: row["status"] for name, row in qc(tmp_path / "out").items()} == {
-        "p0": "flagged", "p1": "failed", "p2": "flagged", "p3": "failed"}      # the made brains are small
+        "p0": "flagged",
+        "p1": "failed",
+        "p2": "flagged",
+        "p3": "failed",
+    }  # the made brains are small
     assert Cohort.open(tmp_path / "out").meta["n_failed"] == 2
 
 
@@ -102,10 +118,13 @@ def test_masks_that_contradict_or_do_not_fit_fail_by_name(tmp_path):
     save(tmp_path / "empty.nii.gz", brain & False, affine)
     save(tmp_path / "some.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
     save(tmp_path / "small.nii.gz", brain[1:], affine)
-    cases = [("brain_mask", "empty.nii.gz", "", "the mask is empty"),
-             ("brain_mask", "small.nii.gz", "", "59 x 72 x 14"),
-             ("lesion_mask", "small.nii.gz", "", "59 x 72 x 14"), ("lesion_mask", "some.nii.gz", "1", "healthy=1"),
-             ("lesion_mask", "empty.nii.gz", "0", "holds no lesion, and the manifest says healthy=0")]
+    cases = [
+        ("brain_mask", "empty.nii.gz", "", "the mask is empty"),
+        ("brain_mask", "small.nii.gz", "", "59 x 72 x 14"),
+        ("lesion_mask", "small.nii.gz", "", "59 x 72 x 14"),
+        ("lesion_mask", "some.nii.gz", "1", "healthy=1"),
+        ("lesion_mask", "empty.nii.gz", "0", "holds no lesion, and the manifest says healthy=0"),
+    ]
     for number, (column, file, healthy, says) in enumerate(cases):
         inputs = _rows(tmp_path, f"subject,image,{column},healthy", f"a,a.nii.gz,{file},{healthy}")
         out = tmp_path / f"out{number}"
@@ -130,7 +149,7 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
     with pytest.raises(InputError, match=r"did not finish; run .*--resume"):
         Cohort.open(out)
     (out / "p1").mkdir()
-    (out / "p1" / "image.nii.gz").write_bytes(b"half")          # killed while writing
+    (out / "p1" / "image.nii.gz").write_bytes(b"half")  # killed while writing
     with pytest.raises(InputError, match="--resume"):
         preprocess([folder], out, modality="T1w", quiet=True)
     assert preprocess([folder], out, modality="T1w", quiet=True, resume=True) == 0
@@ -229,4 +248,4 @@ def test_the_real_manifest_of_gliomas(shared_data, tmp_path):
         assert not (loaded.lesion.any(axis=(1, 2)) & loaded.lesion_free).any()
         record = json.loads(row.image.with_name("image.json").read_text())["record"]
         brain_ml = loaded.brain.sum() * np.prod(loaded.spacing_mm) / 1000
-        assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), row.name     # no head is cut by the grid
+        assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), row.name  # no head is cut by the grid

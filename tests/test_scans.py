@@ -23,7 +23,7 @@ def numbered(shape=(4, 5, 6)):
 
 def test_a_slice_shows_the_front_at_the_top_and_small_x_on_the_left():
     volume = np.zeros((3, 4, 2), dtype=np.float32)
-    volume[0, 3, 1] = 7                 # left, front, upper slice
+    volume[0, 3, 1] = 7  # left, front, upper slice
     slices = volume_to_slices(volume)
     assert slices.shape == (2, 4, 3)
     assert slices[1, 0, 0] == 7
@@ -139,16 +139,31 @@ def _broken(tmp_path, kind):
     return path
 
 
-@pytest.mark.parametrize(("kind", "says"), [
-    ("missing", "no such file"), ("empty", "0 bytes"), ("text", "damaged"),
-    ("text.nii", "not a NIfTI"), ("gzipped text", "not a NIfTI"), ("other name", "not a NIfTI"),
-    ("truncated", "truncated"),
-    ("flipped", "damaged"), ("truncated, not packed", "truncated"), ("2-D", "three dimensions"),
-    ("4-D", "three dimensions"), ("nan", "NaN or infinity in 1 of"), ("inf", "NaN or infinity in 1 of"),
-    ("constant", "constant image, every voxel is 5"), ("complex", "real numbers"), ("no orientation", "orientation"),
-    ("zero affine", "zero or singular"), ("singular affine", "zero or singular"), ("nan affine", "NaN"),
-    ("metres", "unit"),
-])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("missing", "no such file"),
+        ("empty", "0 bytes"),
+        ("text", "damaged"),
+        ("text.nii", "not a NIfTI"),
+        ("gzipped text", "not a NIfTI"),
+        ("other name", "not a NIfTI"),
+        ("truncated", "truncated"),
+        ("flipped", "damaged"),
+        ("truncated, not packed", "truncated"),
+        ("2-D", "three dimensions"),
+        ("4-D", "three dimensions"),
+        ("nan", "NaN or infinity in 1 of"),
+        ("inf", "NaN or infinity in 1 of"),
+        ("constant", "constant image, every voxel is 5"),
+        ("complex", "real numbers"),
+        ("no orientation", "orientation"),
+        ("zero affine", "zero or singular"),
+        ("singular affine", "zero or singular"),
+        ("nan affine", "NaN"),
+        ("metres", "unit"),
+    ],
+)
 def test_a_bad_file_is_refused_by_name(tmp_path, kind, says):
     path = _broken(tmp_path, kind)
     with pytest.raises(InputError, match=says) as caught:
@@ -175,9 +190,13 @@ def test_a_mask_that_does_not_fit_is_refused_by_name(tmp_path):
     shifted = affine.copy()
     shifted[0, 3] += 1
     empty = np.zeros_like(brain)
-    cases = {"shape": (brain[:-1], affine, "59 x 72 x 50"), "affine": (brain, shifted, "1.00 mm away"),
-             "values": (brain * np.float32(255), affine, "holds 0 and 1 only, this file holds 0, 255"),
-             "half": (brain * np.float32(0.5), affine, "0, 0.5"), "empty": (empty, affine, "empty")}
+    cases = {
+        "shape": (brain[:-1], affine, "59 x 72 x 50"),
+        "affine": (brain, shifted, "1.00 mm away"),
+        "values": (brain * np.float32(255), affine, "holds 0 and 1 only, this file holds 0, 255"),
+        "half": (brain * np.float32(0.5), affine, "0, 0.5"),
+        "empty": (empty, affine, "empty"),
+    }
     for name, (mask, where, says) in cases.items():
         path = save(tmp_path / f"{name}.nii.gz", mask, where)
         with pytest.raises(InputError, match=says) as caught:
@@ -198,8 +217,11 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 
 def test_stored_kinds_and_slope(tmp_path):
-    for data, kind in ((numbered() > 3, np.uint8), (numbered().astype(np.uint16), np.uint16),
-                       (numbered().astype(np.float64), np.float32)):
+    for data, kind in (
+        (numbered() > 3, np.uint8),
+        (numbered().astype(np.uint16), np.uint16),
+        (numbered().astype(np.float64), np.float32),
+    ):
         write_volume(tmp_path / "out.nii.gz", data, np.eye(4))
         assert nib.load(tmp_path / "out.nii.gz").get_data_dtype() == kind
     write_volume(tmp_path / "out.nii.gz", numbered().astype(np.uint16), np.eye(4), slope=0.5)

@@ -17,7 +17,7 @@ from made_scans import made_cohort
 from maediff import checkpoint
 from maediff.checkpoint import load_model
 from maediff.errors import InputError
-from maediff.train import TrainConfig, batch_indices, learning_rate, parse_duration, train
+from maediff.train import TrainConfig, batch_indices, learning_rate, parse_duration, slices_by_subject, train
 
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -113,7 +113,8 @@ def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
     run(cohort, tmp_path / "whole")
     code = (
         "import sys, json; from pathlib import Path; from maediff.train import train;"
-        "train('maediff', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny', settings=json.loads(sys.argv[3]), quiet=True)"
+        "train('maediff', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
+        "settings=json.loads(sys.argv[3]), quiet=True)"
     )
     slow = FAST | {"train": FAST["train"] | {"steps": 100_000}}
     process = subprocess.Popen([sys.executable, "-c", code, cohort, tmp_path / "run", json.dumps(slow)])
@@ -237,7 +238,9 @@ def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):
 
 def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
     subject_index = np.array([0] * 10 + [1] * 2 + [2] * 5 + [3])
-    chosen = np.concatenate([batch_indices(subject_index, 2, seed=0, step=step) for step in range(200)])
+    chosen = np.concatenate(
+        [batch_indices(slices_by_subject(subject_index), 2, seed=0, step=step) for step in range(200)]
+    )
     assert (np.sort(subject_index[chosen].reshape(-1, 4), axis=1) == [0, 1, 2, 3]).all()
     counts = np.bincount(chosen, minlength=18)
     assert counts[17] == 100
@@ -270,8 +273,10 @@ def test_training_imports_nothing_heavy(cohort, tmp_path):
     """`train` has to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
     code = (
         "import sys, json; from pathlib import Path; from maediff.train import train;"
-        "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny', settings=json.loads(sys.argv[3]), quiet=True);"
-        "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys(); assert not heavy, heavy"
+        "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
+        "settings=json.loads(sys.argv[3]), quiet=True);"
+        "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys();"
+        "assert not heavy, heavy"
     )
     settings = json.dumps({"unet": FAST["unet"], "train": FAST["train"] | {"steps": 1}})
     result = subprocess.run(

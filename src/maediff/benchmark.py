@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,27 +36,27 @@ def reference_loop(
     method: MAEDiff | PDDPM, images: Float[np.ndarray, "n h w"], slice_ids: Int[np.ndarray, " n"], seed: int
 ) -> Float[np.ndarray, "n h w"]:
     """Healthy reference in [0, 1], one patch at a time over every slice: what the batched prediction has to equal."""
-    config, grid = method.config, method.grid
+    config, grid, device = method.config, method.grid, next(method.parameters()).device
     references = np.zeros_like(images)
     for n, (image, slice_id) in enumerate(zip(images, slice_ids, strict=True)):
-        x0 = 2 * torch.from_numpy(image)[None, None] - 1
+        x0 = 2 * torch.from_numpy(image)[None, None].to(device) - 1
         total, count = torch.zeros_like(x0), torch.zeros_like(x0)
         for patch, (row, column) in enumerate(grid.corners.tolist()):
             inside = (..., slice(row, row + config.p), slice(column, column + config.p))
             for t in config.t_test:
                 for draw in range(config.draws):
                     key = keyed_generators(seed, torch.tensor([int(slice_id)]), torch.tensor([patch]), draw)
-                    eps = draw_noise(config.noise, (1, config.p, config.p), key)
+                    eps = draw_noise(config.noise, (1, config.p, config.p), key, device)
                     perturbed = x0.clone()
-                    perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None])
-                    corners, step = torch.tensor([[row, column]]), torch.tensor([t])
+                    perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None].to(device))
+                    corners, step = torch.tensor([[row, column]], device=device), torch.tensor([t], device=device)
                     if isinstance(method, MAEDiff):
                         prediction = method.denoise(perturbed, step, corners)
                     else:
                         prediction = method.unet(perturbed, step)
                     total[inside] += prediction[inside].clamp(-1, 1)
                     count[inside] += 1
-        references[n] = ((total / count + 1) / 2).clamp(0, 1)[0, 0].numpy()
+        references[n] = ((total / count + 1) / 2).clamp(0, 1)[0, 0].cpu().numpy()
     return references
 
 
@@ -67,7 +67,6 @@ def benchmark(
     repeats: int = 3,
     device: str = "auto",
     seed: int = 0,
-    quiet: bool = False,
 ) -> dict[str, Any]:
     """Scans per minute, the ratio to the reference loop, model FLOP utilisation, peak memory and time by stage.
 
@@ -83,7 +82,7 @@ def benchmark(
     if not isinstance(method, MAEDiff | PDDPM):
         raise InputError(f"benchmark of {name!r}: the reference loop goes patch by patch; choose maediff or pddpm")
     method.eval()
-    precision = "bf16" if has_bf16(device) else "fp32"
+    precision: Literal["fp32", "bf16"] = "bf16" if has_bf16(device) else "fp32"
     stages: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -109,10 +108,8 @@ def benchmark(
 
     predict()  # warm up
     for _ in range(repeats):
-        method.to("cpu")
         timed("reference_loop", lambda: reference_loop(method, images[chosen], ids[chosen], seed))
         loops.append(stages["reference_loop"] * len(images) / few)
-        method.to(device)
         residual, _ = timed("predict", predict)
         runs.append(stages["predict"])
     x, y, z = (float(size) for size in prepared.grid.spacing_mm)

@@ -10,12 +10,13 @@ So whenever a run is killed, the model's file and its optimiser belong together.
 """
 
 import json
-import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -87,6 +88,8 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
+    if missing := {"config", "preset", "seed", "cohort", "train"} - config.keys():
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; it is damaged, train the model again")
     if config.get("method") not in METHODS:
         raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
     return config
@@ -114,8 +117,7 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     Raises:
         InputError: see `read_config` and `read_weights`.
     """
-    text, _, changes = str(reference).partition("@")
-    run = Path(text)
+    run, changes = split_reference(reference)
     config = read_config(run)
     settings = merge(config["config"], parse_settings(_split_settings(changes)))
     method = build(config["method"], config["preset"], settings)
@@ -126,6 +128,15 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     load_state(method, tensors, path)
     name = run.resolve().name + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
+
+
+def split_reference(reference: str | Path) -> tuple[Path, str]:
+    """The run folder and the settings in `RUN@key=value,...`; a folder may have an @ in its own name."""
+    text = str(reference)
+    if Path(text).exists() or "@" not in text:
+        return Path(text), ""
+    run, _, changes = text.rpartition("@")
+    return Path(run), changes
 
 
 def _split_settings(text: str) -> list[str]:
@@ -150,13 +161,24 @@ def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
 
 
 def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
-    """What `save_optimizer` wrote at `step`."""
-    state: dict[str, Any] = torch.load(folder / f"optimizer-{step}.pt", weights_only=True, map_location="cpu")
+    """What `save_optimizer` wrote at `step`.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    path = folder / f"optimizer-{step}.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: missing or damaged ({reason}); train again with --overwrite") from None
     return state
 
 
 def prune_optimizers(folder: Path, keep: int) -> None:
-    """Remove the optimiser states of other steps."""
+    """Remove the optimiser states of other steps, and what a killed run left half-written."""
+    for path in folder.glob(".*.tmp-*"):
+        path.unlink(missing_ok=True)
     for path in folder.glob("optimizer-*.pt"):
         if path.name != f"optimizer-{keep}.pt":
             path.unlink(missing_ok=True)
@@ -170,9 +192,11 @@ def config_of(method: Method) -> dict[str, Any]:
 def provenance(**more: Any) -> dict[str, Any]:
     """Versions, commit and machine, for provenance.json."""
     packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
-    commit = subprocess.run(
-        ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    root = Path(__file__).parents[2]
+    commit = ""
+    if (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git"):  # our own checkout
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "maediff": __version__,
         "commit": commit or None,

@@ -12,7 +12,7 @@ from maediff.errors import InputError
 
 app = typer.Typer(
     name="maediff",
-    help="Learn healthy brains from MRI, redraw a scan as if healthy, show what is abnormal. For research, not diagnosis.",
+    help="Learn healthy brains, redraw a scan as if healthy, show what is abnormal. For research, not diagnosis.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -231,11 +231,12 @@ def benchmark(
     from maediff.benchmark import benchmark as run
     from maediff.files import write_json
 
-    result = run(method, preset=preset, repeats=repeats, device=device, seed=seed, quiet=quiet)
+    result = run(method, preset=preset, repeats=repeats, device=device, seed=seed)
     if json:
         write_json(json, result)
-    for key, value in result.items():
-        typer.echo(f"{key:24} {value}")
+    if not quiet:
+        for key, value in result.items():
+            typer.echo(f"{key:24} {value}")
 
 
 def _no_more(settings: dict[str, Any], known: str) -> None:

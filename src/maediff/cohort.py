@@ -31,8 +31,8 @@ from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
 
 FORMAT = 1
 COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
-LEVELS = 65535                      # images lie on disk as uint16 with slope 1 / LEVELS: [0, 1] to 8e-6
-MIN_BRAIN_SHARE = 0.01              # of a training slice's pixels
+LEVELS = 65535  # images lie on disk as uint16 with slope 1 / LEVELS: [0, 1] to 8e-6
+MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,23 @@ def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapp
     write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine)
     if prepared.lesion is not None:
         write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine)
-    write_json(folder / "image.json", {
-        "settings": dict(settings), "source": str(ref.image), "healthy": ref.healthy, "extra": ref.extra,
-        "grid": {"shape": list(prepared.grid.shape), "affine": affine.tolist(), "scale": prepared.grid.scale,
-                 "notes": prepared.grid.notes},
-        "lesion_free": None if prepared.lesion_free is None else prepared.lesion_free.tolist(),
-        "record": prepared.record})
+    write_json(
+        folder / "image.json",
+        {
+            "settings": dict(settings),
+            "source": str(ref.image),
+            "healthy": ref.healthy,
+            "extra": ref.extra,
+            "grid": {
+                "shape": list(prepared.grid.shape),
+                "affine": affine.tolist(),
+                "scale": prepared.grid.scale,
+                "notes": prepared.grid.notes,
+            },
+            "lesion_free": None if prepared.lesion_free is None else prepared.lesion_free.tolist(),
+            "record": prepared.record,
+        },
+    )
 
 
 def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> None:
@@ -148,18 +159,24 @@ class Cohort:
         if not path.is_dir():
             raise InputError(f"{path}: no such folder; make a cohort with `maediff preprocess INPUT -o {path}`")
         if not (path / "cohort.json").is_file():
-            raise InputError(f"{path}: holds no cohort.json, so it is no cohort, or preprocessing did not finish; run "
-                             "`maediff preprocess` on your scans, with --resume if it was stopped")
+            raise InputError(
+                f"{path}: holds no cohort.json, so it is no cohort, or preprocessing did not finish; run "
+                "`maediff preprocess` on your scans, with --resume if it was stopped"
+            )
         try:
             texts = [(path / name).read_text(encoding="utf-8") for name in ("cohort.json", "manifest.csv")]
             meta, table = json.loads(texts[0]), list(csv.DictReader(io.StringIO(texts[1])))
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); run "
-                             "`maediff preprocess` again") from error
+            raise InputError(
+                f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); run "
+                "`maediff preprocess` again"
+            ) from error
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             found = meta.get("format") if isinstance(meta, dict) else None
-            raise InputError(f"{path / 'cohort.json'}: cohort format {found}, this version reads {FORMAT}; "
-                             "run `maediff preprocess` again, or use the maediff version that wrote it")
+            raise InputError(
+                f"{path / 'cohort.json'}: cohort format {found}, this version reads {FORMAT}; "
+                "run `maediff preprocess` again, or use the maediff version that wrote it"
+            )
         rows = [_row(path, number, line) for number, line in enumerate(table, start=2)]
         if not rows:
             raise InputError(f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again")
@@ -189,12 +206,24 @@ class Cohort:
         if free is None or row.healthy:
             free = [row.healthy is True] * len(brain)
         if len(free) != len(brain):
-            raise InputError(f"{record_path}: tells of {len(free)} slices, the image has {len(brain)}; run "
-                             "`maediff preprocess` again")
+            raise InputError(
+                f"{record_path}: tells of {len(free)} slices, the image has {len(brain)}; run "
+                "`maediff preprocess` again"
+            )
         images = np.clip(volume_to_slices(volume.data), 0, 1)
         x, y, z = (float(size) for size in volume.spacing_mm)
-        return SubjectSlices(row.name, images, brain, lesion, np.asarray(free, dtype=bool),
-                             np.arange(len(brain), dtype=np.int64), volume.affine, (x, y, z), row.healthy, extra)
+        return SubjectSlices(
+            row.name,
+            images,
+            brain,
+            lesion,
+            np.asarray(free, dtype=bool),
+            np.arange(len(brain), dtype=np.int64),
+            volume.affine,
+            (x, y, z),
+            row.healthy,
+            extra,
+        )
 
     def training_slices(self, split: str, *, lesion_free: bool = True) -> SliceSet:
         """The slices of a split that hold brain, from the cache or put there.
@@ -212,8 +241,9 @@ class Cohort:
             if not _store(folder, arrays):
                 return arrays
         subjects = json.loads((folder / "subjects.json").read_text(encoding="utf-8"))
-        images, brain, index = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in
-                                ("images", "brain", "subject_index"))
+        images, brain, index = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "brain", "subject_index")
+        )
         return SliceSet(images, brain, index, subjects)
 
     def _collect(self, split: str, lesion_free: bool) -> SliceSet:
@@ -231,9 +261,11 @@ class Cohort:
                 index += [len(subjects)] * int(wanted.sum())
                 subjects.append(loaded.subject)
         if not subjects:
-            raise InputError(f"{self.path}: no {'healthy ' if lesion_free else ''}subject in split {split} (it has "
-                             f"{len(self.split(split))} scans); add scans with healthy=1, or with a lesion_mask, "
-                             "whose lesion-free slices then count")
+            raise InputError(
+                f"{self.path}: no {'healthy ' if lesion_free else ''}subject in split {split} (it has "
+                f"{len(self.split(split))} scans); add scans with healthy=1, or with a lesion_mask, "
+                "whose lesion-free slices then count"
+            )
         if len({stack.shape[1:] for stack in images}) > 1:
             raise InputError(f"{self.path}: its scans differ in slice size; run `maediff preprocess` again")
         return SliceSet(np.concatenate(images), np.concatenate(brains), np.asarray(index, dtype=np.int64), subjects)
@@ -247,13 +279,15 @@ def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
         if image is None or brain is None or line["split"] not in SPLITS:
             raise ValueError("incomplete")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{cohort / 'manifest.csv'}, line {number}: not as `maediff preprocess` writes it; run it "
-                         "again") from error
+        raise InputError(
+            f"{cohort / 'manifest.csv'}, line {number}: not as `maediff preprocess` writes it; run it again"
+        ) from error
     missing = [str(path) for path in paths if path is not None and not path.is_file()]
     if missing:
         raise InputError(f"{cohort}: {', '.join(missing)} is missing; run `maediff preprocess` again")
-    return Row(line["subject"], line["session"], line["dataset"], line["split"], healthy, image, brain, lesion,
-               line["source"])
+    return Row(
+        line["subject"], line["session"], line["dataset"], line["split"], healthy, image, brain, lesion, line["source"]
+    )
 
 
 def _store(folder: Path, arrays: SliceSet) -> bool:
@@ -267,7 +301,7 @@ def _store(folder: Path, arrays: SliceSet) -> bool:
         (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
         temporary.replace(folder)
     except OSError:
-        return (folder / "subjects.json").is_file()     # another process was faster
+        return (folder / "subjects.json").is_file()  # another process was faster
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -22,7 +22,7 @@ from rich.progress import track
 from maediff import __version__
 from maediff.checkpoint import config_of, load_model
 from maediff.errors import InputError
-from maediff.files import fresh_folder, write_json
+from maediff.files import check_apart, fresh_folder, write_json
 from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
 from maediff.methods import Method, predict_volume
@@ -77,8 +77,13 @@ def detect(
         raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
     about: dict[str, Any] = {"given": True}
     if threshold is None:
-        threshold, about = threshold_at(model, config_of(method), DEFAULT_FPR if fpr is None else fpr)
+        threshold, about = threshold_at(
+            model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
+        )
+    check_apart(out, [Path(model.partition("@")[0]), *(ref.image for ref in refs)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
+    for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     shared = {
         "model": info["name"], "method": info["method"], "modality": expected, "threshold": threshold,
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
@@ -145,10 +150,11 @@ def _detect_one(
     regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
     voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000
     low, high = prepared.record["intensity_range"]
+    redrawn = slices_to_volume((low + (high - low) * reference) * brain)
     on_scan = {
         "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
         "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),
-        "healthy_reference": from_grid(slices_to_volume(low + (high - low) * reference * brain), prepared.grid, volume, "linear"),
+        "healthy_reference": from_grid(redrawn, prepared.grid, volume, "linear"),
         "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest") if given is None else given,
     }  # fmt: skip
     on_scan["anomaly_map"] = np.where(on_scan["brain_mask"], on_scan["anomaly_map"], 0).astype(np.float32)

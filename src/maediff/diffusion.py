@@ -9,6 +9,7 @@ Forward process: Ho et al. 2020 (arXiv 2006.11239), eq. 4. Sampler: Song et al. 
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -50,10 +51,12 @@ def reverse_chain(
         eta: 0 is DDIM, deterministic; 1 is ancestral sampling (DDPM), which needs a `generator`.
 
     Raises:
-        ValueError: time steps that do not fall, or lie outside the schedule.
+        ValueError: no generator for eta > 0; time steps that do not fall, or lie outside the schedule.
     """
-    if not timesteps or any(a <= b for a, b in zip(timesteps, timesteps[1:], strict=False)):
+    if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards")
+    if eta > 0 and generator is None:
+        raise ValueError(f"eta={eta} draws noise: give a generator")
     if timesteps[0] >= len(alpha_bar) or timesteps[-1] < 0:
         raise ValueError(f"timesteps {list(timesteps)} must lie in 0..{len(alpha_bar) - 1}")
     x = x_t

@@ -8,7 +8,7 @@ A process that is killed at any moment leaves the old file, or the new one, neve
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,9 @@ def fresh_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, and the output has to be a folder; choose another one")
     if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
-        if overwrite and not (path / MARKER).is_file():
+        if (overwrite or resume) and not (path / MARKER).is_file():
             raise InputError(
-                f"{path}: was not made by maediff, so --overwrite does not empty it; remove it yourself "
+                f"{path}: was not made by maediff, so nothing in it is touched; remove it yourself "
                 "or choose another folder"
             )
         if overwrite:
@@ -92,3 +92,14 @@ def fresh_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -
     except OSError as error:
         raise InputError(f"{path}: could not be created ({error.strerror}); choose another folder") from error
     return path
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that holds one of the inputs: results must never touch what they are made from.
+
+    Raises:
+        InputError: naming both.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{out}: holds the input {path}; choose an output folder apart from it")

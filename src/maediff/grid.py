@@ -47,8 +47,10 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.spacing_mm <= 0 or not 0 < self.max_brain_mm <= self.size * self.spacing_mm:
-            raise ValueError(f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
-                             "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid")
+            raise ValueError(
+                f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
+                "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid"
+            )
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -102,9 +104,14 @@ class Prepared:
     record: dict[str, Any]
 
 
-def prepare_scan(volume: Volume, brain: Bool[np.ndarray, "x y z"] | None = None,
-                 lesion: Bool[np.ndarray, "x y z"] | None = None, grid_config: GridConfig | None = None,
-                 normalise_config: NormaliseConfig | None = None, lesion_free_margin: int = 1) -> Prepared:
+def prepare_scan(
+    volume: Volume,
+    brain: Bool[np.ndarray, "x y z"] | None = None,
+    lesion: Bool[np.ndarray, "x y z"] | None = None,
+    grid_config: GridConfig | None = None,
+    normalise_config: NormaliseConfig | None = None,
+    lesion_free_margin: int = 1,
+) -> Prepared:
     """`volume` on the model's grid, normalised, with its masks.
 
     Args:
@@ -129,9 +136,16 @@ def prepare_scan(volume: Volume, brain: Bool[np.ndarray, "x y z"] | None = None,
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {
         "brain_mask": "given" if given else "from the zero background",
-        "brain_ml": round(float(brain.sum()) * voxel_ml, 1), "scale": round(grid.scale, 4), "slices": grid.shape[2],
-        "scan_shape": list(volume.data.shape), "scan_spacing_mm": [round(float(size), 4) for size in volume.spacing_mm],
-        "intensity_range": list(intensities), "saturated_share": round(saturated, 4), "notes": list(grid.notes), "flags": []}
+        "brain_ml": round(float(brain.sum()) * voxel_ml, 1),
+        "scale": round(grid.scale, 4),
+        "slices": grid.shape[2],
+        "scan_shape": list(volume.data.shape),
+        "scan_spacing_mm": [round(float(size), 4) for size in volume.spacing_mm],
+        "intensity_range": list(intensities),
+        "saturated_share": round(saturated, 4),
+        "notes": list(grid.notes),
+        "flags": [],
+    }
     if grid.scale != 1.0:
         record["flags"].append("scaled to fit")
     if not 800 <= record["brain_ml"] <= 2200:
@@ -168,14 +182,21 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     brain = ndimage.binary_fill_holes(brain)
     box = brain[ndimage.find_objects(brain.astype(np.uint8))[0]]
     margin_x, margin_y = (math.ceil(size / 10) for size in box.shape[:2])
-    corners = np.concatenate([box[x, y].ravel() for x in (slice(margin_x), slice(-margin_x, None))
-                              for y in (slice(margin_y), slice(-margin_y, None))])
+    corners = np.concatenate(
+        [
+            box[x, y].ravel()
+            for x in (slice(margin_x), slice(-margin_x, None))
+            for y in (slice(margin_y), slice(-margin_y, None))
+        ]
+    )
     volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
     large = volume_ml > HEAD_ML or (volume_ml > LARGE_ML and box.mean() > HEAD_SHARE)
     if large or corners.mean() > CORNER_SHARE:
-        raise InputError(f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
-                         "of non-zero voxels): brain extraction comes with a later release; give a stripped scan, or "
-                         "a brain_mask in a manifest CSV")
+        raise InputError(
+            f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
+            "of non-zero voxels): brain extraction comes with a later release; give a stripped scan, or "
+            "a brain_mask in a manifest CSV"
+        )
     return np.asarray(brain, dtype=bool)
 
 
@@ -188,19 +209,25 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
     if not brain.any():
         raise InputError(f"{volume.source}: the brain mask is empty; draw it again or leave it out")
     spacing = volume.spacing_mm
-    first, last = np.array([(where[0], where[-1] + 1) for where in
-                            (np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))]).T
+    first, last = np.array(
+        [
+            (where[0], where[-1] + 1)
+            for where in (np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+        ]
+    ).T
     lengths_mm = (last - first) * spacing
     low, high = IN_PLANE_RANGE_MM
     if lengths_mm[:2].min() < low or lengths_mm[:2].max() > high:
-        raise InputError(f"{volume.source}: the brain measures {lengths_mm[0]:.0f} x {lengths_mm[1]:.0f} mm in the "
-                         f"axial slice, expected {low:.0f} to {high:.0f}; check the voxel sizes and the orientation "
-                         "(a single sagittal or coronal slice cannot be used)")
+        raise InputError(
+            f"{volume.source}: the brain measures {lengths_mm[0]:.0f} x {lengths_mm[1]:.0f} mm in the "
+            f"axial slice, expected {low:.0f} to {high:.0f}; check the voxel sizes and the orientation "
+            "(a single sagittal or coronal slice cannot be used)"
+        )
     scale = min(1.0, config.max_brain_mm / float(lengths_mm[:2].max()))
     notes = []
     if scale < 1:
         notes.append(f"brain {lengths_mm[:2].max():.0f} mm long, scaled by {scale:.3f} in the slice to fit the grid")
-    thick = spacing[2] > config.thick_slice_mm + 1e-3      # headers hold single precision
+    thick = spacing[2] > config.thick_slice_mm + 1e-3  # headers hold single precision
     cell = np.array([config.spacing_mm / scale, config.spacing_mm / scale, spacing[2] if thick else config.spacing_mm])
     count = np.array([config.size, config.size, max(1, math.ceil(lengths_mm[2] / cell[2] - 1e-3))])
     # The low edge of the first cell, in voxels from the scan's low edge; on a voxel's edge, unless voxels are larger
@@ -213,20 +240,23 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
     return Grid((int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes)
 
 
-def to_grid(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid,
-            order: Order) -> Shaped[np.ndarray, "gx gy gz"]:
+def to_grid(
+    data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, order: Order
+) -> Shaped[np.ndarray, "gx gy gz"]:
     """`data`, which lies on `affine`, on the grid; 0 where the grid reaches beyond it. Orders: `resample.resample`."""
     return resample(data, np.linalg.inv(affine) @ grid.affine, grid.shape, order)
 
 
-def from_grid(data: Shaped[np.ndarray, "gx gy gz"], grid: Grid, volume: Volume,
-              order: Order) -> Shaped[np.ndarray, "x y z"]:
+def from_grid(
+    data: Shaped[np.ndarray, "gx gy gz"], grid: Grid, volume: Volume, order: Order
+) -> Shaped[np.ndarray, "x y z"]:
     """`data`, which lies on the grid, on the RAS+ grid of `volume`; 0 beyond the grid."""
     return resample(data, np.linalg.inv(grid.affine) @ volume.affine, volume.data.shape, order)
 
 
-def intensity_range(data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], config: NormaliseConfig,
-                    name: str = "image") -> tuple[float, float]:
+def intensity_range(
+    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], config: NormaliseConfig, name: str = "image"
+) -> tuple[float, float]:
     """The two percentiles of the brain, in the scan's own intensities.
 
     Raises:
@@ -234,20 +264,24 @@ def intensity_range(data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x
     """
     low, high = np.percentile(data[brain].astype(np.float64), [config.low_percentile, config.high_percentile])
     if not high > low:
-        raise InputError(f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
-                         f"brain are both {low:g}; check the scan and its brain mask")
+        raise InputError(
+            f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
+            f"brain are both {low:g}; check the scan and its brain mask"
+        )
     return float(low), float(high)
 
 
-def normalise(data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"],
-              intensities: tuple[float, float]) -> Float[np.ndarray, "x y z"]:
+def normalise(
+    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
+) -> Float[np.ndarray, "x y z"]:
     """`data` with `intensities` at 0 and 1, clipped, and 0 outside the brain."""
     low, high = intensities
     return np.where(brain, np.clip((data - low) / (high - low), 0, 1), 0).astype(np.float32)
 
 
-def lesion_free_slices(lesion: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid,
-                       margin: int) -> Bool[np.ndarray, " gz"]:
+def lesion_free_slices(
+    lesion: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, margin: int
+) -> Bool[np.ndarray, " gz"]:
     """Per slice of the grid: no lesion in the original slices it draws from, nor in `margin` more on either side.
 
     Chosen on the original mask: a lesion too small for the model's grid still counts.

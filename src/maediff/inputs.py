@@ -25,8 +25,20 @@ SPLITS: tuple[str, ...] = get_args(Split)
 MANIFEST_COLUMNS = ("subject", "image", "session", "brain_mask", "lesion_mask", "split", "healthy", "dataset")
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
-CONTRAST_WORDS = {"t1": "T1w", "t1w": "T1w", "t1n": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR",
-                  "t2f": "FLAIR", "t1ce": "other", "t1c": "other", "t1post": "other", "t1gd": "other", "pd": "other"}
+CONTRAST_WORDS = {
+    "t1": "T1w",
+    "t1w": "T1w",
+    "t1n": "T1w",
+    "t2": "T2w",
+    "t2w": "T2w",
+    "flair": "FLAIR",
+    "t2f": "FLAIR",
+    "t1ce": "other",
+    "t1c": "other",
+    "t1post": "other",
+    "t1gd": "other",
+    "pd": "other",
+}
 
 
 @dataclass(frozen=True)
@@ -109,11 +121,13 @@ def _from_file(path: Path, base: Path) -> ScanRef:
     bids = _bids_name(path)
     subject, session = bids or (_relative_name(path.absolute(), base), "")
     if bids is None and NOT_SCANS.search(path.name):
-        raise InputError(f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it "
-                         "if it is one")
+        raise InputError(
+            f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it if it is one"
+        )
     contrast = contrast_of(path)
-    return ScanRef(subject, session, path, path.absolute().parent.name,
-                   modality=contrast if contrast in MODALITIES else None)
+    return ScanRef(
+        subject, session, path, path.absolute().parent.name, modality=contrast if contrast in MODALITIES else None
+    )
 
 
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
@@ -127,8 +141,10 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     if not found:
         if any(_is_dicom(path) for path in _some_files(folder)):
             raise InputError(f"{folder}: {NO_DICOM}")
-        raise InputError(f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "
-                         "(masks are left out by name); check the path, or write a manifest CSV")
+        raise InputError(
+            f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "
+            "(masks are left out by name); check the path, or write a manifest CSV"
+        )
     refs = []
     for path in found:
         subject, session = _bids_name(path) or (_relative_name(path, folder), "")
@@ -151,9 +167,11 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
         raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
     wanted = modality or (usable[0] if usable else None)
     if wanted not in by_suffix:
-        raise InputError(f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
-                         f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); choose another --modality "
-                         "or write a manifest CSV")
+        raise InputError(
+            f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
+            f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); choose another --modality "
+            "or write a manifest CSV"
+        )
     return by_suffix[wanted]
 
 
@@ -168,16 +186,24 @@ def _from_manifest(path: Path) -> list[ScanRef]:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
     missing = [name for name in ("subject", "image") if name not in columns]
     if missing:
-        raise InputError(f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
-                         f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}")
+        raise InputError(
+            f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
+            f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}"
+        )
     if not rows:
         raise InputError(f"{path}: the manifest lists no scan; add a line for each")
     refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
-    absent = [str(file) for ref in refs for file in (ref.image, ref.brain_mask, ref.lesion_mask)
-              if file is not None and not file.is_file()]
+    absent = [
+        str(file)
+        for ref in refs
+        for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+        if file is not None and not file.is_file()
+    ]
     if absent:
-        raise InputError(f"{path}: {len(absent)} file(s) that it names do not exist: {', '.join(absent[:5])}"
-                         f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder")
+        raise InputError(
+            f"{path}: {len(absent)} file(s) that it names do not exist: {', '.join(absent[:5])}"
+            f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder"
+        )
     return refs
 
 
@@ -197,11 +223,18 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
 
     contrast = contrast_of(Path(image))
     return ScanRef(
-        subject=subject, session=row.get("session", ""), image=manifest.parent / image,
+        subject=subject,
+        session=row.get("session", ""),
+        image=manifest.parent / image,
         dataset=row.get("dataset") or manifest.resolve().parent.name,
-        brain_mask=beside("brain_mask"), lesion_mask=beside("lesion_mask"), split=split or None, healthy=healthy,
+        brain_mask=beside("brain_mask"),
+        lesion_mask=beside("lesion_mask"),
+        split=split or None,
+        healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
-        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS}, stated="healthy" in row)
+        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
+        stated="healthy" in row,
+    )
 
 
 def _check_names(refs: Iterable[ScanRef]) -> None:
@@ -209,16 +242,22 @@ def _check_names(refs: Iterable[ScanRef]) -> None:
     split_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
         if not re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", ref.name):
-            raise InputError(f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
-                             "- and _ (not first a full stop)")
+            raise InputError(
+                f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
+                "- and _ (not first a full stop)"
+            )
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
-            raise InputError(f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
-                             "them apart by session in a manifest CSV")
+            raise InputError(
+                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
+                "them apart by session in a manifest CSV"
+            )
         first = split_of_subject.setdefault((ref.dataset, ref.subject), ref)
         if first.split != ref.split:
-            raise InputError(f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "
-                             f"in {ref.split or 'unknown'} ({ref.image}); one person belongs to one split")
+            raise InputError(
+                f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "
+                f"in {ref.split or 'unknown'} ({ref.image}); one person belongs to one split"
+            )
 
 
 NO_DICOM = "DICOM comes with a later release; convert it with dcm2niix and give the NIfTI file"

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from maediff.calibration import threshold_from_healthy
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import config_of, load_model, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
 from maediff.methods import predict_volume
-from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, residual_map
+from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map
 
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
 MAX_SCANS = 4
@@ -35,8 +35,12 @@ def calibrate(
     method, info = load_model(run, device)
     rows = sorted(cohort.split("val"), key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
-    maps, brains, used = [], [], []
-    for row in (healthy or rows)[:MAX_SCANS]:
+    maps: list[Map] = []
+    brains: list[Mask] = []
+    used: list[str] = []
+    for row in healthy or rows:
+        if len(used) == MAX_SCANS:
+            break
         scan = cohort.load(row)
         usable = scan.lesion_free & scan.brain.any(axis=(1, 2))
         if usable.any():
@@ -56,28 +60,36 @@ def calibrate(
         "fprs": list(FPRS),
         "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
     }
-    write_json(Path(run) / "calibration.json", result)
+    write_json(split_reference(run)[0] / "calibration.json", result)
     return result
 
 
-def threshold_at(run: str, config: dict[str, Any], fpr: float) -> tuple[float, dict[str, Any]]:
+def threshold_at(
+    run: str, config: dict[str, Any], fpr: float, *, step: int, post: PostprocessConfig = DEFAULT
+) -> tuple[float, dict[str, Any]]:
     """The threshold for a voxel-wise false-positive rate, and where it comes from.
 
     Args:
-        config: the method's config as it will predict; it has to be the one that was calibrated.
+        config: the method's config as it will predict, `step` that of its weights and `post` what follows; they
+            have to be what was calibrated.
 
     Raises:
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
-    path = Path(run.partition("@")[0]) / "calibration.json"
+    path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["config"] != config:
-        changed = [key for key, value in config.items() if stored["config"].get(key) != value]
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = {"step": stored["step"], "postprocess": stored["postprocess"], **stored["config"]}
+        fprs, thresholds = stored["fprs"], stored["thresholds"]
+        about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None
+    wanted = {"step": step, "postprocess": asdict(post), **config}
+    if changed := [key for key, value in wanted.items() if known.get(key) != value]:
         raise InputError(f"{path}: was made with other settings of {', '.join(changed)}; give --threshold")
     if not FPRS[0] <= fpr <= FPRS[-1]:
         raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
-    index = max(i for i, known in enumerate(stored["fprs"]) if known <= fpr + 1e-12)
-    about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
-    return float(stored["thresholds"][index]), {"fpr": fpr, **about}
+    index = max(i for i, rate in enumerate(fprs) if rate <= fpr + 1e-12)
+    return float(thresholds[index]), {"fpr": fpr, **about}

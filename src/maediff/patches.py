@@ -74,7 +74,7 @@ def insert(patches: Float[Tensor, "b 1 p p"], corners: Int[Tensor, "b 2"], size:
 
 
 def merge_weights(p: int, kind: Merge) -> Float[Tensor, "p p"]:
-    """Weight of each pixel of a patch where patches overlap: 1 (`mean`), or falling linearly to the edge (`tapered`)."""
+    """Weight of each pixel of a patch where patches overlap: 1 (`mean`), or falling to the edge (`tapered`)."""
     if kind == "mean":
         return torch.ones(p, p)
     ramp = torch.minimum(torch.arange(p) + 1, torch.arange(p, 0, -1)).float()
@@ -107,27 +107,31 @@ def patches_with_brain(
 ) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"]]]:
     """Batches of (slice, patch) index pairs, leaving out patches that hold no brain.
 
-    A patch without brain shares no brain pixel with any other, so leaving it out changes nothing inside the brain.
+    A patch without brain covers no brain pixel, so leaving it out changes nothing inside the brain.
     """
     count = torch.einsum("bhw,khw->bk", brain[:, 0].float(), grid.masks.to(brain.device).float())
     slices, patches = torch.nonzero(count > 0, as_tuple=True)
-    yield from zip(slices.split(batch_size), patches.split(batch_size), strict=True)
+    if len(slices):
+        yield from zip(torch.split(slices, batch_size), torch.split(patches, batch_size), strict=True)
 
 
 def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, "b n d"]:
     """Feature map cut into sub-level cells of `cell` x `cell`, one flat vector a cell, row by row."""
-    return rearrange(feature_map, "b c (h i) (w j) -> b (h w) (c i j)", i=cell, j=cell)
+    tokens: Tensor = rearrange(feature_map, "b c (h i) (w j) -> b (h w) (c i j)", i=cell, j=cell)
+    return tokens
 
 
 def unpatchify(tokens: Float[Tensor, "b n d"], cell: int, rows: int) -> Float[Tensor, "b c h w"]:
     """The feature map that `patchify` cut."""
-    return rearrange(tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell)
+    feature_map: Tensor = rearrange(tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell)
+    return feature_map
 
 
 def noised_cells(corners: Int[Tensor, "b 2"], p: int, size: int, r: int) -> Bool[Tensor, "b n"]:
     """For each sub-level cell, row by row: true if it touches the noised patch. The others are visible."""
     mask = patch_mask(corners, p, size)
-    return rearrange(mask, "b (h i) (w j) -> b (h w) (i j)", i=r, j=r).any(dim=-1)
+    cells: Tensor = rearrange(mask, "b (h i) (w j) -> b (h w) (i j)", i=r, j=r)
+    return cells.any(dim=-1)
 
 
 def check_cells(grid: PatchGrid, r: int) -> None:

@@ -21,9 +21,24 @@ from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSi
 
 Split = Literal["train", "val", "test"]
 
-__all__ = ["LESION_KINDS", "LESION_ML", "MIX", "SPLITS", "Contrast", "LesionKind", "LesionSize", "Mix", "Phantom",
-           "PhantomConfig", "Split", "add_lesion", "healthy_brain", "healthy_subject", "lesioned_subject",
-           "make_phantom_dataset"]
+__all__ = [
+    "LESION_KINDS",
+    "LESION_ML",
+    "MIX",
+    "SPLITS",
+    "Contrast",
+    "LesionKind",
+    "LesionSize",
+    "Mix",
+    "Phantom",
+    "PhantomConfig",
+    "Split",
+    "add_lesion",
+    "healthy_brain",
+    "healthy_subject",
+    "lesioned_subject",
+    "make_phantom_dataset",
+]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -37,8 +52,14 @@ class Mix:
     n_healthy_test: int = 8
     seed: int = 20240119
     lesions: tuple[tuple[LesionKind, LesionSize], ...] = (
-        ("bright", "large"), ("dark", "small"), ("texture", "large"), ("mass_effect", "small"),
-        ("bright", "small"), ("dark", "large"), ("texture", "small"), ("mass_effect", "large"),
+        ("bright", "large"),
+        ("dark", "small"),
+        ("texture", "large"),
+        ("mass_effect", "small"),
+        ("bright", "small"),
+        ("dark", "large"),
+        ("texture", "small"),
+        ("mass_effect", "large"),
     )
 
 
@@ -54,8 +75,9 @@ def healthy_subject(split: Split, index: int, contrast: Contrast = "T1w", seed: 
     return healthy_brain((seed, 0, SPLITS.index(split), index), PhantomConfig(contrast=contrast))
 
 
-def lesioned_subject(split: Split, index: int, contrast: Contrast = "T1w",
-                     seed: int = MIX.seed) -> tuple[Phantom, Phantom]:
+def lesioned_subject(
+    split: Split, index: int, contrast: Contrast = "T1w", seed: int = MIX.seed
+) -> tuple[Phantom, Phantom]:
     """The `index`-th lesioned subject of a split: as it would be without its lesion, and as it is."""
     entropy = (seed, 1, SPLITS.index(split), index)
     kind, size = MIX.lesions[index % len(MIX.lesions)]
@@ -64,9 +86,16 @@ def lesioned_subject(split: Split, index: int, contrast: Contrast = "T1w",
 
 
 def make_phantom_dataset(
-    out: Path, *, contrast: Contrast = "T1w", n_train: int = MIX.n_train, n_val: int = MIX.n_val,
-    n_test: int = MIX.n_test, n_healthy_val: int = MIX.n_healthy_val, n_healthy_test: int = MIX.n_healthy_test,
-    seed: int = MIX.seed, overwrite: bool = False,
+    out: Path,
+    *,
+    contrast: Contrast = "T1w",
+    n_train: int = MIX.n_train,
+    n_val: int = MIX.n_val,
+    n_test: int = MIX.n_test,
+    n_healthy_val: int = MIX.n_healthy_val,
+    n_healthy_test: int = MIX.n_healthy_test,
+    seed: int = MIX.seed,
+    overwrite: bool = False,
 ) -> Path:
     """Write skull-stripped NIfTI scans with masks into `out`; returns the path of their manifest CSV.
 
@@ -99,8 +128,14 @@ def make_phantom_dataset(
 
 def _write(out: Path, subject: str, split: str, phantom: Phantom) -> dict[str, str]:
     """Write one subject's files; returns its row of the manifest."""
-    row = {"subject": subject, "split": split, "healthy": "false" if phantom.lesion_kind else "true",
-           "lesion_mask": "", "lesion_kind": phantom.lesion_kind or "", "lesion_size": phantom.lesion_size or ""}
+    row = {
+        "subject": subject,
+        "split": split,
+        "healthy": "0" if phantom.lesion_kind else "1",
+        "lesion_mask": "",
+        "lesion_kind": phantom.lesion_kind or "",
+        "lesion_size": phantom.lesion_size or "",
+    }
     volumes = {"image": phantom.image, "brain_mask": phantom.brain.astype(np.uint8)}
     if phantom.lesion is not None:
         volumes["lesion_mask"] = phantom.lesion.astype(np.uint8)

@@ -132,15 +132,31 @@ def healthy_brain(seed: int | tuple[int, ...], config: PhantomConfig | None = No
     blur_mm, noise = rng.uniform(*config.blur_mm), rng.uniform(*config.noise)
     noise *= NOISE_SCALE[config.contrast]
     return Phantom(
-        image=render(clean, bias, blur_mm, noise, inside, seed), brain=_thick(inside) >= 0.5, affine=affine,
-        contrast=config.contrast, seed=seed, clean=clean, fractions=fractions, depth_mm=depth.astype(np.float32),
-        ventricles=ventricles, cerebrum=cerebrum.astype(np.float32),
-        levels=(float(levels[0]), float(levels[1]), float(levels[2])), bias=bias, blur_mm=blur_mm, noise=noise,
+        image=render(clean, bias, blur_mm, noise, inside, seed),
+        brain=_thick(inside) >= 0.5,
+        affine=affine,
+        contrast=config.contrast,
+        seed=seed,
+        clean=clean,
+        fractions=fractions,
+        depth_mm=depth.astype(np.float32),
+        ventricles=ventricles,
+        cerebrum=cerebrum.astype(np.float32),
+        levels=(float(levels[0]), float(levels[1]), float(levels[2])),
+        bias=bias,
+        blur_mm=blur_mm,
+        noise=noise,
     )
 
 
-def render(clean: FineField, bias: FineField, blur_mm: float, noise: float, inside: Bool[np.ndarray, "fx fy fz"],
-           seed: tuple[int, ...]) -> Field:
+def render(
+    clean: FineField,
+    bias: FineField,
+    blur_mm: float,
+    noise: float,
+    inside: Bool[np.ndarray, "fx fy fz"],
+    seed: tuple[int, ...],
+) -> Field:
     """The image of `clean`: bias, point spread, slices of 4 mm, Rician noise (drawn from `seed`), no skull."""
     rng = np.random.default_rng(np.random.SeedSequence((*seed, 0x5CA2)))
     sigma = blur_mm / VOXEL_MM
@@ -150,8 +166,9 @@ def render(clean: FineField, bias: FineField, blur_mm: float, noise: float, insi
     return np.asarray(image, np.float32)
 
 
-def smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], wavelength_mm: float,
-                 voxel_mm: float = VOXEL_MM) -> Field:
+def smooth_field(
+    rng: np.random.Generator, shape: tuple[int, int, int], wavelength_mm: float, voxel_mm: float = VOXEL_MM
+) -> Field:
     """A smooth random field with mean 0 and standard deviation 1: a cubic B-spline with Gaussian coefficients.
 
     `wavelength_mm` is the size of a bump and the dip beside it; the spline has two knots on it.
@@ -194,12 +211,14 @@ def _warp(rng: np.random.Generator, config: PhantomConfig) -> Float[np.ndarray, 
     return np.asarray(y, np.float32)
 
 
-def _folds(rng: np.random.Generator, config: PhantomConfig, y: Float[np.ndarray, "3 x y z"],
-           depth: Field) -> tuple[Field, Field]:
+def _folds(
+    rng: np.random.Generator, config: PhantomConfig, y: Float[np.ndarray, "3 x y z"], depth: Field
+) -> tuple[Field, Field]:
     """CSF and grey matter of a freshly folded cerebral mantle."""
     n, step = 64, 3.0
-    frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, step)] * 2, np.fft.rfftfreq(n, step),
-                                                      indexing="ij")))
+    frequency = np.sqrt(
+        sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, step)] * 2, np.fft.rfftfreq(n, step), indexing="ij"))
+    )
     peak = 1 / config.fold_wavelength_mm
     band = np.exp(-0.5 * ((frequency - peak) / (0.2 * peak)) ** 2)
     noise = np.fft.irfftn(np.fft.rfftn(rng.standard_normal((n, n, n))) * band, axes=(0, 1, 2))

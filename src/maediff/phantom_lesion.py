@@ -50,8 +50,9 @@ def add_lesion(phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int |
         ValueError: the kind or the size is unknown.
     """
     if kind not in LESION_KINDS or size not in LESION_ML:
-        raise ValueError(f"lesion {kind!r}, {size!r}: kind must be one of {LESION_KINDS}, size one of "
-                         f"{tuple(LESION_ML)}")
+        raise ValueError(
+            f"lesion {kind!r}, {size!r}: kind must be one of {LESION_KINDS}, size one of {tuple(LESION_ML)}"
+        )
     entropy = (*((seed,) if isinstance(seed, int) else seed), 0x1E51)
     low, high = LESION_ML[size]
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
@@ -74,8 +75,14 @@ def add_lesion(phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int |
     return replace(phantom, image=image, clean=clean, lesion=lesion, lesion_kind=kind, lesion_size=size)
 
 
-def _insert(rng: np.random.Generator, phantom: Phantom, kind: LesionKind, centre: Float[np.ndarray, " 3"],
-            core_ml: float, level: float | None) -> tuple[FineField, FineField]:
+def _insert(
+    rng: np.random.Generator,
+    phantom: Phantom,
+    kind: LesionKind,
+    centre: Float[np.ndarray, " 3"],
+    core_ml: float,
+    level: float | None,
+) -> tuple[FineField, FineField]:
     """The clean image with the lesion in it, and the lesion's membership, on the 2 mm grid."""
     m = _membership(rng, phantom, centre, core_ml, spare_ventricles=kind != "mass_effect")
     local_mean = _local_mean(phantom, m)
@@ -99,8 +106,9 @@ def _largest_component(mask: Bool[np.ndarray, "x y z"], brain: Bool[np.ndarray, 
     return np.asarray((labels == largest) & (n > 0))
 
 
-def _centre(rng: np.random.Generator, phantom: Phantom, kind: LesionKind, size: LesionSize,
-            level: float | None) -> Float[np.ndarray, " 3"]:
+def _centre(
+    rng: np.random.Generator, phantom: Phantom, kind: LesionKind, size: LesionSize, level: float | None
+) -> Float[np.ndarray, " 3"]:
     """A voxel of the cerebrum, in white matter or cortex, deep enough for the lesion to lie in the brain.
 
     Only the half of such voxels is drawn from where the lesion shows best: where the tissue around differs from its
@@ -111,15 +119,24 @@ def _centre(rng: np.random.Generator, phantom: Phantom, kind: LesionKind, size: 
     fit &= phantom.fractions[0] < 0.3
     candidates = np.flatnonzero(fit)
     if kind != "texture":
-        shows = np.abs(phantom.clean - level) if level is not None else ndimage.gaussian_gradient_magnitude(
-            phantom.clean, 1.0)
+        shows = (
+            np.abs(phantom.clean - level)
+            if level is not None
+            else ndimage.gaussian_gradient_magnitude(phantom.clean, 1.0)
+        )
         shows = ndimage.gaussian_filter(shows, reach).ravel()[candidates]
         candidates = candidates[shows >= np.median(shows)]
     return np.array(np.unravel_index(candidates[rng.integers(len(candidates))], FINE_SHAPE), float)
 
 
-def _membership(rng: np.random.Generator, phantom: Phantom, centre: Float[np.ndarray, " 3"], volume_ml: float, *,
-                spare_ventricles: bool) -> FineField:
+def _membership(
+    rng: np.random.Generator,
+    phantom: Phantom,
+    centre: Float[np.ndarray, " 3"],
+    volume_ml: float,
+    *,
+    spare_ventricles: bool,
+) -> FineField:
     """Soft membership of an irregular blob of `volume_ml` around `centre`."""
     radius = (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)  # mm
     axes = np.exp(rng.uniform(-0.3, 0.3, 3))
@@ -153,8 +170,9 @@ def _local_mean(phantom: Phantom, m: FineField) -> FineField:
     return mean
 
 
-def _push(phantom: Phantom, m: FineField, centre: Float[np.ndarray, " 3"],
-          core_ml: float) -> tuple[FineField, FineField]:
+def _push(
+    phantom: Phantom, m: FineField, centre: Float[np.ndarray, " 3"], core_ml: float
+) -> tuple[FineField, FineField]:
     """The clean image with tissue pushed away from the core, and how far each voxel's tissue has come (mm).
 
     The push is 0.85 of the core's radius at its edge, falls off within about one radius (without folding: its slope

@@ -39,8 +39,10 @@ def load_template() -> Template:
     """The MNI152 template of nilearn and maps derived from it (about 3 s, once a process)."""
     from nilearn import datasets
 
-    t1, gm, wm = (load(resolution=1) for load in (datasets.load_mni152_template, datasets.load_mni152_gm_template,
-                                                  datasets.load_mni152_wm_template))
+    t1, gm, wm = (
+        load(resolution=1)
+        for load in (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    )
     origin = t1.affine[:3, 3]
     tissue = np.stack([np.asarray(image.dataobj, np.float32) for image in (gm, wm, t1)])
     # Fine structure: what the tissue fractions do not explain of the T1 (CSF 0.28, GM 0.64, WM 0.90 in the template).
@@ -50,8 +52,10 @@ def load_template() -> Template:
     csf = brain & (tissue[:2].sum(0) < 0.5)
     brain, csf = brain[::2, ::2, ::2], csf[::2, ::2, ::2]
     depth = _signed_distance(brain)
-    x, y, z = (o + 2.0 * np.arange(s).reshape([-1 if a == i else 1 for a in range(3)])
-               for i, (o, s) in enumerate(zip(origin, brain.shape, strict=True)))
+    x, y, z = (
+        o + 2.0 * np.arange(s).reshape([-1 if a == i else 1 for a in range(3)])
+        for i, (o, s) in enumerate(zip(origin, brain.shape, strict=True))
+    )
     ventricle = csf & (depth > 22) & (np.abs(x) < 42) & (y > -62) & (y < 38) & (z > -14) & (z < 34)
     ventricle &= ~((np.abs(x) < 3) & ((z > 8) | (y > 5) | (y < -30)))  # the interhemispheric fissure is none
     to_ventricle = -_signed_distance(ventricle)

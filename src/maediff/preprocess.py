@@ -21,20 +21,39 @@ from typing import Any
 from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
 from maediff.errors import InputError
-from maediff.files import fresh_folder
+from maediff.files import check_apart, fresh_folder
 from maediff.grid import GridConfig, NormaliseConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef, find_scans
 from maediff.scans import read_mask, read_scan
 
 logger = logging.getLogger(__name__)
 
-QC_COLUMNS = ("name", "status", "flags", "brain_ml", "lesion_ml", "scale", "slices", "saturated_share",
-              "lesion_outside_brain_share", "notes")
+QC_COLUMNS = (
+    "name",
+    "status",
+    "flags",
+    "brain_ml",
+    "lesion_ml",
+    "scale",
+    "slices",
+    "saturated_share",
+    "lesion_outside_brain_share",
+    "notes",
+)
 
 
-def preprocess(inputs: Sequence[Path], out: Path, *, modality: str | None = None, lesion_free_margin: int = 1,
-               grid: GridConfig | None = None, normalise: NormaliseConfig | None = None, overwrite: bool = False,
-               resume: bool = False, quiet: bool = False) -> int:
+def preprocess(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    modality: str | None = None,
+    lesion_free_margin: int = 1,
+    grid: GridConfig | None = None,
+    normalise: NormaliseConfig | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+) -> int:
     """Write the cohort `out` and return how many scans failed; with every scan failed there is no cohort.
 
     Args:
@@ -49,12 +68,17 @@ def preprocess(inputs: Sequence[Path], out: Path, *, modality: str | None = None
         raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
     refs = find_scans(inputs, modality)
     modality = modality or _common_modality(refs)
+    check_apart(Path(out), [path for ref in refs for path in (ref.image, ref.brain_mask, ref.lesion_mask) if path])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
-        "format": FORMAT, "modality": modality, "grid": asdict(grid or GridConfig()),
-        "normalise": asdict(normalise or NormaliseConfig()), "lesion_free_margin": lesion_free_margin}
+        "format": FORMAT,
+        "modality": modality,
+        "grid": asdict(grid or GridConfig()),
+        "normalise": asdict(normalise or NormaliseConfig()),
+        "lesion_free_margin": lesion_free_margin,
+    }
     _check_same_settings(out, settings)
-    (out / "cohort.json").unlink(missing_ok=True)       # no cohort until this run is through
+    (out / "cohort.json").unlink(missing_ok=True)  # no cohort until this run is through
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
@@ -68,8 +92,15 @@ def preprocess(inputs: Sequence[Path], out: Path, *, modality: str | None = None
             continue
         done.append(finished)
         status = "flagged" if record["flags"] else "ok"
-        qc.append([ref.name, status, "; ".join(record["flags"]),
-                   *(record.get(key, "") for key in QC_COLUMNS[3:-1]), "; ".join(record["notes"])])
+        qc.append(
+            [
+                ref.name,
+                status,
+                "; ".join(record["flags"]),
+                *(record.get(key, "") for key in QC_COLUMNS[3:-1]),
+                "; ".join(record["notes"]),
+            ]
+        )
     write_table(out / "qc.csv", QC_COLUMNS, qc)
     if done:
         write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)})
@@ -78,8 +109,12 @@ def preprocess(inputs: Sequence[Path], out: Path, *, modality: str | None = None
 
 def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
     """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
-    key = {**settings, "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask)],
-           "healthy": [ref.healthy, ref.stated], "extra": ref.extra}
+    key = {
+        **settings,
+        "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask)],
+        "healthy": [ref.healthy, ref.stated],
+        "extra": ref.extra,
+    }
     stored = out / ref.name / "image.json"
     if stored.is_file():
         try:
@@ -87,20 +122,28 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
             if known["settings"] == json.loads(json.dumps(key)):
                 return replace(ref, healthy=known["healthy"]), known["record"]
         except (ValueError, KeyError):
-            pass                                        # damaged: do it again
+            pass  # damaged: do it again
     shutil.rmtree(out / ref.name, ignore_errors=True)
     volume = read_scan(ref.image)
     brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
     lesion = None if ref.lesion_mask is None else read_mask(ref.lesion_mask, volume)
     if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
-        raise InputError(f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "
-                         f"healthy={int(ref.healthy)}; correct one of them, or leave healthy empty")
+        raise InputError(
+            f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "
+            f"healthy={int(ref.healthy)}; correct one of them, or leave healthy empty"
+        )
     healthy = ref.healthy
     if healthy is None and not ref.stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
-    prepared = prepare_scan(volume, brain, lesion, GridConfig(**settings["grid"]),
-                            NormaliseConfig(**settings["normalise"]), settings["lesion_free_margin"])
+    prepared = prepare_scan(
+        volume,
+        brain,
+        lesion,
+        GridConfig(**settings["grid"]),
+        NormaliseConfig(**settings["normalise"]),
+        settings["lesion_free_margin"],
+    )
     write_subject(out, finished, prepared, key)
     return finished, prepared.record
 
@@ -110,8 +153,10 @@ def _common_modality(refs: Sequence[ScanRef]) -> str:
     if len(found) == 1 and found <= {*MODALITIES}:
         return str(found.pop())
     told = " and ".join(sorted(str(name) for name in found if name)) or "none of them"
-    raise InputError(f"{refs[0].image}{' and others' if len(refs) > 1 else ''}: the file names tell no single modality "
-                     f"({told}); say it with --modality {'|'.join(MODALITIES)}")
+    raise InputError(
+        f"{refs[0].image}{' and others' if len(refs) > 1 else ''}: the file names tell no single modality "
+        f"({told}); say it with --modality {'|'.join(MODALITIES)}"
+    )
 
 
 def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
@@ -122,8 +167,10 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
         return
     for name, value in json.loads(json.dumps(settings)).items():
         if known.get(name) != value:
-            raise InputError(f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
-                             "to start anew, or choose another folder")
+            raise InputError(
+                f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
+                "to start anew, or choose another folder"
+            )
 
 
 def _identity(path: Path | None) -> list[Any] | None:

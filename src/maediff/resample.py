@@ -14,8 +14,9 @@ from jaxtyping import Float, Shaped
 Order = Literal["linear", "nearest", "majority"]
 
 
-def resample(data: Shaped[np.ndarray, "x y z"], to_source: Float[np.ndarray, "4 4"], shape: Sequence[int],
-             order: Order) -> Shaped[np.ndarray, "tx ty tz"]:
+def resample(
+    data: Shaped[np.ndarray, "x y z"], to_source: Float[np.ndarray, "4 4"], shape: Sequence[int], order: Order
+) -> Shaped[np.ndarray, "tx ty tz"]:
     """Values at the target's voxels; `to_source` (target voxel -> source voxel) is a scaling and a shift.
 
     Args:
@@ -40,9 +41,17 @@ def resample(data: Shaped[np.ndarray, "x y z"], to_source: Float[np.ndarray, "4 
         if order == "linear" and steps.max() > 1:
             widest = 2 * max(kernel_radius(step) for step in steps) + 1
             image = sitk.DiscreteGaussian(image, [_sigma(step) ** 2 for step in steps], widest, 0.01, False)
-        moved = sitk.Resample(image, [int(size) for size in shape], sitk.Transform(3, sitk.sitkIdentity),
-                              sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor,
-                              offset.tolist(), steps.tolist(), np.eye(3).ravel().tolist(), 0.0, sitk.sitkFloat32)
+        moved = sitk.Resample(
+            image,
+            [int(size) for size in shape],
+            sitk.Transform(3, sitk.sitkIdentity),
+            sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor,
+            offset.tolist(),
+            steps.tolist(),
+            np.eye(3).ravel().tolist(),
+            0.0,
+            sitk.sitkFloat32,
+        )
         result = sitk.GetArrayFromImage(moved).T
     return np.ascontiguousarray(result, dtype=np.bool_ if data.dtype == np.bool_ else np.float32)
 

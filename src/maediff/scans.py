@@ -27,12 +27,21 @@ from maediff.errors import InputError
 from maediff.files import atomic_path
 from maediff.inputs import ScanRef, find_scans, is_nifti
 
-__all__ = ["ScanRef", "Volume", "find_scans", "read_mask", "read_scan", "slices_to_volume",
-           "volume_to_slices", "write_on_scan_grid", "write_volume"]
+__all__ = [
+    "ScanRef",
+    "Volume",
+    "find_scans",
+    "read_mask",
+    "read_scan",
+    "slices_to_volume",
+    "volume_to_slices",
+    "write_on_scan_grid",
+    "write_volume",
+]
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
-SPACING_RANGE_MM = (0.05, 50.0)     # outside it the header's unit is not millimetres
+SPACING_RANGE_MM = (0.05, 50.0)  # outside it the header's unit is not millimetres
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +82,9 @@ def read_scan(path: Path) -> Volume:
     image, data = _load(path)
     if not np.isfinite(data).all():
         bad = int(np.size(data) - np.isfinite(data).sum())
-        raise InputError(f"{path}: holds NaN or infinity in {bad} of {data.size} voxels; replace them "
-                         "or export the scan again")
+        raise InputError(
+            f"{path}: holds NaN or infinity in {bad} of {data.size} voxels; replace them or export the scan again"
+        )
     if data.min() == data.max():
         raise InputError(f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again")
     ornt = io_orientation(image.affine)
@@ -102,24 +112,36 @@ def read_mask(path: Path, like: Volume, *, allow_empty: bool = True) -> Bool[np.
     affine = image.affine @ inv_ornt_aff(ornt, data.shape)
     data = apply_orientation(data, ornt)
     if data.shape != like.data.shape:
-        raise InputError(f"{path}: a mask of {_times(data.shape)} voxels (in RAS+) for the scan {like.source} of "
-                         f"{_times(like.data.shape)}; resample the mask onto the scan's grid")
+        raise InputError(
+            f"{path}: a mask of {_times(data.shape)} voxels (in RAS+) for the scan {like.source} of "
+            f"{_times(like.data.shape)}; resample the mask onto the scan's grid"
+        )
     drift_mm = _largest_drift_mm(affine, like.affine, data.shape)
     if drift_mm > 0.1 * float(like.spacing_mm.min()):
-        raise InputError(f"{path}: lies up to {drift_mm:.2f} mm away from its scan {like.source} (the affines "
-                         "differ); resample the mask onto the scan's grid")
+        raise InputError(
+            f"{path}: lies up to {drift_mm:.2f} mm away from its scan {like.source} (the affines "
+            "differ); resample the mask onto the scan's grid"
+        )
     values = np.unique(data)
     if not np.isin(values, (0.0, 1.0)).all():
-        raise InputError(f"{path}: a mask holds 0 and 1 only, this file holds "
-                         f"{', '.join(f'{value:g}' for value in values[:6])}"
-                         f"{' ...' if len(values) > 6 else ''}; choose the labels and write them as 1")
+        raise InputError(
+            f"{path}: a mask holds 0 and 1 only, this file holds "
+            f"{', '.join(f'{value:g}' for value in values[:6])}"
+            f"{' ...' if len(values) > 6 else ''}; choose the labels and write them as 1"
+        )
     if not allow_empty and not data.any():
         raise InputError(f"{path}: the mask is empty; draw it again or leave it out")
     return np.ascontiguousarray(data > 0.5)
 
 
-def write_volume(path: Path, data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], *,
-                 slope: float | None = None, space_code: int = 1) -> None:
+def write_volume(
+    path: Path,
+    data: Shaped[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    *,
+    slope: float | None = None,
+    space_code: int = 1,
+) -> None:
     """Write a NIfTI atomically: booleans as uint8, unsigned integers as they are, the rest as float32.
 
     Args:
@@ -169,25 +191,27 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)      # to the end, so that the checksum is looked at
+            content = gzip.decompress(content)  # to the end, so that the checksum is looked at
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged or truncated, it cannot be unpacked ({type(error).__name__}); copy or "
-                         "export it again") from error
+        raise InputError(
+            f"{path}: damaged or truncated, it cannot be unpacked ({type(error).__name__}); copy or export it again"
+        ) from error
     kind: Any = {348: nib.Nifti1Image, 540: nib.Nifti2Image}.get(_header_size(content))
     if kind is None:
         raise InputError(f"{path}: not a NIfTI file, whatever its name says; convert it, for DICOM with dcm2niix")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")         # a damaged file is judged by what comes out, below
+            warnings.simplefilter("ignore")  # a damaged file is judged by what comes out, below
             image = kind.from_bytes(content)
             if image.get_data_dtype().kind in "iuf":
                 _check_geometry(path, image)
                 return image, _three_dimensional(path, image.get_fdata(dtype=np.float32))
     except InputError:
         raise
-    except Exception as error:                      # nibabel raises a dozen kinds on a damaged header
-        raise InputError(f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); "
-                         "copy or export it again") from error
+    except Exception as error:  # nibabel raises a dozen kinds on a damaged header
+        raise InputError(
+            f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); copy or export it again"
+        ) from error
     raise InputError(f"{path}: its voxels are not real numbers (complex or RGB); export it as a plain NIfTI")
 
 
@@ -201,26 +225,33 @@ def _three_dimensional(path: Path, data: np.ndarray) -> np.ndarray:
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or 0 in data.shape:
-        raise InputError(f"{path}: an image of shape {data.shape}, and a scan has three dimensions; "
-                         + ("choose one volume of the series" if data.ndim > 3 else "give the whole stack"))
+        raise InputError(
+            f"{path}: an image of shape {data.shape}, and a scan has three dimensions; "
+            + ("choose one volume of the series" if data.ndim > 3 else "give the whole stack")
+        )
     return data
 
 
 def _check_geometry(path: Path, image: Any) -> None:
     if not (int(image.header["sform_code"]) or int(image.header["qform_code"])):
-        raise InputError(f"{path}: says nothing about its orientation (sform and qform codes are 0), and left and "
-                         "right are not guessed; export it again or set its affine")
+        raise InputError(
+            f"{path}: says nothing about its orientation (sform and qform codes are 0), and left and "
+            "right are not guessed; export it again or set its affine"
+        )
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise InputError(f"{path}: its affine holds NaN or infinity; export it again or set its affine")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
-        raise InputError(f"{path}: its affine is zero or singular, so voxels have no place in space; "
-                         "export it again or set its affine")
+        raise InputError(
+            f"{path}: its affine is zero or singular, so voxels have no place in space; "
+            "export it again or set its affine"
+        )
     low, high = SPACING_RANGE_MM
     if spacing.min() < low or spacing.max() > high:
-        raise InputError(f"{path}: voxels of {_times(spacing)} mm, expected {low:g} to {high:g}; check the header's "
-                         "unit")
+        raise InputError(
+            f"{path}: voxels of {_times(spacing)} mm, expected {low:g} to {high:g}; check the header's unit"
+        )
 
 
 def _times(sizes: Iterable[Any]) -> str:

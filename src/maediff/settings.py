@@ -1,4 +1,7 @@
-"""Settings from texts and files to frozen configs: `unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)."""
+"""Settings from texts and files to frozen configs.
+
+`unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,12 +71,22 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys: {"unet": {"blocks": 2}} -> {"unet.blocks": 2}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> C:
     """A frozen config from nested values.
 
     Raises:
         InputError: unknown keys or values that do not fit, all of them named.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE")
     try:
         return TypeAdapter(config_type).validate_python(dict(values))
     except ValidationError as error:
@@ -102,6 +115,6 @@ def has_bf16(device: str) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
     return bool(capabilities.get("avx512_bf16", False))

@@ -8,6 +8,7 @@ import csv
 import io
 import re
 import time
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -25,10 +26,10 @@ from torch import Tensor, nn
 from maediff import checkpoint
 from maediff.cohort import Cohort, SliceSet
 from maediff.errors import InputError
-from maediff.files import fresh_folder, write_json, write_text
-from maediff.operating_point import calibrate
+from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.methods import PRESETS, Method, build
-from maediff.settings import build_config, has_bf16, resolve_device
+from maediff.operating_point import calibrate
+from maediff.settings import build_config, flatten, has_bf16, resolve_device
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
@@ -54,6 +55,14 @@ class TrainConfig:
     checkpoint_every: int = 250
     """Steps between validations, each of which writes a checkpoint."""
     validation_slices: int = 64
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
+            raise ValueError("steps, batch_size, checkpoint_every and validation_slices must be at least 1")
+        if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                "learning_rate and warmup_steps must not be negative, clip_norm positive, 0 <= ema_decay < 1"
+            )
 
 
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
@@ -90,16 +99,23 @@ def stream(seed: int, purpose: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state))
 
 
-def batch_indices(subject_index: Int[np.ndarray, " n"], batch_size: int, seed: int, step: int) -> Int[np.ndarray, " b"]:
+def slices_by_subject(subject_index: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, "..."]]:
+    """For each subject the indices of its slices."""
+    order = np.argsort(subject_index, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(subject_index[order])) + 1)
+
+
+def batch_indices(
+    by_subject: Sequence[Int[np.ndarray, "..."]], batch_size: int, seed: int, step: int
+) -> Int[np.ndarray, " b"]:
     """Slices of one step: subjects in an order shuffled anew each epoch, one random slice of each."""
-    by_subject = np.split(np.argsort(subject_index, kind="stable"), np.flatnonzero(np.diff(np.sort(subject_index))) + 1)
-    n, chosen = len(by_subject), []
-    pick = stream(seed, TRAIN, 2 * step + 1)
-    for item in range(step * batch_size, (step + 1) * batch_size):
-        order = torch.randperm(n, generator=stream(seed, EPOCH, item // n))
-        slices = by_subject[int(order[item % n])]
-        chosen.append(slices[int(torch.randint(len(slices), (1,), generator=pick))])
-    return np.array(chosen)
+    n, pick = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
+    items = np.arange(step * batch_size, (step + 1) * batch_size)
+    orders = {
+        epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch)) for epoch in np.unique(items // n).tolist()
+    }
+    subjects = [int(orders[item // n][item % n]) for item in items.tolist()]
+    return np.array([by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))] for s in subjects])
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -110,7 +126,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
-    """Ema <- d ema + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)) so that early weights are forgotten."""
+    """Ema <- d ema + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)), to forget the first."""
     d = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         torch._foreach_lerp_(list(ema.parameters()), list(method.parameters()), 1 - d)
@@ -150,10 +166,24 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
 
 def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
-    config = build_config(TrainConfig, {**PRESET_TRAIN[preset], **settings}, "train")
-    if config.steps < 1 or config.batch_size < 1 or config.checkpoint_every < 1:
-        raise InputError("train.steps, train.batch_size and train.checkpoint_every must be at least 1")
-    return config
+    if not isinstance(settings, Mapping):
+        raise InputError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
+    return build_config(TrainConfig, {**PRESET_TRAIN[preset], **settings}, "train")
+
+
+def resolve_precision(precision: Precision, device: str) -> str:
+    """`auto` -> bf16 where the device has it, else fp32.
+
+    Raises:
+        InputError: fp16 without CUDA.
+    """
+    if precision == "fp16" and device != "cuda":
+        raise InputError("train.precision=fp16 needs a CUDA device; use bf16 or fp32")
+    return precision if precision != "auto" else ("bf16" if has_bf16(device) else "fp32")
+
+
+def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
+    return any(cohort.load(row).lesion_free.any() for row in cohort.split(split))
 
 
 def train(
@@ -186,17 +216,14 @@ def train(
         InputError: nothing to train, no subject, settings that do not fit, a folder that exists.
     """
     settings = dict(settings or {})
-    train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", None) or {})
+    train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", {}))
     method = build(name, preset, settings)  # checked before anything is read or written
     if not method.objectives():
         raise InputError(f"method {name!r} has nothing to train; `maediff evaluate` runs it as it is")
     limit, device = parse_duration(max_time), resolve_device(device)
     cohort = Cohort.open(cohort_path)
     slices = cohort.training_slices("train")
-    try:
-        validation = cohort.training_slices("val")
-    except InputError:
-        validation = None
+    validation = cohort.training_slices("val") if _has_healthy_slices(cohort, "val") else None
     torch.manual_seed(seed)
     method = build(name, preset, settings)
     size = slices.images.shape[-1]
@@ -211,32 +238,36 @@ def train(
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in ("modality", "grid", "normalise")}},
     }
+    if init:
+        source, info = checkpoint.load_model(init)
+        if info["method"] != name:
+            raise InputError(f"--init {init}: a model of {info['method']!r} cannot start one of {name!r}")
+        checkpoint.load_state(method, source.state_dict(), Path(init))
+        check_apart(out, [checkpoint.split_reference(init)[0]])
+    check_apart(out, [cohort_path])
+    precision = resolve_precision(train_config.precision, device)
     resuming = resume and (out / "config.json").is_file()
     if resuming:
         _check_same(checkpoint.read_config(out), config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
         checkpoint.write_config(out, config)
-    if init:
-        source, info = checkpoint.load_model(init)
-        if info["method"] != name:
-            raise InputError(f"--init {init}: a model of {info['method']!r} cannot start one of {name!r}")
-        checkpoint.load_state(method, source.state_dict(), Path(init))
-    run = _Run(method, slices, validation, train_config, out, config, device)
+    run = _Run(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()
     result = run.train(limit, quiet)
-    if result["step"] == train_config.steps or limit is not None:
+    if (out / "last" / "model.safetensors").is_file():
         calibrate(out, cohort, device=device)
     return result
 
 
 def _check_same(saved: dict[str, Any], config: dict[str, Any], out: Path) -> None:
-    for key, value in config.items():
-        if saved.get(key) != value:
+    was, now = flatten(saved), flatten(config)
+    for key in sorted({*was, *now} - {"format"}):
+        if was.get(key) != now.get(key):
             raise InputError(
-                f"{out}: {key} is {saved.get(key)} there and {value} in this command; a run is resumed "
-                "with the settings it was started with"
+                f"{out}: {key} is {was.get(key)} there and {now.get(key)} in this command; a run is resumed with the "
+                "settings it was started with"
             )
 
 
@@ -252,15 +283,12 @@ class _Run:
         out: Path,
         full_config: dict[str, Any],
         device: str,
+        precision: str,
     ) -> None:
-        precision = config.precision
-        if precision == "auto":
-            precision = "bf16" if has_bf16(device) else "fp32"
-        if precision == "fp16" and device != "cuda":
-            raise InputError("train.precision=fp16 needs a CUDA device; use bf16 or fp32")
         plugin = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
         self.fabric = Fabric(accelerator=device, devices=1, precision=plugin)  # type: ignore[arg-type]
         self.slices, self.validation, self.config = slices, validation, config
+        self.by_subject = slices_by_subject(np.asarray(slices.subject_index))
         self.out, self.full_config, self.precision = out, full_config, precision
         self.method, self.ema = method, deepcopy(method).requires_grad_(False)
         optimizers = [torch.optim.Adam(o.parameters, lr=config.learning_rate) for o in method.objectives()]
@@ -327,27 +355,27 @@ class _Run:
         """One step of every objective; the mean of their losses."""
         config, seed = self.config, self.full_config["seed"]
         generator = stream(seed, TRAIN, 2 * self.step)
-        index = batch_indices(self.slices.subject_index, config.batch_size, seed, self.step)
+        index = batch_indices(self.by_subject, config.batch_size, seed, self.step)
         x = _to_batch(self.slices, index, self.fabric.device)
         if config.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
         losses = []
         for number, optimizer in enumerate(self.optimizers):
+            self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
             loss = self.wrapped(number, x, generator)
             self.fabric.backward(loss)
             self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()
-            optimizer.zero_grad()
             losses.append(float(loss.detach()))
         update_ema(self.ema, self.method, config.ema_decay, self.step)
         self.step += 1
         return float(np.mean(losses))
 
     def train(self, limit: float | None, quiet: bool) -> dict[str, Any]:
-        """Steps until the budget is used; a checkpoint every so often, and at the end whatever ends it."""
+        """Steps until the budget is used, with a checkpoint every so often and at the end; Ctrl-C ends it too."""
         began, before = time.monotonic(), self.seconds
         recent: list[float] = []
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -359,9 +387,8 @@ class _Run:
                 try:
                     recent.append(self.train_step())
                 except KeyboardInterrupt:
-                    progress.console.print(
-                        f"stopped by hand at step {self.step}; --resume goes on from the last checkpoint"
-                    )
+                    self.restore()  # the step may be half done
+                    progress.console.print(f"stopped by hand; --resume goes on from the checkpoint at step {self.step}")
                     break
                 if not np.isfinite(recent[-1]) and self.precision != "fp16":
                     raise InputError(
@@ -369,12 +396,11 @@ class _Run:
                     )
                 elapsed = time.monotonic() - began
                 self.seconds = before + elapsed
+                state = f"loss {np.mean(recent[-50:]):.4f}  {self.step / self.seconds:.1f} steps/s"
+                progress.update(task, completed=self.step, state=state)
                 stopped = limit is not None and elapsed >= limit
                 if stopped or self.step == self.config.steps or self.step % self.config.checkpoint_every == 0:
                     self.save(float(np.mean(recent)))
-                    recent = recent[-1:] if stopped else []
-                rate = self.step / max(self.seconds, 1e-9)
-                state = f"loss {np.mean(recent[-50:]) if recent else self.history[-1]['train_loss']:.4f}  {rate:.1f} steps/s"
-                progress.update(task, completed=self.step, state=state)
+                    recent.clear()
         best = self.best if self.best < float("inf") else None
         return {"step": self.step, "steps": self.config.steps, "seconds": self.seconds, "best_val_loss": best}

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from maediff.noise import NoiseKind
 
-Times = Annotated[tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) else t)]
+Times = Annotated[
+    tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
+]
 Residual = Literal["abs", "bright", "dark"]
 Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator], Float[Tensor, ""]]
 
@@ -82,7 +84,11 @@ class DiffusionConfig:
     draws: int = 1
     """Noise draws averaged at test."""
     residual: Residual = "abs"
-    """|x - reference| (`abs`, the paper), or its positive part where lesions are brighter (`bright`) or darker (`dark`)."""
+    """|x - reference| (`abs`, the paper), or its positive part where lesions are `bright`, or `dark`."""
+    recentre: bool = False
+    """Take each slice's median off the difference: a reference that is too bright all over is no lesion."""
+    times_intensity: bool = False
+    """Multiply the residual by x, where lesions are bright."""
 
     def __post_init__(self) -> None:
         low, high = self.t_train
@@ -106,7 +112,7 @@ def check_size(size: int, d: int) -> None:
     if size % d:
         raise ValueError(
             f"slices of size={size} are not a multiple of the feature map's d={d} pixels: "
-            f"size={size - size % d} or {size - size % d + d} would fit"
+            f"size={max(d, size - size % d)} or {size - size % d + d} would fit"
         )
 
 
@@ -121,13 +127,21 @@ def from_signed(x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
 
 
 def residual_of(
-    x: Float[Tensor, "b 1 h w"], reference: Float[Tensor, "b 1 h w"], kind: Residual
+    x: Float[Tensor, "b 1 h w"],
+    reference: Float[Tensor, "b 1 h w"],
+    brain: Bool[Tensor, "b 1 h w"],
+    config: DiffusionConfig,
 ) -> Float[Tensor, "b 1 h w"]:
-    """The anomaly map "pixel by pixel"."""
+    """The anomaly map "pixel by pixel", before post-processing."""
     difference = x - reference
-    if kind == "abs":
-        return difference.abs()
-    return (difference if kind == "bright" else -difference).clamp_min(0)
+    if config.recentre:
+        medians = difference.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
+        difference = difference - medians[:, None, None, None]
+    if config.residual == "abs":
+        difference = difference.abs()
+    else:
+        difference = (difference if config.residual == "bright" else -difference).clamp_min(0)
+    return (difference * x if config.times_intensity else difference).clamp(0, 1)
 
 
 def masked_l1(

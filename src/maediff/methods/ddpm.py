@@ -92,9 +92,10 @@ class DDPM(Method):
     ) -> Prediction:
         """The testing procedure."""
         check_slices(x, self.config.size)
+        brain = x > 0 if brain is None else brain
         x0, levels = to_signed(x), list(product(self.config.t_test, range(self.config.draws)))
         total = torch.zeros_like(x0)
-        for slices in torch.arange(len(x)).split(batch_size):
+        for slices in torch.split(torch.arange(len(x)), batch_size):
             clean = x0[slices]
             for t, draw in levels:
                 keys = keyed_generators(seed, slice_ids[slices], torch.full((len(slices),), WHOLE_SLICE), draw)
@@ -105,4 +106,4 @@ class DDPM(Method):
                 )
                 total[slices] += x0_pred.clamp(-1, 1) / len(levels)
         reference = from_signed(total)
-        return Prediction(residual_of(x, reference, self.config.residual), reference)
+        return Prediction(residual_of(x, reference, brain, self.config), reference)

@@ -65,7 +65,7 @@ class MAEDiffConfig(DiffusionConfig):
         if self.r % self.unet.d:
             raise ValueError(
                 f"cell size r={self.r} is not a multiple of the feature map's d={self.unet.d} pixels: "
-                f"use r={self.unet.d * max(1, self.r // self.unet.d)}, or fewer levels"
+                f"use a multiple of it that divides p and s, or fewer levels"
             )
 
 
@@ -143,4 +143,4 @@ class MAEDiff(Method):
                 )
                 merger.add(slices, corners, x0_pred.clamp(-1, 1))
         reference = from_signed(merger.reference())
-        return Prediction(residual_of(x, reference, self.config.residual), reference)
+        return Prediction(residual_of(x, reference, brain, self.config), reference)

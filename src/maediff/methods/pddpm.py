@@ -118,4 +118,4 @@ class PDDPM(Method):
                 )
                 merger.add(slices, corners, x0_pred.clamp(-1, 1))
         reference = from_signed(merger.reference())
-        return Prediction(residual_of(x, reference, self.config.residual), reference)
+        return Prediction(residual_of(x, reference, brain, self.config), reference)

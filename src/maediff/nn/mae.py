@@ -37,6 +37,8 @@ class MAEConfig:
     """One vector a cell, upsampled (`bilinear`, the literal reading), or a vector for each position of the cell."""
 
     def __post_init__(self) -> None:
+        if min(self.dim, self.heads, self.decoder_blocks, self.encoder_blocks) < 1:
+            raise ValueError("dim, heads, encoder_blocks and decoder_blocks must be at least 1")
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"dim={self.dim} must be a multiple of 4 and of heads={self.heads}")
 
@@ -94,7 +96,7 @@ class MAE(nn.Module):
         u, fusion = self.visible_to_decoder(u), self.config.fusion
         at = visible[:, :, None].expand(-1, -1, z.shape[2])
         if fusion == "visible_only":
-            y = (self.mask_token + self.positions).to(u.dtype).expand(z.shape).scatter(1, at, u)
+            y = (self.mask_token + self.get_buffer("positions")).to(u.dtype).expand(z.shape).scatter(1, at, u)
         else:
             y = self.map_to_decoder(z)
             if fusion == "add":

@@ -33,10 +33,14 @@ class UNetConfig:
     stem: int = 1
     """Pixel-unshuffle factor before the first level: 1 is a plain convolution, 2 works at half the resolution."""
 
+    def __post_init__(self) -> None:
+        if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.stem < 1:
+            raise ValueError(f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} must be at least 1")
+
     @property
     def d(self) -> int:
         """Pixels of the slice to one cell of the feature map F."""
-        return self.stem * 2 ** (len(self.channels) - 1)
+        return self.stem << (len(self.channels) - 1)
 
 
 class UNet(nn.Module):

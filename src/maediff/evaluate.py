@@ -1,0 +1,292 @@
+"""Score trained runs, and the simple baselines beside them, on a cohort.
+
+EVAL/  scores.csv    a row per run and subject
+       summary.json  means, intervals, groups pooled over seeds, paired differences, and what was chosen
+       table.md      the same for people
+       slices/<run>/<subject>.npz   a few slices for the report
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from maediff import __version__
+from maediff.checkpoint import load_model
+from maediff.cohort import Cohort, SubjectSlices
+from maediff.errors import InputError
+from maediff.files import fresh_folder, write_json, write_text
+from maediff.methods import BASELINES, build
+from maediff.methods.base import Method, predict_volume
+from maediff.methods.intensity import Template
+from maediff.postprocess import Map
+from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
+from maediff.settings import has_bf16, resolve_device
+from maediff.table import markdown_table
+
+DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
+Loader = Callable[[], Method]
+
+
+def evaluate(
+    runs: Sequence[str | Path],
+    cohort: Path,
+    out: Path,
+    *,
+    calibrate_split: str = "val",
+    score_split: str = "test",
+    config: ScoringConfig = DEFAULT_SCORING,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 16,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Score `runs` and the baselines on a split of `cohort`, write all to `out` and return the summary.
+
+    Args:
+        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test);
+            the folder's name and what follows the @ name them in every table.
+        calibrate_split: where thresholds are chosen: on labelled subjects, and on healthy ones.
+        score_split: where everything is measured.
+        seed: of the noise at test and of the bootstrap.
+        precision: of the runs' predictions: fp32, bf16, or `auto`, which is bf16 where the processor has it.
+
+    Raises:
+        InputError: a run of another contrast than the cohort's, names that collide, a split without subjects, a
+            subject in both splits, an output folder that exists.
+    """
+    device = resolve_device(device)
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
+    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    opened = Cohort.open(cohort)
+    infos = _check_runs(runs, opened)
+    calibrate, scored, notes = _subjects(opened, calibrate_split, score_split)
+    groups = group_names(infos)
+    contenders, left_out = _baselines(opened, seed, batch_size, device)
+    for reference, (name, info) in zip(runs, infos.items(), strict=True):
+        predict = _Predictor(_loader(reference, device), seed, batch_size, device, bf16)
+        contenders.append(Contender(name, groups[name], predict, info["seed"]))
+    fresh_folder(out, overwrite=overwrite)
+    with Progress(disable=quiet, transient=True) as bar:
+        task = bar.add_task("", total=len(contenders) * len({s.subject for s in [*calibrate, *scored]}))
+        rows, summary = score(
+            contenders,
+            calibrate,
+            scored,
+            config,
+            seed=seed,
+            slices=out / "slices",
+            progress=lambda name: bar.update(task, advance=1, description=name),
+        )
+    settings = {
+        "modality": opened.meta["modality"],
+        "calibrate_split": calibrate_split,
+        "score_split": score_split,
+        "seed": seed,
+        "precision": "bf16" if bf16 else "fp32",
+        "config": asdict(config),
+        "cohort_hash": opened.hash,
+        "runs": {name: {k: v for k, v in info.items() if k != "path"} for name, info in infos.items()},
+        "version": __version__,
+    }
+    config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
+    summary["notes"] = [*notes, *left_out, *_notes(summary, config)]
+    write_text(out / "scores.csv", _as_csv(rows))
+    write_text(out / "table.md", markdown_table(summary))
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Group of each run: its method, and where runs of a method differ in more than the seed, what differs.
+
+    pddpm (s 48, seed 0), pddpm (s 48, seed 1), pddpm (s 16, seed 0) -> "pddpm s=48" twice, "pddpm s=16"
+    """
+    flat = {}
+    for name, info in infos.items():
+        flat[name] = _flatten({"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")})
+        flat[name] |= _flatten(info["config"]) | {"init": info.get("init")}
+    groups = {}
+    for name, info in infos.items():
+        alike = [flat[other] for other in infos if infos[other]["method"] == info["method"]]
+        keys = sorted({key for found in alike for key in found})
+        differing = [key for key in keys if len({json.dumps(found.get(key), default=str) for found in alike}) > 1]
+        groups[name] = " ".join([info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)])
+    return groups
+
+
+def _check_runs(runs: Sequence[str | Path], cohort: Cohort) -> dict[str, dict[str, Any]]:
+    infos: dict[str, dict[str, Any]] = {}
+    for reference in runs:
+        _, info = load_model(reference)
+        name = info["name"].replace("/", "_")
+        if name in BASELINES:
+            raise InputError(
+                f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
+            )
+        if name in infos:
+            raise InputError(f"{reference}: a second run named {name!r}; tables name runs by folder, rename one")
+        contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
+        if contrast != wanted:
+            raise InputError(
+                f"{reference}: trained on {contrast}, but the cohort {cohort.path} holds {wanted}; "
+                "give a cohort of the run's contrast"
+            )
+        infos[name] = info
+    return infos
+
+
+def _subjects(
+    cohort: Cohort, calibrate_split: str, score_split: str
+) -> tuple[list[SubjectSlices], list[SubjectSlices], list[str]]:
+    """Subjects to calibrate on and to score, and what the reader should know about them."""
+    calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
+    if not score_rows:
+        raise InputError(f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split")
+    scored = [cohort.load(row) for row in score_rows]
+    if not any(s.healthy or (s.lesion is not None and (s.lesion & s.brain).any()) for s in scored):
+        raise InputError(
+            f"{cohort.path}: split {score_split!r} has neither a healthy subject nor a lesion in a mask, so there "
+            "is nothing to score against; give `healthy` or `lesion_mask` in the manifest"
+        )
+    notes = []
+    if score_split == "train":
+        notes.append("Scored on the train split: models have seen these subjects.")
+    if calibrate_split == score_split:
+        notes.append(f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic.")
+        return scored, scored, notes
+    shared = {(r.dataset, r.subject) for r in score_rows} & {(r.dataset, r.subject) for r in calibrate_rows}
+    if shared:
+        raise InputError(
+            f"{cohort.path}: {', '.join(sorted(name for _, name in shared)[:5])} in both {calibrate_split!r} "
+            f"and {score_split!r}; thresholds must not be chosen on scored subjects, mend the manifest's splits"
+        )
+    if not calibrate_rows:
+        notes.append(f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's.")
+    return [cohort.load(row) for row in calibrate_rows], scored, notes
+
+
+class _Predictor:
+    """Predicts with a method that is loaded when its first subject comes."""
+
+    def __init__(
+        self,
+        load: Loader,
+        seed: int,
+        batch_size: int,
+        device: str,
+        bf16: bool = False,
+        draws: bool = True,
+    ) -> None:
+        self.load, self.seed, self.batch_size, self.device = load, seed, batch_size, device
+        self.bf16, self.draws = bf16, draws
+        self.method: Method | None = None
+
+    def __call__(self, s: SubjectSlices) -> tuple[Map, Map | None]:
+        self.method = self.method or self.load()
+        residual, reference = predict_volume(
+            self.method,
+            s.images,
+            s.brain,
+            s.slice_ids,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            device=self.device,
+            precision="bf16" if self.bf16 else "fp32",
+        )
+        return residual, reference if self.draws else None
+
+
+def _loader(reference: str | Path, device: str) -> Loader:
+    return lambda: load_model(reference, device)[0]
+
+
+def _itself(method: Method) -> Method:
+    return method
+
+
+def _baselines(cohort: Cohort, seed: int, batch_size: int, device: str) -> tuple[list[Contender], list[str]]:
+    """The untrained contenders, and a note for each that cannot be had."""
+    contenders, notes = [], []
+    for name in BASELINES:
+        method = build(name)
+        if isinstance(method, Template) and not _fit(method, cohort):
+            notes.append(f"No {name} baseline: the cohort's train split has no healthy slice to average.")
+            continue
+        predict = _Predictor(partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES)
+        contenders.append(Contender(name, name, predict, trained=False))
+    return contenders, notes
+
+
+def _fit(template: Template, cohort: Cohort) -> bool:
+    """Fit the mean healthy images on the train split's lesion-free slices; False where there are none."""
+    images, heights = [], []
+    for row in cohort.split("train"):
+        s = cohort.load(row)
+        keep = s.brain.any(axis=(1, 2)) & s.lesion_free
+        images.append(s.images[keep])
+        heights.append(np.linspace(0, 1, len(keep), dtype=np.float32)[keep])
+    if not sum(len(part) for part in images):
+        return False
+    template.fit(torch.from_numpy(np.concatenate(images))[:, None], torch.from_numpy(np.concatenate(heights)))
+    return True
+
+
+def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
+    post = config.postprocess
+    notes = [
+        f"{summary['n_subjects']} subjects: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
+        "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
+        f"Post-processing, the same for all: median filter {post.median_size} (within the slice where slices "
+        f"are over {post.thick_slice_mm:g} mm apart); for masks, the brain eroded {post.erosion_iterations} "
+        f"times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
+        "Dice: at the threshold best on labelled calibration subjects. Healthy threshold: "
+        f"{config.fpr:.2%} of healthy voxels lie above it, voxel-wise and empirical. Oracle: the one threshold "
+        "that is best on the scored subjects themselves, which nobody has in practice.",
+    ]
+    if any(m["healthy_source"] == "lesion-free slices of patients" for m in summary["methods"].values()):
+        notes.append(
+            "No healthy subject to calibrate on: the healthy threshold is from lesion-free slices of patients."
+        )
+    return notes
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str).replace('"', "").replace(" ", "")
+    return text if len(text) <= 24 else text[:8]
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        if isinstance(value, bool | np.bool_):
+            return "true" if value else "false"
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([cell(value) for value in row.values()] for row in rows)
+    return text.getvalue()

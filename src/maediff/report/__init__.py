@@ -1,0 +1,38 @@
+"""report.html: one self-contained page from the files of a DETECT, EVAL, RUN or DEMO folder.
+
+pages.py and evaluation.py read the files of a folder and lay out what the page says (layout.py), figures.py draws,
+templates/ holds the page itself.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from maediff import __version__
+from maediff.files import write_text
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder/report.html` and return its path. It needs no other file and no network to be read.
+
+    Raises:
+        InputError: not a folder that maediff wrote, or its files are damaged.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from maediff.report.pages import make_page
+
+    folder = Path(folder)
+    page = make_page(folder)
+    environment = Environment(
+        loader=PackageLoader("maediff.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    html = environment.get_template("report.html").render(
+        page=page,
+        style=Markup(environment.get_template("style.css").render()),  # noqa: S704 - our own file
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_text(folder / "report.html", html)
+    return folder / "report.html"

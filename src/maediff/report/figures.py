@@ -1,0 +1,174 @@
+"""Pictures as data URIs: rows of slices on one fixed colour scale, and a few quiet charts.
+
+The anomaly colour scale runs from 0 to twice the run's threshold (0.5 where there is none): the same for every subject,
+never stretched to an image's own maximum, so a healthy scan stays dark and what is flagged is brighter than the middle.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from scipy import ndimage
+
+from maediff.postprocess import Map, Mask
+from maediff.snapshots import Snapshot
+
+ZOOM = 2  # pixels of the picture per pixel of the model's grid
+MARGIN = 3
+GAP = 4
+NO_THRESHOLD_VMAX = 0.5
+MASK_COLOUR = (255, 140, 26)
+TRUTH_COLOUR = (64, 214, 255)
+OUTLINE_COLOUR = (255, 255, 255)  # of the mask on the anomaly map, whose own colours hold orange
+INK, MUTED, ACCENT = "#1d2733", "#6b7787", "#1f5fa8"
+RGB = UInt8[np.ndarray, "h w 3"]
+
+
+def vmax_of(threshold: float | None) -> float:
+    """Upper end of the colour scale for a run with this threshold."""
+    return min(1.0, 2 * threshold) if threshold else NO_THRESHOLD_VMAX
+
+
+def scan_row(snapshot: Snapshot, *, truth: bool = False) -> str:
+    """The scan, grey, 0 to 1; with the reader's outline if asked for."""
+    return _row(snapshot, _grey(snapshot.image), outlines=[(snapshot.lesion, TRUTH_COLOUR)] if truth else [])
+
+
+def reference_row(snapshot: Snapshot) -> str | None:
+    """The healthy reference on the scan's grey scale, zero outside the brain."""
+    if snapshot.reference is None:
+        return None
+    return _row(snapshot, _grey(np.where(snapshot.brain, snapshot.reference, 0)))
+
+
+def anomaly_row(snapshot: Snapshot, vmax: float, *, mask: bool = False) -> str:
+    """The anomaly map from 0 (black) to `vmax` (bright); with the mask's outline if asked for."""
+    colours = colormaps["inferno"](np.clip(snapshot.anomaly_map / vmax, 0, 1))[..., :3]
+    pictures = np.where(snapshot.brain[..., None], np.round(255 * colours), 0).astype(np.uint8)
+    return _row(snapshot, pictures, outlines=[(snapshot.mask, OUTLINE_COLOUR)] if mask else [])
+
+
+def mask_row(snapshot: Snapshot) -> str:
+    """The scan with the mask filled, and the reader's outline where there is one."""
+    return _row(
+        snapshot, _grey(snapshot.image), fill=(snapshot.mask, MASK_COLOUR), outlines=[(snapshot.lesion, TRUTH_COLOUR)]
+    )
+
+
+def colour_bar() -> str:
+    """The anomaly colour scale as a strip, left 0, right vmax."""
+    strip = np.round(255 * colormaps["inferno"](np.linspace(0, 1, 256))[None, :, :3]).astype(np.uint8)
+    return _png(np.repeat(strip, 8, axis=0))
+
+
+def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:
+    return np.repeat(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _row(
+    snapshot: Snapshot,
+    pictures: UInt8[np.ndarray, "n h w 3"],
+    fill: tuple[Mask, tuple[int, int, int]] | None = None,
+    outlines: Sequence[tuple[Mask | None, tuple[int, int, int]]] = (),
+) -> str:
+    """The slices side by side as one PNG, all cropped to one box around the brain and enlarged."""
+    rows, columns = (np.flatnonzero(snapshot.brain.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    height, width = snapshot.brain.shape[1:]
+    y0, y1 = max(0, rows.min(initial=height) - MARGIN), min(height, rows.max(initial=0) + MARGIN + 1)
+    x0, x1 = max(0, columns.min(initial=width) - MARGIN), min(width, columns.max(initial=0) + MARGIN + 1)
+    if y0 >= y1 or x0 >= x1:  # no brain in these slices
+        y0, y1, x0, x1 = 0, height, 0, width
+    tiles = []
+    for index, picture in enumerate(pictures[:, y0:y1, x0:x1]):
+        tile = ndimage.zoom(picture.astype(np.float32), (ZOOM, ZOOM, 1), order=1, grid_mode=True, mode="nearest")
+        tile = np.clip(np.round(tile), 0, 255)
+        if fill is not None:
+            inside = _enlarge(fill[0][index, y0:y1, x0:x1])
+            tile[inside] = 0.5 * tile[inside] + 0.5 * np.array(fill[1])
+            tile[_outline(inside)] = fill[1]
+        for mask, colour in outlines:
+            if mask is not None:
+                tile[_outline(_enlarge(mask[index, y0:y1, x0:x1]))] = colour
+        tiles += [tile.astype(np.uint8), np.full((tile.shape[0], GAP, 3), 255, dtype=np.uint8)]
+    return _png(np.concatenate(tiles[:-1], axis=1))
+
+
+def _enlarge(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "a b"]:
+    return mask.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+
+
+def _outline(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    edge: Bool[np.ndarray, "h w"] = ndimage.binary_dilation(mask) & ~mask
+    return edge
+
+
+def _png(picture: RGB) -> str:
+    buffer = io.BytesIO()
+    imsave(buffer, picture, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+# ---- charts
+
+
+def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
+    """Loss against step, training and validation."""
+    figure, axes = _axes(8.0, 3.0)
+    for column, label, colour in (("train_loss", "training", "#9db4cf"), ("val_loss", "validation", ACCENT)):
+        values = metrics.get(column)
+        if values is not None and np.isfinite(values).any():
+            known = np.isfinite(values)
+            axes.plot(metrics["step"][known], values[known], color=colour, label=label, marker="o", markersize=2.5)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def score_chart(values: Mapping[str, Sequence[float]], means: Mapping[str, Any], baselines: Sequence[str]) -> str:
+    """AUPRC by method: a dot per subject, the mean and its interval; best at the top."""
+    names = sorted((name for name in means if means[name]), key=lambda name: means[name]["mean"])
+    figure, axes = _axes(8.0, 0.9 + 0.36 * len(names))
+    for row, name in enumerate(names):
+        colour = MUTED if name in baselines else ACCENT
+        found = np.array([v for v in values[name] if np.isfinite(v)])
+        shift = np.random.default_rng(0).uniform(-0.16, 0.16, len(found))  # so that dots do not hide each other
+        axes.scatter(found, row + shift, s=11, color=colour, alpha=0.45, linewidths=0)
+        mean = means[name]
+        if mean["low"] is not None:
+            axes.plot([mean["low"], mean["high"]], [row, row], color=colour, linewidth=2.2)
+        axes.scatter([mean["mean"]], [row], s=34, color=colour, zorder=3)
+    best = [means[name]["mean"] for name in names if name in baselines]
+    if best:
+        axes.axvline(max(best), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("AUPRC: a dot per subject, mean and 95 % interval; dashed: the best baseline")
+    return _svg(figure)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c9d1da")
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    axes.xaxis.label.set(color=MUTED, size=9)
+    axes.yaxis.label.set(color=MUTED, size=9)
+    axes.grid(axis="x", color="#eef1f4")
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

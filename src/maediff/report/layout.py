@@ -1,0 +1,93 @@
+"""What a page is made of, and small helpers to fill it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maediff.errors import InputError
+from maediff.report import figures
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass
+class Montage:
+    """Rows of slices of one subject, each with its label and a note."""
+
+    title: str
+    anchor: str
+    facts: Facts
+    rows: list[tuple[str, str, str]]
+    slice_ids: list[int] = field(default_factory=list)
+    table: "Table | None" = None
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Table:
+    """Rows of text; a cell may link to an anchor."""
+
+    head: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+    links: list[str] = field(default_factory=list)
+    marked: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """A part of the page, in the order of its fields."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    figure: str | None = None
+    figure_alt: str = ""
+    tables: list[Table] = field(default_factory=list)
+    scale: tuple[str, list[tuple[float, str]]] | None = None
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    montages: list[Montage] = field(default_factory=list)
+    facts: Facts = field(default_factory=list)
+
+
+@dataclass
+class Page:
+    """A whole report."""
+
+    kind: str
+    title: str
+    lead: str
+    facts: Facts
+    sections: list[Section]
+
+
+def colour_scale(vmax: float | None, threshold: float | None) -> tuple[str, list[tuple[float, str]]]:
+    if vmax is None:
+        return figures.colour_bar(), [(0.0, "0"), (50.0, "threshold"), (100.0, "twice the threshold")]
+    ticks = [(0.0, "0"), (100.0, f"{vmax:.2f}")]
+    if threshold and threshold < vmax:
+        ticks.insert(1, (100 * threshold / vmax, f"threshold {threshold:.2f}"))
+    return figures.colour_bar(), ticks
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Facts:
+    facts: Facts = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            facts += flat(value, f"{prefix}{key}.")
+        else:
+            items = value if isinstance(value, list) else [value]
+            text = ", ".join(f"{item:.5g}" if isinstance(item, float) else str(item) for item in items)
+            facts.append((f"{prefix}{key}", text))
+    return facts
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); run the command that made it again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds no JSON object; run the command that made it again")
+    return value

@@ -1,0 +1,177 @@
+"""The reports of DETECT, RUN and DEMO folders, and the choice of the page that fits a folder."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maediff.errors import InputError
+from maediff.report import figures
+from maediff.report.evaluation import evaluation_page
+from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat, read_json
+from maediff.snapshots import Snapshot, load_slices
+
+REGIONS_SHOWN = 8
+
+
+def make_page(folder: Path) -> Page:
+    """The page for a folder, by the files that are in it.
+
+    Raises:
+        InputError: none of ours, or damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that detect, evaluate or train wrote")
+    for name, make in (("detect.json", _detect), ("scores.csv", evaluation_page), ("config.json", _run)):
+        if (folder / name).is_file():
+            try:
+                return make(folder)
+            except KeyError as error:
+                raise InputError(f"{folder}: its files are not as this version writes them ({error!r}); "
+                                 "run the command that made it again") from error  # fmt: skip
+    parts = [folder / name for name in ("detect", "eval", "run") if (folder / name).is_dir()]
+    if parts:
+        return _demo(folder, parts)
+    raise InputError(f"{folder}: holds neither detect.json, scores.csv nor config.json; give a folder that detect, "
+                     "evaluate or train wrote")  # fmt: skip
+
+
+def _demo(folder: Path, parts: Sequence[Path]) -> Page:
+    pages = [make_page(part) for part in parts]
+    sections = []
+    for page in pages:
+        for section in page.sections:
+            section.title = f"{page.kind}: {section.title}" if len(pages) > 1 else section.title
+            sections.append(section)
+    return Page("Demo", folder.resolve().name, " ".join(page.lead for page in pages), pages[0].facts, sections)
+
+
+def _detect(folder: Path) -> Page:
+    shared = read_json(folder / "detect.json")
+    found = [(path.parent, read_json(path)) for path in sorted(folder.glob("*/summary.json"))]
+    threshold = shared["threshold"]
+    vmax = figures.vmax_of(threshold)
+    flagged = [summary for _, summary in found if summary["regions"]]
+    montages = [_detect_montage(path, summary, vmax, number) for number, (path, summary) in enumerate(found)]
+    overview = Table(
+        ["Subject", "Score", "Marked volume", "Regions", "Largest region", "Check"],
+        [
+            [
+                summary["subject"],
+                f"{summary['score']:.3f}",
+                f"{summary['volume_ml']:.2f} ml",
+                str(len(summary["regions"])),
+                f"{summary['regions'][0]['volume_ml']:.2f} ml" if summary["regions"] else "none",
+                "; ".join(_flags(summary)) or "ok",
+            ]
+            for _, summary in found
+        ],
+        caption="Score: the highest threshold at which something would still be marked; above the threshold, "
+        "something is marked.",
+        links=[f"#{montage.anchor}" for montage in montages],
+    )
+    scans = Section(
+        "Scans",
+        text=[] if found else ["No scan went through."],
+        tables=[overview] if found else [],
+        scale=colour_scale(vmax, threshold),
+        legend=[("mask", "anomaly mask: above the threshold")],
+        montages=montages,
+    )
+    count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
+    lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
+    facts = [
+        ("Model", shared["model"]),
+        ("Method", str(shared.get("method", ""))),
+        ("Contrast", shared["modality"]),
+        ("Threshold", f"{threshold:.4f} ({_origin(shared.get('threshold_from') or {})})"),
+        ("Seed", str(shared.get("seed", 0))),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in shared.get("versions", {}).items())),
+    ]
+    settings: dict[str, Any] = {
+        k: shared[k] for k in ("config", "postprocess", "grid", "normalise", "model_step") if k in shared
+    }
+    return Page("Detection", folder.resolve().name, lead, facts, [scans, Section("Settings", facts=flat(settings))])
+
+
+def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number: int) -> Montage:
+    snapshot = load_slices(path / "slices.npz")
+    regions = summary["regions"][:REGIONS_SHOWN]
+    table = Table(
+        ["Region", "Volume", "Peak", "Centre (x, y, z), RAS+ mm"],
+        [
+            [str(i), f"{r['volume_ml']:.2f} ml", f"{r['peak']:.3f}", ", ".join(str(round(mm)) for mm in r["center_mm"])]
+            for i, r in enumerate(regions, start=1)
+        ],
+        caption=f"The {len(regions)} largest of {len(summary['regions'])} regions."
+        if len(summary["regions"]) > len(regions)
+        else "",
+    )
+    return Montage(
+        summary["subject"],
+        f"scan-{number}",
+        [
+            ("Score", f"{summary['score']:.3f}"),
+            ("Threshold", f"{summary['threshold']:.3f}"),
+            ("Marked", f"{summary['volume_ml']:.2f} ml"),
+        ],
+        _rows(snapshot, vmax),
+        [int(i) for i in snapshot.slice_ids],
+        table if regions else None,
+        _flags(summary),
+    )
+
+
+def _run(folder: Path) -> Page:
+    config = read_json(folder / "config.json")
+    about = read_json(folder / "provenance.json") if (folder / "provenance.json").is_file() else {}
+    section = Section("Training")
+    if (folder / "metrics.csv").is_file():
+        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]} if rows else {}
+        if "step" in columns:
+            section.figure, section.figure_alt = figures.training_curve(columns), "loss against step"
+            losses = columns.get("val_loss", np.array([math.nan]))
+            if np.isfinite(losses).any():
+                best = int(np.nanargmin(losses))
+                section.text = [f"Lowest validation loss {losses[best]:.4f} at step {int(columns['step'][best])}."]
+    if section.figure is None:
+        section.text = ["No checkpoint yet."]
+    parameters = about.get("parameters")
+    facts = [
+        ("Method", config["method"]),
+        ("Preset", str(config.get("preset", ""))),
+        ("Contrast", str((config.get("cohort") or {}).get("modality", ""))),
+        ("Seed", str(config.get("seed", ""))),
+        ("Parameters", f"{parameters:,}" if parameters else "not known"),
+        ("Steps", str(about.get("step", "not known"))),
+    ]
+    sections = [section, Section("Settings", facts=flat({k: v for k, v in config.items() if k != "format"}))]
+    if about:
+        sections.append(Section("Provenance", facts=flat(about)))
+    return Page("Training run", folder.resolve().name, f"A {config['method']} model.", facts, sections)
+
+
+def _rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
+    rows = [("Scan", "", figures.scan_row(snapshot))]
+    reference = figures.reference_row(snapshot)
+    if reference:
+        rows.append(("Healthy reference", "as redrawn by the model", reference))
+    rows.append(("Anomaly map", f"0 to {vmax:.2f}", figures.anomaly_row(snapshot, vmax)))
+    rows.append(("Anomaly mask", "on the scan", figures.mask_row(snapshot)))
+    return rows
+
+
+def _flags(summary: Mapping[str, Any]) -> list[str]:
+    return [str(flag) for flag in (summary.get("qc") or {}).get("flags", [])]
+
+
+def _origin(source: Mapping[str, Any]) -> str:
+    if "fpr" in source:
+        scans = f"{source.get('n_scans', '')} {source.get('source', 'healthy scans')}".strip()
+        return f"{source['fpr']:.2%} of the voxels of {scans}"
+    return "as given"

@@ -1,0 +1,162 @@
+"""From one row per run and subject to the tables of an evaluation. Numbers in, numbers and text out.
+
+    run    = one trained model (or baseline) on every subject of the score split
+    group  = runs of one method and configuration that differ in the seed: mean over seeds first, then over subjects
+
+Intervals are 95 % bootstrap intervals over subjects; for the rate of flagged healthy scans, Clopper-Pearson.
+Voxels of one scan are not independent, so the voxel-wise rate is a mean over scans with a bootstrap, too.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maediff.metrics import bootstrap_interval, clopper_pearson, paired_difference
+
+Row = Mapping[str, Any]
+Summary = dict[str, Any]
+
+BY_SUBJECT = {  # key of summary.json -> column of scores.csv
+    "auprc": "auprc",
+    "auprc_unfiltered": "auprc_unfiltered",
+    "auprc_all_voxels": "auprc_all_voxels",
+    "dice": "dice",
+    "dice_healthy_calibrated": "dice_healthy_calibrated",
+    "dice_oracle": "dice_oracle",
+    "lesion_recall": "lesion_recall",
+    "false_positives_per_scan": "false_positives",
+    "fpr_healthy": "fpr_healthy",
+    "fpr_healthy_label_calibrated": "fpr_healthy_label_calibrated",
+    "l1_healthy": "l1",
+    "psnr_healthy": "psnr",
+    "ssim_healthy": "ssim",
+}
+SCAN_RATES = {
+    "scan_fpr_healthy": "flagged_healthy",
+    "scan_fpr_healthy_label_calibrated": "flagged_healthy_label_calibrated",
+}
+
+
+def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0) -> Summary:
+    """Everything in `summary.json` that the rows of `scores.csv` say.
+
+    Args:
+        extras: by run, what is not in the rows: `auprc_pooled`, `thresholds`, `healthy_source`.
+    """
+    by_run: dict[str, list[Row]] = {}
+    for row in rows:
+        by_run.setdefault(row["method"], []).append(row)
+    baselines = [name for name, own in by_run.items() if not own[0]["trained"]]
+    runs = [name for name in by_run if name not in baselines]
+    same = ("group", "seed", "trained")
+    methods = {
+        name: {**summarise_run(own, seed), **extras[name], **{key: own[0][key] for key in same}}
+        for name, own in by_run.items()
+    }
+    groups: dict[str, Summary] = {}
+    by_group = {name: by_run[name] for name in baselines}
+    for group in dict.fromkeys(by_run[name][0]["group"] for name in runs):
+        members = [name for name in runs if by_run[name][0]["group"] == group]
+        by_group[group] = list(itertools.chain.from_iterable(by_run[name] for name in members))
+        pooled = [methods[name]["auprc_pooled"] for name in members]
+        groups[group] = {
+            **summarise_group([by_run[name] for name in members], seed),
+            "auprc_pooled": None if None in pooled else float(np.mean(pooled)),
+            "runs": members,
+            "seeds": [methods[name]["seed"] for name in members],
+        }
+    best = best_of(methods, baselines)
+    against = [best] if best else []
+    subjects = next(iter(by_run.values()))
+    return {
+        "n_subjects": len(subjects),
+        "n_lesion": sum(math.isfinite(row["auprc"]) for row in subjects),
+        "n_healthy": sum(bool(row["healthy"]) for row in subjects),
+        "methods": methods,
+        "groups": groups,
+        "baselines": baselines,
+        "best_baseline": best,
+        "differences": differences(by_run, _pairs(runs, against), seed) if best else [],
+        "group_differences": differences(by_group, _pairs(list(groups), against), seed) if best else [],
+    }
+
+
+def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
+    """Means and intervals over the subjects of one run; None where no subject has the value."""
+    summary: Summary = {key: _interval([row[column] for row in rows], seed) for key, column in BY_SUBJECT.items()}
+    for key, column in SCAN_RATES.items():
+        summary[key] = _scan_rate([row[column] for row in rows])
+    kinds = sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
+    summary["auprc_by_kind"] = {
+        kind: _interval([row["auprc"] for row in rows if row["lesion_kind"] == kind], seed) for kind in kinds
+    }
+    return summary
+
+
+def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
+    """As `summarise_run`, of every subject's mean over runs; `sd` is the deviation of the runs' means."""
+    columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
+    by_subject: dict[str, list[Row]] = {}
+    for row in itertools.chain.from_iterable(runs):
+        by_subject.setdefault(row["subject"], []).append(row)
+    pooled = [
+        {**rows[0], **{column: _mean([row[column] for row in rows]) for column in columns}}
+        for rows in by_subject.values()
+    ]
+    summary = summarise_run(pooled, seed)
+    for key, column in {**BY_SUBJECT, **SCAN_RATES}.items():
+        if summary[key] is not None:
+            means = [_mean([row[column] for row in rows]) for rows in runs]
+            summary[key]["sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return summary
+
+
+def differences(
+    rows: Mapping[str, Sequence[Row]], pairs: Sequence[tuple[str, str]], seed: int = 0, column: str = "auprc"
+) -> list[dict[str, Any]]:
+    """Mean of a - b over subjects with a paired bootstrap interval, for every pair (a, b) of keys of `rows`.
+
+    The rows of a group hold each subject several times; the subject's mean is taken first.
+    """
+    found = []
+    for a, b in pairs:
+        values_a, values_b = _by_subject(rows[a], column), _by_subject(rows[b], column)
+        subjects = sorted(s for s in values_a if s in values_b and math.isfinite(values_a[s] - values_b[s]))
+        interval = paired_difference([values_a[s] for s in subjects], [values_b[s] for s in subjects], seed)
+        found.append({"a": a, "b": b, "n_subjects": len(subjects), **interval.as_dict()})
+    return found
+
+
+def best_of(methods: Mapping[str, Summary], names: Sequence[str], key: str = "auprc") -> str | None:
+    """The name with the highest mean, None where none has one."""
+    known = {name: methods[name][key]["mean"] for name in names if name in methods and methods[name].get(key)}
+    return max(known, key=lambda name: known[name]) if known else None
+
+
+def _interval(values: Sequence[float], seed: int) -> dict[str, Any] | None:
+    interval = bootstrap_interval(values, seed)
+    return dict(interval.as_dict()) if math.isfinite(interval.mean) else None
+
+
+def _scan_rate(flags: Sequence[float]) -> dict[str, Any] | None:
+    finite = [float(flag) for flag in flags if math.isfinite(flag)]
+    return dict(clopper_pearson(sum(finite), len(finite)).as_dict()) if finite else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _by_subject(rows: Sequence[Row], column: str) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["subject"], []).append(row[column])
+    return {subject: _mean(found) for subject, found in values.items()}
+
+
+def _pairs(names: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
+    return [*itertools.combinations(names, 2), *itertools.product(names, against)]

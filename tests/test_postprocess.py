@@ -1,0 +1,150 @@
+"""Residual -> map -> mask -> score, against scipy and by hand."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from maediff.postprocess import (
+    PostprocessConfig,
+    anomaly_mask,
+    bounding_box,
+    eroded_brain,
+    find_regions,
+    min_voxels,
+    remove_small,
+    residual_map,
+    scan_score,
+)
+
+SPACING = (2.0, 2.0, 2.0)
+PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)
+
+
+def ball(shape=(12, 20, 18), center=(6, 10, 9), radii=(5, 9, 8)):
+    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
+    return sum(((g - c) / r) ** 2 for g, c, r in zip(grid, center, radii, strict=True)) <= 1
+
+
+@pytest.fixture
+def residual():
+    return np.random.default_rng(0).random((12, 20, 18)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "size"), [(SPACING, (5, 5, 5)), ((2.0, 2.0, 3.0), (5, 5, 5)), ((2.0, 2.0, 5.0), (1, 5, 5))]
+)
+def test_map_is_scipys_median_filter_inside_the_brain(residual, spacing, size):
+    brain = ball(radii=(7, 11, 10))  # touches the edges of the field of view: mirrored as scipy does
+    expected = np.where(brain, ndimage.median_filter(np.where(brain, residual, 0), size), 0)
+    np.testing.assert_array_equal(residual_map(residual, brain, spacing), expected)
+
+
+def test_map_ignores_what_is_drawn_outside_the_brain(residual):
+    brain = ball()
+    elsewhere = np.where(brain, residual, 7.0).astype(np.float32)
+    np.testing.assert_array_equal(residual_map(elsewhere, brain, SPACING), residual_map(residual, brain, SPACING))
+
+
+def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
+    brain = ball()
+    out = residual_map(3 * residual - 1, brain, SPACING, PLAIN)
+    assert out.dtype == np.float32
+    assert out.min() == 0
+    assert out.max() == 1
+    assert not residual_map(residual, np.zeros_like(brain), SPACING).any()
+
+
+def test_one_slice_is_filtered_within_itself(residual):
+    brain = np.ones((1, 20, 18), dtype=bool)
+    expected = ndimage.median_filter(residual[0], 5)
+    np.testing.assert_array_equal(residual_map(residual[:1], brain, SPACING)[0], expected)
+
+
+def test_erosion_stays_within_the_slice():
+    brain = np.zeros((3, 9, 9), dtype=bool)
+    brain[1] = True  # alone in its slice: 3-D erosion would take all of it
+    expected = np.zeros_like(brain)
+    expected[1, 3:6, 3:6] = True
+    np.testing.assert_array_equal(eroded_brain(brain), expected)
+
+
+def test_small_components_go_and_diagonal_neighbours_count():
+    mask = np.zeros((4, 12, 12), dtype=bool)
+    mask[0, 0, :8] = True  # 8 voxels of 8 mm3 = 64 mm3: stays
+    mask[3, 6, :4] = True  # 7 voxels: goes
+    mask[3, 7, 5:8] = True
+    kept = remove_small(mask, SPACING)
+    assert kept[0].sum() == 8
+    assert kept[3].sum() == 0
+    mask[3, 7, 4] = True  # touches the four at an edge: 8 voxels
+    assert remove_small(mask, SPACING)[3].sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("spacing", "voxels"),
+    [
+        (SPACING, 8),
+        ((2.0, 2.0, 5.0), 4),
+        ((1.0, 1.0, 1.0), 64),
+        ((10.0, 10.0, 10.0), 1),
+        ((1.6, 1.6, 2.5), 10),
+        ((1.9999999, 2.0, 2.0), 8),
+    ],
+)
+def test_smallest_component_in_voxels(spacing, voxels):
+    assert min_voxels(spacing) == voxels
+
+
+def test_threshold_is_strict():
+    anomaly = np.full((3, 12, 12), 0.5, dtype=np.float32)
+    brain = np.ones(anomaly.shape, dtype=bool)
+    assert not anomaly_mask(anomaly, brain, 0.5, SPACING).any()
+    np.testing.assert_array_equal(anomaly_mask(anomaly, brain, 0.49, SPACING), eroded_brain(brain))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_score_is_where_the_mask_becomes_empty(seed):
+    brain = ball(radii=(6, 10, 9))
+    noise = np.random.default_rng(seed).random(brain.shape)
+    anomaly = np.where(brain, ndimage.gaussian_filter(noise, 1), 0).astype(np.float32)
+    score = scan_score(anomaly, brain, SPACING)
+    below = float(np.nextafter(np.float32(score), np.float32(0)))
+    assert not anomaly_mask(anomaly, brain, score, SPACING).any()
+    assert anomaly_mask(anomaly, brain, below, SPACING).any()
+
+
+def test_score_of_nothing_is_zero():
+    brain = ball()
+    assert scan_score(np.zeros(brain.shape, np.float32), brain, SPACING) == 0
+    assert scan_score(np.ones(brain.shape, np.float32), np.zeros_like(brain), SPACING) == 0
+    speck = np.zeros(brain.shape, np.float32)
+    speck[6, 10, 9] = 1  # one voxel, smaller than any component kept
+    assert scan_score(speck, brain, SPACING) == 0
+
+
+def test_regions_in_millilitres_and_scanner_space():
+    mask = np.zeros((8, 10, 6), dtype=bool)
+    mask[2, 8, 4] = True
+    mask[5:7, 2:4, 0:2] = True  # 8 voxels, their centre at 5.5, 2.5, 0.5
+    anomaly = np.where(mask, 0.3, 0).astype(np.float32)
+    anomaly[6, 2, 1] = 0.9
+    affine = np.array([[2.0, 0, 0, -10], [0, 2, 0, -20], [0, 0, 2, 5], [0, 0, 0, 1]])
+    large, small = find_regions(anomaly, mask, affine)
+    assert large.volume_ml == pytest.approx(0.064)
+    assert large.peak == pytest.approx(0.9)
+    assert large.center_mm == pytest.approx((1.0, -15.0, 6.0))
+    assert small.volume_ml == pytest.approx(0.008)
+    assert small.center_mm == pytest.approx((-6.0, -4.0, 13.0))
+    assert find_regions(anomaly, np.zeros_like(mask), affine) == []
+
+
+def test_bounding_box_of_nothing_is_empty():
+    assert np.zeros((3, 4, 5))[bounding_box(np.zeros((3, 4, 5), dtype=bool))].size == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"median_size": 4}, {"erosion_iterations": -1}, {"min_volume_mm3": -1.0}, {"size": 5}]
+)
+def test_what_cannot_work_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PostprocessConfig(**wrong)

@@ -1,0 +1,193 @@
+"""report.html of every kind of folder: complete, self-contained, on one colour scale."""
+
+import base64
+import copy
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from maediff import checkpoint
+from maediff.cohort import SubjectSlices
+from maediff.errors import InputError
+from maediff.files import write_json, write_text
+from maediff.methods import build
+from maediff.report import write_report
+from maediff.report.figures import anomaly_row, mask_row, reference_row, scan_row, vmax_of
+from maediff.scoring import Contender, score
+from maediff.snapshots import Snapshot, save_slices
+
+SPACING = (2.0, 2.0, 2.0)
+
+
+def snapshot(peak=0.6, slices=2):
+    brain = np.zeros((slices, 32, 32), dtype=bool)
+    brain[:, 6:26, 8:24] = True
+    lesion = np.zeros_like(brain)
+    lesion[:, 10:14, 10:14] = True
+    anomaly = np.where(lesion, peak, np.where(brain, 0.05, 0)).astype(np.float32)
+    image = np.where(brain, 0.5, 0).astype(np.float32)
+    ids = np.arange(slices, dtype=np.int64) + 20
+    return Snapshot(ids, image, anomaly, brain, lesion, SPACING, image, lesion)
+
+
+def picture(uri):
+    kind, data = uri.split(",", 1)
+    assert kind == "data:image/png;base64"
+    return np.round(255 * matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))[..., :3]).astype(int)
+
+
+@pytest.fixture
+def detected(tmp_path):
+    folder = tmp_path / "detect"
+    write_json(folder / "detect.json", {
+        "model": "run", "method": "maediff", "modality": "T1w", "threshold": 0.2, "seed": 3,
+        "threshold_from": {"fpr": 0.01, "source": "healthy scans", "n_scans": 5},
+        "config": {"t_test": [250], "unet": {"blocks": 1}}, "versions": {"maediff": "0.1.0"}})  # fmt: skip
+    for name, region in (("ill", True), ("<b>odd</b> & name", False)):
+        flags = [] if region else ["brain wider than 190 mm"]
+        regions = [{"volume_ml": 1.5, "peak": 0.6, "center_mm": [-4.4, 0.2, 31.0]}] if region else []
+        write_json(folder / name / "summary.json" if region else folder / "odd" / "summary.json", {
+            "subject": name, "model": "run", "modality": "T1w", "score": 0.6, "threshold": 0.2, "volume_ml": 1.5,
+            "regions": regions, "qc": {"flags": flags}, "versions": {}})  # fmt: skip
+        save_slices(folder / (name if region else "odd") / "slices.npz", snapshot(), np.array([0, 1]))
+    return folder
+
+
+def links(html):
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.extend(value for key, value in attrs if key in ("src", "href", "srcset", "data"))
+
+    Reader().feed(html)
+    return found
+
+
+def test_detection(detected):
+    html = write_report(detected).read_text()
+    for text in ("For research, not for diagnosis", "1.00% of the voxels of 5 healthy scans", "-4, 0, 31", "0.2000",
+                 "threshold 0.20", "brain wider than 190 mm", "config.unet.blocks", "maediff 0.1.0"):  # fmt: skip
+        assert text in html, text
+    assert "&lt;b&gt;odd&lt;/b&gt; &amp; name" in html
+    assert "<b>odd" not in html
+    assert html.count("Healthy reference") >= 2
+
+
+def test_report_needs_no_other_file(detected):
+    html = write_report(detected).read_text()
+    assert all(link.startswith(("data:image/", "#")) for link in links(html))
+    assert "url(" not in html
+    assert "<script" not in html
+    anchors = {link[1:] for link in links(html) if link.startswith("#")}
+    assert anchors == set(re.findall(r'<article id="([^"]+)"', html))
+
+
+def test_colour_scale_is_fixed_and_never_stretched():
+    assert vmax_of(0.2) == 0.4
+    assert vmax_of(0.9) == 1
+    assert vmax_of(None) == 0.5
+    ill, healthy = (picture(anomaly_row(snapshot(peak), 0.4)) for peak in (0.4, 0.05))
+    assert ill.max() > 240
+    shown = healthy[(healthy != 255).any(axis=2)]  # without the white between slices
+    assert shown.max() < 100  # stretched to its own maximum, this one would glow as the other does
+    np.testing.assert_array_equal(ill[-8, 10], healthy[-8, 10])  # the same value, the same colour
+
+
+def test_rows_show_what_they_say():
+    shot = snapshot()
+    scan, reference, mask = (picture(row) for row in (scan_row(shot), reference_row(shot), mask_row(shot)))
+    assert scan.shape == reference.shape == mask.shape
+    assert (scan[len(scan) // 2, 30] == 128).all()  # 0.5 on the grey scale
+    assert (scan[:3] == np.array([0, 0, 0])).all(axis=2).mean() > 0.9  # background
+    assert (np.ptp(mask, axis=2) > 50).any()  # the mask in colour
+    assert not (np.ptp(scan, axis=2) > 50).any()
+    outlined = picture(scan_row(shot, truth=True))
+    assert (outlined == [64, 214, 255]).all(axis=2).any()
+    assert reference_row(Snapshot(**{**vars(shot), "reference": None})) is None
+
+
+def test_slices_without_brain_can_be_drawn():
+    shot = snapshot()
+    assert picture(scan_row(Snapshot(**{**vars(shot), "brain": np.zeros_like(shot.brain)}))).shape[0] == 64
+
+
+def test_run(tmp_path):
+    run = tmp_path / "run"
+    method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
+    checkpoint.write_config(run, {"method": "ddpm", "preset": "tiny", "config": checkpoint.config_of(method),
+                                  "seed": 1, "cohort": {"modality": "FLAIR"}})  # fmt: skip
+    assert "No checkpoint yet" in write_report(run).read_text()
+    write_text(run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,0.4,1\n20,0.3,0.25,2\n30,0.2,0.3,3\n")
+    write_json(run / "provenance.json", {"parameters": 12345, "step": 30})
+    html = write_report(run).read_text()
+    assert "Lowest validation loss 0.2500 at step 20" in html
+    assert "data:image/svg+xml;base64" in html
+    assert "12,345" in html
+    write_text(run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,,1\n")  # a cohort without val
+    assert "Lowest" not in write_report(run).read_text()
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    from maediff.evaluate import _as_csv
+
+    rng = np.random.default_rng(0)
+    shot = snapshot(slices=6)
+    subjects = []
+    for name, healthy in (("ill-1", False), ("ill-2", False), ("well", True)):
+        images = (shot.image + 0.1 * rng.random(shot.image.shape) * shot.brain).astype(np.float32)
+        lesion, extra = (shot.brain & False, {}) if healthy else (shot.lesion, {"lesion_kind": "dark"})
+        ids, free = np.arange(6, dtype=np.int64), np.ones(6, dtype=bool)
+        subjects.append(SubjectSlices(name, images, shot.brain, lesion, free, ids, np.eye(4), SPACING, healthy, extra))
+    contenders = [
+        Contender("bright", "bright", lambda s: (s.images, None), trained=False),
+        Contender("net-0", "net", lambda s: (shot.anomaly_map, s.images), seed=0),
+        Contender("net-1", "net", lambda s: (shot.anomaly_map / 2, s.images), seed=1),
+    ]
+    folder = tmp_path / "eval"
+    rows, summary = score(contenders, subjects, subjects, slices=folder / "slices")
+    write_json(folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"})
+    write_text(folder / "scores.csv", _as_csv(rows))
+    return folder
+
+
+def test_evaluation(evaluated):
+    html = write_report(evaluated).read_text()
+    for text in ("net-0", "bright (best baseline)", "net minus bright", "AUPRC by kind of lesion", "oracle (not",
+                 "Read this &lt;note&gt;.", "seeds pooled", "truth outlined",
+                 "For research, not for diagnosis"):  # fmt: skip
+        assert text in html, text
+    assert all(link.startswith(("data:image/", "#")) for link in links(html))
+    assert html.count("<article") == 3
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", html)
+
+
+def test_demo_joins_the_reports_of_its_parts(tmp_path, detected, evaluated):
+    html = write_report(tmp_path).read_text()
+    assert "Detection: Scans" in html
+    assert "Evaluation: Scores" in html
+
+
+def test_damage_is_named(tmp_path, detected):
+    with pytest.raises(InputError, match="holds neither"):
+        write_report(tmp_path / "detect" / "ill")
+    with pytest.raises(InputError, match="no such folder"):
+        write_report(tmp_path / "nowhere")
+    (detected / "ill" / "slices.npz").unlink()
+    with pytest.raises(InputError, match=r"ill.slices\.npz"):
+        write_report(detected)
+    shared = json.loads((detected / "detect.json").read_text())
+    changed = copy.deepcopy(shared)
+    del changed["threshold"]
+    write_json(detected / "detect.json", changed)
+    with pytest.raises(InputError, match="threshold"):
+        write_report(detected)
+    (detected / "detect.json").write_text("{")
+    with pytest.raises(InputError, match=r"detect\.json"):
+        write_report(detected)
