@@ -84,6 +84,8 @@ def preprocess(
     set_: Settings = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
@@ -99,7 +101,10 @@ def preprocess(
         _inputs(inputs, more), out, modality=modality, lesion_free_margin=lesion_free_margin, grid=grid,
         normalise=normalise, resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
-    typer.echo(f"cohort: {out}")
+    del device, seed  # taken by every command; nothing here is random or runs on a GPU
+    typer.echo(
+        f"cohort: {out}" if (out / "cohort.json").is_file() else f"no cohort: every scan failed, see {out / 'qc.csv'}"
+    )
     _exit(failed)
 
 
@@ -147,6 +152,8 @@ def detect(
         float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
     ] = None,
     brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
+    config: ConfigFile = None,
+    set_: Settings = None,
     batch_size: BatchSize = 16,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -159,10 +166,15 @@ def detect(
 
     refs = find_scans(_inputs(inputs, more), modality)  # input is checked before a model is looked for
     from maediff.detect import detect as run
+    from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
+    from maediff.settings import build_config
 
+    settings = _settings(config, set_)
+    post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
+    _no_more(settings, "postprocess.*; those of the model follow it: --model RUN@t_test=125")
     failed = run(
-        refs, out, model=model, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
+        refs, out, model=model, post=post, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
         batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
@@ -172,9 +184,7 @@ def detect(
 
 @app.command()
 def evaluate(
-    runs: Annotated[
-        list[str], typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting.")
-    ],
+    runs: Annotated[list[str], typer.Argument(help="Run folders; RUN@s=48 changes a setting at test.")],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
@@ -204,16 +214,23 @@ def evaluate(
 
 
 @app.command()
-def models() -> None:
+def models(device: Device = "auto", seed: Seed = 0, quiet: Quiet = False) -> None:
     """List the models that come with maediff."""
+    del device, seed, quiet
     typer.echo("no model is shipped with this release; train one with `maediff train`, or try `maediff demo`")
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Output of detect, evaluate or train.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Output of detect, evaluate, train or demo.")],
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
     """Write report.html again from what lies in a folder."""
     from maediff.report import write_report
 
+    del device, seed, quiet
     typer.echo(f"report: {write_report(folder)}")
 
 

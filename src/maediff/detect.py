@@ -92,7 +92,7 @@ def detect(
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
-    failed = 0
+    failures: dict[str, str] = {}
     for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
         if (out / ref.name / "summary.json").is_file():
             continue  # only with resume
@@ -105,15 +105,24 @@ def detect(
             _detect_one(replace(ref, brain_mask=brain_mask or ref.brain_mask), out, method, shared, post, batch_size,
                         device)  # fmt: skip
         except InputError as error:
-            failed += 1
-            logger.error("%s failed: %s", ref.name, error)
-    return failed
+            failures[ref.name] = str(error)
+        except Exception as error:  # one scan never stops the rest
+            logger.debug("%s", ref.name, exc_info=True)
+            failures[ref.name] = f"{ref.image}: {type(error).__name__}: {error}"
+        if ref.name in failures:
+            logger.error("%s failed: %s", ref.name, failures[ref.name])
+    if failures:
+        write_json(out / "detect.json", {**shared, "failures": failures})
+    return len(failures)
 
 
 def _check_same(path: Path, shared: dict[str, Any]) -> None:
     """Refuse to go on in a folder that was made with other settings."""
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: damaged ({error}); choose another folder or add --overwrite") from None
         changed = [key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value]
         if changed:
             raise InputError(

@@ -120,7 +120,8 @@ def _from_file(path: Path, base: Path) -> ScanRef:
         raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it")
     bids = _bids_name(path)
     subject, session = bids or (_relative_name(path.absolute(), base), "")
-    if bids is None and NOT_SCANS.search(path.name):
+    said = path.name.partition("_")[2] if bids else path.name  # `gt` may stand in a BIDS subject's label
+    if NOT_SCANS.search(said):
         raise InputError(
             f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it if it is one"
         )

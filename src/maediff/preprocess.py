@@ -85,10 +85,12 @@ def preprocess(
     for ref in _progress(refs, quiet):
         try:
             finished, record = _one(ref, out, settings)
-        except InputError as error:
+        except Exception as error:  # one scan never stops the rest
+            reason = str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
+            logger.debug("%s", ref.name, exc_info=True)
             shutil.rmtree(out / ref.name, ignore_errors=True)
-            logger.error("%s failed: %s", ref.name, error)
-            qc.append([ref.name, "failed", str(error), *[""] * (len(QC_COLUMNS) - 3)])
+            logger.error("%s failed: %s", ref.name, reason)
+            qc.append([ref.name, "failed", reason, *[""] * (len(QC_COLUMNS) - 3)])
             continue
         done.append(finished)
         status = "flagged" if record["flags"] else "ok"

@@ -15,6 +15,8 @@ TABLE = {  # heading -> key of summary.json
     "Voxel FPR, healthy": "fpr_healthy",
     "Scan FPR, healthy": "scan_fpr_healthy",
     "l1, healthy": "l1_healthy",
+    "PSNR, healthy": "psnr_healthy",
+    "SSIM, healthy": "ssim_healthy",
 }
 
 

@@ -1,7 +1,7 @@
 """Blocks that the networks are built of: time embedding, residual block with FiLM, attention, transformer block."""
 
 import math
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ def groups(channels: int) -> int:
 
 
 M = TypeVar("M", bound=nn.Module)
+Resample = Literal["down", "up"]
 
 
 def zero_init(module: M) -> M:
@@ -50,10 +51,14 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; the time step scales and shifts between them (FiLM; Dhariwal & Nichol 2021, section 3)."""
+    """Two convolutions; the time step scales and shifts between them (FiLM; Dhariwal & Nichol 2021, section 3).
 
-    def __init__(self, channels_in: int, channels: int, time_dim: int) -> None:
+    With `resample`, both branches halve (mean of 2 x 2) or double (nearest) the resolution before the first convolution.
+    """
+
+    def __init__(self, channels_in: int, channels: int, time_dim: int, resample: Resample | None = None) -> None:
         super().__init__()
+        self.resample = {None: nn.Identity(), "down": nn.AvgPool2d(2), "up": nn.Upsample(scale_factor=2)}[resample]
         self.norm1 = nn.GroupNorm(groups(channels_in), channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.film = nn.Linear(time_dim, 2 * channels)
@@ -61,11 +66,11 @@ class ResidualBlock(nn.Module):
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
 
-    def forward(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b k h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b k y x"]:
         scale, shift = self.film(functional.silu(time))[:, :, None, None].chunk(2, dim=1)
-        h = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv1(self.resample(functional.silu(self.norm1(x))))
         h = self.norm2(h) * (1 + scale) + shift
-        return self.skip(x) + self.conv2(functional.silu(h))  # type: ignore[no-any-return]
+        return self.skip(self.resample(x)) + self.conv2(functional.silu(h))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):

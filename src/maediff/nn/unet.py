@@ -10,6 +10,8 @@ What stands between F and F' is the bottleneck: nothing (pDDPM, DDPM) or the mas
 Ho et al. 2020 with the FiLM time embedding of Dhariwal & Nichol 2021.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from pydantic import ConfigDict
@@ -17,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import ResidualBlock, SpatialAttention, TimeEmbedding, groups
+from maediff.nn.layers import Resample, ResidualBlock, SpatialAttention, TimeEmbedding, groups
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -30,6 +32,8 @@ class UNetConfig:
     """Residual blocks of each level on the way down; one more on the way up."""
     attention: bool = True
     """Self-attention in the middle block."""
+    resample: Literal["residual", "conv"] = "residual"
+    """Between levels a residual block (Dhariwal & Nichol's BigGAN kind, as in pDDPM's code), or one convolution."""
     stem: int = 1
     """Pixel-unshuffle factor before the first level: 1 is a plain convolution, 2 works at half the resolution."""
 
@@ -58,7 +62,7 @@ class UNet(nn.Module):
         skips, channels = [width], width
         for level, c in enumerate(config.channels):
             if level:
-                self.downsample.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                self.downsample.append(self._between(channels, time_dim, "down"))
                 skips.append(channels)
             self.down.append(nn.ModuleList())
             for _ in range(blocks):
@@ -76,9 +80,22 @@ class UNet(nn.Module):
                 self.up[-1].append(ResidualBlock(channels + skips.pop(), c, time_dim))  # type: ignore[operator]
                 channels = c
             if level:
-                self.upsample.append(nn.Conv2d(channels, channels, 3, padding=1))
+                self.upsample.append(self._between(channels, time_dim, "up"))
         self.head_norm = nn.GroupNorm(groups(channels), channels)
         self.head = nn.Conv2d(channels, config.stem**2, 3, padding=1)
+
+    def _between(self, channels: int, time_dim: int, way: Resample) -> nn.Module:
+        if self.config.resample == "residual":
+            return ResidualBlock(channels, channels, time_dim, way)
+        return nn.Conv2d(channels, channels, 3, stride=2 if way == "down" else 1, padding=1)
+
+    @staticmethod
+    def _apply_between(module: nn.Module, h: Tensor, time: Tensor, way: Resample) -> Tensor:
+        if isinstance(module, ResidualBlock):
+            return module(h, time)  # type: ignore[no-any-return]
+        if way == "up":
+            h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
+        return module(h)  # type: ignore[no-any-return]
 
     def encode(
         self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]
@@ -89,7 +106,7 @@ class UNet(nn.Module):
         skips = [h]
         for level, blocks in enumerate(self.down):
             if level:
-                h = self.downsample[level - 1](h)
+                h = self._apply_between(self.downsample[level - 1], h, time, "down")
                 skips.append(h)
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, time)
@@ -104,7 +121,7 @@ class UNet(nn.Module):
         h = self.middle2(self.middle_attention(self.middle1(feature_map, time)), time)
         for level, blocks in enumerate(self.up):
             if level:
-                h = self.upsample[level - 1](functional.interpolate(h, scale_factor=2.0, mode="nearest"))
+                h = self._apply_between(self.upsample[level - 1], h, time, "up")
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(torch.cat([h, skips.pop()], dim=1), time)
         h = self.head(functional.silu(self.head_norm(h)))
