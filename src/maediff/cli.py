@@ -184,7 +184,9 @@ def detect(
 
 @app.command()
 def evaluate(
-    runs: Annotated[list[str], typer.Argument(help="Run folders; RUN@s=48 changes a setting at test.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting.")
+    ],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",

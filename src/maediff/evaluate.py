@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ import torch
 from rich.progress import Progress
 
 from maediff import __version__
-from maediff.checkpoint import load_model
+from maediff.checkpoint import load_model, split_reference
 from maediff.cohort import Cohort, SubjectSlices
 from maediff.errors import InputError
-from maediff.files import fresh_folder, write_json, write_text
+from maediff.files import check_apart, fresh_folder, write_json, write_text
+from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
@@ -56,7 +57,8 @@ def evaluate(
     """Score `runs` and the baselines on a split of `cohort`, write all to `out` and return the summary.
 
     Args:
-        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test);
+        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test), and
+            folders of anomaly maps, as `map_folder` takes them;
             the folder's name and what follows the @ name them in every table.
         calibrate_split: where thresholds are chosen: on labelled subjects, and on healthy ones.
         score_split: where everything is measured.
@@ -72,13 +74,22 @@ def evaluate(
         raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
     opened = Cohort.open(cohort)
-    infos = _check_runs(runs, opened)
+    folders = {Path(run).resolve().name: Path(run) for run in runs if is_map_folder(Path(run))}
+    runs = [run for run in runs if not is_map_folder(Path(run))]
+    infos = _check_runs(runs, opened, taken=folders)
     calibrate, scored, notes = _subjects(opened, calibrate_split, score_split)
     groups = group_names(infos)
     contenders, left_out = _baselines(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
         predict = _Predictor(_loader(reference, device), seed, batch_size, device, bf16)
         contenders.append(Contender(name, groups[name], predict, info["seed"]))
+    for name, folder in folders.items():
+        if name in BASELINES:
+            raise InputError(f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it")
+        check_maps(folder, [*calibrate, *scored])
+        filtered = already_filtered(folder)
+        contenders.append(Contender(name, name, partial(_read, folder), filtered=filtered))
+    check_apart(out, [cohort, *folders.values(), *(split_reference(run)[0] for run in runs)])
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(contenders) * len({s.subject for s in [*calibrate, *scored]}))
@@ -129,7 +140,11 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return groups
 
 
-def _check_runs(runs: Sequence[str | Path], cohort: Cohort) -> dict[str, dict[str, Any]]:
+def _read(folder: Path, s: SubjectSlices) -> tuple[Map, None]:
+    return read_map(folder, s), None
+
+
+def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     infos: dict[str, dict[str, Any]] = {}
     for reference in runs:
         _, info = load_model(reference)
@@ -138,7 +153,7 @@ def _check_runs(runs: Sequence[str | Path], cohort: Cohort) -> dict[str, dict[st
             raise InputError(
                 f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
             )
-        if name in infos:
+        if name in infos or name in taken:
             raise InputError(f"{reference}: a second run named {name!r}; tables name runs by folder, rename one")
         contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
         if contrast != wanted:

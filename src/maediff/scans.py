@@ -68,11 +68,14 @@ class Volume:
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
 
-def read_scan(path: Path) -> Volume:
+def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
     """The scan in `path`, reoriented to the closest RAS+ axes; no voxel is interpolated.
 
     Oblique and anisotropic scans are fine. So is a 3-D file with one slice: the method works slice by slice.
     A 2-D file is refused, because it does not say where its slice lies.
+
+    Args:
+        allow_constant: for maps, which may be zero all over.
 
     Raises:
         InputError: missing or empty file, not a NIfTI, damaged data, not 3-D, NaN or infinity, a constant image, no
@@ -85,7 +88,7 @@ def read_scan(path: Path) -> Volume:
         raise InputError(
             f"{path}: holds NaN or infinity in {bad} of {data.size} voxels; replace them or export the scan again"
         )
-    if data.min() == data.max():
+    if data.min() == data.max() and not allow_constant:
         raise InputError(f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again")
     ornt = io_orientation(image.affine)
     header = image.header

@@ -11,7 +11,7 @@ Every contender, baselines included, goes through the same post-processing.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ class Contender:
     predict: Predict
     seed: int | None = None
     trained: bool = True
+    filtered: bool = False
+    """The residuals have seen a median filter already, so they get no other."""
 
 
 @plain_dataclass(frozen=True)
@@ -135,9 +137,10 @@ def _predict(
     if not np.isfinite(residual[s.brain]).all():
         raise InputError(f"{contender.name}, {s.subject}: the anomaly map holds NaN or infinity")
     unfiltered = NAN
-    if scored and s.lesion is not None:
+    if scored and s.lesion is not None and not contender.filtered:
         unfiltered = metrics.auprc(residual, s.lesion, s.brain)
-    return residual_map(residual, s.brain, s.spacing_mm, config.postprocess), reference, unfiltered
+    post = replace(config.postprocess, median_size=1) if contender.filtered else config.postprocess
+    return residual_map(residual, s.brain, s.spacing_mm, post), reference, unfiltered
 
 
 def _thresholds(

@@ -53,7 +53,7 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions; the time step scales and shifts between them (FiLM; Dhariwal & Nichol 2021, section 3).
 
-    With `resample`, both branches halve (mean of 2 x 2) or double (nearest) the resolution before the first convolution.
+    With `resample`, both branches halve (2 x 2 mean) or double (nearest) the resolution before the first convolution.
     """
 
     def __init__(self, channels_in: int, channels: int, time_dim: int, resample: Resample | None = None) -> None:

@@ -1,0 +1,80 @@
+"""Anomaly maps that lie in a folder: of `maediff detect`, or of any other program.
+
+    MAPS/<subject>/anomaly_map.nii.gz   or   MAPS/<subject>.nii.gz
+
+on the scan's own grid or on the cohort's, with values in [0, 1].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maediff.cohort import SubjectSlices
+from maediff.errors import InputError
+from maediff.postprocess import Map
+from maediff.resample import resample
+from maediff.scans import Volume, read_scan, volume_to_slices
+
+
+def is_map_folder(path: Path) -> bool:
+    """Whether a folder holds maps rather than a run."""
+    if not path.is_dir() or (path / "config.json").is_file():
+        return False
+    return any(path.glob("*/anomaly_map.nii.gz")) or any(path.glob("*.nii.gz"))
+
+
+def already_filtered(folder: Path) -> bool:
+    """Whether the maps are those of `maediff detect`, which have seen the median filter."""
+    return (folder / "detect.json").is_file()
+
+
+def check_maps(folder: Path, subjects: Sequence[SubjectSlices]) -> None:
+    """Raises InputError naming the subjects that have no map."""
+    missing = sorted({s.subject for s in subjects if _path(folder, s.subject) is None})
+    if missing:
+        raise InputError(
+            f"{folder}: no anomaly map of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; each "
+            "subject needs SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
+        )
+
+
+def read_map(folder: Path, s: SubjectSlices) -> Map:
+    """The subject's map as slices on the cohort's grid.
+
+    Raises:
+        InputError: values outside [0, 1], or a grid that does not share the cohort's axes or does not hold the brain.
+    """
+    path = _path(folder, s.subject)
+    assert path is not None  # check_maps
+    volume = read_scan(path, allow_constant=True)
+    if volume.data.min() < 0 or volume.data.max() > 1:
+        raise InputError(
+            f"{path}: values {volume.data.min():g} to {volume.data.max():g}, and anomaly maps hold 0 to 1; scale the "
+            "maps of all subjects alike"
+        )
+    shape = (s.images.shape[2], s.images.shape[1], s.images.shape[0])
+    if volume.data.shape == shape and np.allclose(volume.affine, s.affine, atol=1e-3):
+        return np.asarray(volume_to_slices(volume.data))
+    _check_holds_brain(path, volume, s)
+    try:
+        moved = resample(volume.data, np.linalg.inv(volume.affine) @ s.affine, shape, "linear")
+    except ValueError as error:
+        raise InputError(f"{path}: lies on other axes than {s.subject} in the cohort ({error})") from None
+    return np.asarray(volume_to_slices(moved))
+
+
+def _path(folder: Path, subject: str) -> Path | None:
+    found = (folder / subject / "anomaly_map.nii.gz", folder / f"{subject}.nii.gz")
+    return next((path for path in found if path.is_file()), None)
+
+
+def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices) -> None:
+    brain = np.argwhere(s.brain)
+    corners = np.stack([brain.min(axis=0), brain.max(axis=0)])
+    z, y, x = corners[:, 0], s.brain.shape[1] - 1 - corners[:, 1], corners[:, 2]
+    ends = np.stack([x, y, z, np.ones(2)])
+    voxels = (np.linalg.inv(volume.affine) @ s.affine @ ends)[:3].T
+    margin = s.spacing_mm / volume.spacing_mm + 1  # the cohort's cells may be larger than the map's voxels
+    if (voxels < -margin).any() or (voxels > np.array(volume.data.shape) - 1 + margin).any():
+        raise InputError(f"{path}: does not cover the brain of {s.subject} in the cohort; is it another scan's map?")
