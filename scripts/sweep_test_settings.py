@@ -1,0 +1,68 @@
+"""Mean AUPRC on val for settings that matter only at test: t, stride, merging, and how the residual is taken.
+
+python scripts/sweep_test_settings.py RUN COHORT [--t 60 125 250 500] [--s 16] [--residuals abs bright ...] [--csv OUT]
+
+The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+x` multiplies by
+the intensity. The seed of the noise is 0. Rows are appended to the CSV as they come, so that a long sweep can be cut.
+"""
+
+import argparse
+import csv
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maediff import metrics
+from maediff.checkpoint import load_model
+from maediff.cohort import Cohort
+from maediff.methods.base import DiffusionConfig, predict_volume, residual_of
+from maediff.postprocess import residual_map
+from maediff.settings import has_bf16
+
+
+def main() -> None:
+    """Print a line for each setting as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument(
+        "--t", nargs="+", default=["60", "125", "250", "500"], help="a list such as 125,250 is averaged"
+    )
+    parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
+    parser.add_argument("--residuals", nargs="+", default=["abs"])
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--csv", type=Path)
+    args = parser.parse_args()
+    cohort = Cohort.open(args.cohort)
+    subjects = [cohort.load(row) for row in cohort.split(args.split)]
+    subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
+    precision = "bf16" if has_bf16("cpu") else "fp32"
+    for s, t in product(args.s or [None], args.t):
+        settings = f"t_test=[{t}]" + (f",s={s}" if s else "")
+        method, info = load_model(f"{args.run}@{settings}")
+        scores: dict[str, list[float]] = {name: [] for name in args.residuals}
+        for subject in subjects:
+            _, reference = predict_volume(
+                method, subject.images, subject.brain, subject.slice_ids, seed=0, precision=precision
+            )
+            x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
+            for name in args.residuals:
+                kind, *more = name.split("+")
+                config = replace(DiffusionConfig(), residual=kind, recentre="c" in more, times_intensity="x" in more)  # type: ignore[arg-type]
+                residual = residual_of(x, ref, brain, config)[:, 0].numpy()
+                anomaly = residual_map(residual, subject.brain, subject.spacing_mm)
+                scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
+        for name, values in scores.items():
+            row = [info["name"].partition("@")[0], settings, name, f"{np.mean(values):.4f}", len(values)]
+            print(*row, sep="\t", flush=True)
+            if args.csv:
+                with args.csv.open("a", newline="") as file:
+                    csv.writer(file).writerow([*row, *(f"{value:.4f}" for value in values)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
