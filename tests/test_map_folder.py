@@ -70,6 +70,9 @@ def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):
     assert methods["perfect"]["auprc"]["mean"] > 0.9
     assert methods["empty"]["auprc"]["mean"] < 0.1
     assert methods["perfect"]["l1_healthy"] is None
+    evaluate([tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "two", workers=2, quiet=True)
+    for name in ("scores.csv", "table.md"):  # processes side by side change nothing
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "eval" / name).read_text()
     shutil.copytree(tmp_path / "perfect", tmp_path / "bright")
     with pytest.raises(InputError, match="named like the baseline"):
         evaluate([tmp_path / "bright"], cohort.path, tmp_path / "eval2", quiet=True)

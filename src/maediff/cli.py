@@ -191,7 +191,8 @@ def evaluate(
     out: Out,
     calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
     score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for speed.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")] = "fp32",
+    workers: Annotated[int, typer.Option(help="Runs scored at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
     set_: Settings = None,
     batch_size: BatchSize = 16,
@@ -208,7 +209,7 @@ def evaluate(
 
     run(
         runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split,
-        config=build_config(ScoringConfig, _settings(config, set_), "evaluate"), precision=precision,
+        config=build_config(ScoringConfig, _settings(config, set_), "evaluate"), precision=precision, workers=workers,
         batch_size=batch_size, overwrite=overwrite, device=resolve_device(device), seed=seed, quiet=quiet,
     )  # fmt: skip
     typer.echo((out / "table.md").read_text(encoding="utf-8"))

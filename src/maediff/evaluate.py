@@ -51,6 +51,7 @@ def evaluate(
     device: str = "cpu",
     precision: str = "fp32",
     batch_size: int = 16,
+    workers: int = 1,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def evaluate(
         score_split: where everything is measured.
         seed: of the noise at test and of the bootstrap.
         precision: of the runs' predictions: fp32, bf16, or `auto`, which is bf16 where the processor has it.
+        workers: runs scored at once, each in a process of its own with one thread.
 
     Raises:
         InputError: a run of another contrast than the cohort's, names that collide, a split without subjects, a
@@ -81,7 +83,7 @@ def evaluate(
     groups = group_names(infos)
     contenders, left_out = _baselines(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
-        predict = _Predictor(_loader(reference, device), seed, batch_size, device, bf16)
+        predict = _Predictor(partial(_load, reference, device), seed, batch_size, device, bf16)
         contenders.append(Contender(name, groups[name], predict, info["seed"]))
     for name, folder in folders.items():
         if name in BASELINES:
@@ -92,7 +94,7 @@ def evaluate(
     check_apart(out, [cohort, *folders.values(), *(split_reference(run)[0] for run in runs)])
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True) as bar:
-        task = bar.add_task("", total=len(contenders) * len({s.subject for s in [*calibrate, *scored]}))
+        task = bar.add_task("", total=len(contenders))
         rows, summary = score(
             contenders,
             calibrate,
@@ -101,6 +103,7 @@ def evaluate(
             seed=seed,
             slices=out / "slices",
             progress=lambda name: bar.update(task, advance=1, description=name),
+            workers=workers,
         )
     settings = {
         "modality": opened.meta["modality"],
@@ -226,8 +229,8 @@ class _Predictor:
         return residual, reference if self.draws else None
 
 
-def _loader(reference: str | Path, device: str) -> Loader:
-    return lambda: load_model(reference, device)[0]
+def _load(reference: str | Path, device: str) -> Method:
+    return load_model(reference, device)[0]
 
 
 def _itself(method: Method) -> Method:

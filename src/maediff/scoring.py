@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed, parallel_config
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -90,39 +91,58 @@ def score(
     seed: int = 0,
     slices: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    workers: int = 1,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of `scores.csv` and the part of `summary.json` that follows from predictions alone.
 
     Args:
         calibrate: subjects that thresholds are chosen on; may be `scored` itself, which is optimistic.
         slices: folder for the slices that a report shows.
-        progress: called with the contender's name for each of its predictions.
+        progress: called with a contender's name when it is done.
+        workers: contenders scored at once, each in a process with one thread; 1 stays in this process.
     """
     rows: list[dict[str, Any]] = []
     extras: dict[str, dict[str, Any]] = {}
-    for contender in contenders:
-        maps: Maps = {}
-        for s in {id(s): s for s in [*calibrate, *scored]}.values():
+    tasks = (delayed(_score_one)(contender, calibrate, scored, config, slices) for contender in contenders)
+    inner = {"inner_max_num_threads": 1} if workers > 1 else {}
+    with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
+        results = Parallel(return_as="generator")(tasks)
+        for contender, (its_rows, extra) in zip(contenders, results, strict=True):
+            rows += its_rows
+            extras[contender.name] = extra
             if progress is not None:
                 progress(contender.name)
-            maps[id(s)] = _predict(contender, s, config, scored=any(s is other for other in scored))
-        thresholds, healthy_source = _thresholds(maps, calibrate, scored, config)
-        rows += [_row(contender, s, *maps[id(s)], thresholds, config) for s in scored]
-        extras[contender.name] = {
-            "auprc_pooled": _pooled(maps, scored),
-            "thresholds": {k: None if math.isnan(v) else v for k, v in asdict(thresholds).items()},
-            "healthy_source": healthy_source,
-        }
-        if slices is not None:
-            shown = thresholds.healthy if math.isnan(thresholds.label) else thresholds.label
-            for s in _shown(scored, config.n_snapshots):
-                anomaly, reference, _ = maps[id(s)]
-                mask = anomaly_mask(anomaly, s.brain, shown, s.spacing_mm, config.postprocess)
-                chosen = pick_slices(s.brain, np.zeros_like(s.brain) if s.lesion is None else s.lesion)
-                spacing = (float(s.spacing_mm[0]), float(s.spacing_mm[1]), float(s.spacing_mm[2]))
-                whole = Snapshot(s.slice_ids, s.images, anomaly, s.brain, mask, spacing, reference, s.lesion)
-                save_slices(slices / contender.name / f"{s.subject}.npz", whole, chosen)
     return rows, summarise(rows, extras, seed)
+
+
+def _score_one(
+    contender: Contender,
+    calibrate: Sequence[SubjectSlices],
+    scored: Sequence[SubjectSlices],
+    config: ScoringConfig,
+    slices: Path | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of one contender, and what is not per subject; writes the slices that a report shows."""
+    maps: Maps = {}
+    for s in {id(s): s for s in [*calibrate, *scored]}.values():
+        maps[id(s)] = _predict(contender, s, config, scored=any(s is other for other in scored))
+    thresholds, healthy_source = _thresholds(maps, calibrate, scored, config)
+    rows = [_row(contender, s, *maps[id(s)], thresholds, config) for s in scored]
+    extra = {
+        "auprc_pooled": _pooled(maps, scored),
+        "thresholds": {k: None if math.isnan(v) else v for k, v in asdict(thresholds).items()},
+        "healthy_source": healthy_source,
+    }
+    if slices is not None:
+        shown = thresholds.healthy if math.isnan(thresholds.label) else thresholds.label
+        for s in _shown(scored, config.n_snapshots):
+            anomaly, reference, _ = maps[id(s)]
+            mask = anomaly_mask(anomaly, s.brain, shown, s.spacing_mm, config.postprocess)
+            chosen = pick_slices(s.brain, np.zeros_like(s.brain) if s.lesion is None else s.lesion)
+            spacing = (float(s.spacing_mm[0]), float(s.spacing_mm[1]), float(s.spacing_mm[2]))
+            whole = Snapshot(s.slice_ids, s.images, anomaly, s.brain, mask, spacing, reference, s.lesion)
+            save_slices(slices / contender.name / f"{s.subject}.npz", whole, chosen)
+    return rows, extra
 
 
 def _predict(
