@@ -69,8 +69,8 @@ PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
     "tiny": {
-        "steps": 1_000,
-        "batch_size": 16,
+        "steps": 2_000,
+        "batch_size": 8,
         "learning_rate": 1e-3,
         "schedule": "cosine",
         "warmup_steps": 50,

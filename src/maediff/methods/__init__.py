@@ -28,13 +28,14 @@ METHODS: dict[str, tuple[Any, Any]] = {
 }
 BASELINES = ("bright", "dark", "median", "slice", "template")
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"unet": {}, "mae": {}},
     "small": {
         "unet": {"channels": (32, 64, 128), "blocks": 2, "attention": False, "resample": "conv"},
         "mae": {"dim": 192, "encoder_blocks": 3, "decoder_blocks": 2, "heads": 6},
     },
     "tiny": {
+        "t_train": (100, 501),
         "unet": {"channels": (48, 96), "blocks": 1, "attention": False, "stem": 2, "resample": "conv"},
         "mae": {"dim": 128, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4},
     },
