@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from maediff.settings import flatten
+
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "paper_map.md").read_text(encoding="utf-8")
 NAMES = sorted(set(re.findall(r"`(maediff\.[\w.]+)`", TEXT)))
@@ -77,7 +79,7 @@ def test_presets_are_as_told(setting: str) -> None:
     group, _, key = setting.partition(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
         config = train.resolve_training(preset, {}) if group == "train" else methods.resolve("maediff", preset)
-        actual = getattr(config if group == "train" else getattr(config, group), key)
+        actual = getattr(config if group == "train" or not key else getattr(config, group), key or group)
         assert actual == ast.literal_eval(told), f"{preset}: {setting}"
 
 
@@ -85,5 +87,5 @@ def test_every_setting_that_a_preset_changes_is_told() -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
     changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in preset}
     for preset in methods.PRESETS.values():
-        changed |= {f"{group}.{key}" for group, settings in preset.items() for key in settings}
+        changed |= set(flatten(preset))
     assert changed == set(SETTINGS)

@@ -17,7 +17,8 @@ from made_scans import made_cohort
 from maediff import checkpoint
 from maediff.checkpoint import load_model
 from maediff.errors import InputError
-from maediff.train import TrainConfig, batch_indices, learning_rate, parse_duration, slices_by_subject, train
+from maediff.train import parse_duration, train
+from maediff.training import TrainConfig, batch_indices, learning_rate, slices_by_subject
 
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -69,7 +70,7 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
 def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
     run(cohort, tmp_path / "whole")
     clock = itertools.count(step=1.0)
-    monkeypatch.setattr("maediff.train.time.monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
     assert run(cohort, tmp_path / "parts", max_time="3s")["step"] == 3
     assert run(cohort, tmp_path / "parts", max_time="1s", resume=True)["step"] == 4
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6

@@ -1,69 +1,21 @@
-"""Training: a method, a cohort, a budget. Every step is a pure function of (weights, optimiser, seed, step).
+"""`maediff train`: what is asked for is resolved and checked, then the loop of `training` runs in a run folder."""
 
-Because slices, patches, t and noise of step n are drawn from a generator seeded with (seed, n), a run that was
-stopped and resumed ends with the same weights as one that was not: there is no random state to carry.
-"""
-
-import csv
-import io
 import re
-import time
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from lightning_fabric import Fabric
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
 
 from maediff import checkpoint
-from maediff.cohort import Cohort, SliceSet
+from maediff.cohort import Cohort
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json, write_text
-from maediff.methods import PRESETS, Method, build
+from maediff.files import check_apart, fresh_folder
+from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate
 from maediff.settings import build_config, flatten, has_bf16, resolve_device
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class TrainConfig:
-    """How to train; the defaults are pDDPM's: Adam, 1e-4, batches of 32, about 18,000 steps for 358 scans."""
-
-    steps: int = 18_000
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls to zero at the last step: worth much where the budget is short."""
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
-    flip: bool = False
-    """Mirror half of the slices left to right."""
-    precision: Precision = "auto"
-    """`auto`: bf16 where the processor has it, else fp32. fp16 (CUDA only) scales the loss."""
-    checkpoint_every: int = 250
-    """Steps between validations, each of which writes a checkpoint."""
-    validation_slices: int = 64
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
-            raise ValueError("steps, batch_size, checkpoint_every and validation_slices must be at least 1")
-        if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                "learning_rate and warmup_steps must not be negative, clip_norm positive, 0 <= ema_decay < 1"
-            )
-
+from maediff.training import Precision, TrainConfig, TrainingRun
 
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -91,77 +43,6 @@ def parse_duration(text: str | None) -> float | None:
     if not match:
         raise InputError(f"--max-time {text!r}: write it like 90s, 10m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def stream(seed: int, purpose: int, index: int) -> torch.Generator:
-    """A generator that is a pure function of its arguments."""
-    state = np.random.SeedSequence((seed, purpose, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
-
-
-def slices_by_subject(subject_index: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, "..."]]:
-    """For each subject the indices of its slices."""
-    order = np.argsort(subject_index, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(subject_index[order])) + 1)
-
-
-def batch_indices(
-    by_subject: Sequence[Int[np.ndarray, "..."]], batch_size: int, seed: int, step: int
-) -> Int[np.ndarray, " b"]:
-    """Slices of one step: subjects in an order shuffled anew each epoch, one random slice of each."""
-    n, pick = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
-    items = np.arange(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch)) for epoch in np.unique(items // n).tolist()
-    }
-    subjects = [int(orders[item // n][item % n]) for item in items.tolist()]
-    return np.array([by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))] for s in subjects])
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    fall = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
-    return float(config.learning_rate * warm * fall)
-
-
-def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
-    """Ema <- d ema + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)), to forget the first."""
-    d = min(decay, (1 + step) / (10 + step))
-    with torch.no_grad():
-        torch._foreach_lerp_(list(ema.parameters()), list(method.parameters()), 1 - d)
-        for average, value in zip(ema.buffers(), method.buffers(), strict=True):
-            average.copy_(value)
-
-
-class _Step(nn.Module):
-    """One objective's loss as a module's forward, which is what Fabric wraps for precision and several devices."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, objective: int, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Tensor:
-        return self.method.objectives()[objective].loss(x, generator)
-
-
-def _to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
-    images = torch.from_numpy(np.ascontiguousarray(slices.images[np.asarray(index)]))
-    return images.to(device).float().div_(255)[:, None]
-
-
-@torch.no_grad()
-def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: Fabric) -> float:
-    """Loss of the averaged weights on fixed slices with fixed t, noise and patches, so that checkpoints compare."""
-    index = np.unique(np.linspace(0, len(slices.images) - 1, config.validation_slices).round().astype(int))
-    losses: list[float] = []
-    ema.eval()
-    for number, start in enumerate(range(0, len(index), config.batch_size)):
-        batch = _to_batch(slices, index[start : start + config.batch_size], fabric.device)
-        with fabric.autocast():
-            loss = ema.objectives()[0].loss(batch, stream(0, VALIDATE, number))
-        losses += [float(loss)] * len(batch)
-    return float(np.mean(losses))
 
 
 def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
@@ -252,7 +133,7 @@ def train(
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
         checkpoint.write_config(out, config)
-    run = _Run(method, slices, validation, train_config, out, config, device, precision)
+    run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()
     result = run.train(limit, quiet)
@@ -269,138 +150,3 @@ def _check_same(saved: dict[str, Any], config: dict[str, Any], out: Path) -> Non
                 f"{out}: {key} is {was.get(key)} there and {now.get(key)} in this command; a run is resumed with the "
                 "settings it was started with"
             )
-
-
-class _Run:
-    """The state of a training: weights, their average, optimisers, step, history."""
-
-    def __init__(
-        self,
-        method: Method,
-        slices: SliceSet,
-        validation: SliceSet | None,
-        config: TrainConfig,
-        out: Path,
-        full_config: dict[str, Any],
-        device: str,
-        precision: str,
-    ) -> None:
-        plugin = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-        self.fabric = Fabric(accelerator=device, devices=1, precision=plugin)  # type: ignore[arg-type]
-        self.slices, self.validation, self.config = slices, validation, config
-        self.by_subject = slices_by_subject(np.asarray(slices.subject_index))
-        self.out, self.full_config, self.precision = out, full_config, precision
-        self.method, self.ema = method, deepcopy(method).requires_grad_(False)
-        optimizers = [torch.optim.Adam(o.parameters, lr=config.learning_rate) for o in method.objectives()]
-        wrapped = self.fabric.setup(_Step(method), *optimizers)
-        self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
-        self.ema.to(self.fabric.device)
-        self.step, self.seconds, self.best = 0, 0.0, float("inf")
-        self.history: list[dict[str, Any]] = []
-
-    def restore(self) -> None:
-        """Go back to the last checkpoint; a run killed before its first one starts from the beginning."""
-        path = self.out / "last" / "model.safetensors"
-        if not path.is_file():
-            return
-        name = self.full_config["method"]
-        weights, self.step = checkpoint.read_weights(path, "weights.", name)
-        checkpoint.load_state(self.method, weights, path)
-        checkpoint.load_state(self.ema, checkpoint.read_weights(path, "ema.", name)[0], path)
-        state = checkpoint.load_optimizer(self.out / "last", self.step)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
-        if scaler is not None and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-
-    def save(self, loss: float) -> None:
-        """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json."""
-        value = (
-            validation_loss(self.ema, self.validation, self.config, self.fabric) if self.validation else float("nan")
-        )
-        row = {"step": self.step, "train_loss": loss, "val_loss": value, "seconds": round(self.seconds, 2)}
-        self.history.append(row)
-        improved = value < self.best
-        self.best = min(self.best, value) if value == value else self.best
-        name, last = self.full_config["method"], self.out / "last"
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
-        state = {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "seconds": self.seconds,
-            "best": self.best,
-            "history": self.history,
-            "scaler": scaler.state_dict() if scaler else None,
-        }
-        checkpoint.save_optimizer(last, state, self.step)
-        if improved:
-            checkpoint.save_model(
-                self.out / "best" / "model.safetensors", self.method, self.ema, name=name, step=self.step
-            )
-        checkpoint.save_model(last / "model.safetensors", self.method, self.ema, name=name, step=self.step)
-        checkpoint.prune_optimizers(last, self.step)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.out / "metrics.csv", table.getvalue())
-        write_json(self.out / "provenance.json", checkpoint.provenance(
-            seed=self.full_config["seed"], device=str(self.fabric.device), precision=self.precision,
-            cohort_hash=self.full_config["cohort"]["hash"], step=self.step, wall_seconds=round(self.seconds, 1),
-            parameters=sum(p.numel() for p in self.method.parameters()),
-        ))  # fmt: skip
-
-    def train_step(self) -> float:
-        """One step of every objective; the mean of their losses."""
-        config, seed = self.config, self.full_config["seed"]
-        generator = stream(seed, TRAIN, 2 * self.step)
-        index = batch_indices(self.by_subject, config.batch_size, seed, self.step)
-        x = _to_batch(self.slices, index, self.fabric.device)
-        if config.flip:
-            mirrored = torch.rand(len(x), generator=generator) < 0.5
-            x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
-        losses = []
-        for number, optimizer in enumerate(self.optimizers):
-            self.wrapped.zero_grad()  # of the objectives before as well
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, self.step)
-            loss = self.wrapped(number, x, generator)
-            self.fabric.backward(loss)
-            self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        update_ema(self.ema, self.method, config.ema_decay, self.step)
-        self.step += 1
-        return float(np.mean(losses))
-
-    def train(self, limit: float | None, quiet: bool) -> dict[str, Any]:
-        """Steps until the budget is used, with a checkpoint every so often and at the end; Ctrl-C ends it too."""
-        began, before = time.monotonic(), self.seconds
-        recent: list[float] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[state]}"), disable=quiet) as progress:
-            task = progress.add_task("training", total=self.config.steps, completed=self.step, state="")
-            stopped = False
-            while self.step < self.config.steps and not stopped:
-                self.method.train()
-                try:
-                    recent.append(self.train_step())
-                except KeyboardInterrupt:
-                    self.restore()  # the step may be half done
-                    progress.console.print(f"stopped by hand; --resume goes on from the checkpoint at step {self.step}")
-                    break
-                if not np.isfinite(recent[-1]) and self.precision != "fp16":
-                    raise InputError(
-                        f"{self.out}: the loss is not finite at step {self.step}; lower train.learning_rate"
-                    )
-                elapsed = time.monotonic() - began
-                self.seconds = before + elapsed
-                state = f"loss {np.mean(recent[-50:]):.4f}  {self.step / self.seconds:.1f} steps/s"
-                progress.update(task, completed=self.step, state=state)
-                stopped = limit is not None and elapsed >= limit
-                if stopped or self.step == self.config.steps or self.step % self.config.checkpoint_every == 0:
-                    self.save(float(np.mean(recent)))
-                    recent.clear()
-        best = self.best if self.best < float("inf") else None
-        return {"step": self.step, "steps": self.config.steps, "seconds": self.seconds, "best_val_loss": best}
