@@ -18,7 +18,7 @@ TABLE = TEXT.partition("## What we chose")[2].partition("Presets change")[0]
 CHOICES = re.findall(r"^\|[^|]+\| `(maediff\.[\w.]+)` \| `([^`]+)` \|", TABLE, re.MULTILINE)
 SETTINGS = {
     setting: values
-    for setting, *values in re.findall(r"^\| `([a-z]+\.[a-z_]+)`" + 3 * r" \| `([^`]+)`" + r" \|$", TEXT, re.MULTILINE)
+    for setting, *values in re.findall(r"^\| `([a-z_.]+)`" + 3 * r" \| `([^`]+)`" + r" \|$", TEXT, re.MULTILINE)
 }
 
 
