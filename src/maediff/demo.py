@@ -38,10 +38,10 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
         say(f"[{time.monotonic() - began:4.0f} s] {number}/5 {text}")
 
     step(
-        1, f"making {sum(COUNTS.values())} synthetic T1-like brains, {COUNTS['n_val'] + COUNTS['n_test']} with a lesion"
+        1, f"making {sum(COUNTS.values())} synthetic FLAIR-like brains, {COUNTS['n_val'] + COUNTS['n_test']} with a lesion"
     )
-    manifest = make_phantom_dataset(out / "scans", contrast="T1w", **COUNTS)
-    failed = preprocess([manifest], out / "cohort", modality="T1w", quiet=True)
+    manifest = make_phantom_dataset(out / "scans", contrast="FLAIR", **COUNTS)
+    failed = preprocess([manifest], out / "cohort", modality="FLAIR", quiet=True)
     if failed:
         raise InputError(f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there")
     step(2, f"training MAEDiff (preset tiny, {STEPS} steps) on {COUNTS['n_train']} healthy brains")
@@ -49,11 +49,11 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
           max_time=MAX_TIME, seed=seed, device=device, quiet=quiet)  # fmt: skip
     step(3, "redrawing the test scans as if healthy")
     test = [row.subject for row in Cohort.open(out / "cohort").split("test")]
-    refs = [ref for ref in find_scans([manifest], "T1w") if ref.subject in test]
+    refs = [ref for ref in find_scans([manifest], "FLAIR") if ref.subject in test]
     detect(refs[:4], out / "detect", model=str(out / "run"), device=device, seed=seed, quiet=quiet)
     write_report(out / "detect")
     step(4, "scoring it, and the simple baselines beside it")
-    evaluate([out / "run"], out / "cohort", out / "eval", device="cpu", seed=seed, precision="auto", quiet=quiet)
+    evaluate([out / "run"], out / "cohort", out / "eval", device=device, seed=seed, precision="auto", workers=2, quiet=quiet)
     step(5, "writing the report")
     write_report(out / "eval")
     write_report(out / "run")

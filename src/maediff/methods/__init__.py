@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "tiny": {
         "t_train": (100, 501),
+        "recentre": True,
         "r": 8,
         "unet": {"channels": (48, 96), "blocks": 1, "attention": False, "stem": 2, "resample": "conv"},
         "mae": {"dim": 128, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4},
