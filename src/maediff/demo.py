@@ -37,9 +37,8 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
     def step(number: int, text: str) -> None:
         say(f"[{time.monotonic() - began:4.0f} s] {number}/5 {text}")
 
-    step(
-        1, f"making {sum(COUNTS.values())} synthetic FLAIR-like brains, {COUNTS['n_val'] + COUNTS['n_test']} with a lesion"
-    )
+    lesioned = COUNTS["n_val"] + COUNTS["n_test"]
+    step(1, f"making {sum(COUNTS.values())} synthetic FLAIR-like brains, {lesioned} with a lesion")
     manifest = make_phantom_dataset(out / "scans", contrast="FLAIR", **COUNTS)
     failed = preprocess([manifest], out / "cohort", modality="FLAIR", quiet=True)
     if failed:
@@ -53,7 +52,8 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
     detect(refs[:4], out / "detect", model=str(out / "run"), device=device, seed=seed, quiet=quiet)
     write_report(out / "detect")
     step(4, "scoring it, and the simple baselines beside it")
-    evaluate([out / "run"], out / "cohort", out / "eval", device=device, seed=seed, precision="auto", workers=2, quiet=quiet)
+    evaluate([out / "run"], out / "cohort", out / "eval", device=device, seed=seed, precision="auto", workers=2,
+             quiet=quiet)  # fmt: skip
     step(5, "writing the report")
     write_report(out / "eval")
     write_report(out / "run")
