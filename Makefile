@@ -9,7 +9,7 @@ demo: .venv/.demo
 	$(BIN)/maediff demo -o demo --overwrite
 
 test: .venv/.test
-	$(BIN)/python -m pytest -m "slow or not slow" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow" -q -n 2 --durations=10
 
 check: .venv/.test
 	$(BIN)/ruff check .
