@@ -4,6 +4,7 @@ DEMO/  scans/ cohort/ run/ detect/ eval/ report.html
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
     Raises:
         InputError: the output folder exists.
     """
-    say = Console(quiet=quiet, highlight=False).print
+    say = partial(Console(quiet=quiet, highlight=False).print, markup=False, soft_wrap=True)
     began = time.monotonic()
     fresh_folder(out, overwrite=overwrite)
 
@@ -58,7 +59,7 @@ def demo(out: Path, *, overwrite: bool = False, device: str = "auto", seed: int 
     write_report(out / "eval")
     write_report(out / "run")
     page = write_report(out)
-    say((out / "eval" / "table.md").read_text(encoding="utf-8"), markup=False)
+    say((out / "eval" / "table.md").read_text(encoding="utf-8"))
     say(f"done in {time.monotonic() - began:.0f} s; the report: {page}\n\nWith your own scans:\n\n{OWN_SCANS}")
     return page
 
