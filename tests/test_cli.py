@@ -44,6 +44,7 @@ def test_version_and_models():
     assert "train one" in maediff("models").stdout
 
 
+@pytest.mark.slow
 def test_user_errors_are_one_line_and_exit_2(tmp_path):
     scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain()[::2])
     (tmp_path / "run").mkdir()
