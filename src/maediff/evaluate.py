@@ -32,7 +32,7 @@ from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
 from maediff.postprocess import Map
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import has_bf16, resolve_device
+from maediff.settings import flatten, has_bf16, resolve_device
 from maediff.table import markdown_table
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
@@ -132,8 +132,8 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     flat = {}
     for name, info in infos.items():
-        flat[name] = _flatten({"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")})
-        flat[name] |= _flatten(info["config"]) | {"init": info.get("init")}
+        flat[name] = flatten({"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")})
+        flat[name] |= flatten(info["config"]) | {"init": info.get("init")}
     groups = {}
     for name, info in infos.items():
         alike = [flat[other] for other in infos if infos[other]["method"] == info["method"]]
@@ -281,13 +281,6 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
             "No healthy subject to calibrate on: the healthy threshold is from lesion-free slices of patients."
         )
     return notes
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _short(value: Any) -> str:
