@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from maediff import checkpoint
 from maediff.cohort import SliceSet
 from maediff.errors import InputError
+from maediff.fabricate import FabricateConfig, fabricate
 from maediff.files import write_json, write_text
 from maediff.methods import Method
 
@@ -46,6 +48,8 @@ class TrainConfig:
     """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
     flip: bool = False
     """Mirror half of the slices left to right."""
+    fabricate: FabricateConfig = field(default_factory=FabricateConfig)
+    """Made-up lesions in what the network sees, never in what it is to draw."""
     precision: Precision = "auto"
     """`auto`: bf16 where the processor has it, else fp32. fp16 (CUDA only) scales the loss."""
     checkpoint_every: int = 250
@@ -109,8 +113,14 @@ class _Step(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, objective: int, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Tensor:
-        return self.method.objectives()[objective].loss(x, generator)
+    def forward(
+        self,
+        objective: int,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None,
+    ) -> Tensor:
+        return self.method.objectives()[objective].loss(x, generator, seen)
 
 
 def _to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
@@ -127,7 +137,9 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
     for number, start in enumerate(range(0, len(index), config.batch_size)):
         batch = _to_batch(slices, index[start : start + config.batch_size], fabric.device)
         with fabric.autocast():
-            loss = ema.objectives()[0].loss(batch, stream(0, VALIDATE, number))
+            generator = stream(0, VALIDATE, number)
+            seen = fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
+            loss = ema.objectives()[0].loss(batch, generator, seen)
         losses += [float(loss)] * len(batch)
     return float(np.mean(losses))
 
@@ -221,12 +233,13 @@ class TrainingRun:
         if config.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+        seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
         for number, optimizer in enumerate(self.optimizers):
             self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
-            loss = self.wrapped(number, x, generator)
+            loss = self.wrapped(number, x, generator, seen)
             self.fabric.backward(loss)
             self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()

@@ -17,7 +17,9 @@ Times = Annotated[
     tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
 ]
 Residual = Literal["abs", "bright", "dark"]
-Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator], Float[Tensor, ""]]
+Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator, Float[Tensor, "b 1 h w"] | None], Float[Tensor, ""]]
+"""loss(x, generator, seen): `seen` is the slice as the network gets it, where that is not the healthy target x itself
+(`fabricate`); None is x."""
 
 
 @dataclass(frozen=True)

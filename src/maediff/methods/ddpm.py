@@ -69,13 +69,18 @@ class DDPM(Method):
         self.alpha_bar = cosine_alpha_bar(config.steps)
         self.unet = UNet(config.unet)
 
-    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The training procedure."""
         check_slices(x, self.config.size)
-        x0, b = to_signed(x), len(x)
+        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
         eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device)
-        x_t = forward_process(x0, eps, self.alpha_bar[t].to(x.device))
+        x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
         return masked_l1(self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool))
 
     def objectives(self) -> list[Objective]:

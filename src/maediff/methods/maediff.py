@@ -97,16 +97,21 @@ class MAEDiff(Method):
             visible_map = self.unet.encode(perturbed.masked_fill(mask, 0), t)[0]
         return self.unet.decode(self.mae(feature_map, noised, visible_map), skips, time)
 
-    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The training procedure: one random patch of each slice is diffused and reconstructed (Fig. 1a)."""
         check_slices(x, self.config.size)
-        x0, b = to_signed(x), len(x)
+        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
         corners = self.grid.corners[torch.randint(len(self.grid.corners), (b,), generator=generator)].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
-        x_t = forward_process(x0, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
-        perturbed = torch.where(mask, x_t, x0)
+        x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
+        perturbed = torch.where(mask, x_t, given)
         return masked_l1(self.denoise(perturbed, t.to(x.device), corners), x0, mask)
 
     def objectives(self) -> list[Objective]:
