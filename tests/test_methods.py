@@ -1,88 +1,14 @@
-"""One contract for every method, and what MAEDiff and its rivals promise about noise, patches and batches."""
+"""What each method promises beyond the contract that all of them keep (test_method_contract.py)."""
 
 import numpy as np
 import pytest
 import torch
 
+from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
 from maediff.errors import InputError
-from maediff.methods import BASELINES, METHODS, build, predict_volume
+from maediff.methods import build
 from maediff.methods.base import DiffusionConfig
-from maediff.methods.intensity import Template
-
-TRAINED = [name for name in METHODS if name not in BASELINES]
-UNET = {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2}
-MAE = {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 4}
-
-
-def make(name, *, fresh=False, **settings):
-    torch.manual_seed(0)
-    if name in TRAINED:
-        settings = {"unet": UNET, "size": 48, **settings}
-    if name in ("maediff", "pddpm"):
-        settings = {"p": 24, "s": 8, **settings}
-    if name == "maediff":
-        settings = {"r": 8, "mae": MAE, **settings}
-    method = build(name, "tiny", settings)
-    for parameter in method.parameters():  # layers that start at zero would hide what stands before them
-        if not fresh and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
-    return method.eval()
-
-
-def scan(n=5, size=48):
-    """A scan with a disc of brain that grows and shrinks, an empty slice at either end."""
-    y, x = np.mgrid[:size, :size] - size / 2
-    radius = np.array([0, 8, 14, 17, 0][:n])[:, None, None]
-    brain = np.hypot(y, x)[None] < radius
-    images = np.where(brain, np.random.default_rng(0).uniform(0.2, 0.8, (n, size, size)), 0).astype(np.float32)
-    return images, brain, np.arange(n) + 3
-
-
-def predict(method, images, brain, ids, **kwargs):
-    return predict_volume(method, images, brain, ids, **{"seed": 0, **kwargs})
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_maps_have_the_scans_shape_and_range(name):
-    method, (images, brain, ids) = make(name), scan()
-    if isinstance(method, Template):
-        method.fit(torch.from_numpy(images).flip(2)[:, None], torch.linspace(0, 1, 5))
-    residual, reference = predict(method, images, brain, ids)
-    assert residual.shape == reference.shape == images.shape
-    for result in (residual, reference):
-        assert np.isfinite(result).all()
-        assert result.min() >= 0
-        assert result.max() <= 1
-    assert residual[brain].max() > 0
-    assert not residual[[0, -1]].any()  # slices without brain are skipped
-    assert np.array_equal(reference[[0, -1]], images[[0, -1]])
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_parameter_has_a_gradient_within_two_steps(name):
-    torch.manual_seed(0)
-    method = make(name, fresh=True)
-    optimizer = torch.optim.Adam(method.parameters(), 1e-2)
-    moved = {key: False for key, _ in method.named_parameters()}
-    for step in range(2):
-        loss = method.objectives()[0].loss(torch.rand(4, 1, 48, 48), torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        loss.backward()
-        for key, parameter in method.named_parameters():
-            assert parameter.grad is not None, key
-            assert parameter.grad.isfinite().all(), key
-            moved[key] |= bool(parameter.grad.any())
-        optimizer.step()
-    assert all(moved.values()), [key for key, did in moved.items() if not did]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_loss_is_a_function_of_weights_slices_and_generator(name):
-    method, x = make(name), torch.rand(4, 1, 48, 48)
-    loss = method.objectives()[0].loss
-    first, again, other = (loss(x, torch.Generator().manual_seed(seed)).item() for seed in (0, 0, 1))
-    assert first == again != other
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
@@ -123,27 +49,6 @@ def test_loss_looks_inside_the_patch_only(name, monkeypatch):
         assert loss == pytest.approx(float((2 * x - 1)[inside].abs().mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
-    method, (images, brain, ids) = make(name), scan()
-    whole = predict(method, images, brain, ids, batch_size=16)
-    for batch_size in (1, 5, 64):
-        for a, b in zip(whole, predict(method, images, brain, ids, batch_size=batch_size), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
-    part = predict(method, images[2:4], brain[2:4], ids[2:4])
-    np.testing.assert_allclose(part[0], whole[0][2:4], rtol=0, atol=1e-5)
-    backwards = predict(method, images[::-1].copy(), brain[::-1].copy(), ids[::-1].copy())
-    np.testing.assert_allclose(backwards[0][::-1], whole[0], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_same_seed_same_map_and_another_seed_another(name):
-    method, (images, brain, ids) = make(name), scan()
-    first, again, other = (predict(method, images, brain, ids, seed=seed)[0] for seed in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-4
-
-
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
 @pytest.mark.parametrize("settings", [{}, {"s": 24}, {"t_test": (125, 250), "draws": 2}])
 def test_batched_prediction_equals_the_reference_loop(name, settings):
@@ -178,12 +83,6 @@ def test_residuals_by_sign():
     )
     np.testing.assert_allclose(both, bright + dark, atol=1e-6)
     assert not (bright * dark).any()
-
-
-def test_slices_of_another_size_are_refused():
-    for name in TRAINED:
-        with pytest.raises(ValueError, match=r"slices of \(40, 40\) pixels, .* 48 x 48"):
-            make(name).objectives()[0].loss(torch.rand(1, 1, 40, 40), torch.Generator())
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def test_presets_are_as_told(setting: str) -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
     group, _, key = setting.partition(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
-        config = train.resolve_training(preset, {}) if group == "train" else methods.resolve("maediff", preset)
+        holds = [name for name, (_, config) in methods.METHODS.items() if group in config.__pydantic_fields__]
+        config = train.resolve_training(preset, {}) if group == "train" else methods.resolve(holds[0], preset)
         actual = getattr(config if group == "train" or not key else getattr(config, group), key or group)
         assert actual == ast.literal_eval(told), f"{preset}: {setting}"
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from maediff import __version__
 from maediff.errors import InputError
 from maediff.files import atomic_path, write_json
-from maediff.methods import METHODS, build
+from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
 from maediff.settings import merge, parse_settings
 
@@ -72,7 +72,7 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """RUN/config.json.
+    """RUN/config.json; fields of the method that are younger than the run have their defaults.
 
     Raises:
         InputError: not a run folder, or of another version.
@@ -92,7 +92,12 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; it is damaged, train the model again")
     if config.get("method") not in METHODS:
         raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
-    return config
+    return {**config, "config": complete(config, config["config"])}
+
+
+def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A method's `config` as an older version stored it, whole: what it lacks are defaults of the `run`'s method."""
+    return _plain(resolve(run["method"], run["preset"], config))
 
 
 def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
@@ -186,7 +191,11 @@ def prune_optimizers(folder: Path, keep: int) -> None:
 
 def config_of(method: Method) -> dict[str, Any]:
     """The method's whole config as plain values."""
-    return json.loads(json.dumps(asdict(method.config)))  # type: ignore[no-any-return, call-overload]
+    return _plain(method.config)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]
 
 
 def provenance(**more: Any) -> dict[str, Any]:

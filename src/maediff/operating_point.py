@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maediff.calibration import threshold_from_healthy
-from maediff.checkpoint import config_of, load_model, split_reference
+from maediff.checkpoint import complete, config_of, load_model, read_config, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
@@ -81,7 +81,8 @@ def threshold_at(
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {"step": stored["step"], "postprocess": stored["postprocess"], **stored["config"]}
+        known = {"step": stored["step"], "postprocess": stored["postprocess"]}
+        known |= complete(read_config(path.parent), stored["config"])
         fprs, thresholds = stored["fprs"], stored["thresholds"]
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
     except (ValueError, KeyError, TypeError) as error:

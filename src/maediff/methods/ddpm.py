@@ -24,10 +24,9 @@ from maediff.methods.base import (
     check_size,
     check_slices,
     from_signed,
-    masked_l1,
-    residual_of,
     to_signed,
 )
+from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
 from maediff.noise import NoiseKind, draw_noise, keyed_generators
 
@@ -81,10 +80,12 @@ class DDPM(Method):
         t = self.config.training_times(b, generator)
         eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device)
         x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
-        return masked_l1(self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool))
+        return reconstruction_loss(
+            self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss
+        )
 
     def objectives(self) -> list[Objective]:
-        return [Objective("l1", self.loss, list(self.parameters()))]
+        return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
     def predict(
         self,

@@ -26,10 +26,9 @@ from maediff.methods.base import (
     check_size,
     check_slices,
     from_signed,
-    masked_l1,
-    residual_of,
     to_signed,
 )
+from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
 from maediff.noise import draw_noise, keyed_generators
@@ -112,10 +111,10 @@ class MAEDiff(Method):
         noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
         x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
         perturbed = torch.where(mask, x_t, given)
-        return masked_l1(self.denoise(perturbed, t.to(x.device), corners), x0, mask)
+        return reconstruction_loss(self.denoise(perturbed, t.to(x.device), corners), x0, mask, self.config.loss)
 
     def objectives(self) -> list[Objective]:
-        return [Objective("l1", self.loss, list(self.parameters()))]
+        return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
     def predict(
         self,

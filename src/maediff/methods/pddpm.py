@@ -27,10 +27,9 @@ from maediff.methods.base import (
     check_size,
     check_slices,
     from_signed,
-    masked_l1,
-    residual_of,
     to_signed,
 )
+from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
 from maediff.noise import draw_noise, keyed_generators
 from maediff.patches import (
@@ -87,10 +86,10 @@ class PDDPM(Method):
         noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
         x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
         perturbed = torch.where(mask, x_t, given)
-        return masked_l1(self.unet(perturbed, t.to(x.device)), x0, mask)
+        return reconstruction_loss(self.unet(perturbed, t.to(x.device)), x0, mask, self.config.loss)
 
     def objectives(self) -> list[Objective]:
-        return [Objective("l1", self.loss, list(self.parameters()))]
+        return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
     def predict(
         self,
