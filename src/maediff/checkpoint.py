@@ -97,7 +97,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """A method's `config` as an older version stored it, whole: what it lacks are defaults of the `run`'s method."""
-    return _plain(resolve(run["method"], run["preset"], config))
+    return plain(resolve(run["method"], run["preset"], config))
 
 
 def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
@@ -191,10 +191,11 @@ def prune_optimizers(folder: Path, keep: int) -> None:
 
 def config_of(method: Method) -> dict[str, Any]:
     """The method's whole config as plain values."""
-    return _plain(method.config)
+    return plain(method.config)
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON gives it back: nested mappings, lists for tuples."""
     return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def train(
         "method": name,
         "preset": preset,
         "config": checkpoint.config_of(method),
-        "train": asdict(train_config),
+        "train": checkpoint.plain(train_config),
         "seed": seed,
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in ("modality", "grid", "normalise")}},
@@ -129,7 +128,9 @@ def train(
     precision = resolve_precision(train_config.precision, device)
     resuming = resume and (out / "config.json").is_file()
     if resuming:
-        _check_same(checkpoint.read_config(out), config, out)
+        saved = checkpoint.read_config(out)
+        saved["train"] = checkpoint.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
+        _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
         checkpoint.write_config(out, config)
