@@ -1,6 +1,7 @@
 """The contract that every method keeps, whatever it is made of."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,10 +58,12 @@ def test_every_parameter_has_a_gradient_within_two_steps_of_its_objective(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_loss_is_a_function_of_weights_slices_and_generator(name):
     method, x = make(name), torch.rand(4, 1, 48, 48)
+    drawn = False
     for objective in method.objectives():
         first, again, other = (objective.loss(x, rng(seed), None).item() for seed in (0, 0, 1))
         assert first == again
-        assert (first == other) == (name in NOTHING_DRAWN_IN_TRAINING)
+        drawn |= first != other
+    assert drawn == (name not in NOTHING_DRAWN_IN_TRAINING)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -128,3 +131,39 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
     for objective in make(name).objectives():
         with pytest.raises(ValueError, match=r"slices of \(40, 40\) pixels, .* 48 x 48"):
             objective.loss(torch.rand(1, 1, 40, 40), rng(0), None)
+
+
+@pytest.fixture(scope="module")
+def phantom_slices():
+    """Ten slices of a synthetic brain."""
+    from maediff.grid import prepare_scan
+    from maediff.phantom import healthy_subject
+    from maediff.scans import Volume, volume_to_slices
+
+    phantom = healthy_subject("train", 0)
+    volume = Volume(phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine)
+    images = volume_to_slices(prepare_scan(volume, phantom.brain).image)
+    middle = len(images) // 2
+    return torch.from_numpy(images[middle - 5 : middle + 5].astype(np.float32))[:, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_loss_falls_by_half_on_ten_phantom_slices(name, phantom_slices):
+    """As the trainer does it, each objective in its phase; the one that validation looks at is measured."""
+    method, steps = make(name, fresh=True, size=96).train(), 60
+    objectives = method.objectives()
+    optimizers = [torch.optim.Adam(objective.parameters, 3e-3, objective.betas) for objective in objectives]
+
+    @torch.no_grad()
+    def measured():
+        return np.mean([objectives[-1].loss(phantom_slices, rng(seed), None).item() for seed in range(4)])
+
+    before = measured()
+    for step in range(steps):
+        for objective, optimizer in zip(objectives, optimizers, strict=True):
+            if objective.due(step, steps):
+                method.zero_grad()
+                objective.loss(phantom_slices, rng(100 + step), None).backward()
+                optimizer.step()
+    assert measured() < 0.5 * before

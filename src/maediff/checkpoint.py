@@ -29,6 +29,7 @@ from maediff.errors import InputError
 from maediff.files import atomic_path, write_json
 from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
+from maediff.methods.mean_reference import MeanReference
 from maediff.settings import merge, parse_settings
 
 FORMAT = "maediff-1"
@@ -114,14 +115,17 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
 
     Args:
         reference: a run folder; settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
+            `RUN_A+RUN_B` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
         checkpoint: `best` (falls back to `last` where no validation was run) or `last`.
 
     Returns:
         The method, and the config with `name` (of the reference), `path` and `step` added.
 
     Raises:
-        InputError: see `read_config` and `read_weights`.
+        InputError: see `read_config` and `read_weights`; runs of unlike scans cannot be averaged.
     """
+    if len(parts := split_mean(reference)) > 1:
+        return _load_mean(parts, device, checkpoint)
     run, changes = split_reference(reference)
     config = read_config(run)
     settings = merge(config["config"], parse_settings(_split_settings(changes)))
@@ -133,6 +137,43 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     load_state(method, tensors, path)
     name = run.resolve().name + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
+
+
+def _load_mean(parts: list[str], device: str, checkpoint: str) -> tuple[Method, dict[str, Any]]:
+    loaded = [load_model(part, device, checkpoint) for part in parts]
+    infos = [info for _, info in loaded]
+    for part, info in zip(parts, infos, strict=True):
+        for key in ("modality", "grid", "normalise"):
+            if info["cohort"].get(key) != infos[0]["cohort"].get(key):
+                raise InputError(
+                    f"{part}: trained on another {key} ({info['cohort'].get(key)}) than {parts[0]} "
+                    f"({infos[0]['cohort'].get(key)}); their references have no mean"
+                )
+    changed = {
+        "method": "+".join(info["method"] for info in infos),
+        "name": "+".join(info["name"] for info in infos),
+        "config": {str(number): info["config"] for number, info in enumerate(infos)},
+    }
+    return MeanReference([method for method, _ in loaded]).eval(), {**infos[0], **changed}
+
+
+def split_mean(reference: str | Path) -> list[str]:
+    """The runs in `RUN_A@s=48+RUN_B`; a + that no folder follows belongs to what stands before it."""
+    first, *rest = str(reference).split("+")
+    if not rest or Path(reference).exists():
+        return [str(reference)]
+    parts = [first]
+    for piece in rest:
+        if split_reference(piece)[0].is_dir():
+            parts.append(piece)
+        else:
+            parts[-1] += f"+{piece}"
+    return parts
+
+
+def run_folders(reference: str | Path) -> list[Path]:
+    """The folders that a reference reads."""
+    return [split_reference(part)[0] for part in split_mean(reference)]
 
 
 def split_reference(reference: str | Path) -> tuple[Path, str]:

@@ -110,7 +110,7 @@ def preprocess(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm or anoddpm.")],
+    method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm, anoddpm, ae, vae, svae, dae or fanogan.")],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
@@ -145,7 +145,9 @@ def detect(
     out: Out,
     inputs: Inputs = None,
     more: MoreInputs = None,
-    model: Annotated[str | None, typer.Option(help="Run folder; RUN@t_test=125 changes a test setting.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Run folder; RUN@t_test=125 changes a test setting, RUN+RUN is a mean.")
+    ] = None,
     modality: Modality = None,
     threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
     fpr: Annotated[
@@ -185,7 +187,8 @@ def detect(
 @app.command()
 def evaluate(
     runs: Annotated[
-        list[str], typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting.")
+        list[str],
+        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting, RUN+RUN is a mean."),
     ],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,

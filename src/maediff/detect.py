@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 
 from maediff import __version__
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import config_of, load_model, run_folders
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
@@ -56,7 +56,7 @@ def detect(
     """Write results for each scan to `out`; returns how many scans failed, each named in the log with its reason.
 
     Args:
-        model: a run folder; `RUN@t_test=125` changes settings at test.
+        model: a run folder; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B` averages two references.
         threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
         brain_mask: for a single scan that is not skull-stripped.
 
@@ -80,7 +80,7 @@ def detect(
         threshold, about = threshold_at(
             model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
         )
-    check_apart(out, [Path(model.partition("@")[0]), *(ref.image for ref in refs)])
+    check_apart(out, [*run_folders(model), *(ref.image for ref in refs)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)

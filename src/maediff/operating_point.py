@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maediff.calibration import threshold_from_healthy
-from maediff.checkpoint import complete, config_of, load_model, read_config, split_reference
+from maediff.checkpoint import complete, config_of, load_model, read_config, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
@@ -76,6 +76,8 @@ def threshold_at(
     Raises:
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
+    if len(split_mean(run)) > 1:
+        raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of --fpr")
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")

@@ -139,7 +139,7 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
         with fabric.autocast():
             generator = stream(0, VALIDATE, number)
             seen = fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
-            loss = ema.objectives()[0].loss(batch, generator, seen)
+            loss = ema.objectives()[-1].loss(batch, generator, seen)
         losses += [float(loss)] * len(batch)
     return float(np.mean(losses))
 
@@ -164,7 +164,8 @@ class TrainingRun:
         self.by_subject = slices_by_subject(np.asarray(slices.subject_index))
         self.out, self.full_config, self.precision = out, full_config, precision
         self.method, self.ema = method, deepcopy(method).requires_grad_(False)
-        optimizers = [torch.optim.Adam(o.parameters, lr=config.learning_rate) for o in method.objectives()]
+        self.objectives = method.objectives()
+        optimizers = [torch.optim.Adam(o.parameters, config.learning_rate, o.betas) for o in self.objectives]
         wrapped = self.fabric.setup(_Step(method), *optimizers)
         self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
         self.ema.to(self.fabric.device)
@@ -190,9 +191,9 @@ class TrainingRun:
 
     def save(self, loss: float) -> None:
         """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json."""
-        value = (
-            validation_loss(self.ema, self.validation, self.config, self.fabric) if self.validation else float("nan")
-        )
+        value = float("nan")  # also while what is validated has not been trained
+        if self.validation and self.objectives[-1].begun(self.step - 1, self.config.steps):
+            value = validation_loss(self.ema, self.validation, self.config, self.fabric)
         row = {"step": self.step, "train_loss": loss, "val_loss": value, "seconds": round(self.seconds, 2)}
         self.history.append(row)
         improved = value < self.best
@@ -225,7 +226,7 @@ class TrainingRun:
         ))  # fmt: skip
 
     def train_step(self) -> float:
-        """One step of every objective; the mean of their losses."""
+        """One step of every objective that is due; the mean of their losses."""
         config, seed = self.config, self.full_config["seed"]
         generator = stream(seed, TRAIN, 2 * self.step)
         index = batch_indices(self.by_subject, config.batch_size, seed, self.step)
@@ -235,7 +236,9 @@ class TrainingRun:
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
-        for number, optimizer in enumerate(self.optimizers):
+        for number, (objective, optimizer) in enumerate(zip(self.objectives, self.optimizers, strict=True)):
+            if not objective.due(self.step, config.steps):
+                continue
             self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)

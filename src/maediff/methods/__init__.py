@@ -7,6 +7,7 @@ from maediff.errors import InputError
 from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
 from maediff.methods.base import Method, Objective, Prediction, predict_volume
 from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
+from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
 from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
@@ -25,6 +26,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "vae": (Autoencoder, VAEConfig),
     "svae": (Autoencoder, SVAEConfig),
     "dae": (DAE, DAEConfig),
+    "fanogan": (FAnoGAN, FAnoGANConfig),
     "bright": (Bright, IntensityConfig),
     "dark": (Dark, IntensityConfig),
     "median": (Median, IntensityConfig),

@@ -34,11 +34,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss and the parameters it trains. A GAN has several; the trainer steps them in turn."""
+    """One loss, the parameters it trains, and when. A GAN has several; the last one is what validation looks at."""
 
     name: str
     loss: Loss
     parameters: Sequence[nn.Parameter]
+    phase: tuple[float, float] = (0.0, 1.0)
+    """Shares of the training at which it starts and ends being stepped."""
+    every: int = 1
+    """It is stepped in each of so many steps' last."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's."""
+
+    def begun(self, step: int, steps: int) -> bool:
+        """Whether its phase has begun at `step`, counted from 0, of `steps`."""
+        return step >= self.phase[0] * steps
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether it is stepped then."""
+        return self.begun(step, steps) and step < self.phase[1] * steps and (step + 1) % self.every == 0
 
 
 class Method(nn.Module):

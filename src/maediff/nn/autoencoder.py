@@ -60,10 +60,10 @@ def _blocks(channels_in: int, channels: int, blocks: int) -> list[nn.Module]:
     return [Block(channels_in if n == 0 else channels, channels) for n in range(blocks)]
 
 
-class Encoder(nn.Module):
-    """From a slice to a vector of `out` numbers, or to a map of such vectors."""
+class Features(nn.Module):
+    """From a slice to its smallest feature map: the way down that encoder and critic share."""
 
-    def __init__(self, config: AutoencoderConfig, size: int, out: int, *, spatial: bool = False) -> None:
+    def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(config.stem), nn.Conv2d(config.stem**2, config.channels[0], 3, padding=1)
@@ -75,6 +75,18 @@ class Encoder(nn.Module):
             width = c
         self.levels = nn.Sequential(*levels)
         self.norm = nn.GroupNorm(groups(width), width)
+
+    def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c y x"]:
+        """The smallest feature map."""
+        return functional.silu(self.norm(self.levels(self.stem(x))))
+
+
+class Encoder(Features):
+    """From a slice to a vector of `out` numbers, or to a map of such vectors."""
+
+    def __init__(self, config: AutoencoderConfig, size: int, out: int, *, spatial: bool = False) -> None:
+        super().__init__(config)
+        width = config.channels[-1]
         cells = (size // config.d) ** 2
         self.to_latent = (
             nn.Conv2d(width, out, 1)
@@ -82,12 +94,19 @@ class Encoder(nn.Module):
             else nn.Sequential(nn.Conv2d(width, width // 8, 1), nn.Flatten(), nn.Linear(width // 8 * cells, out))
         )
 
-    def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c y x"]:
-        """The smallest feature map."""
-        return functional.silu(self.norm(self.levels(self.stem(x))))
-
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b ..."]:
         return self.to_latent(self.features(x))  # type: ignore[no-any-return]
+
+
+class Critic(Features):
+    """From a slice to one number; without bias, which a difference of two means cannot train."""
+
+    def __init__(self, config: AutoencoderConfig, size: int) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(config.channels[-1] * (size // config.d) ** 2, 1, bias=False)
+
+    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1"]:
+        return self.head(self.features(x).flatten(1))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
