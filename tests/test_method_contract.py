@@ -144,14 +144,16 @@ def phantom_slices():
     volume = Volume(phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine)
     images = volume_to_slices(prepare_scan(volume, phantom.brain).image)
     middle = len(images) // 2
-    return torch.from_numpy(images[middle - 5 : middle + 5].astype(np.float32))[:, None]
+    slices = torch.from_numpy(images[middle - 5 : middle + 5].astype(np.float32))[:, None]
+    return torch.nn.functional.avg_pool2d(slices, 2)  # 48 x 48, as `make` makes its methods
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_loss_falls_by_half_on_ten_phantom_slices(name, phantom_slices):
     """As the trainer does it, each objective in its phase; the one that validation looks at is measured."""
-    method, steps = make(name, fresh=True, size=96).train(), 60
+    quick = {"fanogan": {"critic_steps": 2, "kappa": 0}}  # features of a critic that is itself trained cannot compare
+    method, steps = make(name, fresh=True, **quick.get(name, {})).train(), 200 if name == "fanogan" else 60
     objectives = method.objectives()
     optimizers = [torch.optim.Adam(objective.parameters, 3e-3, objective.betas) for objective in objectives]
 

@@ -8,7 +8,10 @@ from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
 from maediff.errors import InputError
 from maediff.methods import build
+from maediff.methods.autoencoders import coarse_noise
 from maediff.methods.base import DiffusionConfig
+from maediff.methods.comparison import residual_of
+from maediff.methods.mean_reference import MeanReference
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
@@ -99,6 +102,10 @@ def test_residuals_by_sign():
         ("ddpm", {"size": 97}, r"size=97"),
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
+        ("vae", {"latent": 0}, "latent=0"),
+        ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
+        ("dae", {"noise_cells": 97}, "noise_cells=97"),
+        ("fanogan", {"gan_share": 1}, "gan_share=1"),
         ("bright", {"p": 1}, "p: Unexpected"),
         ("nonsense", {}, "'nonsense' is not known"),
     ],
@@ -136,3 +143,66 @@ def test_time_steps_of_a_chain():
     assert DiffusionConfig(chain=1).timesteps(250) == [250]
     assert DiffusionConfig(chain=5).timesteps(250) == [250, 200, 150, 100, 50]
     assert DiffusionConfig(chain=9).timesteps(3) == [3, 2, 1, 0]
+
+
+def test_the_noise_of_a_dae_is_coarse_of_its_own_in_each_image_and_lies_in_the_foreground(monkeypatch):
+    noise = coarse_noise(400, 96, 16, 0.2, torch.Generator().manual_seed(0))
+    assert noise.mean().abs() < 0.005
+    assert 0.1 < noise.std() < 0.17  # between its numbers, upsampled noise is a mean of them
+    assert (noise[..., 1:] - noise[..., :-1]).abs().mean() < 0.25 * noise.abs().mean()  # smooth from pixel to pixel
+    assert noise.std(dim=0).std() < 0.02  # no grid: every place gets as much
+    assert (noise[0] - noise[1]).abs().mean() > 0.05
+    method, (images, brain, _), entered = make("dae"), scan(), []
+    monkeypatch.setattr(method, "reconstruct", lambda x0: entered.append(x0) or x0)
+    x = torch.from_numpy(images)[:, None]
+    method.loss(x, torch.Generator().manual_seed(0), x * 0.5)
+    moved = entered[0] - (2 * 0.5 * x - 1)
+    assert moved[torch.from_numpy(brain)[:, None]].std() > 0.1
+    assert not moved[~torch.from_numpy(brain)[:, None]].any()
+
+
+def test_a_dae_is_held_against_the_clean_slice_in_the_foreground_only(monkeypatch):
+    method, (images, brain, _) = make("dae"), scan()
+    x, inside = torch.from_numpy(images)[:, None], torch.from_numpy(brain)[:, None]
+    monkeypatch.setattr(method, "reconstruct", lambda x0: torch.where(inside, 2 * x - 1 + 0.3, 7.0))
+    assert method.loss(x, torch.Generator()).item() == pytest.approx(0.09, rel=1e-4)
+
+
+def test_a_vae_adds_the_divergence_of_its_code_by_hand(monkeypatch):
+    x = torch.rand(2, 1, 48, 48)
+    method = make("vae")
+    code = torch.cat([torch.full((2, 16), 0.5), torch.full((2, 16), np.log(4.0))], dim=1)  # mean 0.5, variance 4
+    monkeypatch.setattr(method.encoder, "forward", lambda x0: code)
+    monkeypatch.setattr(method.decoder, "forward", lambda z: 2 * x - 1)  # reconstructs perfectly
+    each = 0.5 * (0.25 + 4 - np.log(4.0) - 1)
+    expected = 2 * 16 * each / 48**2
+    assert method.loss(x, torch.Generator().manual_seed(0)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_critic_is_pushed_to_slope_one():
+    """C(x) = k * sum(x) has the gradient norm k * 48 everywhere."""
+    method, x = make("fanogan"), torch.rand(3, 1, 48, 48)
+    for slope, penalty in [(1.0, 0.0), (3.0, 40.0)]:
+        method.critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 1, bias=False))
+        torch.nn.init.constant_(method.critic[1].weight, slope / 48)
+        loss = method.critic_loss(x, torch.Generator().manual_seed(0))
+        fakes = method._fakes(x, torch.Generator().manual_seed(0))
+        distance = slope / 48 * (2 * x - 1 - fakes).sum(dim=(1, 2, 3)).mean()
+        torch.testing.assert_close(loss, penalty - distance, rtol=1e-4, atol=1e-3)
+
+
+def test_the_latents_are_bottlenecks():
+    for name, preset, most in [("ae", "tiny", 128), ("vae", "paper", 128), ("svae", "tiny", 16 * 36)]:
+        method = build(name, preset)
+        with torch.no_grad():
+            z = method.encoder(torch.rand(1, 1, 96, 96))[:, : method.config.latent]
+        assert z.numel() == most
+
+
+def test_the_reference_of_two_methods_is_the_mean_of_theirs_with_the_residual_of_the_first():
+    first, second, (images, brain, ids) = make("pddpm", residual="bright"), make("ae"), scan()
+    residual, reference = predict(MeanReference([first, second]), images, brain, ids)
+    mean = (predict(first, images, brain, ids)[1] + predict(second, images, brain, ids)[1]) / 2
+    np.testing.assert_allclose(reference, mean, atol=1e-6)
+    expected = residual_of(*(torch.from_numpy(part)[:, None] for part in (images, mean, brain)), first.config)
+    np.testing.assert_allclose(residual[brain], expected[:, 0].numpy()[brain], atol=1e-5)

@@ -146,7 +146,7 @@ def detect(
     inputs: Inputs = None,
     more: MoreInputs = None,
     model: Annotated[
-        str | None, typer.Option(help="Run folder; RUN@t_test=125 changes a test setting, RUN+RUN is a mean.")
+        str | None, typer.Option(help="Run folder; RUN@t_test=125 sets a test setting, RUN+RUN a mean.")
     ] = None,
     modality: Modality = None,
     threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
@@ -188,7 +188,7 @@ def detect(
 def evaluate(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting, RUN+RUN is a mean."),
+        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."),
     ],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,

@@ -6,8 +6,8 @@ encoder    E:  mean (x - G(E(x)))^2 + kappa mean (f(x) - f(G(E(x))))^2,    secon
 reference  =   G(E(x))
 
 WGAN-GP: Gulrajani et al. 2017 (arXiv 1704.00028), with its five critic steps and Adam's betas (0, 0.9). f is the
-critic's last feature map. 128 latent numbers and kappa = 1 are the authors'; the share of the phases is ours (theirs trains each
-until it looks well). Their learning rate is 1e-4 with batches of 64: more is risky in the first phase.
+critic's last feature map. 128 latent numbers and kappa = 1 are the authors'; the share of the phases is ours (theirs
+trains each until it looks well). Their learning rate is 1e-4 with batches of 64: more is risky in the first phase.
 """
 
 from dataclasses import field
