@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from maediff import checkpoint
+from maediff.augment import AugmentConfig, augment, preset_or_settings
 from maediff.cohort import SliceSet
 from maediff.errors import InputError
 from maediff.fabricate import FabricateConfig, fabricate
@@ -48,6 +49,8 @@ class TrainConfig:
     """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
     flip: bool = False
     """Mirror half of the slices left to right."""
+    augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(default_factory=AugmentConfig)
+    """Random changes of contrast, bias, resolution, ... in training: shares and strengths, or `robust`; default off."""
     fabricate: FabricateConfig = field(default_factory=FabricateConfig)
     """Made-up lesions in what the network sees, never in what it is to draw."""
     precision: Precision = "auto"
@@ -234,6 +237,11 @@ class TrainingRun:
         if config.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+        if config.augment.active:
+            brain = torch.from_numpy(np.ascontiguousarray(self.slices.brain[np.asarray(index)])).to(x.device)[:, None]
+            if config.flip:
+                brain = torch.where(mirrored.to(x.device)[:, None, None, None], brain.flip(-1), brain)
+            x = augment(x, brain, config.augment, generator)
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
         for number, (objective, optimizer) in enumerate(zip(self.objectives, self.optimizers, strict=True)):
