@@ -33,7 +33,7 @@ from maediff.phantom_brain import smooth_field
 from maediff.phantom_template import logistic
 from maediff.resample import resample
 from maediff.scans import read_mask, read_scan, write_volume
-from maediff.tissues import Tissues, segment, ventricles
+from maediff.tissues import Tissues, segment
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RenderConfig:
     """Height of the slow variation of fluid."""
     variation: Range = (0.01, 0.05)
     """Standard deviation of the slow variation of grey and of white matter."""
-    rim: Range = (0.0, 1.0)
+    rim: Range = (0.0, 0.8)
     """Share of the fluid within 2 mm of the hull that is taken for grey matter: skull stripping leaves some or none."""
     texture: Range = (-0.5, 0.5)
     """Times the T1w's texture and the contrast between white and grey matter."""
@@ -71,7 +71,7 @@ class RenderConfig:
 
 CONFIGS: dict[Rendered, RenderConfig] = {
     "FLAIR": RenderConfig(
-        fluid=(0.08, 0.35), white=(0.68, 0.92), deep_grey=(-0.12, 0.03), wall=(0.0, 0.25), flow=(0.0, 0.08)
+        fluid=(0.0, 0.3), white=(0.7, 1.0), deep_grey=(-0.12, 0.03), wall=(0.0, 0.25), flow=(0.0, 0.08)
     ),
     "T2w": RenderConfig(
         fluid=(1.7, 2.8), white=(0.58, 0.85), deep_grey=(-0.2, 0.0), wall=(0.0, 0.12), flow=(0.0, 0.15)
@@ -105,18 +105,15 @@ def render(
     def field(wavelength_mm: float) -> np.ndarray:
         return smooth_field(rng, shape, wavelength_mm, voxel)
 
-    depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     fluid, grey, white = tissues.fractions
+    depth = tissues.depth_mm
     moved = draw(config.rim) * fluid * np.clip(2.0 - depth / 2.0, 0, 1)
     fluid, grey = fluid - moved, grey + moved
     levels = draw(config.fluid), draw(config.white)
     deep = np.asarray(logistic((depth - 24.0) / 3.0))
     grey_level = 1 + draw(config.deep_grey) * deep + draw(config.variation) * field(35.0)
     white_level = levels[1] * (1 + draw(config.variation) * field(50.0))
-    inside = ventricles(fluid, brain, spacing_mm)
-    if inside.any():
-        away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
-        white_level = white_level + draw(config.wall) * np.exp(-away / 2.5) * (1 + 0.4 * field(25.0))
+    white_level += draw(config.wall) * np.exp(-tissues.to_ventricle_mm / 2.5) * (1 + 0.4 * field(25.0))
     fluid_level = levels[0] + draw(config.flow) * np.abs(field(30.0))
     clean = fluid * fluid_level + grey * grey_level + white * white_level
     clean = clean + draw(config.texture) * abs(1 - levels[1]) * np.clip(tissues.texture, -0.3, 0.3)

@@ -35,11 +35,15 @@ class Tissues:
         fractions: fluid, grey and white matter; they sum to 1 in the brain and to 0 outside.
         texture: what the fractions do not explain of the T1w, over its contrast between white and grey matter.
         levels: mean T1w intensity of the three, fluid first, with white matter near 1.
+        depth_mm: under the hull; 0 outside the brain.
+        to_ventricle_mm: 0 inside the ventricles; infinite where none was found.
     """
 
     fractions: Float[np.ndarray, "3 x y z"]
     texture: Volume3
     levels: tuple[float, float, float]
+    depth_mm: Volume3
+    to_ventricle_mm: Volume3
 
 
 def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]) -> Tissues:
@@ -66,13 +70,17 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
     means, sds, weights = _fit(corrected[brain], means, sds, weights)
     r = _responsibilities(corrected, brain, means, sds, weights, neighbours=True)
     fractions = _fractions(corrected, r, means) * brain
-    _clear_ventricle_walls(fractions, corrected, brain, means, spacing_mm)
+    depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+    inside = ventricles(fractions[0], depth, spacing_mm)
+    _clear_ventricle_walls(fractions, corrected, inside, brain, means, spacing_mm)
     rest = (corrected - np.tensordot(means, fractions, 1)) / (means[2] - means[1]) * brain
     rest = np.clip(rest, -0.5, 0.5)
     sigma = TEXTURE_MM / np.asarray(spacing_mm)
     slow = ndimage.gaussian_filter(rest, sigma) / np.maximum(ndimage.gaussian_filter(brain.astype(np.float32), sigma), 0.1)
     texture = ((rest - slow) * brain).astype(np.float32)
-    return Tissues(fractions, texture, (float(means[0]), float(means[1]), float(means[2])))
+    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm) if inside.any() else np.full(y.shape, np.inf)
+    levels = (float(means[0]), float(means[1]), float(means[2]))
+    return Tissues(fractions, texture, levels, depth.astype(np.float32), away.astype(np.float32))
 
 
 def _start(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,12 +167,9 @@ def _log_bias(
     return np.asarray(log_bias - np.average(log_bias, weights=weight + 1e-9), np.float32)
 
 
-def ventricles(
-    fluid: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]
-) -> Bool[np.ndarray, "x y z"]:
+def ventricles(fluid: Volume3, depth_mm: np.ndarray, spacing_mm: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, "x y z"]:
     """Fluid deep in the brain that fills more than a sulcus does; false all over where there is none."""
-    depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    deep = (fluid > 0.5) & (depth > 20.0)
+    deep = (fluid > 0.5) & (depth_mm > 20.0)
     core = ndimage.binary_erosion(deep)
     labels, count = ndimage.label(core)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
@@ -175,13 +180,13 @@ def ventricles(
 def _clear_ventricle_walls(
     fractions: Float[np.ndarray, "3 x y z"],
     y: Volume3,
+    inside: Bool[np.ndarray, "x y z"],
     brain: Bool[np.ndarray, "x y z"],
     means: np.ndarray,
     spacing_mm: np.ndarray,
 ) -> None:
     """Between a ventricle and white matter no grey matter, which is only what half of each looks like; in place."""
     reach = max(1, round(3.0 / float(np.min(spacing_mm))))
-    inside = ventricles(fractions[0], brain, spacing_mm)
     wall = ndimage.binary_dilation(inside, iterations=reach) & brain
     wall &= ndimage.binary_dilation(fractions[2] > 0.8, iterations=reach)
     white = np.clip((y[wall] - means[0]) / (means[2] - means[0]), 0, 1)
