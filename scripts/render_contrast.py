@@ -21,9 +21,7 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     try:
-        failed = render_scans(
-            args.source, args.out, args.contrast, n=args.n, seed=args.seed, overwrite=args.overwrite
-        )
+        failed = render_scans(args.source, args.out, args.contrast, n=args.n, seed=args.seed, overwrite=args.overwrite)
     except InputError as error:
         sys.exit(f"error: {error}")
     print(args.out / "manifest.csv")

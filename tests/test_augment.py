@@ -21,7 +21,7 @@ from maediff.augment import (
 from maediff.errors import InputError
 from maediff.train import resolve_training
 
-EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise")
+EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise", "headroom")
 OFF = AugmentConfig()
 
 
@@ -152,6 +152,15 @@ def test_the_brain_never_leaves_the_slice():
     assert grown.any(3)[:, 0].sum(1).min() < 60
 
 
+def test_headroom_dims_the_whole_brain(slices):
+    x, brain = slices
+    y = augment(x, brain, AugmentConfig(headroom=1.0, least=0.5), generator())
+    heights = y[brain].view(4, -1) / x[brain].view(4, -1).clamp(min=1e-6)
+    assert (heights.amax(1) <= 1).all()
+    torch.testing.assert_close(y, x * y.flatten(1).amax(1)[:, None, None, None] / x.max())
+    assert y.flatten(1).amax(1).min() >= 0.5 * x.max()
+
+
 def test_the_percentiles_go_back_to_where_they_were(slices):
     x, brain = slices
     y = match_range(0.4 * x + 0.2, x, brain)
@@ -166,7 +175,9 @@ def test_settings_take_a_preset_by_name_or_a_share_an_effect():
     assert resolve_training("small", {"augment": "robust"}).augment == ROBUST == PRESETS["robust"]
     assert resolve_training("small", {"augment": {"contrast": 0.5}}).augment == AugmentConfig(contrast=0.5)
     assert resolve_training("small", {}).augment == OFF
-    with pytest.raises(InputError, match="'wild': one of off, robust"):
+    changed = resolve_training("small", {"augment": {"preset": "robust", "noise": 0.0}}).augment
+    assert changed == replace(ROBUST, noise=0.0)
+    with pytest.raises(InputError, match="'wild': one of off, robust, robust-bright"):
         resolve_training("small", {"augment": "wild"})
     with pytest.raises(InputError, match="shares from 0 to 1"):
         resolve_training("small", {"augment": {"noise": 2.0}})

@@ -7,13 +7,18 @@
     ghosting   x -> | x + a sum of x shifted by multiples of a period | along one axis
     noise      x -> | x + sigma (n1 + i n2) |, Rician
     range      percentiles of the brain back to where they were
+    headroom   x -> h x, h in [least, 1]
 
 Each image draws its own parameters. The last line is what preprocessing would have done to such a scan: its 1st and
 99th percentile are those of the whole brain, of which a slice shows a part, so a slice's percentiles go back to where
-they were before bias, resolution, ghosting and noise; the curve keeps 0 and 1, so it stays as it is.
+they were before bias, resolution, ghosting and noise; the curve keeps 0 and 1, so it stays as it is. Headroom is for
+contrasts in which lesions are bright: a large one is the 99th percentile, and leaves healthy tissue the lower part of
+the range (the brain's median lies between 0.30 and 0.75 in the lesion-free slices of lgg's ten val FLAIR scans), which
+no healthy scan shows.
 """
 
 import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -39,6 +44,7 @@ class AugmentConfig:
     resolution: float = 0.0
     ghosting: float = 0.0
     noise: float = 0.0
+    headroom: float = 0.0
     rotation_deg: float = 10.0
     scaling: float = 0.08
     """Of the logarithm of the size."""
@@ -55,18 +61,22 @@ class AugmentConfig:
     """Height of a ghost over the image's, at most."""
     sigma: float = 0.04
     """Standard deviation of the noise, at most."""
+    least: float = 0.4
+    """What the brightest is dimmed to, at the most."""
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in self.shares):
-            raise ValueError("place, contrast, bias, resolution, ghosting and noise are shares from 0 to 1")
+            raise ValueError("place, contrast, bias, resolution, ghosting, noise and headroom are shares from 0 to 1")
         strengths = (self.rotation_deg, self.scaling, self.shift_px, self.gamma, self.curve, self.bias_log)
         if min(*strengths, self.ghost, self.sigma) < 0 or self.width_px < 1:
             raise ValueError("strengths of augmentation must not be negative, and width_px not below 1")
+        if not 0 < self.least <= 1:
+            raise ValueError(f"least={self.least} must be above 0 and at most 1")
 
     @property
     def shares(self) -> tuple[float, ...]:
         """The share of each effect."""
-        return (self.place, self.contrast, self.bias, self.resolution, self.ghosting, self.noise)
+        return (self.place, self.contrast, self.bias, self.resolution, self.ghosting, self.noise, self.headroom)
 
     @property
     def active(self) -> bool:
@@ -76,20 +86,24 @@ class AugmentConfig:
 
 ROBUST = AugmentConfig(place=0.5, contrast=0.7, bias=0.5, resolution=0.4, ghosting=0.15, noise=0.5)
 """For scanners that training has not seen."""
-PRESETS = {"off": AugmentConfig(), "robust": ROBUST}
+ROBUST_BRIGHT = replace(ROBUST, headroom=0.6)
+"""The same where lesions are bright (FLAIR, T2w)."""
+PRESETS = {"off": AugmentConfig(), "robust": ROBUST, "robust-bright": ROBUST_BRIGHT}
 
 
 def preset_or_settings(value: Any) -> Any:
-    """The preset of that name; anything else as it is, for pydantic to judge.
+    """The preset of that name, or that of the key `preset` with the other settings on top; else `value` as it is.
 
     Raises:
-        ValueError: a text that names no preset.
+        ValueError: a name that is no preset's.
     """
-    if not isinstance(value, str):
+    settings = {"preset": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict) or "preset" not in settings:
         return value
-    if value not in PRESETS:
-        raise ValueError(f"augmentation {value!r}: one of {', '.join(PRESETS)}, or a share for each effect")
-    return PRESETS[value]
+    name = settings["preset"]
+    if name not in PRESETS:
+        raise ValueError(f"augmentation {name!r}: one of {', '.join(PRESETS)}, or a share for each effect")
+    return {**asdict(PRESETS[name]), **{key: one for key, one in settings.items() if key != "preset"}}
 
 
 def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> Images:
@@ -117,6 +131,9 @@ def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Ge
     if x is not before:
         changed = (x != before).flatten(1).any(1)[:, None, None, None]
         x = torch.where(changed, match_range(x, before, brain), x)
+    if config.headroom > 0:
+        height = config.least + (1 - config.least) * torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device)
+        x = torch.where(_chosen(config.headroom, x, generator), height * x, x)
     return x * brain
 
 

@@ -58,6 +58,9 @@ class RenderConfig:
     """Standard deviation of the slow variation of grey and of white matter."""
     rim: Range = (0.0, 0.8)
     """Share of the fluid within 2 mm of the hull that is taken for grey matter: skull stripping leaves some or none."""
+    hull: Range = (0.3, 1.3)
+    """Height over which a smooth field of unit variance darkens the outermost 1.5 mm: skull and membranes in the mask,
+    which are most scans' darkest voxels where fluid is bright."""
     texture: Range = (-0.5, 0.5)
     """Times the T1w's texture and the contrast between white and grey matter."""
     bias: Range = (0.02, 0.12)
@@ -117,6 +120,8 @@ def render(
     fluid_level = levels[0] + draw(config.flow) * np.abs(field(30.0))
     clean = fluid * fluid_level + grey * grey_level + white * white_level
     clean = clean + draw(config.texture) * abs(1 - levels[1]) * np.clip(tissues.texture, -0.3, 0.3)
+    patches = np.asarray(logistic((field(20.0) - draw(config.hull)) / 0.2)) * np.clip(2.0 - depth / 1.5, 0, 1)
+    clean = clean * (1 - rng.uniform(0.7, 1.0) * patches)
     signal = np.maximum(clean, 0.0) * np.exp(draw(config.bias) * field(draw((80.0, 160.0)))) * brain
     sigma = [draw(config.blur_mm) / float(spacing_mm[axis]) for axis in (0, 1)]
     signal = ndimage.gaussian_filter(signal.astype(np.float32), (*sigma, 0.0))
@@ -128,7 +133,7 @@ def render(
     count = (shape[0], shape[1], max(1, int(np.ceil(shape[2] / step - 1e-6))))
     signal = resample(signal, to_source, count, "linear")
     on_grid = resample(np.asarray(brain, dtype=bool), to_source, count, "majority")
-    real, imaginary = draw(config.noise) * rng.standard_normal((2, *count))
+    real, imaginary = draw(config.noise) * rng.standard_normal((2, *count), dtype=np.float32)
     return Rendering((np.hypot(signal + real, imaginary) * on_grid).astype(np.float32), on_grid, to_source)
 
 
@@ -150,7 +155,7 @@ def render_scans(
     if n < 1:
         raise InputError(f"n={n}: at least one rendering a scan")
     cohort = (source / "cohort.json").is_file()
-    refs = [ref for ref in find_scans([source / "manifest.csv" if cohort else source], None if cohort else "T1w")]
+    refs = find_scans([source / "manifest.csv" if cohort else source], None if cohort else "T1w")
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
     failed: list[str] = []
@@ -182,7 +187,9 @@ def _render_scan(ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int)
     tissues = segment(np.asarray(data, np.float32), brain, volume.spacing_mm)
     rows = []
     for number in range(1, n + 1):
-        rendering = render(tissues, brain, volume.spacing_mm, CONFIGS[contrast], _generator(ref, contrast, number, seed))
+        rendering = render(
+            tissues, brain, volume.spacing_mm, CONFIGS[contrast], _generator(ref, contrast, number, seed)
+        )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
         row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": f"{ref.dataset}-rendered"}

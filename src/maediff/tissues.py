@@ -76,7 +76,9 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
     rest = (corrected - np.tensordot(means, fractions, 1)) / (means[2] - means[1]) * brain
     rest = np.clip(rest, -0.5, 0.5)
     sigma = TEXTURE_MM / np.asarray(spacing_mm)
-    slow = ndimage.gaussian_filter(rest, sigma) / np.maximum(ndimage.gaussian_filter(brain.astype(np.float32), sigma), 0.1)
+    slow = ndimage.gaussian_filter(rest, sigma) / np.maximum(
+        ndimage.gaussian_filter(brain.astype(np.float32), sigma), 0.1
+    )
     texture = ((rest - slow) * brain).astype(np.float32)
     away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm) if inside.any() else np.full(y.shape, np.inf)
     levels = (float(means[0]), float(means[1]), float(means[2]))
@@ -153,9 +155,7 @@ def _responsibilities(
     return np.asarray(r, np.float32)
 
 
-def _log_bias(
-    y: Volume3, r: Float[np.ndarray, "5 x y z"], class_means: np.ndarray, spacing_mm: np.ndarray
-) -> Volume3:
+def _log_bias(y: Volume3, r: Float[np.ndarray, "5 x y z"], class_means: np.ndarray, spacing_mm: np.ndarray) -> Volume3:
     """Smooth part of log y against what grey and white matter explain; fluid tells nothing about it."""
     weight = r[2:].sum(0)
     expected = np.tensordot(class_means[2:], r[2:], 1) / np.maximum(weight, 1e-6)

@@ -50,7 +50,7 @@ class TrainConfig:
     flip: bool = False
     """Mirror half of the slices left to right."""
     augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(default_factory=AugmentConfig)
-    """Random changes of contrast, bias, resolution, ... in training: shares and strengths, or `robust`; default off."""
+    """Random changes of contrast, bias, resolution, ... in training; `robust` and `robust-bright` are presets."""
     fabricate: FabricateConfig = field(default_factory=FabricateConfig)
     """Made-up lesions in what the network sees, never in what it is to draw."""
     precision: Precision = "auto"
