@@ -74,6 +74,11 @@ def test_no_brain_or_no_contrast_is_refused(brain):
         segment(np.ones((4, 4, 4), np.float32), brain, SPACING)
 
 
+def test_a_brain_of_two_levels_is_refused(head):
+    with pytest.raises(InputError, match="cannot be told apart"):
+        segment(np.where(head[2][2], 200.0, 100.0).astype(np.float32) * head[1], head[1], SPACING)
+
+
 @pytest.mark.parametrize("contrast", ["FLAIR", "T2w"])
 def test_a_rendering_has_the_order_of_its_contrast(head, tissues, contrast):
     _, brain, truth = head

@@ -50,14 +50,15 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
     """The tissues of a T1w brain, in which fluid is darkest and white matter brightest.
 
     Raises:
-        InputError: the brain is empty or has no contrast.
+        InputError: the brain is empty or has no contrast, or its tissues cannot be told apart.
     """
     if not brain.any() or np.ptp(image[brain]) == 0:
         raise InputError("the brain is empty or has no contrast; check the scan and its brain mask")
     scale = float(np.percentile(image[brain], 95))
     y = np.where(brain, np.clip(image / scale, 1e-3, 2.0), 0).astype(np.float32)
     few, inside = y[::2, ::2, ::2], brain[::2, ::2, ::2]  # enough for what is smooth
-    corrected, log_bias = few, np.zeros_like(few)
+    corrected: np.ndarray = few
+    log_bias: np.ndarray = np.zeros_like(few)
     means, sds, weights = _start(few[inside])
     for _ in range(ROUNDS):
         means, sds, weights = _fit(corrected[inside], means, sds, weights)
@@ -68,6 +69,8 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
         log_bias = _interpolate(log_bias, np.arange(n) / 2, axis)
     corrected = y / np.exp(log_bias)
     means, sds, weights = _fit(corrected[brain], means, sds, weights)
+    if not np.diff(means).min() > 0.02:
+        raise InputError("three tissues cannot be told apart in the brain; is it a T1w scan, without its skull?")
     r = _responsibilities(corrected, brain, means, sds, weights, neighbours=True)
     fractions = _fractions(corrected, r, means) * brain
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
@@ -199,7 +202,7 @@ def _interpolate(values: np.ndarray, positions: np.ndarray, axis: int) -> np.nda
     low = np.minimum(p.astype(int), max(n - 2, 0))
     high = np.minimum(low + 1, n - 1)
     t = (p - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-    return np.asarray(np.take(values, low, axis) * (1 - t) + np.take(values, high, axis) * t)
+    return np.asarray(np.take(values, low, axis) * (1 - t) + np.take(values, high, axis) * t, np.float32)
 
 
 def _fractions(y: Volume3, r: Float[np.ndarray, "5 x y z"], means: np.ndarray) -> Float[np.ndarray, "3 x y z"]:
