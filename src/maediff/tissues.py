@@ -96,7 +96,7 @@ def _start(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.
         means = np.array([values[nearest == k].mean() if (nearest == k).any() else means[k] for k in range(3)])
     share = np.bincount(nearest, minlength=3) / len(values)
     weights = np.array([share[0], 0.1, share[1], 0.1, share[2]])
-    return means, np.full(3, np.diff(means).min() / 4), weights / weights.sum()
+    return means, np.full(3, max(np.diff(means).min() / 4, 0.02)), weights / weights.sum()
 
 
 def _classes(means: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
