@@ -35,7 +35,8 @@ def test_only_the_noised_patch_differs_from_the_slice_that_enters_the_network(na
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
 def test_loss_looks_inside_the_patch_only(name, monkeypatch):
-    method, x, p = make(name, p=24, s=24, **({"s_train": 24} if name == "pddpm" else {})), torch.rand(1, 1, 48, 48), 24
+    settings = {"p": 24, "s": 24, "visible_weight": 0.0} | ({"s_train": 24} if name == "pddpm" else {})
+    method, x, p = make(name, **settings), torch.rand(1, 1, 48, 48), 24
     entered = []
     encode = method.unet.encode
     monkeypatch.setattr(method.unet, "encode", lambda x, t: entered.append(x) or encode(x, t))
@@ -50,6 +51,55 @@ def test_loss_looks_inside_the_patch_only(name, monkeypatch):
         inside = entered[-1] != 2 * x - 1
         assert int(inside.sum()) == p * p
         assert loss == pytest.approx(float((2 * x - 1)[inside].abs().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_visible_weight_adds_the_loss_outside_the_patch(name, monkeypatch):
+    x, losses = torch.rand(1, 1, 48, 48), []
+    for weight in (0.0, 0.5):
+        method = make(name, visible_weight=weight)
+        monkeypatch.setattr(method.unet, "decode", lambda *args: torch.zeros_like(x))
+        losses.append(method.loss(x, torch.Generator().manual_seed(0)).item())
+    grid = make(name).grid
+    errors = (2 * x - 1).abs()[0, 0]
+    sums = [(float(errors[mask].mean()), float(errors[~mask].mean())) for mask in grid.masks]
+    assert any(losses == pytest.approx([inside, inside + 0.5 * outside], rel=1e-5) for inside, outside in sums)
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_what_is_seen_enters_the_network_and_the_healthy_slice_is_the_target(name, monkeypatch):
+    method, x = make(name, visible_weight=1.0), torch.rand(2, 1, 48, 48)
+    monkeypatch.setattr(method.unet, "decode", lambda *args: 2 * x - 1)  # draws the healthy slice
+    assert method.loss(x, torch.Generator().manual_seed(0), 1 - x).item() == pytest.approx(0, abs=1e-6)
+    entered, encode = [], method.unet.encode
+    monkeypatch.setattr(method.unet, "encode", lambda x, t: entered.append(x) or encode(x, t))
+    method.loss(x, torch.Generator().manual_seed(0), 1 - x)
+    assert float((entered[0] == 2 * (1 - x) - 1).float().mean()) > 0.7  # all but the patch
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, monkeypatch):
+    images, brain, ids = scan()
+    calls, full = [], make(name)
+    maps = {}
+    for above in (None, 0.0, 2.0):
+        method = make(name, refine_above=above)
+        decode = method.unet.decode
+        monkeypatch.setattr(method.unet, "decode", lambda f, *a, decode=decode: calls.append(len(f)) or decode(f, *a))
+        calls.clear()
+        maps[above] = predict(method, images, brain, ids)[1], sum(calls)
+    np.testing.assert_allclose(maps[0.0][0], maps[None][0], atol=1e-6)  # everything is unlike: as without it
+    assert maps[0.0][1] == maps[None][1]
+    coarse = predict(make(name, s=24), images, brain, ids)
+    assert maps[2.0][1] < maps[None][1]  # nothing is: the coarse pass alone
+    assert np.abs(maps[2.0][0] - full.predict(torch.from_numpy(images)[:, None], slice_ids=torch.from_numpy(ids),
+                  seed=0).reconstruction[:, 0].detach().numpy()).max() > 1e-3  # fmt: skip
+    assert maps[2.0][0].shape == coarse[1].shape
+
+
+def test_refining_needs_coarse_patches_among_the_fine():
+    with pytest.raises(InputError, match="refine_above needs the patches"):
+        build("pddpm", "tiny", {"p": 40, "s": 16, "refine_above": 0.1})  # 40 is not in 0, 16, 32, 48, 56
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])

@@ -59,14 +59,14 @@ def fabricate(
 
     brain, seen = x > 0, x.clone()
     blurred = functional.avg_pool2d(x, 7, stride=1, padding=3)
-    count = (uniform(0, config.most).floor() + 1) * (uniform(0, 1) < config.share)
+    count = (uniform(0.0, float(config.most)).floor() + 1) * (uniform(0.0, 1.0) < config.share)
     row, column = torch.arange(h, device=device), torch.arange(w, device=device)
     for number in range(config.most):
         weights = brain[:, 0].flatten(1).float().cpu() + 1e-6  # one pixel of the brain as the centre
         centre = torch.multinomial(weights, 1, generator=generator)[:, 0].to(device)
         radii = torch.exp(uniform(*(math.log(radius) for radius in config.radius), 2))
         radii = torch.stack([radii[:, 0], radii[:, 0] * uniform(0.5, 1.0)], 1)
-        angle = uniform(0, math.pi)
+        angle = uniform(0.0, math.pi)
         dy = (row[None, :, None] - (centre // w)[:, None, None]).float()
         dx = (column[None, None, :] - (centre % w)[:, None, None]).float()
         cos, sin = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))

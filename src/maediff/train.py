@@ -14,7 +14,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate
-from maediff.settings import build_config, flatten, has_bf16, resolve_device
+from maediff.settings import build_config, flatten, has_bf16, merge, resolve_device
 from maediff.training import Precision, TrainConfig, TrainingRun
 
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
@@ -27,6 +27,7 @@ PRESET_TRAIN: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 50,
         "flip": True,
+        "fabricate": {"share": 0.7},
     },
 }
 
@@ -49,7 +50,7 @@ def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
     if not isinstance(settings, Mapping):
         raise InputError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
-    return build_config(TrainConfig, {**PRESET_TRAIN[preset], **settings}, "train")
+    return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
 
 
 def resolve_precision(precision: Precision, device: str) -> str:
