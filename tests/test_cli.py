@@ -1,6 +1,7 @@
 """The command line: exit codes, one-line errors, the whole way from scans to scores, and help that loads no torch."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from made_scans import made_brain, made_dataset, save
+from maediff.methods import BASELINES, METHODS
 
 COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "models", "report", "benchmark"]
 SMALL = [
@@ -42,6 +44,12 @@ def test_help_loads_nothing_heavy():
 def test_version_and_models():
     assert maediff("--version").stdout.startswith("maediff 0.")
     assert "train one" in maediff("models").stdout
+
+
+def test_help_of_train_names_every_method_that_can_be_trained():
+    said = " ".join(maediff("train", "--help").stdout.replace("│", " ").split())
+    for name in METHODS:
+        assert bool(re.search(rf"\b{name}\b", said)) == (name not in BASELINES), name
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_losses_by_hand_and_ssim_makes_a_difference_that_can_be_trained():
     assert reconstruction_loss(off, x0, mask, "l1").item() == pytest.approx(0.5, rel=1e-5)
     assert reconstruction_loss(off, x0, mask, "l2").item() == pytest.approx(0.25, rel=1e-5)
     mixed = reconstruction_loss(off, x0, mask, "l1_ssim")
-    similarity = ssim(off, x0, mask, data_range=2)[mask].mean()
+    similarity = ssim(off, x0, mask, data_range=2.0)[mask].mean()
     torch.testing.assert_close(mixed, 0.5 + 1 - similarity)
     mixed.backward()
     assert off.grad.isfinite().all()

@@ -199,7 +199,7 @@ def test_the_noise_of_a_dae_is_coarse_of_its_own_in_each_image_and_lies_in_the_f
     noise = coarse_noise(400, 96, 16, 0.2, torch.Generator().manual_seed(0))
     assert noise.mean().abs() < 0.005
     assert 0.1 < noise.std() < 0.17  # between its numbers, upsampled noise is a mean of them
-    assert (noise[..., 1:] - noise[..., :-1]).abs().mean() < 0.25 * noise.abs().mean()  # smooth from pixel to pixel
+    assert (noise[..., 1:] - noise[..., :-1]).abs().mean() < 0.4 * noise.abs().mean()  # smooth from pixel to pixel
     assert noise.std(dim=0).std() < 0.02  # no grid: every place gets as much
     assert (noise[0] - noise[1]).abs().mean() > 0.05
     method, (images, brain, _), entered = make("dae"), scan(), []

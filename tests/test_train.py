@@ -80,8 +80,11 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
 
 
 def test_objectives_are_stepped_in_their_phases():
-    generator = Objective("generator", None, [], (0.0, 0.5), 5)
-    encoder = Objective("encoder", None, [], (0.5, 1.0))
+    def loss(x, generator, seen=None):
+        raise AssertionError("not called")
+
+    generator = Objective("generator", loss, [], (0.0, 0.5), 5)
+    encoder = Objective("encoder", loss, [], (0.5, 1.0))
     assert [step for step in range(21) if generator.due(step, 21)] == [4, 9]
     assert [step for step in range(21) if encoder.due(step, 21)] == list(range(11, 21))
     assert not encoder.begun(10, 21)

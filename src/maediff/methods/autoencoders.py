@@ -41,7 +41,7 @@ class AEConfig(ComparisonConfig):
     """Numbers of the latent vector, or of each cell of the latent map."""
     spatial: bool = False
     """The latent is a map, a vector for each d x d pixels, instead of one vector."""
-    kl_weight: float = 0
+    kl_weight: float = 0.0
     """Weight of the KL divergence; 0 is no variational autoencoder, and nothing is drawn in training."""
     net: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
@@ -56,7 +56,7 @@ class AEConfig(ComparisonConfig):
 class VAEConfig(AEConfig):
     """A normal distribution over vectors."""
 
-    kl_weight: float = 1
+    kl_weight: float = 1.0
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -65,7 +65,7 @@ class SVAEConfig(AEConfig):
 
     latent: int = 16
     spatial: bool = True
-    kl_weight: float = 1
+    kl_weight: float = 1.0
 
 
 class Autoencoder(Method):

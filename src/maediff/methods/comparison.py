@@ -36,10 +36,10 @@ class ComparisonConfig:
     """|x - reference| (`abs`, the paper), or its positive part where lesions are `bright`, or `dark`."""
     recentre: bool = False
     """Take each slice's median off the difference: a reference that is too bright all over is no lesion."""
-    local_sigma: float = 0
+    local_sigma: float = 0.0
     """Take off the difference its own Gaussian blur of this sigma (pixels) inside the brain: a reference that is too
     bright in one region is no lesion either. 0 is off; it should be larger than the lesions looked for."""
-    ssim_weight: float = 0
+    ssim_weight: float = 0.0
     """Share of (1 - SSIM) / 2 in the residual, the rest being the difference; 0 is off."""
     times_intensity: bool = False
     """Multiply the residual by x, where lesions are bright."""
@@ -120,5 +120,5 @@ def reconstruction_loss(
     difference = prediction.float() - x0
     error = difference**2 if kind == "l2" else difference.abs()
     if kind == "l1_ssim":
-        error = error + 1 - ssim(prediction.float(), x0, mask, data_range=2)
+        error = error + 1 - ssim(prediction.float(), x0, mask, data_range=2.0)
     return (error * mask).sum() / mask.sum().clamp_min(1)

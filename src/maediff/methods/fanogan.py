@@ -33,11 +33,11 @@ class FAnoGANConfig(ComparisonConfig):
     loss: LossKind = "l2"
     latent: int = 128
     """Numbers of the latent vector."""
-    penalty: float = 10
+    penalty: float = 10.0
     """Weight of the critic's gradient penalty."""
     critic_steps: int = 5
     """Steps of the critic to one of the generator."""
-    kappa: float = 1
+    kappa: float = 1.0
     """Weight of the critic's features in the encoder's loss."""
     gan_share: float = 0.5
     """Share of the training that critic and generator get; the encoder gets the rest."""
@@ -83,8 +83,8 @@ class FAnoGAN(Method):
         with torch.autocast(x.device.type, enabled=False):
             x0 = to_signed(x)
             share = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device)
-            mix = torch.lerp(fakes, x0, share).requires_grad_()
             with torch.enable_grad():
+                mix = torch.lerp(fakes, x0, share.requires_grad_())
                 slope = torch.autograd.grad(self.critic(mix).sum(), mix, create_graph=True)[0]
             penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
             return self.critic(fakes).mean() - self.critic(x0).mean() + self.config.penalty * penalty
