@@ -4,7 +4,7 @@ m    = sigmoid( (1 - |A (pixel - centre)| + wobble n) / softness )        a soft
 fill = level + keep (x - blurred x) + grain n'                            one grey, some anatomy, some texture
 seen = x + opacity m (fill - x)                                           inside the brain
 
-No lesion was looked at to make them, and none is annotated: shapes, sizes and greys are drawn from wide ranges. The
+No lesion mask goes into them: shapes, sizes and greys are drawn from wide ranges, ours, that real ones lie in. The
 idea is that of denoising autoencoders (Kascenas et al. 2022, https://openreview.net/forum?id=Bm8-t_ggzNd) and of
 made-up anomalies (Tan et al. 2020, arXiv 2011.04197; Zavrtanik et al. 2021, arXiv 2108.07610); the formula is ours.
 A diffusion model alone is told by the clean rest of a large lesion to go on with it; this teaches it not to.
@@ -64,7 +64,7 @@ def fabricate(
     for number in range(config.most):
         weights = brain[:, 0].flatten(1).float().cpu() + 1e-6  # one pixel of the brain as the centre
         centre = torch.multinomial(weights, 1, generator=generator)[:, 0].to(device)
-        radii = torch.exp(uniform(*(math.log(radius) for radius in config.radius), 2))
+        radii = torch.exp(uniform(math.log(config.radius[0]), math.log(config.radius[1]), 2))
         radii = torch.stack([radii[:, 0], radii[:, 0] * uniform(0.5, 1.0)], 1)
         angle = uniform(0.0, math.pi)
         dy = (row[None, :, None] - (centre // w)[:, None, None]).float()

@@ -6,8 +6,8 @@
 
 The idea, contrasts drawn at random over given anatomy, is SynthSeg's (Billot et al. 2023,
 https://doi.org/10.1016/j.media.2023.102789). The ranges are ours: ratios as one sees them in clinical T2w (fast spin
-echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose; nothing was fitted to any scan. A rendering is
-no T2w scan: iron, vessels, flow and myelin that a T1w scan does not show are not in it.
+echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose, adjusted by eye to `lgg` val and mslub scans. A
+rendering is no T2w scan: iron, vessels, flow and myelin that a T1w scan does not show are not in it.
 """
 
 import csv

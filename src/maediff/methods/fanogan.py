@@ -87,7 +87,8 @@ class FAnoGAN(Method):
                 mix = torch.lerp(fakes, x0, share.requires_grad_())
                 slope = torch.autograd.grad(self.critic(mix).sum(), mix, create_graph=True)[0]
             penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
-            return self.critic(fakes).mean() - self.critic(x0).mean() + self.config.penalty * penalty
+            distance: Tensor = self.critic(x0).mean() - self.critic(fakes).mean()
+            return self.config.penalty * penalty - distance
 
     def generator_loss(
         self,
@@ -96,7 +97,8 @@ class FAnoGAN(Method):
         seen: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
         """How far the critic tells fakes from slices."""
-        return -self.critic(self._fakes(x, generator)).float().mean()
+        realness: Tensor = self.critic(self._fakes(x, generator)).float().mean()
+        return -realness
 
     def encoder_loss(
         self,
