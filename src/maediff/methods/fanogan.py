@@ -88,7 +88,8 @@ class FAnoGAN(Method):
                 slope = torch.autograd.grad(self.critic(mix).sum(), mix, create_graph=True)[0]
             penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
             distance: Tensor = self.critic(x0).mean() - self.critic(fakes).mean()
-            return self.config.penalty * penalty - distance
+            loss: Tensor = self.config.penalty * penalty - distance
+        return loss
 
     def generator_loss(
         self,
