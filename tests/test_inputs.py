@@ -142,15 +142,13 @@ def test_a_bad_manifest_is_refused_by_name(tmp_path, text, says):
 
 def test_what_is_no_scan_is_refused_by_name(tmp_path):
     touch(tmp_path / "brain_mask.nii", tmp_path / "scan.png", tmp_path / "empty" / "notes.txt")
-    touch(tmp_path / "dicom" / "IM0001")
-    (tmp_path / "dicom" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     cases = {
         "brain_mask.nii": "by its name a mask",
         "scan.png": "not a NIfTI file",
         "empty": "no NIfTI scan",
         "gone": "no such file or folder",
-        "dicom": "dcm2niix",
-        "dicom/IM0001": "dcm2niix",
+        "IM0001": "give the folder that holds its series",
     }
     for name, says in cases.items():
         with pytest.raises(InputError, match=says) as caught:

@@ -20,11 +20,13 @@ app = typer.Typer(
 
 Inputs = Annotated[
     list[Path] | None,
-    typer.Argument(help="NIfTI file, folder of them, BIDS dataset or manifest CSV.", show_default=False),
+    typer.Argument(help="NIfTI file, folder of them, DICOM folder, BIDS dataset or manifest CSV.", show_default=False),
 ]
 MoreInputs = Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; must not exist.", show_default=False)]
 Modality = Annotated[str | None, typer.Option(help="T1w, T2w or FLAIR; default: from the file names.")]
+Series = Annotated[str | None, typer.Option(help="Number or UID of the DICOM series to take.", show_default=False)]
+LayoutName = Annotated[str, typer.Option("--layout", help="ixi, brats, mslub; auto: recognised; plain: ignored.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Empty an existing output folder first.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -38,7 +40,7 @@ BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
 def _inputs(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
     found = [*(inputs or []), *(more or [])]
     if not found:
-        raise InputError("no INPUT: give a NIfTI file, a folder of them, a BIDS dataset or a manifest CSV")
+        raise InputError("no INPUT: give a NIfTI file, a folder of them or of DICOM, a BIDS dataset or a manifest CSV")
     return found
 
 
@@ -79,6 +81,10 @@ def preprocess(
     inputs: Inputs = None,
     more: MoreInputs = None,
     modality: Modality = None,
+    series: Series = None,
+    layout: LayoutName = "auto",
+    fold: Annotated[int, typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4)] = 0,
+    manifest_only: Annotated[bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")] = False,
     lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
     config: ConfigFile = None,
     set_: Settings = None,
@@ -89,6 +95,14 @@ def preprocess(
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
+    if manifest_only:
+        from maediff.files import fresh_folder
+        from maediff.sources import find_sources, write_manifest
+
+        refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series, fold=fold, unique=True)
+        write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
+        typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
+        return
     from maediff.grid import GridConfig, NormaliseConfig
     from maediff.preprocess import preprocess as run
     from maediff.settings import build_config
@@ -98,8 +112,9 @@ def preprocess(
     normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
     _no_more(settings, "grid.*, normalise.*")
     failed = run(
-        _inputs(inputs, more), out, modality=modality, lesion_free_margin=lesion_free_margin, grid=grid,
-        normalise=normalise, resume=resume, overwrite=overwrite, quiet=quiet,
+        _inputs(inputs, more), out, modality=modality, layout=layout, series=series, fold=fold,
+        lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise,
+        resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
     typer.echo(
@@ -149,6 +164,8 @@ def detect(
         str | None, typer.Option(help="Run folder; RUN@t_test=125 sets a test setting, RUN+RUN a mean.")
     ] = None,
     modality: Modality = None,
+    series: Series = None,
+    layout: LayoutName = "auto",
     threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
     fpr: Annotated[
         float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
@@ -164,9 +181,10 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.inputs import find_scans
+    from maediff.sources import find_sources
 
-    refs = find_scans(_inputs(inputs, more), modality)  # input is checked before a model is looked for
+    # input is checked before a model is looked for
+    refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series)
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report

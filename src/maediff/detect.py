@@ -21,6 +21,7 @@ from rich.progress import track
 
 from maediff import __version__
 from maediff.checkpoint import config_of, load_model, run_folders
+from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
@@ -28,7 +29,7 @@ from maediff.inputs import ScanRef
 from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
-from maediff.scans import read_mask, read_scan, slices_to_volume, volume_to_slices, write_on_scan_grid
+from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 
@@ -139,7 +140,7 @@ def _detect_one(
     batch_size: int,
     device: str,
 ) -> None:
-    volume = read_scan(ref.image)
+    volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
     prepared = prepare_scan(
         volume,
