@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maediff.dicom_series import OURS, Image, Series, check_volume, find_series
+from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series
 from maediff.errors import InputError
 from maediff.inputs import ScanRef
 from maediff.scans import Volume, read_scan
@@ -63,7 +63,7 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
                     subject, session, _common([chosen]), folder.resolve().name, modality=contrast, series=chosen.uid
                 )
             )
-    return refs
+    return sorted(refs, key=lambda ref: ref.name)
 
 
 def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: str | None) -> Series:
@@ -149,9 +149,11 @@ def _convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
     done = subprocess.run([_program(), *options, "-o", str(target), str(source)], capture_output=True, check=False)
     made = sorted(target.glob("*.nii"))
     if done.returncode or not made:
+        plain = all(image.syntax in UNCOMPRESSED for image in images)
         raise InputError(f"{folder}: this DICOM cannot be decoded ({_syntaxes(images)}; dcm2niix ended with "
-                         f"{done.returncode}); decompress it first (gdcmconv --raw, dcmdjpeg), or export it "
-                         "uncompressed")  # fmt: skip
+                         f"{done.returncode}); "
+                         + ("copy or export it again" if plain else "decompress it first (dcmdjpeg, gdcmconv --raw), "
+                            "or export it uncompressed"))  # fmt: skip
     if len(made) > 1:
         raise InputError(f"{folder}: mixed series that cannot be told apart: dcm2niix makes {len(made)} volumes of it; "
                          "put each series in a folder of its own, or convert it yourself and choose one")  # fmt: skip

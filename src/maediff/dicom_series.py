@@ -45,7 +45,11 @@ OURS = {
 
 @dataclass(frozen=True)
 class Image:
-    """The header of one file, as far as it matters; `None` where the field is absent or empty."""
+    """The header of one file, as far as it matters; `None` where the field is absent or empty.
+
+    Args:
+        pixel_bytes, stored_bytes: what an uncompressed image takes, and what the file has after its header.
+    """
 
     path: Path
     sop_class: str
@@ -59,6 +63,7 @@ class Image:
     columns: int
     frames: int
     pixel_bytes: int
+    stored_bytes: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,9 @@ def read_images(paths: Iterable[Path]) -> Iterator[tuple[Image, dict[str, str]]]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they quote the header
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+                with path.open("rb") as handle:
+                    header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
+                    header_bytes = handle.tell()
                 meta = header.file_meta
                 if meta.get("MediaStorageSOPClassUID") == NOT_IMAGES:
                     continue
@@ -171,6 +178,7 @@ def read_images(paths: Iterable[Path]) -> Iterator[tuple[Image, dict[str, str]]]
                     columns=columns,
                     frames=int(texts["NumberOfFrames"] or 1),
                     pixel_bytes=rows * columns * samples * int(texts["BitsAllocated"] or 0) // 8,
+                    stored_bytes=path.stat().st_size - header_bytes,
                 )
         except InputError:
             raise
@@ -199,7 +207,7 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
         if image.position is None or image.orientation is None or image.spacing_mm is None:
             raise InputError(f"{image.path}: does not say where its slice lies (position, orientation or pixel spacing "
                              "is absent); export the series again")  # fmt: skip
-        if image.syntax in UNCOMPRESSED and image.path.stat().st_size < image.pixel_bytes:
+        if image.syntax in UNCOMPRESSED and image.stored_bytes < image.pixel_bytes:
             raise InputError(f"{image.path}: its pixel data is cut short or absent; copy or export it again")
     if len(images) < MIN_SLICES:
         raise InputError(f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or more; "
