@@ -171,6 +171,8 @@ def detect(
         float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
     ] = None,
     brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
+    bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
+    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")] = False,
     config: ConfigFile = None,
     set_: Settings = None,
     batch_size: BatchSize = 16,
@@ -193,12 +195,22 @@ def detect(
     settings = _settings(config, set_)
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
     _no_more(settings, "postprocess.*; those of the model follow it: --model RUN@t_test=125")
+    work = out
+    if bids_derivative:
+        from maediff.bids_derivative import prepare_derivative, write_derivative
+
+        work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
     failed = run(
-        refs, out, model=model, post=post, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
-        batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        refs, work, model=model, post=post, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
+        dicom_seg=dicom_seg, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed,
+        quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
-        typer.echo(f"report: {write_report(out)}")
+        report_path = write_report(work, out.resolve().name)
+        if bids_derivative:
+            write_derivative(refs, out, overwrite=overwrite)
+            report_path = out / report_path.name
+        typer.echo(f"report: {report_path}")
     _exit(failed)
 
 

@@ -22,6 +22,7 @@ from rich.progress import track
 from maediff import __version__
 from maediff.checkpoint import config_of, load_model, run_folders
 from maediff.dicom import read_volume
+from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
@@ -46,6 +47,7 @@ def detect(
     threshold: float | None = None,
     fpr: float | None = None,
     brain_mask: Path | None = None,
+    dicom_seg: bool = False,
     post: PostprocessConfig = DEFAULT,
     batch_size: int = 16,
     resume: bool = False,
@@ -60,12 +62,15 @@ def detect(
         model: a run folder; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B` averages two references.
         threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
         brain_mask: for a single scan that is not skull-stripped.
+        dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
 
     Raises:
         InputError: no model for the contrast, no threshold to be had, an output folder that exists.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
+    if dicom_seg:
+        check_dicom_seg(refs)
     if threshold is not None and fpr is not None:
         raise InputError("--threshold and --fpr: give one of them")
     if model is None:
@@ -90,6 +95,7 @@ def detect(
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        **({"dicom_seg": True} if dicom_seg else {}),
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
@@ -186,6 +192,8 @@ def _detect_one(
             write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
         whole = Snapshot(ids, images, anomaly, brain, mask, (x, y, z), reference, None)
         save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
+        if shared.get("dicom_seg"):
+            write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
         write_json(folder / "summary.json", summary)
         shutil.rmtree(out / ref.name, ignore_errors=True)
         os.replace(folder, out / ref.name)
