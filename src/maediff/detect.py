@@ -1,6 +1,7 @@
 """Scan in; anomaly map, anomaly mask, healthy reference, brain mask and summary out, on the scan's own grid.
 
     DETECT/<subject>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz, summary.json, slices.npz
+    DETECT/<subject>/anomaly_mask.dcm                                 DICOM SEG, where it was asked for
     DETECT/detect.json    what all of them share: model, threshold, settings, versions
 
 A subject's folder appears when it is whole: it is written under a hidden name and moved into place.
