@@ -51,6 +51,7 @@ def in_ras(path):
     return nib.as_closest_canonical(nib.load(path)).get_fdata()
 
 
+@pytest.mark.slow
 def test_the_same_scan_as_dicom_gives_the_same_map_and_a_seg_on_its_frames(scan, run, tmp_path):
     data, affine = scan
     save(tmp_path / "nifti" / "scan_T1w.nii.gz", data, affine)
@@ -121,8 +122,9 @@ def test_an_empty_mask_and_a_source_without_patient_fields(tmp_path):
     assert seg.NumberOfFrames == 12 and not seg.pixel_array.any()
 
 
-def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, run, tmp_path, monkeypatch):
+def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monkeypatch):
     data, affine = scan
+    run = tmp_path / "no run"
     nifti = save(tmp_path / "scan_T1w.nii.gz", data, affine)
     with pytest.raises(InputError, match=r"scan_T1w\.nii\.gz: not DICOM"):
         go([nifti], tmp_path / "out", run, dicom_seg=True)
@@ -163,6 +165,7 @@ ONE = "sub-01/ses-2/anat/sub-01_ses-2_run-1_"
 TWO = "sub-02/anat/sub-02_"
 
 
+@pytest.mark.slow
 def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     out = bids / "derivatives" / "maediff"
 
@@ -192,6 +195,9 @@ def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     before = (out / f"{ONE}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns
     command(resume=True)
     assert (out / f"{ONE}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns == before
+    (out / "report.html").unlink()
+    cli.report(out)
+    assert "maediff</h1>" in (out / "report.html").read_text()
     assert [ref.name for ref in find_sources([bids], "T1w")] == ["sub-01_ses-2_run-1", "sub-02_desc-defaced"]
 
 

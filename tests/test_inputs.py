@@ -72,6 +72,13 @@ def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(t
     assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
 
 
+def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
+    touch(tmp_path / "T1.nii", tmp_path / "out" / ".maediff", tmp_path / "out" / "T1" / "anomaly_map.nii.gz")
+    assert names(find_scans([tmp_path])) == ["T1"]
+    touch(tmp_path / ".maediff")  # but a folder that is named itself is read
+    assert names(find_scans([tmp_path])) == ["T1"]
+
+
 def test_contrasts_in_a_folders_file_names(tmp_path):
     touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
     assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]

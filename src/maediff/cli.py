@@ -264,10 +264,15 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html again from what lies in a folder."""
+    from maediff.bids_derivative import WORK
     from maediff.report import write_report
 
     del device, seed, quiet
-    typer.echo(f"report: {write_report(folder)}")
+    if (folder / WORK).is_dir():  # a BIDS derivative
+        path = write_report(folder / WORK, folder.resolve().name).replace(folder / "report.html")
+    else:
+        path = write_report(folder)
+    typer.echo(f"report: {path}")
 
 
 @app.command()

@@ -20,7 +20,7 @@ import numpy as np
 
 from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series
 from maediff.errors import InputError
-from maediff.inputs import ScanRef
+from maediff.inputs import ScanRef, visible
 from maediff.scans import Volume, read_scan
 
 RLE = "1.2.840.10008.1.2.5"
@@ -112,7 +112,7 @@ def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
 def fingerprint(folder: Path, uid: str) -> str:
     """What tells the files of a series from another series and from a later version, without a word of the header."""
     parts = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in visible(folder):
         status = path.stat()
         parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join([uid, *parts]).encode()).hexdigest()
@@ -130,6 +130,9 @@ def read_volume(ref: ScanRef) -> Volume:
     check_volume(ref.image, images)
     with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
         volume = read_scan(_convert(ref.image, images, Path(scratch)))
+    if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
+        raise InputError(f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "
+                         "it yourself, look at the result, and give the NIfTI file")  # fmt: skip
     return replace(volume, source=ref.image)
 
 

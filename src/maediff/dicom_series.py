@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from maediff.errors import InputError
-from maediff.inputs import is_dicom
+from maediff.inputs import is_dicom, visible
 
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
@@ -252,10 +252,7 @@ def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and path.name.upper() != "DICOMDIR" and is_dicom(path):
-            yield path
+    return (path for path in visible(folder) if path.name.upper() != "DICOMDIR" and is_dicom(path))
 
 
 def _text(value: object) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from maediff.errors import InputError
+from maediff.files import MARKER
 
 Modality = Literal["T1w", "T2w", "FLAIR"]
 Split = Literal["train", "val", "test"]
@@ -279,10 +280,18 @@ def check_names(refs: Iterable[ScanRef]) -> None:
 
 
 def niftis(folder: Path) -> Iterator[Path]:
-    """NIfTI files at any depth, sorted, without hidden ones and without the subjects of a maediff cohort."""
-    for path in sorted(folder.rglob("*.nii*")):
+    """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder."""
+    for path in visible(folder, "*.nii*"):
+        if is_nifti(path) and not (path.parent / "image.json").exists():
+            yield path
+
+
+def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """Files at any depth, sorted, without hidden ones and without those in a folder below that maediff wrote."""
+    ours = {marker.parent for marker in folder.rglob(MARKER)} - {folder}
+    for path in sorted(folder.rglob(pattern)):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and is_nifti(path) and not hidden and not (path.parent / "image.json").exists():
+        if path.is_file() and not hidden and ours.isdisjoint(path.parents):
             yield path
 
 

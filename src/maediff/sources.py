@@ -20,7 +20,7 @@ from typing import cast, get_args
 from maediff.dicom import find_dicom
 from maediff.errors import InputError
 from maediff.files import write_text
-from maediff.inputs import MANIFEST_COLUMNS, MODALITIES, ScanRef, check_names, find_scans, is_dicom, niftis
+from maediff.inputs import MANIFEST_COLUMNS, MODALITIES, ScanRef, check_names, find_scans, is_dicom, niftis, visible
 from maediff.layouts import Layout, check_content, read_layout, recognise
 
 LAYOUTS = ("auto", "plain", *get_args(Layout))
@@ -76,7 +76,7 @@ def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM and no NIfTI."""
     if next(niftis(folder), None) is not None:
         return False
-    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
+    return any(is_dicom(path) for path in visible(folder))
 
 
 def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
