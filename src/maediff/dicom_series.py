@@ -95,7 +95,7 @@ class Series:
 
     def line(self) -> str:
         """One line of a list to choose from."""
-        what = self.contrast if self.contrast in OURS else "contrast not told"
+        what = {None: "contrast not told", "other": "another contrast"}.get(self.contrast, self.contrast)
         return (f"  series {self.number or 'without number'}: {self.description or 'no description'} "
                 f"({self.kind}, {what}, {len(self.images)} images, UID {self.uid})")  # fmt: skip
 
