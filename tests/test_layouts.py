@@ -77,6 +77,10 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         assert [ref.split for ref in refs] == [ref.split for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
         find_sources([root])
+    with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
+        preprocess([root], tmp_path / "out", modality="PDw", quiet=True)
+    with pytest.raises(InputError, match=r"\(PDw\); say it with --modality"):
+        preprocess([root / "IXI-PD"], tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="no FLAIR scan in this ixi folder"):
         find_sources([root], "FLAIR")
 

@@ -74,6 +74,8 @@ def preprocess(
         raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
     refs = find_sources(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
     modality = modality or _common_modality(refs)
+    if modality not in MODALITIES:  # PDw, for which there are manifests only
+        raise InputError(f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}")
     check_apart(Path(out), [path for ref in refs for path in (ref.image, ref.brain_mask, ref.lesion_mask) if path])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
