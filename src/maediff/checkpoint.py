@@ -159,16 +159,14 @@ def _load_mean(parts: list[str], device: str, checkpoint: str) -> tuple[Method, 
 
 def split_mean(reference: str | Path) -> list[str]:
     """The runs in `RUN_A@s=48+RUN_B`; a + that no folder follows belongs to what stands before it."""
-    first, *rest = str(reference).split("+")
-    if not rest or Path(reference).exists():
-        return [str(reference)]
-    parts = [first]
-    for piece in rest:
-        if split_reference(piece)[0].is_dir():
-            parts.append(piece)
-        else:
-            parts[-1] += f"+{piece}"
-    return parts
+    text = str(reference)
+    if Path(text).exists():
+        return [text]
+    for position in (i for i, letter in enumerate(text) if letter == "+"):
+        parts = [text[:position], *split_mean(text[position + 1 :])]
+        if all(split_reference(part)[0].is_dir() for part in parts):
+            return parts
+    return [text]
 
 
 def run_folders(reference: str | Path) -> list[Path]:
