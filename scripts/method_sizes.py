@@ -6,6 +6,8 @@ that a slice of 96 x 96 takes at test with the preset's settings (patches x nois
 """
 
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,25 +15,34 @@ from torch.utils.flop_counter import FlopCounterMode
 from maediff.methods import BASELINES, METHODS, Method, build
 
 
-def gflop_a_pass(method: Method) -> float:
+def gflop_a_pass(method: Method, device: str) -> float:
     """Of a slice with brain in one corner only, which one patch covers."""
     size = method.config.size  # type: ignore[union-attr]
-    brain = torch.zeros(1, 1, size, size, dtype=torch.bool)
+    brain = torch.zeros(1, 1, size, size, dtype=torch.bool, device=device)
     brain[..., 0, 0] = True
+    x = torch.rand(1, 1, size, size, device=device)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        method.predict(torch.rand(1, 1, size, size), slice_ids=torch.tensor([0]), seed=0, brain=brain)
+        method.predict(x, slice_ids=torch.tensor([0]), seed=0, brain=brain)
     return counter.get_total_flops() / 1e9
 
 
-def gflop_a_step(method: Method, steps: int = 1000) -> float:
+def gflop_a_step(method: Method, device: str, steps: int = 1000) -> float:
     """Of one slice."""
-    x, total = torch.rand(1, 1, *2 * [method.config.size]), 0.0  # type: ignore[union-attr]
+    x, total = torch.rand(1, 1, *2 * [method.config.size], device=device), 0.0  # type: ignore[union-attr]
     for objective in method.objectives():
         with FlopCounterMode(display=False) as counter:
             loss = objective.loss(x, torch.Generator().manual_seed(0), None)
             torch.autograd.grad(loss, list(objective.parameters))
         total += counter.get_total_flops() / 1e9 * sum(objective.due(step, steps) for step in range(steps)) / steps
     return total
+
+
+def counted(count: Callable[[Method, str], float], method: Method) -> float:
+    """Without computing anything where shapes do not depend on values, else on the CPU."""
+    try:
+        return count(deepcopy(method).to("meta"), "meta")
+    except (RuntimeError, NotImplementedError):
+        return count(method, "cpu")
 
 
 def main() -> None:
@@ -47,12 +58,11 @@ def main() -> None:
         noised = [len(config.timesteps(t)) for t in getattr(config, "t_test", ()) for _ in range(config.draws)]
         levels = sum(noised) if noised else 1
         passes = (len(method.grid.corners) if hasattr(method, "grid") else 1) * levels
-        once = gflop_a_pass(method) / levels
+        once = counted(gflop_a_pass, method) / levels
         millions = sum(p.numel() for p in method.parameters()) / 1e6
-        print(
-            f"| {name} | {millions:.2f} M | {passes} | {once:.2f} | {once * passes:.2f} | {gflop_a_step(method):.2f} |",
-            flush=True,
-        )
+        step = counted(gflop_a_step, method)
+        row = f"| {name} | {millions:.2f} M | {passes} | {once:.2f} | {once * passes:.2f} | {step:.2f} |"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":
