@@ -4,6 +4,7 @@
     RUN/best/model.safetensors       `weights.*` and `ema.*` at the lowest validation loss
     RUN/last/model.safetensors       the same at the last step, with the step in its metadata
     RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
+    NAME/model.safetensors           `ema.*` only: a shipped model (shipped.py), which trains no further
 
 The optimiser's file is written first, under a name that holds its step; the model's file names the step that counts.
 So whenever a run is killed, the model's file and its optimiser belong together.
@@ -31,6 +32,7 @@ from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.settings import merge, parse_settings
+from maediff.shipped import label, locate, show_terms
 
 FORMAT = "maediff-1"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
@@ -114,7 +116,8 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     """A trained method in evaluation mode, with the moving average of its weights, and its config.json.
 
     Args:
-        reference: a run folder; settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
+        reference: a run folder, a shipped model's name or folder, or `hf:ORG/NAME`; settings that only matter at
+            test may follow an @: `runs/pddpm@s=48,t_test=500`.
             `RUN_A+RUN_B` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
         checkpoint: `best` (falls back to `last` where no validation was run) or `last`.
 
@@ -130,12 +133,12 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     config = read_config(run)
     settings = merge(config["config"], parse_settings(_split_settings(changes)))
     method = build(config["method"], config["preset"], settings)
-    path = run / checkpoint / "model.safetensors"
-    if not path.is_file():
-        path = run / "last" / "model.safetensors"
+    paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]
+    path = next((path for path in paths if path.is_file()), paths[1])
     tensors, step = read_weights(path, "ema.", config["method"])
     load_state(method, tensors, path)
-    name = run.resolve().name + (f"@{changes}" if changes else "")
+    show_terms(run)
+    name = label(_parts(reference)[0], run) + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
 
 
@@ -175,12 +178,18 @@ def run_folders(reference: str | Path) -> list[Path]:
 
 
 def split_reference(reference: str | Path) -> tuple[Path, str]:
-    """The run folder and the settings in `RUN@key=value,...`; a folder may have an @ in its own name."""
+    """The folder of the model and the settings in `RUN@key=value,...`; see `shipped.locate` for names."""
+    model, changes = _parts(reference)
+    return locate(model), changes
+
+
+def _parts(reference: str | Path) -> tuple[str, str]:
+    """What stands before and after the @; a folder may have an @ in its own name."""
     text = str(reference)
     if Path(text).exists() or "@" not in text:
-        return Path(text), ""
-    run, _, changes = text.rpartition("@")
-    return Path(run), changes
+        return text, ""
+    model, _, changes = text.rpartition("@")
+    return model, changes
 
 
 def _split_settings(text: str) -> list[str]:

@@ -128,9 +128,11 @@ def train(
     method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm, anoddpm, ae, vae, svae, dae or fanogan.")],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
-    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
+    preset: Annotated[
+        str | None, typer.Option(help="paper, small or tiny [default: that of --init, or small].", show_default=False)
+    ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 10m, 1.5h.")] = None,
-    init: Annotated[str | None, typer.Option(help="Run to start the weights from.")] = None,
+    init: Annotated[str | None, typer.Option(help="Run or shipped model to start from.")] = None,
     config: ConfigFile = None,
     set_: Settings = None,
     resume: Resume = False,
@@ -161,7 +163,12 @@ def detect(
     inputs: Inputs = None,
     more: MoreInputs = None,
     model: Annotated[
-        str | None, typer.Option(help="Run folder; RUN@t_test=125 sets a test setting, RUN+RUN a mean.")
+        str | None,
+        typer.Option(
+            help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@t_test=125 sets a test setting, "
+            "RUN+RUN a mean [default: the shipped model for the contrast].",
+            show_default=False,
+        ),
     ] = None,
     modality: Modality = None,
     series: Series = None,
@@ -251,9 +258,13 @@ def evaluate(
 
 @app.command()
 def models(device: Device = "auto", seed: Seed = 0, quiet: Quiet = False) -> None:
-    """List the models that come with maediff."""
+    """List the models that `detect --model NAME` and `train --init NAME` take by name."""
+    from maediff.shipped import describe, models
+
     del device, seed, quiet
-    typer.echo("no model is shipped with this release; train one with `maediff train`, or try `maediff demo`")
+    found = [describe(folder, card) for folder, card in models()]
+    typer.echo("\n\n".join(found) or "no model comes with this installation; train one with `maediff train`, or name "
+               "a folder of models in MAEDIFF_MODELS")  # fmt: skip
 
 
 @app.command()

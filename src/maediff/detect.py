@@ -33,6 +33,7 @@ from maediff.operating_point import threshold_at
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
+from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def detect(
     """Write results for each scan to `out`; returns how many scans failed, each named in the log with its reason.
 
     Args:
-        model: a run folder; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B` averages two references.
+        model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
+            averages two references. None picks the
+            shipped model for the contrast that `modality` or the files' names tell, and says so.
         threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
         brain_mask: for a single scan that is not skull-stripped.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
@@ -74,9 +77,7 @@ def detect(
         check_dicom_seg(refs)
     if threshold is not None and fpr is not None:
         raise InputError("--threshold and --fpr: give one of them")
-    if model is None:
-        contrast = modality or refs[0].modality or "this contrast"
-        raise InputError(f"no model for {contrast} comes with maediff; give --model RUN, a folder of `maediff train`")
+    model, why = (model, "--model") if model else _pick_model(refs, modality)
     device = resolve_device(device)
     method, info = load_model(model, device)
     expected = info["cohort"]["modality"]
@@ -92,7 +93,8 @@ def detect(
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     shared = {
-        "model": info["name"], "method": info["method"], "modality": expected, "threshold": threshold,
+        "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
+        "method": info["method"], "modality": expected, "threshold": threshold,
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
@@ -122,6 +124,23 @@ def detect(
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
     return len(failures)
+
+
+def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str]:
+    """The shipped model for the scans' contrast, and why it is that one.
+
+    Raises:
+        InputError: the contrast is not known or not the same for all, or there is no model for it.
+    """
+    told = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
+    if modality is None and len(told) != 1:
+        what = f"the scans are {' and '.join(told)}" if told else f"{refs[0].image}: the name tells no contrast"
+        raise InputError(f"{what}; say which with --modality T1w, T2w or FLAIR, or give --model")
+    contrast = modality or told[0]
+    name, card = pick(contrast)
+    why = f"the model for {contrast}, which {'--modality says' if modality else 'the files are by their names'}"
+    logger.info("model: %s, %s (%s)", name, why, card.summary)
+    return name, why
 
 
 def _check_same(path: Path, shared: dict[str, Any]) -> None:
@@ -178,6 +197,7 @@ def _detect_one(
     summary = {
         "subject": ref.name,
         "model": shared["model"],
+        "model_from": shared["model_from"],
         "modality": shared["modality"],
         "score": scan_score(anomaly, brain, (x, y, z), post),
         "threshold": shared["threshold"],
