@@ -25,12 +25,18 @@ MAX_SCANS = 4
 
 
 def calibrate(
-    run: str | Path, cohort: Cohort, *, device: str = "cpu", post: PostprocessConfig = DEFAULT, seed: int = 0
+    run: str | Path,
+    cohort: Cohort,
+    *,
+    device: str = "cpu",
+    post: PostprocessConfig = DEFAULT,
+    seed: int = 0,
+    max_scans: int = MAX_SCANS,
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
 
     Where no val scan is healthy, the lesion-free slices of patients stand in, and the file says so. None (and no
-    file) where there is neither. At most MAX_SCANS scans are used, the first by name.
+    file) where there is neither. At most `max_scans` scans are used, the first by name.
     """
     method, info = load_model(run, device)
     rows = sorted(cohort.split("val"), key=lambda row: row.name)
@@ -39,7 +45,7 @@ def calibrate(
     brains: list[Mask] = []
     used: list[str] = []
     for row in healthy or rows:
-        if len(used) == MAX_SCANS:
+        if len(used) == max_scans:
             break
         scan = cohort.load(row)
         usable = scan.lesion_free & scan.brain.any(axis=(1, 2))

@@ -14,9 +14,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from maediff.errors import InputError
@@ -68,7 +68,7 @@ class Card:
     command: str
     """That trained it."""
     seeds: tuple[int, ...]
-    failure_cases: tuple[str, ...]
+    failure_cases: Annotated[tuple[str, ...], Field(min_length=1)]
     intended_use: str
     provenance: dict[str, Any]
     scores: tuple[Scores, ...] = ()
