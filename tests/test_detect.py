@@ -118,7 +118,7 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["sub-1"]
 
 
-def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog):
+def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):
     path, data, _, affine = scan
     flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
     refs = find_scans([flair])
@@ -126,6 +126,7 @@ def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog):
     assert "FLAIR by its name" in caplog.text
     with pytest.raises(InputError, match="a model for T1w"):
         go([path], tmp_path / "out2", run, modality="FLAIR")
+    monkeypatch.setattr("maediff.shipped.search_folders", list)
     with pytest.raises(InputError, match=r"no model for FLAIR .* --model"):
         detect(refs, tmp_path / "out3", quiet=True)
 

@@ -6,8 +6,6 @@ import shlex
 import shutil
 import sys
 import types
-from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
 from maediff import checkpoint, shipped
 from maediff.checkpoint import load_model, split_reference
@@ -27,51 +26,12 @@ from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
 from maediff.operating_point import calibrate
-from maediff.postprocess import DEFAULT
 from maediff.settings import parse_settings
 from maediff.train import adopt, train
 
-SMALL = {
-    "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
-    "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
-    "s": 48,
-}
 TRAIN = {"steps": 2, "batch_size": 2, "checkpoint_every": 2, "validation_slices": 2}
 SHIPPED = [path.parent for parent in (shipped.PACKAGED, shipped.CHECKOUT / "models")
            for path in sorted(parent.glob("*/card.json"))]  # fmt: skip
-ABOUT = {
-    "summary": "A model for tests.",
-    "licence": "Apache-2.0",
-    "data": [{"name": "made", "licence": "CC0", "what": "ellipsoids"}],
-    "failure_cases": ["Finds nothing."],
-}
-
-
-def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
-    """A run folder with random weights: what `train` writes, without training."""
-    torch.manual_seed(0)
-    method = build("maediff", "tiny", SMALL)
-    cohort = {
-        "hash": "0" * 64, "modality": modality,
-        "grid": {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0},
-        "normalise": {"low_percentile": 1.0, "high_percentile": 99.0},
-    }  # fmt: skip
-    checkpoint.write_config(folder, {
-        "method": "maediff", "preset": "tiny", "config": checkpoint.config_of(method),
-        "train": {"steps": 2}, "seed": 3, "init": None, "cohort": cohort, **more})  # fmt: skip
-    ema = deepcopy(method)
-    with torch.no_grad():
-        ema.unet.head.bias += 0.25
-    for which in ("best", "last"):
-        checkpoint.save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
-    write_json(folder / "calibration.json", {
-        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": checkpoint.config_of(method),
-        "postprocess": asdict(DEFAULT), "step": 2, "fprs": [1e-4, 0.01, 0.5],
-        "thresholds": [0.9, 0.1, 0.05]})  # fmt: skip
-    write_json(
-        folder / "provenance.json", {"maediff": "0.1.0", "step": 2, "parameters": 12345, "versions": {"torch": "2"}}
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")

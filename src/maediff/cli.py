@@ -64,15 +64,16 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo"),
+    train: Annotated[bool, typer.Option("--train", help="Train a model instead of using a shipped one.")] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Phantoms -> train -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
+    """Phantoms -> shipped model -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
     from maediff.demo import demo as run
 
-    run(out, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+    run(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
 
 
 @app.command()

@@ -220,4 +220,4 @@ def render_card(card: Card) -> str:
     environment = Environment(  # noqa: S701 - Markdown, not HTML
         loader=PackageLoader("maediff"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("model_card.md").render(card=card) + "\n"
+    return environment.get_template("model_card.md").render(card=card).rstrip() + "\n"
