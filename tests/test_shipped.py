@@ -25,7 +25,7 @@ from maediff.files import write_json
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
-from maediff.operating_point import calibrate
+from maediff.operating_point import calibrate, threshold_at
 from maediff.settings import parse_settings
 from maediff.train import adopt, train
 
@@ -192,6 +192,19 @@ def test_terms_are_shown_once_when_a_model_with_terms_is_used(models, caplog):
     assert caplog.text.count("flair-lgg: CC BY-NC-SA 4.0, research only.") == 1
 
 
+def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_path):
+    folder = shutil.copytree(models / "t1", tmp_path / "old")
+    for name in ("config.json", "calibration.json"):
+        stored = json.loads((folder / name).read_text(encoding="utf-8"))
+        assert stored["config"].pop("merge") == "mean"
+        write_json(folder / name, stored)
+    method, info = load_model(folder)
+    assert threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])[0] == 0.1
+    with pytest.raises(InputError, match="other settings of merge"):
+        other = checkpoint.config_of(method) | {"merge": "tapered"}
+        threshold_at(str(folder), other, 0.01, step=info["step"])
+
+
 @pytest.fixture
 def scan(tmp_path):
     data, _, affine = made_brain(shape=(60, 72, 6), spacing=(2.0, 2.0, 12.0))
@@ -319,5 +332,5 @@ def test_every_model_that_is_shipped_loads_and_is_small(folder):
     assert (folder / "MODEL_CARD.md").is_file()
     method, info = load_model(folder)
     assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
-    stored = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-    assert (stored["config"], stored["step"]) == (checkpoint.config_of(method), info["step"])
+    threshold, _ = threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])
+    assert 0 < threshold < 1
