@@ -121,7 +121,8 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
 def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -> None:
     path = run / "calibration.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if (stored.get("config"), stored.get("step")) != (config, step):
+    known = checkpoint.complete(checkpoint.read_config(run), stored["config"]) if stored else None
+    if (known, stored.get("step")) != (config, step):
         raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
     write_json(out / "calibration.json", stored)
 
