@@ -134,7 +134,7 @@ def test_what_cannot_be_shipped_is_refused_and_nothing_is_left(tmp_path, monkeyp
         (run, {k: v for k, v in ABOUT.items() if k != "licence"}, "licence"),
         (run, ABOUT | {"failure_cases": []}, "failure_cases"),
         (run, ABOUT | {"colour": "red"}, "unknown colour"),
-        (f"{run}@t_test=60", ABOUT, "--cohort to calibrate anew"),
+        (f"{run}@t_test=77", ABOUT, "--cohort to calibrate anew"),
     ]:
         with pytest.raises(InputError, match=said):
             export_model(reference, tmp_path / "t1", about)
