@@ -18,7 +18,7 @@ from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, r
 from maediff.preprocess import preprocess
 from maediff.scoring import Contender, ScoringConfig, score
 from maediff.snapshots import Snapshot, load_slices, pick_slices, save_slices
-from maediff.summary import differences, summarise_group, summarise_run
+from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run
 from maediff.table import markdown_table
 
 KEYS = {"auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
@@ -43,12 +43,12 @@ def subject(name, *, healthy, seed, kind="", at=(3, 20, 20)):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calibrate():
     return [subject("c0", healthy=True, seed=10), subject("c1", healthy=False, seed=11)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scored():
     return [
         subject("a", healthy=False, seed=0, kind="bright"),
@@ -79,13 +79,13 @@ CONTENDERS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def outcome(calibrate, scored):
     return score(CONTENDERS, calibrate, scored)
 
 
 def test_a_row_is_what_the_metrics_say(outcome, calibrate, scored):
-    rows, summary = outcome
+    rows, summary, _ = outcome
     row = next(row for row in rows if row["method"] == "bright" and row["subject"] == "a")
     s, post = scored[0], PostprocessConfig()
     anomaly = residual_map(s.images, s.brain, SPACING)
@@ -147,7 +147,7 @@ def test_groups_pool_seeds(outcome):
 
 
 def test_differences_are_paired_by_subject(outcome):
-    rows, summary = outcome
+    rows, summary, _ = outcome
     by_pair = {(d["a"], d["b"]): d for d in summary["differences"]}
     assert by_pair.keys() == {("net-0", "net-1"), ("net-0", "poor-0"), ("net-1", "poor-0"),
                               ("net-0", "bright"), ("net-1", "bright"), ("poor-0", "bright")}  # fmt: skip
@@ -186,7 +186,7 @@ def test_no_label_and_no_calibration_gives_null(scored):
 
 def test_post_processing_is_configured_in_one_place(calibrate, scored):
     plain = ScoringConfig(postprocess=PostprocessConfig(median_size=1))
-    rows, _ = score(CONTENDERS[:1], calibrate, scored, plain)
+    rows, _, _ = score(CONTENDERS[:1], calibrate, scored, plain)
     assert rows[0]["auprc"] == pytest.approx(rows[0]["auprc_unfiltered"])
 
 
@@ -208,10 +208,17 @@ def test_clopper_pearson_is_used_for_flagged_scans():
 
 
 def _blank():
-    columns = ("auprc", "auprc_unfiltered", "auprc_all_voxels", "dice", "dice_healthy_calibrated", "dice_oracle",
-               "lesion_recall", "false_positives", "fpr_healthy", "fpr_healthy_label_calibrated", "flagged_healthy",
-               "flagged_healthy_label_calibrated", "l1", "psnr", "ssim")  # fmt: skip
-    return {"lesion_kind": "", **dict.fromkeys(columns, math.nan)}
+    columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
+    return {"lesion_kind": "", "brain_voxels": 1000.0, **dict.fromkeys(columns, math.nan)}
+
+
+def test_voxel_rate_on_healthy_scans_counts_voxels():
+    rows = [{**_blank(), "fpr_healthy": 0.01, "brain_voxels": 300.0}, {**_blank(), "fpr_healthy": 0.0}, _blank()]
+    summary = summarise_run(rows)
+    assert summary["fpr_healthy"]["mean"] == pytest.approx(0.005)
+    rate = summary["fpr_healthy_voxels"]
+    expected = metrics.clopper_pearson(3, 1300)
+    assert (rate["mean"], rate["low"], rate["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
 
 
 def test_table_holds_every_method_and_says_what_is_not_achievable(outcome):

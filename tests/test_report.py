@@ -151,9 +151,10 @@ def evaluated(tmp_path):
         Contender("net-1", "net", lambda s: (shot.anomaly_map / 2, s.images), seed=1),
     ]
     folder = tmp_path / "eval"
-    rows, summary = score(contenders, subjects, subjects, slices=folder / "slices")
+    rows, summary, curves = score(contenders, subjects, subjects, slices=folder / "slices")
     write_json(folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"})
     write_text(folder / "scores.csv", _as_csv(rows))
+    write_json(folder / "curves.json", curves)
     return folder
 
 

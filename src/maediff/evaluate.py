@@ -3,6 +3,7 @@
 EVAL/  scores.csv    a row per run and subject
        summary.json  means, intervals, groups pooled over seeds, paired differences, and what was chosen
        table.md      the same for people
+       curves.json   by run: precision against recall, Dice against threshold, lesions with volume and whether found
        slices/<run>/<subject>.npz   a few slices for the report
 """
 
@@ -95,7 +96,7 @@ def evaluate(
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(contenders))
-        rows, summary = score(
+        rows, summary, curves = score(
             contenders,
             calibrate,
             scored,
@@ -104,6 +105,7 @@ def evaluate(
             slices=out / "slices",
             progress=lambda name: bar.update(task, advance=1, description=name),
             workers=workers,
+            people={row.name: f"{row.dataset}/{row.subject}" for row in opened.rows},
         )
     settings = {
         "modality": opened.meta["modality"],
@@ -121,6 +123,7 @@ def evaluate(
     summary["notes"] = [*notes, *left_out, *_notes(summary, config)]
     write_text(out / "scores.csv", _as_csv(rows))
     write_text(out / "table.md", markdown_table(summary))
+    write_json(out / "curves.json", curves)
     write_json(out / "summary.json", summary)
     return summary
 

@@ -12,6 +12,7 @@ Everything is counted over the brain mask (not eroded); lesion voxels outside it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -294,9 +295,17 @@ def bootstrap_interval(
         return Interval(float("nan"), float("nan"), float("nan"))
     if len(finite) == 1:
         return Interval(float(finite[0]), float("nan"), float("nan"))
-    picks = np.random.default_rng(seed).integers(0, len(finite), size=(draws, len(finite)))
-    low, high = np.quantile(finite[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(
+        finite[_resampled(len(finite), draws, seed)].mean(axis=1), [(1 - level) / 2, (1 + level) / 2]
+    )
     return Interval(float(finite.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _resampled(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
+    picks: Int[np.ndarray, "draws n"] = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    picks.setflags(write=False)
+    return picks
 
 
 def paired_difference(

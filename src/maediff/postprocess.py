@@ -23,7 +23,6 @@ Map = Float[np.ndarray, "n h w"]
 Mask = Bool[np.ndarray, "n h w"]
 
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
-IN_SLICE_CROSS = ndimage.generate_binary_structure(2, 1)[None]  # erosion by one pixel, within the slice
 TOP_VOXELS = 4096  # looked at first for a scan's score
 GATHERED_VOXELS = 8192  # neighbourhoods gathered at once by the median filter: 8192 x 125 float32 = 4 MB
 
@@ -88,10 +87,11 @@ def residual_map(
 
 def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
     """The brain without its outermost pixels in each slice, where reconstructions are worst."""
-    if config.erosion_iterations == 0:
-        return brain.copy()
-    eroded: Mask = ndimage.binary_erosion(brain, IN_SLICE_CROSS, iterations=config.erosion_iterations)
-    return eroded
+    eroded = np.pad(brain, ((0, 0), (1, 1), (1, 1)))
+    middle = eroded[:, 1:-1, 1:-1]
+    for _ in range(config.erosion_iterations):  # by a cross of one pixel; several times faster than scipy's
+        middle[:] = middle & eroded[:, :-2, 1:-1] & eroded[:, 2:, 1:-1] & eroded[:, 1:-1, :-2] & eroded[:, 1:-1, 2:]
+    return middle.copy()
 
 
 def anomaly_mask(
