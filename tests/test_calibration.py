@@ -4,6 +4,11 @@ import numpy as np
 import pytest
 
 from maediff.calibration import conformal_threshold, scans_needed, smallest_alpha, threshold_from_healthy
+from maediff.metrics import clopper_pearson
+from maediff.postprocess import anomaly_mask, residual_map, scan_score
+from maediff.scans import volume_to_slices
+
+SPACING = (2.0, 2.0, 2.0)
 
 
 def volume(values):
@@ -94,3 +99,30 @@ def test_coverage_with_ties(n):
     rate = np.mean([row[-1] > conformal_threshold(row[:-1], alpha) for row in draws])
     assert rate <= alpha + 4 * np.sqrt(alpha * (1 - alpha) / sets)
     assert conformal_threshold(np.zeros(n), alpha) == 0  # all alike: none lies above
+
+
+@pytest.mark.slow
+def test_promise_holds_on_healthy_phantoms_never_seen():
+    """Scores of whole brains: flagged is what has a mask. Calibrated on `val`, counted on `test`, then on any split."""
+    from maediff.phantom import healthy_subject
+
+    alpha, n = 0.2, 14
+    anomalies, brains = [], []
+    for split, count in (("val", n), ("test", 16)):
+        for index in range(count):
+            phantom = healthy_subject(split, index, "FLAIR")
+            brain = volume_to_slices(phantom.brain)
+            image = volume_to_slices(phantom.image) / np.percentile(phantom.image[phantom.brain], 99)
+            anomalies.append(residual_map(np.abs(image - np.median(image[brain])).astype(np.float32), brain, SPACING))
+            brains.append(brain)
+    scores = np.array([scan_score(a, b, SPACING) for a, b in zip(anomalies, brains, strict=True)])
+    assert len(np.unique(scores)) > 25
+    threshold = conformal_threshold(scores[:n], alpha)
+    flagged = [anomaly_mask(a, b, threshold, SPACING).any() for a, b in zip(anomalies[n:], brains[n:], strict=True)]
+    assert flagged == (scores[n:] > threshold).tolist()
+    assert clopper_pearson(sum(flagged), len(flagged), level=0.999).low <= alpha
+    rng, rates = np.random.default_rng(0), []
+    for _ in range(2000):  # the average over calibration sets, which is what is promised
+        drawn = rng.permutation(scores)
+        rates.append((drawn[n:] > conformal_threshold(drawn[:n], alpha)).mean())
+    assert np.mean(rates) == pytest.approx(3 / 15, abs=0.015)  # floor((n + 1) alpha) / (n + 1)
