@@ -74,7 +74,9 @@ def choose_thresholds(
         ]
         healthy = [(anomaly, inside) for anomaly, inside in healthy if inside.any()]
         source = "lesion-free slices of patients" if healthy else None
-    from_healthy = threshold_from_healthy(*map(list, zip(*healthy, strict=True)), fpr) if healthy else NAN
+    from_healthy = NAN
+    if healthy:
+        from_healthy = threshold_from_healthy([anomaly for anomaly, _ in healthy], [b for _, b in healthy], fpr)
     people = {c.person: c for c in reversed(calibrate) if c.subject.healthy}  # the first scan of each
     scores = [scan_score(c.anomaly, c.subject.brain, c.subject.spacing_mm, post) for c in people.values()]
     try:
