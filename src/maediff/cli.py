@@ -80,6 +80,7 @@ def preprocess(
     more: MoreInputs = None,
     modality: Modality = None,
     lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
+    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
     set_: Settings = None,
     resume: Resume = False,
@@ -92,14 +93,16 @@ def preprocess(
     from maediff.grid import GridConfig, NormaliseConfig
     from maediff.preprocess import preprocess as run
     from maediff.settings import build_config
+    from maediff.steps import steps_config
 
     settings = _settings(config, set_)
     grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
     normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
-    _no_more(settings, "grid.*, normalise.*")
+    steps = steps_config({key: settings.pop(key) for key in ("brain", "bias", "registration", "qc") if key in settings})
+    _no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
         _inputs(inputs, more), out, modality=modality, lesion_free_margin=lesion_free_margin, grid=grid,
-        normalise=normalise, resume=resume, overwrite=overwrite, quiet=quiet,
+        normalise=normalise, steps=steps, workers=workers, resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
     typer.echo(

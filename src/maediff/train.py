@@ -17,6 +17,7 @@ from maediff.operating_point import calibrate
 from maediff.settings import build_config, flatten, has_bf16, resolve_device
 from maediff.training import Precision, TrainConfig, TrainingRun
 
+COHORT_KEYS = ("modality", "grid", "normalise", "bias", "registration")  # what a scan needs to look like the cohort's
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
@@ -117,7 +118,7 @@ def train(
         "train": asdict(train_config),
         "seed": seed,
         "init": init,
-        "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in ("modality", "grid", "normalise")}},
+        "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
     if init:
         source, info = checkpoint.load_model(init)
