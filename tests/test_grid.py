@@ -280,7 +280,7 @@ def test_configs_refuse_what_cannot_work():
 
 def test_a_turned_grid_takes_a_ramp_there_and_back():
     """Values are millimetres along an axis: a shift, or axes mixed up, would show as just that difference."""
-    data, brain, affine = made_brain((136, 136, 100), (1.0, 1.0, 1.0))
+    _, brain, affine = made_brain((136, 136, 100), (1.0, 1.0, 1.0))
     to_atlas = oblique(np.diag([1.1, 1.05, 1.15, 1.0]))
     grid = atlas_grid(to_atlas, CONFIG)
     inside = ndimage.binary_erosion(brain, iterations=6)

@@ -100,7 +100,7 @@ def _choose(volume: Volume, tool: Tool) -> str:
 
 
 def _deepbet(volume: Volume, config: BrainConfig) -> Mask:
-    """deepbet on RAS+ voxels, as it was trained."""
+    """What deepbet says of RAS+ voxels, as it was trained."""
     network = _deepbet_network()
     try:
         probability = network.run_model(volume.data.copy())
@@ -115,7 +115,7 @@ def _deepbet(volume: Volume, config: BrainConfig) -> Mask:
 
 @lru_cache(maxsize=1)
 def _deepbet_network() -> Any:
-    """deepbet with its weights loaded, once a process."""
+    """The networks of deepbet with their weights, loaded once a process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit and tqdm, about themselves
         from deepbet import BrainExtraction
@@ -142,7 +142,7 @@ def _command(volume: Volume, arguments: Callable[[Path, Path], list[str]], name:
         return read_mask(masks[0], volume)
 
 
-def _hd_bet(volume: Volume, config: BrainConfig) -> Mask:
+def _hd_bet(volume: Volume, _: BrainConfig) -> Mask:
     """HD-BET 2 (Isensee et al. 2019, doi 10.1002/hbm.24750); it adds `_bet` to the name of the mask."""
     return _command(
         volume,
@@ -154,7 +154,7 @@ def _hd_bet(volume: Volume, config: BrainConfig) -> Mask:
     )  # fmt: skip
 
 
-def _synthstrip(volume: Volume, config: BrainConfig) -> Mask:
+def _synthstrip(volume: Volume, _: BrainConfig) -> Mask:
     """SynthStrip (Hoopes et al. 2022, doi 10.1016/j.neuroimage.2022.119474)."""
     return _command(
         volume, lambda scan, out: ["mri_synthstrip", "-i", str(scan), "-m", str(out.with_name("mask.nii.gz"))],

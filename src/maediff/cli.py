@@ -172,13 +172,16 @@ def detect(
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
     from maediff.settings import build_config
+    from maediff.steps import steps_config
 
     settings = _settings(config, set_)
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
-    _no_more(settings, "postprocess.*; those of the model follow it: --model RUN@t_test=125")
+    steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
+    _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
     failed = run(
-        refs, out, model=model, post=post, modality=modality, threshold=threshold, fpr=fpr, brain_mask=brain_mask,
-        batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        refs, out, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
+        brain_mask=brain_mask, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed,
+        quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
         typer.echo(f"report: {write_report(out)}")

@@ -34,7 +34,7 @@ ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain,
 BEYOND_GRID_SHARE = 0.02
 
 
-class RawScan(InputError):
+class RawScanError(InputError):
     """A scan that still has its skull, where a stripped one is needed."""
 
 
@@ -196,7 +196,7 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     background, which takes the far ringing of a spline away.
 
     Raises:
-        RawScan: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
+        RawScanError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
     """
     magnitude = np.abs(volume.data)
     brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
@@ -216,7 +216,7 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
     large = volume_ml > HEAD_ML or (volume_ml > LARGE_ML and box.mean() > HEAD_SHARE)
     if large or corners.mean() > CORNER_SHARE:
-        raise RawScan(
+        raise RawScanError(
             f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
             "of non-zero voxels); give a stripped scan, or a brain_mask in a manifest CSV"
         )
@@ -336,7 +336,8 @@ def _lesion_free_turned(
     lesion: Bool[np.ndarray, "x y z"], to_scan: Float[np.ndarray, "4 4"], n_slices: int, margin: int
 ) -> Bool[np.ndarray, " gz"]:
     """As `lesion_free_slices` for a grid with other axes: each lesion voxel, grown by what blur, interpolation and
-    margin reach along the scan's axes, shuts the slices of the grid that it touches."""
+    margin reach along the scan's axes, shuts the slices of the grid that it touches.
+    """
     reach = np.array([kernel_radius(float(step)) + 1 for step in np.linalg.norm(to_scan[:3, :3], axis=1)])
     reach[2] += margin
     to_grid = np.linalg.inv(to_scan)

@@ -110,8 +110,10 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
 
 
 def t1_beside(image: Path) -> Path | None:
-    """The T1w of the same session in the same folder: of the same subject and session by BIDS names, else the file
-    whose name differs only in the word for the contrast; None if there is none."""
+    """The T1w of the same session in the same folder, None if there is none.
+
+    By BIDS names one of the same subject and session, else the file whose name differs only in the contrast's word.
+    """
 
     def session(path: Path) -> tuple[str, ...]:
         bids = _bids_name(path)

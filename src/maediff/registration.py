@@ -110,16 +110,18 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
 
 
 def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
-    """mm of `fixed` -> mm of `moving`, for two scans of one head; starts from the scanner's own coordinates."""
-    mask = None
+    """Where a place of `fixed` (mm) lies in `moving` (mm), for two scans of one head.
+
+    It starts from the scanner's own coordinates, and from centre on centre.
+    """
     one, other = (_along_axes(_tamed(v.data), v.affine, COARSE_MM) for v in (fixed, moving))
     centres = [_field_centre(v) for v in (fixed, moving)]
     shift = np.eye(4)
     shift[:3, 3] = centres[1] - centres[0]
-    tried = [_refine(other, one, mask, start, centres[0], rigid=True) for start in (np.eye(4), shift)]
+    tried = [_refine(other, one, None, start, centres[0], rigid=True) for start in (np.eye(4), shift)]
     _, best = max(tried, key=lambda result: result[0])
     one, other = (_along_axes(_tamed(v.data), v.affine, FINE_MM) for v in (fixed, moving))
-    return _refine(other, one, mask, best, centres[0], rigid=True)[1]
+    return _refine(other, one, None, best, centres[0], rigid=True)[1]
 
 
 def _refine(

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as config
 from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.errors import InputError
-from maediff.grid import Prepared, RawScan, brain_from_background
+from maediff.grid import Prepared, RawScanError, brain_from_background
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
 from maediff.registration import RegistrationConfig, align_to_atlas
 from maediff.scans import Volume, read_scan
@@ -28,6 +28,7 @@ from maediff.settings import build_config
 
 logger = logging.getLogger(__name__)
 Mask = Bool[np.ndarray, "x y z"]
+GIVEN, ZERO_BACKGROUND = "given", "from the zero background"  # where a mask comes from that is no guess of ours
 RECORDED = ("bias", "registration")  # what a model's scans must share; extraction and checks are free
 
 
@@ -65,7 +66,7 @@ class Stepped:
     @property
     def extracted(self) -> bool:
         """Whether the brain mask is a guess of ours that somebody should look at."""
-        return self.brain_from not in ("given", "from the zero background")
+        return self.brain_from not in (GIVEN, ZERO_BACKGROUND)
 
     def add_to(self, prepared: Prepared) -> None:
         """Put what the steps found into the record of the prepared scan."""
@@ -101,13 +102,13 @@ def run_steps(
     record: dict[str, Any] = {}
     flags: list[str] = []
     notes: list[str] = []
-    brain_from = "given"
+    brain_from = GIVEN
     if brain is None:
         try:
-            brain, brain_from = brain_from_background(volume), "from the zero background"
-        except RawScan:
+            brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
+        except RawScanError:
             brain, brain_from = _extract(volume, config.brain, None if modality == "T1w" else t1, notes)
-    raw = brain_from not in ("given", "from the zero background")
+    raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
     if raw:
         found, said = check_voxels(volume, brain, config.qc)
         record, flags = record | found, flags + said
@@ -141,7 +142,7 @@ def _from_t1(volume: Volume, path: Path, config: BrainConfig) -> tuple[Mask, str
     t1 = read_scan(path)
     try:
         brain, tool = brain_from_background(t1), "stripped"
-    except RawScan:
+    except RawScanError:
         brain, tool = extract_brain(t1, config)
     return brain_from_t1(volume, t1, brain), f"{tool} on {path.name}, moved rigidly"
 
