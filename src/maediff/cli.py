@@ -105,9 +105,13 @@ def preprocess(
         normalise=normalise, steps=steps, workers=workers, resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
-    typer.echo(
-        f"cohort: {out}" if (out / "cohort.json").is_file() else f"no cohort: every scan failed, see {out / 'qc.csv'}"
-    )
+    if (out / "cohort.json").is_file():
+        from maediff.report import write_report
+
+        typer.echo(f"cohort: {out}")
+        typer.echo(f"report: {write_report(out)}")
+    else:
+        typer.echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
     _exit(failed)
 
 
