@@ -100,7 +100,7 @@ def test_no_tool_is_a_clear_word():
         run_steps(volume_of(head, affine), None, StepsConfig(brain=BrainConfig(tool="none")), modality="T1w")
     with pytest.raises(InputError, match=r"synthstrip is not installed"):
         extract_brain(volume_of(head, affine), BrainConfig(tool="synthstrip"))
-    with pytest.raises(InputError, match="unheard"):
+    with pytest.raises(InputError, match="brain: tool: Input should be"):
         steps_config({"brain": {"tool": "unheard"}})
     with pytest.raises(InputError, match=r"1\.5: a probability"):
         steps_config({"brain": {"threshold": 1.5}})
@@ -137,7 +137,7 @@ def test_the_brain_of_the_t1_is_moved_rigidly():
     )
     found = brain_from_t1(volume_of(t2, other), volume_of(t1, affine), brain)
     assert dice(found, expected > 0.5) > 0.97
-    assert dice(found, true) < 0.97  # without moving it
+    assert dice(found, true) < 0.95  # without moving it
 
 
 def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path, monkeypatch):
@@ -206,7 +206,7 @@ def test_n4_finds_a_field_that_was_put_in():
 
 def _turned_round_trip(shift_mm=0.0):
     """Dice of balls of 1.1 to 20 ml at 1 mm, taken to a grid in an atlas's space and back."""
-    data, brain, affine = made_brain((136, 136, 100), (1.0, 1.0, 1.0))
+    data, _, affine = made_brain((136, 136, 100), (1.0, 1.0, 1.0))
     volume = volume_of(data, affine)
     grid = atlas_grid(oblique(np.diag([1.1, 1.05, 1.15, 1.0])), GridConfig())
     shift = np.eye(4)

@@ -70,7 +70,7 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Ma
     return brain, tool
 
 
-def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Mask) -> Mask:
+def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> Mask:
     """The brain of the session's T1, moved rigidly onto the grid of `volume`.
 
     Raises:
