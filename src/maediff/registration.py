@@ -49,13 +49,11 @@ class Alignment:
 
     Args:
         to_atlas: mm of the scan -> mm of MNI152.
-        quick_information: mutual information of the brain with the template at 4 mm, in nats; higher is better.
-        turned: the highest that the brain turned upside down or back to front reached, less that; above 0, another
-            orientation fits better.
+        turned: the highest mutual information with the template (nats, at 4 mm) that the brain turned upside down or
+            back to front reached, less what it reached as it is; above 0, another orientation fits better.
     """
 
     to_atlas: Float[np.ndarray, "4 4"]
-    quick_information: float
     turned: float
 
 
@@ -106,7 +104,7 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
     turned = max(one[0] for one in others) - information
     if not quick:
         _, best = _refine(_along_axes(inside, volume.affine, FINE_MM), *_atlas_at(FINE_MM), best, centre)
-    return Alignment(np.linalg.inv(best), information, turned)
+    return Alignment(np.linalg.inv(best), turned)
 
 
 def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
