@@ -177,7 +177,7 @@ def _detect_one(
         "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),
         "healthy_reference": from_grid(redrawn, prepared.grid, volume, "linear"),
         "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest")
-        if stepped.brain_from == ZERO_BACKGROUND else stepped.brain,
+        if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None else stepped.brain,
     }  # fmt: skip
     if stepped.bias_field is not None:  # redrawn with the scan's own shading
         on_scan["healthy_reference"] = on_scan["healthy_reference"] * stepped.bias_field

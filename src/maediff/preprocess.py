@@ -49,7 +49,6 @@ QC_COLUMNS = (
     "atlas_stretch",
     "atlas_information",
     "atlas_turned",
-    "seconds",
     "notes",
 )
 Outcome = tuple[ScanRef, dict[str, Any]] | str
@@ -228,7 +227,7 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         return
     for name, value in json.loads(json.dumps(settings)).items():
-        if known.get(name) != value:
+        if known.get(name, value) != value:
             raise InputError(
                 f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
                 "to start anew, or choose another folder"
