@@ -9,18 +9,16 @@ from maediff.errors import InputError
 from maediff.grid import (
     Grid,
     GridConfig,
-    NormaliseConfig,
     atlas_grid,
     brain_from_background,
     from_grid,
-    intensity_range,
     lesion_free_slices,
     model_grid,
-    normalise,
     prepare_scan,
     to_grid,
 )
 from maediff.inputs import find_scans
+from maediff.intensities import NormaliseConfig, intensity_range, normalise
 from maediff.scans import Volume, read_mask, read_scan
 
 CONFIG = GridConfig()

@@ -18,8 +18,16 @@ from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
 from maediff.errors import InputError
-from maediff.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, prepare_scan, to_grid
+from maediff.grid import (
+    GridConfig,
+    atlas_grid,
+    from_grid,
+    lesion_free_slices,
+    prepare_scan,
+    to_grid,
+)
 from maediff.inputs import find_scans, t1_beside
+from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
 from maediff.registration import align_rigidly
@@ -235,6 +243,34 @@ def test_lesion_free_slices_of_a_turned_grid_do_not_see_the_lesion():
     same = np.isclose(to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")).all(axis=(0, 1))
     assert free.any() and not (free & ~same).any()
     assert (same & ~free).sum() <= 8
+
+
+def test_histogram_standardisation_by_hand_and_back():
+    landmarks = tuple(value**2 for value in np.linspace(0.1, 0.9, 9))
+    config = NormaliseConfig(0, 100, landmarks)
+    data = np.linspace(0, 1, 1001, dtype=np.float32).reshape(-1, 1, 1)
+    deciles = deciles_of(data, np.ones(data.shape, dtype=bool))
+    np.testing.assert_allclose(deciles, np.linspace(0.1, 0.9, 9), atol=1e-6)
+    moved = standardise(data, deciles, config)
+    np.testing.assert_allclose(moved[[0, 100, 500, 1000], 0, 0], [0, 0.01, 0.25, 1], atol=1e-6)
+    np.testing.assert_allclose(moved[150, 0, 0], (0.01 + 0.04) / 2, atol=1e-6)  # a straight line in between
+    np.testing.assert_allclose(standardise(moved, deciles, config, back=True), data, atol=1e-6)
+    assert learn_landmarks([[0.1] * 9, [0.3] * 9]) == pytest.approx([0.2] * 9)
+    for wrong in ((0.5,), (0.1, 0.3, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)):
+        with pytest.raises(ValueError, match="nine numbers that rise"):
+            NormaliseConfig(1, 99, wrong)
+
+
+def test_standardised_scans_share_their_deciles_whatever_the_contrast():
+    data, brain, affine = made_brain()
+    config = NormaliseConfig(landmarks=(0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8))
+    prepared = [prepare_scan(volume_of(d, affine), brain, None, None, config) for d in (data, data**1.7)]
+    for one in prepared:
+        np.testing.assert_allclose(deciles_of(one.image, one.brain), config.landmarks, atol=0.01)
+        assert not one.image[~one.brain].any()
+    plain = [prepare_scan(volume_of(d, affine), brain) for d in (data, data**1.7)]
+    apart = [np.abs(a.image - b.image).mean() for a, b in (prepared, plain)]
+    assert apart[0] < 0.3 * apart[1]
 
 
 def test_empty_voxels_are_flagged_and_the_picture_shows_the_outline():

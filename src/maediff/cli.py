@@ -90,7 +90,8 @@ def preprocess(
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
-    from maediff.grid import GridConfig, NormaliseConfig
+    from maediff.grid import GridConfig
+    from maediff.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
     from maediff.settings import build_config
     from maediff.steps import steps_config

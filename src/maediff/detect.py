@@ -23,8 +23,9 @@ from maediff import __version__
 from maediff.checkpoint import config_of, load_model
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
-from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
+from maediff.grid import GridConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
+from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
@@ -149,13 +150,14 @@ def _detect_one(
 ) -> None:
     volume = read_scan(ref.image)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    normalise = build_config(NormaliseConfig, shared["normalise"], "normalise")
     stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1)
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,
         None,
         build_config(GridConfig, shared["grid"], "grid"),
-        build_config(NormaliseConfig, shared["normalise"], "normalise"),
+        normalise,
         brain_from=stepped.brain_from,
         to_atlas=stepped.to_atlas,
     )
@@ -171,7 +173,8 @@ def _detect_one(
     regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
     voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000
     low, high = prepared.record["intensity_range"]
-    redrawn = slices_to_volume((low + (high - low) * reference) * brain)
+    linear = standardise(reference, prepared.record.get("deciles", []), normalise, back=True)
+    redrawn = slices_to_volume((low + (high - low) * linear) * brain)
     on_scan = {
         "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
         "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.errors import InputError
+from maediff.intensities import NormaliseConfig, deciles_of, intensity_range, normalise, standardise
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 
@@ -60,18 +61,6 @@ class GridConfig:
                 f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
                 "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid"
             )
-
-
-@config(frozen=True, config=ConfigDict(extra="forbid"))
-class NormaliseConfig:
-    """Percentiles of the intensities in the brain that become 0 and 1; what lies beyond is clipped."""
-
-    low_percentile: float = 1.0
-    high_percentile: float = 99.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            raise ValueError(f"percentiles {self.low_percentile} and {self.high_percentile}: 0 <= low < high <= 100")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +141,9 @@ def prepare_scan(
         raise InputError(f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask")
     intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
     image = normalise(resampled, on_grid, intensities)
+    deciles = deciles_of(image, on_grid) if normalise_config.landmarks else []
+    if deciles:
+        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(np.float32)
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {
@@ -166,6 +158,8 @@ def prepare_scan(
         "notes": list(grid.notes),
         "flags": [],
     }
+    if deciles:
+        record["deciles"] = deciles
     if grid.scale != 1.0:
         record["flags"].append("scaled to fit")
     if not 800 <= record["brain_ml"] <= 2200:
@@ -289,31 +283,6 @@ def from_grid(
 ) -> Shaped[np.ndarray, "x y z"]:
     """`data`, which lies on the grid, on the RAS+ grid of `volume`; 0 beyond the grid."""
     return resample(data, np.linalg.inv(grid.affine) @ volume.affine, volume.data.shape, order)
-
-
-def intensity_range(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], config: NormaliseConfig, name: str = "image"
-) -> tuple[float, float]:
-    """The two percentiles of the brain, in the scan's own intensities.
-
-    Raises:
-        InputError: the brain has no contrast.
-    """
-    low, high = np.percentile(data[brain].astype(np.float64), [config.low_percentile, config.high_percentile])
-    if not high > low:
-        raise InputError(
-            f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
-            f"brain are both {low:g}; check the scan and its brain mask"
-        )
-    return float(low), float(high)
-
-
-def normalise(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
-) -> Float[np.ndarray, "x y z"]:
-    """`data` with `intensities` at 0 and 1, clipped, and 0 outside the brain."""
-    low, high = intensities
-    return np.where(brain, np.clip((data - low) / (high - low), 0, 1), 0).astype(np.float32)
 
 
 def lesion_free_slices(

@@ -24,8 +24,9 @@ from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
-from maediff.grid import GridConfig, NormaliseConfig, prepare_scan
+from maediff.grid import GridConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef, find_scans
+from maediff.intensities import NormaliseConfig
 from maediff.quality import write_picture
 from maediff.scans import read_mask, read_scan
 from maediff.steps import StepsConfig, run_steps, settings_of, steps_config
