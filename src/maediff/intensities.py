@@ -79,4 +79,5 @@ def standardise(
     if not config.landmarks:
         return values
     own, common = [0.0, *deciles, 1.0], [0.0, *config.landmarks, 1.0]
-    return np.interp(values, *((common, own) if back else (own, common))).astype(np.float32)
+    start, end = (common, own) if back else (own, common)
+    return np.asarray(np.interp(values, start, end), dtype=np.float32)

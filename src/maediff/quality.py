@@ -98,8 +98,8 @@ def _information(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside:
         return 0.0
     seen = resample(np.where(brain, volume.data, 0).astype(np.float32), cells, inside.shape, "linear")
     template = ndimage.gaussian_filter(load_atlas().t1, 1.5)[::4, ::4, ::4]
-    ranks = [np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template)]
-    joint = np.histogram2d(*ranks, bins=LEVELS)[0] / inside.sum()
+    one, other = (np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template))
+    joint = np.histogram2d(one, other, bins=LEVELS)[0] / inside.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     filled = joint > 0
     return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum())

@@ -198,7 +198,7 @@ def _along_axes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float
 def _tamed(data: np.ndarray) -> np.ndarray:
     """Without the few brightest voxels, which would take most bins of the histogram."""
     low, high = np.percentile(data, [0.5, 99.5])
-    return np.clip(data, low, max(high, low + 1e-6)).astype(np.float32)
+    return np.asarray(np.clip(data, low, max(high, low + 1e-6)), dtype=np.float32)
 
 
 def _centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
