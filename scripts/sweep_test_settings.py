@@ -19,7 +19,8 @@ import torch
 from maediff import metrics
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
-from maediff.methods.base import DiffusionConfig, predict_volume, residual_of
+from maediff.methods.base import DiffusionConfig, predict_volume
+from maediff.methods.comparison import residual_of
 from maediff.postprocess import residual_map
 from maediff.settings import has_bf16
 

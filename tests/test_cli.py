@@ -1,6 +1,7 @@
 """The command line: exit codes, one-line errors, the whole way from scans to scores, and help that loads no torch."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from made_scans import made_brain, made_dataset, save
+from maediff.methods import BASELINES, METHODS
 
 COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "models", "report", "benchmark"]
 SMALL = [
@@ -41,16 +43,25 @@ def test_help_loads_nothing_heavy():
 
 def test_version_and_models():
     assert maediff("--version").stdout.startswith("maediff 0.")
-    assert "train one" in maediff("models").stdout
+    listed = maediff("models")
+    assert listed.returncode == 0
+    assert "train one" in listed.stdout or "where:" in listed.stdout
+
+
+def test_help_of_train_names_every_method_that_can_be_trained():
+    said = " ".join(maediff("train", "--help").stdout.replace("│", " ").split())
+    for name in METHODS:
+        assert bool(re.search(rf"\b{name}\b", said)) == (name not in BASELINES), name
 
 
 @pytest.mark.slow
 def test_user_errors_are_one_line_and_exit_2(tmp_path):
     scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain()[::2])
+    plain = save(tmp_path / "patient.nii.gz", *made_brain()[::2])  # no contrast in its name
     (tmp_path / "run").mkdir()
     cases = [
         (["detect", tmp_path / "absent.nii.gz", "-o", tmp_path / "o"], "absent.nii.gz"),
-        (["detect", scan, "-o", tmp_path / "o"], "--model"),
+        (["detect", plain, "-o", tmp_path / "o"], "--model"),
         (["detect", scan, "-o", tmp_path / "o", "--model", tmp_path / "run"], "not a run folder"),
         (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o"], "cohort.json"),
         (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o", "--set", "r=10"], "r=10"),

@@ -123,7 +123,7 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["sub-1"]
 
 
-def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog):
+def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):
     path, data, _, affine = scan
     flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
     refs = find_scans([flair])
@@ -131,6 +131,7 @@ def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog):
     assert "FLAIR by its name" in caplog.text
     with pytest.raises(InputError, match="a model for T1w"):
         go([path], tmp_path / "out2", run, modality="FLAIR")
+    monkeypatch.setattr("maediff.shipped.search_folders", list)
     with pytest.raises(InputError, match=r"no model for FLAIR .* --model"):
         detect(refs, tmp_path / "out3", quiet=True)
 
@@ -173,6 +174,32 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert about["fpr"] == 0.01
     assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
     assert FPRS[0] == 1e-4
+
+
+def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
+    path, *_ = scan
+    other = tmp_path / "other+run"
+    settings = {"net": {"channels": [8, 8], "blocks": 1, "stem": 4}, "train": TINY["train"]}
+    train("ae", run.parent / "cohort", other, preset="tiny", settings=settings, quiet=True, device="cpu")
+    both = f"{run}@t_test=[60,125]+{other}@residual=bright"
+    method, info = load_model(both)
+    assert (info["name"], info["method"]) == ("run@t_test=[60,125]+other+run@residual=bright", "maediff+ae")
+    assert [config.residual for config in method.config.methods] == ["abs", "bright"]
+    with pytest.raises(InputError, match="the mean of runs is not calibrated; give --threshold"):
+        go([path], tmp_path / "out", both)
+    references = {}
+    for name, model in (("both", both), ("one", f"{run}@t_test=[60,125]"), ("two", other)):
+        assert go([path], tmp_path / name, model, threshold=0.2) == 0
+        references[name] = load(tmp_path / name, "healthy_reference").get_fdata()
+    mean = (references["one"] + references["two"]) / 2
+    np.testing.assert_allclose(references["both"], mean, atol=0.02 * mean.max())
+    config = json.loads((other / "config.json").read_text())
+    config["cohort"]["modality"] = "T2w"
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"other\+run.*another modality \(T2w\)"):
+        load_model(both)
+    with pytest.raises(InputError, match=r"run\+absent.*is not a run folder"):
+        load_model(f"{run}+absent")
 
 
 def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):

@@ -72,6 +72,13 @@ def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(t
     assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
 
 
+def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
+    touch(tmp_path / "T1.nii", tmp_path / "out" / ".maediff", tmp_path / "out" / "T1" / "anomaly_map.nii.gz")
+    assert names(find_scans([tmp_path])) == ["T1"]
+    touch(tmp_path / ".maediff")  # but a folder that is named itself is read
+    assert names(find_scans([tmp_path])) == ["T1"]
+
+
 def test_contrasts_in_a_folders_file_names(tmp_path):
     touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
     assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]
@@ -142,15 +149,13 @@ def test_a_bad_manifest_is_refused_by_name(tmp_path, text, says):
 
 def test_what_is_no_scan_is_refused_by_name(tmp_path):
     touch(tmp_path / "brain_mask.nii", tmp_path / "scan.png", tmp_path / "empty" / "notes.txt")
-    touch(tmp_path / "dicom" / "IM0001")
-    (tmp_path / "dicom" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     cases = {
         "brain_mask.nii": "by its name a mask",
         "scan.png": "not a NIfTI file",
         "empty": "no NIfTI scan",
         "gone": "no such file or folder",
-        "dicom": "dcm2niix",
-        "dicom/IM0001": "dcm2niix",
+        "IM0001": "give the folder that holds its series",
     }
     for name, says in cases.items():
         with pytest.raises(InputError, match=says) as caught:

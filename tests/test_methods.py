@@ -1,88 +1,17 @@
-"""One contract for every method, and what MAEDiff and its rivals promise about noise, patches and batches."""
+"""What each method promises beyond the contract that all of them keep (test_method_contract.py)."""
 
 import numpy as np
 import pytest
 import torch
 
+from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
 from maediff.errors import InputError
-from maediff.methods import BASELINES, METHODS, build, predict_volume
+from maediff.methods import build
+from maediff.methods.autoencoders import coarse_noise
 from maediff.methods.base import DiffusionConfig
-from maediff.methods.intensity import Template
-
-TRAINED = [name for name in METHODS if name not in BASELINES]
-UNET = {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2}
-MAE = {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 4}
-
-
-def make(name, *, fresh=False, **settings):
-    torch.manual_seed(0)
-    if name in TRAINED:
-        settings = {"unet": UNET, "size": 48, **settings}
-    if name in ("maediff", "pddpm"):
-        settings = {"p": 24, "s": 8, **settings}
-    if name == "maediff":
-        settings = {"r": 8, "mae": MAE, **settings}
-    method = build(name, "tiny", settings)
-    for parameter in method.parameters():  # layers that start at zero would hide what stands before them
-        if not fresh and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
-    return method.eval()
-
-
-def scan(n=5, size=48):
-    """A scan with a disc of brain that grows and shrinks, an empty slice at either end."""
-    y, x = np.mgrid[:size, :size] - size / 2
-    radius = np.array([0, 8, 14, 17, 0][:n])[:, None, None]
-    brain = np.hypot(y, x)[None] < radius
-    images = np.where(brain, np.random.default_rng(0).uniform(0.2, 0.8, (n, size, size)), 0).astype(np.float32)
-    return images, brain, np.arange(n) + 3
-
-
-def predict(method, images, brain, ids, **kwargs):
-    return predict_volume(method, images, brain, ids, **{"seed": 0, **kwargs})
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_maps_have_the_scans_shape_and_range(name):
-    method, (images, brain, ids) = make(name), scan()
-    if isinstance(method, Template):
-        method.fit(torch.from_numpy(images).flip(2)[:, None], torch.linspace(0, 1, 5))
-    residual, reference = predict(method, images, brain, ids)
-    assert residual.shape == reference.shape == images.shape
-    for result in (residual, reference):
-        assert np.isfinite(result).all()
-        assert result.min() >= 0
-        assert result.max() <= 1
-    assert residual[brain].max() > 0
-    assert not residual[[0, -1]].any()  # slices without brain are skipped
-    assert np.array_equal(reference[[0, -1]], images[[0, -1]])
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_parameter_has_a_gradient_within_two_steps(name):
-    torch.manual_seed(0)
-    method = make(name, fresh=True)
-    optimizer = torch.optim.Adam(method.parameters(), 1e-2)
-    moved = {key: False for key, _ in method.named_parameters()}
-    for step in range(2):
-        loss = method.objectives()[0].loss(torch.rand(4, 1, 48, 48), torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        loss.backward()
-        for key, parameter in method.named_parameters():
-            assert parameter.grad is not None, key
-            assert parameter.grad.isfinite().all(), key
-            moved[key] |= bool(parameter.grad.any())
-        optimizer.step()
-    assert all(moved.values()), [key for key, did in moved.items() if not did]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_loss_is_a_function_of_weights_slices_and_generator(name):
-    method, x = make(name), torch.rand(4, 1, 48, 48)
-    loss = method.objectives()[0].loss
-    first, again, other = (loss(x, torch.Generator().manual_seed(seed)).item() for seed in (0, 0, 1))
-    assert first == again != other
+from maediff.methods.comparison import residual_of
+from maediff.methods.mean_reference import MeanReference
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
@@ -106,7 +35,8 @@ def test_only_the_noised_patch_differs_from_the_slice_that_enters_the_network(na
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
 def test_loss_looks_inside_the_patch_only(name, monkeypatch):
-    method, x, p = make(name, p=24, s=24, **({"s_train": 24} if name == "pddpm" else {})), torch.rand(1, 1, 48, 48), 24
+    settings = {"p": 24, "s": 24, "visible_weight": 0.0} | ({"s_train": 24} if name == "pddpm" else {})
+    method, x, p = make(name, **settings), torch.rand(1, 1, 48, 48), 24
     entered = []
     encode = method.unet.encode
     monkeypatch.setattr(method.unet, "encode", lambda x, t: entered.append(x) or encode(x, t))
@@ -123,25 +53,53 @@ def test_loss_looks_inside_the_patch_only(name, monkeypatch):
         assert loss == pytest.approx(float((2 * x - 1)[inside].abs().mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
-    method, (images, brain, ids) = make(name), scan()
-    whole = predict(method, images, brain, ids, batch_size=16)
-    for batch_size in (1, 5, 64):
-        for a, b in zip(whole, predict(method, images, brain, ids, batch_size=batch_size), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
-    part = predict(method, images[2:4], brain[2:4], ids[2:4])
-    np.testing.assert_allclose(part[0], whole[0][2:4], rtol=0, atol=1e-5)
-    backwards = predict(method, images[::-1].copy(), brain[::-1].copy(), ids[::-1].copy())
-    np.testing.assert_allclose(backwards[0][::-1], whole[0], rtol=0, atol=1e-5)
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_visible_weight_adds_the_loss_outside_the_patch(name, monkeypatch):
+    x, losses = torch.rand(1, 1, 48, 48), []
+    for weight in (0.0, 0.5):
+        method = make(name, visible_weight=weight)
+        monkeypatch.setattr(method.unet, "decode", lambda *args: torch.zeros_like(x))
+        losses.append(method.loss(x, torch.Generator().manual_seed(0)).item())
+    grid = make(name).grid
+    errors = (2 * x - 1).abs()[0, 0]
+    sums = [(float(errors[mask].mean()), float(errors[~mask].mean())) for mask in grid.masks]
+    assert any(losses == pytest.approx([inside, inside + 0.5 * outside], rel=1e-5) for inside, outside in sums)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_same_seed_same_map_and_another_seed_another(name):
-    method, (images, brain, ids) = make(name), scan()
-    first, again, other = (predict(method, images, brain, ids, seed=seed)[0] for seed in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert np.abs(first - other).max() > 1e-4
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_what_is_seen_enters_the_network_and_the_healthy_slice_is_the_target(name, monkeypatch):
+    method, x = make(name, visible_weight=1.0), torch.rand(2, 1, 48, 48)
+    monkeypatch.setattr(method.unet, "decode", lambda *args: 2 * x - 1)  # draws the healthy slice
+    assert method.loss(x, torch.Generator().manual_seed(0), 1 - x).item() == pytest.approx(0, abs=1e-6)
+    entered, encode = [], method.unet.encode
+    monkeypatch.setattr(method.unet, "encode", lambda x, t: entered.append(x) or encode(x, t))
+    method.loss(x, torch.Generator().manual_seed(0), 1 - x)
+    assert float((entered[0] == 2 * (1 - x) - 1).float().mean()) > 0.7  # all but the patch
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm"])
+def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, monkeypatch):
+    images, brain, ids = scan()
+    calls, full = [], make(name)
+    maps = {}
+    for above in (None, 0.0, 2.0):
+        method = make(name, refine_above=above)
+        decode = method.unet.decode
+        monkeypatch.setattr(method.unet, "decode", lambda f, *a, decode=decode: calls.append(len(f)) or decode(f, *a))
+        calls.clear()
+        maps[above] = predict(method, images, brain, ids)[1], sum(calls)
+    np.testing.assert_allclose(maps[0.0][0], maps[None][0], atol=1e-6)  # everything is unlike: as without it
+    assert maps[0.0][1] == maps[None][1]
+    coarse = predict(make(name, s=24), images, brain, ids)
+    assert maps[2.0][1] < maps[None][1]  # nothing is: the coarse pass alone
+    assert np.abs(maps[2.0][0] - full.predict(torch.from_numpy(images)[:, None], slice_ids=torch.from_numpy(ids),
+                  seed=0).reconstruction[:, 0].detach().numpy()).max() > 1e-3  # fmt: skip
+    assert maps[2.0][0].shape == coarse[1].shape
+
+
+def test_refining_needs_coarse_patches_among_the_fine():
+    with pytest.raises(InputError, match="refine_above needs the patches"):
+        build("pddpm", "tiny", {"p": 40, "s": 16, "refine_above": 0.1})  # 40 is not in 0, 16, 32, 48, 56
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
@@ -180,12 +138,6 @@ def test_residuals_by_sign():
     assert not (bright * dark).any()
 
 
-def test_slices_of_another_size_are_refused():
-    for name in TRAINED:
-        with pytest.raises(ValueError, match=r"slices of \(40, 40\) pixels, .* 48 x 48"):
-            make(name).objectives()[0].loss(torch.rand(1, 1, 40, 40), torch.Generator())
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
@@ -200,6 +152,10 @@ def test_slices_of_another_size_are_refused():
         ("ddpm", {"size": 97}, r"size=97"),
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
+        ("vae", {"latent": 0}, "latent=0"),
+        ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
+        ("dae", {"noise_cells": 97}, "noise_cells=97"),
+        ("fanogan", {"gan_share": 1}, "gan_share=1"),
         ("bright", {"p": 1}, "p: Unexpected"),
         ("nonsense", {}, "'nonsense' is not known"),
     ],
@@ -237,3 +193,66 @@ def test_time_steps_of_a_chain():
     assert DiffusionConfig(chain=1).timesteps(250) == [250]
     assert DiffusionConfig(chain=5).timesteps(250) == [250, 200, 150, 100, 50]
     assert DiffusionConfig(chain=9).timesteps(3) == [3, 2, 1, 0]
+
+
+def test_the_noise_of_a_dae_is_coarse_of_its_own_in_each_image_and_lies_in_the_foreground(monkeypatch):
+    noise = coarse_noise(400, 96, 16, 0.2, torch.Generator().manual_seed(0))
+    assert noise.mean().abs() < 0.005
+    assert 0.1 < noise.std() < 0.17  # between its numbers, upsampled noise is a mean of them
+    assert (noise[..., 1:] - noise[..., :-1]).abs().mean() < 0.4 * noise.abs().mean()  # smooth from pixel to pixel
+    assert noise.std(dim=0).std() < 0.02  # no grid: every place gets as much
+    assert (noise[0] - noise[1]).abs().mean() > 0.05
+    method, (images, brain, _), entered = make("dae"), scan(), []
+    monkeypatch.setattr(method, "reconstruct", lambda x0: entered.append(x0) or x0)
+    x = torch.from_numpy(images)[:, None]
+    method.loss(x, torch.Generator().manual_seed(0), x * 0.5)
+    moved = entered[0] - (2 * 0.5 * x - 1)
+    assert moved[torch.from_numpy(brain)[:, None]].std() > 0.1
+    assert not moved[~torch.from_numpy(brain)[:, None]].any()
+
+
+def test_a_dae_is_held_against_the_clean_slice_in_the_foreground_only(monkeypatch):
+    method, (images, brain, _) = make("dae"), scan()
+    x, inside = torch.from_numpy(images)[:, None], torch.from_numpy(brain)[:, None]
+    monkeypatch.setattr(method, "reconstruct", lambda x0: torch.where(inside, 2 * x - 1 + 0.3, 7.0))
+    assert method.loss(x, torch.Generator()).item() == pytest.approx(0.09, rel=1e-4)
+
+
+def test_a_vae_adds_the_divergence_of_its_code_by_hand(monkeypatch):
+    x = torch.rand(2, 1, 48, 48)
+    method = make("vae")
+    code = torch.cat([torch.full((2, 16), 0.5), torch.full((2, 16), np.log(4.0))], dim=1)  # mean 0.5, variance 4
+    monkeypatch.setattr(method.encoder, "forward", lambda x0: code)
+    monkeypatch.setattr(method.decoder, "forward", lambda z: 2 * x - 1)  # reconstructs perfectly
+    each = 0.5 * (0.25 + 4 - np.log(4.0) - 1)
+    expected = 2 * 16 * each / 48**2
+    assert method.loss(x, torch.Generator().manual_seed(0)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_critic_is_pushed_to_slope_one():
+    """C(x) = k * sum(x) has the gradient norm k * 48 everywhere."""
+    method, x = make("fanogan"), torch.rand(3, 1, 48, 48)
+    for slope, penalty in [(1.0, 0.0), (3.0, 40.0)]:
+        method.critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48 * 48, 1, bias=False))
+        torch.nn.init.constant_(method.critic[1].weight, slope / 48)
+        loss = method.critic_loss(x, torch.Generator().manual_seed(0))
+        fakes = method._fakes(x, torch.Generator().manual_seed(0))
+        distance = slope / 48 * (2 * x - 1 - fakes).sum(dim=(1, 2, 3)).mean()
+        torch.testing.assert_close(loss, penalty - distance, rtol=1e-4, atol=1e-3)
+
+
+def test_the_latents_are_bottlenecks():
+    for name, preset, most in [("ae", "tiny", 128), ("vae", "paper", 128), ("svae", "tiny", 16 * 36)]:
+        method = build(name, preset)
+        with torch.no_grad():
+            z = method.encoder(torch.rand(1, 1, 96, 96))[:, : method.config.latent]
+        assert z.numel() == most
+
+
+def test_the_reference_of_two_methods_is_the_mean_of_theirs_with_the_residual_of_the_first():
+    first, second, (images, brain, ids) = make("pddpm", residual="bright"), make("ae"), scan()
+    residual, reference = predict(MeanReference([first, second]), images, brain, ids)
+    mean = (predict(first, images, brain, ids)[1] + predict(second, images, brain, ids)[1]) / 2
+    np.testing.assert_allclose(reference, mean, atol=1e-6)
+    expected = residual_of(*(torch.from_numpy(part)[:, None] for part in (images, mean, brain)), first.config)
+    np.testing.assert_allclose(residual[brain], expected[:, 0].numpy()[brain], atol=1e-5)

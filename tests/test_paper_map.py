@@ -1,6 +1,7 @@
 """Every name in docs/paper_map.md exists, and every default in its table of choices is the code's."""
 
 import ast
+import functools
 import importlib
 import re
 from dataclasses import MISSING, fields, is_dataclass
@@ -76,16 +77,17 @@ def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_presets_are_as_told(setting: str) -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
-    group, _, key = setting.partition(".")
+    group, *keys = setting.split(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
-        config = train.resolve_training(preset, {}) if group == "train" else methods.resolve("maediff", preset)
-        actual = getattr(config if group == "train" or not key else getattr(config, group), key or group)
+        holds = [name for name, (_, config) in methods.METHODS.items() if group in config.__pydantic_fields__]
+        config = train.resolve_training(preset, {}) if group == "train" else methods.resolve(holds[0], preset)
+        actual = functools.reduce(getattr, keys if group == "train" else [group, *keys], config)
         assert actual == ast.literal_eval(told), f"{preset}: {setting}"
 
 
 def test_every_setting_that_a_preset_changes_is_told() -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
-    changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in preset}
+    changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
     for preset in methods.PRESETS.values():
         changed |= set(flatten(preset))
     assert changed == set(SETTINGS)

@@ -17,6 +17,7 @@ from made_scans import made_cohort
 from maediff import checkpoint
 from maediff.checkpoint import load_model
 from maediff.errors import InputError
+from maediff.methods.base import Objective
 from maediff.train import parse_duration, train
 from maediff.training import TrainConfig, batch_indices, learning_rate, slices_by_subject
 
@@ -76,6 +77,44 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6  # done: nothing to do
+
+
+def test_objectives_are_stepped_in_their_phases():
+    def loss(x, generator, seen=None):
+        raise AssertionError("not called")
+
+    generator = Objective("generator", loss, [], (0.0, 0.5), 5)
+    encoder = Objective("encoder", loss, [], (0.5, 1.0))
+    assert [step for step in range(21) if generator.due(step, 21)] == [4, 9]
+    assert [step for step in range(21) if encoder.due(step, 21)] == list(range(11, 21))
+    assert not encoder.begun(10, 21)
+
+
+def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monkeypatch):
+    settings = {"net": {"channels": [8, 8], "blocks": 1, "stem": 4}, "critic_steps": 2, "gan_share": 0.6}
+    kwargs = {"settings": settings | {"train": FAST["train"] | {"checkpoint_every": 1}}, "preset": "tiny"}
+    kwargs |= {"quiet": True, "device": "cpu"}
+    clock = itertools.count(step=1.0)
+    monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
+    train("fanogan", cohort, tmp_path / "whole", **kwargs)
+    saved = []
+    for seconds in (
+        2,
+        2,
+        1,
+        1,
+    ):  # 6 steps: critic, critic and generator, critic, critic and generator, encoder, encoder
+        train("fanogan", cohort, tmp_path / "parts", max_time=f"{seconds}s", resume=True, **kwargs)
+        saved.append(weights(tmp_path / "parts"))
+    assert_same(weights(tmp_path / "whole"), saved[-1])
+    for part, moves in (("critic", [True, False, False]), ("generator", [True, False, False]),
+                        ("encoder", [False, True, True])):  # fmt: skip
+        keys = [key for key in saved[0] if key.startswith(f"weights.{part}.")]
+        for earlier, later, moved in zip(saved, saved[1:], moves, strict=False):
+            assert any(not torch.equal(earlier[key], later[key]) for key in keys) == moved, part
+    rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").read_text().splitlines()))
+    assert [row["val_loss"] == "nan" for row in rows] == [True] * 4 + [False] * 2  # no encoder, nothing to validate
+    assert (tmp_path / "whole" / "best" / "model.safetensors").is_file()
 
 
 def test_seeds_decide_the_weights(cohort, tmp_path):

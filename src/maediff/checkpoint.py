@@ -4,6 +4,7 @@
     RUN/best/model.safetensors       `weights.*` and `ema.*` at the lowest validation loss
     RUN/last/model.safetensors       the same at the last step, with the step in its metadata
     RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
+    NAME/model.safetensors           `ema.*` only: a shipped model (shipped.py), which trains no further
 
 The optimiser's file is written first, under a name that holds its step; the model's file names the step that counts.
 So whenever a run is killed, the model's file and its optimiser belong together.
@@ -27,9 +28,11 @@ from torch import Tensor
 from maediff import __version__
 from maediff.errors import InputError
 from maediff.files import atomic_path, write_json
-from maediff.methods import METHODS, build
+from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
+from maediff.methods.mean_reference import MeanReference
 from maediff.settings import merge, parse_settings
+from maediff.shipped import label, locate, show_terms
 
 FORMAT = "maediff-1"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
@@ -72,7 +75,7 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """RUN/config.json.
+    """RUN/config.json; fields of the method that are younger than the run have their defaults.
 
     Raises:
         InputError: not a run folder, or of another version.
@@ -92,7 +95,12 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; it is damaged, train the model again")
     if config.get("method") not in METHODS:
         raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
-    return config
+    return {**config, "config": complete(config, config["config"])}
+
+
+def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A method's `config` as an older version stored it, whole: what it lacks are defaults of the `run`'s method."""
+    return plain(resolve(run["method"], run["preset"], config))
 
 
 def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
@@ -108,35 +116,80 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     """A trained method in evaluation mode, with the moving average of its weights, and its config.json.
 
     Args:
-        reference: a run folder; settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
+        reference: a run folder, a shipped model's name or folder, or `hf:ORG/NAME`; settings that only matter at
+            test may follow an @: `runs/pddpm@s=48,t_test=500`.
+            `RUN_A+RUN_B` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
         checkpoint: `best` (falls back to `last` where no validation was run) or `last`.
 
     Returns:
         The method, and the config with `name` (of the reference), `path` and `step` added.
 
     Raises:
-        InputError: see `read_config` and `read_weights`.
+        InputError: see `read_config` and `read_weights`; runs of unlike scans cannot be averaged.
     """
+    if len(parts := split_mean(reference)) > 1:
+        return _load_mean(parts, device, checkpoint)
     run, changes = split_reference(reference)
     config = read_config(run)
     settings = merge(config["config"], parse_settings(_split_settings(changes)))
     method = build(config["method"], config["preset"], settings)
-    path = run / checkpoint / "model.safetensors"
-    if not path.is_file():
-        path = run / "last" / "model.safetensors"
+    paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]
+    path = next((path for path in paths if path.is_file()), paths[1])
     tensors, step = read_weights(path, "ema.", config["method"])
     load_state(method, tensors, path)
-    name = run.resolve().name + (f"@{changes}" if changes else "")
+    show_terms(run)
+    name = label(_parts(reference)[0], run) + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
 
 
+def _load_mean(parts: list[str], device: str, checkpoint: str) -> tuple[Method, dict[str, Any]]:
+    loaded = [load_model(part, device, checkpoint) for part in parts]
+    infos = [info for _, info in loaded]
+    for part, info in zip(parts, infos, strict=True):
+        for key in ("modality", "grid", "normalise"):
+            if info["cohort"].get(key) != infos[0]["cohort"].get(key):
+                raise InputError(
+                    f"{part}: trained on another {key} ({info['cohort'].get(key)}) than {parts[0]} "
+                    f"({infos[0]['cohort'].get(key)}); their references have no mean"
+                )
+    changed = {
+        "method": "+".join(info["method"] for info in infos),
+        "name": "+".join(info["name"] for info in infos),
+        "config": {str(number): info["config"] for number, info in enumerate(infos)},
+    }
+    return MeanReference([method for method, _ in loaded]).eval(), {**infos[0], **changed}
+
+
+def split_mean(reference: str | Path) -> list[str]:
+    """The runs in `RUN_A@s=48+RUN_B`; a + that no folder follows belongs to what stands before it."""
+    text = str(reference)
+    if Path(text).exists():
+        return [text]
+    for position in (i for i, letter in enumerate(text) if letter == "+"):
+        parts = [text[:position], *split_mean(text[position + 1 :])]
+        if all(split_reference(part)[0].is_dir() for part in parts):
+            return parts
+    return [text]
+
+
+def run_folders(reference: str | Path) -> list[Path]:
+    """The folders that a reference reads."""
+    return [split_reference(part)[0] for part in split_mean(reference)]
+
+
 def split_reference(reference: str | Path) -> tuple[Path, str]:
-    """The run folder and the settings in `RUN@key=value,...`; a folder may have an @ in its own name."""
+    """The folder of the model and the settings in `RUN@key=value,...`; see `shipped.locate` for names."""
+    model, changes = _parts(reference)
+    return locate(model), changes
+
+
+def _parts(reference: str | Path) -> tuple[str, str]:
+    """What stands before and after the @; a folder may have an @ in its own name."""
     text = str(reference)
     if Path(text).exists() or "@" not in text:
-        return Path(text), ""
-    run, _, changes = text.rpartition("@")
-    return Path(run), changes
+        return text, ""
+    model, _, changes = text.rpartition("@")
+    return model, changes
 
 
 def _split_settings(text: str) -> list[str]:
@@ -186,7 +239,12 @@ def prune_optimizers(folder: Path, keep: int) -> None:
 
 def config_of(method: Method) -> dict[str, Any]:
     """The method's whole config as plain values."""
-    return json.loads(json.dumps(asdict(method.config)))  # type: ignore[no-any-return, call-overload]
+    return plain(method.config)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON gives it back: nested mappings, lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]
 
 
 def provenance(**more: Any) -> dict[str, Any]:

@@ -20,11 +20,13 @@ app = typer.Typer(
 
 Inputs = Annotated[
     list[Path] | None,
-    typer.Argument(help="NIfTI file, folder of them, BIDS dataset or manifest CSV.", show_default=False),
+    typer.Argument(help="NIfTI file, folder of them, DICOM folder, BIDS dataset or manifest CSV.", show_default=False),
 ]
 MoreInputs = Annotated[list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; must not exist.", show_default=False)]
 Modality = Annotated[str | None, typer.Option(help="T1w, T2w or FLAIR; default: from the file names.")]
+Series = Annotated[str | None, typer.Option(help="Number or UID of the DICOM series to take.", show_default=False)]
+LayoutName = Annotated[str, typer.Option("--layout", help="ixi, brats, mslub; auto: recognised; plain: ignored.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Empty an existing output folder first.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -38,7 +40,7 @@ BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
 def _inputs(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
     found = [*(inputs or []), *(more or [])]
     if not found:
-        raise InputError("no INPUT: give a NIfTI file, a folder of them, a BIDS dataset or a manifest CSV")
+        raise InputError("no INPUT: give a NIfTI file, a folder of them or of DICOM, a BIDS dataset or a manifest CSV")
     return found
 
 
@@ -62,15 +64,16 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo"),
+    train: Annotated[bool, typer.Option("--train", help="Train a model instead of using a shipped one.")] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Phantoms -> train -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
+    """Phantoms -> shipped model -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
     from maediff.demo import demo as run
 
-    run(out, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+    run(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
 
 
 @app.command()
@@ -79,6 +82,10 @@ def preprocess(
     inputs: Inputs = None,
     more: MoreInputs = None,
     modality: Modality = None,
+    series: Series = None,
+    layout: LayoutName = "auto",
+    fold: Annotated[int, typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4)] = 0,
+    manifest_only: Annotated[bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")] = False,
     lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
     workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
@@ -90,6 +97,14 @@ def preprocess(
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
+    if manifest_only:
+        from maediff.files import fresh_folder
+        from maediff.sources import find_sources, write_manifest
+
+        refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series, fold=fold, unique=True)
+        write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
+        typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
+        return
     from maediff.grid import GridConfig
     from maediff.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
@@ -102,8 +117,9 @@ def preprocess(
     steps = steps_config({key: settings.pop(key) for key in ("brain", "bias", "registration", "qc") if key in settings})
     _no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
-        _inputs(inputs, more), out, modality=modality, lesion_free_margin=lesion_free_margin, grid=grid,
-        normalise=normalise, steps=steps, workers=workers, resume=resume, overwrite=overwrite, quiet=quiet,
+        _inputs(inputs, more), out, modality=modality, layout=layout, series=series, fold=fold,
+        lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise, steps=steps, workers=workers,
+        resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
     if (out / "cohort.json").is_file():
@@ -118,12 +134,14 @@ def preprocess(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm or anoddpm.")],
+    method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm, anoddpm, ae, vae, svae, dae or fanogan.")],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
-    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
+    preset: Annotated[
+        str | None, typer.Option(help="paper, small or tiny [default: that of --init, or small].", show_default=False)
+    ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 10m, 1.5h.")] = None,
-    init: Annotated[str | None, typer.Option(help="Run to start the weights from.")] = None,
+    init: Annotated[str | None, typer.Option(help="Run or shipped model to start from.")] = None,
     config: ConfigFile = None,
     set_: Settings = None,
     resume: Resume = False,
@@ -153,13 +171,24 @@ def detect(
     out: Out,
     inputs: Inputs = None,
     more: MoreInputs = None,
-    model: Annotated[str | None, typer.Option(help="Run folder; RUN@t_test=125 changes a test setting.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@t_test=125 sets a test setting, "
+            "RUN+RUN a mean [default: the shipped model for the contrast].",
+            show_default=False,
+        ),
+    ] = None,
     modality: Modality = None,
+    series: Series = None,
+    layout: LayoutName = "auto",
     threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
     fpr: Annotated[
         float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
     ] = None,
     brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
+    bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
+    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")] = False,
     config: ConfigFile = None,
     set_: Settings = None,
     batch_size: BatchSize = 16,
@@ -170,9 +199,10 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.inputs import find_scans
+    from maediff.sources import find_sources
 
-    refs = find_scans(_inputs(inputs, more), modality)  # input is checked before a model is looked for
+    # input is checked before a model is looked for
+    refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series)
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
@@ -183,20 +213,31 @@ def detect(
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
     steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
     _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
+    work = out
+    if bids_derivative:
+        from maediff.bids_derivative import prepare_derivative, write_derivative
+
+        work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
     failed = run(
-        refs, out, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-        brain_mask=brain_mask, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device, seed=seed,
+        refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
+        brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume, overwrite=overwrite,
+        device=device, seed=seed,
         quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
-        typer.echo(f"report: {write_report(out)}")
+        report_path = write_report(work, out.resolve().name)
+        if bids_derivative:
+            write_derivative(refs, out, overwrite=overwrite)
+            report_path = out / report_path.name
+        typer.echo(f"report: {report_path}")
     _exit(failed)
 
 
 @app.command()
 def evaluate(
     runs: Annotated[
-        list[str], typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 changes a setting.")
+        list[str],
+        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."),
     ],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
@@ -229,9 +270,13 @@ def evaluate(
 
 @app.command()
 def models(device: Device = "auto", seed: Seed = 0, quiet: Quiet = False) -> None:
-    """List the models that come with maediff."""
+    """List the models that `detect --model NAME` and `train --init NAME` take by name."""
+    from maediff.shipped import describe, models
+
     del device, seed, quiet
-    typer.echo("no model is shipped with this release; train one with `maediff train`, or try `maediff demo`")
+    found = [describe(folder, card) for folder, card in models()]
+    typer.echo("\n\n".join(found) or "no model comes with this installation; train one with `maediff train`, or name "
+               "a folder of models in MAEDIFF_MODELS")  # fmt: skip
 
 
 @app.command()
@@ -242,10 +287,15 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html again from what lies in a folder."""
+    from maediff.bids_derivative import WORK
     from maediff.report import write_report
 
     del device, seed, quiet
-    typer.echo(f"report: {write_report(folder)}")
+    if (folder / WORK).is_dir():  # a BIDS derivative
+        path = write_report(folder / WORK, folder.resolve().name).replace(folder / "report.html")
+    else:
+        path = write_report(folder)
+    typer.echo(f"report: {path}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Scan in; anomaly map, anomaly mask, healthy reference, brain mask and summary out, on the scan's own grid.
 
     DETECT/<subject>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz, summary.json, slices.npz
+    DETECT/<subject>/anomaly_mask.dcm                                 DICOM SEG, where it was asked for
     DETECT/detect.json    what all of them share: model, threshold, settings, versions
 
 A subject's folder appears when it is whole: it is written under a hidden name and moved into place.
@@ -20,7 +21,9 @@ import torch
 from rich.progress import track
 
 from maediff import __version__
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import config_of, load_model, run_folders
+from maediff.dicom import read_volume
+from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.grid import GridConfig, from_grid, prepare_scan
@@ -30,8 +33,9 @@ from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.quality import write_picture
-from maediff.scans import read_mask, read_scan, slices_to_volume, volume_to_slices, write_on_scan_grid
+from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
+from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, steps_config
 
@@ -49,6 +53,7 @@ def detect(
     fpr: float | None = None,
     brain_mask: Path | None = None,
     steps: StepsConfig | None = None,
+    dicom_seg: bool = False,
     post: PostprocessConfig = DEFAULT,
     batch_size: int = 16,
     resume: bool = False,
@@ -60,21 +65,24 @@ def detect(
     """Write results for each scan to `out`; returns how many scans failed, each named in the log with its reason.
 
     Args:
-        model: a run folder; `RUN@t_test=125` changes settings at test.
+        model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
+            averages two references. None picks the
+            shipped model for the contrast that `modality` or the files' names tell, and says so.
         threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
         brain_mask: for a single scan, instead of one that is extracted.
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
+        dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
 
     Raises:
         InputError: no model for the contrast, no threshold to be had, an output folder that exists.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
+    if dicom_seg:
+        check_dicom_seg(refs)
     if threshold is not None and fpr is not None:
         raise InputError("--threshold and --fpr: give one of them")
-    if model is None:
-        contrast = modality or refs[0].modality or "this contrast"
-        raise InputError(f"no model for {contrast} comes with maediff; give --model RUN, a folder of `maediff train`")
+    model, why = (model, "--model") if model else _pick_model(refs, modality)
     device = resolve_device(device)
     method, info = load_model(model, device)
     expected = info["cohort"]["modality"]
@@ -85,16 +93,18 @@ def detect(
         threshold, about = threshold_at(
             model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
         )
-    check_apart(out, [Path(model.partition("@")[0]), *(ref.image for ref in refs)])
+    check_apart(out, [*run_folders(model), *(ref.image for ref in refs)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     shared = {
-        "model": info["name"], "method": info["method"], "modality": expected, "threshold": threshold,
+        "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
+        "method": info["method"], "modality": expected, "threshold": threshold,
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         **{key: info["cohort"].get(key, {}) for key in RECORDED},
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        **({"dicom_seg": True} if dicom_seg else {}),
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
@@ -124,6 +134,23 @@ def detect(
     return len(failures)
 
 
+def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str]:
+    """The shipped model for the scans' contrast, and why it is that one.
+
+    Raises:
+        InputError: the contrast is not known or not the same for all, or there is no model for it.
+    """
+    told = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
+    if modality is None and len(told) != 1:
+        what = f"the scans are {' and '.join(told)}" if told else f"{refs[0].image}: the name tells no contrast"
+        raise InputError(f"{what}; say which with --modality T1w, T2w or FLAIR, or give --model")
+    contrast = modality or told[0]
+    name, card = pick(contrast)
+    why = f"the model for {contrast}, which {'--modality says' if modality else 'the files are by their names'}"
+    logger.info("model: %s, %s (%s)", name, why, card.summary)
+    return name, why
+
+
 def _check_same(path: Path, shared: dict[str, Any]) -> None:
     """Refuse to go on in a folder that was made with other settings."""
     if path.is_file():
@@ -148,7 +175,7 @@ def _detect_one(
     device: str,
     steps: StepsConfig,
 ) -> None:
-    volume = read_scan(ref.image)
+    volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
     normalise = build_config(NormaliseConfig, shared["normalise"], "normalise")
     stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1)
@@ -188,6 +215,7 @@ def _detect_one(
     summary = {
         "subject": ref.name,
         "model": shared["model"],
+        "model_from": shared["model_from"],
         "modality": shared["modality"],
         "score": scan_score(anomaly, brain, (x, y, z), post),
         "threshold": shared["threshold"],
@@ -205,6 +233,8 @@ def _detect_one(
         save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
         if stepped.extracted or prepared.record["flags"]:
             write_picture(folder / "qc.png", volume, stepped.brain)
+        if shared.get("dicom_seg"):
+            write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
         write_json(folder / "summary.json", summary)
         shutil.rmtree(out / ref.name, ignore_errors=True)
         os.replace(folder, out / ref.name)

@@ -22,7 +22,7 @@ import torch
 from rich.progress import Progress
 
 from maediff import __version__
-from maediff.checkpoint import load_model, split_reference
+from maediff.checkpoint import load_model, run_folders
 from maediff.cohort import Cohort, SubjectSlices
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
@@ -58,8 +58,8 @@ def evaluate(
     """Score `runs` and the baselines on a split of `cohort`, write all to `out` and return the summary.
 
     Args:
-        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test), and
-            folders of anomaly maps, as `map_folder` takes them;
+        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test,
+            `RUN_A+RUN_B` for the mean of two references), and folders of anomaly maps, as `map_folder` takes them;
             the folder's name and what follows the @ name them in every table.
         calibrate_split: where thresholds are chosen: on labelled subjects, and on healthy ones.
         score_split: where everything is measured.
@@ -91,7 +91,7 @@ def evaluate(
         check_maps(folder, [*calibrate, *scored])
         filtered = already_filtered(folder)
         contenders.append(Contender(name, name, partial(_read, folder), filtered=filtered))
-    check_apart(out, [cohort, *folders.values(), *(split_reference(run)[0] for run in runs)])
+    check_apart(out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))])
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(contenders))

@@ -3,9 +3,11 @@
     NIfTI file       the scan
     folder           every NIfTI in it, at any depth, but masks (*mask* *seg* *consensus* *gt*)
     BIDS dataset     (dataset_description.json) sub-*/**/*_<T1w|T2w|FLAIR>.nii[.gz]
-    manifest CSV     subject,image[,session,brain_mask,lesion_mask,split,healthy,dataset,t1]; paths relative to it
+    manifest CSV     subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset,t1], paths
+                     relative to it
 
 A subject is named by its BIDS entities, else by the path relative to what was given. Nothing here opens a scan.
+DICOM folders and the layouts of known data sets come on top in `sources`.
 """
 
 import csv
@@ -17,12 +19,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from maediff.errors import InputError
+from maediff.files import MARKER
 
 Modality = Literal["T1w", "T2w", "FLAIR"]
 Split = Literal["train", "val", "test"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
 SPLITS: tuple[str, ...] = get_args(Split)
-MANIFEST_COLUMNS = ("subject", "image", "session", "brain_mask", "lesion_mask", "split", "healthy", "dataset", "t1")
+MANIFEST_COLUMNS = (
+    "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
+)  # fmt: skip
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
 CONTRAST_WORDS = {
@@ -51,6 +56,8 @@ class ScanRef:
         extra: further columns of the manifest.
         stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
         t1: a T1w of the same session, for a scan of another contrast.
+        lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
+        series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
     """
 
     subject: str
@@ -65,6 +72,8 @@ class ScanRef:
     extra: dict[str, str] = field(default_factory=dict)
     stated: bool = False
     t1: Path | None = None
+    lesion_labels: bool = False
+    series: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -77,6 +86,12 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether it is a DICOM file: `DICM` at byte 128 (DICOM PS3.10, section 7.1), or by its name."""
+    with path.open("rb") as handle:
+        return path.suffix.lower() in (".dcm", ".ima") or handle.read(132)[128:] == b"DICM"
+
+
 def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
     """Every scan meant by `inputs`, in a stable order.
 
@@ -84,7 +99,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
         modality: which contrast to take from a BIDS dataset, or from a folder whose file names tell the contrast.
 
     Raises:
-        InputError: an input that does not exist or holds no scan, a DICOM folder, a manifest with missing columns or
+        InputError: an input that does not exist or holds no scan, a manifest with missing columns or
             files, a dataset with several contrasts and no `modality`, or two scans of one name.
     """
     if modality is not None and modality not in MODALITIES:
@@ -105,7 +120,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
             refs.append(_from_file(path, base))
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
-    _check_names(refs)
+    check_names(refs)
     return [ref if ref.t1 or ref.modality == "T1w" else replace(ref, t1=t1_beside(ref.image)) for ref in refs]
 
 
@@ -137,8 +152,8 @@ def contrast_of(path: Path) -> str | None:
 
 
 def _from_file(path: Path, base: Path) -> ScanRef:
-    if _is_dicom(path):
-        raise InputError(f"{path}: {NO_DICOM}")
+    if is_dicom(path):
+        raise InputError(f"{path}: one DICOM file is one slice; give the folder that holds its series")
     if not is_nifti(path):
         raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it")
     bids = _bids_name(path)
@@ -155,7 +170,7 @@ def _from_file(path: Path, base: Path) -> ScanRef:
 
 
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
-    found = [path for path in _niftis(folder) if not NOT_SCANS.search(path.name)]
+    found = [path for path in niftis(folder) if not NOT_SCANS.search(path.name)]
     contrasts = {contrast_of(path) for path in found}
     ours = [name for name in MODALITIES if name in contrasts]
     if modality is None and len(ours) > 1:
@@ -163,8 +178,6 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     wanted = {modality, None} if modality else contrasts - {"other"}
     found = [path for path in found if contrast_of(path) in wanted]
     if not found:
-        if any(_is_dicom(path) for path in _some_files(folder)):
-            raise InputError(f"{folder}: {NO_DICOM}")
         raise InputError(
             f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "
             "(masks are left out by name); check the path, or write a manifest CSV"
@@ -180,7 +193,7 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
 def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
     by_suffix: dict[str, list[ScanRef]] = {}
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        for path in _niftis(folder):
+        for path in niftis(folder):
             bids = _bids_name(path)
             suffix = _stem(path).rsplit("_", 1)[-1]
             if bids is not None:
@@ -223,7 +236,7 @@ def _from_manifest(path: Path) -> list[ScanRef]:
         str(file)
         for ref in refs
         for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
-        if file is not None and not file.is_file()
+        if file is not None and not (file.is_file() or (file == ref.image and file.is_dir()))
     ]
     if absent:
         raise InputError(
@@ -237,12 +250,15 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
     where = f"{manifest}, line {number}"
     subject, image, split = row["subject"], row["image"], row.get("split", "")
     healthy = {"": None, "0": False, "1": True}.get(row.get("healthy", ""), "wrong")
+    labels = {"": False, "0": False, "1": True}.get(row.get("lesion_labels", ""))
     if not subject or not image:
         raise InputError(f"{where}: subject and image must not be empty; fill them in")
     if split and split not in SPLITS:
         raise InputError(f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty")
     if isinstance(healthy, str):
         raise InputError(f"{where}: healthy {row['healthy']!r}, and it is 0, 1 or empty")
+    if labels is None:
+        raise InputError(f"{where}: lesion_labels {row['lesion_labels']!r}, and it is 0, 1 or empty")
 
     def beside(name: str) -> Path | None:
         return manifest.parent / row[name] if row.get(name) else None
@@ -258,13 +274,15 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         split=split or None,
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
-        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
+        extra={key: value for key, value in row.items() if key not in (*MANIFEST_COLUMNS, "t1")},
         stated="healthy" in row,
         t1=beside("t1"),
+        lesion_labels=labels,
     )
 
 
-def _check_names(refs: Iterable[ScanRef]) -> None:
+def check_names(refs: Iterable[ScanRef]) -> None:
+    """Refuse names that cannot be folders', two scans of one name, and a subject in two splits."""
     seen: dict[str, ScanRef] = {}
     split_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
@@ -287,28 +305,20 @@ def _check_names(refs: Iterable[ScanRef]) -> None:
             )
 
 
-NO_DICOM = "DICOM comes with a later release; convert it with dcm2niix and give the NIfTI file"
-
-
-def _niftis(folder: Path) -> Iterator[Path]:
-    """NIfTI files at any depth, sorted, without hidden ones and without the subjects of a maediff cohort."""
-    for path in sorted(folder.rglob("*.nii*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and is_nifti(path) and not hidden and not (path.parent / "image.json").exists():
+def niftis(folder: Path) -> Iterator[Path]:
+    """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder."""
+    for path in visible(folder, "*.nii*"):
+        if is_nifti(path) and not (path.parent / "image.json").exists():
             yield path
 
 
-def _some_files(folder: Path, limit: int = 50) -> Iterator[Path]:
-    for number, path in enumerate(path for path in folder.rglob("*") if path.is_file()):
-        if number >= limit:
-            return
-        yield path
-
-
-def _is_dicom(path: Path) -> bool:
-    """DICOM files have `DICM` at byte 128 (DICOM PS3.10, section 7.1)."""
-    with path.open("rb") as handle:
-        return path.suffix.lower() == ".dcm" or handle.read(132)[128:] == b"DICM"
+def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """Files at any depth, sorted, without hidden ones and without those in a folder below that maediff wrote."""
+    ours = {marker.parent for marker in folder.rglob(MARKER)} - {folder}
+    for path in sorted(folder.rglob(pattern)):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and ours.isdisjoint(path.parents):
+            yield path
 
 
 def _stem(path: Path) -> str:

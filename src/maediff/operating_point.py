@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maediff.calibration import threshold_from_healthy
-from maediff.checkpoint import config_of, load_model, split_reference
+from maediff.checkpoint import complete, config_of, load_model, read_config, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
@@ -25,12 +25,18 @@ MAX_SCANS = 4
 
 
 def calibrate(
-    run: str | Path, cohort: Cohort, *, device: str = "cpu", post: PostprocessConfig = DEFAULT, seed: int = 0
+    run: str | Path,
+    cohort: Cohort,
+    *,
+    device: str = "cpu",
+    post: PostprocessConfig = DEFAULT,
+    seed: int = 0,
+    max_scans: int = MAX_SCANS,
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
 
     Where no val scan is healthy, the lesion-free slices of patients stand in, and the file says so. None (and no
-    file) where there is neither. At most MAX_SCANS scans are used, the first by name.
+    file) where there is neither. At most `max_scans` scans are used, the first by name.
     """
     method, info = load_model(run, device)
     rows = sorted(cohort.split("val"), key=lambda row: row.name)
@@ -39,7 +45,7 @@ def calibrate(
     brains: list[Mask] = []
     used: list[str] = []
     for row in healthy or rows:
-        if len(used) == MAX_SCANS:
+        if len(used) == max_scans:
             break
         scan = cohort.load(row)
         usable = scan.lesion_free & scan.brain.any(axis=(1, 2))
@@ -76,12 +82,15 @@ def threshold_at(
     Raises:
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
+    if len(split_mean(run)) > 1:
+        raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of --fpr")
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {"step": stored["step"], "postprocess": stored["postprocess"], **stored["config"]}
+        known = {"step": stored["step"], "postprocess": stored["postprocess"]}
+        known |= complete(read_config(path.parent), stored["config"])
         fprs, thresholds = stored["fprs"], stored["thresholds"]
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
     except (ValueError, KeyError, TypeError) as error:

@@ -103,16 +103,27 @@ class PatchMerger:
 
 
 def patches_with_brain(
-    brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid, batch_size: int
+    brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid, batch_size: int, wanted: Bool[Tensor, "b k"] | None = None
 ) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"]]]:
-    """Batches of (slice, patch) index pairs, leaving out patches that hold no brain.
+    """Batches of (slice, patch) index pairs, leaving out patches that hold no brain, or that are not `wanted`.
 
     A patch without brain covers no brain pixel, so leaving it out changes nothing inside the brain.
     """
-    count = torch.einsum("bhw,khw->bk", brain[:, 0].float(), grid.masks.to(brain.device).float())
-    slices, patches = torch.nonzero(count > 0, as_tuple=True)
+    chosen = _sums_in_patches(brain.float(), grid) > 0
+    slices, patches = torch.nonzero(chosen if wanted is None else chosen & wanted, as_tuple=True)
     if len(slices):
         yield from zip(torch.split(slices, batch_size), torch.split(patches, batch_size), strict=True)
+
+
+def mean_in_patches(
+    values: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid
+) -> Float[Tensor, "b k"]:
+    """Mean over the brain in each patch of each slice; 0 where a patch holds none."""
+    return _sums_in_patches(values * brain, grid) / _sums_in_patches(brain.float(), grid).clamp_min(1)
+
+
+def _sums_in_patches(values: Float[Tensor, "b 1 h w"], grid: PatchGrid) -> Float[Tensor, "b k"]:
+    return torch.einsum("bhw,khw->bk", values[:, 0], grid.masks.to(values))
 
 
 def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, "b n d"]:

@@ -1,6 +1,6 @@
 """Scans of any kind -> a cohort on the model's grid, scan by scan.
 
-    find_scans -> read_scan, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
+    find_sources -> read_volume, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
     cohort.json
 
 A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
@@ -22,13 +22,15 @@ from typing import Any
 
 from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
+from maediff.dicom import fingerprint, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.grid import GridConfig, prepare_scan
-from maediff.inputs import MODALITIES, ScanRef, find_scans
+from maediff.inputs import MODALITIES, ScanRef
 from maediff.intensities import NormaliseConfig
 from maediff.quality import write_picture
-from maediff.scans import read_mask, read_scan
+from maediff.scans import read_mask
+from maediff.sources import find_sources
 from maediff.steps import StepsConfig, run_steps, settings_of, steps_config
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,9 @@ def preprocess(
     out: Path,
     *,
     modality: str | None = None,
+    layout: str = "auto",
+    series: str | None = None,
+    fold: int = 0,
     lesion_free_margin: int = 1,
     grid: GridConfig | None = None,
     normalise: NormaliseConfig | None = None,
@@ -73,6 +78,7 @@ def preprocess(
     """Write the cohort `out` and return how many scans failed; with every scan failed there is no cohort.
 
     Args:
+        layout, series, fold: as for `find_sources`.
         lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
         grid, normalise, steps: None for the defaults.
         workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
@@ -83,8 +89,10 @@ def preprocess(
     """
     if lesion_free_margin < 0:
         raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
-    refs = find_scans(inputs, modality)
+    refs = find_sources(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
     modality = modality or _common_modality(refs)
+    if modality not in MODALITIES:  # PDw, for which there are manifests only
+        raise InputError(f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}")
     check_apart(Path(out), [path for ref in refs for path in (ref.image, ref.brain_mask, ref.lesion_mask) if path])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
@@ -169,6 +177,8 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
         "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)],
         "healthy": [ref.healthy, ref.stated],
         "extra": ref.extra,
+        "lesion_labels": ref.lesion_labels,
+        **({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {}),
     }
     stored = out / ref.name / "image.json"
     if stored.is_file():
@@ -179,9 +189,9 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
         except (ValueError, KeyError):
             pass  # damaged: do it again
     shutil.rmtree(out / ref.name, ignore_errors=True)
-    volume = read_scan(ref.image)
+    volume = read_volume(ref)
     brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
-    lesion = None if ref.lesion_mask is None else read_mask(ref.lesion_mask, volume)
+    lesion = None if ref.lesion_mask is None else read_mask(ref.lesion_mask, volume, labels=ref.lesion_labels)
     if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
         raise InputError(
             f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "

@@ -102,8 +102,11 @@ def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
     )
 
 
-def read_mask(path: Path, like: Volume, *, allow_empty: bool = True) -> Bool[np.ndarray, "x y z"]:
+def read_mask(path: Path, like: Volume, *, allow_empty: bool = True, labels: bool = False) -> Bool[np.ndarray, "x y z"]:
     """The mask in `path` on the RAS+ grid of `like`; its file may list the axes in another order.
+
+    Args:
+        labels: the file holds whole numbers, and every label above 0 belongs to the mask.
 
     Raises:
         InputError: as for `read_scan`, and where the mask is on another grid, holds other values than 0 and 1, or is
@@ -126,7 +129,9 @@ def read_mask(path: Path, like: Volume, *, allow_empty: bool = True) -> Bool[np.
             "differ); resample the mask onto the scan's grid"
         )
     values = np.unique(data)
-    if not np.isin(values, (0.0, 1.0)).all():
+    if labels and (values.min() < 0 or (values != np.round(values)).any()):
+        raise InputError(f"{path}: labels are whole numbers of 0 and above; export the mask again")
+    if not labels and not np.isin(values, (0.0, 1.0)).all():
         raise InputError(
             f"{path}: a mask holds 0 and 1 only, this file holds "
             f"{', '.join(f'{value:g}' for value in values[:6])}"

@@ -1,8 +1,9 @@
 """`maediff train`: what is asked for is resolved and checked, then the loop of `training` runs in a run folder."""
 
+import json
+import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate
-from maediff.settings import build_config, flatten, has_bf16, resolve_device
+from maediff.settings import build_config, flatten, has_bf16, merge, resolve_device
 from maediff.training import Precision, TrainConfig, TrainingRun
 
+logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", "grid", "normalise", "bias", "registration")  # what a scan needs to look like the cohort's
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -28,6 +30,7 @@ PRESET_TRAIN: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 50,
         "flip": True,
+        "fabricate": {"share": 0.7},
     },
 }
 
@@ -50,7 +53,7 @@ def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
     if not isinstance(settings, Mapping):
         raise InputError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
-    return build_config(TrainConfig, {**PRESET_TRAIN[preset], **settings}, "train")
+    return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
 
 
 def resolve_precision(precision: Precision, device: str) -> str:
@@ -64,6 +67,23 @@ def resolve_precision(precision: Precision, device: str) -> str:
     return precision if precision != "auto" else ("bf16" if has_bf16(device) else "fp32")
 
 
+def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Preset and settings with which the weights of a model fit: its own wherever none are given.
+
+    Args:
+        info: of the model, as `load_model` returns it.
+
+    Raises:
+        InputError: a model of another method.
+    """
+    if info["method"] != name:
+        raise InputError(f"--init {info['name']}: a model of {info['method']!r} cannot start one of {name!r}")
+    if preset not in (None, info["preset"]):
+        return str(preset), settings
+    logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
+    return info["preset"], merge(info["config"], settings)
+
+
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
     return any(cohort.load(row).lesion_free.any() for row in cohort.split(split))
 
@@ -73,7 +93,7 @@ def train(
     cohort_path: Path,
     out: Path,
     *,
-    preset: str = "small",
+    preset: str | None = None,
     settings: dict[str, Any] | None = None,
     max_time: str | None = None,
     resume: bool = False,
@@ -86,10 +106,12 @@ def train(
     """Train a method on the train split of a cohort, into the run folder `out`.
 
     Args:
+        preset: None takes that of `init`, or else `small`.
         settings: fields of the method's config, and under `train` those of TrainConfig.
         max_time: wall time of this call after which it stops and saves, as `parse_duration` reads it.
         resume: go on from `out/last`, exactly where it stopped.
-        init: a run folder whose averaged weights to start from.
+        init: a run or a shipped model whose averaged weights to start from. Its config stands wherever `settings`
+            are silent, unless another preset is asked for.
 
     Returns:
         Steps done, wall time, best validation loss.
@@ -98,6 +120,10 @@ def train(
         InputError: nothing to train, no subject, settings that do not fit, a folder that exists.
     """
     settings = dict(settings or {})
+    if init:
+        source, info = checkpoint.load_model(init)
+        preset, settings = adopt(info, name, preset, settings)
+    preset = preset or "small"
     train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", {}))
     method = build(name, preset, settings)  # checked before anything is read or written
     if not method.objectives():
@@ -115,22 +141,24 @@ def train(
         "method": name,
         "preset": preset,
         "config": checkpoint.config_of(method),
-        "train": asdict(train_config),
+        "train": checkpoint.plain(train_config),
         "seed": seed,
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
     if init:
-        source, info = checkpoint.load_model(init)
-        if info["method"] != name:
-            raise InputError(f"--init {init}: a model of {info['method']!r} cannot start one of {name!r}")
-        checkpoint.load_state(method, source.state_dict(), Path(init))
+        if info["cohort"]["modality"] != cohort.meta["modality"]:
+            logger.warning("%s is a model for %s, and %s holds %s", init, info["cohort"]["modality"], cohort_path,
+                           cohort.meta["modality"])  # fmt: skip
+        checkpoint.load_state(method, source.state_dict(), checkpoint.split_reference(init)[0])
         check_apart(out, [checkpoint.split_reference(init)[0]])
     check_apart(out, [cohort_path])
     precision = resolve_precision(train_config.precision, device)
     resuming = resume and (out / "config.json").is_file()
     if resuming:
-        _check_same(checkpoint.read_config(out), config, out)
+        saved = checkpoint.read_config(out)
+        saved["train"] = checkpoint.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
+        _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
         checkpoint.write_config(out, config)
@@ -144,7 +172,7 @@ def train(
 
 
 def _check_same(saved: dict[str, Any], config: dict[str, Any], out: Path) -> None:
-    was, now = flatten(saved), flatten(config)
+    was, now = flatten(saved), flatten(json.loads(json.dumps(config)))  # tuples as the file has them: lists
     for key in sorted({*was, *now} - {"format"}):
         if was.get(key) != now.get(key):
             raise InputError(

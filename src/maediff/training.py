@@ -9,21 +9,24 @@ import io
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from maediff import checkpoint
+from maediff.augment import AugmentConfig, augment, preset_or_settings
 from maediff.cohort import SliceSet
 from maediff.errors import InputError
+from maediff.fabricate import FabricateConfig, fabricate
 from maediff.files import write_json, write_text
 from maediff.methods import Method
 
@@ -46,6 +49,10 @@ class TrainConfig:
     """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
     flip: bool = False
     """Mirror half of the slices left to right."""
+    augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(default_factory=AugmentConfig)
+    """Random changes of contrast, bias, resolution, ... in training; `robust` and `robust-bright` are presets."""
+    fabricate: FabricateConfig = field(default_factory=FabricateConfig)
+    """Made-up lesions in what the network sees, never in what it is to draw."""
     precision: Precision = "auto"
     """`auto`: bf16 where the processor has it, else fp32. fp16 (CUDA only) scales the loss."""
     checkpoint_every: int = 250
@@ -109,8 +116,14 @@ class _Step(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, objective: int, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Tensor:
-        return self.method.objectives()[objective].loss(x, generator)
+    def forward(
+        self,
+        objective: int,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None,
+    ) -> Tensor:
+        return self.method.objectives()[objective].loss(x, generator, seen)
 
 
 def _to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
@@ -127,7 +140,9 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
     for number, start in enumerate(range(0, len(index), config.batch_size)):
         batch = _to_batch(slices, index[start : start + config.batch_size], fabric.device)
         with fabric.autocast():
-            loss = ema.objectives()[0].loss(batch, stream(0, VALIDATE, number))
+            generator = stream(0, VALIDATE, number)
+            seen = fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
+            loss = ema.objectives()[-1].loss(batch, generator, seen)
         losses += [float(loss)] * len(batch)
     return float(np.mean(losses))
 
@@ -152,7 +167,8 @@ class TrainingRun:
         self.by_subject = slices_by_subject(np.asarray(slices.subject_index))
         self.out, self.full_config, self.precision = out, full_config, precision
         self.method, self.ema = method, deepcopy(method).requires_grad_(False)
-        optimizers = [torch.optim.Adam(o.parameters, lr=config.learning_rate) for o in method.objectives()]
+        self.objectives = method.objectives()
+        optimizers = [torch.optim.Adam(o.parameters, config.learning_rate, o.betas) for o in self.objectives]
         wrapped = self.fabric.setup(_Step(method), *optimizers)
         self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
         self.ema.to(self.fabric.device)
@@ -178,9 +194,9 @@ class TrainingRun:
 
     def save(self, loss: float) -> None:
         """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json."""
-        value = (
-            validation_loss(self.ema, self.validation, self.config, self.fabric) if self.validation else float("nan")
-        )
+        value = float("nan")  # also while what is validated has not been trained
+        if self.validation and self.objectives[-1].begun(self.step - 1, self.config.steps):
+            value = validation_loss(self.ema, self.validation, self.config, self.fabric)
         row = {"step": self.step, "train_loss": loss, "val_loss": value, "seconds": round(self.seconds, 2)}
         self.history.append(row)
         improved = value < self.best
@@ -213,7 +229,7 @@ class TrainingRun:
         ))  # fmt: skip
 
     def train_step(self) -> float:
-        """One step of every objective; the mean of their losses."""
+        """One step of every objective that is due; the mean of their losses."""
         config, seed = self.config, self.full_config["seed"]
         generator = stream(seed, TRAIN, 2 * self.step)
         index = batch_indices(self.by_subject, config.batch_size, seed, self.step)
@@ -221,12 +237,20 @@ class TrainingRun:
         if config.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+        if config.augment.active:
+            brain = torch.from_numpy(np.ascontiguousarray(self.slices.brain[np.asarray(index)])).to(x.device)[:, None]
+            if config.flip:
+                brain = torch.where(mirrored.to(x.device)[:, None, None, None], brain.flip(-1), brain)
+            x = augment(x, brain, config.augment, generator)
+        seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
-        for number, optimizer in enumerate(self.optimizers):
+        for number, (objective, optimizer) in enumerate(zip(self.objectives, self.optimizers, strict=True)):
+            if not objective.due(self.step, config.steps):
+                continue
             self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
-            loss = self.wrapped(number, x, generator)
+            loss = self.wrapped(number, x, generator, seen)
             self.fabric.backward(loss)
             self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from maediff.errors import InputError
+from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
 from maediff.methods.base import Method, Objective, Prediction, predict_volume
 from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
+from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
 from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
@@ -20,6 +22,11 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "pddpm": (PDDPM, PDDPMConfig),
     "ddpm": (DDPM, DDPMConfig),
     "anoddpm": (DDPM, AnoDDPMConfig),
+    "ae": (Autoencoder, AEConfig),
+    "vae": (Autoencoder, VAEConfig),
+    "svae": (Autoencoder, SVAEConfig),
+    "dae": (DAE, DAEConfig),
+    "fanogan": (FAnoGAN, FAnoGANConfig),
     "bright": (Bright, IntensityConfig),
     "dark": (Dark, IntensityConfig),
     "median": (Median, IntensityConfig),
@@ -29,17 +36,21 @@ METHODS: dict[str, tuple[Any, Any]] = {
 BASELINES = ("bright", "dark", "median", "slice", "template")
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"unet": {}, "mae": {}},
+    "paper": {"unet": {}, "mae": {}, "net": {}},
     "small": {
         "unet": {"channels": (32, 64, 128), "blocks": 2, "attention": False, "resample": "conv"},
         "mae": {"dim": 192, "encoder_blocks": 3, "decoder_blocks": 2, "heads": 6},
+        "net": {"channels": (32, 64, 128, 192), "blocks": 2},
     },
     "tiny": {
-        "t_train": (100, 501),
+        "t_train": (0, 301),
+        "t_test": (60,),
+        "visible_weight": 1.0,
         "recentre": True,
         "r": 8,
-        "unet": {"channels": (48, 96), "blocks": 1, "attention": False, "stem": 2, "resample": "conv"},
+        "unet": {"channels": (64, 96), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"},
         "mae": {"dim": 128, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4},
+        "net": {"channels": (48, 96, 128), "blocks": 1, "stem": 2},
     },
 }
 

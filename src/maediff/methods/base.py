@@ -1,4 +1,4 @@
-"""The one interface that every method stands behind, and what they share: residual, ranges, prediction of a scan."""
+"""The one interface that every method stands behind, and what they share: ranges, prediction of a scan."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,15 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
+from maediff.methods.comparison import ComparisonConfig, residual_of
 from maediff.noise import NoiseKind
 
 Times = Annotated[
     tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
 ]
-Residual = Literal["abs", "bright", "dark"]
-Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator], Float[Tensor, ""]]
+Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator, Float[Tensor, "b 1 h w"] | None], Float[Tensor, ""]]
+"""loss(x, generator, seen): `seen` is the slice as the network gets it, where that is not the healthy target x itself
+(`fabricate`); None is x."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss and the parameters it trains. A GAN has several; the trainer steps them in turn."""
+    """One loss, the parameters it trains, and when. A GAN has several; the last one is what validation looks at."""
 
     name: str
     loss: Loss
     parameters: Sequence[nn.Parameter]
+    phase: tuple[float, float] = (0.0, 1.0)
+    """Shares of the training at which it starts and ends being stepped."""
+    every: int = 1
+    """It is stepped in each of so many steps' last."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's."""
+
+    def begun(self, step: int, steps: int) -> bool:
+        """Whether its phase has begun at `step`, counted from 0, of `steps`."""
+        return step >= self.phase[0] * steps
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether it is stepped then."""
+        return self.begun(step, steps) and step < self.phase[1] * steps and (step + 1) % self.every == 0
 
 
 class Method(nn.Module):
@@ -67,11 +83,9 @@ class Method(nn.Module):
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class DiffusionConfig:
+class DiffusionConfig(ComparisonConfig):
     """Choices common to the diffusion methods."""
 
-    size: int = 96
-    """Rows and columns of a slice."""
     steps: int = 1000
     """T, the length of the cosine schedule."""
     noise: NoiseKind = "simplex"
@@ -83,14 +97,9 @@ class DiffusionConfig:
     """Steps of the reverse process from t_test to 0 (DDIM); 1 predicts x0 in one step."""
     draws: int = 1
     """Noise draws averaged at test."""
-    residual: Residual = "abs"
-    """|x - reference| (`abs`, the paper), or its positive part where lesions are `bright`, or `dark`."""
-    recentre: bool = False
-    """Take each slice's median off the difference: a reference that is too bright all over is no lesion."""
-    times_intensity: bool = False
-    """Multiply the residual by x, where lesions are bright."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = self.t_train
         if not 0 <= low < high <= self.steps:
             raise ValueError(f"t_train={self.t_train} must be a range inside 0..{self.steps}")
@@ -126,35 +135,27 @@ def from_signed(x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     return ((x0 + 1) / 2).clamp(0, 1)
 
 
-def residual_of(
-    x: Float[Tensor, "b 1 h w"],
-    reference: Float[Tensor, "b 1 h w"],
-    brain: Bool[Tensor, "b 1 h w"],
-    config: DiffusionConfig,
-) -> Float[Tensor, "b 1 h w"]:
-    """The anomaly map "pixel by pixel", before post-processing."""
-    difference = x - reference
-    if config.recentre:
-        medians = difference.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
-        difference = difference - medians[:, None, None, None]
-    if config.residual == "abs":
-        difference = difference.abs()
-    else:
-        difference = (difference if config.residual == "bright" else -difference).clamp_min(0)
-    return (difference * x if config.times_intensity else difference).clamp(0, 1)
-
-
-def masked_l1(
-    prediction: Float[Tensor, "b 1 h w"], x0: Float[Tensor, "b 1 h w"], mask: Bool[Tensor, "b 1 h w"]
-) -> Float[Tensor, ""]:
-    """Mean of |prediction - x0| over the pixels of the mask."""
-    return ((prediction.float() - x0).abs() * mask).sum() / mask.sum()
-
-
 def check_slices(x: Float[Tensor, "b 1 h w"], size: int) -> None:
     """Raises ValueError where slices are not size x size."""
     if x.shape[-2:] != (size, size):
         raise ValueError(f"slices of {tuple(x.shape[-2:])} pixels, but this model was made for {size} x {size}")
+
+
+def predict_by(
+    reconstruct: Callable[[Float[Tensor, "b 1 h w"]], Float[Tensor, "b 1 h w"]],
+    x: Float[Tensor, "b 1 h w"],
+    brain: Bool[Tensor, "b 1 h w"] | None,
+    config: ComparisonConfig,
+    batch_size: int,
+) -> Prediction:
+    """The prediction of a method that draws each slice anew in one pass and without noise.
+
+    Args:
+        reconstruct: from slices in [-1, 1] to slices in [-1, 1].
+    """
+    check_slices(x, config.size)
+    reference = from_signed(torch.cat([reconstruct(part).float() for part in torch.split(to_signed(x), batch_size)]))
+    return Prediction(residual_of(x, reference, x > 0 if brain is None else brain, config), reference)
 
 
 @torch.inference_mode()

@@ -24,10 +24,9 @@ from maediff.methods.base import (
     check_size,
     check_slices,
     from_signed,
-    masked_l1,
-    residual_of,
     to_signed,
 )
+from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
 from maediff.noise import NoiseKind, draw_noise, keyed_generators
 
@@ -69,17 +68,24 @@ class DDPM(Method):
         self.alpha_bar = cosine_alpha_bar(config.steps)
         self.unet = UNet(config.unet)
 
-    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The training procedure."""
         check_slices(x, self.config.size)
-        x0, b = to_signed(x), len(x)
+        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
         eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device)
-        x_t = forward_process(x0, eps, self.alpha_bar[t].to(x.device))
-        return masked_l1(self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool))
+        x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
+        return reconstruction_loss(
+            self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss
+        )
 
     def objectives(self) -> list[Objective]:
-        return [Objective("l1", self.loss, list(self.parameters()))]
+        return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
     def predict(
         self,

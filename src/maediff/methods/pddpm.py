@@ -10,7 +10,6 @@ pDDPM (s48) and pDDPM (s16) are one run here, read with s=48 and s=16.
 """
 
 from dataclasses import field
-from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,45 +17,37 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from maediff.diffusion import cosine_alpha_bar, forward_process, reverse_chain
+from maediff.diffusion import cosine_alpha_bar, forward_process
 from maediff.methods.base import (
-    DiffusionConfig,
     Method,
     Objective,
     Prediction,
     check_size,
     check_slices,
     from_signed,
-    masked_l1,
-    residual_of,
     to_signed,
 )
+from maediff.methods.comparison import residual_of
+from maediff.methods.sliding import PatchwiseConfig, patch_loss, slide
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.noise import draw_noise, keyed_generators
+from maediff.noise import draw_noise
 from maediff.patches import (
-    Merge,
     PatchGrid,
-    PatchMerger,
     insert,
     patch_mask,
-    patches_with_brain,
 )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class PDDPMConfig(DiffusionConfig):
+class PDDPMConfig(PatchwiseConfig):
     """Patch p and strides s (test) and s_train (training), in pixels."""
 
-    p: int = 48
-    s: int = 16
     s_train: int = 16
-    merge: Merge = "mean"
     unet: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.size, self.unet.d)
-        PatchGrid(self.size, self.p, self.s)
         PatchGrid(self.size, self.p, self.s_train)
 
 
@@ -71,21 +62,26 @@ class PDDPM(Method):
         self.alpha_bar = cosine_alpha_bar(config.steps)
         self.unet = UNet(config.unet)
 
-    def loss(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        generator: torch.Generator,
+        seen: Float[Tensor, "b 1 h w"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The training procedure: one random patch of each slice is diffused and reconstructed ."""
         check_slices(x, self.config.size)
-        x0, b = to_signed(x), len(x)
+        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
         corners = self.training_grid.corners
         corners = corners[torch.randint(len(corners), (b,), generator=generator)].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
-        x_t = forward_process(x0, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
-        perturbed = torch.where(mask, x_t, x0)
-        return masked_l1(self.unet(perturbed, t.to(x.device)), x0, mask)
+        x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
+        perturbed = torch.where(mask, x_t, given)
+        return patch_loss(self.unet(perturbed, t.to(x.device)), x0, mask, self.config)
 
     def objectives(self) -> list[Objective]:
-        return [Objective("l1", self.loss, list(self.parameters()))]
+        return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
     def predict(
         self,
@@ -98,24 +94,10 @@ class PDDPM(Method):
     ) -> Prediction:
         """The testing procedure: slide over the slice, reconstruct every patch, average, compare ."""
         check_slices(x, self.config.size)
-        x0 = to_signed(x)
         brain = x > 0 if brain is None else brain
-        merger = PatchMerger(x0, self.config.p, self.config.merge)
-        for slices, patches in patches_with_brain(brain, self.grid, batch_size):
-            corners = self.grid.corners.to(x.device)[patches]
-            mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
-            clean = x0[slices]
-            for t, draw in product(self.config.t_test, range(self.config.draws)):
-                keys = keyed_generators(seed, slice_ids[slices.cpu()], patches.cpu(), draw)
-                noise = draw_noise(self.config.noise, (len(slices), self.config.p, self.config.p), keys, x.device)
-                level = self.alpha_bar[t].expand(len(slices)).to(x.device)
-                x_t = forward_process(clean, insert(noise, corners, self.config.size), level)
-                x0_pred = reverse_chain(
-                    lambda x, t: self.unet(torch.where(mask, x, clean), t).float(),  # noqa: B023
-                    x_t,
-                    self.config.timesteps(t),
-                    self.alpha_bar,
-                )
-                merger.add(slices, corners, x0_pred.clamp(-1, 1))
-        reference = from_signed(merger.reference())
+        redrawn = slide(
+            to_signed(x), brain, slice_ids, lambda x, t, _: self.unet(x, t), self.alpha_bar, self.config,
+            seed=seed, batch_size=batch_size,
+        )  # fmt: skip
+        reference = from_signed(redrawn)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

@@ -11,8 +11,11 @@ from maediff import __version__
 from maediff.files import write_text
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, title: str | None = None) -> Path:
     """Write `folder/report.html` and return its path. It needs no other file and no network to be read.
+
+    Args:
+        title: None for the folder's name.
 
     Raises:
         InputError: not a folder that maediff wrote, or its files are damaged.
@@ -24,6 +27,7 @@ def write_report(folder: Path) -> Path:
 
     folder = Path(folder)
     page = make_page(folder)
+    page.title = title or page.title
     environment = Environment(
         loader=PackageLoader("maediff.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

@@ -86,7 +86,7 @@ def _detect(folder: Path) -> Page:
     count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
     lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
     facts = [
-        ("Model", shared["model"]),
+        ("Model", ", ".join(str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))),
         ("Method", str(shared.get("method", ""))),
         ("Contrast", shared["modality"]),
         ("Threshold", f"{threshold:.4f} ({_origin(shared.get('threshold_from') or {})})"),
@@ -141,9 +141,11 @@ def _run(folder: Path) -> Page:
             if np.isfinite(losses).any():
                 best = int(np.nanargmin(losses))
                 section.text = [f"Lowest validation loss {losses[best]:.4f} at step {int(columns['step'][best])}."]
-    if section.figure is None:
-        section.text = ["No checkpoint yet."]
+    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}  # a shipped model's
+    about = card.get("provenance", about)
     parameters = about.get("parameters")
+    if section.figure is None:
+        section.text = [card["summary"], card["command"]] if card else ["No checkpoint yet."]
     facts = [
         ("Method", config["method"]),
         ("Preset", str(config.get("preset", ""))),
@@ -152,6 +154,9 @@ def _run(folder: Path) -> Page:
         ("Parameters", f"{parameters:,}" if parameters else "not known"),
         ("Steps", str(about.get("step", "not known"))),
     ]
+    if card:
+        facts.insert(0, ("Model", card["name"]))
+        facts += [("Licence", card["licence"]), *([("Terms", card["terms"])] if card["terms"] else [])]
     sections = [section, Section("Settings", facts=flat({k: v for k, v in config.items() if k != "format"}))]
     if about:
         sections.append(Section("Provenance", facts=flat(about)))

@@ -1,0 +1,44 @@
+"""Turn a trained run into a model that maediff ships.
+
+python scripts/export_model.py RUN NAME --card card.yaml [--scores EVAL ...] [--cohort COHORT]
+
+RUN@t_test=125 makes a setting the model's own. The folder NAME goes into src/maediff/weights/, or into models/ (outside
+the wheel) if the card says opt_in. With --cohort, thresholds are calibrated on that cohort's healthy val scans.
+card.yaml holds what no file of the run tells; see scripts/card_example.yaml.
+"""
+
+import argparse
+from pathlib import Path
+
+from maediff.errors import InputError
+from maediff.export import export_model
+from maediff.operating_point import MAX_SCANS
+from maediff.settings import read_settings
+from maediff.shipped import CHECKOUT, PACKAGED, describe
+
+
+def main() -> None:
+    """Export, and print what `maediff models` will say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("name")
+    parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="EVAL folders that scored RUN")
+    parser.add_argument("--cohort", type=Path, help="to calibrate on; default: the run's own calibration")
+    parser.add_argument("--calibration-scans", type=int, default=MAX_SCANS, help="healthy val scans at most")
+    parser.add_argument("--half", action=argparse.BooleanOptionalAction, help="fp16; default: only if too large")
+    parser.add_argument("--folder", type=Path, help="put NAME there instead")
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_args()
+    try:
+        about = read_settings(args.card)
+        parent = args.folder or (CHECKOUT / "models" if about.get("opt_in") else PACKAGED)
+        card = export_model(args.run, parent / args.name, about, evaluations=args.scores, cohort=args.cohort,
+                            max_scans=args.calibration_scans, half=args.half, overwrite=args.overwrite)  # fmt: skip
+    except InputError as error:
+        parser.error(str(error))
+    print(describe(parent / args.name, card))
+
+
+if __name__ == "__main__":
+    main()

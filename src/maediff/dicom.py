@@ -1,0 +1,202 @@
+"""DICOM in: a folder of DICOM -> references to its scans -> Volume, by way of dcm2niix in a temporary folder.
+
+    find_dicom     which scans are in a folder; several series of one study: they are listed, and one is asked for
+    read_volume    any scan, DICOM or NIfTI, as a Volume in RAS+
+
+A subject is named by the folder that its files lie in, relative to what was given: never by a field of the header.
+Studies that carry one patient ID are sessions of one subject, so that no split parts them.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series
+from maediff.errors import InputError
+from maediff.inputs import ScanRef, visible
+from maediff.scans import Volume, read_scan
+
+RLE = "1.2.840.10008.1.2.5"
+
+
+def find_dicom(folder: Path, modality: str | None = None, series: str | None = None) -> list[ScanRef]:
+    """One scan for each study in `folder`.
+
+    Args:
+        modality: which contrast to take where there are several.
+        series: number or UID of the series to take; None takes the only one that fits.
+
+    Raises:
+        InputError: no MR series, several that fit, or studies that cannot be told apart by their folders.
+    """
+    found = find_series(folder)
+    if not found:
+        raise InputError(f"{folder}: no DICOM image in this folder; check the path")
+    patients: dict[str, dict[str, list[Series]]] = {}
+    for one in found:
+        patients.setdefault(one.patient or one.study, {}).setdefault(one.study, []).append(one)
+    refs, homes = [], set()
+    for studies in patients.values():
+        home = _common(one for study in studies.values() for one in study)
+        if home in homes:
+            raise InputError(f"{home}: holds several patients in one folder; put each in a folder of its own")
+        homes.add(home)
+        subject = _joined(folder.absolute(), home) or folder.resolve().name
+        sessions = set()
+        for study in studies.values():
+            place = _common(study)
+            session = _joined(home, place) if len(studies) > 1 else ""
+            if len(studies) > 1 and (not session or session in sessions):
+                raise InputError(f"{place}: holds several studies in one folder; put each in a folder of its own")
+            sessions.add(session)
+            chosen = choose(place, study, modality, series)
+            contrast = chosen.contrast if chosen.contrast in OURS else modality
+            refs.append(
+                ScanRef(
+                    subject, session, _common([chosen]), folder.resolve().name, modality=contrast, series=chosen.uid
+                )
+            )
+    return sorted(refs, key=lambda ref: ref.name)
+
+
+def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: str | None) -> Series:
+    """The series of one study to take.
+
+    Raises:
+        InputError: none fits, or several do; they are listed.
+    """
+    listing = "\n".join(one.line() for one in found)
+    if wanted is not None:
+        fits = [one for one in found if wanted in (one.uid, one.number)]
+        if len(fits) != 1:
+            what = "no such series" if not fits else "several series of this number; give the UID"
+            raise InputError(f"{place}: --series {wanted}: {what}; choose one of\n{listing}")
+        if fits[0].kind != "MR":
+            raise InputError(f"{place}: --series {wanted}: {fits[0].kind}, not MR; choose one of\n{listing}")
+        return fits[0]
+    fits = [one for one in found if one.may_be_volume and one.contrast != "other"]
+    if not fits:
+        raise InputError(f"{place}: no MR series that may be T1w, T2w or FLAIR by its description, of three slices or "
+                         f"more; give another folder, or choose with --series one of\n{listing}")  # fmt: skip
+    if modality is not None:
+        exact = [one for one in fits if one.contrast == modality]
+        fits = exact or [one for one in fits if one.contrast is None]
+        if not fits:
+            raise InputError(f"{place}: no {modality} series by the descriptions; choose another --modality, or one "
+                             f"with --series, of\n{listing}")  # fmt: skip
+    if len(fits) > 1:
+        raise InputError(f"{place}: several series; say which with --series NUMBER or UID"
+                         f"{'' if modality else ', or with --modality'}:\n{listing}")  # fmt: skip
+    return fits[0]
+
+
+def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
+    """The images of one series in `folder`.
+
+    Raises:
+        InputError: the folder does not hold it.
+    """
+    for one in find_series(folder):
+        if one.uid == uid:
+            return one.images
+    raise InputError(f"{folder}: the series is no longer in this folder; start again")
+
+
+def fingerprint(folder: Path, uid: str) -> str:
+    """What tells the files of a series from another series and from a later version, without a word of the header."""
+    parts = []
+    for path in visible(folder):
+        status = path.stat()
+        parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join([uid, *parts]).encode()).hexdigest()
+
+
+def read_volume(ref: ScanRef) -> Volume:
+    """The scan that `ref` names, in RAS+; DICOM is converted on the way and the conversion is thrown away.
+
+    Raises:
+        InputError: as for `read_scan`; for DICOM also a series that is no whole volume or cannot be decoded.
+    """
+    if ref.series is None:
+        return read_scan(ref.image)
+    images = images_of(ref.image, ref.series)
+    check_volume(ref.image, images)
+    with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
+        volume = read_scan(_convert(ref.image, images, Path(scratch)))
+    if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
+        raise InputError(f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "
+                         "it yourself, look at the result, and give the NIfTI file")  # fmt: skip
+    return replace(volume, source=ref.image)
+
+
+def _convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
+    """The NIfTI that dcm2niix makes of the images; neither sidecar nor comments, so nothing of the patient in it."""
+    source, target = scratch / "dicom", scratch / "nifti"
+    source.mkdir()
+    target.mkdir()
+    for number, image in enumerate(images):
+        _check_rle(image)
+        link = source / f"{number:06}.dcm"
+        try:
+            link.symlink_to(image.path.absolute())
+        except OSError:  # no links on this file system
+            shutil.copyfile(image.path, link)
+    options = ["-g", "i", "-b", "n", "-z", "n", "-x", "i", "-c", "", "-f", "scan"]
+    done = subprocess.run([_program(), *options, "-o", str(target), str(source)], capture_output=True, check=False)
+    made = sorted(target.glob("*.nii"))
+    if done.returncode or not made:
+        plain = all(image.syntax in UNCOMPRESSED for image in images)
+        raise InputError(f"{folder}: this DICOM cannot be decoded ({_syntaxes(images)}; dcm2niix ended with "
+                         f"{done.returncode}); "
+                         + ("copy or export it again" if plain else "decompress it first (dcmdjpeg, gdcmconv --raw), "
+                            "or export it uncompressed"))  # fmt: skip
+    if len(made) > 1:
+        raise InputError(f"{folder}: mixed series that cannot be told apart: dcm2niix makes {len(made)} volumes of it; "
+                         "put each series in a folder of its own, or convert it yourself and choose one")  # fmt: skip
+    return made[0]
+
+
+def _program() -> str:
+    try:
+        import dcm2niix
+    except ImportError as error:
+        raise InputError("DICOM needs dcm2niix, which comes with maediff: pip install dcm2niix") from error
+    return str(dcm2niix.bin)
+
+
+def _check_rle(image: Image) -> None:
+    """dcm2niix takes a damaged RLE frame for a whole one, so each is unpacked here first."""
+    if image.syntax != RLE:
+        return
+    import pydicom
+
+    try:
+        size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
+        if size != (image.rows, image.columns):
+            raise ValueError(size)
+    except Exception as error:  # whatever a damaged frame leads to
+        raise InputError(f"{image.path}: this DICOM cannot be decoded (RLE, {type(error).__name__}); copy or export it "
+                         "again") from None  # fmt: skip
+
+
+def _syntaxes(images: Sequence[Image]) -> str:
+    from pydicom.uid import UID
+
+    return ", ".join(sorted({UID(image.syntax).name for image in images}))
+
+
+def _common(series: Iterable[Series]) -> Path:
+    """The deepest folder that holds all files of the series."""
+    folders = [image.path.absolute().parent for one in series for image in one.images]
+    return Path(os.path.commonpath(folders))
+
+
+def _joined(base: Path, path: Path) -> str:
+    return "_".join(path.relative_to(base).parts)

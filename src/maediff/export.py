@@ -1,0 +1,224 @@
+"""A trained run -> a model folder to ship: averaged weights, config without paths, calibration, card (see shipped.py).
+
+What a person knows and no file tells (data, licence, failure cases) comes in a mapping; all else is read from the run
+and from evaluations of it.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from maediff import __version__, checkpoint
+from maediff.cohort import Cohort
+from maediff.errors import InputError
+from maediff.files import atomic_path, write_json, write_text
+from maediff.methods import resolve
+from maediff.operating_point import MAX_SCANS, calibrate
+from maediff.settings import build_config, flatten
+from maediff.shipped import HUB, MAX_BYTES, NAME, Card
+from maediff.train import resolve_training
+
+INTENDED_USE = (
+    "Research on anomaly detection in brain MRI. Not a medical device: not for diagnosis, triage or treatment. "
+    "A map shows what differs from the healthy brains that the model knows, which need not be disease; "
+    "what it does not mark is not thereby healthy."
+)
+SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
+         "l1_healthy")  # fmt: skip
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
+GIVEN = ("summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases", "intended_use", "opt_in",
+         "terms")  # fmt: skip
+
+
+def export_model(
+    reference: str | Path,
+    out: Path,
+    about: Mapping[str, Any],
+    *,
+    evaluations: Sequence[Path] = (),
+    cohort: Path | None = None,
+    max_scans: int = MAX_SCANS,
+    half: bool | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Card:
+    """Write the model folder `out`, whose name is the model's, and return its card.
+
+    Args:
+        reference: a run; the settings in `RUN@t_test=125` become the model's own.
+        about: the fields of `Card` named in GIVEN; `summary`, `licence`, `data` and `failure_cases` have to be there.
+        evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
+        cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
+            settings that are exported.
+        half: weights as fp16; None: only where fp32 would be too large.
+
+    Raises:
+        InputError: something is missing, would name a path of this machine, is too large, or `out` exists.
+    """
+    if not NAME.fullmatch(out.name):
+        raise InputError(f"{out}: a model's name has small letters, digits, - and _ only; rename it")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: exists; choose another name, or add --overwrite")
+    if unknown := about.keys() - set(GIVEN):
+        raise InputError(f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}")
+    run = checkpoint.split_reference(reference)[0]
+    method, info = checkpoint.load_model(reference)
+    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        config = {key: info[key] for key in ("method", "preset", "train", "seed", "cohort")}
+        init = _without_path(info.get("init"))
+        checkpoint.write_config(temporary, {**config, "config": checkpoint.config_of(method), "init": init})
+        save_weights(temporary / "model.safetensors", method, info, half)
+        if cohort is not None:
+            if calibrate(temporary, Cohort.open(cohort), device=device, max_scans=max_scans) is None:
+                raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
+        else:
+            _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
+        card = make_card(out.name, run, info, about, [read_scores(path, info["name"]) for path in evaluations])
+        write_json(temporary / "card.json", asdict(card))
+        write_text(temporary / "MODEL_CARD.md", render_card(card))
+        for path in sorted(temporary.iterdir()):
+            found = None if path.suffix == ".safetensors" else MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+            if found:
+                raise InputError(f"{path.name} of {out.name}: names a path of this machine, {found[0]}; take it out")
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return card
+
+
+def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], half: bool | None = None) -> None:
+    """Write the weights that predict, and no others, to one safetensors file under MAX_BYTES.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    state = method.state_dict()
+    size = sum(value.numel() * value.element_size() for value in state.values())
+    if half or (half is None and size > 0.98 * MAX_BYTES):
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    tensors = {f"ema.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+    metadata = {"format": checkpoint.FORMAT, "method": info["method"], "step": str(info["step"])}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {**metadata, "maediff": __version__})
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(
+            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, and a shipped model has at most {MAX_BYTES / 1e6:.0f}; "
+            "write it as fp16, or train a smaller preset"
+        )
+
+
+def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -> None:
+    path = run / "calibration.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = checkpoint.complete(checkpoint.read_config(run), stored["config"]) if stored else None
+    if (known, stored.get("step")) != (config, step):
+        raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
+    write_json(out / "calibration.json", stored)
+
+
+def make_card(
+    name: str, run: Path, info: Mapping[str, Any], about: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]
+) -> Card:
+    """The card: what `about` says, and for the rest what the run's files say.
+
+    Raises:
+        InputError: a field is missing or of the wrong kind, all of them named.
+    """
+    path = run / "provenance.json"
+    provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts = {
+        "name": name,
+        "modality": info["cohort"]["modality"],
+        "method": info["method"],
+        "preset": info["preset"],
+        "preprocessing": preprocessing_of(info["cohort"]),
+        "command": training_command(info),
+        "seeds": [info["seed"]],
+        "intended_use": INTENDED_USE,
+        "provenance": {**provenance, "exported_with": __version__},
+        "scores": list(scores),
+    }
+    return build_config(Card, {**facts, **about}, f"card of {name}")
+
+
+def preprocessing_of(cohort: Mapping[str, Any]) -> str:
+    """What was done to the scans, in words."""
+    grid, percentiles = cohort["grid"], cohort["normalise"]
+    return (
+        f"Brain extracted; {grid['spacing_mm']:g} mm in the slice on {grid['size']} x {grid['size']} pixels, slices "
+        f"thicker than {grid['thick_slice_mm']:g} mm left as they are; intensities in the brain scaled so that "
+        f"percentiles {percentiles['low_percentile']:g} and {percentiles['high_percentile']:g} become 0 and 1, and "
+        "clipped. `maediff preprocess` and `maediff detect` do it."
+    )
+
+
+def training_command(info: Mapping[str, Any]) -> str:
+    """The `maediff train` command that asks for what config.json holds: what differs from the preset's values."""
+    preset, method = info["preset"], info["method"]
+    default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
+    default = flatten(json.loads(json.dumps(default)))
+    asked = flatten({**info["config"], "train": info["train"]})
+    changed = {key: value for key, value in asked.items() if default.get(key) != value}
+    words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
+    words += ["--seed", str(info["seed"])]
+    words += ["--init", str(_without_path(info["init"]))] if info.get("init") else []
+    for key, value in changed.items():
+        words += ["--set", f"{key}={json.dumps(value, separators=(',', ':'))}"]
+    return shlex.join(words)
+
+
+def _without_path(init: str | None) -> str | None:
+    return init if init is None or init.startswith(HUB) else Path(init).name
+
+
+def read_scores(path: Path, name: str) -> dict[str, Any]:
+    """What an evaluation says of a model, as `shipped.Scores`.
+
+    Args:
+        path: EVAL or EVAL/summary.json.
+        name: of the model in the evaluation; where it is not there, the only trained one is taken.
+
+    Raises:
+        InputError: no evaluation, or not one of this model.
+    """
+    path = path / "summary.json" if path.is_dir() else path
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        methods, baselines = summary["methods"], summary["baselines"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a summary of `maediff evaluate` ({type(error).__name__})") from None
+    trained = [key for key in methods if key not in baselines]
+    key = name.replace("/", "_")
+    if key not in methods and len(trained) != 1:
+        raise InputError(f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; name another")
+    own = methods[key if key in methods else trained[0]]
+    values = {k: own[k] if isinstance(own[k], Mapping) else {"mean": own[k]} for k in SHOWN if own.get(k) is not None}
+    best = summary.get("best_baseline")
+    return {
+        "on": f"{Path(summary['cohort']).name}, {summary['score_split']} split, {summary['modality']}",
+        **{count: summary[count] for count in ("n_subjects", "n_lesion", "n_healthy")},
+        "values": values,
+        "best_baseline": best,
+        "best_baseline_auprc": methods[best]["auprc"]["mean"] if best else None,
+    }
+
+
+def render_card(card: Card) -> str:
+    """MODEL_CARD.md."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701 - Markdown, not HTML
+        loader=PackageLoader("maediff"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("model_card.md").render(card=card).rstrip() + "\n"

@@ -1,0 +1,120 @@
+"""Everything that may be named as INPUT -> references to scans: DICOM, layouts of known data sets, the rest.
+
+Each input goes one of three ways:
+
+folder of a known layout    layouts.read_layout       IXI, BraTS, MSLUB, with their masks and roles
+folder of DICOM             dicom.find_dicom          one series of each study
+all else                    inputs.find_scans         NIfTI, folder of NIfTI, BIDS, manifest CSV
+
+The scans of all of them are then checked together: no two of one name, no subject in two splits.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from maediff.dicom import find_dicom
+from maediff.errors import InputError
+from maediff.files import write_text
+from maediff.inputs import MANIFEST_COLUMNS, MODALITIES, ScanRef, check_names, find_scans, is_dicom, niftis, visible
+from maediff.layouts import Layout, check_content, read_layout, recognise
+
+LAYOUTS = ("auto", "plain", *get_args(Layout))
+
+
+def find_sources(
+    inputs: Sequence[Path],
+    modality: str | None = None,
+    *,
+    layout: str = "auto",
+    series: str | None = None,
+    fold: int = 0,
+    unique: bool = False,
+) -> list[ScanRef]:
+    """Every scan meant by `inputs`, of one contrast.
+
+    Args:
+        layout: ixi, brats or mslub; `auto` recognises them, `plain` takes their folders as any other.
+        series: number or UID of the DICOM series to take.
+        fold: 0 to 4, of IXI's healthy scans.
+        unique: whether scans of known data sets are compared voxel by voxel (reads every file).
+
+    Raises:
+        InputError: as for `find_scans`, `read_layout` and `find_dicom`; a `series` where there is no DICOM; two scans
+            of one name, or, with `unique`, of the same voxels.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"--layout {layout}: not known; choose one of {', '.join(LAYOUTS)}")
+    if modality is not None and modality not in (*MODALITIES, "PDw"):
+        raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
+    refs: list[ScanRef] = []
+    official: list[ScanRef] = []
+    plain: list[Path] = []
+    for path in map(Path, inputs):
+        known = _layout_of(path, layout)
+        if known:
+            official += read_layout(path, known, modality, fold)
+        elif path.is_dir() and is_dicom_folder(path):
+            refs += find_dicom(path, modality, series)
+        else:
+            plain.append(path)
+    if plain or not (refs or official):
+        refs += [_opened(ref, modality, series) for ref in find_scans(plain, modality)]
+    if series is not None and not any(ref.series for ref in refs):
+        raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
+    check_names([*refs, *official])
+    if unique:
+        check_content(official)
+    return [*refs, *official]
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder holds DICOM and no NIfTI."""
+    if next(niftis(folder), None) is not None:
+        return False
+    return any(is_dicom(path) for path in visible(folder))
+
+
+def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
+    """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
+
+    Raises:
+        InputError: a scan is a DICOM series, which a manifest cannot name.
+    """
+    extra = sorted({key for ref in refs for key in ref.extra})
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*MANIFEST_COLUMNS, *extra])
+    for ref in refs:
+        if ref.series:
+            raise InputError(f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first")
+        files = [
+            "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
+            for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+        ]
+        healthy = "" if ref.healthy is None else int(ref.healthy)
+        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", healthy, ref.dataset,
+                        *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
+    write_text(path, text.getvalue())
+
+
+def _layout_of(path: Path, layout: str) -> Layout | None:
+    if layout == "plain" or not path.is_dir():
+        return None
+    if layout != "auto":
+        return cast(Layout, layout)
+    return None if (path / "dataset_description.json").is_file() else recognise(path)
+
+
+def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
+    """A manifest's line whose image is a folder of DICOM, with its one series found."""
+    if not ref.image.is_dir():
+        return ref
+    (found, *more) = find_dicom(ref.image, modality, series)
+    if more:
+        raise InputError(f"{ref.image}: a folder of several studies; a manifest's line names the folder of one")
+    return replace(ref, image=found.image, series=found.series, modality=found.modality)

@@ -1,0 +1,46 @@
+"""Small methods with fresh weights for tests, and a scan to try them on."""
+
+import numpy as np
+import torch
+
+from maediff.methods import BASELINES, METHODS, build, predict_volume
+from maediff.methods.intensity import Template
+
+TRAINED = [name for name in METHODS if name not in BASELINES]
+SMALL = {
+    "size": 48,
+    "p": 24,
+    "s": 8,
+    "r": 8,
+    "latent": 16,
+    "unet": {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2},
+    "mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 4},
+    "net": {"channels": (8, 16, 16), "blocks": 1, "stem": 2},
+}
+
+
+def make(name, *, fresh=False, **settings):
+    """A method of the `tiny` preset, made smaller; unless `fresh`, no layer starts at zero."""
+    torch.manual_seed(0)
+    fields = METHODS[name][1].__pydantic_fields__
+    method = build(name, "tiny", {key: value for key, value in SMALL.items() if key in fields} | settings)
+    for parameter in method.parameters():  # layers that start at zero would hide what stands before them
+        if not fresh and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    if isinstance(method, Template):
+        images, _, ids = scan()
+        method.fit(torch.from_numpy(images).flip(2)[:, None], torch.linspace(0, 1, len(ids)))
+    return method.eval()
+
+
+def scan(n=5, size=48):
+    """A scan with a disc of brain that grows and shrinks, an empty slice at either end."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    radius = np.array([0, 8, 14, 17, 0][:n])[:, None, None]
+    brain = np.hypot(y, x)[None] < radius
+    images = np.where(brain, np.random.default_rng(0).uniform(0.2, 0.8, (n, size, size)), 0).astype(np.float32)
+    return images, brain, np.arange(n) + 3
+
+
+def predict(method, images, brain, ids, **kwargs):
+    return predict_volume(method, images, brain, ids, **{"seed": 0, **kwargs})

@@ -1,0 +1,51 @@
+"""Small models for tests: run folders with random weights, as `train` would leave them."""
+
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from maediff import checkpoint
+from maediff.files import write_json
+from maediff.methods import build
+from maediff.postprocess import DEFAULT
+
+SMALL = {
+    "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
+    "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
+    "s": 48,
+}
+ABOUT = {
+    "summary": "A model for tests.",
+    "licence": "Apache-2.0",
+    "data": [{"name": "made", "licence": "CC0", "what": "ellipsoids"}],
+    "failure_cases": ["Finds nothing."],
+}
+
+
+def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
+    """A run folder with random weights: what `train` writes, without training."""
+    torch.manual_seed(0)
+    method = build("maediff", "tiny", SMALL)
+    cohort = {
+        "hash": "0" * 64, "modality": modality,
+        "grid": {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0},
+        "normalise": {"low_percentile": 1.0, "high_percentile": 99.0},
+    }  # fmt: skip
+    checkpoint.write_config(folder, {
+        "method": "maediff", "preset": "tiny", "config": checkpoint.config_of(method),
+        "train": {"steps": 2}, "seed": 3, "init": None, "cohort": cohort, **more})  # fmt: skip
+    ema = deepcopy(method)
+    with torch.no_grad():
+        ema.unet.head.bias += 0.25
+    for which in ("best", "last"):
+        checkpoint.save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
+    write_json(folder / "calibration.json", {
+        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": checkpoint.config_of(method),
+        "postprocess": asdict(DEFAULT), "step": 2, "fprs": [1e-4, 0.01, 0.5],
+        "thresholds": [0.9, 0.1, 0.05]})  # fmt: skip
+    write_json(
+        folder / "provenance.json", {"maediff": "0.1.0", "step": 2, "parameters": 12345, "versions": {"torch": "2"}}
+    )
+    return folder

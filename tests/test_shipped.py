@@ -1,0 +1,336 @@
+"""Models by name: exported, listed, picked by contrast, used by every command; and those that are in the package."""
+
+import json
+import logging
+import shlex
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from made_models import ABOUT, made_run
+from made_scans import made_brain, made_cohort, save
+from maediff import checkpoint, shipped
+from maediff.checkpoint import load_model, split_reference
+from maediff.cohort import Cohort
+from maediff.detect import detect
+from maediff.errors import InputError
+from maediff.export import export_model, read_scores, training_command
+from maediff.files import write_json
+from maediff.hub import load_from_hub, save_to_hub_folder
+from maediff.inputs import find_scans
+from maediff.methods import build
+from maediff.operating_point import calibrate, threshold_at
+from maediff.settings import parse_settings
+from maediff.train import adopt, train
+
+TRAIN = {"steps": 2, "batch_size": 2, "checkpoint_every": 2, "validation_slices": 2}
+SHIPPED = [path.parent for parent in (shipped.PACKAGED, shipped.CHECKOUT / "models")
+           for path in sorted(parent.glob("*/card.json"))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder of models: t1 and flair to be picked, flair-lgg only by name."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, modality, more in (
+        ("t1", "T1w", {}),
+        ("flair", "FLAIR", {}),
+        ("flair-lgg", "FLAIR", {"opt_in": True, "terms": "CC BY-NC-SA 4.0, research only."}),
+    ):
+        export_model(made_run(folder / "runs" / name, modality), folder / "models" / name, ABOUT | more)
+    return folder / "models"
+
+
+@pytest.fixture
+def models(exported, monkeypatch, tmp_path):
+    """The same, as the only models there are."""
+    monkeypatch.setattr(shipped, "PACKAGED", tmp_path / "none")
+    monkeypatch.setattr(shipped, "CHECKOUT", tmp_path / "none")
+    monkeypatch.setenv("MAEDIFF_MODELS", str(exported))
+    shipped.show_terms.cache_clear()
+    return exported
+
+
+@pytest.fixture
+def no_models(models, monkeypatch):
+    monkeypatch.setenv("MAEDIFF_MODELS", "")
+
+
+def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
+    run = models.parent / "runs" / "t1"
+    method, info = load_model("t1")
+    for key, value in load_model(run)[0].state_dict().items():
+        assert torch.equal(value, method.state_dict()[key]), key
+    assert (info["name"], info["step"], info["seed"]) == ("t1", 2, 3)
+    assert {p.name for p in (models / "t1").iterdir()} == {
+        "model.safetensors", "config.json", "calibration.json", "card.json", "MODEL_CARD.md"}  # fmt: skip
+    with safe_open(models / "t1" / "model.safetensors", framework="pt") as file:
+        assert all(key.startswith("ema.") for key in file.keys())  # noqa: SIM118
+    half = export_model(run, models.parent / "half" / "t1", ABOUT, half=True)
+    assert half.name == "t1"
+    for key, value in load_model(models.parent / "half" / "t1")[0].state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, method.state_dict()[key], atol=1e-3, rtol=1e-3)
+
+
+def test_the_card_says_what_there_is_to_say(models):
+    text = (models / "flair-lgg" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for said in ("# flair-lgg", "| made | CC0 | ellipsoids |", "CC BY-NC-SA 4.0", "Seed: 3.", "- Finds nothing.",
+                 "12,345", "Not a medical device", "--set 'unet.channels=[8,16]'", "only by name",
+                 "None measured"):  # fmt: skip
+        assert said in text, said
+    assert "\n\n\n" not in text
+    assert "maediff train maediff --cohort COHORT -o RUN --preset tiny --seed 3" in text
+
+
+def test_the_training_command_asks_for_what_the_run_holds(models):
+    run = models.parent / "runs" / "t1"
+    info = load_model(run)[1] | {"init": "/somewhere/t0"}
+    words = shlex.split(training_command(info))
+    settings = [
+        words[i + 1] for i, word in enumerate(words) if word == "--set" and not words[i + 1].startswith("train.")
+    ]
+    assert checkpoint.config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
+    assert words[words.index("--init") + 1] == "t0"
+
+
+def test_scores_come_from_an_evaluation(tmp_path):
+    def interval(mean):
+        return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+    summary = {
+        "methods": {"run@t_test=125": {"auprc": interval(0.5), "dice": None}, "bright": {"auprc": interval(0.2)}},
+        "baselines": ["bright"], "best_baseline": "bright", "n_subjects": 4, "n_lesion": 3, "n_healthy": 1,
+        "cohort": str(tmp_path / "lgg"), "score_split": "test", "modality": "T1w",
+    }  # fmt: skip
+    write_json(tmp_path / "eval" / "summary.json", summary)
+    scores = read_scores(tmp_path / "eval", "run@t_test=125")
+    assert scores["values"] == {"auprc": interval(0.5)}
+    assert (scores["on"], scores["best_baseline_auprc"]) == ("lgg, test split, T1w", 0.2)
+    summary["methods"]["other"] = {}
+    write_json(tmp_path / "eval" / "summary.json", summary)
+    with pytest.raises(InputError, match="does not score 'third'"):
+        read_scores(tmp_path / "eval", "third")
+    card = export_model(made_run(tmp_path / "run"), tmp_path / "t9", ABOUT, evaluations=[])
+    shown = shipped.describe(tmp_path / "t9", card)
+    assert "AUPRC" not in shown
+    assert "0.1 MB" in shown or "0.2 MB" in shown
+    text = shipped.describe(tmp_path / "t9", shipped.Card(**{**vars(card), "scores": (shipped.Scores(**scores),)}))
+    assert (
+        "lgg, test split, T1w: AUPRC 0.50 [0.40, 0.60], 3 subjects with a lesion; best baseline (bright) 0.20" in text
+    )
+
+
+def test_what_cannot_be_shipped_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    run = made_run(tmp_path / "run")
+    for reference, about, said in [
+        (run, ABOUT | {"summary": "made in /home/me/brains"}, "names a path of this machine, /home/me/brains"),
+        (run, {k: v for k, v in ABOUT.items() if k != "licence"}, "licence"),
+        (run, ABOUT | {"failure_cases": []}, "failure_cases"),
+        (run, ABOUT | {"colour": "red"}, "unknown colour"),
+        (f"{run}@t_test=77", ABOUT, "--cohort to calibrate anew"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            export_model(reference, tmp_path / "t1", about)
+    with pytest.raises(InputError, match="small letters"):
+        export_model(run, tmp_path / "T 1", ABOUT)
+    with monkeypatch.context() as patch:
+        patch.setattr("maediff.export.MAX_BYTES", 1000)
+        with pytest.raises(InputError, match="a shipped model has at most"):
+            export_model(run, tmp_path / "t1", ABOUT)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    export_model(run, tmp_path / "t1", ABOUT)
+    with pytest.raises(InputError, match="exists"):
+        export_model(run, tmp_path / "t1", ABOUT)
+    export_model(run, tmp_path / "t1", ABOUT, overwrite=True)
+
+
+def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatch, tmp_path):
+    assert list(shipped.model_folders()) == ["flair", "flair-lgg", "t1"]
+    assert split_reference("t1@t_test=125") == (models / "t1", "t_test=125")
+    method, info = load_model("t1@t_test=125")
+    assert method.config.t_test == (125,)
+    assert info["name"] == "t1@t_test=125"
+    assert split_reference("absent") == (Path("absent"), "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t1").mkdir()
+    assert split_reference("t1")[0] == models / "t1"  # no run in there
+    shutil.copy(models / "t1" / "config.json", tmp_path / "t1")
+    assert split_reference("t1")[0] == Path("t1")
+
+
+def test_the_model_is_picked_by_contrast_but_never_one_that_has_to_be_asked_for(models, monkeypatch, tmp_path):
+    assert [shipped.pick(contrast)[0] for contrast in ("T1w", "FLAIR")] == ["t1", "flair"]
+    with pytest.raises(InputError, match="no model for T2w comes with maediff; give --model RUN"):
+        shipped.pick("T2w")
+    shutil.copytree(models / "flair-lgg", tmp_path / "models" / "flair-lgg")
+    monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
+    with pytest.raises(InputError, match=r"give --model NAME \(flair-lgg only when asked for\)"):
+        shipped.pick("FLAIR")
+
+
+def test_a_damaged_model_is_named_and_the_others_are_listed(models, monkeypatch, tmp_path, caplog):
+    for name in ("t1", "flair"):
+        shutil.copytree(models / name, tmp_path / "models" / name)
+    (tmp_path / "models" / "t1" / "card.json").write_text('{"name": "t1"}')
+    monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
+    assert [card.name for _, card in shipped.models()] == ["flair"]
+    assert "damaged" in caplog.text
+
+
+def test_terms_are_shown_once_when_a_model_with_terms_is_used(models, caplog):
+    load_model("t1")
+    assert "research only" not in caplog.text
+    load_model("flair-lgg")
+    load_model("flair-lgg")
+    assert caplog.text.count("flair-lgg: CC BY-NC-SA 4.0, research only.") == 1
+
+
+def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_path):
+    folder = shutil.copytree(models / "t1", tmp_path / "old")
+    for name in ("config.json", "calibration.json"):
+        stored = json.loads((folder / name).read_text(encoding="utf-8"))
+        assert stored["config"].pop("merge") == "mean"
+        write_json(folder / name, stored)
+    method, info = load_model(folder)
+    assert threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])[0] == 0.1
+    with pytest.raises(InputError, match="other settings of merge"):
+        other = checkpoint.config_of(method) | {"merge": "tapered"}
+        threshold_at(str(folder), other, 0.01, step=info["step"])
+
+
+@pytest.fixture
+def scan(tmp_path):
+    data, _, affine = made_brain(shape=(60, 72, 6), spacing=(2.0, 2.0, 12.0))
+    return save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine)
+
+
+def test_detect_picks_a_model_and_says_why(models, scan, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "maediff")
+    assert detect(find_scans([scan]), tmp_path / "out", quiet=True, device="cpu") == 0
+    assert "model: t1, the model for T1w, which the files are by their names" in caplog.text
+    summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
+    assert (summary["model"], summary["threshold"]) == ("t1", 0.1)  # the shipped threshold for 1 %
+    assert summary["model_from"].startswith("the model for T1w")
+    plain = scan.rename(scan.with_name("patient.nii.gz"))
+    with pytest.raises(InputError, match=r"patient\.nii\.gz: the name tells no contrast; .* --model"):
+        detect(find_scans([plain]), tmp_path / "out2", quiet=True)
+    flair = shutil.copy(plain, plain.with_name("sub-2_FLAIR.nii.gz"))
+    other = shutil.copy(plain, plain.with_name("sub-2_T1w.nii.gz"))
+    with pytest.raises(InputError, match="the scans are FLAIR and T1w; say which"):
+        detect(find_scans([flair, other.rename(plain.with_name("sub-3_T1w.nii.gz"))]), tmp_path / "out2", quiet=True)
+    assert not (tmp_path / "out2").exists()
+    assert detect(find_scans([plain]), tmp_path / "out2", modality="FLAIR", quiet=True, device="cpu") == 0
+    assert json.loads((tmp_path / "out2" / "detect.json").read_text())["model"] == "flair"
+    assert "--modality says" in caplog.text
+
+
+def test_without_models_every_command_says_so(no_models, scan, tmp_path):
+    with pytest.raises(InputError, match=r"no model for T1w comes with maediff; give --model RUN"):
+        detect(find_scans([scan]), tmp_path / "out", quiet=True)
+    with pytest.raises(InputError, match="t1: is not a run folder"):
+        load_model("t1")
+    assert list(shipped.models()) == []
+
+
+def test_the_settings_of_the_model_stand_where_none_are_given(models):
+    info = load_model("t1")[1]
+    preset, settings = adopt(info, "maediff", None, {"t_test": 60, "mae": {"heads": 4}})
+    assert (preset, settings["t_test"], settings["mae"]) == ("tiny", 60, info["config"]["mae"] | {"heads": 4})
+    assert adopt(info, "maediff", "tiny", {}) == ("tiny", info["config"])
+    assert adopt(info, "maediff", "small", {"s": 48}) == ("small", {"s": 48})
+
+
+@pytest.mark.slow
+def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "maediff")
+    cohort = made_cohort(tmp_path)
+    frozen = TRAIN | {"learning_rate": 0}
+    train("maediff", cohort, tmp_path / "run", init="t1", settings={"train": frozen}, quiet=True, device="cpu")
+    assert "--init t1: its preset (tiny) and settings stand where none are given" in caplog.text
+    config = checkpoint.read_config(tmp_path / "run")
+    assert (config["preset"], config["init"]) == ("tiny", "t1")
+    assert config["config"] == checkpoint.read_config(models / "t1")["config"]
+    assert config["train"]["learning_rate"] == 0
+    tuned, source = load_model(tmp_path / "run")[0].state_dict(), load_model("t1")[0].state_dict()
+    for key, value in source.items():
+        torch.testing.assert_close(tuned[key], value, msg=key)
+    with pytest.raises(InputError, match="weights do not fit"):
+        train("maediff", cohort, tmp_path / "run2", preset="small", init="t1", device="cpu")
+    with pytest.raises(InputError, match="cannot start one of 'pddpm'"):
+        train("pddpm", cohort, tmp_path / "run2", init="t1", device="cpu")
+    train("maediff", cohort, tmp_path / "run3", init="flair", settings={"train": TRAIN, "t_test": 60}, quiet=True,
+          device="cpu")  # fmt: skip
+    assert checkpoint.read_config(tmp_path / "run3")["config"]["t_test"] == [60]
+    assert "flair is a model for FLAIR, and" in caplog.text
+    exported = export_model(f"{tmp_path / 'run3'}@t_test=125", tmp_path / "new", ABOUT, cohort=cohort)
+    assert "--init flair" in exported.command
+    stored = json.loads((tmp_path / "new" / "calibration.json").read_text())
+    assert stored["config"]["t_test"] == [125]
+    again = calibrate(tmp_path / "new", Cohort.open(cohort))
+    assert again is not None
+    np.testing.assert_allclose(again["thresholds"], stored["thresholds"], atol=1e-6)
+
+
+def test_a_hub_folder_has_a_card_with_front_matter_and_loads(models, tmp_path):
+    folder = save_to_hub_folder("flair-lgg", tmp_path / "repo")
+    assert {"model.safetensors", "config.json", "README.md"} <= {p.name for p in folder.iterdir()}
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("---\nlicense: apache-2.0\nlibrary_name: maediff\n")
+    assert "# flair-lgg" in text
+    method, info = load_from_hub(folder)
+    assert info["name"] == "repo"
+    for key, value in load_model("flair-lgg")[0].state_dict().items():
+        assert torch.equal(value, method.state_dict()[key])
+    run = models.parent / "runs" / "t1"
+    with pytest.raises(InputError, match="has no card"):
+        save_to_hub_folder(run, tmp_path / "other")
+    load_from_hub(save_to_hub_folder(run, tmp_path / "other", ABOUT | {"licence": "Our own"}))
+    assert "license_name: Our own" in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="exists"):
+        save_to_hub_folder("t1", tmp_path / "other")
+
+
+def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
+    folder = save_to_hub_folder("t1", tmp_path / "0123abc")
+    asked = []
+
+    def snapshot_download(repository, allow_patterns):
+        asked.append((repository, allow_patterns))
+        if repository != "lab/brains":
+            raise OSError("404 not found\nmore")
+        return str(folder)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.snapshot_download = snapshot_download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    method, info = load_model("hf:lab/brains@t_test=125")
+    assert method.config.t_test == (125,)
+    assert info["name"] == "brains@t_test=125"
+    assert load_from_hub("lab/brains")[1]["name"] == "brains"
+    assert not any("pt" in pattern or "bin" in pattern for pattern in asked[0][1])  # no pickle is fetched
+    with pytest.raises(InputError, match=r"hf:lab/none: could not be had .*\(404 not found\)"):
+        load_model("hf:lab/none")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"pip install 'maediff\[hub\]'"):
+        load_model("hf:lab/brains")
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_every_model_that_is_shipped_loads_and_is_small(folder):
+    card = shipped.read_card(folder)
+    assert card.name == folder.name
+    assert card.opt_in == (folder.parent != shipped.PACKAGED), "weights under other terms stay out of the wheel"
+    assert bool(card.terms) == card.opt_in
+    assert sum(path.stat().st_size for path in folder.iterdir()) < shipped.MAX_BYTES
+    assert (folder / "MODEL_CARD.md").is_file()
+    method, info = load_model(folder)
+    assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
+    threshold, _ = threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])
+    assert 0 < threshold < 1
