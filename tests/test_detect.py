@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
@@ -14,6 +15,10 @@ from maediff.detect import detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
 from maediff.operating_point import FPRS, calibrate, threshold_at, threshold_for_scans
+from maediff.quality import QualityConfig
+from maediff.registration import Alignment
+from maediff.report import write_report
+from maediff.steps import StepsConfig
 from maediff.train import train
 
 TINY = {
@@ -261,3 +266,59 @@ def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):
     with pytest.raises(InputError, match="for one scan"):
         save(path.parent / "sub-2_T1w.nii.gz", data, affine)
         go([path.parent], tmp_path / "out3", run, threshold=0.2, brain_mask=mask)
+
+
+UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
+
+
+def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path, monkeypatch):
+    fake_deepbet(monkeypatch, true_brain)
+    head, brain, affine = made_head((60, 72, 12), (2.0, 2.0, 7.0))
+    path = save(tmp_path / "sub-1_T1w.nii.gz", head, oblique(affine), "PSR")
+    assert go([path], tmp_path / "out", run, threshold=0.2, steps=UNSEEN) == 0
+    own = nib.load(path)
+    for name in FILES:
+        image = load(tmp_path / "out", name)
+        assert image.shape == own.shape
+        np.testing.assert_allclose(image.affine, own.affine, atol=1e-4)
+    found = nib.as_closest_canonical(load(tmp_path / "out", "brain_mask")).get_fdata() > 0
+    assert 2 * (found & brain).sum() / (found.sum() + brain.sum()) > 0.98
+    summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
+    assert summary["qc"]["brain_mask"] == "deepbet"
+    assert (tmp_path / "out" / "sub-1" / "qc.png").is_file()
+    assert "Brain outline" in write_report(tmp_path / "out").read_text()
+
+
+def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(run, tmp_path, monkeypatch):
+    """Both steps stood in for: a known matrix and a known field, so that what comes back can be told."""
+    data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
+    to_atlas = np.linalg.inv(oblique(np.diag([1.1, 1.05, 1.0, 1.0])))
+    monkeypatch.setattr("maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(to_atlas, -0.5))
+    monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
+    monkeypatch.setattr(
+        "maediff.steps.correct_bias", lambda volume, *_: (volume, np.full(volume.data.shape, 2.0, dtype=np.float32))
+    )
+    maps = {}
+    for kind, changes in {
+        "plain": {},
+        "turned": {"registration": {"enabled": True}},
+        "both": {"registration": {"enabled": True}, "bias": {"enabled": True}},
+    }.items():
+        model = tmp_path / f"run-{kind}"
+        shutil.copytree(run, model)
+        config = json.loads((model / "config.json").read_text())
+        config["cohort"] |= changes
+        (model / "config.json").write_text(json.dumps(config))
+        for axes in ("RAS", "PSR"):
+            path = save(tmp_path / axes / "sub-1_T1w.nii.gz", data, affine, axes)
+            out = tmp_path / f"out-{kind}-{axes}"
+            assert go([path], out, model, threshold=0.2) == 0
+            image = {name: nib.as_closest_canonical(load(out, name)).get_fdata() for name in FILES}
+            maps[kind, axes] = image
+            assert image["anomaly_map"].shape == data.shape and not image["anomaly_map"][~brain].any()
+            np.testing.assert_allclose(load(out, "anomaly_map").affine, nib.load(path).affine, atol=1e-4)
+        np.testing.assert_allclose(maps[kind, "PSR"]["anomaly_map"], maps[kind, "RAS"]["anomaly_map"], atol=1e-4)
+        np.testing.assert_array_equal(maps[kind, "RAS"]["brain_mask"] > 0, brain)
+    np.testing.assert_allclose(
+        maps["both", "RAS"]["healthy_reference"], 2 * maps["turned", "RAS"]["healthy_reference"], rtol=1e-4
+    )

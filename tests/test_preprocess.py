@@ -8,9 +8,11 @@ import pytest
 
 import maediff.preprocess as module
 from made_scans import ball, made_brain, save
+from maediff.brain_extraction import BrainConfig
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.preprocess import preprocess
+from maediff.steps import StepsConfig
 
 
 def scan(path, seed=0):
@@ -41,7 +43,12 @@ def test_a_folder_becomes_a_cohort_of_healthy_scans(folder, tmp_path):
     assert header == "subject,session,dataset,split,healthy,image,brain_mask,lesion_mask,source"
     image, mask = (nib.load(out / "p0" / f"{name}.nii.gz") for name in ("image", "brain_mask"))
     assert image.shape[:2] == (96, 96) and mask.get_data_dtype() == np.uint8
-    assert sorted(path.name for path in (out / "p0").iterdir()) == ["brain_mask.nii.gz", "image.json", "image.nii.gz"]
+    assert sorted(path.name for path in (out / "p0").iterdir()) == [
+        "brain_mask.nii.gz",
+        "image.json",
+        "image.nii.gz",
+        "qc.png",
+    ]  # the picture because the made brain is flagged for its size
 
 
 def test_a_bids_dataset_needs_no_modality_and_others_do(folder, tmp_path):
@@ -85,8 +92,9 @@ def test_who_is_healthy(tmp_path, column, lesion, expected):
 def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
     (folder / "p1.nii.gz").write_bytes(b"")
     save(folder / "p3.nii.gz", np.random.default_rng(0).random((40, 40, 20)), np.diag([4.0, 4.0, 4.0, 1.0]))
+    no_tool = StepsConfig(brain=BrainConfig(tool="none"))
     with caplog.at_level(logging.ERROR):
-        assert preprocess([folder], tmp_path / "out", modality="T1w", quiet=True) == 2
+        assert preprocess([folder], tmp_path / "out", modality="T1w", steps=no_tool, quiet=True) == 2
     assert "p1 failed" in caplog.text and "0 bytes" in caplog.text
     assert "p3 failed" in caplog.text and "raw scan with skull" in caplog.text
     assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["p0", "p2"]
@@ -136,11 +144,11 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
     preprocess([folder], tmp_path / "whole", modality="T1w", quiet=True)
     prepare, calls = module.prepare_scan, []
 
-    def stop_at_the_second(*args):
+    def stop_at_the_second(*args, **kwargs):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return prepare(*args)
+        return prepare(*args, **kwargs)
 
     out = tmp_path / "out"
     monkeypatch.setattr(module, "prepare_scan", stop_at_the_second)
@@ -166,7 +174,7 @@ def test_stopped_while_redoing_leaves_no_cohort_that_looks_whole(folder, tmp_pat
     preprocess([folder], out, modality="T1w", quiet=True)
     scan(folder / "p1.nii.gz", seed=9)
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "prepare_scan", stop)

@@ -87,6 +87,7 @@ def preprocess(
     fold: Annotated[int, typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4)] = 0,
     manifest_only: Annotated[bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")] = False,
     lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
+    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
     set_: Settings = None,
     resume: Resume = False,
@@ -104,23 +105,30 @@ def preprocess(
         write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
-    from maediff.grid import GridConfig, NormaliseConfig
+    from maediff.grid import GridConfig
+    from maediff.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
     from maediff.settings import build_config
+    from maediff.steps import steps_config
 
     settings = _settings(config, set_)
     grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
     normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
-    _no_more(settings, "grid.*, normalise.*")
+    steps = steps_config({key: settings.pop(key) for key in ("brain", "bias", "registration", "qc") if key in settings})
+    _no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
         _inputs(inputs, more), out, modality=modality, layout=layout, series=series, fold=fold,
-        lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise,
+        lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise, steps=steps, workers=workers,
         resume=resume, overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
-    typer.echo(
-        f"cohort: {out}" if (out / "cohort.json").is_file() else f"no cohort: every scan failed, see {out / 'qc.csv'}"
-    )
+    if (out / "cohort.json").is_file():
+        from maediff.report import write_report
+
+        typer.echo(f"cohort: {out}")
+        typer.echo(f"report: {write_report(out)}")
+    else:
+        typer.echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
     _exit(failed)
 
 
@@ -203,17 +211,20 @@ def detect(
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
     from maediff.settings import build_config
+    from maediff.steps import steps_config
 
     settings = _settings(config, set_)
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
-    _no_more(settings, "postprocess.*; those of the model follow it: --model RUN@t_test=125")
+    steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
+    _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
     work = out
     if bids_derivative:
         from maediff.bids_derivative import prepare_derivative, write_derivative
 
         work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
     failed = run(
-        refs, work, model=model, post=post, modality=modality, threshold=threshold, fpr=fpr, scan_fpr=scan_fpr,
+        refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
+        scan_fpr=scan_fpr,
         brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume, overwrite=overwrite,
         device=device, seed=seed,
         quiet=quiet,

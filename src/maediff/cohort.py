@@ -103,11 +103,13 @@ def person_code(dataset: str, subject: str) -> str:
 
 def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]) -> None:
     """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
-    folder, affine = cohort / ref.name, prepared.grid.affine
-    write_volume(folder / "image.nii.gz", np.round(prepared.image * LEVELS).astype(np.uint16), affine, slope=1 / LEVELS)
-    write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine)
+    folder, affine = cohort / ref.name, prepared.grid.own_affine
+    space = 1 if prepared.grid.atlas_affine is None else 4  # scanner or MNI152
+    levels = np.round(prepared.image * LEVELS).astype(np.uint16)
+    write_volume(folder / "image.nii.gz", levels, affine, slope=1 / LEVELS, space_code=space)
+    write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine, space_code=space)
     if prepared.lesion is not None:
-        write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine)
+        write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine, space_code=space)
     write_json(
         folder / "image.json",
         {
@@ -118,6 +120,7 @@ def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapp
             "grid": {
                 "shape": list(prepared.grid.shape),
                 "affine": affine.tolist(),
+                "affine_to_scan": prepared.grid.affine.tolist(),
                 "scale": prepared.grid.scale,
                 "notes": prepared.grid.notes,
             },

@@ -26,15 +26,18 @@ from maediff.dicom import read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
-from maediff.grid import GridConfig, NormaliseConfig, from_grid, prepare_scan
+from maediff.grid import GridConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
+from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at, threshold_for_scans
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
+from maediff.quality import write_picture
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
 from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
+from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, steps_config
 
 logger = logging.getLogger(__name__)
 DEFAULT_FPR = 0.01
@@ -50,6 +53,7 @@ def detect(
     fpr: float | None = None,
     scan_fpr: float | None = None,
     brain_mask: Path | None = None,
+    steps: StepsConfig | None = None,
     dicom_seg: bool = False,
     post: PostprocessConfig = DEFAULT,
     batch_size: int = 16,
@@ -68,7 +72,8 @@ def detect(
         threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration.
         fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
         scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
-        brain_mask: for a single scan that is not skull-stripped.
+        brain_mask: for a single scan, instead of one that is extracted.
+        steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
 
     Raises:
@@ -102,11 +107,14 @@ def detect(
         "method": info["method"], "modality": expected, "threshold": threshold,
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
+        **{key: info["cohort"].get(key, {}) for key in RECORDED},
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **({"dicom_seg": True} if dicom_seg else {}),
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
+    asked = steps or StepsConfig()
+    steps_here = replace(steps_config(shared), brain=asked.brain, qc=asked.qc)
     failures: dict[str, str] = {}
     for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
         if (out / ref.name / "summary.json").is_file():
@@ -118,7 +126,7 @@ def detect(
                     f"add --modality {expected} if the name is wrong"
                 )
             _detect_one(replace(ref, brain_mask=brain_mask or ref.brain_mask), out, method, shared, post, batch_size,
-                        device)  # fmt: skip
+                        device, steps_here)  # fmt: skip
         except InputError as error:
             failures[ref.name] = str(error)
         except Exception as error:  # one scan never stops the rest
@@ -170,16 +178,22 @@ def _detect_one(
     post: PostprocessConfig,
     batch_size: int,
     device: str,
+    steps: StepsConfig,
 ) -> None:
     volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    normalise = build_config(NormaliseConfig, shared["normalise"], "normalise")
+    stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1)
     prepared = prepare_scan(
-        volume,
-        given,
+        stepped.volume,
+        stepped.brain,
         None,
         build_config(GridConfig, shared["grid"], "grid"),
-        build_config(NormaliseConfig, shared["normalise"], "normalise"),
+        normalise,
+        brain_from=stepped.brain_from,
+        to_atlas=stepped.to_atlas,
     )
+    stepped.add_to(prepared)
     images, brain = volume_to_slices(prepared.image), volume_to_slices(prepared.brain)
     x, y, z = (float(size) for size in prepared.grid.spacing_mm)
     ids = np.arange(len(images))
@@ -191,13 +205,17 @@ def _detect_one(
     regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
     voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000
     low, high = prepared.record["intensity_range"]
-    redrawn = slices_to_volume((low + (high - low) * reference) * brain)
+    linear = standardise(reference, prepared.record.get("deciles", []), normalise, back=True)
+    redrawn = slices_to_volume((low + (high - low) * linear) * brain)
     on_scan = {
         "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
         "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),
         "healthy_reference": from_grid(redrawn, prepared.grid, volume, "linear"),
-        "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest") if given is None else given,
+        "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest")
+        if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None else stepped.brain,
     }  # fmt: skip
+    if stepped.bias_field is not None:  # redrawn with the scan's own shading
+        on_scan["healthy_reference"] = on_scan["healthy_reference"] * stepped.bias_field
     on_scan["anomaly_map"] = np.where(on_scan["brain_mask"], on_scan["anomaly_map"], 0).astype(np.float32)
     summary = {
         "subject": ref.name,
@@ -218,6 +236,8 @@ def _detect_one(
             write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
         whole = Snapshot(ids, images, anomaly, brain, mask, (x, y, z), reference, None)
         save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
+        if stepped.extracted or prepared.record["flags"]:
+            write_picture(folder / "qc.png", volume, stepped.brain)
         if shared.get("dicom_seg"):
             write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
         write_json(folder / "summary.json", summary)

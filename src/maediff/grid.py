@@ -6,6 +6,9 @@
 
 The grid keeps the scan's own RAS+ axes, oblique or not, so scan and grid differ by a scaling and a shift along each
 axis and no slice mixes directions. Its cells share edges with the scan's voxels: 1 mm voxels fill 2 mm cells exactly.
+
+A registered scan has the same grid as every other one: 96 x 96 pixels of 2 mm in MNI152, every 2 mm slice of its brain.
+Scan and grid then differ by any affine; all else is the same.
 """
 
 import math
@@ -19,6 +22,7 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.errors import InputError
+from maediff.intensities import NormaliseConfig, deciles_of, intensity_range, normalise, standardise
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 
@@ -27,6 +31,12 @@ from maediff.scans import Volume
 CORNER_SHARE, HEAD_ML, LARGE_ML, HEAD_SHARE = 0.2, 4500.0, 2500.0, 0.51
 IN_PLANE_RANGE_MM = (20.0, 400.0)
 SATURATED_SHARE = 0.05
+ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain, outer edges along R, A and S
+BEYOND_GRID_SHARE = 0.02
+
+
+class RawScanError(InputError):
+    """A scan that still has its skull, where a stripped one is needed."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -53,18 +63,6 @@ class GridConfig:
             )
 
 
-@config(frozen=True, config=ConfigDict(extra="forbid"))
-class NormaliseConfig:
-    """Percentiles of the intensities in the brain that become 0 and 1; what lies beyond is clipped."""
-
-    low_percentile: float = 1.0
-    high_percentile: float = 99.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            raise ValueError(f"percentiles {self.low_percentile} and {self.high_percentile}: 0 <= low < high <= 100")
-
-
 @dataclass(frozen=True, eq=False)
 class Grid:
     """The model's grid for one scan.
@@ -73,17 +71,24 @@ class Grid:
         affine: voxel of the grid -> mm in RAS+, as they are in the head (scaling included).
         scale: what the brain was multiplied by in the slice to fit; 1.0 where it fits.
         notes: what a reader should know.
+        atlas_affine: for a registered scan, voxel of the grid -> mm of MNI152.
     """
 
     shape: tuple[int, int, int]
     affine: Float[np.ndarray, "4 4"]
     scale: float = 1.0
     notes: list[str] = field(default_factory=list)
+    atlas_affine: Float[np.ndarray, "4 4"] | None = None
+
+    @property
+    def own_affine(self) -> Float[np.ndarray, "4 4"]:
+        """Voxel -> mm of the space that the grid lies in: MNI152 for a registered scan, else the head."""
+        return self.affine if self.atlas_affine is None else self.atlas_affine
 
     @property
     def spacing_mm(self) -> Float[np.ndarray, " 3"]:
-        """Voxel size along X, Y and Z, in mm of the head."""
-        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
+        """Voxel size along X, Y and Z, in mm of the space that the grid lies in."""
+        return np.asarray(np.linalg.norm(self.own_affine[:3, :3], axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,31 +116,38 @@ def prepare_scan(
     grid_config: GridConfig | None = None,
     normalise_config: NormaliseConfig | None = None,
     lesion_free_margin: int = 1,
+    *,
+    brain_from: str = "given",
+    to_atlas: Float[np.ndarray, "4 4"] | None = None,
 ) -> Prepared:
     """`volume` on the model's grid, normalised, with its masks.
 
     Args:
         brain: None for a skull-stripped scan, whose brain is then `brain_from_background`.
         lesion_free_margin: original slices to leave out beside a lesion.
+        brain_from: where `brain` comes from, for the record.
+        to_atlas: mm of the scan -> mm of MNI152, for a grid that lies there.
 
     Raises:
         InputError: a raw scan with skull and no `brain`, an empty brain, or one that cannot be a brain's size.
     """
     grid_config, normalise_config = grid_config or GridConfig(), normalise_config or NormaliseConfig()
-    given = brain is not None
     if brain is None:
-        brain = brain_from_background(volume)
-    grid = model_grid(volume, brain, grid_config)
+        brain, brain_from = brain_from_background(volume), "from the zero background"
+    grid = model_grid(volume, brain, grid_config) if to_atlas is None else atlas_grid(to_atlas, grid_config)
     on_grid = to_grid(brain, volume.affine, grid, "majority")
     resampled = to_grid(np.where(brain, volume.data, 0).astype(np.float32), volume.affine, grid, "linear")
     if not on_grid.any():
         raise InputError(f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask")
     intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
     image = normalise(resampled, on_grid, intensities)
+    deciles = deciles_of(image, on_grid) if normalise_config.landmarks else []
+    if deciles:
+        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(np.float32)
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {
-        "brain_mask": "given" if given else "from the zero background",
+        "brain_mask": brain_from,
         "brain_ml": round(float(brain.sum()) * voxel_ml, 1),
         "scale": round(grid.scale, 4),
         "slices": grid.shape[2],
@@ -146,12 +158,18 @@ def prepare_scan(
         "notes": list(grid.notes),
         "flags": [],
     }
+    if deciles:
+        record["deciles"] = deciles
     if grid.scale != 1.0:
         record["flags"].append("scaled to fit")
     if not 800 <= record["brain_ml"] <= 2200:
         record["flags"].append("brain volume out of 800 to 2200 ml")
     if saturated > SATURATED_SHARE:
         record["flags"].append("many saturated voxels")
+    if to_atlas is not None:
+        kept = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
+        if kept < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
+            record["flags"].append("brain reaches beyond the grid")
     lesion_on_grid = free = None
     if lesion is not None:
         lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
@@ -172,7 +190,7 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     background, which takes the far ringing of a spline away.
 
     Raises:
-        InputError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
+        RawScanError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
     """
     magnitude = np.abs(volume.data)
     brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
@@ -192,10 +210,9 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
     large = volume_ml > HEAD_ML or (volume_ml > LARGE_ML and box.mean() > HEAD_SHARE)
     if large or corners.mean() > CORNER_SHARE:
-        raise InputError(
+        raise RawScanError(
             f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
-            "of non-zero voxels): brain extraction comes with a later release; give a stripped scan, or "
-            "a brain_mask in a manifest CSV"
+            "of non-zero voxels); give a stripped scan, or a brain_mask in a manifest CSV"
         )
     return np.asarray(brain, dtype=bool)
 
@@ -240,6 +257,20 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
     return Grid((int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes)
 
 
+def atlas_grid(to_atlas: Float[np.ndarray, "4 4"], config: GridConfig) -> Grid:
+    """The grid in MNI152, the same for every scan; `to_atlas` takes mm of the scan to mm of MNI152."""
+    (left, right), (back, front), (bottom, top) = ATLAS_BOX_MM
+    step, slices = config.spacing_mm, math.ceil((top - bottom) / config.spacing_mm - 1e-3)
+    atlas_affine = np.diag([step, step, step, 1.0])
+    atlas_affine[:3, 3] = [
+        (left + right - (config.size - 1) * step) / 2,
+        (back + front - (config.size - 1) * step) / 2,
+        bottom + step / 2,
+    ]
+    affine = np.linalg.inv(to_atlas) @ atlas_affine
+    return Grid((config.size, config.size, slices), affine, atlas_affine=atlas_affine)
+
+
 def to_grid(
     data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, order: Order
 ) -> Shaped[np.ndarray, "gx gy gz"]:
@@ -254,31 +285,6 @@ def from_grid(
     return resample(data, np.linalg.inv(grid.affine) @ volume.affine, volume.data.shape, order)
 
 
-def intensity_range(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], config: NormaliseConfig, name: str = "image"
-) -> tuple[float, float]:
-    """The two percentiles of the brain, in the scan's own intensities.
-
-    Raises:
-        InputError: the brain has no contrast.
-    """
-    low, high = np.percentile(data[brain].astype(np.float64), [config.low_percentile, config.high_percentile])
-    if not high > low:
-        raise InputError(
-            f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
-            f"brain are both {low:g}; check the scan and its brain mask"
-        )
-    return float(low), float(high)
-
-
-def normalise(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
-) -> Float[np.ndarray, "x y z"]:
-    """`data` with `intensities` at 0 and 1, clipped, and 0 outside the brain."""
-    low, high = intensities
-    return np.where(brain, np.clip((data - low) / (high - low), 0, 1), 0).astype(np.float32)
-
-
 def lesion_free_slices(
     lesion: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, margin: int
 ) -> Bool[np.ndarray, " gz"]:
@@ -287,7 +293,27 @@ def lesion_free_slices(
     Chosen on the original mask: a lesion too small for the model's grid still counts.
     """
     to_scan = np.linalg.inv(affine) @ grid.affine
+    if grid.atlas_affine is not None:
+        return _lesion_free_turned(lesion, to_scan, grid.shape[2], margin)
     reach = kernel_radius(to_scan[2, 2]) + 1 + margin
     ill = np.flatnonzero(lesion.any(axis=(0, 1)))
     centres = to_scan[2, 2] * np.arange(grid.shape[2]) + to_scan[2, 3]
     return np.asarray(~(np.abs(centres[:, None] - ill) < reach - 1e-6).any(axis=1), dtype=bool)
+
+
+def _lesion_free_turned(
+    lesion: Bool[np.ndarray, "x y z"], to_scan: Float[np.ndarray, "4 4"], n_slices: int, margin: int
+) -> Bool[np.ndarray, " gz"]:
+    """As `lesion_free_slices` for a grid with other axes: each lesion voxel, grown by what blur, interpolation and
+    margin reach along the scan's axes, shuts the slices of the grid that it touches.
+    """
+    reach = np.array([kernel_radius(float(step)) + 1 for step in np.linalg.norm(to_scan[:3, :3], axis=1)])
+    reach[2] += margin
+    to_grid = np.linalg.inv(to_scan)
+    heights = np.argwhere(lesion) @ to_grid[2, :3] + to_grid[2, 3]
+    span = float(np.abs(to_grid[2, :3]) @ reach)
+    free = np.ones(n_slices, dtype=bool)
+    for height in np.unique(np.round(heights, 2)):
+        low, high = max(0, math.ceil(height - span)), math.floor(height + span)
+        free[low : high + 1] = False
+    return free

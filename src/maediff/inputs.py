@@ -3,7 +3,7 @@
     NIfTI file       the scan
     folder           every NIfTI in it, at any depth, but masks (*mask* *seg* *consensus* *gt*)
     BIDS dataset     (dataset_description.json) sub-*/**/*_<T1w|T2w|FLAIR>.nii[.gz]
-    manifest CSV     subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset], paths
+    manifest CSV     subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset,t1], paths
                      relative to it
 
 A subject is named by its BIDS entities, else by the path relative to what was given. Nothing here opens a scan.
@@ -14,7 +14,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -55,6 +55,7 @@ class ScanRef:
         modality: as far as the name tells.
         extra: further columns of the manifest.
         stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
+        t1: a T1w of the same session, for a scan of another contrast.
         lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
         series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
     """
@@ -70,6 +71,7 @@ class ScanRef:
     modality: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
     stated: bool = False
+    t1: Path | None = None
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
 
@@ -119,7 +121,28 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
     check_names(refs)
-    return refs
+    return [ref if ref.t1 or ref.modality == "T1w" else replace(ref, t1=t1_beside(ref.image)) for ref in refs]
+
+
+def t1_beside(image: Path) -> Path | None:
+    """The T1w of the same session in the same folder, None if there is none.
+
+    By BIDS names one of the same subject and session, else the file whose name differs only in the contrast's word.
+    """
+
+    def session(path: Path) -> tuple[str, ...]:
+        bids = _bids_name(path)
+        if bids:
+            return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
+        return tuple(w for w in re.split(r"[^a-z0-9]+", _stem(path).lower()) if w not in CONTRAST_WORDS)
+
+    wanted = session(image)
+    if not image.parent.is_dir():
+        return None
+    for path in sorted(image.parent.iterdir()):
+        if path != image and is_nifti(path) and contrast_of(path) == "T1w" and session(path) == wanted:
+            return path
+    return None
 
 
 def contrast_of(path: Path) -> str | None:
@@ -180,6 +203,8 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
     if modality is None and len(usable) > 1:
         raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
     wanted = modality or (usable[0] if usable else None)
+    if wanted == "T2w" and wanted not in by_suffix and "inplaneT2" in by_suffix:
+        return [replace(ref, modality="T2w") for ref in by_suffix["inplaneT2"]]
     if wanted not in by_suffix:
         raise InputError(
             f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
@@ -210,7 +235,7 @@ def _from_manifest(path: Path) -> list[ScanRef]:
     absent = [
         str(file)
         for ref in refs
-        for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+        for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         if file is not None and not (file.is_file() or (file == ref.image and file.is_dir()))
     ]
     if absent:
@@ -249,8 +274,9 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         split=split or None,
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
-        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
+        extra={key: value for key, value in row.items() if key not in (*MANIFEST_COLUMNS, "t1")},
         stated="healthy" in row,
+        t1=beside("t1"),
         lesion_labels=labels,
     )
 

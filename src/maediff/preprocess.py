@@ -1,9 +1,10 @@
 """Scans of any kind -> a cohort on the model's grid, scan by scan.
 
-    find_sources -> read_volume, read_mask -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv, cohort.json
+    find_sources -> read_volume, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
+    cohort.json
 
-A scan that fails is named and the rest goes on. Scans that are done already, from the same file with the same
-settings, are not done again (`resume`).
+A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
+already, from the same file with the same settings, are not done again (`resume`); half-done ones are.
 
 Whether a scan is healthy: what the manifest's `healthy` column says (empty: unknown). Without that column, a scan with
 a lesion mask is healthy if the mask is empty, and a scan without one is taken as healthy, because that is what a
@@ -13,7 +14,8 @@ training cohort is made of.
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
 from maediff.dicom import fingerprint, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
-from maediff.grid import GridConfig, NormaliseConfig, prepare_scan
+from maediff.grid import GridConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef
+from maediff.intensities import NormaliseConfig
+from maediff.quality import write_picture
 from maediff.scans import read_mask
 from maediff.sources import find_sources
+from maediff.steps import StepsConfig, run_steps, settings_of, steps_config
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +45,17 @@ QC_COLUMNS = (
     "slices",
     "saturated_share",
     "lesion_outside_brain_share",
+    "brain_mask",
+    "empty_share",
+    "atlas_overlap",
+    "atlas_coverage",
+    "atlas_stretch",
+    "atlas_information",
+    "atlas_turned",
     "notes",
 )
+Outcome = tuple[ScanRef, dict[str, Any]] | str
+"""A scan done, with its record; or why it failed."""
 
 
 def preprocess(
@@ -55,6 +69,8 @@ def preprocess(
     lesion_free_margin: int = 1,
     grid: GridConfig | None = None,
     normalise: NormaliseConfig | None = None,
+    steps: StepsConfig | None = None,
+    workers: int = 1,
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
@@ -64,7 +80,8 @@ def preprocess(
     Args:
         layout, series, fold: as for `find_sources`.
         lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
-        grid, normalise: None for the defaults.
+        grid, normalise, steps: None for the defaults.
+        workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
         quiet: no progress bar.
 
     Raises:
@@ -84,22 +101,21 @@ def preprocess(
         "grid": asdict(grid or GridConfig()),
         "normalise": asdict(normalise or NormaliseConfig()),
         "lesion_free_margin": lesion_free_margin,
+        **settings_of(steps or StepsConfig()),
     }
     _check_same_settings(out, settings)
     (out / "cohort.json").unlink(missing_ok=True)  # no cohort until this run is through
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
-    for ref in _progress(refs, quiet):
-        try:
-            finished, record = _one(ref, out, settings)
-        except Exception as error:  # one scan never stops the rest
-            reason = str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
-            logger.debug("%s", ref.name, exc_info=True)
+    jobs = [(ref, out, settings) for ref in refs]
+    for ref, outcome in zip(refs, _progress(_run(jobs, workers), len(refs), quiet), strict=True):
+        if isinstance(outcome, str):
             shutil.rmtree(out / ref.name, ignore_errors=True)
-            logger.error("%s failed: %s", ref.name, reason)
-            qc.append([ref.name, "failed", reason, *[""] * (len(QC_COLUMNS) - 3)])
+            logger.error("%s failed: %s", ref.name, outcome)
+            qc.append([ref.name, "failed", outcome, *[""] * (len(QC_COLUMNS) - 3)])
             continue
+        finished, record = outcome
         done.append(finished)
         status = "flagged" if record["flags"] else "ok"
         qc.append(
@@ -117,11 +133,48 @@ def preprocess(
     return len(refs) - len(done)
 
 
+Job = tuple[ScanRef, Path, dict[str, Any]]
+
+
+def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """The outcome of each job, in order."""
+    if workers == 1:
+        yield from map(_safely, jobs)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left = list(jobs)
+    try:
+        pool = Parallel(n_jobs=workers, return_as="generator")
+        for outcome in pool(delayed(_safely)(job) for job in jobs):
+            left.pop(0)
+            yield outcome
+    except TerminatedWorkerError:  # out of memory, most likely; which scan it was shows when each runs alone
+        for job in left:
+            try:
+                (outcome,) = Parallel(n_jobs=2)([delayed(_safely)(job)])
+            except TerminatedWorkerError:
+                outcome = f"{job[0].image}: its process was killed, most likely for want of memory; use fewer --workers"
+            yield outcome
+
+
+def _safely(job: Job) -> Outcome:
+    """One scan never stops the rest."""
+    ref, out, settings = job
+    try:
+        return _one(ref, out, settings)
+    except Exception as error:
+        logger.debug("%s", ref.name, exc_info=True)
+        return str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
+
+
 def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
     """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
+    started = time.monotonic()
     key = {
         **settings,
-        "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask)],
+        "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)],
         "healthy": [ref.healthy, ref.stated],
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
@@ -148,14 +201,21 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     if healthy is None and not ref.stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
+    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1)
     prepared = prepare_scan(
-        volume,
-        brain,
+        stepped.volume,
+        stepped.brain,
         lesion,
         GridConfig(**settings["grid"]),
         NormaliseConfig(**settings["normalise"]),
         settings["lesion_free_margin"],
+        brain_from=stepped.brain_from,
+        to_atlas=stepped.to_atlas,
     )
+    stepped.add_to(prepared)
+    if stepped.extracted or prepared.record["flags"]:
+        write_picture(out / ref.name / "qc.png", volume, stepped.brain)
+    prepared.record["seconds"] = round(time.monotonic() - started, 1)
     write_subject(out, finished, prepared, key)
     return finished, prepared.record
 
@@ -178,7 +238,7 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         return
     for name, value in json.loads(json.dumps(settings)).items():
-        if known.get(name) != value:
+        if known.get(name, value) != value:
             raise InputError(
                 f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
                 "to start anew, or choose another folder"
@@ -193,8 +253,8 @@ def _identity(path: Path | None) -> list[Any] | None:
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
-def _progress(refs: Sequence[ScanRef], quiet: bool) -> Any:
+def _progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Any:
     from rich.console import Console
     from rich.progress import track
 
-    return track(refs, "preprocess", console=Console(stderr=True), disable=quiet)
+    return track(outcomes, "preprocess", total=total, console=Console(stderr=True), disable=quiet)

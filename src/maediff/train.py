@@ -19,6 +19,7 @@ from maediff.settings import build_config, flatten, has_bf16, merge, resolve_dev
 from maediff.training import Precision, TrainConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
+COHORT_KEYS = ("modality", "grid", "normalise", "bias", "registration")  # what a scan needs to look like the cohort's
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
@@ -143,7 +144,7 @@ def train(
         "train": checkpoint.plain(train_config),
         "seed": seed,
         "init": init,
-        "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in ("modality", "grid", "normalise")}},
+        "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
     if init:
         if info["cohort"]["modality"] != cohort.meta["modality"]:

@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -96,6 +97,11 @@ def colour_bar() -> str:
     """The anomaly colour scale as a strip, left 0, right vmax."""
     strip = np.round(255 * colormaps["inferno"](np.linspace(0, 1, 256))[None, :, :3]).astype(np.uint8)
     return _png(np.repeat(strip, 8, axis=0))
+
+
+def file_uri(path: Path) -> str:
+    """A PNG file as it is."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:

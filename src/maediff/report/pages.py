@@ -12,6 +12,7 @@ from maediff.errors import InputError
 from maediff.report import figures
 from maediff.report.evaluation import evaluation_page
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat, read_json
+from maediff.report.preprocessing import PICTURE, cohort_page
 from maediff.snapshots import Snapshot, load_slices
 
 REGIONS_SHOWN = 8
@@ -25,7 +26,8 @@ def make_page(folder: Path) -> Page:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that detect, evaluate or train wrote")
-    for name, make in (("detect.json", _detect), ("scores.csv", evaluation_page), ("config.json", _run)):
+    for name, make in (("detect.json", _detect), ("scores.csv", evaluation_page), ("config.json", _run),
+                       ("cohort.json", cohort_page)):  # fmt: skip
         if (folder / name).is_file():
             try:
                 return make(folder)
@@ -35,8 +37,8 @@ def make_page(folder: Path) -> Page:
     parts = [folder / name for name in ("detect", "eval", "run") if (folder / name).is_dir()]
     if parts:
         return _demo(folder, parts)
-    raise InputError(f"{folder}: holds neither detect.json, scores.csv nor config.json; give a folder that detect, "
-                     "evaluate or train wrote")  # fmt: skip
+    raise InputError(f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; give a folder "
+                     "that detect, evaluate, train or preprocess wrote")  # fmt: skip
 
 
 def _demo(folder: Path, parts: Sequence[Path]) -> Page:
@@ -118,7 +120,7 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
             ("Threshold", f"{summary['threshold']:.3f}"),
             ("Marked", f"{summary['volume_ml']:.2f} ml"),
         ],
-        _rows(snapshot, vmax),
+        _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
         [int(i) for i in snapshot.slice_ids],
         table if regions else None,
         _flags(summary),
@@ -169,6 +171,10 @@ def _rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
     rows.append(("Anomaly map", f"0 to {vmax:.2f}", figures.anomaly_row(snapshot, vmax)))
     rows.append(("Anomaly mask", "on the scan", figures.mask_row(snapshot)))
     return rows
+
+
+def _picture(path: Path) -> list[tuple[str, str, str]]:
+    return [(*PICTURE[:2], figures.file_uri(path))] if path.is_file() else []
 
 
 def _flags(summary: Mapping[str, Any]) -> list[str]:

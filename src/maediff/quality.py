@@ -1,0 +1,147 @@
+"""Whether a scan and its brain mask look like a head: numbers, and flags where a number is out of range.
+
+    brain_ml             too small or too large a brain (grid.prepare_scan)
+    atlas_overlap        Dice of the brain, aligned to MNI152, with MNI152's own; where the scan sees both
+    atlas_coverage       share of MNI152's brain that the scan's field of view holds
+    atlas_stretch        the largest over the smallest scaling of that alignment: half a brain has to be drawn out
+    atlas_information    mutual information with the template inside both brains, at 4 mm: noise has none
+    atlas_turned         how much better the scan fits upside down or back to front; a head fits clearly worse
+    empty_share          voxels in the brain that are exactly 0
+
+The alignment is the registration's, or a quick one made for this. A flag never stops a scan; it stands in qc.csv, in
+the summary and in the report, with `picture`: the scan with the brain's outline.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as config
+from scipy import ndimage
+
+from maediff.files import atomic_path
+from maediff.registration import Alignment, load_atlas
+from maediff.resample import resample
+from maediff.scans import Volume
+
+LEVELS = 8  # classes of intensity
+TILE_MM, TILE = 2.0, 120  # a view of the picture: 240 mm
+OUTLINE = (255, 140, 26)
+
+
+@config(frozen=True, config=ConfigDict(extra="forbid"))
+class QualityConfig:
+    """What is out of range.
+
+    Args:
+        align: whether to align a scan to MNI152 only to look at it: "auto" for raw scans, "always", "never".
+        min_overlap: Dice.
+        min_coverage: share of MNI152's brain in the field of view.
+        max_stretch: largest over smallest scaling.
+        min_information: nats; ds000011 and ixi10 have 0.07 and more, a ball of noise 0.01 at most.
+        max_turned: nats; ds000011 and ixi10 have -0.2 and less.
+        max_empty: share of the brain's voxels.
+    """
+
+    align: Literal["auto", "always", "never"] = "auto"
+    min_overlap: float = 0.88
+    min_coverage: float = 0.85
+    max_stretch: float = 1.4
+    min_information: float = 0.03
+    max_turned: float = -0.05
+    max_empty: float = 0.05
+
+
+def check_against_atlas(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], alignment: Alignment, config: QualityConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """Numbers of a scan aligned to MNI152, and flags for those out of range."""
+    atlas = load_atlas()
+    coarse = atlas.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+    atlas_brain = atlas.brain[::2, ::2, ::2]
+    to_scan = np.linalg.inv(volume.affine) @ np.linalg.inv(alignment.to_atlas) @ coarse
+    there = resample(brain, to_scan, atlas_brain.shape, "nearest")
+    seen = resample(np.ones_like(brain), to_scan, atlas_brain.shape, "nearest")
+    expected = atlas_brain & seen
+    overlap = 2 * float((there & expected).sum()) / max(1.0, float(there.sum() + expected.sum()))
+    coverage = float(expected.sum()) / float(atlas_brain.sum())
+    information = _information(volume, brain, to_scan, there & expected)
+    scalings = np.linalg.svd(alignment.to_atlas[:3, :3], compute_uv=False)
+    stretch = float(scalings.max() / max(float(scalings.min()), 1e-6))
+    record = {
+        "atlas_overlap": round(overlap, 4),
+        "atlas_coverage": round(coverage, 4),
+        "atlas_stretch": round(stretch, 3),
+        "atlas_information": round(information, 3),
+        "atlas_turned": round(float(alignment.turned), 3),
+    }
+    checks = [
+        (overlap < config.min_overlap, f"brain overlaps the atlas's by {overlap:.2f} only"),
+        (coverage < config.min_coverage, f"the scan holds {coverage:.0%} of the atlas's brain"),
+        (stretch > config.max_stretch, f"stretched {stretch:.2f} times to fit the atlas"),
+        (information < config.min_information, "does not look like the atlas's brain"),
+        (alignment.turned > config.max_turned, "fits the atlas as well upside down or back to front, if not better"),
+    ]
+    return record, [text for wrong, text in checks if wrong]
+
+
+def _information(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray) -> float:
+    """Mutual information of scan and template over cells of 4 mm in both brains, in nats.
+
+    Both are cut into LEVELS classes of equal size, so neither contrast nor brightness matter.
+    """
+    cells = to_scan @ np.diag([2.0, 2.0, 2.0, 1.0])
+    inside = ndimage.binary_erosion(inside)[::2, ::2, ::2]
+    if inside.sum() < 10 * LEVELS**2:
+        return 0.0
+    seen = resample(np.where(brain, volume.data, 0).astype(np.float32), cells, inside.shape, "linear")
+    template = ndimage.gaussian_filter(load_atlas().t1, 1.5)[::4, ::4, ::4]
+    one, other = (np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template))
+    joint = np.histogram2d(one, other, bins=LEVELS)[0] / inside.sum()
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    filled = joint > 0
+    return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum())
+
+
+def check_voxels(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """The share of the brain that is empty, and a flag where it is large."""
+    empty = float(np.mean(volume.data[brain] == 0)) if brain.any() else 1.0
+    flags = ["many empty voxels in the brain"] if empty > config.max_empty else []
+    return {"empty_share": round(empty, 4)}, flags
+
+
+def picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Three axial, a coronal and a sagittal view of the scan, 2 mm a pixel, with the brain's outline.
+
+    Axial and coronal views show the left of the head on the left; the front is on top, or on the right.
+    """
+    where = np.nonzero(brain) if brain.any() else np.nonzero(np.ones_like(brain))
+    centre = [float(along.mean()) for along in where]
+    middle = (volume.affine @ [*centre, 1.0])[:3]
+    low, high = np.percentile(volume.data[::2, ::2, ::2], [1, 99.5])
+    tiles = []
+    for axis, shift_mm in ((2, -25.0), (2, 0.0), (2, 25.0), (1, 0.0), (0, 0.0)):
+        shape = tuple(1 if k == axis else TILE for k in range(3))
+        target = np.diag([TILE_MM] * 3 + [1.0])
+        target[:3, 3] = [m + shift_mm if k == axis else m - (TILE - 1) * TILE_MM / 2 for k, m in enumerate(middle)]
+        to_scan = np.linalg.inv(volume.affine) @ target
+        data, inside = (
+            resample(values, to_scan, shape, "nearest").squeeze(axis).T[::-1] for values in (volume.data, brain)
+        )
+        grey = np.round(255 * np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
+        tile = np.repeat(grey[..., None], 3, axis=2)
+        tile[inside & ~ndimage.binary_erosion(inside)] = OUTLINE
+        tiles.append(tile)
+    return np.concatenate(tiles, axis=1)
+
+
+def write_picture(path: Path, volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> None:
+    """Write `picture` as a PNG."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture(volume, brain)).save(temporary, format="PNG")

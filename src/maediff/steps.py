@@ -1,0 +1,152 @@
+"""From a scan as it was read to one that the model's grid can take: each step can be left out, each is recorded.
+
+    read_scan  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  grid.prepare_scan
+    (RAS+)         raw scans only        bias.enabled  registration.enabled      qc.*
+
+A scan that is stripped already, or has its brain mask, goes through untouched unless N4 or registration are asked for.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as config
+
+from maediff.bias_correction import BiasConfig, correct_bias
+from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
+from maediff.errors import InputError
+from maediff.grid import Prepared, RawScanError, brain_from_background
+from maediff.quality import QualityConfig, check_against_atlas, check_voxels
+from maediff.registration import RegistrationConfig, align_to_atlas
+from maediff.scans import Volume, read_scan
+from maediff.settings import build_config
+
+logger = logging.getLogger(__name__)
+Mask = Bool[np.ndarray, "x y z"]
+GIVEN, ZERO_BACKGROUND = "given", "from the zero background"  # where a mask comes from that is no guess of ours
+RECORDED = ("bias", "registration")  # what a model's scans must share; extraction and checks are free
+
+
+@config(frozen=True, config=ConfigDict(extra="forbid"))
+class StepsConfig:
+    """What happens to a scan before it goes to the grid."""
+
+    brain: BrainConfig = BrainConfig()
+    bias: BiasConfig = BiasConfig()
+    registration: RegistrationConfig = RegistrationConfig()
+    qc: QualityConfig = QualityConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class Stepped:
+    """A scan after the steps, on its own grid.
+
+    Args:
+        volume: bias-corrected where that was asked for.
+        brain_from: "given", "from the zero background", or the tool that drew it.
+        bias_field: what `volume` was divided by.
+        to_atlas: mm of the scan -> mm of MNI152, where it was registered.
+        record, flags, notes: for qc.csv, image.json and summary.json.
+    """
+
+    volume: Volume
+    brain: Mask
+    brain_from: str
+    bias_field: Float[np.ndarray, "x y z"] | None = None
+    to_atlas: Float[np.ndarray, "4 4"] | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def extracted(self) -> bool:
+        """Whether the brain mask is a guess of ours that somebody should look at."""
+        return self.brain_from not in (GIVEN, ZERO_BACKGROUND)
+
+    def add_to(self, prepared: Prepared) -> None:
+        """Put what the steps found into the record of the prepared scan."""
+        prepared.record.update(self.record)
+        prepared.record["flags"] += self.flags
+        prepared.record["notes"] += self.notes
+
+
+def steps_config(settings: Mapping[str, Any]) -> StepsConfig:
+    """The config of nested settings (`brain`, `bias`, `registration`, `qc`); other keys are left alone.
+
+    Raises:
+        InputError: unknown or wrong values.
+    """
+    kinds = {"brain": BrainConfig, "bias": BiasConfig, "registration": RegistrationConfig, "qc": QualityConfig}
+    built: dict[str, Any] = {key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()}
+    return StepsConfig(**built)
+
+
+def run_steps(
+    volume: Volume, brain: Mask | None, config: StepsConfig | None = None, *, modality: str, t1: Path | None = None
+) -> Stepped:
+    """Every step that `config` asks for.
+
+    Args:
+        brain: the mask that came with the scan.
+        t1: a T1 of the same session, whose brain a raw scan of another contrast is given.
+
+    Raises:
+        InputError: no brain was found, or no tool to find it with.
+    """
+    config = config or StepsConfig()
+    record: dict[str, Any] = {}
+    flags: list[str] = []
+    notes: list[str] = []
+    brain_from = GIVEN
+    if brain is None:
+        try:
+            brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
+        except RawScanError:
+            brain, brain_from = _extract(volume, config.brain, None if modality == "T1w" else t1, notes)
+    raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
+    if raw:
+        found, said = check_voxels(volume, brain, config.qc)
+        record, flags = record | found, flags + said
+    corrected, bias_field = correct_bias(volume, brain, config.bias) if config.bias.enabled else (volume, None)
+    alignment = None
+    if config.registration.enabled or config.qc.align == "always" or (config.qc.align == "auto" and raw):
+        alignment = align_to_atlas(corrected, brain, quick=not config.registration.enabled)
+        found, said = check_against_atlas(corrected, brain, alignment, config.qc)
+        record, flags = record | found, flags + said
+    to_atlas = None
+    if alignment is not None and config.registration.enabled:
+        to_atlas = alignment.to_atlas
+        record["to_atlas"] = [[round(float(value), 6) for value in row] for row in to_atlas]
+    if config.bias.enabled and bias_field is not None:
+        low, high = np.percentile(bias_field[brain], [1, 99])
+        record["bias_range"] = [round(float(low), 3), round(float(high), 3)]
+    return Stepped(corrected, brain, brain_from, bias_field, to_atlas, record, flags, notes)
+
+
+def _extract(volume: Volume, config: BrainConfig, t1: Path | None, notes: list[str]) -> tuple[Mask, str]:
+    """The brain of a raw scan: its T1's if there is one, else by a tool."""
+    if t1 is not None and config.from_t1 and config.tool != "none":
+        try:
+            return _from_t1(volume, t1, config)
+        except InputError as error:
+            notes.append(f"its T1 could not be used ({error}); brain extracted from the scan itself")
+    return extract_brain(volume, config)
+
+
+def _from_t1(volume: Volume, path: Path, config: BrainConfig) -> tuple[Mask, str]:
+    t1 = read_scan(path)
+    try:
+        brain, tool = brain_from_background(t1), "stripped"
+    except RawScanError:
+        brain, tool = extract_brain(t1, config)
+    return brain_from_t1(volume, t1, brain), f"{tool} on {path.name}, moved rigidly"
+
+
+def settings_of(config: StepsConfig) -> dict[str, Any]:
+    """The config as nested settings, for cohort.json."""
+    return {key: asdict(getattr(config, key)) for key in ("brain", "bias", "registration", "qc")}
