@@ -93,16 +93,16 @@ def plan(
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {', '.join(map(str, seeds)) or 'none'}: give each seed once, e.g. 0,1,2")
     planned = []
-    for name, changes in at_test.items():
+    for name, readings in at_test.items():
         own = merge(settings or {}, (method_settings or {}).get(name, {}))
         if budget.steps is not None:
             own = merge(own, {"train": {"steps": budget.steps}})
         of_method = {key: value for key, value in own.items() if key != "train"}
         resolve_training(budget.preset, own.get("train", {}))
-        for text in changes:
+        for text in readings:
             resolve_method(name, budget.preset, merge(of_method, parse_settings(split_settings(text))))
         own_seeds = (method_seeds or {}).get(name, seeds)
-        planned += [Planned(name, seed, own, tuple(changes)) for seed in own_seeds]
+        planned += [Planned(name, seed, own, tuple(readings)) for seed in own_seeds]
     order = {seed: index for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))}
     return sorted(planned, key=lambda p: order[p.seed])
 

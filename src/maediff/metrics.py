@@ -166,7 +166,8 @@ def dice_curve(
     until = np.searchsorted(-level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right")  # above each
     links_until = np.searchsorted(pairs.max(axis=1, initial=0), until)
     component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
-    size, hits = np.zeros(0), np.zeros(0)  # of each component
+    size: np.ndarray = np.zeros(0)  # of each component, as `hits`
+    hits: np.ndarray = np.zeros(0)
     curve, last_voxel, last_link = np.empty(len(thresholds)), 0, 0
     for step, (voxel, link) in enumerate(zip(until, links_until, strict=True)):
         component[last_voxel:voxel] = np.arange(len(size), len(size) + voxel - last_voxel)

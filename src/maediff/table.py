@@ -75,7 +75,8 @@ def tables(summary: Summary) -> list[Rows]:
 def literature(summary: Summary) -> Rows:
     """Dice and AUPRC in percent, a row per baseline and per group of seeds, with and without the median filter."""
     best = summary["best_baseline"]
-    rows, marked = [], None
+    rows: list[list[str]] = []
+    marked = None
     for name in summary["baselines"]:
         if name == best:
             marked = len(rows)
@@ -128,7 +129,7 @@ def _details(title: str, methods: Mapping[str, Summary], mark: str | None = None
         keys = {heading: key for heading, key in keys.items() if any(m.get(key) is not None for m in methods.values())}
         if keys:
             rows = [[_label(name, mark), *(cell(m.get(key)) for key in keys.values())] for name, m in methods.items()]
-            marked = list(methods).index(mark) if mark in methods else None
+            marked = list(methods).index(mark) if mark and mark in methods else None
             found.append(Rows(f"{title}, {said}", ["", *keys], rows, marked))
     return found
 

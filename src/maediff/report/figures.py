@@ -89,7 +89,7 @@ def anomaly_tile(snapshot: Snapshot, at: int, vmax: float) -> RGB:
 
 def _one(snapshot: Snapshot, at: int) -> Snapshot:
     cut = slice(at, at + 1)
-    arrays = {key: value[cut] for key, value in vars(snapshot).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {key: value[cut] for key, value in vars(snapshot).items() if isinstance(value, np.ndarray)}
     return replace(snapshot, **arrays)
 
 
@@ -249,7 +249,7 @@ def volume_chart(
 ) -> str:
     """Share of lesions found in each bin of volume that holds any, mean over the runs of a method."""
     counts = np.array(next(iter(recalls.values()))[0][1])
-    bins = np.flatnonzero(counts)
+    bins: list[int] = np.flatnonzero(counts).tolist()
     figure, axes = _axes(5.2, 3.6)
     for name, colour in _colours(recalls, baseline).items():
         shares = np.array([share for share, _ in recalls[name]])[:, bins].mean(axis=0)
@@ -299,7 +299,7 @@ def _colours(names: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
     wheel = [colour for index, colour in enumerate(colormaps["tab10"].colors) if index != 7]  # type: ignore[attr-defined]
     others = [name for name in names if name != baseline]
     colours = {name: wheel[index % len(wheel)] for index, name in enumerate(others)}
-    return colours | ({baseline: MUTED} if baseline in names else {})
+    return colours | ({baseline: MUTED} if baseline and baseline in names else {})
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Any]:
