@@ -1,9 +1,14 @@
-"""The healthy threshold, by hand."""
+"""Thresholds from healthy scans: voxel-wise by hand, scan-wise with its guarantee on simulated scores."""
 
 import numpy as np
 import pytest
 
-from maediff.calibration import threshold_from_healthy
+from maediff.calibration import conformal_threshold, scans_needed, smallest_alpha, threshold_from_healthy
+from maediff.metrics import clopper_pearson
+from maediff.postprocess import anomaly_mask, residual_map, scan_score
+from maediff.scans import volume_to_slices
+
+SPACING = (2.0, 2.0, 2.0)
 
 
 def volume(values):
@@ -40,3 +45,84 @@ def test_what_cannot_work_is_refused():
         threshold_from_healthy([], [], 0.01)
     with pytest.raises(ValueError, match="healthy"):
         threshold_from_healthy([anomaly], [anomaly > 5], 0.01)
+
+
+# ---- whole scans: split conformal
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [(0.1, 9), (0.2, 8), (0.25, 8), (0.5, 5), (0.9, 1)],
+)
+def test_conformal_by_hand(alpha, expected):
+    scores = [3.0, 1.0, 9.0, 7.0, 5.0, 2.0, 8.0, 4.0, 6.0]  # n = 9: the ceil((1 - alpha) 10)-th smallest
+    assert conformal_threshold(scores, alpha) == expected
+
+
+def test_what_cannot_be_promised_is_refused_and_what_can_is_named():
+    assert (
+        conformal_threshold(np.arange(19, dtype=float), 0.05) == 18
+    )  # (19 + 1) 0.05 is 1, although not in floating point
+    with pytest.raises(ValueError, match=r"alpha 0\.05 .* 18 healthy scans: .* 0\.0527, .* needs 19 scans"):
+        conformal_threshold(np.arange(18, dtype=float), 0.05)
+    assert conformal_threshold(np.arange(18, dtype=float), 0.0527) == 17  # the rate that the message names is possible
+    for n in range(1, 200):
+        assert conformal_threshold(np.arange(n, dtype=float), smallest_alpha(n)) == n - 1
+        assert scans_needed(1 / (n + 1)) == n
+    with pytest.raises(ValueError, match=r"0 healthy scans: the smallest that can is 1,"):
+        conformal_threshold([], 0.1)
+    for alpha in (0.0, 1.0, -0.1):
+        with pytest.raises(ValueError, match="is not a rate"):
+            conformal_threshold(np.arange(50, dtype=float), alpha)
+
+
+@pytest.mark.parametrize("n", [9, 23])
+@pytest.mark.parametrize("alpha", [0.1, 0.34])
+def test_coverage_over_many_calibration_sets(n, alpha):
+    """Without ties the rate is exactly floor((n + 1) alpha) / (n + 1), whatever the scores' distribution."""
+    sets = 5_000
+    draws = np.random.default_rng(n).gamma(0.5, size=(sets, n + 1))
+    thresholds = np.array([conformal_threshold(scores, alpha) for scores in draws[:, :-1]])
+    rate = (draws[:, -1] > thresholds).mean()
+    expected = np.floor((n + 1) * alpha + 1e-9) / (n + 1)
+    error = 4 * np.sqrt(expected * (1 - expected) / sets)
+    assert expected <= alpha + 1e-9
+    assert rate == pytest.approx(expected, abs=error)
+
+
+@pytest.mark.parametrize("n", [4, 9])
+def test_coverage_with_ties(n):
+    """Scores of healthy scans are often 0 (nothing survives) or alike: the rate only falls."""
+    sets, alpha = 5_000, 0.2
+    rng = np.random.default_rng(n)
+    draws = np.where(rng.random((sets, n + 1)) < 0.5, 0, rng.integers(1, 5, (sets, n + 1)) / 10)
+    rate = np.mean([row[-1] > conformal_threshold(row[:-1], alpha) for row in draws])
+    assert rate <= alpha + 4 * np.sqrt(alpha * (1 - alpha) / sets)
+    assert conformal_threshold(np.zeros(n), alpha) == 0  # all alike: none lies above
+
+
+@pytest.mark.slow
+def test_promise_holds_on_healthy_phantoms_never_seen():
+    """Scores of whole brains: flagged is what has a mask. Calibrated on `val`, counted on `test`, then on any split."""
+    from maediff.phantom import healthy_subject
+
+    alpha, n = 0.2, 14
+    anomalies, brains = [], []
+    for split, count in (("val", n), ("test", 16)):
+        for index in range(count):
+            phantom = healthy_subject(split, index, "FLAIR")
+            brain = volume_to_slices(phantom.brain)
+            image = volume_to_slices(phantom.image) / np.percentile(phantom.image[phantom.brain], 99)
+            anomalies.append(residual_map(np.abs(image - np.median(image[brain])).astype(np.float32), brain, SPACING))
+            brains.append(brain)
+    scores = np.array([scan_score(a, b, SPACING) for a, b in zip(anomalies, brains, strict=True)])
+    assert len(np.unique(scores)) > 25
+    threshold = conformal_threshold(scores[:n], alpha)
+    flagged = [anomaly_mask(a, b, threshold, SPACING).any() for a, b in zip(anomalies[n:], brains[n:], strict=True)]
+    assert flagged == (scores[n:] > threshold).tolist()
+    assert clopper_pearson(sum(flagged), len(flagged), level=0.999).low <= alpha
+    rng, rates = np.random.default_rng(0), []
+    for _ in range(2000):  # the average over calibration sets, which is what is promised
+        drawn = rng.permutation(scores)
+        rates.append((drawn[n:] > conformal_threshold(drawn[:n], alpha)).mean())
+    assert np.mean(rates) == pytest.approx(3 / 15, abs=0.015)  # floor((n + 1) alpha) / (n + 1)

@@ -11,7 +11,7 @@ import pytest
 from made_scans import made_brain, made_dataset, save
 from maediff.methods import BASELINES, METHODS
 
-COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "models", "report", "benchmark"]
+COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "compare", "models", "report", "benchmark"]
 SMALL = [
     "unet.channels=[8, 16]", "unet.blocks=1", "mae.dim=16", "mae.encoder_blocks=1", "mae.heads=2", "s=48",
     "train.steps=4", "train.batch_size=2", "train.checkpoint_every=4",

@@ -14,7 +14,7 @@ from maediff.cohort import Cohort
 from maediff.detect import detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
-from maediff.operating_point import FPRS, calibrate, threshold_at
+from maediff.operating_point import FPRS, calibrate, threshold_at, threshold_for_scans
 from maediff.quality import QualityConfig
 from maediff.registration import Alignment
 from maediff.report import write_report
@@ -224,6 +224,32 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
         == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4)[0]
     )
     assert method.config.s == 48
+
+
+def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):
+    path, *_ = scan
+    stored = json.loads((run / "calibration.json").read_text())
+    assert len(stored["scan_scores"]) == stored["n_scans"] == 1
+    with pytest.raises(InputError, match=r"--scan-fpr 0\.1: .* from 1 healthy scans: .* 0\.5, .* 9 scans"):
+        go([path], tmp_path / "out", run, scan_fpr=0.1)
+    assert go([path], tmp_path / "out", run, scan_fpr=0.5) == 0
+    shared = json.loads((tmp_path / "out" / "detect.json").read_text())
+    assert shared["threshold"] == stored["scan_scores"][0]
+    assert shared["threshold_from"] == {"scan_fpr": 0.5, "source": "healthy scans", "n_scans": 1}
+    summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
+    assert bool(summary["regions"]) == (summary["score"] > summary["threshold"])
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for scores, said in [([0.5, 0.1, 0.3], "0.1"), ([], "no scores of healthy scans")]:
+        (copy / "calibration.json").write_text(json.dumps(stored | {"scan_scores": scores}))
+        if scores:
+            config = json.loads((run / "calibration.json").read_text())["config"]
+            assert threshold_for_scans(str(copy), config, 0.75, step=4)[0] == float(said)
+        else:
+            with pytest.raises(InputError, match=said):
+                go([path], tmp_path / "out2", copy, scan_fpr=0.5)
+    with pytest.raises(InputError, match="give one of them"):
+        go([path], tmp_path / "out2", run, scan_fpr=0.5, fpr=0.1)
 
 
 def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):

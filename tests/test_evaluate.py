@@ -4,21 +4,22 @@ import copy
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from made_scans import ball, made_brain, save
 from maediff import checkpoint, metrics
-from maediff.cohort import SubjectSlices
+from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.evaluate import BASELINES, evaluate, group_names
+from maediff.evaluate import BASELINES, _check_unseen, evaluate, group_names
 from maediff.methods import build
-from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
+from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map, scan_score
 from maediff.preprocess import preprocess
 from maediff.scoring import Contender, ScoringConfig, score
 from maediff.snapshots import Snapshot, load_slices, pick_slices, save_slices
-from maediff.summary import differences, summarise_group, summarise_run
+from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run
 from maediff.table import markdown_table
 
 KEYS = {"auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
@@ -43,12 +44,12 @@ def subject(name, *, healthy, seed, kind="", at=(3, 20, 20)):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calibrate():
     return [subject("c0", healthy=True, seed=10), subject("c1", healthy=False, seed=11)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scored():
     return [
         subject("a", healthy=False, seed=0, kind="bright"),
@@ -79,13 +80,13 @@ CONTENDERS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def outcome(calibrate, scored):
     return score(CONTENDERS, calibrate, scored)
 
 
 def test_a_row_is_what_the_metrics_say(outcome, calibrate, scored):
-    rows, summary = outcome
+    rows, summary, _ = outcome
     row = next(row for row in rows if row["method"] == "bright" and row["subject"] == "a")
     s, post = scored[0], PostprocessConfig()
     anomaly = residual_map(s.images, s.brain, SPACING)
@@ -147,7 +148,7 @@ def test_groups_pool_seeds(outcome):
 
 
 def test_differences_are_paired_by_subject(outcome):
-    rows, summary = outcome
+    rows, summary, _ = outcome
     by_pair = {(d["a"], d["b"]): d for d in summary["differences"]}
     assert by_pair.keys() == {("net-0", "net-1"), ("net-0", "poor-0"), ("net-1", "poor-0"),
                               ("net-0", "bright"), ("net-1", "bright"), ("poor-0", "bright")}  # fmt: skip
@@ -173,6 +174,41 @@ def test_no_healthy_subject_falls_back_to_lesion_free_slices(calibrate, scored):
         assert summary[key] is None
 
 
+def test_conformal_threshold_is_from_healthy_scans_one_a_person(calibrate, scored):
+    healthy = [subject(f"k{i}", healthy=True, seed=20 + i) for i in range(5)]
+    both = ScoringConfig(scan_fpr=0.25)
+    found = score(CONTENDERS[:1], [*healthy, calibrate[1]], scored, both)
+    method, post = found.summary["methods"]["bright"], PostprocessConfig()
+    assert method["conformal"] == {"alpha": 0.25, "n_scans": 5, "smallest_alpha": 0.1667}
+    scores = [scan_score(residual_map(s.images, s.brain, SPACING), s.brain, SPACING, post) for s in healthy]
+    assert method["thresholds"]["conformal"] == max(scores)  # floor(6 / 4) of 6 may lie above
+    rows = {row["subject"]: row for row in found.rows}
+    assert rows["h"]["flagged_healthy_conformal"] == float(rows["h"]["scan_score"] > max(scores))
+    assert rows["a"]["flagged_ill_conformal"] == 1
+    assert rows["a"]["dice_conformal"] > 0
+    assert math.isnan(rows["h"]["flagged_ill_conformal"])
+    assert method["scan_recall_conformal"]["mean"] >= 0.5
+    twice = score(CONTENDERS[:1], healthy, scored, both, people={"k0": "one", "k1": "one", "k2": "two", "k3": "two"})
+    assert twice.summary["methods"]["bright"]["conformal"]["n_scans"] == 3
+    few = score(CONTENDERS[:1], healthy, scored).summary["methods"]["bright"]  # 0.1 needs nine
+    assert few["thresholds"]["conformal"] is few["scan_fpr_healthy_conformal"] is few["dice_conformal"] is None
+
+
+def test_without_the_filter_everything_is_measured_again(outcome, calibrate, scored):
+    rows, summary, _ = outcome
+    plain = ScoringConfig(postprocess=PostprocessConfig(median_size=1))
+    again = score(CONTENDERS[2:3], calibrate, scored, plain)
+    ours = [row for row in rows if row["method"] == "net-0"]
+    for row, other in zip(ours, again.rows, strict=True):
+        for column in ("auprc", "dice", "dice_oracle", "false_positives", "fpr_healthy", "scan_score"):
+            assert row[f"{column}_unfiltered"] == pytest.approx(other[column], nan_ok=True), column
+    assert summary["methods"]["net-0"]["thresholds_unfiltered"] == again.summary["methods"]["net-0"]["thresholds"]
+    assert any(row["dice"] != row["dice_unfiltered"] for row in ours[:2])
+    filtered = score([replace(CONTENDERS[2], filtered=True)], calibrate, scored).summary["methods"]["net-0"]
+    assert filtered["auprc"]["mean"] == pytest.approx(summary["methods"]["net-0"]["auprc_unfiltered"]["mean"])
+    assert filtered["auprc_unfiltered"] is filtered["auprc_pooled_unfiltered"] is None
+
+
 def test_no_label_and_no_calibration_gives_null(scored):
     healthy = [scored[2]]
     summary = score(CONTENDERS[2:3], healthy, healthy)[1]["methods"]["net-0"]
@@ -186,7 +222,7 @@ def test_no_label_and_no_calibration_gives_null(scored):
 
 def test_post_processing_is_configured_in_one_place(calibrate, scored):
     plain = ScoringConfig(postprocess=PostprocessConfig(median_size=1))
-    rows, _ = score(CONTENDERS[:1], calibrate, scored, plain)
+    rows, _, _ = score(CONTENDERS[:1], calibrate, scored, plain)
     assert rows[0]["auprc"] == pytest.approx(rows[0]["auprc_unfiltered"])
 
 
@@ -208,10 +244,17 @@ def test_clopper_pearson_is_used_for_flagged_scans():
 
 
 def _blank():
-    columns = ("auprc", "auprc_unfiltered", "auprc_all_voxels", "dice", "dice_healthy_calibrated", "dice_oracle",
-               "lesion_recall", "false_positives", "fpr_healthy", "fpr_healthy_label_calibrated", "flagged_healthy",
-               "flagged_healthy_label_calibrated", "l1", "psnr", "ssim")  # fmt: skip
-    return {"lesion_kind": "", **dict.fromkeys(columns, math.nan)}
+    columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
+    return {"lesion_kind": "", "brain_voxels": 1000.0, **dict.fromkeys(columns, math.nan)}
+
+
+def test_voxel_rate_on_healthy_scans_counts_voxels():
+    rows = [{**_blank(), "fpr_healthy": 0.01, "brain_voxels": 300.0}, {**_blank(), "fpr_healthy": 0.0}, _blank()]
+    summary = summarise_run(rows)
+    assert summary["fpr_healthy"]["mean"] == pytest.approx(0.005)
+    rate = summary["fpr_healthy_voxels"]
+    expected = metrics.clopper_pearson(3, 1300)
+    assert (rate["mean"], rate["low"], rate["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
 
 
 def test_table_holds_every_method_and_says_what_is_not_achievable(outcome):
@@ -353,6 +396,26 @@ def test_splits_that_share_a_subject_are_refused(tmp_path, cohort):
     (other / "manifest.csv").write_text(manifest)
     with pytest.raises(InputError, match="test-ill"):
         evaluate([], other, tmp_path / "out", quiet=True)
+
+
+def test_a_subject_of_the_train_split_is_not_scored(tmp_path, cohort):
+    import shutil
+
+    other = shutil.copytree(cohort, tmp_path / "cohort")
+    manifest = (other / "manifest.csv").read_text().replace("train-ill,,", "test-ill,one,")
+    (other / "manifest.csv").write_text(manifest)
+    with pytest.raises(InputError, match="test-ill in both 'test' and 'train'"):
+        evaluate([], other, tmp_path / "out", quiet=True)
+
+
+def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort):
+    run, rows = make_run(tmp_path / "run"), Cohort.open(cohort).rows
+    codes = {row.subject: person_code(row.dataset, row.subject) for row in rows}
+    (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"], codes["test-ill"]]))
+    with pytest.raises(InputError, match=r"run: was trained on test-ill of split 'test'"):
+        evaluate([run], cohort, tmp_path / "out", quiet=True)
+    (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"]]))
+    _check_unseen([run], Cohort.open(cohort), "test")
 
 
 def test_scoring_the_calibration_split_says_that_it_is_optimistic(tmp_path, cohort):

@@ -1,6 +1,7 @@
 """Anomaly maps of other programs: on the scan's grid or the cohort's, refused by name where they do not fit."""
 
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -43,7 +44,7 @@ def test_a_map_on_the_scans_own_grid_comes_to_the_same_place(cohort, subject, tm
 
 def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
     with pytest.raises(InputError, match=f"no anomaly map of {subject.subject}"):
-        check_maps(tmp_path, [subject])
+        check_maps(tmp_path, [subject], "T1w")
     data = slices_to_volume(subject.images)
     elsewhere, turned = subject.affine.copy(), subject.affine.copy()
     elsewhere[:3, 3] += 300
@@ -56,6 +57,29 @@ def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
         save(tmp_path / f"{subject.subject}.nii.gz", change, affine)
         with pytest.raises(InputError, match=said):
             read_map(tmp_path, subject)
+
+
+def test_a_map_on_a_third_grid_is_refused_while_the_scan_is_there(cohort, subject, tmp_path):
+    """One of 4 mm, say, or one moved to a template: it holds the brain and has the axes, and is still another grid."""
+    source = next(Path(row.source) for row in cohort.rows if row.name == subject.subject)
+    data = slices_to_volume(subject.images)[::2, ::2]
+    coarse = subject.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
+    coarse[:2, 3] += subject.affine[:2, :2] @ [0.5, 0.5]
+    save(tmp_path / f"{subject.subject}.nii.gz", data, coarse)
+    with pytest.raises(
+        InputError, match=rf"{subject.subject}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image"
+    ):
+        read_map(tmp_path, subject, source)
+    assert read_map(tmp_path, subject, tmp_path / "moved_away.nii.gz").shape == subject.images.shape
+    scan = nib.load(source)
+    save(tmp_path / f"{subject.subject}.nii.gz", np.zeros(scan.shape, np.float32), scan.affine)
+    assert not read_map(tmp_path, subject, source).any()
+
+
+def test_maps_of_another_contrast_are_refused(subject, tmp_path):
+    (tmp_path / "detect.json").write_text('{"modality": "FLAIR"}')
+    with pytest.raises(InputError, match="maps of FLAIR scans, but the cohort holds T1w"):
+        check_maps(tmp_path, [subject], "T1w")
 
 
 def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):

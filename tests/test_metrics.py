@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from maediff import metrics
 from maediff.postprocess import PostprocessConfig, anomaly_mask
@@ -27,9 +27,25 @@ def case():
 
 def test_auprc_is_scikit_learns(case):
     anomaly, lesion, brain = case
-    assert metrics.auprc(anomaly, lesion, brain) == average_precision_score(lesion[brain], anomaly[brain])
+    expected = average_precision_score(lesion[brain], anomaly[brain])
+    assert metrics.auprc(anomaly, lesion, brain) == pytest.approx(expected, abs=1e-12)
     everywhere = metrics.auprc(anomaly, lesion, brain, all_voxels=True)
     assert everywhere == pytest.approx(average_precision_score(lesion.ravel(), anomaly.ravel()), abs=1e-12)
+
+
+def test_precision_recall_is_scikit_learns_where_recall_grows(case):
+    anomaly, lesion, brain = case
+    truth, score = lesion[brain], np.round(anomaly[brain], 2)  # with ties
+    precision, recall = metrics.precision_recall(truth, score)
+    p, r, _ = precision_recall_curve(truth, score)
+    grows = np.flatnonzero(np.diff(r[::-1], prepend=0) > 0)
+    np.testing.assert_allclose(recall, r[::-1][grows])
+    np.testing.assert_allclose(precision, p[::-1][grows])
+    expected = average_precision_score(truth, score)
+    assert metrics.average_precision(truth, score) == pytest.approx(expected, abs=1e-12)
+    zero = np.where(truth, 0, score)  # positives tie with the background
+    everything = average_precision_score(np.append(truth, np.zeros(50, bool)), np.append(zero, np.zeros(50)))
+    assert metrics.average_precision(truth, zero, background=50) == pytest.approx(everything, abs=1e-12)
 
 
 def test_auprc_with_ties_by_hand():
@@ -84,6 +100,14 @@ def test_one_prediction_may_find_two_lesions():
     truth[0, 0, [1, 7]] = True
     counts = metrics.lesion_counts(np.ones_like(truth), truth)
     assert (counts.lesions, counts.found, counts.false_positives) == (2, 2, 0)
+
+
+def test_each_lesion_with_its_size():
+    truth, predicted = np.zeros((2, 3, 20, 20), dtype=bool)
+    truth[0, 2, 2], truth[1, 10:12, 10:13], predicted[1, 11, 12] = True, True, True
+    voxels, found = metrics.lesions_found(predicted, truth)
+    assert (voxels.tolist(), found.tolist()) == ([1, 6], [False, True])
+    assert metrics.lesions_found(predicted, ~truth & False)[0].size == 0
 
 
 def test_dice_curve_is_dice_after_all_post_processing(case):

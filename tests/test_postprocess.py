@@ -10,6 +10,7 @@ from maediff.postprocess import (
     bounding_box,
     eroded_brain,
     find_regions,
+    linked_voxels,
     min_voxels,
     remove_small,
     residual_map,
@@ -111,6 +112,27 @@ def test_score_is_where_the_mask_becomes_empty(seed):
     below = float(np.nextafter(np.float32(score), np.float32(0)))
     assert not anomaly_mask(anomaly, brain, score, SPACING).any()
     assert anomaly_mask(anomaly, brain, below, SPACING).any()
+
+
+def test_score_is_found_below_the_highest_voxels_too():
+    """Eight thousand isolated bright voxels, and one dimmer component."""
+    brain = np.ones((41, 40, 40), dtype=bool)
+    anomaly = np.zeros(brain.shape, np.float32)
+    anomaly[::2, ::2, ::2] = 0.5 + 0.5 * np.random.default_rng(0).random((21, 20, 20), dtype=np.float32)
+    anomaly[21:24, 21:24, 21:24] = np.float32(0.3)
+    plain = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=80)
+    assert scan_score(anomaly, brain, SPACING, plain) == np.float32(0.3)
+    ties = np.full(brain.shape, 0.25, np.float32)
+    assert scan_score(ties, brain, SPACING, plain) == 0.25
+
+
+def test_linked_voxels_by_hand():
+    voxels, pairs = linked_voxels(np.array([0, 3, 9, 0, 7, 8]).reshape(1, 1, 6))
+    assert voxels.tolist() == [2, 5, 4, 1]
+    assert [sorted(pair) for pair in pairs.tolist()] == [[1, 2], [0, 3]]
+    cube = linked_voxels(np.ones((2, 2, 2), dtype=np.float32))[1]
+    assert len({tuple(sorted(pair)) for pair in cube.tolist()}) == len(cube) == 8 * 7 / 2  # all are neighbours
+    assert linked_voxels(np.zeros((2, 2, 2)))[1].shape == (0, 2)
 
 
 def test_score_of_nothing_is_zero():

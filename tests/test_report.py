@@ -17,7 +17,7 @@ from maediff.errors import InputError
 from maediff.files import write_json, write_text
 from maediff.methods import build
 from maediff.report import write_report
-from maediff.report.figures import anomaly_row, mask_row, reference_row, scan_row, vmax_of
+from maediff.report.figures import anomaly_row, mask_row, reference_row, scan_row, tile_chart, vmax_of
 from maediff.scoring import Contender, score
 from maediff.snapshots import Snapshot, save_slices
 
@@ -77,6 +77,14 @@ def test_detection(detected):
     assert "&lt;b&gt;odd&lt;/b&gt; &amp; name" in html
     assert "<b>odd" not in html
     assert html.count("Healthy reference") >= 2
+
+
+def test_the_promise_of_a_conformal_threshold_is_told(detected):
+    shared = json.loads((detected / "detect.json").read_text())
+    shared["threshold_from"] = {"scan_fpr": 0.1, "source": "healthy scans", "n_scans": 12}
+    write_json(detected / "detect.json", shared)
+    said = "at most 10.00% of new healthy scans flagged, split conformal on 12 healthy scans"
+    assert said in write_report(detected).read_text()
 
 
 def test_report_needs_no_other_file(detected):
@@ -151,21 +159,51 @@ def evaluated(tmp_path):
         Contender("net-1", "net", lambda s: (shot.anomaly_map / 2, s.images), seed=1),
     ]
     folder = tmp_path / "eval"
-    rows, summary = score(contenders, subjects, subjects, slices=folder / "slices")
+    rows, summary, curves = score(contenders, subjects, subjects, slices=folder / "slices")
     write_json(folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"})
     write_text(folder / "scores.csv", _as_csv(rows))
+    write_json(folder / "curves.json", curves)
     return folder
 
 
 def test_evaluation(evaluated):
     html = write_report(evaluated).read_text()
-    for text in ("net-0", "bright (best baseline)", "net minus bright", "AUPRC by kind of lesion", "oracle (not",
+    for text in ("net-0", "bright (best baseline)", "net - bright", "Curves", "Comparison",
+                 "no median filter [%]", "AUPRC by kind of lesion", "oracle (not",
                  "Read this &lt;note&gt;.", "seeds pooled", "truth outlined",
                  "For research, not for diagnosis"):  # fmt: skip
         assert text in html, text
     assert all(link.startswith(("data:image/", "#")) for link in links(html))
     assert html.count("<article") == 3
     assert "nan" not in re.sub(r"base64,[^\"]+", "", html)
+
+
+def test_comparison_and_curves_are_drawn_from_files(evaluated):
+    html = write_report(evaluated).read_text()
+    comparison = re.search(r'<figure class="wide"><img style="[^"]+" src="([^"]+)"', html)[1]
+    shown = picture(comparison)
+    assert shown.shape[1] > 3 * shown.shape[0] / 3  # scan, two maps, a reference and truth beside each other
+    assert (shown == [64, 214, 255]).all(axis=2).any()  # the truth's outline
+    assert html.count("<figure") == 4
+    curves = json.loads((evaluated / "curves.json").read_text())
+    assert curves.keys() == {"bright", "net-0", "net-1"}
+    net = curves["net-0"]
+    assert net["precision_recall"]["precision"][0] == 1  # that map is the lesion itself
+    oracle = json.loads((evaluated / "summary.json").read_text())["methods"]["net-0"]["dice_oracle"]["mean"]
+    assert max(net["dice_by_threshold"]["dice"]) == pytest.approx(oracle)
+    assert net["lesions"]["found"] == [True, True]
+    assert net["lesions"]["volume_ml"] == pytest.approx([6 * 16 * 8 / 1000] * 2)
+    (evaluated / "curves.json").unlink()  # of an earlier version
+    assert write_report(evaluated).read_text().count("<figure") == 1
+
+
+def test_tiles_of_different_sizes_are_centred_under_their_headings():
+    small, large = np.full((20, 30, 3), 200, np.uint8), np.full((40, 50, 3), 100, np.uint8)
+    shown = picture(tile_chart([("one", [small, large])], ["a", "b"]))
+    tile = shown[40:80, 110:160]
+    assert (tile[10:30, 10:40] == 200).all()
+    assert (tile[:10] == 0).all()
+    assert (shown[40:80, 164:214] == 100).all()
 
 
 def test_demo_joins_the_reports_of_its_parts(tmp_path, detected, evaluated):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from made_scans import made_cohort
 from maediff import checkpoint
 from maediff.checkpoint import load_model
+from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
 from maediff.methods.base import Objective
 from maediff.train import parse_duration, train
@@ -61,6 +62,8 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert {"maediff", "commit", "seed", "device", "cohort_hash", "wall_seconds"} <= provenance.keys()
     assert [p.name for p in (tmp_path / "run" / "last").glob("optimizer-*")] == ["optimizer-6.pt"]
+    known = json.loads((tmp_path / "run" / "train_subjects.json").read_text())
+    assert known == sorted({person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")})
     method, info = load_model(tmp_path / "run")
     assert not method.training
     assert info["name"] == "run"

@@ -131,7 +131,7 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
         return _load_mean(parts, device, checkpoint)
     run, changes = split_reference(reference)
     config = read_config(run)
-    settings = merge(config["config"], parse_settings(_split_settings(changes)))
+    settings = merge(config["config"], parse_settings(split_settings(changes)))
     method = build(config["method"], config["preset"], settings)
     paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]
     path = next((path for path in paths if path.is_file()), paths[1])
@@ -192,7 +192,7 @@ def _parts(reference: str | Path) -> tuple[str, str]:
     return model, changes
 
 
-def _split_settings(text: str) -> list[str]:
+def split_settings(text: str) -> list[str]:
     """`s=48,t_test=[125,250]` -> ["s=48", "t_test=[125,250]"]: commas inside brackets belong to the value."""
     parts, depth = [""], 0
     for letter in text:

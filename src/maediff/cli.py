@@ -184,7 +184,11 @@ def detect(
     layout: LayoutName = "auto",
     threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
     fpr: Annotated[
-        float | None, typer.Option(help="Share of healthy voxels above the threshold [default: 0.01].")
+        float | None,
+        typer.Option(help="Share of healthy voxels above the threshold, voxel-wise and empirical [default: 0.01]."),
+    ] = None,
+    scan_fpr: Annotated[
+        float | None, typer.Option(help="Share of new healthy scans flagged at most (split conformal).")
     ] = None,
     brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
     bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
@@ -220,6 +224,7 @@ def detect(
         work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
+        scan_fpr=scan_fpr,
         brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume, overwrite=overwrite,
         device=device, seed=seed,
         quiet=quiet,
@@ -266,6 +271,66 @@ def evaluate(
     )  # fmt: skip
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     typer.echo(f"report: {write_report(out)}")
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="Methods to train; pddpm@s=48 adds a setting at test.")],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    out: Out,
+    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
+    steps: Annotated[int | None, typer.Option(help="Steps of every run [default: the preset's].", min=1)] = None,
+    max_time: Annotated[str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
+    method_seeds: Annotated[
+        list[str] | None, typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1.")
+    ] = None,
+    method_set: Annotated[
+        list[str] | None, typer.Option("--method-set", help="Setting of one method, e.g. maediff:r=16.")
+    ] = None,
+    calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
+    score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    precision: Annotated[str, typer.Option(help="Of scoring: fp32, bf16, or auto.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Runs scored at once, a process each.", min=1)] = 1,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    batch_size: BatchSize = 16,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train every method and seed with one budget, then score them together: one command remakes a table."""
+    from maediff.compare import Budget, plan
+    from maediff.compare import compare as run
+    from maediff.report import write_report
+    from maediff.scoring import ScoringConfig
+    from maediff.settings import build_config, merge, parse_settings
+
+    settings = _settings(config, set_)
+    scoring = build_config(ScoringConfig, settings.pop("evaluate", {}), "evaluate")
+    own: dict[str, Any] = {}
+    for text in method_set or []:
+        name, _, pair = text.partition(":")
+        own[name] = merge(own.get(name, {}), parse_settings([pair]))
+    own_seeds = {text.partition(":")[0]: _numbers(text.partition(":")[2], text) for text in method_seeds or []}
+    budget = Budget(preset, steps, max_time)
+    planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own, own_seeds)
+    run(
+        planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
+        precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device,
+        seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
+    )  # fmt: skip
+    typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {write_report(out / 'eval')}")
+
+
+def _numbers(text: str, said: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{said}: seeds are whole numbers with commas between them, e.g. 0,1,2") from None
 
 
 @app.command()

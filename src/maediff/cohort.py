@@ -96,6 +96,11 @@ def split_of(dataset: str, subject: str) -> str:
     return "train" if digit < 7 else "val" if digit < 9 else "test"
 
 
+def person_code(dataset: str, subject: str) -> str:
+    """16 hex digits that tell whether two rows are of the same person, without the name."""
+    return hashlib.sha256(f"maediff {dataset}/{subject}".encode()).hexdigest()[:16]
+
+
 def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]) -> None:
     """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
     folder, affine = cohort / ref.name, prepared.grid.own_affine

@@ -30,7 +30,7 @@ from maediff.grid import GridConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
-from maediff.operating_point import threshold_at
+from maediff.operating_point import threshold_at, threshold_for_scans
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.quality import write_picture
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
@@ -51,6 +51,7 @@ def detect(
     modality: str | None = None,
     threshold: float | None = None,
     fpr: float | None = None,
+    scan_fpr: float | None = None,
     brain_mask: Path | None = None,
     steps: StepsConfig | None = None,
     dicom_seg: bool = False,
@@ -68,7 +69,9 @@ def detect(
         model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
             averages two references. None picks the
             shipped model for the contrast that `modality` or the files' names tell, and says so.
-        threshold: of the anomaly mask; None takes the one for `fpr` from the run's calibration.
+        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration.
+        fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
+        scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
         brain_mask: for a single scan, instead of one that is extracted.
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
@@ -80,8 +83,8 @@ def detect(
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
     if dicom_seg:
         check_dicom_seg(refs)
-    if threshold is not None and fpr is not None:
-        raise InputError("--threshold and --fpr: give one of them")
+    if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
+        raise InputError("--threshold, --fpr and --scan-fpr: give one of them")
     model, why = (model, "--model") if model else _pick_model(refs, modality)
     device = resolve_device(device)
     method, info = load_model(model, device)
@@ -89,7 +92,9 @@ def detect(
     if modality is not None and modality != expected:
         raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
     about: dict[str, Any] = {"given": True}
-    if threshold is None:
+    if scan_fpr is not None:
+        threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=post)
+    elif threshold is None:
         threshold, about = threshold_at(
             model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
         )

@@ -3,12 +3,14 @@
 EVAL/  scores.csv    a row per run and subject
        summary.json  means, intervals, groups pooled over seeds, paired differences, and what was chosen
        table.md      the same for people
+       curves.json   by run: precision against recall, Dice against threshold, lesions with volume and whether found
        slices/<run>/<subject>.npz   a few slices for the report
 """
 
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,8 +24,9 @@ import torch
 from rich.progress import Progress
 
 from maediff import __version__
+from maediff.calibration import scans_needed
 from maediff.checkpoint import load_model, run_folders
-from maediff.cohort import Cohort, SubjectSlices
+from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
@@ -53,6 +56,7 @@ def evaluate(
     batch_size: int = 16,
     workers: int = 1,
     overwrite: bool = False,
+    notes: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Score `runs` and the baselines on a split of `cohort`, write all to `out` and return the summary.
@@ -66,10 +70,11 @@ def evaluate(
         seed: of the noise at test and of the bootstrap.
         precision: of the runs' predictions: fp32, bf16, or `auto`, which is bf16 where the processor has it.
         workers: runs scored at once, each in a process of its own with one thread.
+        notes: to stand first under the tables.
 
     Raises:
-        InputError: a run of another contrast than the cohort's, names that collide, a split without subjects, a
-            subject in both splits, an output folder that exists.
+        InputError: a run or maps of another contrast than the cohort's, a run that was trained on scored subjects,
+            names that collide, a split without subjects, a subject in two splits, an output folder that exists.
     """
     device = resolve_device(device)
     if precision not in ("auto", "fp32", "bf16"):
@@ -79,23 +84,26 @@ def evaluate(
     folders = {Path(run).resolve().name: Path(run) for run in runs if is_map_folder(Path(run))}
     runs = [run for run in runs if not is_map_folder(Path(run))]
     infos = _check_runs(runs, opened, taken=folders)
-    calibrate, scored, notes = _subjects(opened, calibrate_split, score_split)
+    if score_split != "train":
+        _check_unseen(runs, opened, score_split)
+    calibrate, scored, remarks = _subjects(opened, calibrate_split, score_split)
     groups = group_names(infos)
     contenders, left_out = _baselines(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
         predict = _Predictor(partial(_load, reference, device), seed, batch_size, device, bf16)
         contenders.append(Contender(name, groups[name], predict, info["seed"]))
+    sources = {row.name: Path(row.source) for row in opened.rows}
     for name, folder in folders.items():
         if name in BASELINES:
             raise InputError(f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it")
-        check_maps(folder, [*calibrate, *scored])
+        check_maps(folder, [*calibrate, *scored], opened.meta["modality"])
         filtered = already_filtered(folder)
-        contenders.append(Contender(name, name, partial(_read, folder), filtered=filtered))
+        contenders.append(Contender(name, name, partial(_read, folder, sources), filtered=filtered))
     check_apart(out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))])
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(contenders))
-        rows, summary = score(
+        rows, summary, curves = score(
             contenders,
             calibrate,
             scored,
@@ -104,6 +112,7 @@ def evaluate(
             slices=out / "slices",
             progress=lambda name: bar.update(task, advance=1, description=name),
             workers=workers,
+            people={row.name: f"{row.dataset}/{row.subject}" for row in opened.rows},
         )
     settings = {
         "modality": opened.meta["modality"],
@@ -118,9 +127,10 @@ def evaluate(
     }
     config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
-    summary["notes"] = [*notes, *left_out, *_notes(summary, config)]
+    summary["notes"] = [*notes, *remarks, *left_out, *_notes(summary, config)]
     write_text(out / "scores.csv", _as_csv(rows))
     write_text(out / "table.md", markdown_table(summary))
+    write_json(out / "curves.json", curves)
     write_json(out / "summary.json", summary)
     return summary
 
@@ -143,8 +153,8 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return groups
 
 
-def _read(folder: Path, s: SubjectSlices) -> tuple[Map, None]:
-    return read_map(folder, s), None
+def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:
+    return read_map(folder, s, sources.get(s.subject)), None
 
 
 def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()) -> dict[str, dict[str, Any]]:
@@ -168,11 +178,31 @@ def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[st
     return infos
 
 
+def _check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:
+    """Refuse runs that were trained on people who are scored, where the run knows whom it was trained on."""
+    scored = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(score_split)}
+    for path in (folder / "train_subjects.json" for reference in runs for folder in run_folders(reference)):
+        if path.is_file():
+            seen = sorted(scored[code] for code in json.loads(path.read_text(encoding="utf-8")) if code in scored)
+            if seen:
+                raise InputError(
+                    f"{path.parent}: was trained on {', '.join(seen[:5])}{' and others' if len(seen) > 5 else ''} of "
+                    f"split {score_split!r} of {cohort.path}; score subjects that it has not seen"
+                )
+
+
 def _subjects(
     cohort: Cohort, calibrate_split: str, score_split: str
 ) -> tuple[list[SubjectSlices], list[SubjectSlices], list[str]]:
     """Subjects to calibrate on and to score, and what the reader should know about them."""
     calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
+    for one, other in itertools.combinations(dict.fromkeys((score_split, calibrate_split, "train")), 2):
+        people = [{(row.dataset, row.subject) for row in cohort.split(split)} for split in (one, other)]
+        if shared := people[0] & people[1]:
+            raise InputError(
+                f"{cohort.path}: {', '.join(sorted(name for _, name in shared)[:5])} in both {one!r} and {other!r}; "
+                "nothing may be learnt or chosen on scored subjects, mend the manifest's splits"
+            )
     if not score_rows:
         raise InputError(f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split")
     scored = [cohort.load(row) for row in score_rows]
@@ -187,12 +217,6 @@ def _subjects(
     if calibrate_split == score_split:
         notes.append(f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic.")
         return scored, scored, notes
-    shared = {(r.dataset, r.subject) for r in score_rows} & {(r.dataset, r.subject) for r in calibrate_rows}
-    if shared:
-        raise InputError(
-            f"{cohort.path}: {', '.join(sorted(name for _, name in shared)[:5])} in both {calibrate_split!r} "
-            f"and {score_split!r}; thresholds must not be chosen on scored subjects, mend the manifest's splits"
-        )
     if not calibrate_rows:
         notes.append(f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's.")
     return [cohort.load(row) for row in calibrate_rows], scored, notes
@@ -269,13 +293,26 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     notes = [
         f"{summary['n_subjects']} subjects: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
         "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
-        f"Post-processing, the same for all: median filter {post.median_size} (within the slice where slices "
-        f"are over {post.thick_slice_mm:g} mm apart); for masks, the brain eroded {post.erosion_iterations} "
-        f"times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
+        f"Post-processing, the same for all: median filter {post.median_size} (within the slice where slices are over "
+        f"{post.thick_slice_mm:g} mm apart), and none where that is said; for masks, the brain eroded "
+        f"{post.erosion_iterations} times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
         "Dice: at the threshold best on labelled calibration subjects. Healthy threshold: "
         f"{config.fpr:.2%} of healthy voxels lie above it, voxel-wise and empirical. Oracle: the one threshold "
         "that is best on the scored subjects themselves, which nobody has in practice.",
     ]
+    conformal = next(iter(summary["methods"].values()))["conformal"]
+    scans, possible = conformal["n_scans"], conformal["smallest_alpha"]
+    if possible <= config.scan_fpr:
+        notes.append(
+            f"Conformal threshold: from the scores of {scans} healthy calibration scans, so that on average over "
+            f"calibration sets at most {config.scan_fpr:.1%} of new healthy scans of the same population are flagged."
+        )
+    else:
+        notes.append(
+            f"No conformal threshold: {config.scan_fpr:.1%} of scans needs {scans_needed(config.scan_fpr)} healthy "
+            f"calibration scans, one a person, and there are {scans}"
+            + (f"; {possible:.2%} is possible (--set scan_fpr={possible:.4g})." if scans else ".")
+        )
     if any(m["healthy_source"] == "lesion-free slices of patients" for m in summary["methods"].values()):
         notes.append(
             "No healthy subject to calibrate on: the healthy threshold is from lesion-free slices of patients."

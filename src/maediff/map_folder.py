@@ -5,8 +5,10 @@
 on the scan's own grid or on the cohort's, with values in [0, 1].
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +31,17 @@ def already_filtered(folder: Path) -> bool:
     return (folder / "detect.json").is_file()
 
 
-def check_maps(folder: Path, subjects: Sequence[SubjectSlices]) -> None:
-    """Raises InputError naming the subjects that have no map."""
+def check_maps(folder: Path, subjects: Sequence[SubjectSlices], modality: str) -> None:
+    """Raises InputError naming the subjects that have no map, or the contrast if `maediff detect` had another."""
+    if already_filtered(folder):
+        try:
+            made_for = json.loads((folder / "detect.json").read_text(encoding="utf-8"))["modality"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / 'detect.json'}: damaged ({error}); run `maediff detect` again") from None
+        if made_for != modality:
+            raise InputError(
+                f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; give a cohort of their contrast"
+            )
     missing = sorted({s.subject for s in subjects if _path(folder, s.subject) is None})
     if missing:
         raise InputError(
@@ -39,11 +50,15 @@ def check_maps(folder: Path, subjects: Sequence[SubjectSlices]) -> None:
         )
 
 
-def read_map(folder: Path, s: SubjectSlices) -> Map:
+def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
     """The subject's map as slices on the cohort's grid.
 
+    Args:
+        source: the scan that the cohort's images were made from. Where it is still there, a map that is not on the
+            cohort's grid has to be on the scan's; where it is not, on one that holds the brain and has the same axes.
+
     Raises:
-        InputError: values outside [0, 1], or a grid that does not share the cohort's axes or does not hold the brain.
+        InputError: values outside [0, 1], or another grid.
     """
     path = _path(folder, s.subject)
     assert path is not None  # check_maps
@@ -54,14 +69,35 @@ def read_map(folder: Path, s: SubjectSlices) -> Map:
             "maps of all subjects alike"
         )
     shape = (s.images.shape[2], s.images.shape[1], s.images.shape[0])
-    if volume.data.shape == shape and np.allclose(volume.affine, s.affine, atol=1e-3):
+    if _same_grid(volume, shape, s.affine):
         return np.asarray(volume_to_slices(volume.data))
+    if source is not None and source.is_file():
+        scan = read_scan(source)
+        if not _same_grid(volume, scan.data.shape, scan.affine):
+            raise InputError(
+                f"{path}: a map of {_times(volume.data.shape)} voxels of {_times(volume.spacing_mm)} mm, which is "
+                f"neither the grid of its scan {source} ({_times(scan.data.shape)} voxels of {_times(scan.spacing_mm)} "
+                f"mm) nor the cohort's ({_times(shape)} of {_times(s.spacing_mm)} mm); resample the map onto the scan"
+            )
     _check_holds_brain(path, volume, s)
     try:
         moved = resample(volume.data, np.linalg.inv(volume.affine) @ s.affine, shape, "linear")
     except ValueError as error:
         raise InputError(f"{path}: lies on other axes than {s.subject} in the cohort ({error})") from None
     return np.asarray(volume_to_slices(moved))
+
+
+def _same_grid(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> bool:
+    """Whether every corner lies within a tenth of a voxel of where it should."""
+    if volume.data.shape != tuple(shape):
+        return False
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1])).reshape(4, -1)
+    drift_mm = np.linalg.norm(((volume.affine - affine) @ corners)[:3], axis=0)
+    return bool(drift_mm.max() <= 0.1 * float(volume.spacing_mm.min()))
+
+
+def _times(sizes: Iterable[Any]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes)
 
 
 def _path(folder: Path, subject: str) -> Path | None:

@@ -12,10 +12,12 @@ Everything is counted over the brain mask (not eroded); lesion voxels outside it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import ndimage, stats
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage, sparse, stats
+from scipy.sparse import csgraph
 
 from maediff.postprocess import (
     CONNECTIVITY,
@@ -25,6 +27,7 @@ from maediff.postprocess import (
     PostprocessConfig,
     bounding_box,
     eroded_brain,
+    linked_voxels,
     min_voxels,
 )
 
@@ -68,14 +71,32 @@ def auprc(anomaly_map: Map, lesion: Mask, brain: Mask, *, all_voxels: bool = Fal
 
 
 def average_precision(truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0) -> float:
-    """scikit-learn's average precision, with `background` further negatives whose score is 0."""
-    from sklearn.metrics import average_precision_score
+    """Sum over thresholds of (recall gained) x precision, scikit-learn's definition; nan without a positive.
 
-    if not background:
-        return float(average_precision_score(truth, score))
-    weight = np.ones(len(truth) + 1)
-    weight[-1] = background
-    return float(average_precision_score(np.append(truth, False), np.append(score, 0), sample_weight=weight))
+    Args:
+        background: so many further negatives whose score is 0.
+    """
+    if not truth.any():
+        return float("nan")
+    precision, recall = precision_recall(truth, score, background=background)
+    return float(np.diff(recall, prepend=0.0) @ precision)
+
+
+def precision_recall(
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Precision and recall at every threshold where recall grows, from the highest down.
+
+    Those are the distinct scores of positives: only they are sorted, which is four times faster than scikit-learn.
+    """
+    values, counts = np.unique(score[truth], return_counts=True)
+    negatives = score[~truth]
+    negatives = negatives[negatives >= values[0]]
+    above = np.bincount(np.searchsorted(values, negatives, side="right") - 1, minlength=len(values))
+    if values[0] <= 0:
+        above[np.searchsorted(values, 0, side="right") - 1] += background
+    found, wrong = np.cumsum(counts[::-1]), np.cumsum(above[::-1])
+    return found / (found + wrong), found / found[-1]
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
@@ -91,11 +112,20 @@ def lesion_outside_brain(lesion: Mask, brain: Mask) -> float:
 
 def lesion_counts(predicted: Mask, truth: Mask) -> LesionCounts:
     """Lesions (components of `truth`), how many are touched, and predicted components that touch none."""
-    lesions, n_lesions = ndimage.label(truth, CONNECTIVITY)
-    regions, n_regions = ndimage.label(predicted, CONNECTIVITY)
-    both = predicted & truth
-    found = len(np.unique(lesions[both]))
-    return LesionCounts(n_lesions, found, n_regions - len(np.unique(regions[both])))
+    found = lesions_found(predicted, truth)[1]
+    box = bounding_box(predicted)
+    regions, n_regions = ndimage.label(predicted[box], CONNECTIVITY)
+    touching = len(np.unique(regions[predicted[box] & truth[box]]))
+    return LesionCounts(len(found), int(found.sum()), n_regions - touching)
+
+
+def lesions_found(predicted: Mask, truth: Mask) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
+    """Of each lesion (component of `truth`): its voxels, and whether a predicted voxel touches it."""
+    box = bounding_box(truth)
+    labels, count = ndimage.label(truth[box], CONNECTIVITY)
+    voxels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    touched = np.bincount(labels[predicted[box] & truth[box]], minlength=count + 1)[1:]
+    return voxels, touched > 0
 
 
 # ---- thresholds
@@ -124,21 +154,60 @@ def dice_curve(
 ) -> Float[np.ndarray, " k"]:
     """Dice, after all post-processing, at every threshold.
 
-    The same as `dice(anomaly_mask(...), lesion & brain)`, counted by component to be twice as fast.
+    The same as `dice(anomaly_mask(...), lesion & brain)`, four times faster: from the highest threshold down, voxels
+    and links between neighbours are added to the components there are, so that each is looked at once.
     """
-    box, least = bounding_box(brain), min_voxels(spacing_mm, config)
-    truth, values = (lesion & brain)[box], np.where(eroded_brain(brain, config), anomaly_map, -np.inf)[box]
-    n_truth = int(truth.sum())
-    curve = np.empty(len(thresholds))
-    for index, threshold in enumerate(thresholds.tolist()):
-        mask = values > threshold
-        labels, count = ndimage.label(mask, CONNECTIVITY)
-        sizes = np.bincount(labels[mask], minlength=count + 1)
-        hits = np.bincount(labels[mask & truth], minlength=count + 1)
-        kept = sizes >= least
-        total = int(sizes[kept].sum()) + n_truth
-        curve[index] = 2 * int(hits[kept].sum()) / total if total else 1.0
+    inside = eroded_brain(brain, config)
+    box, least = bounding_box(inside), min_voxels(spacing_mm, config)
+    n_truth = int((lesion & brain).sum())
+    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[box]  # how many thresholds lie below
+    voxels, pairs = linked_voxels(level)
+    hit = (lesion & brain)[box].ravel()[voxels]
+    until = np.searchsorted(-level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right")  # above each
+    links_until = np.searchsorted(pairs.max(axis=1, initial=0), until)
+    component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
+    size, hits = np.zeros(0), np.zeros(0)  # of each component
+    curve, last_voxel, last_link = np.empty(len(thresholds)), 0, 0
+    for step, (voxel, link) in enumerate(zip(until, links_until, strict=True)):
+        component[last_voxel:voxel] = np.arange(len(size), len(size) + voxel - last_voxel)
+        size = np.append(size, np.ones(voxel - last_voxel))
+        hits = np.append(hits, hit[last_voxel:voxel])
+        if link > last_link:
+            one, other = component[pairs[last_link:link]].T
+            graph = sparse.coo_matrix((np.ones(len(one), dtype=np.int8), (one, other)), shape=(len(size), len(size)))
+            count, merged = csgraph.connected_components(graph, directed=False)
+            component[:voxel] = merged[component[:voxel]]
+            size, hits = np.bincount(merged, size, count), np.bincount(merged, hits, count)
+        kept = size >= least
+        total = size[kept].sum() + n_truth
+        curve[len(thresholds) - 1 - step] = 2 * hits[kept].sum() / total if total else 1.0
+        last_voxel, last_link = voxel, link
     return curve
+
+
+def dice_by_threshold(
+    maps: Sequence[Map],
+    lesions: Sequence[Mask],
+    brains: Sequence[Mask],
+    spacings_mm: Sequence[Sequence[float]],
+    config: PostprocessConfig = DEFAULT,
+    *,
+    also: Sequence[float] = (),
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Thresholds, ascending, and the mean over subjects of their Dice at each; both empty without a lesion.
+
+    Subjects without a lesion are left out: their Dice is 0 or 1 and says nothing about overlap.
+
+    Args:
+        also: thresholds to try besides those of `threshold_grid`; nan is passed over.
+    """
+    chosen = [i for i in range(len(maps)) if (lesions[i] & brains[i]).any()]
+    if not chosen:
+        return np.empty(0), np.empty(0)
+    thresholds = threshold_grid([maps[i] for i in chosen], [brains[i] for i in chosen], config)
+    thresholds = np.union1d(thresholds, [value for value in also if np.isfinite(value)])
+    curves = [dice_curve(maps[i], lesions[i], brains[i], thresholds, spacings_mm[i], config) for i in chosen]
+    return thresholds, np.mean(curves, axis=0)
 
 
 def best_dice_threshold(
@@ -150,20 +219,9 @@ def best_dice_threshold(
     *,
     also: Sequence[float] = (),
 ) -> float:
-    """The threshold of the quantile grid with the highest mean Dice over subjects; nan without a lesion.
-
-    Subjects without a lesion are left out: their Dice is 0 or 1 and says nothing about overlap.
-
-    Args:
-        also: further thresholds to try.
-    """
-    chosen = [i for i in range(len(maps)) if (lesions[i] & brains[i]).any()]
-    if not chosen:
-        return float("nan")
-    thresholds = threshold_grid([maps[i] for i in chosen], [brains[i] for i in chosen], config)
-    thresholds = np.union1d(thresholds, [value for value in also if np.isfinite(value)])
-    curves = [dice_curve(maps[i], lesions[i], brains[i], thresholds, spacings_mm[i], config) for i in chosen]
-    return float(thresholds[int(np.mean(curves, axis=0).argmax())])
+    """The threshold with the highest mean Dice of those that `dice_by_threshold` tries; nan without a lesion."""
+    thresholds, curve = dice_by_threshold(maps, lesions, brains, spacings_mm, config, also=also)
+    return float(thresholds[int(curve.argmax())]) if len(curve) else float("nan")
 
 
 # ---- healthy scans
@@ -237,9 +295,17 @@ def bootstrap_interval(
         return Interval(float("nan"), float("nan"), float("nan"))
     if len(finite) == 1:
         return Interval(float(finite[0]), float("nan"), float("nan"))
-    picks = np.random.default_rng(seed).integers(0, len(finite), size=(draws, len(finite)))
-    low, high = np.quantile(finite[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(
+        finite[_resampled(len(finite), draws, seed)].mean(axis=1), [(1 - level) / 2, (1 + level) / 2]
+    )
     return Interval(float(finite.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _resampled(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
+    picks: Int[np.ndarray, "draws n"] = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    picks.setflags(write=False)
+    return picks
 
 
 def paired_difference(

@@ -1,8 +1,11 @@
-"""Which threshold gives which share of false-positive voxels: taken from healthy val scans, kept beside the weights.
+"""Operating points of a run from healthy val scans, kept beside the weights.
 
     RUN/calibration.json   thresholds[i]: the smallest value that at most a share fprs[i] of the healthy voxels exceeds
+                           scan_scores: the score of each healthy scan, one scan a person
 
-Written when training ends, read by `detect --fpr`. It holds for the test settings and post-processing that it names.
+Written when training ends, read by `detect --fpr` (voxel-wise, empirical) and `detect --scan-fpr` (split conformal: at
+most that share of new healthy scans of the same population is flagged, see `calibration`). It holds for the test
+settings and post-processing that it names.
 """
 
 import json
@@ -12,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from maediff.calibration import threshold_from_healthy
+from maediff.calibration import conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import complete, config_of, load_model, read_config, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
 from maediff.methods import predict_volume
-from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map
+from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map, scan_score
 
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
-MAX_SCANS = 4
+MAX_SCANS = 19  # what a rate of 5 % of scans needs
 
 
 def calibrate(
@@ -35,8 +38,9 @@ def calibrate(
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
 
-    Where no val scan is healthy, the lesion-free slices of patients stand in, and the file says so. None (and no
-    file) where there is neither. At most `max_scans` scans are used, the first by name.
+    Where no val scan is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
+    cannot stand in for whole scans. None (and no file) where there is neither. At most `max_scans` scans are used, the
+    first by name, one of each person.
     """
     method, info = load_model(run, device)
     rows = sorted(cohort.split("val"), key=lambda row: row.name)
@@ -44,7 +48,9 @@ def calibrate(
     maps: list[Map] = []
     brains: list[Mask] = []
     used: list[str] = []
-    for row in healthy or rows:
+    scores: list[float] = []
+    people = {(row.dataset, row.subject): row for row in reversed(healthy or rows)}  # the first scan of each
+    for row in reversed(people.values()):
         if len(used) == max_scans:
             break
         scan = cohort.load(row)
@@ -54,6 +60,8 @@ def calibrate(
             maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post))
             brains.append(eroded_brain(scan.brain, post) & usable[:, None, None])
             used.append(scan.subject)
+            if healthy:
+                scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
     if not used:
         return None
     result = {
@@ -65,6 +73,7 @@ def calibrate(
         "step": info["step"],
         "fprs": list(FPRS),
         "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
+        "scan_scores": scores,
     }
     write_json(split_reference(run)[0] / "calibration.json", result)
     return result
@@ -73,7 +82,7 @@ def calibrate(
 def threshold_at(
     run: str, config: dict[str, Any], fpr: float, *, step: int, post: PostprocessConfig = DEFAULT
 ) -> tuple[float, dict[str, Any]]:
-    """The threshold for a voxel-wise false-positive rate, and where it comes from.
+    """The threshold for a voxel-wise, empirical false-positive rate, and where it comes from.
 
     Args:
         config: the method's config as it will predict, `step` that of its weights and `post` what follows; they
@@ -82,23 +91,53 @@ def threshold_at(
     Raises:
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
+    stored, path = _stored(run, config, step, post)
+    if not FPRS[0] <= fpr <= FPRS[-1]:
+        raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
+    try:
+        index = max(i for i, rate in enumerate(stored["fprs"]) if rate <= fpr + 1e-12)
+        about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
+        return float(stored["thresholds"][index]), {"fpr": fpr, **about}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None
+
+
+def threshold_for_scans(
+    run: str, config: dict[str, Any], scan_fpr: float, *, step: int, post: PostprocessConfig = DEFAULT
+) -> tuple[float, dict[str, Any]]:
+    """The threshold that at most a share `scan_fpr` of new healthy scans exceeds, and where it comes from.
+
+    Raises:
+        InputError: as for `threshold_at`; no healthy val scan, or too few of them for this rate.
+    """
+    stored, path = _stored(run, config, step, post)
+    scores = stored.get("scan_scores")
+    if not isinstance(scores, list) or not scores:
+        raise InputError(
+            f"{path}: holds no scores of healthy scans, so --scan-fpr has nothing to stand on; train on a cohort whose "
+            "val split has healthy subjects, or give --threshold or --fpr"
+        )
+    try:
+        threshold = conformal_threshold([float(score) for score in scores], scan_fpr)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--scan-fpr {scan_fpr:g}: {error}") from None
+    return threshold, {"scan_fpr": scan_fpr, "source": "healthy scans", "n_scans": len(scores)}
+
+
+def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig) -> tuple[dict[str, Any], Path]:
+    """RUN/calibration.json, if it is of these settings."""
     if len(split_mean(run)) > 1:
-        raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of --fpr")
+        raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of a rate")
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
-        raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of --fpr")
+        raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of a rate")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {"step": stored["step"], "postprocess": stored["postprocess"]}
         known |= complete(read_config(path.parent), stored["config"])
-        fprs, thresholds = stored["fprs"], stored["thresholds"]
-        about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None
     wanted = {"step": step, "postprocess": asdict(post), **config}
     if changed := [key for key, value in wanted.items() if known.get(key) != value]:
         raise InputError(f"{path}: was made with other settings of {', '.join(changed)}; give --threshold")
-    if not FPRS[0] <= fpr <= FPRS[-1]:
-        raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
-    index = max(i for i, rate in enumerate(fprs) if rate <= fpr + 1e-12)
-    return float(thresholds[index]), {"fpr": fpr, **about}
+    return stored, path

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 
 Map = Float[np.ndarray, "n h w"]
 Mask = Bool[np.ndarray, "n h w"]
 
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
-IN_SLICE_CROSS = ndimage.generate_binary_structure(2, 1)[None]  # erosion by one pixel, within the slice
+TOP_VOXELS = 4096  # looked at first for a scan's score
 GATHERED_VOXELS = 8192  # neighbourhoods gathered at once by the median filter: 8192 x 125 float32 = 4 MB
 
 
@@ -86,10 +87,11 @@ def residual_map(
 
 def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
     """The brain without its outermost pixels in each slice, where reconstructions are worst."""
-    if config.erosion_iterations == 0:
-        return brain.copy()
-    eroded: Mask = ndimage.binary_erosion(brain, IN_SLICE_CROSS, iterations=config.erosion_iterations)
-    return eroded
+    eroded = np.pad(brain, ((0, 0), (1, 1), (1, 1)))
+    middle = eroded[:, 1:-1, 1:-1]
+    for _ in range(config.erosion_iterations):  # by a cross of one pixel; several times faster than scipy's
+        middle[:] = middle & eroded[:, :-2, 1:-1] & eroded[:, 2:, 1:-1] & eroded[:, 1:-1, :-2] & eroded[:, 1:-1, 2:]
+    return middle.copy()
 
 
 def anomaly_mask(
@@ -109,10 +111,12 @@ def remove_small(mask: Mask, spacing_mm: Sequence[float], config: PostprocessCon
     least = min_voxels(spacing_mm, config)
     if least <= 1 or not mask.any():
         return mask
-    labels, _ = ndimage.label(mask, CONNECTIVITY)
-    keep = np.bincount(labels[mask], minlength=1) >= least
+    box = bounding_box(mask)
+    labels, _ = ndimage.label(mask[box], CONNECTIVITY)
+    keep = np.bincount(labels.ravel()) >= least
     keep[0] = False
-    kept: Mask = keep[labels]
+    kept = np.zeros_like(mask)
+    kept[box] = keep[labels]
     return kept
 
 
@@ -130,27 +134,61 @@ def scan_score(
 ) -> float:
     """The score of a scan: a threshold leaves something in its mask if and only if it is below this.
 
-    Raising the threshold only shrinks components, so the highest value whose component survives is found by
-    bisection over the values that occur. 0 where nothing survives at any threshold.
+    Voxels are added from the highest value down until a component is large enough, found by bisection among the
+    highest voxels first. 0 where nothing survives at any threshold.
     """
     inside = eroded_brain(brain, config)
-    box = bounding_box(inside)
-    values = np.where(inside, anomaly_map, 0)[box]
-    least = min_voxels(spacing_mm, config)
-    levels = np.unique(values[values > 0])
+    values = np.where(inside, anomaly_map, 0)[bounding_box(inside)]
+    positive, least = values[values > 0], min_voxels(spacing_mm, config)
+    looked_at = min(TOP_VOXELS, positive.size)
+    while looked_at:
+        lowest = np.partition(positive, positive.size - looked_at)[positive.size - looked_at]
+        voxels, pairs = linked_voxels(np.where(values >= lowest, values, 0))
+        last = pairs.max(axis=1, initial=0)
+        low, high = 0, len(voxels)  # the first `low` voxels hold no component that is large enough, the first `high` do
+        if _largest(pairs, high) >= least:
+            while high - low > 1:
+                middle = (low + high) // 2
+                if _largest(pairs[: np.searchsorted(last, middle)], middle) >= least:
+                    high = middle
+                else:
+                    low = middle
+            return float(values.ravel()[voxels[high - 1]])
+        looked_at = min(8 * looked_at, positive.size) if looked_at < positive.size else 0
+    return 0.0
 
-    def survives(level: float) -> bool:
-        labels, _ = ndimage.label(values >= level, CONNECTIVITY)
-        return bool(np.bincount(labels[labels > 0]).max(initial=0) >= least)
 
-    low, high = -1, len(levels) - 1  # levels[low] survives (or low is -1); above levels[high] nothing does
-    while low < high:
-        middle = (low + high + 1) // 2
-        if survives(float(levels[middle])):
-            low = middle
-        else:
-            high = middle - 1
-    return float(levels[low]) if low >= 0 else 0.0
+def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 2"]]:
+    """The voxels above 0, highest first, as positions in `values.ravel()`; and which of them are neighbours.
+
+    Pairs are positions in that list, in the order in which they come about: sorted by their later voxel.
+
+        values 0 3 9 0 7 8   ->   voxels 2 5 4 1,  pairs (2, 1), (3, 0)
+    """
+    _, y, x = values.shape
+    padded = np.pad(values, 1)
+    flat = padded.ravel()
+    order = np.flatnonzero(flat > 0)
+    order = order[np.argsort(flat[order], kind="stable")[::-1]]
+    rank = np.full(flat.size, -1)
+    rank[order] = np.arange(len(order))
+    pairs = []
+    for dz, dy, dx in (
+        np.argwhere(CONNECTIVITY)[: CONNECTIVITY.sum() // 2] - 1
+    ):  # half of the neighbours: each pair once
+        other = rank[order + (dz * (y + 2) + dy) * (x + 2) + dx]
+        first = np.flatnonzero(other >= 0)
+        pairs.append(np.stack([first, other[first]], axis=1))
+    links = np.concatenate(pairs)
+    k, j, i = np.unravel_index(order, padded.shape)
+    return ((k - 1) * y + j - 1) * x + i - 1, links[np.argsort(links.max(axis=1, initial=0), kind="stable")]
+
+
+def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:
+    """Size of the largest component of `n` voxels with these links."""
+    graph = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    _, component = csgraph.connected_components(graph, directed=False)
+    return int(np.bincount(component).max(initial=0))
 
 
 def find_regions(

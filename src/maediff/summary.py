@@ -19,25 +19,36 @@ from maediff.metrics import bootstrap_interval, clopper_pearson, paired_differen
 Row = Mapping[str, Any]
 Summary = dict[str, Any]
 
-BY_SUBJECT = {  # key of summary.json -> column of scores.csv
+_MEASURED = {  # key of summary.json -> column of scores.csv, with the median filter and (`_unfiltered`) without
     "auprc": "auprc",
-    "auprc_unfiltered": "auprc_unfiltered",
     "auprc_all_voxels": "auprc_all_voxels",
     "dice": "dice",
     "dice_healthy_calibrated": "dice_healthy_calibrated",
+    "dice_conformal": "dice_conformal",
     "dice_oracle": "dice_oracle",
     "lesion_recall": "lesion_recall",
     "false_positives_per_scan": "false_positives",
+    "false_positives_per_healthy_scan": "false_positives_healthy",
     "fpr_healthy": "fpr_healthy",
     "fpr_healthy_label_calibrated": "fpr_healthy_label_calibrated",
-    "l1_healthy": "l1",
-    "psnr_healthy": "psnr",
-    "ssim_healthy": "ssim",
 }
-SCAN_RATES = {
+_RATES = {
     "scan_fpr_healthy": "flagged_healthy",
     "scan_fpr_healthy_label_calibrated": "flagged_healthy_label_calibrated",
+    "scan_fpr_healthy_conformal": "flagged_healthy_conformal",
+    "scan_recall_conformal": "flagged_ill_conformal",
 }
+
+
+def _both(keys: Mapping[str, str]) -> dict[str, str]:
+    return dict(keys) | {f"{key}_unfiltered": f"{column}_unfiltered" for key, column in keys.items()}
+
+
+BY_SUBJECT = _both(_MEASURED) | {"l1_healthy": "l1", "psnr_healthy": "psnr", "ssim_healthy": "ssim"}
+SCAN_RATES = _both(_RATES)
+VOXEL_RATES = _both({"fpr_healthy_voxels": "fpr_healthy"})
+DIFFERENCES = ("auprc", "auprc_unfiltered", "dice", "dice_unfiltered", "l1")
+POOLED = ("auprc_pooled", "auprc_pooled_unfiltered")
 
 
 def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0) -> Summary:
@@ -61,10 +72,10 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
     for group in dict.fromkeys(by_run[name][0]["group"] for name in runs):
         members = [name for name in runs if by_run[name][0]["group"] == group]
         by_group[group] = list(itertools.chain.from_iterable(by_run[name] for name in members))
-        pooled = [methods[name]["auprc_pooled"] for name in members]
+        pooled = {key: [methods[name][key] for name in members] for key in POOLED}
         groups[group] = {
             **summarise_group([by_run[name] for name in members], seed),
-            "auprc_pooled": None if None in pooled else float(np.mean(pooled)),
+            **{key: None if None in found else float(np.mean(found)) for key, found in pooled.items()},
             "runs": members,
             "seeds": [methods[name]["seed"] for name in members],
         }
@@ -89,6 +100,8 @@ def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
     summary: Summary = {key: _interval([row[column] for row in rows], seed) for key, column in BY_SUBJECT.items()}
     for key, column in SCAN_RATES.items():
         summary[key] = _scan_rate([row[column] for row in rows])
+    for key, column in VOXEL_RATES.items():
+        summary[key] = _voxel_rate([row[column] for row in rows], [row["brain_voxels"] for row in rows])
     kinds = sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
     summary["auprc_by_kind"] = {
         kind: _interval([row["auprc"] for row in rows if row["lesion_kind"] == kind], seed) for kind in kinds
@@ -115,18 +128,26 @@ def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
 
 
 def differences(
-    rows: Mapping[str, Sequence[Row]], pairs: Sequence[tuple[str, str]], seed: int = 0, column: str = "auprc"
+    rows: Mapping[str, Sequence[Row]], pairs: Sequence[tuple[str, str]], seed: int = 0
 ) -> list[dict[str, Any]]:
     """Mean of a - b over subjects with a paired bootstrap interval, for every pair (a, b) of keys of `rows`.
 
-    The rows of a group hold each subject several times; the subject's mean is taken first.
+    `mean`, `low` and `high` are of AUPRC; those of DIFFERENCES stand beside them, None where no subject has both. The
+    rows of a group hold each subject several times; the subject's mean is taken first.
     """
+    values = {name: {column: _by_subject(own, column) for column in DIFFERENCES} for name, own in rows.items()}
     found = []
     for a, b in pairs:
-        values_a, values_b = _by_subject(rows[a], column), _by_subject(rows[b], column)
-        subjects = sorted(s for s in values_a if s in values_b and math.isfinite(values_a[s] - values_b[s]))
-        interval = paired_difference([values_a[s] for s in subjects], [values_b[s] for s in subjects], seed)
-        found.append({"a": a, "b": b, "n_subjects": len(subjects), **interval.as_dict()})
+        entry: dict[str, Any] = {"a": a, "b": b}
+        for column in DIFFERENCES:
+            of_a, of_b = values[a][column], values[b][column]
+            subjects = sorted(s for s in of_a if s in of_b and math.isfinite(of_a[s] - of_b[s]))
+            interval = paired_difference([of_a[s] for s in subjects], [of_b[s] for s in subjects], seed)
+            if column == "auprc":
+                entry |= {"n_subjects": len(subjects), **interval.as_dict()}
+            else:
+                entry[column] = interval.as_dict() if subjects else None
+        found.append(entry)
     return found
 
 
@@ -144,6 +165,15 @@ def _interval(values: Sequence[float], seed: int) -> dict[str, Any] | None:
 def _scan_rate(flags: Sequence[float]) -> dict[str, Any] | None:
     finite = [float(flag) for flag in flags if math.isfinite(flag)]
     return dict(clopper_pearson(sum(finite), len(finite)).as_dict()) if finite else None
+
+
+def _voxel_rate(rates: Sequence[float], voxels: Sequence[float]) -> dict[str, Any] | None:
+    """Marked voxels of all healthy brains together, as if voxels were independent; they are not."""
+    known = [(rate * n, n) for rate, n in zip(rates, voxels, strict=True) if math.isfinite(rate)]
+    if not known:
+        return None
+    marked, trials = (sum(part) for part in zip(*known, strict=True))
+    return dict(clopper_pearson(marked, round(trials)).as_dict())
 
 
 def _mean(values: Sequence[float]) -> float:

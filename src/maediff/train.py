@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from maediff import checkpoint
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder
+from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate
 from maediff.settings import build_config, flatten, has_bf16, merge, resolve_device
@@ -162,6 +162,8 @@ def train(
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
         checkpoint.write_config(out, config)
+        people = sorted({person_code(row.dataset, row.subject) for row in cohort.split("train")})
+        write_json(out / "train_subjects.json", people)  # so that nobody is scored who was trained on
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()

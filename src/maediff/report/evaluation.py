@@ -1,4 +1,4 @@
-"""The report of an EVAL folder: chart, tables, and the same slices through one run of each method."""
+"""The report of an EVAL folder: charts, the comparison, tables, and the same slices through one run of each method."""
 
 import csv
 import math
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from maediff.report import figures
+from maediff.report.comparison import comparison, curve_charts, shown_runs
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat, read_json
 from maediff.snapshots import load_slices
-from maediff.table import TABLE, cell
+from maediff.table import cell, tables
 
 
 def evaluation_page(folder: Path) -> Page:
@@ -20,27 +21,19 @@ def evaluation_page(folder: Path) -> Page:
     with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             values[row["method"]].append(float(row["auprc"] or math.nan))
-    order = [*(n for n in methods if n not in baselines), *baselines]
-    keys = {head: key for head, key in TABLE.items() if any(m.get(key) is not None for m in methods.values())}
-    labels = [f"{name} (best baseline)" if name == best else name for name in order]
-    tables = [Table(
-        ["Run", *keys],
-        [[label, *(cell(methods[name].get(key)) for key in keys.values())]
-         for label, name in zip(labels, order, strict=True)],
-        marked=[i for i, name in enumerate(order) if name == best],
-    )]  # fmt: skip
-    if any(len(group["runs"]) > 1 for group in summary["groups"].values()):
-        tables.append(Table(
-            ["Method, seeds pooled", "Seeds", *keys],
-            [[name, ", ".join(str(s) for s in group["seeds"]), *(cell(group.get(key)) for key in keys.values())]
-             for name, group in summary["groups"].items()],
-            caption="Interval over subjects; plus or minus: standard deviation over seeds.",
-        ))  # fmt: skip
-    scores = Section("Scores", text=summary["notes"], tables=tables)
+    shown = [Table(rows.head, rows.rows, caption=rows.title, marked=[] if rows.marked is None else [rows.marked])
+             for rows in tables(summary)]  # fmt: skip
+    scores = Section("Scores", text=summary["notes"], tables=shown[:1])
     if best:
         scores.figure = figures.score_chart(values, {n: m["auprc"] for n, m in methods.items()}, baselines)
         scores.figure_alt = "AUPRC by method"
-    sections = [scores, *_pictures(folder, summary), *_comparisons(summary)]
+    sections = [
+        scores,
+        *comparison(folder, summary),
+        *curve_charts(folder, summary),
+        Section("All numbers", tables=shown[1:]),
+        *_pictures(folder, summary),
+    ]
     counts = len(methods) - len(baselines), len(baselines), summary["n_subjects"]
     lead = "{} runs and {} simple baselines on {} subjects".format(*counts)
     winner = max((n for n in methods if methods[n]["auprc"]), key=lambda n: methods[n]["auprc"]["mean"], default=None)
@@ -60,38 +53,17 @@ def evaluation_page(folder: Path) -> Page:
     return Page("Evaluation", folder.resolve().name, lead + ".", facts, sections)
 
 
-def _comparisons(summary: Mapping[str, Any]) -> list[Section]:
-    tables = []
-    for title, key in (("Runs", "differences"), ("Methods, seeds pooled", "group_differences")):
-        if summary[key]:
-            rows = [[f"{d['a']} minus {d['b']}", cell(d, sign="+"), str(d["n_subjects"])] for d in summary[key]]
-            tables.append(Table([title, "Difference of AUPRC", "Subjects"], rows))
-    kinds = sorted({kind for method in summary["methods"].values() for kind in method["auprc_by_kind"]})
-    sections = [Section("Paired differences", tables=tables)] if tables else []
-    if kinds:
-        rows = [[name, *(cell(method["auprc_by_kind"].get(kind)) for kind in kinds)]
-                for name, method in summary["methods"].items()]  # fmt: skip
-        sections.append(Section("AUPRC by kind of lesion", tables=[Table(["Run", *kinds], rows)]))
-    return sections
-
-
 def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     """The same slices of the same subjects through one run of each method, and through the best baseline."""
-    shown = [group["runs"][0] for group in summary["groups"].values()]
-    shown += [summary["best_baseline"]] if summary["best_baseline"] else []
-    shown = [name for name in shown if (folder / "slices" / name).is_dir()]
+    shown = shown_runs(folder, summary)
     if not shown:
         return []
-    thresholds = {}
-    for name in shown:
-        found = summary["methods"][name]["thresholds"]
-        thresholds[name] = found["healthy"] if found["label"] is None else found["label"]
     montages = []
-    for number, path in enumerate(sorted((folder / "slices" / shown[0]).glob("*.npz"))):
+    for number, path in enumerate(sorted((folder / "slices" / next(iter(shown))).glob("*.npz"))):
         rows: list[tuple[str, str, str]] = []
         for name in shown:
             snapshot = load_slices(folder / "slices" / name / path.name)
-            vmax = figures.vmax_of(thresholds[name])
+            vmax = figures.vmax_of(shown[name])
             if not rows:
                 truth = snapshot.lesion is not None and bool(snapshot.lesion.any())
                 rows.append(("Scan", "truth outlined" if truth else "", figures.scan_row(snapshot, truth=truth)))

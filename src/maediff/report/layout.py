@@ -37,6 +37,15 @@ class Table:
 
 
 @dataclass
+class Chart:
+    """A picture with its caption; a wide one takes a line of its own, and scrolls below that many pixels of width."""
+
+    image: str
+    caption: str
+    wide: int = 0
+
+
+@dataclass
 class Section:
     """A part of the page, in the order of its fields."""
 
@@ -44,6 +53,7 @@ class Section:
     text: list[str] = field(default_factory=list)
     figure: str | None = None
     figure_alt: str = ""
+    charts: list[Chart] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     scale: tuple[str, list[tuple[float, str]]] | None = None
     legend: list[tuple[str, str]] = field(default_factory=list)

@@ -1,0 +1,123 @@
+"""Methods beside each other: one slice of each subject through all of them, and their curves.
+
+    scan | reference, anomaly map of the first method | of the second | ... | truth
+
+Drawn from `slices/` and `curves.json`, so that a report can be written again without scans or models.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maediff.report import figures
+from maediff.report.layout import Chart, Section, colour_scale, read_json
+from maediff.snapshots import Snapshot, load_slices
+
+VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
+
+
+def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """One run of each method and the best baseline, with the threshold that their pictures are drawn for."""
+    names = [group["runs"][0] for group in summary["groups"].values()]
+    names += [summary["best_baseline"]] if summary["best_baseline"] else []
+    shown = {}
+    for name in names:
+        if (folder / "slices" / name).is_dir():
+            found = summary["methods"][name]["thresholds"]
+            shown[name] = found["healthy"] if found["label"] is None else found["label"]
+    return shown
+
+
+def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
+    """The comparison figure: a row of pictures for each subject that has slices."""
+    shown = shown_runs(folder, summary)
+    if not shown:
+        return []
+    rows, columns = [], ["scan"]
+    group_of = {run: group for group, found in summary["groups"].items() for run in found["runs"]}
+    subjects = sorted(path.stem for path in (folder / "slices" / next(iter(shown))).glob("*.npz"))
+    for subject in subjects:
+        pictures: list[figures.RGB] = []
+        columns = ["scan"]
+        for name, threshold in shown.items():
+            snapshot = load_slices(folder / "slices" / name / f"{subject}.npz")
+            at = _most_lesion(snapshot)
+            vmax = figures.vmax_of(threshold)
+            if not pictures:
+                pictures.append(figures.scan_tile(snapshot, at))
+                truth = figures.truth_tile(snapshot, at)
+            if snapshot.reference is not None and name not in summary["baselines"]:
+                pictures.append(figures.reference_tile(snapshot, at))
+                columns.append(f"{group_of.get(name, name)}\nreference")
+            pictures.append(figures.anomaly_tile(snapshot, at, vmax))
+            columns.append(f"{group_of.get(name, name)}\n0 to {vmax:.2f}")
+        rows.append((subject, [*pictures, truth]))
+        columns.append("truth")
+    chart = Chart(figures.tile_chart(rows, columns), "one slice of each subject through every method",
+                  wide=110 + 82 * len(columns))  # fmt: skip
+    text = [
+        "One run of each method, the slice with most lesion (or most brain) of the first subjects by name. Colours of "
+        "an anomaly map run from 0 to twice the method's own threshold, the same for every subject."
+    ]
+    return [Section("Comparison", text=text, charts=[chart], scale=colour_scale(None, None))]
+
+
+def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
+    """Precision against recall, Dice against threshold, recall against lesion volume; nothing without lesions."""
+    if not (folder / "curves.json").is_file():
+        return []
+    curves = read_json(folder / "curves.json")
+    groups = {name: group["runs"] for name, group in summary["groups"].items()}
+    best = summary["best_baseline"]
+    groups |= {best: [best]} if best else {}
+    charts = []
+    lines = _lines(groups, curves, "precision_recall", "recall", "precision")
+    if lines:
+        charts.append(Chart(
+            figures.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
+            "Precision against recall, the voxels of all subjects with a lesion pooled; a line per run.",
+        ))  # fmt: skip
+    lines = _lines(groups, curves, "dice_by_threshold", "threshold", "dice")
+    if lines:
+        label = {run: method["thresholds"]["label"] for run, method in summary["methods"].items()}
+        marks = {name: [label[run] for run in groups[name] if label[run] is not None] for name in lines}
+        charts.append(Chart(
+            figures.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
+            "Mean Dice of the scored subjects against the threshold; dots: the threshold chosen on labelled "
+            "calibration subjects.",
+        ))  # fmt: skip
+    found = {name: [curves[run]["lesions"] for run in runs] for name, runs in groups.items()}
+    recalls = {name: [_recall_by_volume(one) for one in every if one["found"]] for name, every in found.items()}
+    recalls = {name: every for name, every in recalls.items() if every}
+    if recalls:
+        charts.append(Chart(
+            figures.volume_chart(recalls, best, VOLUME_EDGES_ML),
+            "Share of lesions touched at the labelled threshold, by their volume; mean over runs, n lesions.",
+        ))  # fmt: skip
+    return [Section("Curves", charts=charts)] if charts else []
+
+
+def _lines(
+    groups: Mapping[str, Sequence[str]], curves: Mapping[str, Any], curve: str, x: str, y: str
+) -> dict[str, list[figures.Line]]:
+    lines = {name: [(curves[r][curve][x], curves[r][curve][y]) for r in runs] for name, runs in groups.items()}
+    return {name: [line for line in own if line[0]] for name, own in lines.items() if any(line[0] for line in own)}
+
+
+def _recall_by_volume(lesions: Mapping[str, list]) -> tuple[list[float], list[int]]:
+    """Share found and number of lesions in each bin of VOLUME_EDGES_ML; nan for an empty bin."""
+    volume, found = np.array(lesions["volume_ml"], dtype=float), np.array(lesions["found"], dtype=float)
+    shares, counts = [], []
+    for low, high in pairwise(VOLUME_EDGES_ML):
+        inside = (volume >= low) & (volume < high)
+        counts.append(int(inside.sum()))
+        shares.append(float(found[inside].mean()) if inside.any() else float("nan"))
+    return shares, counts
+
+
+def _most_lesion(snapshot: Snapshot) -> int:
+    weight = snapshot.lesion if snapshot.lesion is not None and snapshot.lesion.any() else snapshot.brain
+    return int(weight.sum(axis=(1, 2)).argmax())

@@ -1,0 +1,134 @@
+"""One command, one table: what is planned, what is refused, and that nothing done is done twice."""
+
+import json
+
+import pytest
+
+import maediff.compare as module
+from made_scans import made_cohort
+from maediff.compare import Budget, compare, plan
+from maediff.errors import InputError
+from maediff.files import write_json
+
+BUDGET = Budget("tiny", 4, None)
+UNET = {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return made_cohort(tmp_path_factory.mktemp("compare"))
+
+
+def test_one_training_serves_several_settings_at_test():
+    planned = plan(["maediff", "pddpm@s=48", "pddpm@s=16"], [0, 1], BUDGET, method_settings={"maediff": {"r": 16}},
+                   method_seeds={"pddpm": [1]})  # fmt: skip
+    assert [(p.name, p.at_test) for p in planned] == [
+        ("maediff-0", ("",)), ("maediff-1", ("",)), ("pddpm-1", ("s=48", "s=16"))]  # fmt: skip
+    assert planned[0].settings == {"r": 16, "train": {"steps": 4}}
+    assert planned[2].settings == {"train": {"steps": 4}}
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained():
+    for arguments, said in [
+        ((["gan"], [0]), "'gan' is not known"),
+        ((["bright"], [0]), "learns nothing"),
+        ((["ddpm", "ddpm"], [0]), "given twice"),
+        ((["ddpm"], []), "none"),
+        ((["ddpm"], [0, 0]), "each seed once"),
+        ((["pddpm@stride=3"], [0]), "stride"),
+        ((["pddpm@t_test=5000"], [0]), "5000"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            plan(*arguments, BUDGET)
+    for wrong, said in [({"settings": {"train": {"stepz": 1}}}, "stepz"), ({"settings": {"nonsense": 1}}, "nonsense"),
+                        ({"method_settings": {"ddpm": {}}}, "'ddpm', which is not compared"),
+                        ({"method_seeds": {"vae": [0]}}, "'vae'")]:  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            plan(["maediff"], [0], BUDGET, **wrong)
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Trainings and evaluations that only keep books; `stop` holds names of runs that are stopped at half."""
+    trained, scored, stop = [], [], []
+
+    def train(name, _cohort, out, **kwargs):
+        trained.append((out.name, kwargs["max_time"]))
+        steps = kwargs["settings"].get("train", {}).get("steps", 100)
+        halted = out.name in stop
+        seconds = 30.0 if halted else 60.0
+        write_json(out / "provenance.json", {"wall_seconds": seconds})
+        return {"step": steps // 2 if halted or kwargs["max_time"] else steps, "steps": steps, "seconds": seconds,
+                "best_val_loss": 0.1}  # fmt: skip
+
+    def evaluate(references, _cohort, _out, **kwargs):
+        scored.append((references, kwargs))
+        return {}
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    return trained, scored, stop
+
+
+def test_stopped_and_resumed_without_doing_anything_twice(cohort, tmp_path, pretend):
+    trained, scored, stop = pretend
+    planned, budget = plan(["pddpm@s=48", "ddpm"], [0, 1], BUDGET), BUDGET
+    stop.append("ddpm-0")
+    with pytest.raises(KeyboardInterrupt):
+        compare(planned, budget, cohort, tmp_path / "out", command=["maediff", "compare", "a b"], quiet=True)
+    assert [name for name, _ in trained] == ["pddpm-0", "ddpm-0"]
+    assert not scored
+    stop.clear()
+    with pytest.raises(InputError, match="exists"):
+        compare(planned, budget, cohort, tmp_path / "out", quiet=True)
+    compare(planned, budget, cohort, tmp_path / "out", resume=True, command=["maediff", "--resume"], quiet=True)
+    assert [name for name, _ in trained[2:]] == ["ddpm-0", "pddpm-1", "ddpm-1"]
+    references, how = scored[0]
+    runs = tmp_path / "out" / "runs"
+    assert references == [f"{runs}/pddpm-0@s=48", f"{runs}/ddpm-0", f"{runs}/pddpm-1@s=48", f"{runs}/ddpm-1"]
+    text = " ".join(how["notes"])
+    for said in ("preset tiny, 4 steps of 8 slices", "4 runs, 4.0 minutes", "`maediff compare 'a b'`", "--resume"):
+        assert said in text
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert record["budget"] == {"preset": "tiny", "steps": 4, "max_time": None}
+    assert record["hardware"][0]["cores"] >= 1
+    assert all(run["done"] for run in record["runs"].values())
+    for change, said in [
+        ((planned, Budget("tiny", 5, None)), "budget"),
+        ((plan(["ddpm"], [0], BUDGET, {"t_test": [60]}), budget), "trained with"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            compare(*change, cohort, tmp_path / "out", resume=True, quiet=True)
+    grown = plan(["ddpm", "anoddpm"], [0], BUDGET)
+    compare(grown, budget, cohort, tmp_path / "out", resume=True, quiet=True)
+    assert trained[-1][0] == "anoddpm-0"
+    assert len(trained) == 6
+
+
+def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend):
+    trained, scored, stop = pretend
+    budget = Budget("tiny", None, "1m")
+    planned = plan(["ddpm"], [0], budget)
+    stop.append("ddpm-0")
+    with pytest.raises(KeyboardInterrupt):
+        compare(planned, budget, cohort, tmp_path / "out", quiet=True)
+    stop.clear()
+    compare(planned, budget, cohort, tmp_path / "out", resume=True, quiet=True)
+    assert trained == [("ddpm-0", "60.000s"), ("ddpm-0", "30.000s")]
+    assert "steps done: ddpm-0 50" in " ".join(scored[0][1]["notes"])
+
+
+@pytest.mark.slow
+def test_the_whole_way(cohort, tmp_path):
+    settings = {"unet": UNET, "train": {"batch_size": 2, "checkpoint_every": 2}}
+    planned = plan(["pddpm@s=48", "ddpm"], [0, 1], Budget("tiny", 2, None), settings)
+    summary = compare(planned, Budget("tiny", 2, None), cohort, tmp_path / "out", quiet=True)
+    assert summary["groups"]["pddpm"]["runs"] == ["pddpm-0@s=48", "pddpm-1@s=48"]
+    assert summary["groups"]["ddpm"]["seeds"] == [0, 1]
+    text = (tmp_path / "out" / "eval" / "table.md").read_text()
+    assert "2 steps of 2 slices" in text
+    assert "| pddpm - ddpm |" in text
+    before = (tmp_path / "out" / "runs" / "ddpm-1" / "last" / "model.safetensors").stat().st_mtime_ns
+    again = compare(planned, Budget("tiny", 2, None), cohort, tmp_path / "out", resume=True, quiet=True)
+    assert again["methods"] == summary["methods"]
+    assert (tmp_path / "out" / "runs" / "ddpm-1" / "last" / "model.safetensors").stat().st_mtime_ns == before
