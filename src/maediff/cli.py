@@ -224,15 +224,8 @@ def detect(
         work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-<<<<<<< HEAD
         scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume,
         overwrite=overwrite, device=device, seed=seed, quiet=quiet,
-=======
-        scan_fpr=scan_fpr,
-        brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume, overwrite=overwrite,
-        device=device, seed=seed,
-        quiet=quiet,
->>>>>>> raw
     )  # fmt: skip
     if failed < len(refs):
         report_path = write_report(work, out.resolve().name)
