@@ -295,12 +295,11 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     preprocess([tmp_path / "in"], tmp_path / "two", modality="T1w", workers=2, quiet=True)
     for row, other in zip(Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True):
         np.testing.assert_array_equal(read_scan(row.image).data, read_scan(other.image).data)
-    real = preprocess_module._safely
 
     def dies(job):
         if job[0].name == "p1":
             os.kill(os.getpid(), 9)
-        return real(job)
+        return preprocess_module._one(*job)
 
     monkeypatch.setattr(preprocess_module, "_safely", dies)
     assert preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True) == 1
