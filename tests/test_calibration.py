@@ -120,7 +120,7 @@ def test_promise_holds_on_healthy_phantoms_never_seen():
     threshold = conformal_threshold(scores[:n], alpha)
     flagged = [anomaly_mask(a, b, threshold, SPACING).any() for a, b in zip(anomalies[n:], brains[n:], strict=True)]
     assert flagged == (scores[n:] > threshold).tolist()
-    assert clopper_pearson(sum(flagged), len(flagged), level=0.999).low <= alpha
+    assert clopper_pearson(int(np.sum(flagged)), len(flagged), level=0.999).low <= alpha
     rng, rates = np.random.default_rng(0), []
     for _ in range(2000):  # the average over calibration sets, which is what is promised
         drawn = rng.permutation(scores)
