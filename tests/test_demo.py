@@ -78,13 +78,13 @@ def test_without_a_shipped_model_the_demo_trains_one(tmp_path, models, capsys):
 
 def test_the_demo_shows_the_first_model_of_a_contrast_it_can_make(tmp_path, models):
     assert module.shipped_model() == (None, "FLAIR")
-    export_model(made_run(tmp_path / "runs" / "flair", "FLAIR"), models / "flair", ABOUT)
-    assert module.shipped_model() == ("flair", "FLAIR")
-    shutil.copytree(models / "flair", models / "lgg")
-    card = json.loads((models / "lgg" / "card.json").read_text(encoding="utf-8"))
-    (models / "lgg" / "card.json").write_text(
-        json.dumps(card | {"name": "lgg", "modality": "T1w", "opt_in": True, "terms": "research only"})
-    )
-    assert module.shipped_model() == ("flair", "FLAIR")  # never one that has to be asked for
     export_model(made_run(tmp_path / "runs" / "t1"), models / "t1", ABOUT)
     assert module.shipped_model() == ("t1", "T1w")
+    shutil.copytree(models / "t1", models / "lgg")
+    card = json.loads((models / "lgg" / "card.json").read_text(encoding="utf-8"))
+    (models / "lgg" / "card.json").write_text(
+        json.dumps(card | {"name": "lgg", "modality": "FLAIR", "opt_in": True, "terms": "research only"})
+    )
+    assert module.shipped_model() == ("t1", "T1w")  # never one that has to be asked for
+    export_model(made_run(tmp_path / "runs" / "flair", "FLAIR"), models / "flair", ABOUT)
+    assert module.shipped_model() == ("flair", "FLAIR")

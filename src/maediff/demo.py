@@ -27,9 +27,9 @@ from maediff.settings import resolve_device
 from maediff.shipped import locate, pick
 from maediff.train import train as train_model
 
-CONTRASTS: tuple[Contrast, ...] = ("T1w", "FLAIR", "T2w")
+CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 """Of the phantoms: that of the first for which a model is shipped."""
-COUNTS: dict[str, Any] = {"n_train": 6, "n_val": 1, "n_test": 4, "n_healthy_val": 2, "n_healthy_test": 2}
+COUNTS: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 4, "n_healthy_val": 1, "n_healthy_test": 1}
 STEPS, MAX_TIME = 700, "5m"
 TRAIN_COUNTS: dict[str, Any] = {"n_train": 48, "n_val": 4, "n_test": 8, "n_healthy_val": 4, "n_healthy_test": 2}
 SHOWN = slice(1, 3)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
