@@ -170,10 +170,10 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
         scan = read_scan(save(tmp_path / f"{name}.nii.gz", head.astype(np.float32), image.affine))
         try:
             stepped = run_steps(scan, None, modality="T1w")
+            prepared = prepare_scan(scan, stepped.brain)
         except InputError as error:
             assert name in str(error)
             continue
-        prepared = prepare_scan(scan, stepped.brain)
         stepped.add_to(prepared)
         assert prepared.record["flags"], name
 
