@@ -22,7 +22,6 @@ DATA ?= ../shared/data
 results: .venv/.demo
 	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --resume
 	$(BIN)/maediff preprocess $(DATA)/lgg/t1.csv -o cohorts/lgg-t1 --modality T1w --resume
-	$(BIN)/maediff preprocess $(DATA)/ixi10 -o cohorts/ixi10 --modality T1w --layout plain --resume
 	$(BIN)/maediff evaluate flair-lgg flair --cohort cohorts/lgg-flair -o runs/results-lgg-flair --overwrite
 	$(BIN)/maediff evaluate t1 --cohort cohorts/lgg-t1 -o runs/results-lgg-t1 --overwrite
 

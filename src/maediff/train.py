@@ -1,6 +1,5 @@
 """`maediff train`: what is asked for is resolved and checked, then the loop of `training` runs in a run folder."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -174,7 +173,7 @@ def train(
 
 
 def _check_same(saved: dict[str, Any], config: dict[str, Any], out: Path) -> None:
-    was, now = flatten(saved), flatten(json.loads(json.dumps(config)))  # tuples as the file has them: lists
+    was, now = flatten(saved), flatten(config)
     for key in sorted({*was, *now} - {"format"}):
         if was.get(key) != now.get(key):
             raise InputError(

@@ -68,7 +68,7 @@ class PDDPM(Method):
         generator: torch.Generator,
         seen: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The training procedure: one random patch of each slice is diffused and reconstructed ."""
+        """The training procedure: one random patch of each slice is diffused and reconstructed."""
         check_slices(x, self.config.size)
         x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
@@ -92,7 +92,7 @@ class PDDPM(Method):
         brain: Bool[Tensor, "b 1 h w"] | None = None,
         batch_size: int = 16,
     ) -> Prediction:
-        """The testing procedure: slide over the slice, reconstruct every patch, average, compare ."""
+        """The testing procedure: slide over the slice, reconstruct every patch, average, compare."""
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
         redrawn = slide(
