@@ -32,7 +32,7 @@ CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 COUNTS: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 4, "n_healthy_val": 1, "n_healthy_test": 1}
 STEPS, MAX_TIME = 700, "5m"
 TRAIN_COUNTS: dict[str, Any] = {"n_train": 48, "n_val": 4, "n_test": 8, "n_healthy_val": 4, "n_healthy_test": 2}
-SHOWN = slice(1, 3)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
+SHOWN = slice(0, 2)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
 
 
 def demo(
