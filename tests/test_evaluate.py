@@ -13,7 +13,7 @@ from made_scans import ball, made_brain, save
 from maediff import checkpoint, metrics
 from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.evaluate import BASELINES, _check_unseen, evaluate, group_names
+from maediff.evaluate import BASELINES, _check_unseen, _prepared_unlike, evaluate, group_names
 from maediff.methods import build
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map, scan_score
 from maediff.preprocess import preprocess
@@ -416,6 +416,15 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
         evaluate([run], cohort, tmp_path / "out", quiet=True)
     (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"]]))
     _check_unseen([run], Cohort.open(cohort), "test")
+
+
+def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
+    meta = Cohort.open(cohort).meta
+    alike = {key: meta[key] for key in ("grid", "normalise", "bias")}  # no word of registration, which is off here
+    registered = alike | {"registration": {"enabled": True}}
+    infos = {"alike": {"cohort": alike}, "other": {"cohort": registered}}
+    (remark,) = _prepared_unlike(infos, Cohort.open(cohort))
+    assert remark == "other learned from scans with other settings of registration than the cohort's."
 
 
 def test_scoring_the_calibration_split_says_that_it_is_optimistic(tmp_path, cohort):

@@ -30,10 +30,10 @@ from maediff.inputs import find_scans, t1_beside
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
-from maediff.registration import align_rigidly
+from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, load_atlas
 from maediff.report import write_report
 from maediff.scans import Volume, read_scan
-from maediff.steps import StepsConfig, run_steps, steps_config
+from maediff.steps import StepsConfig, run_steps, steps_config, steps_of
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
 
@@ -198,6 +198,22 @@ def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):
     save(tmp_path / "ds" / "sub-1" / "anat" / "sub-1_inplaneT2.nii.gz", head, affine)
     (tmp_path / "ds" / "dataset_description.json").write_text("{}")
     assert [ref.modality for ref in find_scans([tmp_path / "ds"], "T2w")] == ["T2w"]
+
+
+def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr("maediff.steps.REGISTERED", REGISTERED)
+    atlas = load_atlas()
+    cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
+    save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
+    preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", quiet=True)
+    off = StepsConfig(registration=RegistrationConfig(enabled=False))
+    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, quiet=True)
+    for name, enabled in (("on", True), ("off", False)):
+        meta = json.loads((tmp_path / name / "cohort.json").read_text())
+        assert meta["registration"] == {"enabled": enabled} and steps_of(meta).registration.enabled is enabled
+        record = json.loads((tmp_path / name / "a" / "image.json").read_text())["record"]
+        assert ("to_atlas" in record) is enabled
+    assert not steps_of({}).registration.enabled  # a model from before that was recorded
 
 
 def test_n4_finds_a_field_that_was_put_in():

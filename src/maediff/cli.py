@@ -73,7 +73,9 @@ def demo(
     """Phantoms -> shipped model -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
     from maediff.demo import demo as run
 
-    run(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+    page = run(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+    if quiet:
+        typer.echo(f"report: {page}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.detect import detect
 from maediff.errors import InputError
@@ -25,6 +26,7 @@ from maediff.preprocess import preprocess
 from maediff.report import write_report
 from maediff.settings import resolve_device
 from maediff.shipped import locate, pick
+from maediff.steps import steps_of
 from maediff.train import train as train_model
 
 CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
@@ -32,6 +34,7 @@ CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 COUNTS: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 4, "n_healthy_val": 1, "n_healthy_test": 1}
 STEPS, MAX_TIME = 700, "5m"
 TRAIN_COUNTS: dict[str, Any] = {"n_train": 48, "n_val": 4, "n_test": 8, "n_healthy_val": 4, "n_healthy_test": 2}
+WORKERS = 2  # registration takes a few seconds a scan
 SHOWN = slice(0, 2)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
 
 
@@ -60,14 +63,15 @@ def demo(
     def step(number: int, text: str) -> None:
         say(f"[{time.monotonic() - began:4.0f} s] {number}/5 {text}")
 
-    model, contrast = (None, CONTRASTS[1]) if train else shipped_model()
+    model, contrast = (None, CONTRASTS[0]) if train else shipped_model()
     if model is None and not train:
         say("no model is shipped with this installation, so one is trained first, as with --train")
     counts = TRAIN_COUNTS if model is None else COUNTS
     lesioned = counts["n_val"] + counts["n_test"]
     step(1, f"making {sum(counts.values())} synthetic {contrast}-like brains, {lesioned} with a lesion")
     manifest = make_phantom_dataset(out / "scans", contrast=contrast, **counts)
-    failed = preprocess([manifest], out / "cohort", modality=contrast, quiet=True)
+    steps = steps_of({} if model is None else load_model(model)[1]["cohort"])  # phantoms lie in MNI152 as they are
+    failed = preprocess([manifest], out / "cohort", modality=contrast, steps=steps, workers=WORKERS, quiet=True)
     if failed:
         raise InputError(f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there")
     cohort = Cohort.open(out / "cohort")

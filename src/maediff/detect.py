@@ -37,7 +37,7 @@ from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_o
 from maediff.settings import build_config, resolve_device
 from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
-from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, steps_config
+from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, steps_of
 
 logger = logging.getLogger(__name__)
 DEFAULT_FPR = 0.01
@@ -114,7 +114,7 @@ def detect(
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     asked = steps or StepsConfig()
-    steps_here = replace(steps_config(shared), brain=asked.brain, qc=asked.qc)
+    steps_here = replace(steps_of(shared), brain=asked.brain, qc=asked.qc)
     failures: dict[str, str] = {}
     for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
         if (out / ref.name / "summary.json").is_file():

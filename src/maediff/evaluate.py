@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -40,6 +41,8 @@ from maediff.table import markdown_table
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
 Loader = Callable[[], Method]
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -127,7 +130,7 @@ def evaluate(
     }
     config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
-    summary["notes"] = [*notes, *remarks, *left_out, *_notes(summary, config)]
+    summary["notes"] = [*notes, *remarks, *left_out, *_prepared_unlike(infos, opened), *_notes(summary, config)]
     write_text(out / "scores.csv", _as_csv(rows))
     write_text(out / "table.md", markdown_table(summary))
     write_json(out / "curves.json", curves)
@@ -176,6 +179,26 @@ def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[st
             )
         infos[name] = info
     return infos
+
+
+def _prepared_unlike(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> list[str]:
+    """A remark for each run whose scans were not prepared as the cohort's were; off is the same as no word of it."""
+
+    def plain(meta: Mapping[str, Any], key: str) -> Any:
+        value = meta.get(key) or {}
+        return value if key in ("grid", "normalise") or value.get("enabled") else {}
+
+    remarks = []
+    for name, info in infos.items():
+        unlike = [
+            key
+            for key in ("grid", "normalise", "bias", "registration")
+            if plain(info["cohort"], key) != plain(cohort.meta, key)
+        ]
+        if unlike:
+            remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
+            logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))
+    return remarks
 
 
 def _check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:

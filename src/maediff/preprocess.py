@@ -31,7 +31,7 @@ from maediff.intensities import NormaliseConfig
 from maediff.quality import write_picture
 from maediff.scans import read_mask
 from maediff.sources import find_sources
-from maediff.steps import StepsConfig, run_steps, settings_of, steps_config
+from maediff.steps import StepsConfig, run_steps, settings_of, steps_config, with_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def preprocess(
     Args:
         layout, series, fold: as for `find_sources`.
         lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
-        grid, normalise, steps: None for the defaults.
+        grid, normalise, steps: None for the defaults; registration may depend on the contrast (`with_defaults`).
         workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
         quiet: no progress bar.
 
@@ -101,7 +101,7 @@ def preprocess(
         "grid": asdict(grid or GridConfig()),
         "normalise": asdict(normalise or NormaliseConfig()),
         "lesion_free_margin": lesion_free_margin,
-        **settings_of(steps or StepsConfig()),
+        **settings_of(with_defaults(steps or StepsConfig(), modality)),
     }
     _check_same_settings(out, settings)
     (out / "cohort.json").unlink(missing_ok=True)  # no cohort until this run is through

@@ -20,7 +20,9 @@ from pydantic.dataclasses import dataclass as config
 from maediff.resample import resample
 from maediff.scans import Volume
 
-ENABLED = False  # whether scans go to MNI152 by default
+REGISTERED = frozenset(
+    {"T1w", "T2w", "FLAIR"}
+)  # contrasts whose scans go to MNI152 unless told otherwise: docs/results.md
 COARSE_MM, FINE_MM = 4.0, 2.0
 PITCHES_DEG = (-20.0, 0.0, 20.0)  # starts: the chin down, level, up
 BINS = 32
@@ -29,9 +31,13 @@ AROUND_MM = 8.0  # the metric looks at the template's brain and this much around
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class RegistrationConfig:
-    """Whether the model's grid lies in MNI152 (2 mm) instead of along the scan's own axes."""
+    """Whether the model's grid lies in MNI152 (2 mm) instead of along the scan's own axes.
 
-    enabled: bool = ENABLED
+    Args:
+        enabled: None for what is the default of a cohort's contrast (`REGISTERED`); a model without a word is off.
+    """
+
+    enabled: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,13 @@
     read_scan  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  grid.prepare_scan
     (RAS+)         raw scans only        bias.enabled  registration.enabled      qc.*
 
-A scan that is stripped already, or has its brain mask, goes through untouched unless N4 or registration are asked for.
+A scan that is stripped already, or has its brain mask, skips extraction. By default N4 is off and
+registration on, because that is what was better (docs/results.md).
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
-from maediff.registration import RegistrationConfig, align_to_atlas
+from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas
 from maediff.scans import Volume, read_scan
 from maediff.settings import build_config
 
@@ -84,6 +85,18 @@ def steps_config(settings: Mapping[str, Any]) -> StepsConfig:
     kinds = {"brain": BrainConfig, "bias": BiasConfig, "registration": RegistrationConfig, "qc": QualityConfig}
     built: dict[str, Any] = {key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()}
     return StepsConfig(**built)
+
+
+def steps_of(meta: Mapping[str, Any]) -> StepsConfig:
+    """The steps that the scans of a model's cohort went through; one that it has no word of is off."""
+    return steps_config({key: meta.get(key) or {"enabled": False} for key in RECORDED})
+
+
+def with_defaults(config: StepsConfig, modality: str) -> StepsConfig:
+    """`config` with what it leaves to the contrast filled in."""
+    if config.registration.enabled is not None:
+        return config
+    return replace(config, registration=RegistrationConfig(enabled=modality in REGISTERED))
 
 
 def run_steps(
