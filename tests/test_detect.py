@@ -9,6 +9,7 @@ import pytest
 
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, made_cohort, oblique, save
+from maediff import cli
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.detect import detect
@@ -266,6 +267,26 @@ def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):
     with pytest.raises(InputError, match="for one scan"):
         save(path.parent / "sub-2_T1w.nii.gz", data, affine)
         go([path.parent], tmp_path / "out3", run, threshold=0.2, brain_mask=mask)
+
+
+@pytest.mark.parametrize("column", ["brain_mask", "t1"])
+def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, tmp_path, column):
+    """A mask of an earlier detection, corrected where it lay."""
+    path, data, brain, affine = scan
+    out = tmp_path / "out"
+    go([path], out, run, threshold=0.2)
+    mine = save(out / "sub-1" / "brain_mask.nii.gz", brain, affine)
+    (tmp_path / "m.csv").write_text(f"subject,image,{column}\na,{path},{mine}\n")
+    refused = pytest.raises(InputError, match=r"out: holds the input .*brain_mask\.nii\.gz")
+    with refused:
+        go([tmp_path / "m.csv"], out, run, threshold=0.2, overwrite=True)
+    with refused:
+        go([path], out, run, threshold=0.2, overwrite=True, brain_mask=mine)
+    with refused:
+        cli.detect(out, [path], model=str(run), threshold=0.2, brain_mask=mine, overwrite=True, bids_derivative=True)
+    with pytest.raises(InputError, match=r"out: holds the input .*sub-1"):
+        cli.detect(out, [out / "sub-1"], model=str(run), threshold=0.2, resume=True)
+    assert mine.is_file()
 
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))

@@ -8,6 +8,7 @@ import pytest
 
 import maediff.preprocess as module
 from made_scans import ball, made_brain, save
+from maediff import cli
 from maediff.brain_extraction import BrainConfig
 from maediff.cohort import Cohort
 from maediff.errors import InputError
@@ -204,6 +205,26 @@ def test_an_output_folder_that_exists(folder, tmp_path):
     assert Cohort.open(out).meta["modality"] == "T1w"
     assert preprocess([folder / "p0.nii.gz"], out, modality="T2w", quiet=True, overwrite=True) == 0
     assert len(Cohort.open(out).rows) == 1 and not (out / "p1").exists()
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("inside", ["image", "brain_mask", "lesion_mask", "t1", "manifest"])
+def test_an_output_folder_that_holds_an_input_is_not_touched(tmp_path, inside, flags):
+    out, kept = tmp_path / "out", tmp_path / "out" / "mine.nii.gz"
+    scan(tmp_path / "p0_FLAIR.nii.gz")
+    cli.preprocess(out, [tmp_path / "p0_FLAIR.nii.gz"], manifest_only=True)
+    if inside == "manifest":
+        inputs = [out / "manifest.csv"]
+    else:
+        kept.write_bytes((tmp_path / "p0_FLAIR.nii.gz").read_bytes())
+        cells = {"image": "p0_FLAIR.nii.gz", inside: "out/mine.nii.gz"}
+        inputs = _rows(tmp_path, ",".join(["subject", *cells]), ",".join(["a", *cells.values()]))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"out: holds the input .*out/(mine\.nii\.gz|manifest\.csv); choose"):
+        preprocess(inputs, out, modality="FLAIR", quiet=True, **flags)
+    with pytest.raises(InputError, match="holds the input"):
+        cli.preprocess(out, inputs, modality="FLAIR", manifest_only=True, **flags)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_full_disk_fails_the_scan_and_leaves_nothing_of_it(folder, tmp_path, monkeypatch):

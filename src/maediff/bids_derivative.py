@@ -56,7 +56,7 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
     """The folder inside `out` to run the detection in; what `out` holds is touched by `write_derivative` only.
 
     Raises:
-        InputError: a scan is not of a BIDS dataset, or scans are of several; `out` exists, or holds a scan.
+        InputError: a scan is not of a BIDS dataset, or scans are of several; `out` exists, or holds an input.
     """
     root_of(refs)
     targets: dict[Path, ScanRef] = {}
@@ -64,7 +64,7 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
         twin = targets.setdefault(target_of(ref, "anomaly_mask"), ref)
         if twin is not ref:
             raise InputError(f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them")
-    check_apart(out, [ref.image for ref in refs])
+    check_apart(out, [file for ref in refs for file in ref.files])
     return fresh_folder(out, resume=resume or overwrite) / WORK
 
 

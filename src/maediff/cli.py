@@ -100,10 +100,12 @@ def preprocess(
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
     if manifest_only:
-        from maediff.files import fresh_folder
+        from maediff.files import check_apart, fresh_folder
         from maediff.sources import find_sources, write_manifest
 
-        refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series, fold=fold, unique=True)
+        given = _inputs(inputs, more)
+        refs = find_sources(given, modality, layout=layout, series=series, fold=fold, unique=True)
+        check_apart(out, [*given, *(file for ref in refs for file in ref.files)])
         write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
@@ -205,10 +207,13 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
+    from maediff.files import check_apart
     from maediff.sources import find_sources
 
     # input is checked before a model is looked for
-    refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series)
+    given = _inputs(inputs, more)
+    refs = find_sources(given, modality, layout=layout, series=series)
+    check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report

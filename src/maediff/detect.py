@@ -77,7 +77,7 @@ def detect(
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
 
     Raises:
-        InputError: no model for the contrast, no threshold to be had, an output folder that exists.
+        InputError: no model for the contrast, no threshold to be had, an output folder that exists or holds an input.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
@@ -98,7 +98,8 @@ def detect(
         threshold, about = threshold_at(
             model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
         )
-    check_apart(out, [*run_folders(model), *(ref.image for ref in refs)])
+    refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
+    check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -125,8 +126,7 @@ def detect(
                     f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; "
                     f"add --modality {expected} if the name is wrong"
                 )
-            _detect_one(replace(ref, brain_mask=brain_mask or ref.brain_mask), out, method, shared, post, batch_size,
-                        device, steps_here)  # fmt: skip
+            _detect_one(ref, out, method, shared, post, batch_size, device, steps_here)
         except InputError as error:
             failures[ref.name] = str(error)
         except Exception as error:  # one scan never stops the rest

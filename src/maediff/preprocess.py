@@ -85,7 +85,7 @@ def preprocess(
         quiet: no progress bar.
 
     Raises:
-        InputError: the inputs as a whole cannot be used, or `out` exists.
+        InputError: the inputs as a whole cannot be used, or `out` exists or holds one of them.
     """
     if lesion_free_margin < 0:
         raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
@@ -93,7 +93,7 @@ def preprocess(
     modality = modality or _common_modality(refs)
     if modality not in MODALITIES:  # PDw, for which there are manifests only
         raise InputError(f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}")
-    check_apart(Path(out), [path for ref in refs for path in (ref.image, ref.brain_mask, ref.lesion_mask) if path])
+    check_apart(Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
         "format": FORMAT,
