@@ -195,6 +195,33 @@ def test_a_scan_that_changed_is_done_again_and_the_cache_dropped(folder, tmp_pat
     assert not np.array_equal(Cohort.open(out).training_slices("train").images, before)
 
 
+@pytest.mark.parametrize("kind", ["image", "brain_mask", "lesion_mask"])
+def test_a_file_that_went_missing_is_made_again(tmp_path, kind):
+    data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
+    scan(tmp_path / "a.nii.gz")
+    save(tmp_path / "l.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
+    inputs, out = _rows(tmp_path, "subject,image,lesion_mask", "a,a.nii.gz,l.nii.gz"), tmp_path / "out"
+    preprocess(inputs, out, modality="T1w", quiet=True)
+    (out / "a" / f"{kind}.nii.gz").unlink()
+    assert preprocess(inputs, out, modality="T1w", quiet=True, resume=True) == 0
+    assert (out / "a" / f"{kind}.nii.gz").is_file()
+
+
+def test_a_scan_of_another_version_is_done_again(folder, tmp_path, monkeypatch):
+    prepare, calls = module.prepare_scan, []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(module, "prepare_scan", count)
+    for version, done in (("1.0", 1), ("1.0", 1), ("1.1", 2)):
+        monkeypatch.setattr(module, "__version__", version)
+        preprocess([folder / "p0.nii.gz"], tmp_path / "out", modality="T1w", quiet=True, resume=True)
+        assert len(calls) == done
+        assert Cohort.open(tmp_path / "out").meta["maediff"] == version
+
+
 def test_an_output_folder_that_exists(folder, tmp_path):
     out = tmp_path / "out"
     preprocess([folder], out, modality="T1w", quiet=True)

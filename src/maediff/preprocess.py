@@ -4,7 +4,7 @@
     cohort.json
 
 A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
-already, from the same file with the same settings, are not done again (`resume`); half-done ones are.
+already, from the same files with the same settings and version, are not done again (`resume`); half-done ones are.
 
 Whether a scan is healthy: what the manifest's `healthy` column says (empty: unknown). Without that column, a scan with
 a lesion mask is healthy if the mask is empty, and a scan without one is taken as healthy, because that is what a
@@ -22,7 +22,7 @@ from typing import Any
 
 from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
-from maediff.dicom import fingerprint, read_volume
+from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.grid import GridConfig, prepare_scan
@@ -174,20 +174,20 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     started = time.monotonic()
     key = {
         **settings,
-        "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)],
+        **identity(ref),
+        "maediff": __version__,
         "healthy": [ref.healthy, ref.stated],
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
-        **({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {}),
     }
-    stored = out / ref.name / "image.json"
-    if stored.is_file():
+    kinds = ("image", "brain_mask", *(["lesion_mask"] if ref.lesion_mask else []))
+    if all((out / ref.name / f"{kind}.nii.gz").is_file() for kind in kinds):
         try:
-            known = json.loads(stored.read_text(encoding="utf-8"))
+            known = json.loads((out / ref.name / "image.json").read_text(encoding="utf-8"))
             if known["settings"] == json.loads(json.dumps(key)):
                 return replace(ref, healthy=known["healthy"]), known["record"]
-        except (ValueError, KeyError):
-            pass  # damaged: do it again
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # absent or damaged: do it again
     shutil.rmtree(out / ref.name, ignore_errors=True)
     volume = read_volume(ref)
     brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
@@ -243,14 +243,6 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
                 "to start anew, or choose another folder"
             )
-
-
-def _identity(path: Path | None) -> list[Any] | None:
-    """What tells a file from another version of it, without reading it."""
-    if path is None or not path.exists():
-        return None
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Any:
