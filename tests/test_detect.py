@@ -153,6 +153,44 @@ def test_stopped_detection_is_resumed(scan, run, tmp_path, monkeypatch):
         go([path.parent], out, run, threshold=0.3, resume=True)
 
 
+def test_a_resumed_detection_redoes_what_is_no_longer_so(scan, run, tmp_path):
+    path, data, brain, affine = scan
+    out, half = tmp_path / "out", brain.copy()
+    half[:30] = False
+    save(tmp_path / "mask.nii.gz", brain, affine)
+    save(tmp_path / "in" / "sub-2_T1w.nii.gz", data, affine)
+    lines = ["subject,image,brain_mask", f"sub-1,{path},mask.nii.gz", "sub-2,in/sub-2_T1w.nii.gz,"]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+
+    def redone(**kwargs):
+        """Which of the two were made anew, and the map of the first."""
+        kept = [out / f"sub-{number}" / "kept" for number in (1, 2)]
+        for file in kept:
+            file.touch()
+        assert go([tmp_path / "m.csv"], out, run, threshold=0.2, resume=True, **kwargs) == 0
+        return [not file.exists() for file in kept], load(out, "anomaly_map").get_fdata()
+
+    go([tmp_path / "m.csv"], out, run, threshold=0.2)
+    which, first = redone()
+    assert which == [False, False]
+    save(tmp_path / "mask.nii.gz", half, affine)
+    which, second = redone()
+    assert which == [True, False] and first[~half].any() and not second[~half].any()
+    save(path, data[::-1].copy(), affine)
+    which, third = redone()
+    assert which == [True, False] and not np.array_equal(second, third)
+    (out / "sub-2" / "healthy_reference.nii.gz").unlink()
+    assert redone()[0] == [False, True]
+    (out / "sub-2" / "summary.json").write_text("{")
+    assert redone()[0] == [False, True]
+    assert json.loads((out / "detect.json").read_text())["qc"]["align"] == "auto"
+    with pytest.raises(InputError, match="was made with another qc"):
+        redone(steps=UNSEEN)
+    path.write_bytes(b"")
+    assert go([tmp_path / "m.csv"], out, run, threshold=0.2, resume=True) == 1
+    assert not (out / "sub-1").exists()  # no results of a scan that is gone
+
+
 def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
     path, *_ = scan
 
