@@ -224,15 +224,17 @@ def detect(
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
     steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
     _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
-    work = out
+    work, image_of = out, None
     if bids_derivative:
-        from maediff.bids_derivative import prepare_derivative, write_derivative
+        from functools import partial
 
-        work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
+        from maediff.bids_derivative import prepare_derivative, where, write_derivative
+
+        work, image_of = prepare_derivative(refs, out, resume=resume, overwrite=overwrite), partial(where, out)
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume,
-        overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, image_of=image_of, batch_size=batch_size,
+        resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
         report_path = write_report(work, out.resolve().name)
