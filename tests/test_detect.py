@@ -310,7 +310,7 @@ def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):
 @pytest.mark.parametrize("column", ["brain_mask", "t1"])
 def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, tmp_path, column):
     """A mask of an earlier detection, corrected where it lay."""
-    path, data, brain, affine = scan
+    path, _, brain, affine = scan
     out = tmp_path / "out"
     go([path], out, run, threshold=0.2)
     mine = save(out / "sub-1" / "brain_mask.nii.gz", brain, affine)
@@ -325,6 +325,31 @@ def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, 
     with pytest.raises(InputError, match=r"out: holds the input .*sub-1"):
         cli.detect(out, [out / "sub-1"], model=str(run), threshold=0.2, resume=True)
     assert mine.is_file()
+
+
+def test_progress_goes_to_the_error_stream(scan, run, tmp_path, capsys):
+    path, data, _, affine = scan
+    save(path.parent / "sub-2_T1w.nii.gz", data, affine)
+    assert detect(find_scans([path.parent]), tmp_path / "out", model=str(run), threshold=0.2, device="cpu") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "detect" in captured.err
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_results_and_a_failure_stops_no_other(scan, run, tmp_path, caplog):
+    path, data, _, affine = scan
+    save(path.parent / "sub-0_T1w.nii.gz", np.full_like(data, np.nan), affine)
+    save(path.parent / "sub-2_T1w.nii.gz", data[::-1].copy(), affine)
+    for workers in (1, 2):
+        assert go([path.parent], tmp_path / f"out{workers}", run, threshold=0.2, workers=workers) == 1
+        assert "sub-0 failed" in caplog.text and "NaN" in caplog.text
+        caplog.clear()
+    for subject in ("sub-1", "sub-2"):
+        for name in FILES:
+            a, b = (load(tmp_path / out, name, subject).get_fdata() for out in ("out1", "out2"))
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        texts = [(tmp_path / out / subject / "summary.json").read_text() for out in ("out1", "out2")]
+        assert texts[0] == texts[1]
 
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-import maediff.preprocess as preprocess_module
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, oblique, save
 from maediff.bias_correction import BiasConfig, correct_bias
@@ -312,12 +311,12 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     for row, other in zip(Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True):
         np.testing.assert_array_equal(read_scan(row.image).data, read_scan(other.image).data)
 
-    def dies(job):
-        if job[0].name == "p1":
+    def dies(do, ref):
+        if ref.name == "p1":
             os.kill(os.getpid(), 9)
-        return preprocess_module._one(*job)
+        return do(ref)
 
-    monkeypatch.setattr(preprocess_module, "_safely", dies)
+    monkeypatch.setattr("maediff.parallel._safely", dies)
     assert preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True) == 1
     assert "its process was killed" in qc(tmp_path / "three")["p1"]["flags"]
     assert [row.name for row in Cohort.open(tmp_path / "three").rows] == ["p0", "p2", "p3"]

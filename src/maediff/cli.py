@@ -200,6 +200,7 @@ def detect(
     config: ConfigFile = None,
     set_: Settings = None,
     batch_size: BatchSize = 16,
+    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -234,7 +235,7 @@ def detect(
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
         scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, image_of=image_of, batch_size=batch_size,
-        resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
         report_path = write_report(work, out.resolve().name)

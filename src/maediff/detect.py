@@ -14,14 +14,15 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from maediff import __version__
 from maediff.checkpoint import config_of, load_model, run_folders
@@ -34,6 +35,7 @@ from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at, threshold_for_scans
+from maediff.parallel import progress, run_scans
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.quality import write_picture
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
@@ -62,6 +64,7 @@ def detect(
     image_of: Callable[[ScanRef, str], Path] | None = None,
     post: PostprocessConfig = DEFAULT,
     batch_size: int = 16,
+    workers: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -81,6 +84,7 @@ def detect(
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
         image_of: where an image of `IMAGES` lies that was moved away once its scan was done.
+        workers: scans done at once, each in a process with one thread.
         resume: keep what was made from the same files with the same settings and is all there, make the rest.
 
     Raises:
@@ -124,29 +128,17 @@ def detect(
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     steps_here = replace(steps_of(shared), brain=asked.brain, qc=asked.qc)
+    # another process loads the model once instead of being sent it with every scan
+    load = partial(_model, model, device, time.time_ns()) if workers > 1 else lambda: method
+    one = partial(_one, out=out, load=load, shared=shared, image_of=image_of, any_name=modality is not None,
+                  post=post, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
     failures: dict[str, str] = {}
-    for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
-        made_from = _made_from(ref, shared)
-        folder = out / ref.name
-        files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
-        files += [folder / name for name in ("slices.npz", *(["anomaly_mask.dcm"] if dicom_seg else []))]
-        if _is_done(folder, made_from, files):
-            continue  # only with resume
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            if ref.modality not in (None, "other", expected) and modality is None:
-                raise InputError(
-                    f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; "
-                    f"add --modality {expected} if the name is wrong"
-                )
-            _detect_one(ref, out, method, shared, post, batch_size, device, steps_here, made_from)
-        except InputError as error:
-            failures[ref.name] = str(error)
-        except Exception as error:  # one scan never stops the rest
-            logger.debug("%s", ref.name, exc_info=True)
-            failures[ref.name] = f"{ref.image}: {type(error).__name__}: {error}"
-        if ref.name in failures:
-            logger.error("%s failed: %s", ref.name, failures[ref.name])
+    outcomes = run_scans(one, refs, workers, threads=1)
+    hidden = quiet or len(refs) < 2
+    for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=hidden), strict=True):
+        if failed is not None:
+            failures[ref.name] = failed
+            logger.error("%s failed: %s", ref.name, failed)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
     return len(failures)
@@ -183,6 +175,12 @@ def _check_same(path: Path, shared: dict[str, Any]) -> None:
             )
 
 
+@lru_cache(maxsize=1)
+def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
+    """The model, loaded once in a process and for each `call` of detect."""
+    return load_model(reference, device)[0]
+
+
 def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
     """Hexadecimal; a hash, because summaries go to others and paths do not."""
     return hashlib.sha256(json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()).hexdigest()
@@ -194,6 +192,32 @@ def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
         return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
         return False
+
+
+def _one(
+    ref: ScanRef,
+    out: Path,
+    load: Callable[[], Method],
+    shared: dict[str, Any],
+    image_of: Callable[[ScanRef, str], Path] | None,
+    any_name: bool,
+    **how: Any,
+) -> None:
+    """Do one scan, or find it done."""
+    made_from = _made_from(ref, shared)
+    folder = out / ref.name
+    files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
+    files += [folder / name for name in ("slices.npz", *(["anomaly_mask.dcm"] if shared["dicom_seg"] else []))]
+    if _is_done(folder, made_from, files):
+        return  # only with resume
+    shutil.rmtree(folder, ignore_errors=True)
+    expected = shared["modality"]
+    if ref.modality not in (None, "other", expected) and not any_name:
+        raise InputError(
+            f"{ref.image}: {ref.modality} by its name, but {shared['model']} is a model for {expected}; "
+            f"add --modality {expected} if the name is wrong"
+        )
+    _detect_one(ref, out, load(), shared, made_from=made_from, **how)
 
 
 def _detect_one(

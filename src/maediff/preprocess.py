@@ -15,8 +15,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from maediff.files import check_apart, fresh_folder
 from maediff.grid import GridConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef
 from maediff.intensities import NormaliseConfig
+from maediff.parallel import progress, run_scans
 from maediff.quality import write_picture
 from maediff.scans import read_mask
 from maediff.sources import find_sources
@@ -54,8 +56,6 @@ QC_COLUMNS = (
     "atlas_turned",
     "notes",
 )
-Outcome = tuple[ScanRef, dict[str, Any]] | str
-"""A scan done, with its record; or why it failed."""
 
 
 def preprocess(
@@ -108,8 +108,8 @@ def preprocess(
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
-    jobs = [(ref, out, settings) for ref in refs]
-    for ref, outcome in zip(refs, _progress(_run(jobs, workers), len(refs), quiet), strict=True):
+    outcomes = run_scans(partial(_one, out=out, settings=settings), refs, workers)
+    for ref, outcome in zip(refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True):
         if isinstance(outcome, str):
             shutil.rmtree(out / ref.name, ignore_errors=True)
             logger.error("%s failed: %s", ref.name, outcome)
@@ -131,42 +131,6 @@ def preprocess(
     if done:
         write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)})
     return len(refs) - len(done)
-
-
-Job = tuple[ScanRef, Path, dict[str, Any]]
-
-
-def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """The outcome of each job, in order."""
-    if workers == 1:
-        yield from map(_safely, jobs)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    left = list(jobs)
-    try:
-        pool = Parallel(n_jobs=workers, return_as="generator")
-        for outcome in pool(delayed(_safely)(job) for job in jobs):
-            left.pop(0)
-            yield outcome
-    except TerminatedWorkerError:  # out of memory, most likely; which scan it was shows when each runs alone
-        for job in left:
-            try:
-                (outcome,) = Parallel(n_jobs=2)([delayed(_safely)(job)])
-            except TerminatedWorkerError:
-                outcome = f"{job[0].image}: its process was killed, most likely for want of memory; use fewer --workers"
-            yield outcome
-
-
-def _safely(job: Job) -> Outcome:
-    """One scan never stops the rest."""
-    ref, out, settings = job
-    try:
-        return _one(ref, out, settings)
-    except Exception as error:
-        logger.debug("%s", ref.name, exc_info=True)
-        return str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
 
 
 def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
@@ -243,10 +207,3 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
                 "to start anew, or choose another folder"
             )
-
-
-def _progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(outcomes, "preprocess", total=total, console=Console(stderr=True), disable=quiet)
