@@ -352,6 +352,18 @@ def test_several_processes_give_the_same_results_and_a_failure_stops_no_other(sc
         assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("thickness", [2.0, 6.0])
+def test_one_slice_gives_results_on_one_slice(run, tmp_path, thickness):
+    data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, thickness))
+    path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
+    assert go([path], tmp_path / "out", run, threshold=0.2) == 0
+    for name in FILES:
+        assert load(tmp_path / "out", name).shape == data.shape
+    anomaly = load(tmp_path / "out", "anomaly_map").get_fdata()
+    assert anomaly[brain].any() and not anomaly[~brain].any()
+    assert "<html" in write_report(tmp_path / "out").read_text()
+
+
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
 
 
