@@ -9,6 +9,7 @@ import pytest
 
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, made_cohort, oblique, save
+from maediff import cli
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.detect import detect
@@ -152,6 +153,44 @@ def test_stopped_detection_is_resumed(scan, run, tmp_path, monkeypatch):
         go([path.parent], out, run, threshold=0.3, resume=True)
 
 
+def test_a_resumed_detection_redoes_what_is_no_longer_so(scan, run, tmp_path):
+    path, data, brain, affine = scan
+    out, half = tmp_path / "out", brain.copy()
+    half[:30] = False
+    save(tmp_path / "mask.nii.gz", brain, affine)
+    save(tmp_path / "in" / "sub-2_T1w.nii.gz", data, affine)
+    lines = ["subject,image,brain_mask", f"sub-1,{path},mask.nii.gz", "sub-2,in/sub-2_T1w.nii.gz,"]
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+
+    def redone(**kwargs):
+        """Which of the two were made anew, and the map of the first."""
+        kept = [out / f"sub-{number}" / "kept" for number in (1, 2)]
+        for file in kept:
+            file.touch()
+        assert go([tmp_path / "m.csv"], out, run, threshold=0.2, resume=True, **kwargs) == 0
+        return [not file.exists() for file in kept], load(out, "anomaly_map").get_fdata()
+
+    go([tmp_path / "m.csv"], out, run, threshold=0.2)
+    which, first = redone()
+    assert which == [False, False]
+    save(tmp_path / "mask.nii.gz", half, affine)
+    which, second = redone()
+    assert which == [True, False] and first[~half].any() and not second[~half].any()
+    save(path, data[::-1].copy(), affine)
+    which, third = redone()
+    assert which == [True, False] and not np.array_equal(second, third)
+    (out / "sub-2" / "healthy_reference.nii.gz").unlink()
+    assert redone()[0] == [False, True]
+    (out / "sub-2" / "summary.json").write_text("{")
+    assert redone()[0] == [False, True]
+    assert json.loads((out / "detect.json").read_text())["qc"]["align"] == "auto"
+    with pytest.raises(InputError, match="was made with another qc"):
+        redone(steps=UNSEEN)
+    path.write_bytes(b"")
+    assert go([tmp_path / "m.csv"], out, run, threshold=0.2, resume=True) == 1
+    assert not (out / "sub-1").exists()  # no results of a scan that is gone
+
+
 def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
     path, *_ = scan
 
@@ -266,6 +305,63 @@ def test_a_given_brain_mask_is_used_and_must_fit(scan, run, tmp_path):
     with pytest.raises(InputError, match="for one scan"):
         save(path.parent / "sub-2_T1w.nii.gz", data, affine)
         go([path.parent], tmp_path / "out3", run, threshold=0.2, brain_mask=mask)
+
+
+@pytest.mark.parametrize("column", ["brain_mask", "t1"])
+def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, tmp_path, column):
+    """A mask of an earlier detection, corrected where it lay."""
+    path, _, brain, affine = scan
+    out = tmp_path / "out"
+    go([path], out, run, threshold=0.2)
+    mine = save(out / "sub-1" / "brain_mask.nii.gz", brain, affine)
+    (tmp_path / "m.csv").write_text(f"subject,image,{column}\na,{path},{mine}\n")
+    refused = pytest.raises(InputError, match=r"out: holds the input .*brain_mask\.nii\.gz")
+    with refused:
+        go([tmp_path / "m.csv"], out, run, threshold=0.2, overwrite=True)
+    with refused:
+        go([path], out, run, threshold=0.2, overwrite=True, brain_mask=mine)
+    with refused:
+        cli.detect(out, [path], model=str(run), threshold=0.2, brain_mask=mine, overwrite=True, bids_derivative=True)
+    with pytest.raises(InputError, match=r"out: holds the input .*sub-1"):
+        cli.detect(out, [out / "sub-1"], model=str(run), threshold=0.2, resume=True)
+    assert mine.is_file()
+
+
+def test_progress_goes_to_the_error_stream(scan, run, tmp_path, capsys):
+    path, data, _, affine = scan
+    save(path.parent / "sub-2_T1w.nii.gz", data, affine)
+    assert detect(find_scans([path.parent]), tmp_path / "out", model=str(run), threshold=0.2, device="cpu") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "detect" in captured.err
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_results_and_a_failure_stops_no_other(scan, run, tmp_path, caplog):
+    path, data, _, affine = scan
+    save(path.parent / "sub-0_T1w.nii.gz", np.full_like(data, np.nan), affine)
+    save(path.parent / "sub-2_T1w.nii.gz", data[::-1].copy(), affine)
+    for workers in (1, 2):
+        assert go([path.parent], tmp_path / f"out{workers}", run, threshold=0.2, workers=workers) == 1
+        assert "sub-0 failed" in caplog.text and "NaN" in caplog.text
+        caplog.clear()
+    for subject in ("sub-1", "sub-2"):
+        for name in FILES:
+            a, b = (load(tmp_path / out, name, subject).get_fdata() for out in ("out1", "out2"))
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        texts = [(tmp_path / out / subject / "summary.json").read_text() for out in ("out1", "out2")]
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("thickness", [2.0, 6.0])
+def test_one_slice_gives_results_on_one_slice(run, tmp_path, thickness):
+    data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, thickness))
+    path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
+    assert go([path], tmp_path / "out", run, threshold=0.2) == 0
+    for name in FILES:
+        assert load(tmp_path / "out", name).shape == data.shape
+    anomaly = load(tmp_path / "out", "anomaly_map").get_fdata()
+    assert anomaly[brain].any() and not anomaly[~brain].any()
+    assert "<html" in write_report(tmp_path / "out").read_text()
 
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))

@@ -40,7 +40,7 @@ def subject(name, *, healthy, seed, kind="", at=(3, 20, 20)):
     free = ~lesion.any(axis=(1, 2))
     extra = {"lesion_kind": kind} if kind else {}
     return SubjectSlices(
-        name, images, brain, lesion, free, np.arange(6, dtype=np.int64), np.eye(4), SPACING, healthy, extra
+        name, images, brain, lesion, free, np.arange(6, dtype=np.int64), np.eye(4), np.eye(4), SPACING, healthy, extra
     )
 
 

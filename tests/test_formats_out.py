@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import typer
 from pydicom.uid import generate_uid
 
 from made_dicom import PLANES, SECRETS, write_series
@@ -199,6 +201,26 @@ def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     cli.report(out)
     assert "maediff</h1>" in (out / "report.html").read_text()
     assert [ref.name for ref in find_sources([bids], "T1w")] == ["sub-01_ses-2_run-1", "sub-02_desc-defaced"]
+
+
+def test_a_derivative_that_lost_its_images_is_made_again(bids, run, tmp_path):
+    out = tmp_path / "out"
+
+    def command(**flags):
+        cli.detect(out, [bids], model=str(run), threshold=0.2, bids_derivative=True, quiet=True, device="cpu", **flags)
+
+    command()
+    before = sorted(path.relative_to(out) for path in out.rglob("*"))
+    untouched = (out / f"{TWO}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns
+    shutil.rmtree(out / "sub-01")
+    command(resume=True)
+    assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
+    assert (out / f"{TWO}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns == untouched
+    (bids / f"{ONE}T1w.nii.gz").write_bytes(b"")
+    with pytest.raises(typer.Exit):
+        command(resume=True)
+    assert not [path for path in (out / "sub-01").rglob("*") if path.is_file()]
+    assert (out / f"{TWO}desc-anomaly_T1w.nii.gz").is_file()
 
 
 def test_overwriting_a_derivative_takes_old_subjects_away_only_when_the_new_are_there(bids, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 import maediff.preprocess as module
 from made_scans import ball, made_brain, save
+from maediff import cli
 from maediff.brain_extraction import BrainConfig
 from maediff.cohort import Cohort
 from maediff.errors import InputError
@@ -194,6 +195,33 @@ def test_a_scan_that_changed_is_done_again_and_the_cache_dropped(folder, tmp_pat
     assert not np.array_equal(Cohort.open(out).training_slices("train").images, before)
 
 
+@pytest.mark.parametrize("kind", ["image", "brain_mask", "lesion_mask"])
+def test_a_file_that_went_missing_is_made_again(tmp_path, kind):
+    data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
+    scan(tmp_path / "a.nii.gz")
+    save(tmp_path / "l.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
+    inputs, out = _rows(tmp_path, "subject,image,lesion_mask", "a,a.nii.gz,l.nii.gz"), tmp_path / "out"
+    preprocess(inputs, out, modality="T1w", quiet=True)
+    (out / "a" / f"{kind}.nii.gz").unlink()
+    assert preprocess(inputs, out, modality="T1w", quiet=True, resume=True) == 0
+    assert (out / "a" / f"{kind}.nii.gz").is_file()
+
+
+def test_a_scan_of_another_version_is_done_again(folder, tmp_path, monkeypatch):
+    prepare, calls = module.prepare_scan, []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr(module, "prepare_scan", count)
+    for version, done in (("1.0", 1), ("1.0", 1), ("1.1", 2)):
+        monkeypatch.setattr(module, "__version__", version)
+        preprocess([folder / "p0.nii.gz"], tmp_path / "out", modality="T1w", quiet=True, resume=True)
+        assert len(calls) == done
+        assert Cohort.open(tmp_path / "out").meta["maediff"] == version
+
+
 def test_an_output_folder_that_exists(folder, tmp_path):
     out = tmp_path / "out"
     preprocess([folder], out, modality="T1w", quiet=True)
@@ -204,6 +232,26 @@ def test_an_output_folder_that_exists(folder, tmp_path):
     assert Cohort.open(out).meta["modality"] == "T1w"
     assert preprocess([folder / "p0.nii.gz"], out, modality="T2w", quiet=True, overwrite=True) == 0
     assert len(Cohort.open(out).rows) == 1 and not (out / "p1").exists()
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("inside", ["image", "brain_mask", "lesion_mask", "t1", "manifest"])
+def test_an_output_folder_that_holds_an_input_is_not_touched(tmp_path, inside, flags):
+    out, kept = tmp_path / "out", tmp_path / "out" / "mine.nii.gz"
+    scan(tmp_path / "p0_FLAIR.nii.gz")
+    cli.preprocess(out, [tmp_path / "p0_FLAIR.nii.gz"], manifest_only=True)
+    if inside == "manifest":
+        inputs = [out / "manifest.csv"]
+    else:
+        kept.write_bytes((tmp_path / "p0_FLAIR.nii.gz").read_bytes())
+        cells = {"image": "p0_FLAIR.nii.gz", inside: "out/mine.nii.gz"}
+        inputs = _rows(tmp_path, ",".join(["subject", *cells]), ",".join(["a", *cells.values()]))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match=r"out: holds the input .*out/(mine\.nii\.gz|manifest\.csv); choose"):
+        preprocess(inputs, out, modality="FLAIR", quiet=True, **flags)
+    with pytest.raises(InputError, match="holds the input"):
+        cli.preprocess(out, inputs, modality="FLAIR", manifest_only=True, **flags)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_a_full_disk_fails_the_scan_and_leaves_nothing_of_it(folder, tmp_path, monkeypatch):

@@ -152,7 +152,8 @@ def evaluated(tmp_path):
         images = (shot.image + 0.1 * rng.random(shot.image.shape) * shot.brain).astype(np.float32)
         lesion, extra = (shot.brain & False, {}) if healthy else (shot.lesion, {"lesion_kind": "dark"})
         ids, free = np.arange(6, dtype=np.int64), np.ones(6, dtype=bool)
-        subjects.append(SubjectSlices(name, images, shot.brain, lesion, free, ids, np.eye(4), SPACING, healthy, extra))
+        place = (np.eye(4), np.eye(4), SPACING)
+        subjects.append(SubjectSlices(name, images, shot.brain, lesion, free, ids, *place, healthy, extra))
     contenders = [
         Contender("bright", "bright", lambda s: (s.images, None), trained=False),
         Contender("net-0", "net", lambda s: (shot.anomaly_map, s.images), seed=0),

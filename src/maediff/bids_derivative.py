@@ -56,7 +56,7 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
     """The folder inside `out` to run the detection in; what `out` holds is touched by `write_derivative` only.
 
     Raises:
-        InputError: a scan is not of a BIDS dataset, or scans are of several; `out` exists, or holds a scan.
+        InputError: a scan is not of a BIDS dataset, or scans are of several; `out` exists, or holds an input.
     """
     root_of(refs)
     targets: dict[Path, ScanRef] = {}
@@ -64,7 +64,7 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
         twin = targets.setdefault(target_of(ref, "anomaly_mask"), ref)
         if twin is not ref:
             raise InputError(f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them")
-    check_apart(out, [ref.image for ref in refs])
+    check_apart(out, [file for ref in refs for file in ref.files])
     return fresh_folder(out, resume=resume or overwrite) / WORK
 
 
@@ -79,8 +79,13 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
         shutil.rmtree(old)
     for ref in refs:
         summary = work / ref.name / "summary.json"
-        if not summary.is_file():
-            continue  # it failed
+        if not summary.is_file():  # it failed; what an earlier run made of it goes
+            for kind in NAMES:
+                image = out / target_of(ref, kind)
+                image.unlink(missing_ok=True)
+                _sidecar(image).unlink(missing_ok=True)
+            _summary(ref, out).unlink(missing_ok=True)
+            continue
         source = f"bids:raw:{_absolute(ref.image).relative_to(root).as_posix()}"
         for kind in NAMES:
             target = out / target_of(ref, kind)
@@ -88,12 +93,8 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
             made = work / ref.name / f"{kind}.nii.gz"
             if made.is_file():  # else moved by the run that this one resumes
                 os.replace(made, target)
-            write_json(
-                target.with_name(target.name.replace(".nii.gz", ".json")), {**SIDECARS[kind], "Sources": [source]}
-            )
-        mask = target_of(ref, "anomaly_mask").name
-        text = summary.read_text(encoding="utf-8")
-        write_text(out / target_of(ref, "anomaly_mask").parent / mask.replace("mask.nii.gz", "summary.json"), text)
+            write_json(_sidecar(target), {**SIDECARS[kind], "Sources": [source]})
+        write_text(_summary(ref, out), summary.read_text(encoding="utf-8"))
     if (work / "report.html").is_file():
         os.replace(work / "report.html", out / "report.html")
     write_json(
@@ -110,6 +111,12 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
     write_text(out / ".bidsignore", IGNORED)
 
 
+def where(out: Path, ref: ScanRef, kind: str) -> Path:
+    """Where a file of DETECT lies: under its BIDS name, or where the detection has put it."""
+    target = out / target_of(ref, kind)
+    return target if target.is_file() else out / WORK / ref.name / f"{kind}.nii.gz"
+
+
 def target_of(ref: ScanRef, kind: str) -> Path:
     """Where a file of DETECT goes, relative to the derivative: the scan's own folder and entities.
 
@@ -121,6 +128,15 @@ def target_of(ref: ScanRef, kind: str) -> Path:
     parts = list(_absolute(ref.image).parent.parts)
     folder = parts[max(i for i, part in enumerate(parts) if part == ref.subject) :]
     return Path(*folder) / "_".join([*kept, NAMES[kind].format(suffix=suffix) + ".nii.gz"])
+
+
+def _sidecar(image: Path) -> Path:
+    return image.with_name(image.name.replace(".nii.gz", ".json"))
+
+
+def _summary(ref: ScanRef, out: Path) -> Path:
+    mask = out / target_of(ref, "anomaly_mask")
+    return mask.with_name(mask.name.replace("mask.nii.gz", "summary.json"))
 
 
 def root_of(refs: Sequence[ScanRef]) -> Path:

@@ -100,10 +100,12 @@ def preprocess(
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
     if manifest_only:
-        from maediff.files import fresh_folder
+        from maediff.files import check_apart, fresh_folder
         from maediff.sources import find_sources, write_manifest
 
-        refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series, fold=fold, unique=True)
+        given = _inputs(inputs, more)
+        refs = find_sources(given, modality, layout=layout, series=series, fold=fold, unique=True)
+        check_apart(out, [*given, *(file for ref in refs for file in ref.files)])
         write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
@@ -198,6 +200,7 @@ def detect(
     config: ConfigFile = None,
     set_: Settings = None,
     batch_size: BatchSize = 16,
+    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -205,10 +208,13 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
+    from maediff.files import check_apart
     from maediff.sources import find_sources
 
     # input is checked before a model is looked for
-    refs = find_sources(_inputs(inputs, more), modality, layout=layout, series=series)
+    given = _inputs(inputs, more)
+    refs = find_sources(given, modality, layout=layout, series=series)
+    check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
@@ -219,15 +225,17 @@ def detect(
     post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
     steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
     _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
-    work = out
+    work, image_of = out, None
     if bids_derivative:
-        from maediff.bids_derivative import prepare_derivative, write_derivative
+        from functools import partial
 
-        work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
+        from maediff.bids_derivative import prepare_derivative, where, write_derivative
+
+        work, image_of = prepare_derivative(refs, out, resume=resume, overwrite=overwrite), partial(where, out)
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, batch_size=batch_size, resume=resume,
-        overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, image_of=image_of, batch_size=batch_size,
+        workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
     if failed < len(refs):
         report_path = write_report(work, out.resolve().name)

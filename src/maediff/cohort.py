@@ -64,7 +64,8 @@ class SubjectSlices:
         images: in [0, 1], 0 outside the brain.
         lesion_free: fit for training as healthy; all true for a healthy scan, all false if that is unknown.
         slice_ids: index on the model's grid.
-        affine: voxel of the (x, y, z) volume -> mm.
+        affine: voxel of the (x, y, z) volume -> mm; of MNI152 where the scan was registered.
+        affine_to_scan: voxel of the same volume -> mm of the scan.
         extra: the manifest's further columns (lesion_kind, ...).
     """
 
@@ -75,6 +76,7 @@ class SubjectSlices:
     lesion_free: Bool[np.ndarray, " n"]
     slice_ids: Int64[np.ndarray, " n"]
     affine: np.ndarray
+    affine_to_scan: np.ndarray
     spacing_mm: tuple[float, float, float]
     healthy: bool | None
     extra: dict[str, str]
@@ -209,7 +211,8 @@ class Cohort:
         try:
             record = json.loads(record_path.read_text(encoding="utf-8"))
             free, extra = record["lesion_free"], record["extra"]
-        except (OSError, ValueError, KeyError) as error:
+            affine_to_scan = np.array(record["grid"]["affine_to_scan"], dtype=float).reshape(4, 4)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{record_path}: missing or damaged; run `maediff preprocess` again") from error
         if free is None or row.healthy:
             free = [row.healthy is True] * len(brain)
@@ -228,6 +231,7 @@ class Cohort:
             np.asarray(free, dtype=bool),
             np.arange(len(brain), dtype=np.int64),
             volume.affine,
+            affine_to_scan,
             (x, y, z),
             row.healthy,
             extra,

@@ -4,25 +4,29 @@
     DETECT/<subject>/anomaly_mask.dcm                                 DICOM SEG, where it was asked for
     DETECT/detect.json    what all of them share: model, threshold, settings, versions
 
-A subject's folder appears when it is whole: it is written under a hidden name and moved into place.
+A subject's folder appears when it is whole: it is written under a hidden name and moved into place. `made_from` in
+summary.json, a hash of the settings and of the input files' identity, tells whether it is still what a resumed run
+would make.
 """
 
+import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from maediff import __version__
 from maediff.checkpoint import config_of, load_model, run_folders
-from maediff.dicom import read_volume
+from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
@@ -31,16 +35,18 @@ from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.operating_point import threshold_at, threshold_for_scans
+from maediff.parallel import progress, run_scans
 from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.quality import write_picture
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
 from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
-from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, steps_of
+from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, settings_of, steps_of
 
 logger = logging.getLogger(__name__)
 DEFAULT_FPR = 0.01
+IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
 
 
 def detect(
@@ -55,8 +61,10 @@ def detect(
     brain_mask: Path | None = None,
     steps: StepsConfig | None = None,
     dicom_seg: bool = False,
+    image_of: Callable[[ScanRef, str], Path] | None = None,
     post: PostprocessConfig = DEFAULT,
     batch_size: int = 16,
+    workers: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -75,9 +83,12 @@ def detect(
         brain_mask: for a single scan, instead of one that is extracted.
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
+        image_of: where an image of `IMAGES` lies that was moved away once its scan was done.
+        workers: scans done at once, each in a process with one thread.
+        resume: keep what was made from the same files with the same settings and is all there, make the rest.
 
     Raises:
-        InputError: no model for the contrast, no threshold to be had, an output folder that exists.
+        InputError: no model for the contrast, no threshold to be had, an output folder that exists or holds an input.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
@@ -98,10 +109,12 @@ def detect(
         threshold, about = threshold_at(
             model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
         )
-    check_apart(out, [*run_folders(model), *(ref.image for ref in refs)])
+    refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
+    check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)
+    asked = steps or StepsConfig()
     shared = {
         "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
         "method": info["method"], "modality": expected, "threshold": threshold,
@@ -109,31 +122,23 @@ def detect(
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         **{key: info["cohort"].get(key, {}) for key in RECORDED},
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        **({"dicom_seg": True} if dicom_seg else {}),
+        **{key: settings_of(asked)[key] for key in ("brain", "qc")},
+        "dicom_seg": dicom_seg,
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
-    asked = steps or StepsConfig()
     steps_here = replace(steps_of(shared), brain=asked.brain, qc=asked.qc)
+    # another process loads the model once instead of being sent it with every scan
+    load = partial(_model, model, device, time.time_ns()) if workers > 1 else lambda: method
+    one = partial(_one, out=out, load=load, shared=shared, image_of=image_of, any_name=modality is not None,
+                  post=post, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
     failures: dict[str, str] = {}
-    for ref in track(refs, "detect", disable=quiet or len(refs) < 2, transient=True):
-        if (out / ref.name / "summary.json").is_file():
-            continue  # only with resume
-        try:
-            if ref.modality not in (None, "other", expected) and modality is None:
-                raise InputError(
-                    f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; "
-                    f"add --modality {expected} if the name is wrong"
-                )
-            _detect_one(replace(ref, brain_mask=brain_mask or ref.brain_mask), out, method, shared, post, batch_size,
-                        device, steps_here)  # fmt: skip
-        except InputError as error:
-            failures[ref.name] = str(error)
-        except Exception as error:  # one scan never stops the rest
-            logger.debug("%s", ref.name, exc_info=True)
-            failures[ref.name] = f"{ref.image}: {type(error).__name__}: {error}"
-        if ref.name in failures:
-            logger.error("%s failed: %s", ref.name, failures[ref.name])
+    outcomes = run_scans(one, refs, workers, threads=1)
+    hidden = quiet or len(refs) < 2
+    for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=hidden), strict=True):
+        if failed is not None:
+            failures[ref.name] = failed
+            logger.error("%s failed: %s", ref.name, failed)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
     return len(failures)
@@ -170,6 +175,51 @@ def _check_same(path: Path, shared: dict[str, Any]) -> None:
             )
 
 
+@lru_cache(maxsize=1)
+def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
+    """The model, loaded once in a process and for each `call` of detect."""
+    return load_model(reference, device)[0]
+
+
+def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
+    """Hexadecimal; a hash, because summaries go to others and paths do not."""
+    return hashlib.sha256(json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()).hexdigest()
+
+
+def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        return False
+
+
+def _one(
+    ref: ScanRef,
+    out: Path,
+    load: Callable[[], Method],
+    shared: dict[str, Any],
+    image_of: Callable[[ScanRef, str], Path] | None,
+    any_name: bool,
+    **how: Any,
+) -> None:
+    """Do one scan, or find it done."""
+    made_from = _made_from(ref, shared)
+    folder = out / ref.name
+    files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
+    files += [folder / name for name in ("slices.npz", *(["anomaly_mask.dcm"] if shared["dicom_seg"] else []))]
+    if _is_done(folder, made_from, files):
+        return  # only with resume
+    shutil.rmtree(folder, ignore_errors=True)
+    expected = shared["modality"]
+    if ref.modality not in (None, "other", expected) and not any_name:
+        raise InputError(
+            f"{ref.image}: {ref.modality} by its name, but {shared['model']} is a model for {expected}; "
+            f"add --modality {expected} if the name is wrong"
+        )
+    _detect_one(ref, out, load(), shared, made_from=made_from, **how)
+
+
 def _detect_one(
     ref: ScanRef,
     out: Path,
@@ -179,6 +229,7 @@ def _detect_one(
     batch_size: int,
     device: str,
     steps: StepsConfig,
+    made_from: str,
 ) -> None:
     volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
@@ -229,6 +280,7 @@ def _detect_one(
         "qc": prepared.record,
         "versions": shared["versions"],
         "scan": ref.image.name,
+        "made_from": made_from,
     }
     folder = out / f".{ref.name}.tmp-{os.getpid()}"
     try:
@@ -238,10 +290,9 @@ def _detect_one(
         save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
         if stepped.extracted or prepared.record["flags"]:
             write_picture(folder / "qc.png", volume, stepped.brain)
-        if shared.get("dicom_seg"):
+        if shared["dicom_seg"]:
             write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
         write_json(folder / "summary.json", summary)
-        shutil.rmtree(out / ref.name, ignore_errors=True)
         os.replace(folder, out / ref.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +117,19 @@ def fingerprint(folder: Path, uid: str) -> str:
         status = path.stat()
         parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join([uid, *parts]).encode()).hexdigest()
+
+
+def identity(ref: ScanRef) -> dict[str, Any]:
+    """What tells the files that `ref` names from other ones and from a later version, without reading them."""
+
+    def of(path: Path | None) -> list[Any] | None:
+        if path is None or not path.exists():
+            return None
+        status = path.stat()
+        return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+    found: dict[str, Any] = {"files": [of(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)]}
+    return found | ({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {})
 
 
 def read_volume(ref: ScanRef) -> Volume:

@@ -80,6 +80,11 @@ class ScanRef:
         """The scan's own name, that of its folder in every output: subject, or subject_session."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
 
+    @property
+    def files(self) -> list[Path]:
+        """All that results are made from: the image (a file, or a folder of DICOM), the masks, the T1w."""
+        return [path for path in (self.image, self.brain_mask, self.lesion_mask, self.t1) if path is not None]
+
 
 def is_nifti(path: Path) -> bool:
     """Whether the name says NIfTI."""
@@ -233,10 +238,7 @@ def _from_manifest(path: Path) -> list[ScanRef]:
         raise InputError(f"{path}: the manifest lists no scan; add a line for each")
     refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
     absent = [
-        str(file)
-        for ref in refs
-        for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
-        if file is not None and not (file.is_file() or (file == ref.image and file.is_dir()))
+        str(file) for ref in refs for file in ref.files if not (file.is_file() or (file == ref.image and file.is_dir()))
     ]
     if absent:
         raise InputError(

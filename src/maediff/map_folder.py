@@ -2,7 +2,7 @@
 
     MAPS/<subject>/anomaly_map.nii.gz   or   MAPS/<subject>.nii.gz
 
-on the scan's own grid or on the cohort's, with values in [0, 1].
+on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in MNI152.
 """
 
 import json
@@ -16,7 +16,7 @@ from maediff.cohort import SubjectSlices
 from maediff.errors import InputError
 from maediff.postprocess import Map
 from maediff.resample import resample
-from maediff.scans import Volume, read_scan, volume_to_slices
+from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
 
 
 def is_map_folder(path: Path) -> bool:
@@ -55,7 +55,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
 
     Args:
         source: the scan that the cohort's images were made from. Where it is still there, a map that is not on the
-            cohort's grid has to be on the scan's; where it is not, on one that holds the brain and has the same axes.
+            cohort's grid has to be on the scan's; where it is not, on any that holds the brain as the scan does.
 
     Raises:
         InputError: values outside [0, 1], or another grid.
@@ -79,12 +79,9 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
                 f"neither the grid of its scan {source} ({_times(scan.data.shape)} voxels of {_times(scan.spacing_mm)} "
                 f"mm) nor the cohort's ({_times(shape)} of {_times(s.spacing_mm)} mm); resample the map onto the scan"
             )
-    _check_holds_brain(path, volume, s)
-    try:
-        moved = resample(volume.data, np.linalg.inv(volume.affine) @ s.affine, shape, "linear")
-    except ValueError as error:
-        raise InputError(f"{path}: lies on other axes than {s.subject} in the cohort ({error})") from None
-    return np.asarray(volume_to_slices(moved))
+    to_map = np.linalg.inv(volume.affine) @ s.affine_to_scan
+    _check_holds_brain(path, volume, s, to_map)
+    return np.asarray(volume_to_slices(resample(volume.data, to_map, shape, "linear")))
 
 
 def _same_grid(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> bool:
@@ -105,12 +102,9 @@ def _path(folder: Path, subject: str) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices) -> None:
-    brain = np.argwhere(s.brain)
-    corners = np.stack([brain.min(axis=0), brain.max(axis=0)])
-    z, y, x = corners[:, 0], s.brain.shape[1] - 1 - corners[:, 1], corners[:, 2]
-    ends = np.stack([x, y, z, np.ones(2)])
-    voxels = (np.linalg.inv(volume.affine) @ s.affine @ ends)[:3].T
-    margin = s.spacing_mm / volume.spacing_mm + 1  # the cohort's cells may be larger than the map's voxels
+def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices, to_map: np.ndarray) -> None:
+    """`to_map` takes a voxel of the cohort's grid to one of the map."""
+    voxels = np.argwhere(slices_to_volume(s.brain)) @ to_map[:3, :3].T + to_map[:3, 3]
+    margin = np.linalg.norm(to_map[:3, :3], axis=1) + 1  # the cohort's cells may be larger than the map's voxels
     if (voxels < -margin).any() or (voxels > np.array(volume.data.shape) - 1 + margin).any():
         raise InputError(f"{path}: does not cover the brain of {s.subject} in the cohort; is it another scan's map?")

@@ -4,7 +4,7 @@
     cohort.json
 
 A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
-already, from the same file with the same settings, are not done again (`resume`); half-done ones are.
+already, from the same files with the same settings and version, are not done again (`resume`); half-done ones are.
 
 Whether a scan is healthy: what the manifest's `healthy` column says (empty: unknown). Without that column, a scan with
 a lesion mask is healthy if the mask is empty, and a scan without one is taken as healthy, because that is what a
@@ -15,19 +15,21 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
-from maediff.dicom import fingerprint, read_volume
+from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.grid import GridConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef
 from maediff.intensities import NormaliseConfig
+from maediff.parallel import progress, run_scans
 from maediff.quality import write_picture
 from maediff.scans import read_mask
 from maediff.sources import find_sources
@@ -54,8 +56,6 @@ QC_COLUMNS = (
     "atlas_turned",
     "notes",
 )
-Outcome = tuple[ScanRef, dict[str, Any]] | str
-"""A scan done, with its record; or why it failed."""
 
 
 def preprocess(
@@ -85,7 +85,7 @@ def preprocess(
         quiet: no progress bar.
 
     Raises:
-        InputError: the inputs as a whole cannot be used, or `out` exists.
+        InputError: the inputs as a whole cannot be used, or `out` exists or holds one of them.
     """
     if lesion_free_margin < 0:
         raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
@@ -93,7 +93,7 @@ def preprocess(
     modality = modality or _common_modality(refs)
     if modality not in MODALITIES:  # PDw, for which there are manifests only
         raise InputError(f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}")
-    check_apart(Path(out), [path for ref in refs for path in (ref.image, ref.brain_mask, ref.lesion_mask) if path])
+    check_apart(Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
         "format": FORMAT,
@@ -108,8 +108,8 @@ def preprocess(
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
-    jobs = [(ref, out, settings) for ref in refs]
-    for ref, outcome in zip(refs, _progress(_run(jobs, workers), len(refs), quiet), strict=True):
+    outcomes = run_scans(partial(_one, out=out, settings=settings), refs, workers)
+    for ref, outcome in zip(refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True):
         if isinstance(outcome, str):
             shutil.rmtree(out / ref.name, ignore_errors=True)
             logger.error("%s failed: %s", ref.name, outcome)
@@ -133,61 +133,25 @@ def preprocess(
     return len(refs) - len(done)
 
 
-Job = tuple[ScanRef, Path, dict[str, Any]]
-
-
-def _run(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """The outcome of each job, in order."""
-    if workers == 1:
-        yield from map(_safely, jobs)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    left = list(jobs)
-    try:
-        pool = Parallel(n_jobs=workers, return_as="generator")
-        for outcome in pool(delayed(_safely)(job) for job in jobs):
-            left.pop(0)
-            yield outcome
-    except TerminatedWorkerError:  # out of memory, most likely; which scan it was shows when each runs alone
-        for job in left:
-            try:
-                (outcome,) = Parallel(n_jobs=2)([delayed(_safely)(job)])
-            except TerminatedWorkerError:
-                outcome = f"{job[0].image}: its process was killed, most likely for want of memory; use fewer --workers"
-            yield outcome
-
-
-def _safely(job: Job) -> Outcome:
-    """One scan never stops the rest."""
-    ref, out, settings = job
-    try:
-        return _one(ref, out, settings)
-    except Exception as error:
-        logger.debug("%s", ref.name, exc_info=True)
-        return str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
-
-
 def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
     """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
     started = time.monotonic()
     key = {
         **settings,
-        "files": [_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)],
+        **identity(ref),
+        "maediff": __version__,
         "healthy": [ref.healthy, ref.stated],
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
-        **({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {}),
     }
-    stored = out / ref.name / "image.json"
-    if stored.is_file():
+    kinds = ("image", "brain_mask", *(["lesion_mask"] if ref.lesion_mask else []))
+    if all((out / ref.name / f"{kind}.nii.gz").is_file() for kind in kinds):
         try:
-            known = json.loads(stored.read_text(encoding="utf-8"))
+            known = json.loads((out / ref.name / "image.json").read_text(encoding="utf-8"))
             if known["settings"] == json.loads(json.dumps(key)):
                 return replace(ref, healthy=known["healthy"]), known["record"]
-        except (ValueError, KeyError):
-            pass  # damaged: do it again
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # absent or damaged: do it again
     shutil.rmtree(out / ref.name, ignore_errors=True)
     volume = read_volume(ref)
     brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
@@ -243,18 +207,3 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
                 "to start anew, or choose another folder"
             )
-
-
-def _identity(path: Path | None) -> list[Any] | None:
-    """What tells a file from another version of it, without reading it."""
-    if path is None or not path.exists():
-        return None
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
-
-
-def _progress(outcomes: Iterator[Outcome], total: int, quiet: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(outcomes, "preprocess", total=total, console=Console(stderr=True), disable=quiet)
