@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -149,6 +150,22 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
             run(cohort, tmp_path / "run")
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(cohort, tmp_path):
+    before = os.umask(0o027)
+    try:
+        run(cohort, tmp_path / "run", max_time="0s")
+        leftovers = [tmp_path / "run" / part / ".model.safetensors.tmp-1.safetensors" for part in ("best", "last")]
+        for path in leftovers:
+            path.write_bytes(b"half")
+        run(cohort, tmp_path / "run", resume=True)
+    finally:
+        os.umask(before)
+    assert not any(path.exists() for path in leftovers)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
+    assert sorted(path.name for path in files if path.parent.name == "best") == ["model.safetensors"]
 
 
 @pytest.mark.slow

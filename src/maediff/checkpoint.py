@@ -14,6 +14,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
@@ -43,11 +44,14 @@ def save_model(path: Path, method: Method, ema: Method, *, name: str, step: int)
     tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
     metadata = {"format": FORMAT, "method": name, "step": str(step), "maediff": __version__}
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write one safetensors file, atomically, and readable for whom the umask says (`save_file`'s is ours alone)."""
+    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata)
     with atomic_path(path) as temporary:
-        try:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
-            raise OSError(str(error)) from error
+        temporary.write_bytes(data)
 
 
 def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor], int]:
@@ -228,11 +232,11 @@ def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
     return state
 
 
-def prune_optimizers(folder: Path, keep: int) -> None:
-    """Remove the optimiser states of other steps, and what a killed run left half-written."""
-    for path in folder.glob(".*.tmp-*"):
+def prune(run: Path, keep: int) -> None:
+    """Remove the optimiser states of other steps than `keep`, and what a killed run left half-written."""
+    for path in (*run.glob("best/.*.tmp-*"), *run.glob("last/.*.tmp-*")):
         path.unlink(missing_ok=True)
-    for path in folder.glob("optimizer-*.pt"):
+    for path in run.glob("last/optimizer-*.pt"):
         if path.name != f"optimizer-{keep}.pt":
             path.unlink(missing_ok=True)
 

@@ -216,7 +216,7 @@ class TrainingRun:
                 self.out / "best" / "model.safetensors", self.method, self.ema, name=name, step=self.step
             )
         checkpoint.save_model(last / "model.safetensors", self.method, self.ema, name=name, step=self.step)
-        checkpoint.prune_optimizers(last, self.step)
+        checkpoint.prune(self.out, self.step)
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
         writer.writeheader()
