@@ -129,7 +129,7 @@ def test_seeds_decide_the_weights(cohort, tmp_path):
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-@pytest.mark.parametrize("killed_at", range(1, 9))
+@pytest.mark.parametrize("killed_at", range(1, 11))
 def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeypatch, killed_at):
     """Every file is moved into place by os.replace: stop after the n-th such move, as a kill would."""
     run(cohort, tmp_path / "whole")
@@ -141,7 +141,7 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
 
     def die(source, target):
         replace(source, target)
-        if next(count) == killed_at + 1:  # the first is config.json
+        if next(count) == killed_at:
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -150,6 +150,8 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
             run(cohort, tmp_path / "run")
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    known = [(tmp_path / name / "train_subjects.json").read_text() for name in ("whole", "run")]
+    assert known[0] == known[1]
 
 
 def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(cohort, tmp_path):

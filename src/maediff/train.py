@@ -160,9 +160,9 @@ def train(
         _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
-        checkpoint.write_config(out, config)
         people = sorted({person_code(row.dataset, row.subject) for row in cohort.split("train")})
         write_json(out / "train_subjects.json", people)  # so that nobody is scored who was trained on
+        checkpoint.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()
