@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from made_scans import made_cohort
-from maediff import checkpoint
+from maediff import checkpoint, training
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
@@ -81,6 +82,56 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6  # done: nothing to do
+
+
+@pytest.fixture
+def press(monkeypatch):
+    """Ctrl-C is pressed in the middle of the steps appended to this list, as often as they stand there."""
+    steps, update_ema = [], training.update_ema
+
+    def pressed(ema, method, decay, step):
+        for _ in range(steps.count(step)):
+            signal.raise_signal(signal.SIGINT)
+        update_ema(ema, method, decay, step)
+
+    monkeypatch.setattr(training, "update_ema", pressed)
+    return steps
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(cohort, tmp_path, press, capsys, step):
+    run(cohort, tmp_path / "whole")
+    press.append(step)
+    assert run(cohort, tmp_path / "parts")["step"] == step + 1  # checkpoints are due at 2, 4 and 6
+    assert f"saving step {step + 1}" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    press.clear()
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(0, "before anything was saved; --resume starts from the beginning"), (3, "from the checkpoint at step 2")],
+)
+def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, press, capsys, step, said):
+    run(cohort, tmp_path / "whole")
+    press.extend([step, step])
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "parts")
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "parts" / "last").exists() == (step > 2)
+    press.clear()
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
+    """`maediff compare` would start the next training otherwise."""
+    press.append(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "run")
+    assert checkpoint.read_weights(tmp_path / "run" / "last" / "model.safetensors", "ema.", "maediff")[1] == 6
 
 
 def test_objectives_are_stepped_in_their_phases():
