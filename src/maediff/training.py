@@ -113,7 +113,7 @@ def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
 
 
 class _Step(nn.Module):
-    """One objective's loss as a module's forward, which is what Fabric wraps for precision and several devices."""
+    """One objective's loss as a module's forward, which is what Fabric wraps for precision and the device."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
