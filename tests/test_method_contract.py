@@ -112,7 +112,8 @@ def test_same_seed_same_map(name):
 def test_what_is_saved_is_loaded(name, tmp_path):
     method, (images, brain, ids) = make(name), scan()
     config = {"method": name, "preset": "tiny", "config": checkpoint.config_of(method)}
-    checkpoint.write_config(tmp_path / "run", config | {"seed": 0, "cohort": {}, "train": {}})
+    cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
+    checkpoint.write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
     checkpoint.save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
     loaded, info = checkpoint.load_model(tmp_path / "run")
     assert loaded.config == method.config

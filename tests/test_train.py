@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from made_models import made_run
 from made_scans import made_cohort
 from maediff import checkpoint, training
 from maediff.checkpoint import load_model
@@ -337,6 +338,47 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
             load_model(tmp_path / "run")
     with pytest.raises(InputError, match="is not a run folder"):
         load_model(tmp_path)
+
+
+def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
+    folder = made_run(tmp_path / "run")
+    path, weights_path = folder / "config.json", folder / "best" / "model.safetensors"
+    config = json.loads(path.read_text())
+    for change, said in [
+        ({"config": [1]}, "config missing or damaged"),
+        ({"preset": ["tiny"]}, "preset missing or damaged"),
+        ({"method": ["maediff"]}, "method missing or damaged"),
+        ({"cohort": {}}, r"cohort\.modality, cohort\.grid, cohort\.normalise missing or damaged"),
+        ({"cohort": None}, "cohort, cohort.modality"),
+    ]:
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=rf"run.config\.json: {said}.*; train the model again"):
+            load_model(folder)
+    path.write_text(json.dumps(config))
+    tensors, good = load_file(weights_path), {"format": checkpoint.FORMAT, "method": "maediff", "step": "6"}
+    for key, changed, said in [
+        ("method", {}, "weights of None"),
+        ("step", {}, "no step"),
+        ("step", {"step": "x"}, "no step"),
+    ]:
+        save_file(tensors, weights_path, {k: v for k, v in good.items() if k != key} | changed)
+        with pytest.raises(InputError, match=rf"model\.safetensors: .*{said}"):
+            load_model(folder)
+
+
+def test_a_foreign_optimizer_is_refused_by_name(cohort, tmp_path):
+    run(cohort, tmp_path / "run", max_time="0s")
+    path = tmp_path / "run" / "last" / "optimizer-1.pt"
+    good = torch.load(path, weights_only=True)
+    for state in (
+        {"state": {}},
+        [1],
+        good | {"optimizers": []},
+        good | {"optimizers": [{"state": {}, "param_groups": []}]},
+    ):
+        torch.save(state, path)
+        with pytest.raises(InputError, match=r"run.last.* the optimizer's state .*; train again with --overwrite"):
+            run(cohort, tmp_path / "run", resume=True)
 
 
 def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):

@@ -36,6 +36,8 @@ from maediff.settings import merge, parse_settings
 from maediff.shipped import label, locate, show_terms
 
 FORMAT = "maediff-1"
+NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
+          "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
@@ -73,8 +75,10 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
         raise InputError(f"{path}: is not a safetensors file ({error}); it was not read any further") from None
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: format {metadata.get('format')!r}, and this version of maediff reads {FORMAT!r}")
-    if metadata["method"] != method:
-        raise InputError(f"{path}: weights of {metadata['method']!r}, but config.json says {method!r}")
+    if metadata.get("method") != method:
+        raise InputError(f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}")
+    if not metadata.get("step", "").isdecimal():
+        raise InputError(f"{path}: names no step of training; it is damaged, train the model again")
     return tensors, int(metadata["step"])
 
 
@@ -95,10 +99,12 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
-    if missing := {"config", "preset", "seed", "cohort", "train"} - config.keys():
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; it is damaged, train the model again")
-    if config.get("method") not in METHODS:
-        raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
+    cohort = config.get("cohort")
+    found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}
+    if missing := [key for key, kind in NEEDED.items() if not isinstance(found.get(key), kind)]:
+        raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
+    if config["method"] not in METHODS:
+        raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
     return {**config, "config": complete(config, config["config"])}
 
 
@@ -225,10 +231,14 @@ def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
     """
     path = folder / f"optimizer-{step}.pt"
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: missing or damaged ({reason}); train again with --overwrite") from None
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{path}: not the optimizer's state but a {type(state).__name__}; train again with --overwrite"
+        )
     return state
 
 

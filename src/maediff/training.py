@@ -210,12 +210,18 @@ class TrainingRun:
         checkpoint.load_state(self.method, weights, path)
         checkpoint.load_state(self.ema, checkpoint.read_weights(path, "ema.", name)[0], path)
         state = checkpoint.load_optimizer(self.out / "last", self.step)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
-        if scaler is not None and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
+        try:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
+            scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+            if scaler is not None and state["scaler"]:
+                scaler.load_state_dict(state["scaler"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path.parent}: the optimizer's state is not of this training ({type(error).__name__}: {error}); "
+                "train again with --overwrite"
+            ) from None
         return True
 
     def save(self, loss: float) -> None:
