@@ -105,7 +105,10 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
     if config["method"] not in METHODS:
         raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
-    return {**config, "config": complete(config, config["config"])}
+    try:
+        return {**config, "config": complete(config, config["config"])}
+    except InputError as error:
+        raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
 
 
 def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
