@@ -145,7 +145,7 @@ def test_residuals_by_sign():
         ("maediff", {"p": 99}, "p=99"),
         ("maediff", {"s": 64}, "s=64"),
         ("maediff", {"size": 90}, r"size=90.* would fit"),
-        ("maediff", {"r": 2}, "r=2 is not a multiple"),
+        ("maediff", {"r": 2}, r"r=2 .* multiple of the feature map's d=\d pixels: r in \[\d+, .* would fit"),
         ("maediff", {"unet": {"width": 3}}, "unet.width"),
         ("pddpm", {"r": 16}, "r: Unexpected"),
         ("pddpm", {"size": 98}, r"size=98"),
