@@ -8,12 +8,14 @@ import pickle
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from made_models import made_run
 from made_scans import made_cohort
@@ -21,7 +23,8 @@ from maediff import checkpoint, training
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
-from maediff.methods.base import Objective
+from maediff.methods import build
+from maediff.methods.base import Method, Objective
 from maediff.train import parse_duration, train
 from maediff.training import TrainConfig, batch_indices, learning_rate, slices_by_subject
 
@@ -405,6 +408,40 @@ def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
         not np.array_equal(subject_index[chosen][:4], subject_index[chosen][4:8])
         or len(set(map(tuple, subject_index[chosen].reshape(-1, 4)))) > 1
     )
+
+
+def test_the_average_follows_the_weights_by_hand():
+    """d = min(0.999, (1 + step) / (10 + step)): 0.1 at step 0, 0.999 in the end."""
+
+    class Norm(nn.BatchNorm1d, Method):
+        pass
+
+    method, ema = Norm(1), Norm(1)
+    for step, expected in [(0, 0.1 * 1 + 0.9 * 3), (100_000, 0.999 * 1 + 0.001 * 3)]:
+        nn.init.constant_(ema.weight, 1)
+        nn.init.constant_(method.weight, 3)
+        method.running_mean.fill_(5)  # a buffer is copied as it is
+        training.update_ema(ema, method, 0.999, step)
+        assert ema.weight.item() == pytest.approx(expected, rel=1e-6)
+        assert ema.running_mean.item() == 5
+        assert method.weight.item() == 3
+
+
+def test_validation_draws_the_same_whatever_was_drawn_before(cohort, tmp_path):
+    method = build("maediff", "tiny", {key: FAST[key] for key in ("unet", "mae")})
+    slices, config = Cohort.open(cohort).training_slices("train"), TrainConfig(**FAST["train"])
+    full = {"method": "maediff", "seed": 0, "cohort": {"hash": ""}}
+    run = training.TrainingRun(method, slices, slices, config, tmp_path, full, "cpu", "fp32")
+    ema = deepcopy(run.ema)
+
+    def validate(model):
+        return training.validation_loss(model, slices, config, run.fabric)
+
+    first, again = validate(ema), validate(ema)
+    run.train_step()
+    torch.rand(7)
+    assert first == again == validate(ema)
+    assert validate(run.ema) != first  # the weights do count
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
