@@ -80,6 +80,24 @@ def test_user_errors_are_one_line_and_exit_2(tmp_path):
         assert not (tmp_path / "o").exists(), arguments
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("preprocess", "detect", "evaluate", "compare")),
+    ],
+)
+def test_an_unknown_key_is_said_with_the_file_that_holds_it(command, tmp_path):
+    scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain(shape=(20, 20, 4))[::2])
+    first = {"preprocess": [scan], "detect": [scan], "evaluate": [tmp_path, "--cohort", tmp_path]}
+    arguments = [command, *first.get(command, ["pddpm", "--cohort", tmp_path]), "-o", tmp_path / "o"]
+    (tmp_path / "my.yaml").write_text("nonsense: 3\n")
+    result = maediff(*arguments, "--config", tmp_path / "my.yaml")
+    assert result.returncode == 2
+    assert "nonsense" in result.stderr
+    assert f"given in {tmp_path / 'my.yaml'}" in result.stderr
+
+
 def test_a_failed_scan_is_exit_code_1_and_the_rest_is_done(tmp_path):
     data, _, affine = made_brain()
     save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine)

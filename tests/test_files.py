@@ -55,6 +55,21 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
         fresh_folder(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"overwrite": False, "resume": False}, ", or add --resume to go on or --overwrite to start anew"),
+        ({"overwrite": False}, ", or add --overwrite to start anew"),
+        ({}, ""),
+    ],
+)
+def test_only_flags_that_the_command_has_are_spoken_of(tmp_path, flags, said):
+    (fresh_folder(tmp_path / "out") / "result").touch()
+    with pytest.raises(InputError) as refusal:
+        fresh_folder(tmp_path / "out", **flags)
+    assert str(refusal.value).endswith(f"choose another folder{said}")
+
+
 def test_overwrite_empties_no_folder_of_somebody_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="was not made by maediff"):

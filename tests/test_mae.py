@@ -57,8 +57,17 @@ def test_the_decoder_reads_the_entire_map(fusion):
     mae, feature_map = make(fusion=fusion, back="replace"), torch.rand(2, 8, 24, 24)
     before = mae(feature_map, NOISED)
     assert before.shape == feature_map.shape
-    after = mae(torch.where(cells(NOISED), feature_map + 1, feature_map), NOISED)
-    assert (before != after).flatten(1).any(1).all()
+    for changed in (NOISED, ~NOISED):
+        after = mae(torch.where(cells(changed), feature_map + 1, feature_map), NOISED)
+        assert (before != after).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("fusion", ["add", "replace"])
+def test_what_the_encoder_reads_reaches_the_result_where_it_is_fused(fusion):
+    """Alone, without the map's own way to the decoder."""
+    mae, feature_map = make(fusion=fusion), torch.rand(2, 8, 24, 24)
+    after = mae(feature_map, NOISED, torch.where(cells(~NOISED), feature_map + 1, feature_map))
+    assert (mae(feature_map, NOISED) != after).flatten(1).any(1).all()
 
 
 def test_visible_only_ignores_the_noised_cells_and_map_only_has_no_encoder():

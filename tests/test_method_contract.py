@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from made_methods import TRAINED, make, predict, scan
+from made_methods import SMALL, TRAINED, make, predict, scan
 from maediff import checkpoint
 from maediff.errors import InputError
 from maediff.methods import METHODS
@@ -34,9 +34,17 @@ def test_maps_have_the_scans_shape_and_range(name):
     assert np.array_equal(reference[[0, -1]], images[[0, -1]])
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_parameter_has_a_gradient_within_two_steps_of_its_objective(name):
-    method, x = make(name, fresh=True).train(), torch.rand(4, 1, 48, 48)
+@pytest.mark.parametrize(
+    ("name", "mae"),
+    [
+        *((name, {}) for name in TRAINED),
+        *(("maediff", {"fusion": fusion}) for fusion in ("concat", "add", "replace", "map_only")),
+        ("maediff", {"up": "unpatchify"}),
+    ],
+)
+def test_every_parameter_has_a_gradient_within_two_steps_of_its_objective(name, mae):
+    settings = {"mae": SMALL["mae"] | mae} if mae else {}
+    method, x = make(name, fresh=True, **settings).train(), torch.rand(4, 1, 48, 48)
     names = {parameter: key for key, parameter in method.named_parameters()}
     moved = set()
     for objective in method.objectives():
@@ -112,7 +120,8 @@ def test_same_seed_same_map(name):
 def test_what_is_saved_is_loaded(name, tmp_path):
     method, (images, brain, ids) = make(name), scan()
     config = {"method": name, "preset": "tiny", "config": checkpoint.config_of(method)}
-    checkpoint.write_config(tmp_path / "run", config | {"seed": 0, "cohort": {}, "train": {}})
+    cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
+    checkpoint.write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
     checkpoint.save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
     loaded, info = checkpoint.load_model(tmp_path / "run")
     assert loaded.config == method.config

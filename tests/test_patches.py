@@ -1,5 +1,7 @@
 """Both grids: merging by hand, identities, and which cells a patch makes noised."""
 
+import re
+
 import pytest
 import torch
 
@@ -112,10 +114,20 @@ def test_noised_cells_are_those_the_patch_touches():
     assert int(noised_cells(torch.tensor([[8, 0]]), p=48, size=96, r=16).sum()) == 12
 
 
-@pytest.mark.parametrize("r", [10, 32, 5])
-def test_cells_that_do_not_fit_are_refused_with_those_that_do(r):
-    with pytest.raises(ValueError, match=rf"r={r} .*r in \[1, 2, 4, 8, 16\] would fit"):
-        check_cells(PatchGrid(96, 48, 16), r)
+@pytest.mark.parametrize(("d", "fits"), [(1, [1, 2, 4, 8, 16]), (4, [4, 8, 16]), (16, [16])])
+def test_cells_that_do_not_fit_are_refused_with_those_that_do(d, fits):
+    grid = PatchGrid(96, 48, 16)
+    for r in {*range(50)} - {*fits}:
+        with pytest.raises(ValueError, match=rf"r={r} .* d={d} pixels: r in {re.escape(str(fits))} would fit"):
+            check_cells(grid, r, d)
+    for r in fits:
+        check_cells(grid, r, d)
+
+
+def test_where_no_cell_fits_the_refusal_says_so():
+    """r has to divide gcd(50, 16, 96) = 2, and be a multiple of 4."""
+    with pytest.raises(ValueError, match="no r does, so make p and s multiples of 4"):
+        check_cells(PatchGrid(96, 50, 16), 2, d=4)
 
 
 def test_patches_without_brain_are_left_out_and_no_other():

@@ -21,7 +21,8 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len([line for line in example.splitlines() if line]) == 8, "the README promises eight lines"
     method = build("maediff", "tiny")
     config = {"method": "maediff", "preset": "tiny", "config": checkpoint.config_of(method)}
-    checkpoint.write_config(tmp_path / "run", config | {"train": {}, "seed": 0, "cohort": {"modality": "T1w"}})
+    cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
+    checkpoint.write_config(tmp_path / "run", config | {"train": {}, "seed": 0, "cohort": cohort})
     checkpoint.save_model(tmp_path / "run/best/model.safetensors", method, deepcopy(method), name="maediff", step=1)
     x, y, z = np.meshgrid(np.linspace(-1, 1, 80), np.linspace(-1, 1, 96), [0, 1], indexing="ij")
     brain = (x**2 + y**2 < 0.8) & (z >= 0)

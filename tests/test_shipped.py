@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -295,6 +296,19 @@ def test_a_hub_folder_has_a_card_with_front_matter_and_loads(models, tmp_path):
     assert "license_name: Our own" in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="exists"):
         save_to_hub_folder("t1", tmp_path / "other")
+
+
+def test_models_are_written_with_the_mode_of_the_umask(models, tmp_path):
+    source = shutil.copytree(models / "t1", tmp_path / "t1")
+    (source / "model.safetensors").chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        export_model(models.parent / "runs" / "t1", tmp_path / "exported", ABOUT)
+        save_to_hub_folder(source, tmp_path / "repo")
+    finally:
+        os.umask(before)
+    for folder in ("exported", "repo"):
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / folder).iterdir()} == {"0o640"}
 
 
 def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):

@@ -3,22 +3,28 @@
 import csv
 import itertools
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from made_models import made_run
 from made_scans import made_cohort
-from maediff import checkpoint
+from maediff import checkpoint, training
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
-from maediff.methods.base import Objective
+from maediff.methods import build
+from maediff.methods.base import Method, Objective
 from maediff.train import parse_duration, train
 from maediff.training import TrainConfig, batch_indices, learning_rate, slices_by_subject
 
@@ -82,6 +88,56 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6  # done: nothing to do
 
 
+@pytest.fixture
+def press(monkeypatch):
+    """Ctrl-C is pressed in the middle of the steps appended to this list, as often as they stand there."""
+    steps, update_ema = [], training.update_ema
+
+    def pressed(ema, method, decay, step):
+        for _ in range(steps.count(step)):
+            signal.raise_signal(signal.SIGINT)
+        update_ema(ema, method, decay, step)
+
+    monkeypatch.setattr(training, "update_ema", pressed)
+    return steps
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(cohort, tmp_path, press, capsys, step):
+    run(cohort, tmp_path / "whole")
+    press.append(step)
+    assert run(cohort, tmp_path / "parts")["step"] == step + 1  # checkpoints are due at 2, 4 and 6
+    assert f"saving step {step + 1}" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    press.clear()
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(0, "before anything was saved; --resume starts from the beginning"), (3, "from the checkpoint at step 2")],
+)
+def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, press, capsys, step, said):
+    run(cohort, tmp_path / "whole")
+    press.extend([step, step])
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "parts")
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "parts" / "last").exists() == (step > 2)
+    press.clear()
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
+    """`maediff compare` would start the next training otherwise."""
+    press.append(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, tmp_path / "run")
+    assert checkpoint.read_weights(tmp_path / "run" / "last" / "model.safetensors", "ema.", "maediff")[1] == 6
+
+
 def test_objectives_are_stepped_in_their_phases():
     def loss(x, generator, seen=None):
         raise AssertionError("not called")
@@ -128,7 +184,7 @@ def test_seeds_decide_the_weights(cohort, tmp_path):
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-@pytest.mark.parametrize("killed_at", range(1, 9))
+@pytest.mark.parametrize("killed_at", range(1, 11))
 def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeypatch, killed_at):
     """Every file is moved into place by os.replace: stop after the n-th such move, as a kill would."""
     run(cohort, tmp_path / "whole")
@@ -140,7 +196,7 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
 
     def die(source, target):
         replace(source, target)
-        if next(count) == killed_at + 1:  # the first is config.json
+        if next(count) == killed_at:
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -149,6 +205,24 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
             run(cohort, tmp_path / "run")
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    known = [(tmp_path / name / "train_subjects.json").read_text() for name in ("whole", "run")]
+    assert known[0] == known[1]
+
+
+def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(cohort, tmp_path):
+    before = os.umask(0o027)
+    try:
+        run(cohort, tmp_path / "run", max_time="0s")
+        leftovers = [tmp_path / "run" / part / ".model.safetensors.tmp-1.safetensors" for part in ("best", "last")]
+        for path in leftovers:
+            path.write_bytes(b"half")
+        run(cohort, tmp_path / "run", resume=True)
+    finally:
+        os.umask(before)
+    assert not any(path.exists() for path in leftovers)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
+    assert sorted(path.name for path in files if path.parent.name == "best") == ["model.safetensors"]
 
 
 @pytest.mark.slow
@@ -269,6 +343,48 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
         load_model(tmp_path)
 
 
+def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
+    folder = made_run(tmp_path / "run")
+    path, weights_path = folder / "config.json", folder / "best" / "model.safetensors"
+    config = json.loads(path.read_text())
+    for change, said in [
+        ({"config": [1]}, "config missing or damaged"),
+        ({"config": config["config"] | {"nonsense": 1}}, "settings of maediff: nonsense: Unexpected"),
+        ({"preset": ["tiny"]}, "preset missing or damaged"),
+        ({"method": ["maediff"]}, "method missing or damaged"),
+        ({"cohort": {}}, r"cohort\.modality, cohort\.grid, cohort\.normalise missing or damaged"),
+        ({"cohort": None}, "cohort, cohort.modality"),
+    ]:
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=rf"run.config\.json: {said}.*; train the model again"):
+            load_model(folder)
+    path.write_text(json.dumps(config))
+    tensors, good = load_file(weights_path), {"format": checkpoint.FORMAT, "method": "maediff", "step": "6"}
+    for key, changed, said in [
+        ("method", {}, "weights of None"),
+        ("step", {}, "no step"),
+        ("step", {"step": "x"}, "no step"),
+    ]:
+        save_file(tensors, weights_path, {k: v for k, v in good.items() if k != key} | changed)
+        with pytest.raises(InputError, match=rf"model\.safetensors: .*{said}"):
+            load_model(folder)
+
+
+def test_a_foreign_optimizer_is_refused_by_name(cohort, tmp_path):
+    run(cohort, tmp_path / "run", max_time="0s")
+    path = tmp_path / "run" / "last" / "optimizer-1.pt"
+    good = torch.load(path, weights_only=True)
+    for state in (
+        {"state": {}},
+        [1],
+        good | {"optimizers": []},
+        good | {"optimizers": [{"state": {}, "param_groups": []}]},
+    ):
+        torch.save(state, path)
+        with pytest.raises(InputError, match=r"run.last.* the optimizer's state .*; train again with --overwrite"):
+            run(cohort, tmp_path / "run", resume=True)
+
+
 def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):
     run(cohort, tmp_path / "run")
     method, info = load_model(f"{tmp_path / 'run'}@t_test=[125,250],s=48,merge=tapered")
@@ -292,6 +408,40 @@ def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
         not np.array_equal(subject_index[chosen][:4], subject_index[chosen][4:8])
         or len(set(map(tuple, subject_index[chosen].reshape(-1, 4)))) > 1
     )
+
+
+def test_the_average_follows_the_weights_by_hand():
+    """d = min(0.999, (1 + step) / (10 + step)): 0.1 at step 0, 0.999 in the end."""
+
+    class Norm(nn.BatchNorm1d, Method):
+        pass
+
+    method, ema = Norm(1), Norm(1)
+    for step, expected in [(0, 0.1 * 1 + 0.9 * 3), (100_000, 0.999 * 1 + 0.001 * 3)]:
+        nn.init.constant_(ema.weight, 1)
+        nn.init.constant_(method.weight, 3)
+        method.running_mean.fill_(5)  # a buffer is copied as it is
+        training.update_ema(ema, method, 0.999, step)
+        assert ema.weight.item() == pytest.approx(expected, rel=1e-6)
+        assert ema.running_mean.item() == 5
+        assert method.weight.item() == 3
+
+
+def test_validation_draws_the_same_whatever_was_drawn_before(cohort, tmp_path):
+    method = build("maediff", "tiny", {key: FAST[key] for key in ("unet", "mae")})
+    slices, config = Cohort.open(cohort).training_slices("train"), TrainConfig(**FAST["train"])
+    full = {"method": "maediff", "seed": 0, "cohort": {"hash": ""}}
+    run = training.TrainingRun(method, slices, slices, config, tmp_path, full, "cpu", "fp32")
+    ema = deepcopy(run.ema)
+
+    def validate(model):
+        return training.validation_loss(model, slices, config, run.fabric)
+
+    first, again = validate(ema), validate(ema)
+    run.train_step()
+    torch.rand(7)
+    assert first == again == validate(ema)
+    assert validate(run.ema) != first  # the weights do count
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -65,7 +65,7 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
         if twin is not ref:
             raise InputError(f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them")
     check_apart(out, [file for ref in refs for file in ref.files])
-    return fresh_folder(out, resume=resume or overwrite) / WORK
+    return fresh_folder(out, overwrite=False, resume=resume or overwrite) / WORK
 
 
 def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = False) -> None:

@@ -14,6 +14,7 @@ import json
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
@@ -35,6 +36,8 @@ from maediff.settings import merge, parse_settings
 from maediff.shipped import label, locate, show_terms
 
 FORMAT = "maediff-1"
+NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
+          "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
@@ -43,11 +46,14 @@ def save_model(path: Path, method: Method, ema: Method, *, name: str, step: int)
     tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
     metadata = {"format": FORMAT, "method": name, "step": str(step), "maediff": __version__}
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write one safetensors file, atomically, and readable for whom the umask says (`save_file`'s is ours alone)."""
+    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata)
     with atomic_path(path) as temporary:
-        try:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:  # safetensors wraps a full disk in an error of its own
-            raise OSError(str(error)) from error
+        temporary.write_bytes(data)
 
 
 def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor], int]:
@@ -69,8 +75,10 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
         raise InputError(f"{path}: is not a safetensors file ({error}); it was not read any further") from None
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: format {metadata.get('format')!r}, and this version of maediff reads {FORMAT!r}")
-    if metadata["method"] != method:
-        raise InputError(f"{path}: weights of {metadata['method']!r}, but config.json says {method!r}")
+    if metadata.get("method") != method:
+        raise InputError(f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}")
+    if not metadata.get("step", "").isdecimal():
+        raise InputError(f"{path}: names no step of training; it is damaged, train the model again")
     return tensors, int(metadata["step"])
 
 
@@ -91,11 +99,16 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
-    if missing := {"config", "preset", "seed", "cohort", "train"} - config.keys():
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; it is damaged, train the model again")
-    if config.get("method") not in METHODS:
-        raise InputError(f"{path}: method {config.get('method')!r} is not known: one of {', '.join(METHODS)}")
-    return {**config, "config": complete(config, config["config"])}
+    cohort = config.get("cohort")
+    found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}
+    if missing := [key for key, kind in NEEDED.items() if not isinstance(found.get(key), kind)]:
+        raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
+    if config["method"] not in METHODS:
+        raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
+    try:
+        return {**config, "config": complete(config, config["config"])}
+    except InputError as error:
+        raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
 
 
 def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
@@ -221,18 +234,22 @@ def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
     """
     path = folder / f"optimizer-{step}.pt"
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: missing or damaged ({reason}); train again with --overwrite") from None
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{path}: not the optimizer's state but a {type(state).__name__}; train again with --overwrite"
+        )
     return state
 
 
-def prune_optimizers(folder: Path, keep: int) -> None:
-    """Remove the optimiser states of other steps, and what a killed run left half-written."""
-    for path in folder.glob(".*.tmp-*"):
+def prune(run: Path, keep: int) -> None:
+    """Remove the optimiser states of other steps than `keep`, and what a killed run left half-written."""
+    for path in (*run.glob("best/.*.tmp-*"), *run.glob("last/.*.tmp-*")):
         path.unlink(missing_ok=True)
-    for path in folder.glob("optimizer-*.pt"):
+    for path in run.glob("last/optimizer-*.pt"):
         if path.name != f"optimizer-{keep}.pt":
             path.unlink(missing_ok=True)
 

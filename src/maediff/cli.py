@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,10 +46,15 @@ def _inputs(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
     return found
 
 
-def _settings(config: Path | None, pairs: list[str] | None) -> dict[str, Any]:
-    from maediff.settings import merge, parse_settings, read_settings
+@contextmanager
+def _settings(config: Path | None, pairs: list[str] | None) -> Iterator[dict[str, Any]]:
+    """Those of FILE with those of --set on top; what is wrong with them is said with FILE's name."""
+    from maediff.settings import SettingsError, merge, parse_settings, read_settings
 
-    return merge(read_settings(config) if config else {}, parse_settings(pairs or []))
+    try:
+        yield merge(read_settings(config) if config else {}, parse_settings(pairs or []))
+    except SettingsError as error:
+        raise InputError(f"{error}; given in {config} or on the command line" if config else str(error)) from None
 
 
 def _version(value: bool) -> None:
@@ -115,11 +122,12 @@ def preprocess(
     from maediff.settings import build_config
     from maediff.steps import steps_config
 
-    settings = _settings(config, set_)
-    grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
-    normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
-    steps = steps_config({key: settings.pop(key) for key in ("brain", "bias", "registration", "qc") if key in settings})
-    _no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
+    with _settings(config, set_) as settings:
+        grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
+        normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
+        of_steps = [key for key in ("brain", "bias", "registration", "qc") if key in settings]
+        steps = steps_config({key: settings.pop(key) for key in of_steps})
+        _no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
         _inputs(inputs, more), out, modality=modality, layout=layout, series=series, fold=fold,
         lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise, steps=steps, workers=workers,
@@ -157,10 +165,11 @@ def train(
     """Learn what is healthy from the train split of a cohort."""
     from maediff.train import train as run
 
-    result = run(
-        method, cohort, out, preset=preset, settings=_settings(config, set_), max_time=max_time, resume=resume,
-        overwrite=overwrite, seed=seed, init=init, device=device, quiet=quiet,
-    )  # fmt: skip
+    with _settings(config, set_) as settings:
+        result = run(
+            method, cohort, out, preset=preset, settings=settings, max_time=max_time, resume=resume,
+            overwrite=overwrite, seed=seed, init=init, device=device, quiet=quiet,
+        )  # fmt: skip
     best = result["best_val_loss"]
     typer.echo(
         f"run: {out}  ({result['step']} of {result['steps']} steps, {result['seconds']:.0f} s"
@@ -221,10 +230,10 @@ def detect(
     from maediff.settings import build_config
     from maediff.steps import steps_config
 
-    settings = _settings(config, set_)
-    post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
-    steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
-    _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
+    with _settings(config, set_) as settings:
+        post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
+        steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
+        _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
     work, image_of = out, None
     if bids_derivative:
         from functools import partial
@@ -272,10 +281,12 @@ def evaluate(
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config, resolve_device
 
+    with _settings(config, set_) as settings:
+        scoring = build_config(ScoringConfig, settings, "evaluate")
     run(
-        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split,
-        config=build_config(ScoringConfig, _settings(config, set_), "evaluate"), precision=precision, workers=workers,
-        batch_size=batch_size, overwrite=overwrite, device=resolve_device(device), seed=seed, quiet=quiet,
+        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
+        precision=precision, workers=workers, batch_size=batch_size, overwrite=overwrite,
+        device=resolve_device(device), seed=seed, quiet=quiet,
     )  # fmt: skip
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     typer.echo(f"report: {write_report(out)}")
@@ -316,15 +327,15 @@ def compare(
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config, merge, parse_settings
 
-    settings = _settings(config, set_)
-    scoring = build_config(ScoringConfig, settings.pop("evaluate", {}), "evaluate")
     own: dict[str, Any] = {}
     for text in method_set or []:
         name, _, pair = text.partition(":")
         own[name] = merge(own.get(name, {}), parse_settings([pair]))
     own_seeds = {text.partition(":")[0]: _numbers(text.partition(":")[2], text) for text in method_seeds or []}
     budget = Budget(preset, steps, max_time)
-    planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own, own_seeds)
+    with _settings(config, set_) as settings:
+        scoring = build_config(ScoringConfig, settings.pop("evaluate", {}), "evaluate")
+        planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own, own_seeds)
     run(
         planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
         precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device,
@@ -395,7 +406,9 @@ def benchmark(
 
 def _no_more(settings: dict[str, Any], known: str) -> None:
     if settings:
-        raise InputError(f"unknown settings: {', '.join(settings)}; known here: {known}")
+        from maediff.settings import SettingsError
+
+        raise SettingsError(f"unknown settings: {', '.join(settings)}; known here: {known}")
 
 
 def _exit(failed: int) -> None:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from maediff import __version__, checkpoint
 from maediff.cohort import Cohort
 from maediff.errors import InputError
-from maediff.files import atomic_path, write_json, write_text
+from maediff.files import write_json, write_text
 from maediff.methods import resolve
 from maediff.operating_point import MAX_SCANS, calibrate
 from maediff.settings import build_config, flatten
@@ -107,10 +106,9 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
     size = sum(value.numel() * value.element_size() for value in state.values())
     if half or (half is None and size > 0.98 * MAX_BYTES):
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    tensors = {f"ema.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
     metadata = {"format": checkpoint.FORMAT, "method": info["method"], "step": str(info["step"])}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {**metadata, "maediff": __version__})
+    tensors = {f"ema.{key}": value for key, value in state.items()}
+    checkpoint.write_tensors(path, tensors, {**metadata, "maediff": __version__})
     if path.stat().st_size > MAX_BYTES:
         raise InputError(
             f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, and a shipped model has at most {MAX_BYTES / 1e6:.0f}; "

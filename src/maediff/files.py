@@ -64,8 +64,12 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def fresh_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -> Path:
+def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | None = None) -> Path:
     """Create the output folder `path`, mark it as ours and return it.
+
+    Args:
+        overwrite: empty it first. None: the caller has no such flag, so none is spoken of.
+        resume: keep what it holds. None likewise.
 
     Raises:
         InputError: it exists, holds something, and neither `overwrite` (which empties it, but only a folder that
@@ -82,9 +86,10 @@ def fresh_folder(path: Path, *, overwrite: bool = False, resume: bool = False) -
         if overwrite:
             shutil.rmtree(path)
         elif not resume:
+            flags = {"--resume to go on": resume, "--overwrite to start anew": overwrite}
+            known = " or ".join(flag for flag, given in flags.items() if given is not None)
             raise InputError(
-                f"{path}: exists and is not empty; choose another folder, or add --resume to go on "
-                "or --overwrite to start anew"
+                f"{path}: exists and is not empty; choose another folder" + (f", or add {known}" if known else "")
             )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,13 @@ def save_to_hub_folder(reference: str | Path, folder: Path, about: Mapping[str, 
         export_model(reference, folder, about)
     elif (source / "card.json").is_file() and not changes:
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("README.md"))
-        os.replace(temporary, folder)
+        try:  # files with the umask's mode, not the source's
+            shutil.copytree(
+                source, temporary, ignore=shutil.ignore_patterns("README.md"), copy_function=shutil.copyfile
+            )
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     else:
         raise InputError(f"{reference}: has no card; give `about` with summary, licence, data and failure_cases")
     card = read_card(folder)

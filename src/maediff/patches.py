@@ -145,14 +145,23 @@ def noised_cells(corners: Int[Tensor, "b 2"], p: int, size: int, r: int) -> Bool
     return cells.any(dim=-1)
 
 
-def check_cells(grid: PatchGrid, r: int) -> None:
-    """Every patch has to cover whole cells, so that each hides the same number of tokens.
+def check_cells(grid: PatchGrid, r: int, d: int) -> None:
+    """Every patch has to cover whole cells, so that each hides the same number of tokens, and a cell whole pixels of F.
+
+    Args:
+        d: pixels of the slice to a side of one of the feature map F.
 
     Raises:
-        ValueError: r does not divide p, s and the slice; the message names the values of r that would.
+        ValueError: r does not divide p, s and the slice, or d does not divide r; the message names what would fit.
     """
-    fits = [n for n in range(1, grid.p + 1) if not (grid.p % n or grid.s % n or grid.size % n)]
+    fits = [n for n in range(d, grid.p + 1, d) if not (grid.p % n or grid.s % n or grid.size % n)]
     if r not in fits:
         raise ValueError(
-            f"cell size r={r} does not divide p={grid.p}, s={grid.s} and size={grid.size}: r in {fits} would fit"
+            f"cell size r={r} has to divide p={grid.p}, s={grid.s} and size={grid.size} and to be a multiple of the "
+            f"feature map's d={d} pixels: "
+            + (
+                f"r in {fits} would fit"
+                if fits
+                else f"no r does, so make p and s multiples of {d}, or use fewer levels"
+            )
         )

@@ -15,6 +15,10 @@ from maediff.errors import InputError
 C = TypeVar("C")
 
 
+class SettingsError(InputError):
+    """Settings that are unknown or do not fit; who read them from a file adds its name."""
+
+
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Nested settings from `key=value` texts; values are read as YAML (`[125, 250]`, `true`, `1e-3`).
 
@@ -83,16 +87,16 @@ def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> 
     """A frozen config from nested values.
 
     Raises:
-        InputError: unknown keys or values that do not fit, all of them named.
+        SettingsError: unknown keys or values that do not fit, all of them named.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE")
+        raise SettingsError(f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE")
     try:
         return TypeAdapter(config_type).validate_python(dict(values))
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
         fields = ", ".join(getattr(config_type, "__pydantic_fields__", {})) or "none"
-        raise InputError(f"settings of {what}: {details} (fields: {fields})") from None
+        raise SettingsError(f"settings of {what}: {details} (fields: {fields})") from None
 
 
 def resolve_device(device: str) -> str:

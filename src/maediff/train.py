@@ -14,7 +14,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate
-from maediff.settings import build_config, flatten, has_bf16, merge, resolve_device
+from maediff.settings import SettingsError, build_config, flatten, has_bf16, merge, resolve_device
 from maediff.training import Precision, TrainConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def parse_duration(text: str | None) -> float | None:
 def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
     if not isinstance(settings, Mapping):
-        raise InputError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
+        raise SettingsError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
     return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
 
 
@@ -160,9 +160,9 @@ def train(
         _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
-        checkpoint.write_config(out, config)
         people = sorted({person_code(row.dataset, row.subject) for row in cohort.split("train")})
         write_json(out / "train_subjects.json", people)  # so that nobody is scored who was trained on
+        checkpoint.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()

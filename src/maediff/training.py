@@ -6,11 +6,14 @@ stopped and resumed ends with the same weights as one that was not: there is no 
 
 import csv
 import io
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import field
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -110,7 +113,7 @@ def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
 
 
 class _Step(nn.Module):
-    """One objective's loss as a module's forward, which is what Fabric wraps for precision and several devices."""
+    """One objective's loss as a module's forward, which is what Fabric wraps for precision and the device."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -129,6 +132,28 @@ class _Step(nn.Module):
 def _to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
     images = torch.from_numpy(np.ascontiguousarray(slices.images[np.asarray(index)]))
     return images.to(device).float().div_(255)[:, None]
+
+
+@contextmanager
+def ctrl_c() -> Iterator[Event]:
+    """Set by the first Ctrl-C, which interrupts nothing; the second one interrupts as ever.
+
+    Never set outside the main thread, nor where somebody else handles or ignores Ctrl-C.
+    """
+    asked = Event()
+
+    def first(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, first)
+    try:
+        yield asked
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @torch.no_grad()
@@ -175,22 +200,29 @@ class TrainingRun:
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.history: list[dict[str, Any]] = []
 
-    def restore(self) -> None:
-        """Go back to the last checkpoint; a run killed before its first one starts from the beginning."""
+    def restore(self) -> bool:
+        """Go back to the last checkpoint, if there is one; a run killed before it starts from the beginning."""
         path = self.out / "last" / "model.safetensors"
         if not path.is_file():
-            return
+            return False
         name = self.full_config["method"]
         weights, self.step = checkpoint.read_weights(path, "weights.", name)
         checkpoint.load_state(self.method, weights, path)
         checkpoint.load_state(self.ema, checkpoint.read_weights(path, "ema.", name)[0], path)
         state = checkpoint.load_optimizer(self.out / "last", self.step)
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
-        if scaler is not None and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
+        try:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
+            scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+            if scaler is not None and state["scaler"]:
+                scaler.load_state_dict(state["scaler"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path.parent}: the optimizer's state is not of this training ({type(error).__name__}: {error}); "
+                "train again with --overwrite"
+            ) from None
+        return True
 
     def save(self, loss: float) -> None:
         """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json."""
@@ -216,7 +248,7 @@ class TrainingRun:
                 self.out / "best" / "model.safetensors", self.method, self.ema, name=name, step=self.step
             )
         checkpoint.save_model(last / "model.safetensors", self.method, self.ema, name=name, step=self.step)
-        checkpoint.prune_optimizers(last, self.step)
+        checkpoint.prune(self.out, self.step)
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
         writer.writeheader()
@@ -260,32 +292,49 @@ class TrainingRun:
         return float(np.mean(losses))
 
     def train(self, limit: float | None, quiet: bool) -> dict[str, Any]:
-        """Steps until the budget is used, with a checkpoint every so often and at the end; Ctrl-C ends it too."""
-        began, before = time.monotonic(), self.seconds
-        recent: list[float] = []
+        """Steps until the budget is used, with a checkpoint every so often and at the end.
+
+        Ctrl-C ends it like a budget: after the step in hand, which is saved. A second one ends it at once.
+
+        Raises:
+            KeyboardInterrupt: the second Ctrl-C, or one that came when the budget was used anyway.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[state]}"), disable=quiet) as progress:
-            task = progress.add_task("training", total=self.config.steps, completed=self.step, state="")
-            stopped = False
-            while self.step < self.config.steps and not stopped:
-                self.method.train()
-                try:
-                    recent.append(self.train_step())
-                except KeyboardInterrupt:
-                    self.restore()  # the step may be half done
-                    progress.console.print(f"stopped by hand; --resume goes on from the checkpoint at step {self.step}")
-                    break
-                if not np.isfinite(recent[-1]) and self.precision != "fp16":
-                    raise InputError(
-                        f"{self.out}: the loss is not finite at step {self.step}; lower train.learning_rate"
-                    )
-                elapsed = time.monotonic() - began
-                self.seconds = before + elapsed
-                state = f"loss {np.mean(recent[-50:]):.4f}  {self.step / self.seconds:.1f} steps/s"
-                progress.update(task, completed=self.step, state=state)
-                stopped = limit is not None and elapsed >= limit
-                if stopped or self.step == self.config.steps or self.step % self.config.checkpoint_every == 0:
-                    self.save(float(np.mean(recent)))
-                    recent.clear()
+        with ctrl_c() as asked, Progress(*columns, TextColumn("{task.fields[state]}"), disable=quiet) as progress:
+            try:
+                used_up = self._steps(limit, progress, asked)
+            except KeyboardInterrupt:
+                restored = self.restore()  # the step may be half done
+                there = f"goes on from the checkpoint at step {self.step}" if restored else "starts from the beginning"
+                nothing = "" if restored else ", before anything was saved"
+                progress.console.print(f"stopped at once by hand{nothing}; --resume {there}")
+                raise
+        if asked.is_set() and used_up:
+            raise KeyboardInterrupt
         best = self.best if self.best < float("inf") else None
         return {"step": self.step, "steps": self.config.steps, "seconds": self.seconds, "best_val_loss": best}
+
+    def _steps(self, limit: float | None, progress: Progress, asked: Event) -> bool:
+        """The steps of `train`; whether they ended because the budget was used."""
+        began, before = time.monotonic(), self.seconds
+        recent: list[float] = []
+        task = progress.add_task("training", total=self.config.steps, completed=self.step, state="")
+        used_up = self.step == self.config.steps
+        stopped = used_up
+        while not stopped:
+            self.method.train()
+            recent.append(self.train_step())
+            if not np.isfinite(recent[-1]) and self.precision != "fp16":
+                raise InputError(f"{self.out}: the loss is not finite at step {self.step}; lower train.learning_rate")
+            elapsed = time.monotonic() - began
+            self.seconds = before + elapsed
+            state = f"loss {np.mean(recent[-50:]):.4f}  {self.step / self.seconds:.1f} steps/s"
+            progress.update(task, completed=self.step, state=state)
+            used_up = self.step == self.config.steps or (limit is not None and elapsed >= limit)
+            stopped = used_up or asked.is_set()
+            if stopped and not used_up:
+                progress.console.print(f"stopping by hand, saving step {self.step}; Ctrl-C again stops at once")
+            if stopped or self.step % self.config.checkpoint_every == 0:
+                self.save(float(np.mean(recent)))
+                recent.clear()
+        return used_up

@@ -53,12 +53,7 @@ class MAEDiffConfig(PatchwiseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.size, self.unet.d)
-        check_cells(PatchGrid(self.size, self.p, self.s), self.r)
-        if self.r % self.unet.d:
-            raise ValueError(
-                f"cell size r={self.r} is not a multiple of the feature map's d={self.unet.d} pixels: "
-                f"use a multiple of it that divides p and s, or fewer levels"
-            )
+        check_cells(PatchGrid(self.size, self.p, self.s), self.r, self.unet.d)
 
 
 class MAEDiff(Method):
