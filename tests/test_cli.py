@@ -102,12 +102,14 @@ def test_a_failed_scan_is_exit_code_1_and_the_rest_is_done(tmp_path):
     data, _, affine = made_brain()
     save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine)
     save(tmp_path / "in" / "sub-2_T1w.nii.gz", np.full_like(data, 3), affine)
-    result = maediff("preprocess", tmp_path / "in", "-o", tmp_path / "cohort", "-q")
+    result = maediff("preprocess", tmp_path / "in", "-o", tmp_path / "cohort", "-q",
+                     "--set", "registration.enabled=false")  # fmt: skip
     assert result.returncode == 1
     assert "sub-2" in result.stderr
     assert "constant" in result.stderr
     assert (tmp_path / "cohort" / "sub-1" / "image.nii.gz").exists()
     assert not (tmp_path / "cohort" / "sub-2").exists()
+    assert result.stderr.splitlines()[-1].startswith("1 failed: sub-2; 1 flagged: sub-1; see ")
 
 
 @pytest.mark.slow

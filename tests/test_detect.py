@@ -120,6 +120,8 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
     assert "sub-0 failed" in caplog.text
     assert "NaN" in caplog.text
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["sub-1"]
+    page = write_report(tmp_path / "out").read_text()
+    assert "1 failed." in page and "Failed" in page and "sub-0_T1w.nii.gz: holds NaN" in page
 
 
 def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):

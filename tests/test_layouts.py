@@ -1,6 +1,7 @@
 """The official folder layouts of IXI, BraTS and MSLUB, in small; roles, folds, duplicates, manifests."""
 
 import gzip
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from made_scans import ball, made_brain, save
 from maediff import cli
 from maediff.cohort import Cohort
 from maediff.errors import InputError
+from maediff.files import fresh_folder
 from maediff.inputs import ScanRef
 from maediff.layouts import assign_roles, check_content, read_layout, recognise
 from maediff.preprocess import preprocess
@@ -266,5 +268,26 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "touch", read_only)
-    with pytest.raises(InputError, match=r"out: could not be created \(Read-only file system\); choose another"):
+    with pytest.raises(InputError, match=r"out: could not be .* \(Read-only file system\); choose another"):
         preprocess([root], tmp_path / "out", modality="FLAIR", quiet=True)
+
+
+def test_a_cohort_that_may_only_be_read_is_named_when_resumed(tmp_path, monkeypatch):
+    out = fresh_folder(tmp_path / "out")
+    root = brats(tmp_path / "in", "BraTS2021")
+
+    def no_new_file(call):
+        def refuse(path, *args, **kwargs):
+            if Path(path).parent == out and (call is os.unlink or not Path(path).exists()):
+                raise PermissionError(13, "Permission denied")
+            return call(path, *args, **kwargs)
+
+        return refuse
+
+    (out / "cohort.json").write_text("{}")
+    monkeypatch.setattr(os, "open", no_new_file(os.open))
+    monkeypatch.setattr(os, "unlink", no_new_file(os.unlink))
+    with pytest.raises(InputError, match=r"out: could not be written to \(Permission denied\); choose another"):
+        preprocess([root], out, modality="FLAIR", resume=True, quiet=True)
+    with pytest.raises(InputError, match=r"out: could not be written to"):
+        fresh_folder(out, resume=True)  # as detect does

@@ -1,15 +1,18 @@
 """Extraction and registration that went right, and ones gone wrong on purpose, each caught by a flag or an error."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from skimage.filters import threshold_otsu
 
 from made_heads import fake_deepbet, true_brain
 from made_scans import ball, oblique, save
+from maediff.brain_extraction import BrainConfig
 from maediff.errors import InputError
-from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid, prepare_scan
+from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid, brain_from_background, prepare_scan
 from maediff.inputs import find_scans
 from maediff.quality import QualityConfig, check_against_atlas
 from maediff.registration import Alignment, RegistrationConfig, align_to_atlas, load_atlas
@@ -115,6 +118,77 @@ def test_flags_by_hand():
     noise = volume_of(np.random.default_rng(0).random(data.shape), affine)
     record, flags = check_against_atlas(noise, brain, Alignment(np.eye(4), 0.1), config)
     assert record["atlas_information"] < 0.02 and len(flags) == 2
+
+
+def test_a_stripped_scan_upside_down_is_flagged_where_it_is_registered():
+    data, brain, affine = atlas_head()
+    stripped = np.where(brain, data, 0)
+    good = run_steps(volume_of(stripped, affine), None, REGISTERED, modality="T1w")
+    assert good.brain_from == "from the zero background" and good.flags == []
+    flipped = run_steps(volume_of(np.flip(stripped, 2).copy(), affine), None, REGISTERED, modality="T1w")
+    assert "fits the atlas as well upside down or back to front, if not better" in flipped.flags
+
+
+def zeroed_head():
+    """(data, brain, affine) of a head on a background of zeros: shell, face and neck."""
+    data, brain, affine = atlas_head()
+    below = ((0, 0), (0, 10), (20, 0))
+    data, brain, affine = np.pad(data, below), np.pad(brain, below), affine.copy()
+    affine[2, 3] -= 60
+    x, y, z = np.moveaxis(np.moveaxis(np.indices(data.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+    face = (x / 60) ** 2 + ((y - 45) / 50) ** 2 + ((z + 55) / 70) ** 2 < 1
+    neck = ((x / 50) ** 2 + ((y + 30) / 55) ** 2 < 1) & (z < -40)
+    data = np.where((face | neck) & ~brain, 90, np.where(data < 10, 0, data)).astype(np.float32)
+    return data, brain, np.diag([0.85, 0.85, 0.85, 1.0]) @ affine
+
+
+@pytest.mark.parametrize("config", [REGISTERED, StepsConfig()], ids=["registered", "as it lies"])
+def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(monkeypatch, config):
+    data, brain, affine = zeroed_head()
+    volume = volume_of(data, affine)
+    assert brain_from_background(volume).sum() > 1.3 * brain.sum()  # taken as stripped at first
+    none = StepsConfig(brain=BrainConfig(tool="none"), registration=config.registration)
+    assert "may still have its skull, and no brain could be extracted" in run_steps(
+        volume, None, none, modality="T1w"
+    ).flags  # fmt: skip
+    fake_deepbet(monkeypatch, lambda _: brain)
+    stepped = run_steps(volume, None, config, modality="T1w")
+    assert stepped.brain_from == "deepbet" and stepped.flags == [] and "a skull in it" in stepped.notes[-1]
+    np.testing.assert_array_equal(stepped.brain, brain)
+
+
+def test_a_stripped_scan_that_fits_badly_keeps_its_brain(monkeypatch):
+    data, brain, affine = atlas_head()
+    half = np.where(brain & (np.arange(len(data)) < len(data) // 2)[:, None, None], data, 0)
+    calls = fake_deepbet(monkeypatch, lambda volume: volume.data > 0)
+    stepped = run_steps(volume_of(half, affine), None, REGISTERED, modality="T1w")
+    assert calls and stepped.brain_from == "from the zero background" and stepped.flags
+
+
+@pytest.mark.parametrize(("folder", "modality"), [("ds000011", "T2w"), ("ixi10", "T1w")])
+def test_real_heads_on_a_background_of_zeros(shared_data, folder, modality):
+    pytest.importorskip("deepbet")
+    volume = read_scan(find_scans([shared_data / folder], modality)[2].image)
+    head = volume.data > 0.3 * threshold_otsu(volume.data[::2, ::2, ::2])
+    zeroed = replace(volume, data=np.where(head, volume.data, 0).astype(np.float32))
+    before = brain_from_background(zeroed).sum()
+    stepped = run_steps(zeroed, None, modality=modality)
+    assert stepped.brain_from == "deepbet" and stepped.flags == [] and stepped.brain.sum() < 0.8 * before
+
+
+def test_real_stripped_scans_go_on_as_they_are(shared_data):
+    files = [
+        find_scans([shared_data / "ds002748"], "T1w")[0].image,
+        shared_data / "mslub" / "patient07" / "FLAIR.nii.gz",
+    ]
+    files += [
+        shared_data / "lgg" / name / "FLAIR.nii.gz" for name in ("TCGA_FG_8189_20030516", "TCGA_FG_7634_20000128")
+    ]
+    for path in files:  # the last two: one that the atlas does not fit, and one of 3250 ml
+        volume = read_scan(path)
+        stepped = run_steps(volume, None, REGISTERED, modality="FLAIR")
+        assert stepped.brain_from == "from the zero background", path
+        np.testing.assert_array_equal(stepped.brain, brain_from_background(volume))
 
 
 def test_an_empty_head_fails(monkeypatch):

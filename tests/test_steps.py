@@ -14,7 +14,7 @@ from scipy import ndimage
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, oblique, save
 from maediff.bias_correction import BiasConfig, correct_bias
-from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
+from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.grid import (
@@ -29,7 +29,7 @@ from maediff.inputs import find_scans, t1_beside
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
-from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, load_atlas
+from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, align_to_atlas, load_atlas
 from maediff.report import write_report
 from maediff.scans import Volume, read_scan
 from maediff.steps import StepsConfig, run_steps, steps_config, steps_of
@@ -329,6 +329,61 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     assert [row.name for row in Cohort.open(tmp_path / "three").rows] == ["p0", "p2", "p3"]
 
 
-def test_scans_that_do_not_overlap_are_not_moved():
-    data, _, affine = made_brain((30, 30, 20), (4.0, 4.0, 4.0))
-    assert np.isfinite(align_rigidly(volume_of(data, affine), volume_of(data, affine))).all()
+def test_heads_far_apart_are_brought_together_and_ones_that_cannot_be_are_refused(monkeypatch):
+    data, brain, affine = made_head((36, 42, 30), (4.0, 4.0, 4.0))
+    away = affine.copy()
+    away[:3, 3] += [500, -400, 300]
+    fixed, moving = volume_of(data, affine), volume_of(data, away, "t1.nii.gz")
+    np.testing.assert_allclose(align_rigidly(fixed, moving)[:3, 3], [500, -400, 300], atol=1)
+    assert (brain_from_t1(fixed, moving, brain) ^ brain).mean() < 0.01
+    monkeypatch.setattr("maediff.registration._refine", lambda *_, **__: (-np.inf, np.eye(4)))
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: rigid registration with t1\.nii\.gz failed"):
+        align_rigidly(fixed, moving)
+
+
+@pytest.mark.parametrize("shift_mm", [(10, 0, 0), (0, -15, 0), (0, 0, 15)])
+def test_a_brain_moved_to_the_wrong_place_is_not_taken(tmp_path, monkeypatch, shift_mm):
+    fake_deepbet(monkeypatch, true_brain)
+    head, brain, affine = made_head((44, 52, 30), (3.0, 3.0, 4.0))
+    t1 = save(tmp_path / "s_T1w.nii.gz", head, affine)
+    t2 = read_scan(save(tmp_path / "s_T2w.nii.gz", 255 - head, affine))
+    assert run_steps(t2, brain, UNSEEN, modality="T2w", t1=t1).flags == []
+    assert brain_from_t1(t2, read_scan(t1), brain).any()
+    wrong = np.eye(4)
+    wrong[:3, 3] = shift_mm
+    monkeypatch.setattr("maediff.brain_extraction.align_rigidly", lambda *_: wrong)
+    with pytest.raises(InputError, match="fit better 10 mm away"):
+        brain_from_t1(t2, read_scan(t1), brain)
+    monkeypatch.setitem(EXTRACTORS, "deepbet", lambda *_: brain)
+    stepped = run_steps(t2, None, UNSEEN, modality="T2w", t1=t1)
+    assert stepped.brain_from == "deepbet" and "its T1 could not be used" in stepped.flags
+
+
+def test_a_mask_too_small_for_a_brain_is_a_failure_unless_the_scan_is_small(monkeypatch):
+    head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 4.0))
+    fake_deepbet(monkeypatch, lambda volume: ball(volume.data.shape, affine, (0, 0, 0), 50))
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: brain extraction \(deepbet\) failed, it found 50 ml"):
+        extract_brain(volume_of(head, affine))
+    slab = slice(12, 18)
+    fake_deepbet(monkeypatch, lambda volume: brain[:, :, slab])
+    assert extract_brain(volume_of(head[:, :, slab], affine))[0].any()
+
+
+def test_one_slice_is_neither_registered_nor_corrected_and_that_is_said_in_one_line():
+    data, _, affine = made_brain((60, 72, 50))
+    one = volume_of(data[:, :, 25:26], affine)
+    on = StepsConfig(registration=RegistrationConfig(enabled=True))
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: .* too thin .*registration\.enabled=false") as said:
+        run_steps(one, None, on, modality="T1w")
+    looked = run_steps(one, None, StepsConfig(qc=QualityConfig(align="always")), modality="T1w")
+    assert looked.flags == ["could not be aligned to the atlas"] and looked.to_atlas is None
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: N4 .*bias\.enabled=false") as also:
+        run_steps(one, None, StepsConfig(bias=BiasConfig(enabled=True)), modality="T1w")
+    assert "\n" not in f"{said.value}{also.value}"
+
+
+def test_an_affine_registration_of_which_no_start_ends_is_an_error(monkeypatch):
+    data, brain, affine = made_brain()
+    monkeypatch.setattr("maediff.registration._refine", lambda *_, **__: (-np.inf, np.eye(4)))
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: registration to MNI152 failed"):
+        align_to_atlas(volume_of(data, affine), brain)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
+from maediff.errors import InputError
 from maediff.scans import Volume
 
 ENABLED = False  # whether scans are corrected by default
@@ -40,7 +41,11 @@ class BiasConfig:
 def correct_bias(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: BiasConfig | None = None
 ) -> tuple[Volume, Float32[np.ndarray, "x y z"]]:
-    """`volume` divided by its bias field, and the field: 1 on average over the brain, in log."""
+    """`volume` divided by its bias field, and the field: 1 on average over the brain, in log.
+
+    Raises:
+        InputError: N4 cannot be fitted (a single slice, say).
+    """
     import SimpleITK as sitk  # noqa: N813
 
     config = config or BiasConfig()
@@ -54,8 +59,16 @@ def correct_bias(
     n4.SetNumberOfThreads(1)
     n4.SetMaximumNumberOfIterations(list(config.iterations))
     small = sitk.Shrink(image, factors)
-    n4.Execute(small, sitk.Cast(sitk.Shrink(mask, factors) > 0.5, sitk.sitkUInt8))
-    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    try:
+        n4.Execute(small, sitk.Cast(sitk.Shrink(mask, factors) > 0.5, sitk.sitkUInt8))
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
+    except RuntimeError as error:  # several lines of ITK; the last one says what is wrong
+        why = str(error).strip().splitlines()[-1]
+        shape = " x ".join(map(str, volume.data.shape))
+        raise InputError(
+            f"{volume.source}: N4 bias correction failed on {shape} voxels ({why}); add "
+            "bias.enabled=false, or leave the scan out"
+        ) from error
     log_field = log_field - log_field[brain].mean()
     field = np.exp(np.clip(log_field, -3, 3)).astype(np.float32)
     return replace(volume, data=np.ascontiguousarray(volume.data / field, dtype=np.float32)), field

@@ -24,7 +24,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.errors import InputError
-from maediff.registration import align_rigidly
+from maediff.registration import align_rigidly, settled
 from maediff.resample import resample
 from maediff.scans import Volume, read_mask, write_volume
 
@@ -32,6 +32,7 @@ Tool = Literal["auto", "deepbet", "hd-bet", "synthstrip", "none"]
 Mask = Bool[np.ndarray, "x y z"]
 COMMANDS = {"hd-bet": "hd-bet", "synthstrip": "mri_synthstrip"}
 TIMEOUT_S = 1800
+SMALLEST_ML, WHOLE_HEAD_MM = 300.0, 100.0  # less brain is none, where the scan reaches that far in each direction
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -57,7 +58,7 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Ma
     """The brain mask of a raw scan, and the name of the tool that drew it.
 
     Raises:
-        InputError: no tool is installed, or it found no brain.
+        InputError: no tool is installed, or it found no brain, or too little for one.
     """
     config = config or BrainConfig()
     tool = _choose(volume, config.tool)
@@ -67,6 +68,12 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Ma
             f"{volume.source}: brain extraction ({tool}) failed, it found no brain; look at the scan, choose another "
             "brain.tool or give a brain_mask"
         )
+    brain_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
+    if brain_ml < SMALLEST_ML and (volume.spacing_mm * volume.data.shape).min() >= WHOLE_HEAD_MM:
+        raise InputError(
+            f"{volume.source}: brain extraction ({tool}) failed, it found {brain_ml:.0f} ml of brain "
+            f"({SMALLEST_ML:.0f} at least); look at the scan, choose another brain.tool or give a brain_mask"
+        )
     return brain, tool
 
 
@@ -74,9 +81,13 @@ def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"
     """The brain of the session's T1, moved rigidly onto the grid of `volume`.
 
     Raises:
-        InputError: the two do not lie in one place, so nothing of the brain is left.
+        InputError: the two do not lie in one place, so nothing of the brain is left, or fit better elsewhere.
     """
-    to_t1 = np.linalg.inv(t1.affine) @ align_rigidly(volume, t1) @ volume.affine
+    place = align_rigidly(volume, t1)
+    if not settled(volume, t1, place):
+        raise InputError(f"{volume.source}: rigid registration with its T1 {t1.source} went wrong, the two fit better "
+                         "10 mm away; look at both, add brain.from_t1=false, or give a brain_mask")  # fmt: skip
+    to_t1 = np.linalg.inv(t1.affine) @ place @ volume.affine
     moved = resample(t1_brain, to_t1, volume.data.shape, "majority")
     if not moved.any():
         raise InputError(f"{volume.source}: the brain of its T1 {t1.source} does not lie in this scan; add "

@@ -141,6 +141,12 @@ def preprocess(
         typer.echo(f"report: {write_report(out)}")
     else:
         typer.echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
+    import csv
+
+    with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
+        status = {row["name"]: row["status"] for row in csv.DictReader(file)}
+    lost, flagged = ([name for name, word in status.items() if word == kind] for kind in ("failed", "flagged"))
+    _close(lost, flagged, out / "qc.csv")
     _exit(failed)
 
 
@@ -246,12 +252,17 @@ def detect(
         scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, image_of=image_of, batch_size=batch_size,
         workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
-    if failed < len(refs):
-        report_path = write_report(work, out.resolve().name)
-        if bids_derivative:
-            write_derivative(refs, out, overwrite=overwrite)
-            report_path = out / report_path.name
-        typer.echo(f"report: {report_path}")
+    report_path = write_report(work, out.resolve().name)
+    if bids_derivative and failed < len(refs):
+        write_derivative(refs, out, overwrite=overwrite)
+        report_path = out / report_path.name
+    typer.echo(f"report: {report_path}")
+    import json
+
+    failures = json.loads((work / "detect.json").read_text(encoding="utf-8")).get("failures", {})
+    done = [path for ref in refs if (path := work / ref.name / "summary.json").is_file() and ref.name not in failures]
+    flagged = [path.parent.name for path in done if json.loads(path.read_text(encoding="utf-8"))["qc"]["flags"]]
+    _close(list(failures), flagged, report_path)
     _exit(failed)
 
 
@@ -409,6 +420,17 @@ def _no_more(settings: dict[str, Any], known: str) -> None:
         from maediff.settings import SettingsError
 
         raise SettingsError(f"unknown settings: {', '.join(settings)}; known here: {known}")
+
+
+def _close(failed: list[str], flagged: list[str], where: Path) -> None:
+    """Name the scans that failed or should be looked at, last of all."""
+    said = [
+        f"{len(names)} {word}: {', '.join(names)}"
+        for names, word in ((failed, "failed"), (flagged, "flagged"))
+        if names
+    ]
+    if said:
+        typer.echo(f"{'; '.join(said)}; see {where}", err=True)
 
 
 def _exit(failed: int) -> None:

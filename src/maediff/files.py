@@ -77,6 +77,14 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, and the output has to be a folder; choose another one")
+    try:
+        return _fresh_folder(path, overwrite, resume)
+    except OSError as error:
+        what = "written to" if path.is_dir() else "created"
+        raise InputError(f"{path}: could not be {what} ({error.strerror}); choose another folder") from error
+
+
+def _fresh_folder(path: Path, overwrite: bool, resume: bool) -> Path:
     if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
         if (overwrite or resume) and not (path / MARKER).is_file():
             raise InputError(
@@ -91,11 +99,11 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
             raise InputError(
                 f"{path}: exists and is not empty; choose another folder" + (f", or add {known}" if known else "")
             )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / MARKER).touch()
-    except OSError as error:
-        raise InputError(f"{path}: could not be created ({error.strerror}); choose another folder") from error
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MARKER).touch()
+    probe = path / f"{MARKER}.tmp-{os.getpid()}"  # the marker can be touched where nothing new can be written
+    probe.touch()
+    probe.unlink()
     return path
 
 

@@ -17,15 +17,19 @@ from jaxtyping import Bool, Float, Shaped
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
+from maediff.errors import InputError
 from maediff.resample import resample
 from maediff.scans import Volume
 
 REGISTERED = frozenset(
     {"T1w", "T2w", "FLAIR"}
 )  # contrasts whose scans go to MNI152 unless told otherwise: docs/results.md
+UNREGISTERED = "make the cohort with registration.enabled=false, or take a model that was trained on such a one"
 COARSE_MM, FINE_MM = 4.0, 2.0
 PITCHES_DEG = (-20.0, 0.0, 20.0)  # starts: the chin down, level, up
 BINS = 32
+THIN_MM = 20.0  # a brain that reaches less far in any direction does not say where it lies
+SETTLED_MM = 10.0
 AROUND_MM = 8.0  # the metric looks at the template's brain and this much around it
 
 
@@ -83,9 +87,16 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
 
     Raises:
         ValueError: an empty brain.
+        InputError: too little of a brain to say where it lies, or no start that came to an end.
     """
     if not brain.any():
         raise ValueError("an empty brain cannot be registered")
+    reach = [float(np.ptp(along) + 1) * step for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)]
+    if min(reach) < THIN_MM:
+        raise InputError(
+            f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in reach)} mm, too thin to be "
+            f"registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
+        )
     low, high = np.percentile(volume.data[brain], [1, 99])
     inside = np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1) + 0.1  # above the background's 0
     inside = np.where(brain, inside, 0).astype(np.float32)
@@ -107,6 +118,10 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
     halves = [_turn(axis, 180.0) for axis in range(3)]
     others = [_refine(*coarse, start(half), centre, steps=40) for half in halves]
     information, best = max(tried, key=lambda one: one[0])
+    if not np.isfinite(information):
+        raise InputError(
+            f"{volume.source}: registration to MNI152 failed; look at the scan and its mask, or {UNREGISTERED}"
+        )
     turned = max(one[0] for one in others) - information
     if not quick:
         _, best = _refine(_along_axes(inside, volume.affine, FINE_MM), *_atlas_at(FINE_MM), best, centre)
@@ -117,15 +132,51 @@ def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
     """Where a place of `fixed` (mm) lies in `moving` (mm), for two scans of one head.
 
     It starts from the scanner's own coordinates, and from centre on centre.
+
+    Raises:
+        InputError: no start came to an end.
     """
     one, other = (_along_axes(_tamed(v.data), v.affine, COARSE_MM) for v in (fixed, moving))
     centres = [_field_centre(v) for v in (fixed, moving)]
     shift = np.eye(4)
     shift[:3, 3] = centres[1] - centres[0]
     tried = [_refine(other, one, None, start, centres[0], rigid=True) for start in (np.eye(4), shift)]
-    _, best = max(tried, key=lambda result: result[0])
+    information, best = max(tried, key=lambda result: result[0])
+    if not np.isfinite(information):
+        raise InputError(f"{fixed.source}: rigid registration with {moving.source} failed; look at both, or add "
+                         "brain.from_t1=false")  # fmt: skip
     one, other = (_along_axes(_tamed(v.data), v.affine, FINE_MM) for v in (fixed, moving))
     return _refine(other, one, None, best, centres[0], rigid=True)[1]
+
+
+def settled(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether `to_moving` (mm of `fixed` -> mm of `moving`) explains the scans better than 10 mm to any side of it."""
+    one, other = (_along_axes(_tamed(v.data), v.affine, COARSE_MM) for v in (fixed, moving))
+    here = _information_at(other, one, to_moving)
+    for axis in range(3):
+        for mm in (-SETTLED_MM, SETTLED_MM):
+            shifted = to_moving.copy()
+            shifted[axis, 3] += mm
+            if _information_at(other, one, shifted) > here:
+                return False
+    return bool(np.isfinite(here))
+
+
+def _information_at(moving: Any, fixed: Any, matrix: np.ndarray) -> float:
+    """Mutual information of two whole images where `matrix` (fixed mm -> moving mm) puts them; -inf without overlap."""
+    import SimpleITK as sitk  # noqa: N813
+
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricSamplingStrategy(method.NONE)
+    method.SetInterpolator(sitk.sitkLinear)
+    transform = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+    method.SetInitialTransform(transform)
+    try:
+        return -float(method.MetricEvaluate(fixed, moving))
+    except RuntimeError:
+        return -np.inf
 
 
 def _refine(

@@ -83,8 +83,11 @@ def _detect(folder: Path) -> Page:
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=montages,
     )
+    failures = shared.get("failures", {})
+    failed = [Section("Failed", tables=[Table(["Scan", "Why"], [[*pair] for pair in sorted(failures.items())])])]
     count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
     lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
+    lead += f" {len(failures)} failed." if failures else ""
     facts = [
         ("Model", ", ".join(str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))),
         ("Method", str(shared.get("method", ""))),
@@ -96,7 +99,8 @@ def _detect(folder: Path) -> Page:
     settings: dict[str, Any] = {
         k: shared[k] for k in ("config", "postprocess", "grid", "normalise", "model_step") if k in shared
     }
-    return Page("Detection", folder.resolve().name, lead, facts, [scans, Section("Settings", facts=flat(settings))])
+    sections = [*(failed if failures else []), scans, Section("Settings", facts=flat(settings))]
+    return Page("Detection", folder.resolve().name, lead, facts, sections)
 
 
 def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number: int) -> Montage:
