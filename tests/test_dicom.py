@@ -108,6 +108,9 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
     study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent="Gd")
     with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
         find_dicom(tmp_path / "r")
+    study(tmp_path / "phase", volume, "t1_fl3d", ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
+    with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
+        find_dicom(tmp_path / "phase")
     study(tmp_path / "ct", volume, "head", Modality="CT")
     with pytest.raises(InputError, match="no MR series"):
         find_dicom(tmp_path / "ct")
@@ -122,6 +125,9 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
         ("t2_tse_tra", "T2w"), ("AX T2 FLAIR", "FLAIR"), ("t2_tirm_tra_dark-fluid", "FLAIR"), ("Ax T1 FLAIR", None),
         ("T2*_GRE", "other"), ("t1_mprage_post gd", "other"), ("AX T1 +C", "other"), ("ep2d_diff_trace", "other"),
         ("T1 map", "other"), ("brain", None), ("T10", None), ("", None), ("PD TSE", "other"),
+        ("T1 C+", "other"), ("MPRAGE_C+", "other"), ("AX T1 GADO", "other"), ("t1_mprage_gadolinium", "other"),
+        ("T1 postcontrast", "other"), ("T1 POSTGAD", "other"), ("T1 mit Kontrast", "other"), ("T1GD", "other"),
+        ("SAG T1 DOTAREM", "other"), ("t1 posterior fossa", "T1w"),
     ],
 )  # fmt: skip
 def test_the_contrast_is_guessed_only_where_the_words_leave_no_doubt(text, contrast):

@@ -91,6 +91,28 @@ def test_contrasts_in_a_folders_file_names(tmp_path):
     assert contrast_of(Path("start1.nii")) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["T1_post", "T1_Gd", "t1_ce", "T1_C+", "T1+C_brain", "p1_gadolinium_T1", "T1-Gadovist", "mprage_T1_KM_postcontrast",
+     "sub-1_ce-gadolinium_T1w", "sub-1_acq-postGd_T1w", "sub-1_part-phase_T2w", "sub-1_part-real_T1w"],
+)  # fmt: skip
+def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "other"
+    touch(tmp_path / "f" / f"{name}.nii", tmp_path / "f" / "sub-1_FLAIR.nii", tmp_path / "f" / "p1_FLAIR.nii")
+    assert [(ref.name, ref.t1) for ref in find_scans([tmp_path / "f"])] == [("p1_FLAIR", None), ("sub-1", None)]
+    if name.startswith("sub-"):
+        root = bids(tmp_path / "ds", f"sub-1/anat/{name}.nii")
+        with pytest.raises(InputError, match=r"no T.w scan in this BIDS dataset"):
+            find_scans([root], name[-3:])
+
+
+@pytest.mark.parametrize(
+    "name", ["sub-1_ses-post_T1w", "sub-post_T1w", "sub-1_part-mag_T1w", "post_T1", "GD_T1", "delgado_T1w", "ce01_T1"]
+)
+def test_a_time_point_or_a_person_is_no_contrast_agent(name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
+
+
 def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
     touch(tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii")
     assert names(find_scans([tmp_path / "a" / "T1.nii"])) == ["T1"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from maediff.errors import InputError
-from maediff.inputs import is_dicom, visible
+from maediff.inputs import AGENT, is_dicom, visible
 
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
@@ -33,9 +33,10 @@ TAGS = (
 # What a description says about the contrast; the first that fits counts, and two of ours together count as none.
 OTHER = re.compile(
     r"t1rho|t[12][ _-]?map|t2 ?\*|t2[ _-]?star|\b(swi|dwi|dti|adc|trace|bold|fmri|asl|tof|mra|angio|mag|pha|phase|flow|"
-    r"perf|perfusion|pd|pdw|proton|spectro|mip|post|gd|gad|contrast|ce|t1ce|t1c|km|epi|ep2d|field ?map|scout|"
-    r"localizer|survey)\b|\+ ?c\b"
+    r"perf|perfusion|pd|pdw|proton|spectro|mip|post(?!erior)\w*|gd|gad|ce|t1c|km|enh|enhanced|epi|ep2d|field ?map|scout|"
+    r"localizer|survey)\b"
 )
+PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 OURS = {
     "FLAIR": re.compile(r"flair|dark[ _-]?fluid"),
     "T1w": re.compile(r"(?<![a-z0-9])[se]?t1(?!\d)|mp2?rage|\b(bravo|fspgr|spgr)\b"),
@@ -116,6 +117,7 @@ def find_series(folder: Path) -> list[Series]:
     for uid, members in grouped.items():
         texts = members[0][1]
         said = f"{texts['SeriesDescription']} {texts['ProtocolName']}"
+        kinds = set(texts["ImageType"].upper().split("\\"))
         found.append(
             Series(
                 uid,
@@ -124,7 +126,7 @@ def find_series(folder: Path) -> list[Series]:
                 texts["SeriesNumber"],
                 texts["SeriesDescription"],
                 texts["Modality"] or "no modality",
-                "other" if texts["ContrastBolusAgent"] else contrast_of_text(said),
+                "other" if texts["ContrastBolusAgent"] or kinds & PHASE else contrast_of_text(said),
                 "LOCALIZER" in texts["ImageType"].upper(),
                 tuple(image for image, _ in members),
             )
@@ -135,7 +137,7 @@ def find_series(folder: Path) -> list[Series]:
 def contrast_of_text(text: str) -> str | None:
     """T1w, T2w, FLAIR or "other" where the words leave no doubt, else None."""
     text = text.lower().replace("_", " ")
-    if OTHER.search(text):
+    if OTHER.search(text) or AGENT.search(text):
         return "other"
     told = {name for name, pattern in OURS.items() if pattern.search(text)}
     if told == {"FLAIR", "T2w"}:  # FLAIR is a T2-weighted sequence; T1 FLAIR is another one

@@ -30,6 +30,7 @@ MANIFEST_COLUMNS = (
 )  # fmt: skip
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
+# `post`, `ce`, `gd` count as the others do, by the last word: `post_T1` may be a time point, `T1_post` is not plain.
 CONTRAST_WORDS = {
     "t1": "T1w",
     "t1w": "T1w",
@@ -42,8 +43,20 @@ CONTRAST_WORDS = {
     "t1c": "other",
     "t1post": "other",
     "t1gd": "other",
+    "post": "other",
+    "ce": "other",
+    "gd": "other",
+    "gado": "other",
     "pd": "other",
 }
+# A contrast agent, wherever the words stand (lower case, spaces for _ - and full stops): no name of a time point or a
+# person is like them.
+AGENT = re.compile(
+    r"\bt1w? ?(gd|gad|gado\w*|km|ce|post(?!erior)\w*)\b|\bgado|\bpost ?(con|gd|gad|km)|\b[ck]ontrast|\bc ?\+|"
+    r"\+ ?(c|gd|km)\b|"
+    r"\b(gadavist|dotarem|dotagraf|clariscan|magnevist|magnograf|prohance|multihance|omniscan|optimark|vasovist|"
+    r"primovist|eovist|ablavar|elucirem|vueway|artirem|cyclolux)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ def t1_beside(image: Path) -> Path | None:
         bids = _bids_name(path)
         if bids:
             return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
-        return tuple(w for w in re.split(r"[^a-z0-9]+", _stem(path).lower()) if w not in CONTRAST_WORDS)
+        return tuple(w for w in _words(path) if CONTRAST_WORDS.get(w) not in MODALITIES)
 
     wanted = session(image)
     if not image.parent.is_dir():
@@ -146,9 +159,19 @@ def t1_beside(image: Path) -> Path | None:
 
 
 def contrast_of(path: Path) -> str | None:
-    """T1w, T2w, FLAIR or "other" as the last word of the file's name that tells it, else None."""
-    words = re.split(r"[^a-z0-9]+", _stem(path).lower())
-    return next((CONTRAST_WORDS[word] for word in reversed(words) if word in CONTRAST_WORDS), None)
+    """T1w, T2w, FLAIR or "other" as the last word of the file's name that tells it, else None.
+
+    A contrast agent (of a BIDS name: `ce-`, or in `acq-`) and a phase, real or imaginary part (`part-`) are "other".
+    """
+    bids = _bids_name(path)
+    if bids:
+        labels = dict(entity.split("-", 1) for entity in bids[1].split("_") if entity)
+        if "ce" in labels or labels.get("part", "mag") != "mag" or AGENT.search(f"t1{labels.get('acq', '')}".lower()):
+            return "other"
+        return CONTRAST_WORDS.get(_words(path)[-1])
+    if AGENT.search(re.sub(r"[_.-]", " ", _stem(path).lower())):
+        return "other"
+    return next((CONTRAST_WORDS[word] for word in reversed(_words(path)) if word in CONTRAST_WORDS), None)
 
 
 def _from_file(path: Path, base: Path) -> ScanRef:
@@ -196,7 +219,7 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
         for path in niftis(folder):
             bids = _bids_name(path)
             suffix = _stem(path).rsplit("_", 1)[-1]
-            if bids is not None:
+            if bids is not None and not (suffix in (*MODALITIES, "inplaneT2") and contrast_of(path) == "other"):
                 ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
                 by_suffix.setdefault(suffix, []).append(ref)
     usable = [name for name in MODALITIES if name in by_suffix]
@@ -323,6 +346,10 @@ def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
 
 def _stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def _words(path: Path) -> list[str]:
+    return re.split(r"[^a-z0-9]+", _stem(path).lower())
 
 
 def _relative_name(path: Path, base: Path) -> str:
