@@ -85,6 +85,17 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         find_sources([root], "FLAIR")
 
 
+def test_ixi_with_mra_and_dti_beside_it(tmp_path):
+    root = ixi(tmp_path / "IXI")
+    tiny(*(root / f"IXI-{kind}" / f"IXI012-HH-1211-{name}.nii.gz" for kind, name in
+           (("MRA", "MRA"), ("DTI", "DTI-00"), ("DTI", "DTI-01"))))  # fmt: skip
+    assert recognise(root) == "ixi"
+    assert [ref.name for ref in find_sources([root], "T1w")] == ["IXI002", "IXI012", "IXI013", "IXI035"]
+    for kind in ("MRA", "DTI"):
+        with pytest.raises(InputError, match="no NIfTI scan"):
+            find_sources([root / f"IXI-{kind}"], "T1w")
+
+
 def refs_of(dataset: str, count: int, lesion: Path | None = None) -> list[ScanRef]:
     return [ScanRef(f"{dataset}{n:04}", "", Path(f"{n}.nii"), dataset, lesion_mask=lesion) for n in range(count)]
 

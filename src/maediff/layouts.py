@@ -28,8 +28,8 @@ Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5
 IXI_TEST, IXI_VAL = 158 / 560, 44 / 402
 BRATS_VAL, MSLUB_VAL = 100 / 1251, 10 / 30
-NII = r"\.nii(?:\.gz)?"
-IXI_FILE = re.compile(rf"(?P<subject>IXI\d{{3}})-\w+-\d{{4}}-(?P<kind>T1|T2|PD){NII}")
+NII = r"\.(?i:nii(?:\.gz)?)"
+IXI_FILE = re.compile(rf"(?P<subject>IXI\d{{3}})-\w+-\d{{4}}-(?P<kind>T1|T2|PD|MRA|DTI-\d+){NII}")
 BRATS_CASE = (
     r"Brats1[78]_\w+?|BraTS19_\w+?|BraTS20_(?:Training|Validation)_\d{3}|BraTS2021_\d{5}|BraTS-[A-Za-z]+-\d{5}-\d{3}"
 )
@@ -60,7 +60,8 @@ def recognise(folder: Path) -> Layout | None:
     paths = list(niftis(folder))
     if not paths:
         return None
-    if all(IXI_FILE.fullmatch(path.name) for path in paths):
+    ixi = [IXI_FILE.fullmatch(path.name) for path in paths]
+    if all(ixi) and any(fits and fits["kind"].lower() in KINDS for fits in ixi):
         return "ixi"
     if all(_brats_part(path) for path in paths):
         return "brats"
@@ -145,7 +146,7 @@ def _ixi_cases(folder: Path) -> list[_Case]:
     found: dict[str, _Case] = {}
     for path in niftis(folder):
         fits = IXI_FILE.fullmatch(path.name)
-        if fits:
+        if fits and fits["kind"].lower() in KINDS:  # MRA and DTI lie beside them
             case = found.setdefault(fits["subject"], _Case("IXI", fits["subject"], "", {}, folder))
             _add(case, fits["kind"].lower(), path)
     return list(found.values())
