@@ -232,6 +232,13 @@ def test_other_wrong_folders(volume, tmp_path):
         read_volume(ScanRef("x", "", tmp_path / "d", "d", series="1.2.3"))
 
 
+def test_dicom_beside_nifti_is_left_out_with_a_word(volume, tmp_path, caplog):
+    save(tmp_path / "in" / "a" / "T1.nii", *volume)
+    write_series(tmp_path / "in" / "b", *volume)
+    assert [ref.name for ref in find_sources([tmp_path / "in"])] == ["a_T1"]
+    assert "in: DICOM is left out where there is NIfTI, as b/IM" in caplog.text
+
+
 def test_several_people_in_one_folder_are_refused(volume, tmp_path):
     data, affine = volume
     write_series(tmp_path / "c", data, affine, PatientID="1")

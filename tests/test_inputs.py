@@ -79,6 +79,24 @@ def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
     assert names(find_scans([tmp_path])) == ["T1"]
 
 
+def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(tmp_path, caplog):
+    root = bids(
+        tmp_path / "ds",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w_defaced.nii.gz",
+        "sub-03/anat/sub-03_T1w.NII.GZ",
+    )
+    assert names(find_scans([root])) == ["sub-01", "sub-03"]
+    assert "1 NIfTI file(s) left out, their names are no BIDS names" in caplog.text
+    assert "sub-02_T1w_defaced.nii.gz" in caplog.text and "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
+    caplog.clear()
+    touch(*(tmp_path / "f" / name for name in ("a_T1.NII", "b_T1.nii", "segovia_T1.nii", "b_T1_post.nii", "b_MRA.nii")))
+    assert names(find_scans([tmp_path / "f"], "T1w")) == ["a_T1", "b_T1"]
+    assert "1 NIfTI file(s) left out, masks by their names: segovia_T1.nii; a manifest CSV can" in caplog.text
+    assert "2 NIfTI file(s) left out" in caplog.text and "b_MRA.nii, b_T1_post.nii" in caplog.text
+
+
 def test_contrasts_in_a_folders_file_names(tmp_path):
     touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
     assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]

@@ -11,6 +11,7 @@ DICOM folders and the layouts of known data sets come on top in `sources`.
 """
 
 import csv
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import Literal, get_args
 from maediff.errors import InputError
 from maediff.files import MARKER
 
+logger = logging.getLogger(__name__)
 Modality = Literal["T1w", "T2w", "FLAIR"]
 Split = Literal["train", "val", "test"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
@@ -48,9 +50,17 @@ CONTRAST_WORDS = {
     "gd": "other",
     "gado": "other",
     "pd": "other",
+    "mra": "other",
+    "tof": "other",
+    "dti": "other",
+    "dwi": "other",
+    "adc": "other",
+    "swi": "other",
+    "bold": "other",
 }
 # A contrast agent, wherever the words stand (lower case, spaces for _ - and full stops): no name of a time point or a
 # person is like them.
+OTHER_BY_NAME = "with contrast agent or of other kinds by their names"
 AGENT = re.compile(
     r"\bt1w? ?(gd|gad|gado\w*|km|ce|post(?!erior)\w*)\b|\bgado|\bpost ?(con|gd|gad|km)|\b[ck]ontrast|\bc ?\+|"
     r"\+ ?(c|gd|km)\b|"
@@ -193,7 +203,10 @@ def _from_file(path: Path, base: Path) -> ScanRef:
 
 
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
-    found = [path for path in niftis(folder) if not NOT_SCANS.search(path.name)]
+    every = list(niftis(folder))
+    found = [path for path in every if not NOT_SCANS.search(path.name)]
+    _say_left_out(folder, set(every) - set(found), "masks by their names")
+    _say_left_out(folder, (path for path in found if contrast_of(path) == "other"), OTHER_BY_NAME)
     contrasts = {contrast_of(path) for path in found}
     ours = [name for name in MODALITIES if name in contrasts]
     if modality is None and len(ours) > 1:
@@ -215,13 +228,21 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
 
 def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
     by_suffix: dict[str, list[ScanRef]] = {}
+    nameless: list[Path] = []
+    others: list[Path] = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         for path in niftis(folder):
             bids = _bids_name(path)
             suffix = _stem(path).rsplit("_", 1)[-1]
-            if bids is not None and not (suffix in (*MODALITIES, "inplaneT2") and contrast_of(path) == "other"):
+            if bids is None:
+                nameless.append(path)
+            elif suffix in (*MODALITIES, "inplaneT2") and contrast_of(path) == "other":
+                others.append(path)
+            else:
                 ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
                 by_suffix.setdefault(suffix, []).append(ref)
+    _say_left_out(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
+    _say_left_out(root, others, OTHER_BY_NAME)
     usable = [name for name in MODALITIES if name in by_suffix]
     if modality is None and len(usable) > 1:
         raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
@@ -235,6 +256,13 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
             "or write a manifest CSV"
         )
     return by_suffix[wanted]
+
+
+def _say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
+    names = sorted(str(path.relative_to(place)) for path in paths)
+    if names:
+        logger.warning("%s: %d NIfTI file(s) left out, %s: %s%s; a manifest CSV can name them",
+                       place, len(names), why, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
 
 
 def _from_manifest(path: Path) -> list[ScanRef]:
@@ -330,15 +358,15 @@ def check_names(refs: Iterable[ScanRef]) -> None:
 
 def niftis(folder: Path) -> Iterator[Path]:
     """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder."""
-    for path in visible(folder, "*.nii*"):
+    for path in visible(folder):
         if is_nifti(path) and not (path.parent / "image.json").exists():
             yield path
 
 
-def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
+def visible(folder: Path) -> Iterator[Path]:
     """Files at any depth, sorted, without hidden ones and without those in a folder below that maediff wrote."""
     ours = {marker.parent for marker in folder.rglob(MARKER)} - {folder}
-    for path in sorted(folder.rglob(pattern)):
+    for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden and ours.isdisjoint(path.parents):
             yield path

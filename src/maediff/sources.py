@@ -11,6 +11,7 @@ The scans of all of them are then checked together: no two of one name, no subje
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,9 +21,20 @@ from typing import cast, get_args
 from maediff.dicom import find_dicom
 from maediff.errors import InputError
 from maediff.files import write_text
-from maediff.inputs import MANIFEST_COLUMNS, MODALITIES, ScanRef, check_names, find_scans, is_dicom, niftis, visible
+from maediff.inputs import (
+    MANIFEST_COLUMNS,
+    MODALITIES,
+    ScanRef,
+    check_names,
+    find_scans,
+    is_dicom,
+    is_nifti,
+    niftis,
+    visible,
+)
 from maediff.layouts import Layout, check_content, read_layout, recognise
 
+logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
 
 
@@ -62,6 +74,7 @@ def find_sources(
             refs += find_dicom(path, modality, series)
         else:
             plain.append(path)
+            _say_dicom_left_out(path)
     if plain or not (refs or official):
         refs += [_opened(ref, modality, series) for ref in find_scans(plain, modality)]
     if series is not None and not any(ref.series for ref in refs):
@@ -77,6 +90,15 @@ def is_dicom_folder(folder: Path) -> bool:
     if next(niftis(folder), None) is not None:
         return False
     return any(is_dicom(path) for path in visible(folder))
+
+
+def _say_dicom_left_out(path: Path) -> None:
+    """In a BIDS dataset DICOM is its source, and no scan is lost with it."""
+    if path.is_dir() and not (path / "dataset_description.json").is_file():
+        file = next((one for one in visible(path) if not is_nifti(one) and is_dicom(one)), None)
+        if file is not None:
+            logger.warning("%s: DICOM is left out where there is NIfTI, as %s; give its folder as an INPUT of its own",
+                           path, file.relative_to(path))  # fmt: skip
 
 
 def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
