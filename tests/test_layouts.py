@@ -75,6 +75,9 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         assert {ref.image.parent.name for ref in refs} == {f"IXI-{kind}"}
         assert {(ref.healthy, ref.dataset, ref.lesion_mask) for ref in refs} == {(True, "IXI", None)}
         assert [ref.split for ref in refs] == [ref.split for ref in by_contrast[0]]
+        t1s = [None] * 4 if kind == "T1" or refs is by_contrast[1] else [ref.image for ref in by_contrast[0]]
+        assert [ref.t1 for ref in refs] == t1s
+    assert [ref.t1 for ref in find_sources([root], "T2w")] == [ref.image for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
         find_sources([root])
     with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
@@ -217,6 +220,11 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
         assert same.image.resolve() == ref.image.resolve()
         for field in ("subject", "session", "split", "healthy", "dataset", "modality", "lesion_labels", "stated"):
             assert getattr(same, field) == getattr(ref, field), field
+        assert ref.t1 and same.t1 and same.t1.resolve() == ref.t1.resolve()
+    tiny(tmp_path / "m" / "a.nii", tmp_path / "m" / "else where" / "t.nii")
+    (tmp_path / "m" / "m.csv").write_text("subject,image,t1\na,a.nii,else where/t.nii\n")
+    write_manifest(tmp_path / "m.csv", find_sources([tmp_path / "m" / "m.csv"]))
+    assert find_sources([tmp_path / "m.csv"])[0].t1.resolve() == tmp_path / "m" / "else where" / "t.nii"
     with pytest.raises(InputError, match="DICOM series cannot stand in a manifest"):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
 

@@ -58,11 +58,13 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
             sessions.add(session)
             chosen = choose(place, study, modality, series)
             contrast = chosen.contrast if chosen.contrast in OURS else modality
+            t1 = None if contrast == "T1w" else plain_t1(study, chosen)
             refs.append(
                 ScanRef(
-                    subject, session, _common([chosen]), folder.resolve().name, modality=contrast, series=chosen.uid
+                    subject, session, _common([chosen]), folder.resolve().name, modality=contrast, series=chosen.uid,
+                    t1=t1 and _common([t1]), t1_series=t1 and t1.uid,
                 )
-            )
+            )  # fmt: skip
     return sorted(refs, key=lambda ref: ref.name)
 
 
@@ -95,6 +97,12 @@ def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: s
         raise InputError(f"{place}: several series; say which with --series NUMBER or UID"
                          f"{'' if modality else ', or with --modality'}:\n{listing}")  # fmt: skip
     return fits[0]
+
+
+def plain_t1(study: Sequence[Series], chosen: Series) -> Series | None:
+    """The study's plain T1w series of the most images, whose brain `chosen` may be given."""
+    fits = [one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"]
+    return max(fits, key=lambda one: len(one.images), default=None)
 
 
 def images_of(folder: Path, uid: str) -> tuple[Image, ...]:

@@ -29,6 +29,7 @@ MODALITIES: tuple[str, ...] = get_args(Modality)
 SPLITS: tuple[str, ...] = get_args(Split)
 MANIFEST_COLUMNS = (
     "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
+    "t1",
 )  # fmt: skip
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
@@ -78,7 +79,8 @@ class ScanRef:
         modality: as far as the name tells.
         extra: further columns of the manifest.
         stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
-        t1: a T1w of the same session, for a scan of another contrast.
+        t1: a T1w of the same session, for a scan of another contrast; a folder where it is DICOM.
+        t1_series: SeriesInstanceUID of a `t1` in DICOM; compared, never written.
         lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
         series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
     """
@@ -97,6 +99,7 @@ class ScanRef:
     t1: Path | None = None
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
+    t1_series: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -325,7 +328,7 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         split=split or None,
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
-        extra={key: value for key, value in row.items() if key not in (*MANIFEST_COLUMNS, "t1")},
+        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
         stated="healthy" in row,
         t1=beside("t1"),
         lesion_labels=labels,

@@ -136,9 +136,11 @@ def voxel_digest(path: Path) -> str:
 def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
     healthy = True if case.dataset == "IXI" else None
     lesion = case.files.get("seg") or case.files.get("consensus_gt")
+    t1 = next((path for kind, path in case.files.items() if KINDS.get(kind) == "T1w"), None)
     return ScanRef(
         case.subject, case.session, image, case.dataset, brain_mask=case.files.get("brainmask"), lesion_mask=lesion,
         healthy=healthy if lesion is None else False, modality=modality, stated=True, lesion_labels="seg" in case.files,
+        t1=None if modality == "T1w" else t1,
     )  # fmt: skip
 
 

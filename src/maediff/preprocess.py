@@ -179,6 +179,7 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
         **({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {}),
+        **({"t1": fingerprint(ref.t1, ref.t1_series)} if ref.t1 and ref.t1_series else {}),
     }
     stored = out / ref.name / "image.json"
     if stored.is_file():
@@ -201,7 +202,8 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     if healthy is None and not ref.stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
-    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1)
+    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1,
+                        t1_series=ref.t1_series)  # fmt: skip
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,

@@ -114,12 +114,12 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
     for ref in refs:
         if ref.series:
             raise InputError(f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first")
-        files = [
+        *files, t1 = [
             "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
-            for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+            for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
         healthy = "" if ref.healthy is None else int(ref.healthy)
-        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", healthy, ref.dataset,
+        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", healthy, ref.dataset, t1,
                         *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
     write_text(path, text.getvalue())
 
@@ -139,4 +139,7 @@ def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
     (found, *more) = find_dicom(ref.image, modality, series)
     if more:
         raise InputError(f"{ref.image}: a folder of several studies; a manifest's line names the folder of one")
-    return replace(ref, image=found.image, series=found.series, modality=found.modality)
+    t1, t1_series = (ref.t1, None) if ref.t1 else (found.t1, found.t1_series)
+    return replace(
+        ref, image=found.image, series=found.series, modality=found.modality, t1=t1, t1_series=t1_series
+    )

@@ -20,11 +20,13 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
+from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
+from maediff.inputs import ScanRef
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas
-from maediff.scans import Volume, read_scan
+from maediff.scans import Volume
 from maediff.settings import build_config
 
 logger = logging.getLogger(__name__)
@@ -100,13 +102,19 @@ def with_defaults(config: StepsConfig, modality: str) -> StepsConfig:
 
 
 def run_steps(
-    volume: Volume, brain: Mask | None, config: StepsConfig | None = None, *, modality: str, t1: Path | None = None
+    volume: Volume,
+    brain: Mask | None,
+    config: StepsConfig | None = None,
+    *,
+    modality: str,
+    t1: Path | None = None,
+    t1_series: str | None = None,
 ) -> Stepped:
     """Every step that `config` asks for.
 
     Args:
         brain: the mask that came with the scan.
-        t1: a T1 of the same session, whose brain a raw scan of another contrast is given.
+        t1, t1_series: a T1 of the same session, whose brain a raw scan of another contrast is given.
 
     Raises:
         InputError: no brain was found, or no tool to find it with.
@@ -120,7 +128,8 @@ def run_steps(
         try:
             brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
         except RawScanError:
-            brain, brain_from = _extract(volume, config.brain, None if modality == "T1w" else t1, notes)
+            other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
+            brain, brain_from = _extract(volume, config.brain, other, notes)
     raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
     if raw:
         found, said = check_voxels(volume, brain, config.qc)
@@ -141,7 +150,7 @@ def run_steps(
     return Stepped(corrected, brain, brain_from, bias_field, to_atlas, record, flags, notes)
 
 
-def _extract(volume: Volume, config: BrainConfig, t1: Path | None, notes: list[str]) -> tuple[Mask, str]:
+def _extract(volume: Volume, config: BrainConfig, t1: ScanRef | None, notes: list[str]) -> tuple[Mask, str]:
     """The brain of a raw scan: its T1's if there is one, else by a tool."""
     if t1 is not None and config.from_t1 and config.tool != "none":
         try:
@@ -151,13 +160,13 @@ def _extract(volume: Volume, config: BrainConfig, t1: Path | None, notes: list[s
     return extract_brain(volume, config)
 
 
-def _from_t1(volume: Volume, path: Path, config: BrainConfig) -> tuple[Mask, str]:
-    t1 = read_scan(path)
+def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[Mask, str]:
+    t1 = read_volume(ref)
     try:
         brain, tool = brain_from_background(t1), "stripped"
     except RawScanError:
         brain, tool = extract_brain(t1, config)
-    return brain_from_t1(volume, t1, brain), f"{tool} on {path.name}, moved rigidly"
+    return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"
 
 
 def settings_of(config: StepsConfig) -> dict[str, Any]:
