@@ -42,7 +42,7 @@ def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
     if importlib.util.find_spec("highdicom") is None:
         raise InputError("--dicom-seg: needs highdicom; pip install 'maediff[dicom-seg]', or leave the flag out")
     for ref in refs:
-        if ref.series is None:
+        if ref.series is None and not ref.problem:
             raise InputError(f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "
                              "the series, or leave --dicom-seg out")  # fmt: skip
 

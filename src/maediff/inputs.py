@@ -81,6 +81,7 @@ class ScanRef:
         stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
         t1: a T1w of the same session, for a scan of another contrast; a folder where it is DICOM.
         t1_series: SeriesInstanceUID of a `t1` in DICOM; compared, never written.
+        problem: why it cannot be read, where that is known already: it fails by name and the other scans go on.
         lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
         series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
     """
@@ -100,6 +101,7 @@ class ScanRef:
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
     t1_series: str | None = field(default=None, repr=False)
+    problem: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

@@ -223,7 +223,7 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
 
 
 def _common_modality(refs: Sequence[ScanRef]) -> str:
-    found = {ref.modality for ref in refs}
+    found = {ref.modality for ref in refs if not ref.problem}
     if len(found) == 1 and found <= {*MODALITIES}:
         return str(found.pop())
     told = " and ".join(sorted(str(name) for name in found if name)) or "none of them"
