@@ -1,6 +1,7 @@
 """The official folder layouts of IXI, BraTS and MSLUB, in small; roles, folds, duplicates, manifests."""
 
 import gzip
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from maediff import cli
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.inputs import ScanRef
-from maediff.layouts import assign_roles, check_content, read_layout, recognise
+from maediff.layouts import assign_roles, check_content, read_layout, recognise, voxel_digest
 from maediff.preprocess import preprocess
 from maediff.scans import read_mask, read_scan
 from maediff.sources import find_sources, write_manifest
@@ -207,6 +208,19 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path):
     assert len(find_sources([root], "T1w", unique=True)) == 5
     with pytest.raises(InputError, match="both named IXI002"):
         find_sources([root / "IXI-T1", ixi(tmp_path / "second") / "IXI-T1"])
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_the_digest_is_of_the_voxels_whatever_the_header(tmp_path, kind):
+    data = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    image = kind(data, np.eye(4))
+    nib.save(image, tmp_path / "a.nii.gz")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 40))
+    nib.save(image, tmp_path / "b.nii")
+    nib.save(kind(data + 1, np.eye(4)), tmp_path / "c.nii")
+    a, b, c = (voxel_digest(tmp_path / name) for name in ("a.nii.gz", "b.nii", "c.nii"))
+    assert a == b != c
+    assert a == hashlib.sha256(data.tobytes(order="F")).hexdigest()
 
 
 def test_a_manifest_reads_back_as_the_same_scans(tmp_path):

@@ -14,6 +14,7 @@ The shares are those of the field's comparisons (DESIGN 4); which subjects they 
 import gzip
 import hashlib
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -129,8 +130,17 @@ def voxel_digest(path: Path) -> str:
     if path.name.lower().endswith(".gz"):
         with suppress(OSError, EOFError, zlib.error):  # damaged: refused by name when it is read
             content = gzip.decompress(content)
-    # a NIfTI-1 header and its extension flag are 352 bytes long
-    return hashlib.sha256(content[352:] or content).hexdigest()
+    return hashlib.sha256(content[_voxels_at(content) :] or content).hexdigest()
+
+
+def _voxels_at(content: bytes) -> int:
+    """Where the voxels of a NIfTI-1 or NIfTI-2 start, behind the header's extensions: `vox_offset`; 0 if unknown."""
+    for order in "<>":
+        for size, at, kind in ((348, 108, "f"), (540, 168, "q")):
+            if len(content) >= size and struct.unpack_from(f"{order}i", content)[0] == size:
+                offset = struct.unpack_from(order + kind, content, at)[0]
+                return int(offset) if 0 <= offset < len(content) else 0
+    return 0
 
 
 def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
