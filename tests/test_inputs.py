@@ -178,6 +178,7 @@ def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
         ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
         ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
         ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
+        ("subject,image\nCache,a.nii\n", "a scan cannot be named Cache, which maediff puts beside"),
         ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
     ],
 )

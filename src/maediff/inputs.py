@@ -31,6 +31,7 @@ MANIFEST_COLUMNS = (
     "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
     "t1",
 )  # fmt: skip
+RESERVED = {"cache", "manifest.csv", "qc.csv", "cohort.json", "detect.json", "report.html"}  # beside scans' folders
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
 # `post`, `ce`, `gd` count as the others do, by the last word: `post_T1` may be a time point, `T1_post` is not plain.
@@ -338,7 +339,7 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
 
 
 def check_names(refs: Iterable[ScanRef]) -> None:
-    """Refuse names that cannot be folders', two scans of one name, and a subject in two splits."""
+    """Refuse names that cannot be folders' or are maediff's own, two scans of one name, and a subject in two splits."""
     seen: dict[str, ScanRef] = {}
     split_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
@@ -347,6 +348,9 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
                 "- and _ (not first a full stop)"
             )
+        if ref.name.casefold() in RESERVED:
+            raise InputError(f"{ref.image}: a scan cannot be named {ref.name}, which maediff puts beside the scans "
+                             "in its output; rename it")  # fmt: skip
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(
