@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import warnings
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from made_dicom import PLANES, SECRETS, write_series
 from made_scans import ball, made_brain, made_cohort, oblique, save
@@ -120,6 +121,19 @@ def test_an_empty_mask_and_a_source_without_patient_fields(tmp_path):
     write_dicom_seg(tmp_path / "seg.dcm", np.zeros(data.shape, dtype=bool), read_volume(ref), ref, "run")
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert seg.NumberOfFrames == 12 and not seg.pixel_array.any()
+
+
+def test_pydicom_neither_warns_nor_logs_what_it_finds_in_a_header(tmp_path, caplog):
+    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_series(tmp_path / "in", np.round(data), affine, compress=RLELossless, PatientID="longer than allowed" * 9)
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (ref,) = find_dicom(tmp_path / "in")
+        write_dicom_seg(tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), ref, "run")
+    assert not caplog.records and not caught
 
 
 def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monkeypatch):

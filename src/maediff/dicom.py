@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series
+from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series, unsaid
 from maediff.errors import InputError
 from maediff.inputs import ScanRef, visible
 from maediff.scans import Volume, read_scan
@@ -248,7 +248,8 @@ def _check_rle(image: Image) -> None:
     import pydicom
 
     try:
-        size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
+        with unsaid():
+            size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
         if size != (image.rows, image.columns):
             raise ValueError(size)
     except Exception as error:  # whatever a damaged frame leads to

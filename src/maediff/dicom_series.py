@@ -8,9 +8,11 @@ Pixel data is not read here. Fields that identify a person (name, ID, birth date
 the patient's ID is only compared, so that two studies of one person are known as such.
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,11 +169,9 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote the header
-            with path.open("rb") as handle:
-                header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
-                header_bytes = handle.tell()
+        with unsaid(), path.open("rb") as handle:
+            header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
+            header_bytes = handle.tell()
             meta = header.file_meta
             if meta.get("MediaStorageSOPClassUID") == NOT_IMAGES:
                 return None
@@ -200,6 +200,22 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
         raise InputError(f"{path}: its header has no series or study UID, so the series of the folder cannot "
                          "be told apart; export it again, or convert it with dcm2niix yourself")  # fmt: skip
     return image, texts
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Nothing of what pydicom and highdicom warn of is shown or logged, because they quote the header."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in loggers]
+    try:
+        for log in loggers:
+            log.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
 
 
 def check_volume(folder: Path, images: Sequence[Image]) -> None:
