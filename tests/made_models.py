@@ -16,6 +16,11 @@ SMALL = {
     "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
     "s": 48,
 }
+COHORT = {
+    "hash": "0" * 64, "modality": "T1w",
+    "grid": {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0},
+    "normalise": {"low_percentile": 1.0, "high_percentile": 99.0},
+}  # fmt: skip
 ABOUT = {
     "summary": "A model for tests.",
     "licence": "Apache-2.0",
@@ -28,14 +33,10 @@ def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """A run folder with random weights: what `train` writes, without training."""
     torch.manual_seed(0)
     method = build("maediff", "tiny", SMALL)
-    cohort = {
-        "hash": "0" * 64, "modality": modality,
-        "grid": {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0},
-        "normalise": {"low_percentile": 1.0, "high_percentile": 99.0},
-    }  # fmt: skip
     checkpoint.write_config(folder, {
         "method": "maediff", "preset": "tiny", "config": checkpoint.config_of(method),
-        "train": {"steps": 2}, "seed": 3, "init": None, "cohort": cohort, **more})  # fmt: skip
+        "train": {"steps": 2}, "seed": 3, "init": None, "cohort": {**COHORT, "modality": modality},
+        **more})  # fmt: skip
     ema = deepcopy(method)
     with torch.no_grad():
         ema.unet.head.bias += 0.25

@@ -1,6 +1,7 @@
 """DICOM folders: the same volume as from NIfTI, one series asked for among several, refusals by name."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +109,9 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
     study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent="Gd")
     with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
         find_dicom(tmp_path / "r")
+    study(tmp_path / "phase", volume, "t1_fl3d", ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
+    with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
+        find_dicom(tmp_path / "phase")
     study(tmp_path / "ct", volume, "head", Modality="CT")
     with pytest.raises(InputError, match="no MR series"):
         find_dicom(tmp_path / "ct")
@@ -122,6 +126,9 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
         ("t2_tse_tra", "T2w"), ("AX T2 FLAIR", "FLAIR"), ("t2_tirm_tra_dark-fluid", "FLAIR"), ("Ax T1 FLAIR", None),
         ("T2*_GRE", "other"), ("t1_mprage_post gd", "other"), ("AX T1 +C", "other"), ("ep2d_diff_trace", "other"),
         ("T1 map", "other"), ("brain", None), ("T10", None), ("", None), ("PD TSE", "other"),
+        ("T1 C+", "other"), ("MPRAGE_C+", "other"), ("AX T1 GADO", "other"), ("t1_mprage_gadolinium", "other"),
+        ("T1 postcontrast", "other"), ("T1 POSTGAD", "other"), ("T1 mit Kontrast", "other"), ("T1GD", "other"),
+        ("SAG T1 DOTAREM", "other"), ("t1 posterior fossa", "T1w"),
     ],
 )  # fmt: skip
 def test_the_contrast_is_guessed_only_where_the_words_leave_no_doubt(text, contrast):
@@ -224,6 +231,75 @@ def test_other_wrong_folders(volume, tmp_path):
         find_sources([save(tmp_path / "T1.nii", *volume)], series="3")
     with pytest.raises(InputError, match="the series is no longer in this folder"):
         read_volume(ScanRef("x", "", tmp_path / "d", "d", series="1.2.3"))
+
+
+def test_dicom_beside_nifti_is_left_out_with_a_word(volume, tmp_path, caplog):
+    save(tmp_path / "in" / "a" / "T1.nii", *volume)
+    write_series(tmp_path / "in" / "b", *volume)
+    assert [ref.name for ref in find_sources([tmp_path / "in"])] == ["a_T1"]
+    assert "in: DICOM is left out where there is NIfTI, as b/IM" in caplog.text
+
+
+def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
+    data, _, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
+    volume = np.round(data), affine
+    root = tmp_path / "in"
+    write_series(root / "good" / "s", *volume, PatientID="1")
+    write_series(root / "junk" / "s", *volume, PatientID="2")
+    (root / "junk" / "s" / "x.dcm").write_bytes(b"no DICOM")
+    study(root / "two", volume, "t1_mprage", "t1_mprage", PatientID="3")
+    study(root / "contrast", volume, "t1_mprage gd", PatientID="4")
+    write_series(root / "mixed" / "v1", *volume, PatientID="5")
+    write_series(root / "mixed", *volume, PatientID="5")
+    (root / "empty").mkdir()
+    (root / "empty" / "y.dcm").write_bytes(b"no DICOM")
+    assert {ref.name: (ref.problem or "").partition(": ")[2][:21] for ref in find_sources([root])} == {
+        "good_s": "", "junk_s": "cannot be read as DIC", "two": "several series; say w",
+        "empty": "cannot be read as DIC", "contrast_s1": "no MR series that may", "mixed": "holds several studies",
+    }  # fmt: skip
+    assert preprocess([root], tmp_path / "out", quiet=True) == 5
+    for name in ("junk_s", "two", "contrast_s1", "mixed", "empty"):
+        assert f"{name} failed: {root / name.partition('_')[0]}" in caplog.text
+    assert f"two failed: {root / 'two'}: several series; say which" in caplog.text
+    assert f"(listed where {root / 'two'} is the only INPUT)" in caplog.text
+    written = (tmp_path / "out" / "qc.csv").read_text() + caplog.text
+    assert not any(secret in written for secret in (*SECRETS.values(), "1.2.826"))
+    assert [ref.problem is None for ref in find_sources([root / "good", root / "two"])] == [True, False]
+    (tmp_path / "list.csv").write_text("subject,image\nx,in/good\ny,in/two\nz,in\n")
+    listed = find_sources([tmp_path / "list.csv"])
+    assert [ref.name for ref in listed if ref.problem] == ["y", "z"]
+    for name in ("good", "junk", "mixed", "empty"):
+        shutil.rmtree(root / name)
+    with pytest.raises(InputError, match=r"no MR series that(.|\n)*1 more studies in .* cannot be taken either"):
+        find_dicom(root)
+
+
+def test_a_series_uid_is_for_the_study_that_holds_it(volume, tmp_path):
+    study(tmp_path / "a", volume, "t1_mprage", "t1_mprage", PatientID="a")
+    study(tmp_path / "b", volume, "t1_mprage", PatientID="b")
+    uid = find_series(tmp_path / "a" / "s2")[0].uid
+    first, second = find_sources([tmp_path], series=uid)
+    assert (first.name, first.image, first.series) == ("a", tmp_path / "a" / "s2", uid)
+    assert (second.name, second.problem) == ("b_s1", None)
+    assert [ref.problem for ref in find_sources([tmp_path / "a", tmp_path / "b"], series=uid)] == [None, None]
+    with pytest.raises(InputError, match=r"--series 1\.2\.3: no study among the inputs holds it"):
+        find_sources([tmp_path / "b"], series="1.2.3")
+
+
+def test_without_an_id_folders_tell_people_apart(volume, tmp_path, caplog):
+    for visit in ("p1/v1", "p1/v2", "p2/v1"):
+        write_series(tmp_path / "none" / visit, *volume, PatientID="")
+    told = [(ref.subject, ref.session) for ref in find_dicom(tmp_path / "none")]
+    assert told == [("p1", "v1"), ("p1", "v2"), ("p2_v1", "")]
+    write_series(tmp_path / "some" / "p1" / "v1", *volume)
+    write_series(tmp_path / "some" / "p1" / "v2", *volume, PatientID="")
+    assert [ref.subject for ref in find_dicom(tmp_path / "some")] == ["p1", "p1"]
+    assert not caplog.text
+    for name in ("p1", "p2"):
+        write_series(tmp_path / "same" / name, *volume)
+    assert [(ref.subject, ref.session) for ref in find_dicom(tmp_path / "same")] == [("same", "p1"), ("same", "p2")]
+    assert "same: its 2 studies carry one patient ID and lie in 2 folders" in caplog.text
+    assert "manifest CSV" in caplog.text and not any(secret in caplog.text for secret in SECRETS.values())
 
 
 def test_several_people_in_one_folder_are_refused(volume, tmp_path):

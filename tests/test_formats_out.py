@@ -3,15 +3,18 @@
 import importlib.util
 import json
 import shutil
+import warnings
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import typer
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
+from scipy import ndimage
 
 from made_dicom import PLANES, SECRETS, write_series
+from made_models import COHORT, made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.bids_derivative import prepare_derivative, write_derivative
@@ -73,6 +76,44 @@ def test_the_same_scan_as_dicom_gives_the_same_map_and_a_seg_on_its_frames(scan,
         assert not any(secret in texts + names for secret in (*SECRETS.values(), "Secret", "1.2.826"))
 
 
+def test_one_real_scan_in_an_oblique_frame_and_as_dicom_gives_the_same_map(shared_data, tmp_path):
+    """What registration leaves is less than what interpolating the scan twice, on its own grid, does to the map."""
+    image = nib.as_closest_canonical(nib.load(shared_data / "ds002748" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"))
+    data, affine = image.get_fdata(dtype=np.float32), image.affine
+    start, end = np.argwhere(data).min(axis=0), np.argwhere(data).max(axis=0) + 1
+    affine = affine @ nib.affines.from_matvec(np.eye(3), start)
+    data = data[tuple(map(slice, start, end))]
+    turned = oblique(np.diag([1.6, 1.6, 1.6, 1.0]))
+    shape = tuple(int(1.2 * size) for size in data.shape)
+    turned[:3, 3] = centre(affine, data.shape) - centre(turned, shape)
+    resampled = resample(data, np.linalg.inv(affine) @ turned, shape)
+    save(tmp_path / "own" / "x.nii.gz", data, affine)
+    save(tmp_path / "turned" / "x.nii.gz", resampled, turned)
+    save(tmp_path / "twice" / "x.nii.gz", resample(resampled, np.linalg.inv(turned) @ affine, data.shape), affine)
+    write_series(tmp_path / "dicom" / "x", data, affine, "sagittal")
+    run = made_run(tmp_path / "run", cohort={**COHORT, "registration": {"enabled": True}})
+    maps, brains = {}, {}
+    for kind in ("own", "turned", "twice", "dicom"):
+        assert go([tmp_path / kind], tmp_path / "out" / kind, run) == 0
+        maps[kind], brains[kind] = (in_ras(tmp_path / "out" / kind / "x" / f"{name}.nii.gz")
+                                    for name in ("anomaly_map", "brain_mask"))  # fmt: skip
+    np.testing.assert_allclose(maps["dicom"], maps["own"], atol=1e-3)
+    there = np.linalg.inv(turned) @ affine
+    back, brain = (resample(one["turned"], there, data.shape) for one in (maps, brains))
+    inside = ndimage.binary_erosion((brains["own"] > 0) & (brain > 0.5), iterations=2)
+    apart = [np.abs(one - maps["own"])[inside].mean() for one in (back, maps["twice"], np.roll(back, 2, 0))]
+    assert apart[0] < apart[1] < apart[2]
+    assert np.corrcoef(back[inside], maps["own"][inside])[0, 1] > 0.95
+
+
+def centre(affine, shape):
+    return affine[:3, :3] @ (np.array(shape) - 1) / 2 + affine[:3, 3]
+
+
+def resample(data, matrix, shape):
+    return ndimage.affine_transform(data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1)
+
+
 @pytest.mark.parametrize("plane", PLANES)
 def test_a_seg_names_for_each_frame_the_slice_and_its_pixels(tmp_path, plane):
     data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
@@ -122,6 +163,19 @@ def test_an_empty_mask_and_a_source_without_patient_fields(tmp_path):
     write_dicom_seg(tmp_path / "seg.dcm", np.zeros(data.shape, dtype=bool), read_volume(ref), ref, "run")
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert seg.NumberOfFrames == 12 and not seg.pixel_array.any()
+
+
+def test_pydicom_neither_warns_nor_logs_what_it_finds_in_a_header(tmp_path, caplog):
+    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_series(tmp_path / "in", np.round(data), affine, compress=RLELossless, PatientID="longer than allowed" * 9)
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (ref,) = find_dicom(tmp_path / "in")
+        write_dicom_seg(tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), ref, "run")
+    assert not caplog.records and not caught
 
 
 def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monkeypatch):

@@ -79,6 +79,24 @@ def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
     assert names(find_scans([tmp_path])) == ["T1"]
 
 
+def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(tmp_path, caplog):
+    root = bids(
+        tmp_path / "ds",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_ce-gadolinium_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w_defaced.nii.gz",
+        "sub-03/anat/sub-03_T1w.NII.GZ",
+    )
+    assert names(find_scans([root])) == ["sub-01", "sub-03"]
+    assert "1 NIfTI file(s) left out, their names are no BIDS names" in caplog.text
+    assert "sub-02_T1w_defaced.nii.gz" in caplog.text and "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
+    caplog.clear()
+    touch(*(tmp_path / "f" / name for name in ("a_T1.NII", "b_T1.nii", "segovia_T1.nii", "b_T1_post.nii", "b_MRA.nii")))
+    assert names(find_scans([tmp_path / "f"], "T1w")) == ["a_T1", "b_T1"]
+    assert "1 NIfTI file(s) left out, masks by their names: segovia_T1.nii; a manifest CSV can" in caplog.text
+    assert "2 NIfTI file(s) left out" in caplog.text and "b_MRA.nii, b_T1_post.nii" in caplog.text
+
+
 def test_contrasts_in_a_folders_file_names(tmp_path):
     touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
     assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]
@@ -89,6 +107,28 @@ def test_contrasts_in_a_folders_file_names(tmp_path):
     assert contrast_of(Path("IXI012-HH-1211-T2.nii.gz")) == "T2w"
     assert contrast_of(Path("scan_t1ce.nii.gz")) == "other"
     assert contrast_of(Path("start1.nii")) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["T1_post", "T1_Gd", "t1_ce", "T1_C+", "T1+C_brain", "p1_gadolinium_T1", "T1-Gadovist", "mprage_T1_KM_postcontrast",
+     "sub-1_ce-gadolinium_T1w", "sub-1_acq-postGd_T1w", "sub-1_part-phase_T2w", "sub-1_part-real_T1w"],
+)  # fmt: skip
+def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "other"
+    touch(tmp_path / "f" / f"{name}.nii", tmp_path / "f" / "sub-1_FLAIR.nii", tmp_path / "f" / "p1_FLAIR.nii")
+    assert [(ref.name, ref.t1) for ref in find_scans([tmp_path / "f"])] == [("p1_FLAIR", None), ("sub-1", None)]
+    if name.startswith("sub-"):
+        root = bids(tmp_path / "ds", f"sub-1/anat/{name}.nii")
+        with pytest.raises(InputError, match=r"no T.w scan in this BIDS dataset"):
+            find_scans([root], name[-3:])
+
+
+@pytest.mark.parametrize(
+    "name", ["sub-1_ses-post_T1w", "sub-post_T1w", "sub-1_part-mag_T1w", "post_T1", "GD_T1", "delgado_T1w", "ce01_T1"]
+)
+def test_a_time_point_or_a_person_is_no_contrast_agent(name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
 
 
 def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
@@ -138,6 +178,7 @@ def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
         ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
         ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
         ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
+        ("subject,image\nCache,a.nii\n", "a scan cannot be named Cache, which maediff puts beside"),
         ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
     ],
 )

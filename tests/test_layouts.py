@@ -1,6 +1,7 @@
 """The official folder layouts of IXI, BraTS and MSLUB, in small; roles, folds, duplicates, manifests."""
 
 import gzip
+import hashlib
 import os
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import fresh_folder
 from maediff.inputs import ScanRef
-from maediff.layouts import assign_roles, check_content, read_layout, recognise
+from maediff.layouts import assign_roles, check_content, read_layout, recognise, voxel_digest
 from maediff.preprocess import preprocess
 from maediff.scans import read_mask, read_scan
 from maediff.sources import find_sources, write_manifest
@@ -77,6 +78,9 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         assert {ref.image.parent.name for ref in refs} == {f"IXI-{kind}"}
         assert {(ref.healthy, ref.dataset, ref.lesion_mask) for ref in refs} == {(True, "IXI", None)}
         assert [ref.split for ref in refs] == [ref.split for ref in by_contrast[0]]
+        t1s = [None] * 4 if kind == "T1" or refs is by_contrast[1] else [ref.image for ref in by_contrast[0]]
+        assert [ref.t1 for ref in refs] == t1s
+    assert [ref.t1 for ref in find_sources([root], "T2w")] == [ref.image for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
         find_sources([root])
     with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
@@ -85,6 +89,17 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         preprocess([root / "IXI-PD"], tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="no FLAIR scan in this ixi folder"):
         find_sources([root], "FLAIR")
+
+
+def test_ixi_with_mra_and_dti_beside_it(tmp_path):
+    root = ixi(tmp_path / "IXI")
+    tiny(*(root / f"IXI-{kind}" / f"IXI012-HH-1211-{name}.nii.gz" for kind, name in
+           (("MRA", "MRA"), ("DTI", "DTI-00"), ("DTI", "DTI-01"))))  # fmt: skip
+    assert recognise(root) == "ixi"
+    assert [ref.name for ref in find_sources([root], "T1w")] == ["IXI002", "IXI012", "IXI013", "IXI035"]
+    for kind in ("MRA", "DTI"):
+        with pytest.raises(InputError, match="no NIfTI scan"):
+            find_sources([root / f"IXI-{kind}"], "T1w")
 
 
 def refs_of(dataset: str, count: int, lesion: Path | None = None) -> list[ScanRef]:
@@ -197,6 +212,19 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path):
         find_sources([root / "IXI-T1", ixi(tmp_path / "second") / "IXI-T1"])
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_the_digest_is_of_the_voxels_whatever_the_header(tmp_path, kind):
+    data = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    image = kind(data, np.eye(4))
+    nib.save(image, tmp_path / "a.nii.gz")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 40))
+    nib.save(image, tmp_path / "b.nii")
+    nib.save(kind(data + 1, np.eye(4)), tmp_path / "c.nii")
+    a, b, c = (voxel_digest(tmp_path / name) for name in ("a.nii.gz", "b.nii", "c.nii"))
+    assert a == b != c
+    assert a == hashlib.sha256(data.tobytes(order="F")).hexdigest()
+
+
 def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
     root = brats(tmp_path / "mes données" / "BraTS", "BraTS2020")
     refs = find_sources([root], "FLAIR")
@@ -208,6 +236,11 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
         assert same.image.resolve() == ref.image.resolve()
         for field in ("subject", "session", "split", "healthy", "dataset", "modality", "lesion_labels", "stated"):
             assert getattr(same, field) == getattr(ref, field), field
+        assert ref.t1 and same.t1 and same.t1.resolve() == ref.t1.resolve()
+    tiny(tmp_path / "m" / "a.nii", tmp_path / "m" / "else where" / "t.nii")
+    (tmp_path / "m" / "m.csv").write_text("subject,image,t1\na,a.nii,else where/t.nii\n")
+    write_manifest(tmp_path / "m.csv", find_sources([tmp_path / "m" / "m.csv"]))
+    assert find_sources([tmp_path / "m.csv"])[0].t1.resolve() == tmp_path / "m" / "else where" / "t.nii"
     with pytest.raises(InputError, match="DICOM series cannot stand in a manifest"):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
 

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.uid import generate_uid
 from scipy import ndimage
 
+from made_dicom import write_series
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, oblique, save
 from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
+from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.grid import (
     GridConfig,
@@ -32,6 +35,7 @@ from maediff.quality import QualityConfig, check_voxels, picture
 from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, align_to_atlas, load_atlas
 from maediff.report import write_report
 from maediff.scans import Volume, read_scan
+from maediff.sources import find_sources
 from maediff.steps import StepsConfig, run_steps, steps_config, steps_of
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
@@ -164,6 +168,30 @@ def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path, monkeypatch):
     damaged = run_steps(read_scan(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
     assert damaged.brain_from == "deepbet" and "0 bytes" in damaged.notes[0]
     assert calls == ["sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-1_T2w.nii.gz"]
+
+
+def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypatch):
+    fake_deepbet(monkeypatch, true_brain)
+    head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 3.5))
+    uid = generate_uid()
+    thick = affine @ np.diag([1, 1, 2.0, 1])
+    for number, (text, data, grid) in enumerate(
+        [("t1_tse", head[:, :, ::2], thick), ("t1_mprage", head, affine), ("t1_mprage gd", head, affine),
+         ("t2_tse", head[:, :, ::2], thick)]
+    ):  # fmt: skip
+        write_series(tmp_path / "in" / "p" / text, np.round(data), grid, StudyInstanceUID=uid, SeriesDescription=text,
+                     SeriesNumber=number)  # fmt: skip
+    (ref,) = find_sources([tmp_path / "in"], "T2w")
+    assert (ref.image.name, ref.t1 and ref.t1.name) == ("t2_tse", "t1_mprage") and ref.t1_series not in repr(ref)
+    assert find_sources([tmp_path / "in"], "T1w", series="0")[0].t1 is None
+    out = tmp_path / "out"
+    assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, quiet=True) == 0
+    assert qc(out)["p"]["brain_mask"] == "deepbet on t1_mprage, moved rigidly"
+    stepped = run_steps(read_volume(ref), None, UNSEEN, modality="T2w", t1=ref.t1, t1_series=ref.t1_series)
+    assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
+    assert ref.t1_series not in (out / "p" / "image.json").read_text()
+    (tmp_path / "list.csv").write_text("subject,image\nx,in/p\n")
+    assert find_sources([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def target_of(ref: ScanRef, kind: str) -> Path:
     >>> target_of(ScanRef("sub-1", "", Path("d/sub-1/anat/sub-1_T1w.nii"), "d"), "brain_mask").as_posix()
     'sub-1/anat/sub-1_desc-brain_mask.nii.gz'
     """
-    *entities, suffix = re.sub(r"\.nii(\.gz)?$", "", ref.image.name).split("_")
+    *entities, suffix = re.sub(r"\.nii(\.gz)?$", "", ref.image.name, flags=re.IGNORECASE).split("_")
     kept = [entity for entity in entities if not entity.startswith("desc-")]
     parts = list(_absolute(ref.image).parent.parts)
     folder = parts[max(i for i, part in enumerate(parts) if part == ref.subject) :]

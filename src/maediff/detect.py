@@ -234,7 +234,7 @@ def _detect_one(
     volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
     normalise = build_config(NormaliseConfig, shared["normalise"], "normalise")
-    stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1)
+    stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1, t1_series=ref.t1_series)
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,

@@ -4,10 +4,12 @@
     read_volume    any scan, DICOM or NIfTI, as a Volume in RAS+
 
 A subject is named by the folder that its files lie in, relative to what was given: never by a field of the header.
-Studies that carry one patient ID are sessions of one subject, so that no split parts them.
+Studies that carry one patient ID are sessions of one subject, so that no split parts them; without an ID those in one
+folder right below what was given are.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -19,52 +21,110 @@ from typing import Any
 
 import numpy as np
 
-from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series
+from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series, unsaid
 from maediff.errors import InputError
 from maediff.inputs import ScanRef, visible
 from maediff.scans import Volume, read_scan
 
+logger = logging.getLogger(__name__)
 RLE = "1.2.840.10008.1.2.5"
 
 
 def find_dicom(folder: Path, modality: str | None = None, series: str | None = None) -> list[ScanRef]:
-    """One scan for each study in `folder`.
+    """One scan for each study in `folder`; one that cannot be taken carries its `problem`, and the others go on.
 
     Args:
         modality: which contrast to take where there are several.
-        series: number or UID of the series to take; None takes the only one that fits.
+        series: number of the series to take in each study, or the UID of one, which the other studies do not heed;
+            None takes the only one that fits.
 
     Raises:
-        InputError: no MR series, several that fit, or studies that cannot be told apart by their folders.
+        InputError: no DICOM, or no study of which a scan can be taken.
     """
-    found = find_series(folder)
-    if not found:
+    damaged: dict[Path, str] = {}
+    found = find_series(folder, damaged)
+    if not found and not damaged:
         raise InputError(f"{folder}: no DICOM image in this folder; check the path")
-    patients: dict[str, dict[str, list[Series]]] = {}
+    root, dataset = folder.absolute(), folder.resolve().name
+    homes: dict[Path, list[list[Series]]] = {}  # where a person's studies lie -> those
+    for studies in _by_person(folder, found):
+        homes.setdefault(_common(one for study in studies for one in study), []).extend(studies)
+    refs = []
+    for home, studies in homes.items():
+        subject = _joined(root, home) or dataset
+        try:
+            people = {one.patient for study in studies for one in study if one.patient}
+            places = _places(home, studies, len(people))
+        except InputError as error:
+            refs.append(ScanRef(subject, "", home, dataset, problem=str(error)))
+            continue
+        for place, study in zip(places, studies, strict=True):
+            ref = ScanRef(subject, _joined(home, place) if len(studies) > 1 else "", place, dataset)
+            broken = [path for path in damaged if path.absolute().is_relative_to(place)]
+            try:
+                if broken:
+                    raise InputError(damaged[broken[0]])
+                refs.append(_taken(ref, study, modality, series))
+            except InputError as error:
+                refs.append(replace(ref, problem=str(error)))
+    astray = {path.absolute().parent: said for path, said in reversed(damaged.items())
+              if not any(path.absolute().is_relative_to(ref.image) for ref in refs)}  # fmt: skip
+    refs += [ScanRef(_joined(root, at) or dataset, "", at, dataset, problem=said) for at, said in astray.items()]
+    refs.sort(key=lambda ref: ref.name)
+    problems = [ref.problem for ref in refs if ref.problem]
+    if len(problems) == len(refs):
+        more = f"\n({len(refs) - 1} more studies in {folder} cannot be taken either)" if len(refs) > 1 else ""
+        raise InputError(f"{problems[0]}{more}")
+    return refs
+
+
+def _by_person(folder: Path, found: Sequence[Series]) -> list[list[list[Series]]]:
+    """The studies of each person: of one patient ID, or, without one, of one folder right below `folder`."""
+    root = folder.absolute()
+    studies = {one.study: [other for other in found if other.study == one.study] for one in found}
+    top = {uid: _common(study).relative_to(root).parts[:1] for uid, study in studies.items()}
+    ids: dict[tuple[str, ...], set[str]] = {}  # of each such folder
     for one in found:
-        patients.setdefault(one.patient or one.study, {}).setdefault(one.study, []).append(one)
-    refs, homes = [], set()
-    for studies in patients.values():
-        home = _common(one for study in studies.values() for one in study)
-        if home in homes:
-            raise InputError(f"{home}: holds several patients in one folder; put each in a folder of its own")
-        homes.add(home)
-        subject = _joined(folder.absolute(), home) or folder.resolve().name
-        sessions = set()
-        for study in studies.values():
-            place = _common(study)
-            session = _joined(home, place) if len(studies) > 1 else ""
-            if len(studies) > 1 and (not session or session in sessions):
-                raise InputError(f"{place}: holds several studies in one folder; put each in a folder of its own")
-            sessions.add(session)
-            chosen = choose(place, study, modality, series)
-            contrast = chosen.contrast if chosen.contrast in OURS else modality
-            refs.append(
-                ScanRef(
-                    subject, session, _common([chosen]), folder.resolve().name, modality=contrast, series=chosen.uid
-                )
-            )
-    return sorted(refs, key=lambda ref: ref.name)
+        ids.setdefault(top[one.study], set()).update({one.patient} - {""})
+    people: dict[object, dict[str, list[Series]]] = {}  # one study may hold images of several
+    for one in found:
+        known = ids[top[one.study]]
+        person = one.patient or (next(iter(known)) if len(known) == 1 else top[one.study])
+        people.setdefault(person, {}).setdefault(one.study, []).append(one)
+    if len(top) > 1 and len(people) == 1 and len(set(top.values())) > 1:
+        logger.warning("%s: its %d studies carry one patient ID and lie in %d folders; they are taken for sessions of "
+                       "one subject, in one split. If they are of several people (an ID that was replaced in all), "
+                       "name each folder with its subject in a manifest CSV",
+                       folder, len(top), len(set(top.values())))  # fmt: skip
+    return [list(own.values()) for own in people.values()]
+
+
+def _places(home: Path, studies: Sequence[Sequence[Series]], people: int) -> list[Path]:
+    """The folder of each study.
+
+    Raises:
+        InputError: studies, or people, that their folders do not tell apart.
+    """
+    places = [_common(study) for study in studies]
+    if len(studies) > 1 and (people > 1 or len(set(places)) < len(places) or home in places):
+        what = "patients" if people > 1 else "studies"
+        raise InputError(f"{home}: holds several {what} in one folder; put each in a folder of its own")
+    return places
+
+
+def _taken(ref: ScanRef, study: Sequence[Series], modality: str | None, series: str | None) -> ScanRef:
+    """`ref` with the series of its study that is to be taken."""
+    elsewhere = is_uid(series) and not any(one.uid == series for one in study)
+    chosen = choose(ref.image, study, modality, None if elsewhere else series)
+    contrast = chosen.contrast if chosen.contrast in OURS else modality
+    t1 = None if contrast == "T1w" else plain_t1(study, chosen)
+    ref = replace(ref, image=_common([chosen]), modality=contrast, series=chosen.uid)
+    return ref if t1 is None else replace(ref, t1=_common([t1]), t1_series=t1.uid)
+
+
+def is_uid(series: str | None) -> bool:
+    """Whether it is a UID, not a number."""
+    return series is not None and "." in series
 
 
 def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: str | None) -> Series:
@@ -98,6 +158,12 @@ def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: s
     return fits[0]
 
 
+def plain_t1(study: Sequence[Series], chosen: Series) -> Series | None:
+    """The study's plain T1w series of the most images, whose brain `chosen` may be given."""
+    fits = [one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"]
+    return max(fits, key=lambda one: len(one.images), default=None)
+
+
 def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
     """The images of one series in `folder`.
 
@@ -129,15 +195,23 @@ def identity(ref: ScanRef) -> dict[str, Any]:
         return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
     found: dict[str, Any] = {"files": [of(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)]}
-    return found | ({"dicom": fingerprint(ref.image, ref.series)} if ref.series else {})
+    if ref.series:
+        found["dicom"] = fingerprint(ref.image, ref.series)
+    if ref.t1 and ref.t1_series:
+        found["t1"] = fingerprint(ref.t1, ref.t1_series)
+    return found
 
 
 def read_volume(ref: ScanRef) -> Volume:
     """The scan that `ref` names, in RAS+; DICOM is converted on the way and the conversion is thrown away.
 
     Raises:
-        InputError: as for `read_scan`; for DICOM also a series that is no whole volume or cannot be decoded.
+        InputError: the scan's `problem`; as for `read_scan`; for DICOM also a series that is no whole volume or cannot
+            be decoded.
     """
+    if ref.problem:
+        said, listed, _ = ref.problem.partition("\n")  # the list of series quotes headers, and this goes into files
+        raise InputError(said + f" (listed where {ref.image} is the only INPUT)" * bool(listed))
     if ref.series is None:
         return read_scan(ref.image)
     images = images_of(ref.image, ref.series)
@@ -192,7 +266,8 @@ def _check_rle(image: Image) -> None:
     import pydicom
 
     try:
-        size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
+        with unsaid():
+            size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
         if size != (image.rows, image.columns):
             raise ValueError(size)
     except Exception as error:  # whatever a damaged frame leads to

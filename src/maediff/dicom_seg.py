@@ -8,7 +8,6 @@ does. Needs highdicom: `pip install 'maediff[dicom-seg]'`.
 """
 
 import importlib.util
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from jaxtyping import Bool
 
 from maediff import __version__
 from maediff.dicom import images_of
-from maediff.dicom_series import Image, check_volume
+from maediff.dicom_series import Image, check_volume, unsaid
 from maediff.errors import InputError
 from maediff.files import atomic_path
 from maediff.inputs import ScanRef
@@ -42,7 +41,7 @@ def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
     if importlib.util.find_spec("highdicom") is None:
         raise InputError("--dicom-seg: needs highdicom; pip install 'maediff[dicom-seg]', or leave the flag out")
     for ref in refs:
-        if ref.series is None:
+        if ref.series is None and not ref.problem:
             raise InputError(f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "
                              "the series, or leave --dicom-seg out")  # fmt: skip
 
@@ -66,8 +65,7 @@ def write_dicom_seg(path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume,
     check_volume(ref.image, images)
     frames = np.stack([frame_of(mask, volume, image) for image in images])
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote the header
+        with unsaid():
             source = [pydicom.dcmread(image.path, stop_before_pixels=True) for image in images]
             for one in source:
                 for name in FROM_SOURCE:
@@ -104,7 +102,7 @@ def write_dicom_seg(path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume,
     except Exception as error:  # highdicom and pydicom quote the header in their messages
         raise InputError(f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its headers "
                          "lack what a SEG needs; leave --dicom-seg out") from None  # fmt: skip
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, unsaid():
         made.save_as(temporary, enforce_file_format=True)
 
 

@@ -1,6 +1,6 @@
 """DICOM headers: which series a folder holds, what each of them is, and whether it is one whole volume.
 
-    files --read_images--> one Image each --find_series--> Series (one SeriesInstanceUID)
+    files --read_image--> one Image each --find_series--> Series (one SeriesInstanceUID)
     check_volume:  positions along the normal of the slices   |   |   |       |   |
                                                                         ^ a slice is missing
 
@@ -8,16 +8,18 @@ Pixel data is not read here. Fields that identify a person (name, ID, birth date
 the patient's ID is only compared, so that two studies of one person are known as such.
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from maediff.errors import InputError
-from maediff.inputs import is_dicom, visible
+from maediff.inputs import AGENT, is_dicom, visible
 
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
@@ -33,9 +35,10 @@ TAGS = (
 # What a description says about the contrast; the first that fits counts, and two of ours together count as none.
 OTHER = re.compile(
     r"t1rho|t[12][ _-]?map|t2 ?\*|t2[ _-]?star|\b(swi|dwi|dti|adc|trace|bold|fmri|asl|tof|mra|angio|mag|pha|phase|flow|"
-    r"perf|perfusion|pd|pdw|proton|spectro|mip|post|gd|gad|contrast|ce|t1ce|t1c|km|epi|ep2d|field ?map|scout|"
-    r"localizer|survey)\b|\+ ?c\b"
+    r"perf|perfusion|pd|pdw|proton|spectro|mip|post(?!erior)\w*|gd|gad|ce|t1c|km|enh|enhanced|epi|ep2d|field ?map|"
+    r"scout|localizer|survey)\b"
 )
+PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 OURS = {
     "FLAIR": re.compile(r"flair|dark[ _-]?fluid"),
     "T1w": re.compile(r"(?<![a-z0-9])[se]?t1(?!\d)|mp2?rage|\b(bravo|fspgr|spgr)\b"),
@@ -100,22 +103,31 @@ class Series:
                 f"({self.kind}, {what}, {len(self.images)} images, UID {self.uid})")  # fmt: skip
 
 
-def find_series(folder: Path) -> list[Series]:
+def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Series]:
     """Every series in `folder`, at any depth, by series number; other files than DICOM are passed over.
+
+    Args:
+        damaged: takes the files that cannot be read, with the reason, instead of an error.
 
     Raises:
         InputError: a file cannot be read as DICOM, or its header lacks what tells series apart.
     """
     grouped: dict[str, list[tuple[Image, dict[str, str]]]] = {}
-    for image, texts in read_images(_files(folder)):
-        if not texts["SeriesInstanceUID"] or not texts["StudyInstanceUID"]:
-            raise InputError(f"{image.path}: its header has no series or study UID, so the series of the folder cannot "
-                             "be told apart; export it again, or convert it with dcm2niix yourself")  # fmt: skip
-        grouped.setdefault(texts["SeriesInstanceUID"], []).append((image, texts))
+    for path in _files(folder):
+        try:
+            read = read_image(path)
+        except InputError as error:
+            if damaged is None:
+                raise
+            damaged[path] = str(error)
+            continue
+        if read is not None:
+            grouped.setdefault(read[1]["SeriesInstanceUID"], []).append(read)
     found = []
     for uid, members in grouped.items():
         texts = members[0][1]
         said = f"{texts['SeriesDescription']} {texts['ProtocolName']}"
+        kinds = set(texts["ImageType"].upper().split("\\"))
         found.append(
             Series(
                 uid,
@@ -124,7 +136,7 @@ def find_series(folder: Path) -> list[Series]:
                 texts["SeriesNumber"],
                 texts["SeriesDescription"],
                 texts["Modality"] or "no modality",
-                "other" if texts["ContrastBolusAgent"] else contrast_of_text(said),
+                "other" if texts["ContrastBolusAgent"] or kinds & PHASE else contrast_of_text(said),
                 "LOCALIZER" in texts["ImageType"].upper(),
                 tuple(image for image, _ in members),
             )
@@ -135,7 +147,7 @@ def find_series(folder: Path) -> list[Series]:
 def contrast_of_text(text: str) -> str | None:
     """T1w, T2w, FLAIR or "other" where the words leave no doubt, else None."""
     text = text.lower().replace("_", " ")
-    if OTHER.search(text):
+    if OTHER.search(text) or AGENT.search(text):
         return "other"
     told = {name for name, pattern in OURS.items() if pattern.search(text)}
     if told == {"FLAIR", "T2w"}:  # FLAIR is a T2-weighted sequence; T1 FLAIR is another one
@@ -148,44 +160,62 @@ def is_multiframe(image: Image) -> bool:
     return image.frames > 1 or image.sop_class == "1.2.840.10008.5.1.4.1.1.4.1"
 
 
-def read_images(paths: Iterable[Path]) -> Iterator[tuple[Image, dict[str, str]]]:
-    """Each file's header, and the texts of it that group files into series."""
+def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
+    """A file's header, and the texts of it that group files into series; None for a DICOMDIR.
+
+    Raises:
+        InputError: it cannot be read as DICOM, or lacks what tells series apart.
+    """
     import pydicom
 
-    for path in paths:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they quote the header
-                with path.open("rb") as handle:
-                    header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
-                    header_bytes = handle.tell()
-                meta = header.file_meta
-                if meta.get("MediaStorageSOPClassUID") == NOT_IMAGES:
-                    continue
-                texts = {name: _text(header.get(name)) for name in TAGS}
-                samples = int(texts["SamplesPerPixel"] or 1)
-                rows, columns = int(texts["Rows"] or 0), int(texts["Columns"] or 0)
-                image = Image(
-                    path=path,
-                    sop_class=texts["SOPClassUID"],
-                    syntax=str(meta.get("TransferSyntaxUID", "")),
-                    instance=int(texts["InstanceNumber"]) if texts["InstanceNumber"] else None,
-                    position=_numbers(header.get("ImagePositionPatient"), 3),
-                    orientation=_numbers(header.get("ImageOrientationPatient"), 6),
-                    spacing_mm=_numbers(header.get("PixelSpacing"), 2),
-                    slice_step_mm=float(texts["SpacingBetweenSlices"]) if texts["SpacingBetweenSlices"] else None,
-                    rows=rows,
-                    columns=columns,
-                    frames=int(texts["NumberOfFrames"] or 1),
-                    pixel_bytes=rows * columns * samples * int(texts["BitsAllocated"] or 0) // 8,
-                    stored_bytes=path.stat().st_size - header_bytes,
-                )
-        except InputError:
-            raise
-        except Exception as error:  # pydicom raises many kinds on a damaged header
-            raise InputError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
-                             "or take it out of the folder") from None  # fmt: skip
-        yield image, texts
+    try:
+        with unsaid(), path.open("rb") as handle:
+            header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
+            header_bytes = handle.tell()
+            meta = header.file_meta
+            if meta.get("MediaStorageSOPClassUID") == NOT_IMAGES:
+                return None
+            texts = {name: _text(header.get(name)) for name in TAGS}
+            samples = int(texts["SamplesPerPixel"] or 1)
+            rows, columns = int(texts["Rows"] or 0), int(texts["Columns"] or 0)
+            image = Image(
+                path=path,
+                sop_class=texts["SOPClassUID"],
+                syntax=str(meta.get("TransferSyntaxUID", "")),
+                instance=int(texts["InstanceNumber"]) if texts["InstanceNumber"] else None,
+                position=_numbers(header.get("ImagePositionPatient"), 3),
+                orientation=_numbers(header.get("ImageOrientationPatient"), 6),
+                spacing_mm=_numbers(header.get("PixelSpacing"), 2),
+                slice_step_mm=float(texts["SpacingBetweenSlices"]) if texts["SpacingBetweenSlices"] else None,
+                rows=rows,
+                columns=columns,
+                frames=int(texts["NumberOfFrames"] or 1),
+                pixel_bytes=rows * columns * samples * int(texts["BitsAllocated"] or 0) // 8,
+                stored_bytes=path.stat().st_size - header_bytes,
+            )
+    except Exception as error:  # pydicom raises many kinds on a damaged header
+        raise InputError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
+                         "or take it out of the folder") from None  # fmt: skip
+    if not texts["SeriesInstanceUID"] or not texts["StudyInstanceUID"]:
+        raise InputError(f"{path}: its header has no series or study UID, so the series of the folder cannot "
+                         "be told apart; export it again, or convert it with dcm2niix yourself")  # fmt: skip
+    return image, texts
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Nothing of what pydicom and highdicom warn of is shown or logged, because they quote the header."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [log.level for log in loggers]
+    try:
+        for log in loggers:
+            log.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
 
 
 def check_volume(folder: Path, images: Sequence[Image]) -> None:

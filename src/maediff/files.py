@@ -84,7 +84,7 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
         raise InputError(f"{path}: could not be {what} ({error.strerror}); choose another folder") from error
 
 
-def _fresh_folder(path: Path, overwrite: bool, resume: bool) -> Path:
+def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Path:
     if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
         if (overwrite or resume) and not (path / MARKER).is_file():
             raise InputError(

@@ -11,6 +11,7 @@ DICOM folders and the layouts of known data sets come on top in `sources`.
 """
 
 import csv
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,15 +22,19 @@ from typing import Literal, get_args
 from maediff.errors import InputError
 from maediff.files import MARKER
 
+logger = logging.getLogger(__name__)
 Modality = Literal["T1w", "T2w", "FLAIR"]
 Split = Literal["train", "val", "test"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
 SPLITS: tuple[str, ...] = get_args(Split)
 MANIFEST_COLUMNS = (
     "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
+    "t1",
 )  # fmt: skip
+RESERVED = {"cache", "manifest.csv", "qc.csv", "cohort.json", "detect.json", "report.html"}  # beside scans' folders
 NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
+# `post`, `ce`, `gd` count as the others do, by the last word: `post_T1` may be a time point, `T1_post` is not plain.
 CONTRAST_WORDS = {
     "t1": "T1w",
     "t1w": "T1w",
@@ -42,8 +47,28 @@ CONTRAST_WORDS = {
     "t1c": "other",
     "t1post": "other",
     "t1gd": "other",
+    "post": "other",
+    "ce": "other",
+    "gd": "other",
+    "gado": "other",
     "pd": "other",
+    "mra": "other",
+    "tof": "other",
+    "dti": "other",
+    "dwi": "other",
+    "adc": "other",
+    "swi": "other",
+    "bold": "other",
 }
+# A contrast agent, wherever the words stand (lower case, spaces for _ - and full stops): no name of a time point or a
+# person is like them.
+OTHER_BY_NAME = "with contrast agent or of other kinds by their names"
+AGENT = re.compile(
+    r"\bt1w? ?(gd|gad|gado\w*|km|ce|post(?!erior)\w*)\b|\bgado|\bpost ?(con|gd|gad|km)|\b[ck]ontrast|\bc ?\+|"
+    r"\+ ?(c|gd|km)\b|"
+    r"\b(gadavist|dotarem|dotagraf|clariscan|magnevist|magnograf|prohance|multihance|omniscan|optimark|vasovist|"
+    r"primovist|eovist|ablavar|elucirem|vueway|artirem|cyclolux)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,9 @@ class ScanRef:
         modality: as far as the name tells.
         extra: further columns of the manifest.
         stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
-        t1: a T1w of the same session, for a scan of another contrast.
+        t1: a T1w of the same session, for a scan of another contrast; a folder where it is DICOM.
+        t1_series: SeriesInstanceUID of a `t1` in DICOM; compared, never written.
+        problem: why it cannot be read, where that is known already: it fails by name and the other scans go on.
         lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
         series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
     """
@@ -74,6 +101,8 @@ class ScanRef:
     t1: Path | None = None
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
+    t1_series: str | None = field(default=None, repr=False)
+    problem: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -139,7 +168,7 @@ def t1_beside(image: Path) -> Path | None:
         bids = _bids_name(path)
         if bids:
             return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
-        return tuple(w for w in re.split(r"[^a-z0-9]+", _stem(path).lower()) if w not in CONTRAST_WORDS)
+        return tuple(w for w in _words(path) if CONTRAST_WORDS.get(w) not in MODALITIES)
 
     wanted = session(image)
     if not image.parent.is_dir():
@@ -151,9 +180,19 @@ def t1_beside(image: Path) -> Path | None:
 
 
 def contrast_of(path: Path) -> str | None:
-    """T1w, T2w, FLAIR or "other" as the last word of the file's name that tells it, else None."""
-    words = re.split(r"[^a-z0-9]+", _stem(path).lower())
-    return next((CONTRAST_WORDS[word] for word in reversed(words) if word in CONTRAST_WORDS), None)
+    """T1w, T2w, FLAIR or "other" as the last word of the file's name that tells it, else None.
+
+    A contrast agent (of a BIDS name: `ce-`, or in `acq-`) and a phase, real or imaginary part (`part-`) are "other".
+    """
+    bids = _bids_name(path)
+    if bids:
+        labels = dict(entity.split("-", 1) for entity in bids[1].split("_") if entity)
+        if "ce" in labels or labels.get("part", "mag") != "mag" or AGENT.search(f"t1{labels.get('acq', '')}".lower()):
+            return "other"
+        return CONTRAST_WORDS.get(_words(path)[-1])
+    if AGENT.search(re.sub(r"[_.-]", " ", _stem(path).lower())):
+        return "other"
+    return next((CONTRAST_WORDS[word] for word in reversed(_words(path)) if word in CONTRAST_WORDS), None)
 
 
 def _from_file(path: Path, base: Path) -> ScanRef:
@@ -175,7 +214,10 @@ def _from_file(path: Path, base: Path) -> ScanRef:
 
 
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
-    found = [path for path in niftis(folder) if not NOT_SCANS.search(path.name)]
+    every = list(niftis(folder))
+    found = [path for path in every if not NOT_SCANS.search(path.name)]
+    _say_left_out(folder, set(every) - set(found), "masks by their names")
+    _say_left_out(folder, (path for path in found if contrast_of(path) == "other"), OTHER_BY_NAME)
     contrasts = {contrast_of(path) for path in found}
     ours = [name for name in MODALITIES if name in contrasts]
     if modality is None and len(ours) > 1:
@@ -197,13 +239,21 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
 
 def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
     by_suffix: dict[str, list[ScanRef]] = {}
+    nameless: list[Path] = []
+    others: list[Path] = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         for path in niftis(folder):
             bids = _bids_name(path)
             suffix = _stem(path).rsplit("_", 1)[-1]
-            if bids is not None:
+            if bids is None:
+                nameless.append(path)
+            elif suffix in (*MODALITIES, "inplaneT2") and contrast_of(path) == "other":
+                others.append(path)
+            else:
                 ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
                 by_suffix.setdefault(suffix, []).append(ref)
+    _say_left_out(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
+    _say_left_out(root, others, OTHER_BY_NAME)
     usable = [name for name in MODALITIES if name in by_suffix]
     if modality is None and len(usable) > 1:
         raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
@@ -217,6 +267,13 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
             "or write a manifest CSV"
         )
     return by_suffix[wanted]
+
+
+def _say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
+    names = sorted(str(path.relative_to(place)) for path in paths)
+    if names:
+        logger.warning("%s: %d NIfTI file(s) left out, %s: %s%s; a manifest CSV can name them",
+                       place, len(names), why, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
 
 
 def _from_manifest(path: Path) -> list[ScanRef]:
@@ -276,7 +333,7 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         split=split or None,
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
-        extra={key: value for key, value in row.items() if key not in (*MANIFEST_COLUMNS, "t1")},
+        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
         stated="healthy" in row,
         t1=beside("t1"),
         lesion_labels=labels,
@@ -284,7 +341,7 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
 
 
 def check_names(refs: Iterable[ScanRef]) -> None:
-    """Refuse names that cannot be folders', two scans of one name, and a subject in two splits."""
+    """Refuse names that cannot be folders' or are maediff's own, two scans of one name, and a subject in two splits."""
     seen: dict[str, ScanRef] = {}
     split_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
@@ -293,6 +350,9 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
                 "- and _ (not first a full stop)"
             )
+        if ref.name.casefold() in RESERVED:
+            raise InputError(f"{ref.image}: a scan cannot be named {ref.name}, which maediff puts beside the scans "
+                             "in its output; rename it")  # fmt: skip
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(
@@ -309,15 +369,15 @@ def check_names(refs: Iterable[ScanRef]) -> None:
 
 def niftis(folder: Path) -> Iterator[Path]:
     """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder."""
-    for path in visible(folder, "*.nii*"):
+    for path in visible(folder):
         if is_nifti(path) and not (path.parent / "image.json").exists():
             yield path
 
 
-def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
+def visible(folder: Path) -> Iterator[Path]:
     """Files at any depth, sorted, without hidden ones and without those in a folder below that maediff wrote."""
     ours = {marker.parent for marker in folder.rglob(MARKER)} - {folder}
-    for path in sorted(folder.rglob(pattern)):
+    for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden and ours.isdisjoint(path.parents):
             yield path
@@ -325,6 +385,10 @@ def visible(folder: Path, pattern: str = "*") -> Iterator[Path]:
 
 def _stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def _words(path: Path) -> list[str]:
+    return re.split(r"[^a-z0-9]+", _stem(path).lower())
 
 
 def _relative_name(path: Path, base: Path) -> str:

@@ -14,6 +14,7 @@ The shares are those of the field's comparisons (DESIGN 4); which subjects they 
 import gzip
 import hashlib
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -28,8 +29,8 @@ Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5
 IXI_TEST, IXI_VAL = 158 / 560, 44 / 402
 BRATS_VAL, MSLUB_VAL = 100 / 1251, 10 / 30
-NII = r"\.nii(?:\.gz)?"
-IXI_FILE = re.compile(rf"(?P<subject>IXI\d{{3}})-\w+-\d{{4}}-(?P<kind>T1|T2|PD){NII}")
+NII = r"\.(?i:nii(?:\.gz)?)"
+IXI_FILE = re.compile(rf"(?P<subject>IXI\d{{3}})-\w+-\d{{4}}-(?P<kind>T1|T2|PD|MRA|DTI-\d+){NII}")
 BRATS_CASE = (
     r"Brats1[78]_\w+?|BraTS19_\w+?|BraTS20_(?:Training|Validation)_\d{3}|BraTS2021_\d{5}|BraTS-[A-Za-z]+-\d{5}-\d{3}"
 )
@@ -60,7 +61,8 @@ def recognise(folder: Path) -> Layout | None:
     paths = list(niftis(folder))
     if not paths:
         return None
-    if all(IXI_FILE.fullmatch(path.name) for path in paths):
+    ixi = [IXI_FILE.fullmatch(path.name) for path in paths]
+    if all(ixi) and any(fits and fits["kind"].lower() in KINDS for fits in ixi):
         return "ixi"
     if all(_brats_part(path) for path in paths):
         return "brats"
@@ -128,16 +130,27 @@ def voxel_digest(path: Path) -> str:
     if path.name.lower().endswith(".gz"):
         with suppress(OSError, EOFError, zlib.error):  # damaged: refused by name when it is read
             content = gzip.decompress(content)
-    # a NIfTI-1 header and its extension flag are 352 bytes long
-    return hashlib.sha256(content[352:] or content).hexdigest()
+    return hashlib.sha256(content[_voxels_at(content) :] or content).hexdigest()
+
+
+def _voxels_at(content: bytes) -> int:
+    """Where the voxels of a NIfTI-1 or NIfTI-2 start, behind the header's extensions: `vox_offset`; 0 if unknown."""
+    for order in "<>":
+        for size, at, kind in ((348, 108, "f"), (540, 168, "q")):
+            if len(content) >= size and struct.unpack_from(f"{order}i", content)[0] == size:
+                offset = struct.unpack_from(order + kind, content, at)[0]
+                return int(offset) if 0 <= offset < len(content) else 0
+    return 0
 
 
 def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
     healthy = True if case.dataset == "IXI" else None
     lesion = case.files.get("seg") or case.files.get("consensus_gt")
+    t1 = next((path for kind, path in case.files.items() if KINDS.get(kind) == "T1w"), None)
     return ScanRef(
         case.subject, case.session, image, case.dataset, brain_mask=case.files.get("brainmask"), lesion_mask=lesion,
         healthy=healthy if lesion is None else False, modality=modality, stated=True, lesion_labels="seg" in case.files,
+        t1=None if modality == "T1w" else t1,
     )  # fmt: skip
 
 
@@ -145,7 +158,7 @@ def _ixi_cases(folder: Path) -> list[_Case]:
     found: dict[str, _Case] = {}
     for path in niftis(folder):
         fits = IXI_FILE.fullmatch(path.name)
-        if fits:
+        if fits and fits["kind"].lower() in KINDS:  # MRA and DTI lie beside them
             case = found.setdefault(fits["subject"], _Case("IXI", fits["subject"], "", {}, folder))
             _add(case, fits["kind"].lower(), path)
     return list(found.values())

@@ -165,7 +165,8 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     if healthy is None and not ref.stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
-    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1)
+    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1,
+                        t1_series=ref.t1_series)  # fmt: skip
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,
@@ -185,7 +186,7 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
 
 
 def _common_modality(refs: Sequence[ScanRef]) -> str:
-    found = {ref.modality for ref in refs}
+    found = {ref.modality for ref in refs if not ref.problem}
     if len(found) == 1 and found <= {*MODALITIES}:
         return str(found.pop())
     told = " and ".join(sorted(str(name) for name in found if name)) or "none of them"

@@ -11,18 +11,30 @@ The scans of all of them are then checked together: no two of one name, no subje
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from maediff.dicom import find_dicom
+from maediff.dicom import find_dicom, is_uid
 from maediff.errors import InputError
 from maediff.files import write_text
-from maediff.inputs import MANIFEST_COLUMNS, MODALITIES, ScanRef, check_names, find_scans, is_dicom, niftis, visible
+from maediff.inputs import (
+    MANIFEST_COLUMNS,
+    MODALITIES,
+    ScanRef,
+    check_names,
+    find_scans,
+    is_dicom,
+    is_nifti,
+    niftis,
+    visible,
+)
 from maediff.layouts import Layout, check_content, read_layout, recognise
 
+logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
 
 
@@ -44,8 +56,8 @@ def find_sources(
         unique: whether scans of known data sets are compared voxel by voxel (reads every file).
 
     Raises:
-        InputError: as for `find_scans`, `read_layout` and `find_dicom`; a `series` where there is no DICOM; two scans
-            of one name, or, with `unique`, of the same voxels.
+        InputError: as for `find_scans` and `read_layout`; DICOM of which no scan can be taken, unless there are others;
+            a `series` that is not there; two scans of one name, or, with `unique`, of the same voxels.
     """
     if layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: not known; choose one of {', '.join(LAYOUTS)}")
@@ -59,13 +71,18 @@ def find_sources(
         if known:
             official += read_layout(path, known, modality, fold)
         elif path.is_dir() and is_dicom_folder(path):
-            refs += find_dicom(path, modality, series)
+            refs += _dicom(path, modality, series)
         else:
             plain.append(path)
+            _say_dicom_left_out(path)
     if plain or not (refs or official):
         refs += [_opened(ref, modality, series) for ref in find_scans(plain, modality)]
-    if series is not None and not any(ref.series for ref in refs):
+    if all(ref.problem for ref in [*refs, *official]):
+        raise InputError(str(refs[0].problem))
+    if series is not None and not any(ref.series or ref.problem for ref in refs):
         raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
+    if is_uid(series) and not any(ref.series == series or ref.problem for ref in refs):
+        raise InputError(f"--series {series}: no study among the inputs holds it; leave it out to have them listed")
     check_names([*refs, *official])
     if unique:
         check_content(official)
@@ -79,26 +96,37 @@ def is_dicom_folder(folder: Path) -> bool:
     return any(is_dicom(path) for path in visible(folder))
 
 
+def _say_dicom_left_out(path: Path) -> None:
+    """In a BIDS dataset DICOM is its source, and no scan is lost with it."""
+    if path.is_dir() and not (path / "dataset_description.json").is_file():
+        file = next((one for one in visible(path) if not is_nifti(one) and is_dicom(one)), None)
+        if file is not None:
+            logger.warning("%s: DICOM is left out where there is NIfTI, as %s; give its folder as an INPUT of its own",
+                           path, file.relative_to(path))  # fmt: skip
+
+
 def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
     """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
 
     Raises:
-        InputError: a scan is a DICOM series, which a manifest cannot name.
+        InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
     """
     extra = sorted({key for ref in refs for key in ref.extra})
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*MANIFEST_COLUMNS, *extra])
     for ref in refs:
+        if ref.problem:
+            raise InputError(ref.problem)
         if ref.series:
             raise InputError(f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first")
-        files = [
+        *files, t1 = [
             "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
-            for file in (ref.image, ref.brain_mask, ref.lesion_mask)
+            for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
         healthy = "" if ref.healthy is None else int(ref.healthy)
         table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", healthy, ref.dataset,
-                        *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
+                        t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
     write_text(path, text.getvalue())
 
 
@@ -114,7 +142,18 @@ def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
     """A manifest's line whose image is a folder of DICOM, with its one series found."""
     if not ref.image.is_dir():
         return ref
-    (found, *more) = find_dicom(ref.image, modality, series)
+    (found, *more) = _dicom(ref.image, modality, series)
     if more:
-        raise InputError(f"{ref.image}: a folder of several studies; a manifest's line names the folder of one")
-    return replace(ref, image=found.image, series=found.series, modality=found.modality)
+        found = replace(found, problem=f"{ref.image}: a folder of several studies; a manifest's line names that of one")
+    t1, t1_series = (ref.t1, None) if ref.t1 else (found.t1, found.t1_series)
+    return replace(ref, image=found.image, series=found.series, modality=found.modality, t1=t1, t1_series=t1_series,
+                   problem=found.problem)  # fmt: skip
+
+
+def _dicom(folder: Path, modality: str | None, series: str | None) -> list[ScanRef]:
+    """The studies of a folder, or, if none can be taken, one reference that says why: other inputs go on."""
+    try:
+        return find_dicom(folder, modality, series)
+    except InputError as error:
+        name = folder.resolve().name
+        return [ScanRef(name, "", folder, name, problem=str(error))]

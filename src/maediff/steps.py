@@ -21,11 +21,13 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
+from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
+from maediff.inputs import ScanRef
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas
-from maediff.scans import Volume, read_scan
+from maediff.scans import Volume
 from maediff.settings import build_config
 
 logger = logging.getLogger(__name__)
@@ -105,13 +107,19 @@ def with_defaults(config: StepsConfig, modality: str) -> StepsConfig:
 
 
 def run_steps(
-    volume: Volume, brain: Mask | None, config: StepsConfig | None = None, *, modality: str, t1: Path | None = None
+    volume: Volume,
+    brain: Mask | None,
+    config: StepsConfig | None = None,
+    *,
+    modality: str,
+    t1: Path | None = None,
+    t1_series: str | None = None,
 ) -> Stepped:
     """Every step that `config` asks for.
 
     Args:
         brain: the mask that came with the scan.
-        t1: a T1 of the same session, whose brain a raw scan of another contrast is given.
+        t1, t1_series: a T1 of the same session, whose brain a raw scan of another contrast is given.
 
     Raises:
         InputError: no brain was found, or no tool to find it with; or registration was asked for and failed.
@@ -120,19 +128,19 @@ def run_steps(
     flags: list[str] = []
     notes: list[str] = []
     brain_from = GIVEN
-    t1 = None if modality == "T1w" else t1
+    other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
     if brain is None:
         try:
             brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
         except RawScanError:
-            brain, brain_from = _extract(volume, config.brain, t1, flags, notes)
+            brain, brain_from = _extract(volume, config.brain, other, flags, notes)
     stepped = _follow(volume, brain, brain_from, config, flags, notes)
     if brain_from == ZERO_BACKGROUND and stepped.record.get("atlas_overlap", 1.0) < SKULL_OVERLAP:
-        return _without_skull(stepped, volume, config, t1)
+        return _without_skull(stepped, volume, config, other)
     return stepped
 
 
-def _without_skull(stepped: Stepped, volume: Volume, config: StepsConfig, t1: Path | None) -> Stepped:
+def _without_skull(stepped: Stepped, volume: Volume, config: StepsConfig, t1: ScanRef | None) -> Stepped:
     """The scan with its brain extracted if that shows that there was a skull, else `stepped`, and what to look at."""
     flags: list[str] = []
     notes: list[str] = []
@@ -192,7 +200,7 @@ def _follow(
 
 
 def _extract(
-    volume: Volume, config: BrainConfig, t1: Path | None, flags: list[str], notes: list[str]
+    volume: Volume, config: BrainConfig, t1: ScanRef | None, flags: list[str], notes: list[str]
 ) -> tuple[Mask, str]:
     """The brain of a raw scan: its T1's if there is one, else by a tool."""
     if t1 is not None and config.from_t1 and config.tool != "none":
@@ -204,15 +212,15 @@ def _extract(
     return extract_brain(volume, config)
 
 
-def _from_t1(volume: Volume, path: Path, config: BrainConfig) -> tuple[Mask, str]:
-    t1 = read_scan(path)
+def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[Mask, str]:
+    t1 = read_volume(ref)
     try:
         brain_from_background(t1)
         found = run_steps(t1, None, StepsConfig(brain=config), modality="T1w")  # a skull in it is noticed
         brain, tool = found.brain, found.brain_from if found.extracted else "stripped"
     except RawScanError:
         brain, tool = extract_brain(t1, config)
-    return brain_from_t1(volume, t1, brain), f"{tool} on {path.name}, moved rigidly"
+    return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"
 
 
 def settings_of(config: StepsConfig) -> dict[str, Any]:
