@@ -99,7 +99,9 @@ def press(monkeypatch):
         update_ema(ema, method, decay, step)
 
     monkeypatch.setattr(training, "update_ema", pressed)
-    return steps
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    yield steps
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("step", [0, 2])
