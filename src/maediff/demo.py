@@ -34,7 +34,6 @@ CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 COUNTS: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 4, "n_healthy_val": 1, "n_healthy_test": 1}
 STEPS, MAX_TIME = 700, "5m"
 TRAIN_COUNTS: dict[str, Any] = {"n_train": 48, "n_val": 4, "n_test": 8, "n_healthy_val": 4, "n_healthy_test": 2}
-WORKERS = 2  # registration takes a few seconds a scan
 SHOWN = slice(0, 2)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
 
 
@@ -71,7 +70,7 @@ def demo(
     step(1, f"making {sum(counts.values())} synthetic {contrast}-like brains, {lesioned} with a lesion")
     manifest = make_phantom_dataset(out / "scans", contrast=contrast, **counts)
     steps = steps_of({} if model is None else load_model(model)[1]["cohort"])  # phantoms lie in MNI152 as they are
-    failed = preprocess([manifest], out / "cohort", modality=contrast, steps=steps, workers=WORKERS, quiet=True)
+    failed = preprocess([manifest], out / "cohort", modality=contrast, steps=steps, quiet=True)
     if failed:
         raise InputError(f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there")
     cohort = Cohort.open(out / "cohort")

@@ -27,7 +27,7 @@ from rich.progress import Progress
 from maediff import __version__
 from maediff.calibration import scans_needed
 from maediff.checkpoint import load_model, run_folders
-from maediff.cohort import Cohort, SubjectSlices, person_code
+from maediff.cohort import PREPARED, Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
@@ -190,11 +190,7 @@ def _prepared_unlike(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> 
 
     remarks = []
     for name, info in infos.items():
-        unlike = [
-            key
-            for key in ("grid", "normalise", "bias", "registration")
-            if plain(info["cohort"], key) != plain(cohort.meta, key)
-        ]
+        unlike = [key for key in PREPARED if plain(info["cohort"], key) != plain(cohort.meta, key)]
         if unlike:
             remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
             logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))

@@ -21,9 +21,8 @@ from maediff.errors import InputError
 from maediff.resample import resample
 from maediff.scans import Volume
 
-REGISTERED = frozenset(
-    {"T1w", "T2w", "FLAIR"}
-)  # contrasts whose scans go to MNI152 unless told otherwise: docs/results.md
+# Contrasts whose scans go to MNI152 unless told otherwise: T1w and FLAIR by docs/results.md, T2w like them
+REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})
 UNREGISTERED = "make the cohort with registration.enabled=false, or take a model that was trained on such a one"
 COARSE_MM, FINE_MM = 4.0, 2.0
 PITCHES_DEG = (-20.0, 0.0, 20.0)  # starts: the chin down, level, up
@@ -79,6 +78,11 @@ def load_atlas() -> Atlas:
     )
 
 
+def extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
+    """How far the brain reaches along each axis of the scan."""
+    return [float(np.ptp(along) + 1) * step for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)]
+
+
 def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: bool = False) -> Alignment:
     """The affine that takes `volume` to MNI152.
 
@@ -91,7 +95,7 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
     """
     if not brain.any():
         raise ValueError("an empty brain cannot be registered")
-    reach = [float(np.ptp(along) + 1) * step for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)]
+    reach = extent_mm(volume, brain)
     if min(reach) < THIN_MM:
         raise InputError(
             f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in reach)} mm, too thin to be "

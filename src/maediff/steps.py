@@ -26,7 +26,7 @@ from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
 from maediff.inputs import ScanRef
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
-from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas
+from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
 from maediff.scans import Volume
 from maediff.settings import build_config
 
@@ -125,19 +125,24 @@ def run_steps(
         InputError: no brain was found, or no tool to find it with; or registration was asked for and failed.
     """
     config = config or StepsConfig()
-    flags: list[str] = []
-    notes: list[str] = []
-    brain_from = GIVEN
+    if brain is not None:
+        return _follow(volume, brain, GIVEN, config, [], [])
     other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
-    if brain is None:
-        try:
-            brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
-        except RawScanError:
-            brain, brain_from = _extract(volume, config.brain, other, flags, notes)
-    stepped = _follow(volume, brain, brain_from, config, flags, notes)
-    if brain_from == ZERO_BACKGROUND and stepped.record.get("atlas_overlap", 1.0) < SKULL_OVERLAP:
-        return _without_skull(stepped, volume, config, other)
-    return stepped
+    try:
+        brain = brain_from_background(volume)
+    except RawScanError:
+        flags: list[str] = []
+        notes: list[str] = []
+        brain, brain_from = _extract(volume, config.brain, other, flags, notes)
+        return _follow(volume, brain, brain_from, config, flags, notes)
+    return _stripped(volume, brain, config, other)
+
+
+def _stripped(volume: Volume, brain: Mask, config: StepsConfig, t1: ScanRef | None) -> Stepped:
+    """What comes after the mask of a scan that looks stripped; it may be a head on a background of zeros."""
+    stepped = _follow(volume, brain, ZERO_BACKGROUND, config, [], [])
+    doubtful = stepped.record.get("atlas_overlap", 1.0) < SKULL_OVERLAP
+    return _without_skull(stepped, volume, config, t1) if doubtful else stepped
 
 
 def _without_skull(stepped: Stepped, volume: Volume, config: StepsConfig, t1: ScanRef | None) -> Stepped:
@@ -162,8 +167,8 @@ def _without_skull(stepped: Stepped, volume: Volume, config: StepsConfig, t1: Sc
 
 def _large(volume: Volume, brain: Mask) -> bool:
     """Whether what is not zero is more than most brains, in ml or by its length in the slice."""
-    reach = [float(np.ptp(along) + 1) * step for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)]
-    return bool(brain.sum() * np.prod(volume.spacing_mm) / 1000 > LARGE_ML or max(reach[:2]) > LARGE_MM)
+    too_long = max(extent_mm(volume, brain)[:2]) > LARGE_MM
+    return bool(too_long or brain.sum() * np.prod(volume.spacing_mm) / 1000 > LARGE_ML)
 
 
 def _follow(
@@ -215,11 +220,12 @@ def _extract(
 def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[Mask, str]:
     t1 = read_volume(ref)
     try:
-        brain_from_background(t1)
-        found = run_steps(t1, None, StepsConfig(brain=config), modality="T1w")  # a skull in it is noticed
-        brain, tool = found.brain, found.brain_from if found.extracted else "stripped"
+        looks = brain_from_background(t1)
     except RawScanError:
         brain, tool = extract_brain(t1, config)
+    else:
+        found = _stripped(t1, looks, StepsConfig(brain=config), None)
+        brain, tool = found.brain, found.brain_from if found.extracted else "stripped"
     return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"
 
 

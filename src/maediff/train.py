@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from maediff import checkpoint
-from maediff.cohort import Cohort, person_code
+from maediff.cohort import PREPARED, Cohort, person_code
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
@@ -18,7 +18,7 @@ from maediff.settings import SettingsError, build_config, flatten, has_bf16, mer
 from maediff.training import Precision, TrainConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
-COHORT_KEYS = ("modality", "grid", "normalise", "bias", "registration")  # what a scan needs to look like the cohort's
+COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
