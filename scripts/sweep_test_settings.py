@@ -3,13 +3,13 @@
 python scripts/sweep_test_settings.py RUN COHORT [--t 60 125 250 500] [--s 16] [--residuals abs bright ...] [--csv OUT]
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+x` multiplies by
-the intensity. The seed of the noise is 0. Rows are appended to the CSV as they come, so that a long sweep can be cut.
+the intensity, `+x2` by its square, `+b2` blurs with a sigma of 2 pixels: `bright+c+x2+b2`. The seed of the noise is 0.
+Rows are appended to the CSV as they come, so that a long sweep can be cut.
 """
 
 import argparse
 import csv
 import sys
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +23,20 @@ from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.postprocess import residual_map
 from maediff.settings import has_bf16
+
+
+def residual_config(name: str) -> DiffusionConfig:
+    """`bright+c+x2+b2` as a config."""
+    kind, *more = name.split("+")
+    numbers = {key[0]: float(key[1:] or 1) for key in more}
+    if not numbers.keys() <= set("cxb"):
+        sys.exit(f"{name}: + is followed by c, x, x2 or b2")
+    return DiffusionConfig(
+        residual=kind,  # type: ignore[arg-type]
+        recentre="c" in numbers,
+        times_intensity=numbers.get("x", 0.0),
+        smooth_sigma=numbers.get("b", 0.0),
+    )
 
 
 def main() -> None:
@@ -52,9 +66,7 @@ def main() -> None:
             )
             x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
             for name in args.residuals:
-                kind, *more = name.split("+")
-                config = replace(DiffusionConfig(), residual=kind, recentre="c" in more, times_intensity="x" in more)  # type: ignore[arg-type]
-                residual = residual_of(x, ref, brain, config)[:, 0].numpy()
+                residual = residual_of(x, ref, brain, residual_config(name))[:, 0].numpy()
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm)
                 scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
         for name, values in scores.items():

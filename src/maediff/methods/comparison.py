@@ -1,7 +1,7 @@
 """How a slice is held against its healthy reference, in training (the loss) and at test (the anomaly map).
 
 d        = x - reference, less its slice median (`recentre`), less its own blur (`local_sigma`)
-residual = |d|, max(d, 0) or max(-d, 0);  (1 - w) residual + w (1 - SSIM) / 2;  times x
+residual = |d|, max(d, 0) or max(-d, 0);  (1 - w) residual + w (1 - SSIM) / 2;  blurred (`smooth_sigma`);  times x^k
 loss     = mean over M of |x0 - x0_pred|, of its square, or of |x0 - x0_pred| + 1 - SSIM
 SSIM     = (2 mu_a mu_b + c1)(2 cov_ab + c2) / ((mu_a^2 + mu_b^2 + c1)(var_a + var_b + c2))
 
@@ -41,14 +41,19 @@ class ComparisonConfig:
     bright in one region is no lesion either. 0 is off; it should be larger than the lesions looked for."""
     ssim_weight: float = 0.0
     """Share of (1 - SSIM) / 2 in the residual, the rest being the difference; 0 is off."""
-    times_intensity: bool = False
-    """Multiply the residual by x, where lesions are bright."""
+    smooth_sigma: float = 0.0
+    """Blur the residual with a Gaussian of this sigma (pixels) inside the brain: lesions are smoother than grain and
+    folds that a reference lacks. 0 is off."""
+    times_intensity: float = 0.0
+    """Multiply the residual by x to this power, where lesions are bright; 0 is off."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.local_sigma < 0 or not 0 <= self.ssim_weight <= 1:
+        if self.size < 1 or not 0 <= self.ssim_weight <= 1:
+            raise ValueError(f"size={self.size} must be at least 1 and ssim_weight={self.ssim_weight} in 0..1")
+        if min(self.local_sigma, self.smooth_sigma, self.times_intensity) < 0:
             raise ValueError(
-                f"size={self.size} must be at least 1, local_sigma={self.local_sigma} not negative and "
-                f"ssim_weight={self.ssim_weight} in 0..1"
+                f"local_sigma={self.local_sigma}, smooth_sigma={self.smooth_sigma} and "
+                f"times_intensity={self.times_intensity} must not be negative"
             )
 
 
@@ -107,7 +112,9 @@ def residual_of(
         if config.residual != "abs":
             unlike = unlike * (residual > 0)
         residual = torch.lerp(residual, unlike, config.ssim_weight)
-    return (residual * x if config.times_intensity else residual).clamp(0, 1)
+    if config.smooth_sigma:
+        residual = masked_blur(residual, brain, config.smooth_sigma)
+    return (residual * x**config.times_intensity).clamp(0, 1)
 
 
 def reconstruction_loss(
