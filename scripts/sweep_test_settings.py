@@ -1,10 +1,11 @@
 """Mean AUPRC on val for settings that matter only at test: t, stride, merging, and how the residual is taken.
 
-python scripts/sweep_test_settings.py RUN COHORT [--t 60 125 250 500] [--s 16] [--residuals abs bright ...] [--csv OUT]
+python scripts/sweep_test_settings.py RUN COHORT [--t 60 125] [--csv OUT] [--s 16] [--refine 0.02] [--residuals abs ...]
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+x` multiplies by
 the intensity, `+x2` by its square, `+b2` blurs with a sigma of 2 pixels: `bright+c+x2+b2`. The seed of the noise is 0.
-Rows are appended to the CSV as they come, so that a long sweep can be cut.
+The third column counts what the U-Net was run on for a subject, slices or patches. Rows are appended to the CSV as they
+come, so that a long sweep can be cut.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
         "--t", nargs="+", default=["60", "125", "250", "500"], help="a list such as 125,250 is averaged"
     )
     parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
+    parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")
     parser.add_argument("--residuals", nargs="+", default=["abs"])
     parser.add_argument("--split", default="val")
     parser.add_argument("--csv", type=Path)
@@ -56,9 +58,13 @@ def main() -> None:
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     precision = "bf16" if has_bf16("cpu") else "fp32"
-    for s, t in product(args.s or [None], args.t):
-        settings = f"t_test=[{t}]" + (f",s={s}" if s else "")
+    for s, t, refine in product(args.s or [None], args.t, args.refine or [None]):
+        settings = (
+            f"t_test=[{t}]" + (f",s={s}" if s else "") + (f",refine_above={refine}" if refine is not None else "")
+        )
         method, info = load_model(f"{args.run}@{settings}")
+        passes: list[int] = []
+        getattr(method, "unet", method).register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
         scores: dict[str, list[float]] = {name: [] for name in args.residuals}
         for subject in subjects:
             _, reference = predict_volume(
@@ -70,7 +76,8 @@ def main() -> None:
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm)
                 scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
         for name, values in scores.items():
-            row = [info["name"].partition("@")[0], settings, name, f"{np.mean(values):.4f}", len(values)]
+            work = f"{sum(passes) / len(subjects):.0f}"
+            row = [info["name"].partition("@")[0], settings, work, name, f"{np.mean(values):.4f}", len(values)]
             print(*row, sep="\t", flush=True)
             if args.csv:
                 with args.csv.open("a", newline="") as file:
