@@ -40,7 +40,8 @@ def main() -> None:
     mask = patch_mask(corners, config.p, config.size)[:, None]
     maps = []
     for seed in range(2):
-        noise = draw_noise(config.noise, (b, config.p, config.p), torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = draw_noise(config.noise, (b, config.p, config.p), generator, "cpu", config.simplex)
         x_t = forward_process(x0, insert(noise, corners, config.size), method.alpha_bar[t])
         maps.append(method.unet.encode(torch.where(mask, x_t, x0), t)[0])
     cells = [patchify(feature_map, config.r // config.unet.d) for feature_map in maps]

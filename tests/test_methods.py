@@ -105,7 +105,7 @@ def test_refining_needs_coarse_patches_among_the_fine():
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
-@pytest.mark.parametrize("settings", [{}, {"s": 24}, {"t_test": (125, 250), "draws": 2}])
+@pytest.mark.parametrize("settings", [{}, {"s": 24, "simplex": {"octaves": 2}}, {"t_test": (125, 250), "draws": 2}])
 def test_batched_prediction_equals_the_reference_loop(name, settings):
     method, (images, brain, ids) = make(name, **settings), scan()
     _, reference = predict(method, images, brain, ids, batch_size=7)

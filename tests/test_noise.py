@@ -1,22 +1,105 @@
 """Noise: variance by closed form, no zero at the origin, independence, and a pure function of its key."""
 
+import json
+
 import pytest
 import torch
 
-from maediff.noise import draw_noise, keyed_generators
+from made_methods import make, predict, scan
+from made_models import made_run
+from maediff.checkpoint import config_of, load_model
+from maediff.errors import InputError
+from maediff.methods import build
+from maediff.noise import DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
+from maediff.operating_point import threshold_at
 
 IDS = torch.tensor([3, 3, 7])
 PATCHES = torch.tensor([0, 5, 0])
 
 
-@pytest.mark.parametrize("kind", ["simplex", "gaussian"])
-def test_has_zero_mean_and_unit_variance_at_every_pixel(kind):
-    field = draw_noise(kind, (2000, 24, 24), torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    ("kind", "waves"),
+    [
+        ("simplex", {}),
+        ("simplex", {"octaves": 1, "frequency": 16}),
+        ("simplex", {"octaves": 3, "persistence": 0.3}),
+        ("simplex", {"octaves": 4, "persistence": 1, "frequency": 10}),
+        ("simplex", {"persistence": 0}),
+        ("gaussian", {}),
+    ],
+)
+def test_has_zero_mean_and_unit_variance_at_every_pixel(kind, waves):
+    field = draw_noise(kind, (2000, 24, 24), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves))
     assert field.shape == (2000, 1, 24, 24)
     # sd of a mean of 2000 values is 0.022, of their variance 0.032; the worst of 576 pixels is under 4.5 sd off
     assert field.mean(0).abs().max() < 0.1
     assert (field.var(0) - 1).abs().max() < 0.16
     assert abs(float(field.var()) - 1) < 0.03  # pixels of a simplex field are far from independent
+
+
+def test_the_defaults_draw_what_runs_were_trained_with():
+    """Numbers printed at d048ecb, when octaves, persistence and frequency were constants of the module."""
+    field = draw_noise("simplex", (2, 96, 96), torch.Generator().manual_seed(0))
+    first, last = [-0.32882461, -0.45095301, -0.87889731], [-0.65710229, -0.68650818, -1.13913000]
+    torch.testing.assert_close(field[0, 0, 0, :3], torch.tensor(first), rtol=0, atol=1e-5)
+    torch.testing.assert_close(field[1, 0, 95, 93:], torch.tensor(last), rtol=0, atol=1e-5)
+
+
+def test_fewer_octaves_and_less_persistence_are_smoother():
+    def roughness(**waves):
+        field = draw_noise("simplex", (100, 32, 32), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves))
+        return float((field[..., 1:] - field[..., :-1]).square().mean())
+
+    assert roughness(octaves=3) < 0.5 * roughness()
+    assert roughness(persistence=0.4) < 0.5 * roughness()
+    assert roughness(octaves=3, frequency=256) < 0.5 * roughness(octaves=3)
+
+
+@pytest.mark.parametrize(
+    ("waves", "complaint"),
+    [
+        ({"octaves": 0}, "octaves=0 must be at least 1"),
+        ({"octaves": 2.5}, "octaves: "),
+        ({"octaves": 8}, "octaves=8 end in waves finer than a pixel: from frequency=64 at most octaves=7"),
+        ({"octaves": 10**6}, "octaves=1000000"),
+        ({"persistence": -0.1}, "persistence=-0.1 must be in 0..1"),
+        ({"persistence": 1.5}, "persistence=1.5 must be in 0..1"),
+        ({"persistence": float("nan")}, "persistence=nan"),
+        ({"frequency": 0}, "frequency=0.0 must be a wavelength"),
+        ({"frequency": -64}, "frequency=-64.0 must be a wavelength"),
+        ({"frequency": float("inf")}, "frequency=inf"),
+        ({"scale": 2}, "scale: "),
+    ],
+)
+def test_waves_that_make_no_noise_are_refused_by_name(waves, complaint):
+    with pytest.raises(InputError, match=f"settings of maediff: simplex.*{complaint}"):
+        build("maediff", "tiny", {"simplex": waves})
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "ddpm", "anoddpm"])
+def test_a_run_draws_its_own_waves_in_training_and_prediction(name):
+    (images, brain, ids), waves = scan(), {"octaves": 2, "persistence": 0.5}
+    usual, other = make(name, noise="simplex"), make(name, noise="simplex", simplex=waves)
+    x = torch.from_numpy(images)[1:4, None]
+    losses = [method.loss(x, torch.Generator().manual_seed(0)).item() for method in (usual, other)]
+    assert abs(losses[0] - losses[1]) > 1e-4
+    references = [predict(method, images, brain, ids)[1] for method in (usual, other)]
+    assert abs(references[0] - references[1]).max() > 1e-3
+
+
+def test_a_run_saved_without_waves_has_the_defaults(tmp_path):
+    run = made_run(tmp_path / "run")
+    for name in ("config.json", "calibration.json"):
+        saved = json.loads((run / name).read_text())
+        del saved["config"]["simplex"]
+        (run / name).write_text(json.dumps(saved))
+    method, info = load_model(run)
+    assert method.config.simplex == DEFAULT_SIMPLEX
+    assert threshold_at(str(run), config_of(method), 0.01, step=info["step"])[0] == 0.1
+    changed, _ = load_model(f"{run}@simplex.octaves=2,simplex.persistence=0.5")
+    assert changed.config.simplex == SimplexConfig(2, 0.5)
+    with pytest.raises(InputError, match="other settings of simplex"):
+        threshold_at(str(run), config_of(changed), 0.01, step=info["step"])
 
 
 def test_simplex_does_not_vanish_at_the_first_pixel():

@@ -68,10 +68,10 @@ def test_a_wrong_name_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["maediff.methods.maediff.MAEDiffConfig", "maediff.nn.mae.MAEConfig",
-                                  "maediff.nn.unet.UNetConfig"])  # fmt: skip
+                                  "maediff.nn.unet.UNetConfig", "maediff.noise.SimplexConfig"])  # fmt: skip
 def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
     listed = {choice.rpartition(".")[2] for choice, _ in CHOICES if choice.startswith(name + ".")}
-    assert {f.name for f in fields(resolve(name))} - {"unet", "mae"} == listed
+    assert {f.name for f in fields(resolve(name))} - {"unet", "mae", "simplex"} == listed
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

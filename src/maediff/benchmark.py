@@ -46,7 +46,7 @@ def reference_loop(
             for t in config.t_test:
                 for draw in range(config.draws):
                     key = keyed_generators(seed, torch.tensor([int(slice_id)]), torch.tensor([patch]), draw)
-                    eps = draw_noise(config.noise, (1, config.p, config.p), key, device)
+                    eps = draw_noise(config.noise, (1, config.p, config.p), key, device, config.simplex)
                     perturbed = x0.clone()
                     perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None].to(device))
                     corners, step = torch.tensor([[row, column]], device=device), torch.tensor([t], device=device)

@@ -5,8 +5,8 @@
 where n is Perlin's simplex noise (Perlin 2001; Gustavson 2005, "Simplex noise demystified") with a gradient of
 random direction drawn afresh at every lattice point, and a random offset: the field does not repeat, does not
 vanish at pixel (0, 0) as lattice noise without an offset does, and its standard deviation is known in closed
-form. 6 octaves, persistence 0.8 and frequency 64 are those of AnoDDPM (Wyatt et al. 2022); dividing by the
-standard deviation is ours, because the schedule assumes noise of unit variance.
+form. The defaults of `SimplexConfig` are AnoDDPM's (Wyatt et al. 2022); dividing by the standard deviation is ours,
+because the schedule assumes noise of unit variance.
 
 At test, noise is a pure function of (seed, slice, patch, draw): see `keyed_generators`.
 """
@@ -18,15 +18,44 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 NoiseKind = Literal["simplex", "gaussian"]
 
-OCTAVES, PERSISTENCE, FREQUENCY = 6, 0.8, 64.0
 SKEW, UNSKEW = (math.sqrt(3) - 1) / 2, (3 - math.sqrt(3)) / 6  # square lattice <-> triangles, Gustavson 2005
 # Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
 # var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
 OCTAVE_VARIANCE = math.sqrt(3) * (math.pi / 2) * 0.5**10 / 90
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SimplexConfig:
+    """Waves that simplex noise is made of. Whatever they are, its variance is 1."""
+
+    octaves: int = 6
+    """Fields added up, each of half the wavelength of the one before."""
+    persistence: float = 0.8
+    """Amplitude of each octave, as a share of the one before; 0 leaves the first alone."""
+    frequency: float = 64.0
+    """Wavelength of the first octave in pixels, AnoDDPM's word for it."""
+
+    def __post_init__(self) -> None:
+        if self.octaves < 1:
+            raise ValueError(f"octaves={self.octaves} must be at least 1")
+        if not 0 <= self.persistence <= 1:
+            raise ValueError(f"persistence={self.persistence} must be in 0..1")
+        if not 1 <= self.frequency < math.inf:
+            raise ValueError(f"frequency={self.frequency} must be a wavelength of at least 1 pixel")
+        if (most := math.floor(math.log2(self.frequency)) + 1) < self.octaves:
+            raise ValueError(
+                f"octaves={self.octaves} end in waves finer than a pixel: from frequency={self.frequency:g} at most "
+                f"octaves={most}"
+            )
+
+
+DEFAULT_SIMPLEX = SimplexConfig()
 
 
 def keyed_generators(
@@ -46,6 +75,7 @@ def draw_noise(
     shape: tuple[int, int, int],
     generator: torch.Generator | Sequence[torch.Generator],
     device: torch.device | str = "cpu",
+    simplex: SimplexConfig = DEFAULT_SIMPLEX,
 ) -> Float[Tensor, "b 1 h w"]:
     """Noise fields of zero mean and unit variance, independent from image to image.
 
@@ -53,12 +83,13 @@ def draw_noise(
         shape: (images, rows, columns).
         generator: a CPU generator for the whole batch (training), or one an image (prediction). Random numbers
             are drawn on the CPU whatever the device, so that every device sees the same noise.
+        simplex: of that kind's waves.
     """
     b, h, w = shape
     if kind == "gaussian":
         return _per_image(torch.randn, b, (1, h, w), generator).to(device)
-    uniforms = _per_image(torch.rand, b, (_uniforms_needed(h, w),), generator)
-    return _simplex(uniforms.to(device), h, w)
+    uniforms = _per_image(torch.rand, b, (_uniforms_needed(h, w, simplex),), generator)
+    return _simplex(uniforms.to(device), h, w, simplex)
 
 
 def _per_image(
@@ -72,25 +103,25 @@ def _per_image(
     return torch.stack([sample(shape, generator=g) for g in generator])
 
 
-def _lattice(h: int, w: int, octave: int) -> tuple[int, int, float]:
+def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:
     """Lattice rows, lattice columns and wavelength in pixels of one octave of an h x w field."""
-    wavelength = FREQUENCY / 2**octave
+    wavelength = frequency / 2**octave
     y, x = (h - 1) / wavelength, (w - 1) / wavelength
     rows, columns = (math.floor(1 + a + (x + y) * SKEW) + 2 for a in (y, x))
     return rows, columns, wavelength
 
 
-def _uniforms_needed(h: int, w: int) -> int:
-    return sum(2 + math.prod(_lattice(h, w, octave)[:2]) for octave in range(OCTAVES))
+def _uniforms_needed(h: int, w: int, config: SimplexConfig) -> int:
+    return sum(2 + math.prod(_lattice(h, w, octave, config.frequency)[:2]) for octave in range(config.octaves))
 
 
-def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int) -> Float[Tensor, "b 1 h w"]:
+def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConfig) -> Float[Tensor, "b 1 h w"]:
     field = torch.zeros(len(uniforms), h, w, device=uniforms.device)
     rows_px = torch.arange(h, device=uniforms.device)[None, :, None]
     columns_px = torch.arange(w, device=uniforms.device)[None, None, :]
     start = 0
-    for octave in range(OCTAVES):
-        rows, columns, wavelength = _lattice(h, w, octave)
+    for octave in range(config.octaves):
+        rows, columns, wavelength = _lattice(h, w, octave, config.frequency)
         offset, angles = uniforms[:, start : start + 2], uniforms[:, start + 2 : start + 2 + rows * columns]
         start += 2 + rows * columns
         # Position in lattice units, skewed so that the triangles' lattice becomes the integer one.
@@ -109,6 +140,6 @@ def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int) -> Float[Tensor, "b
             angle = angles.gather(1, corner).view_as(dy) * (2 * math.pi)
             falloff = (0.5 - dy * dy - dx * dx).clamp_min(0) ** 4
             octave_field += falloff * (angle.sin() * dy + angle.cos() * dx)
-        field += PERSISTENCE**octave * octave_field
-    variance = OCTAVE_VARIANCE * sum(PERSISTENCE ** (2 * octave) for octave in range(OCTAVES))
+        field += config.persistence**octave * octave_field
+    variance = OCTAVE_VARIANCE * sum(config.persistence ** (2 * octave) for octave in range(config.octaves))
     return (field / math.sqrt(variance))[:, None]

@@ -1,7 +1,7 @@
 """The one interface that every method stands behind, and what they share: ranges, prediction of a scan."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
 from maediff.methods.comparison import ComparisonConfig, residual_of
-from maediff.noise import NoiseKind
+from maediff.noise import NoiseKind, SimplexConfig
 
 Times = Annotated[
     tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
@@ -89,6 +89,8 @@ class DiffusionConfig(ComparisonConfig):
     steps: int = 1000
     """T, the length of the cosine schedule."""
     noise: NoiseKind = "simplex"
+    simplex: SimplexConfig = field(default_factory=SimplexConfig)
+    """The waves of simplex noise; Gaussian noise has none."""
     t_train: tuple[int, int] = (0, 1000)
     """Training draws t uniformly from this half-open range."""
     t_test: Times = (250,)

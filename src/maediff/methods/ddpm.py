@@ -78,7 +78,7 @@ class DDPM(Method):
         check_slices(x, self.config.size)
         x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
-        eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device)
+        eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device, self.config.simplex)
         x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
         return reconstruction_loss(
             self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss
@@ -105,7 +105,7 @@ class DDPM(Method):
             clean = x0[slices]
             for t, draw in levels:
                 keys = keyed_generators(seed, slice_ids[slices], torch.full((len(slices),), WHOLE_SLICE), draw)
-                eps = draw_noise(self.config.noise, (len(slices), *x.shape[-2:]), keys, x.device)
+                eps = draw_noise(self.config.noise, (len(slices), *x.shape[-2:]), keys, x.device, self.config.simplex)
                 x_t = forward_process(clean, eps, self.alpha_bar[t].expand(len(slices)).to(x.device))
                 x0_pred = reverse_chain(
                     lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar

@@ -75,7 +75,8 @@ class PDDPM(Method):
         corners = self.training_grid.corners
         corners = corners[torch.randint(len(corners), (b,), generator=generator)].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
-        noise = draw_noise(self.config.noise, (b, self.config.p, self.config.p), generator, x.device)
+        patches = (b, self.config.p, self.config.p)
+        noise = draw_noise(self.config.noise, patches, generator, x.device, self.config.simplex)
         x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
         perturbed = torch.where(mask, x_t, given)
         return patch_loss(self.unet(perturbed, t.to(x.device)), x0, mask, self.config)
