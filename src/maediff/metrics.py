@@ -27,11 +27,13 @@ from maediff.postprocess import (
     PostprocessConfig,
     bounding_box,
     eroded_brain,
+    later_voxel,
     linked_voxels,
     min_voxels,
 )
 
 CURVE_POINTS = 40  # thresholds tried
+SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5  # pixels, and in sigmas: windows of 11 x 11
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def dice_curve(
     voxels, pairs = linked_voxels(level)
     hit = (lesion & brain)[box].ravel()[voxels]
     until = np.searchsorted(-level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right")  # above each
-    links_until = np.searchsorted(pairs.max(axis=1, initial=0), until)
+    links_until = np.searchsorted(later_voxel(pairs), until)
     component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
     size: np.ndarray = np.zeros(0)  # of each component, as `hits`
     hits: np.ndarray = np.zeros(0)
@@ -255,26 +257,25 @@ def reconstruction_psnr(image: Map, reconstruction: Map, brain: Mask) -> float:
 
 
 def reconstruction_ssim(image: Map, reconstruction: Map, brain: Mask) -> float:
-    """Mean over the brain's voxels of scikit-image's SSIM map, slice by slice, both zero outside the brain.
+    """Mean over the brain's voxels of the SSIM map (scikit-image's), slice by slice, both zero outside the brain.
 
     Gaussian weights of sigma 1.5, population covariance, data range 1: the settings of Wang et al. 2004
-    (https://doi.org/10.1109/TIP.2003.819861), as scikit-image documents them.
+    (https://doi.org/10.1109/TIP.2003.819861), as scikit-image documents them. The weights stand in two matrices, one
+    for rows and one for columns, which is twice as fast as a filter.
     """
-    from skimage.metrics import structural_similarity
-
+    c1, c2 = 0.01**2, 0.03**2
+    along_rows, along_columns = (
+        ndimage.gaussian_filter1d(np.eye(size), SSIM_SIGMA, axis=0, truncate=SSIM_TRUNCATE) for size in brain.shape[1:]
+    )
     total = 0.0
     for x, y, inside in zip(image, reconstruction, brain, strict=True):
         if inside.any():
             a, b = np.where(inside, x, 0).astype(np.float64), np.where(inside, y, 0).astype(np.float64)
-            _, ssim = structural_similarity(
-                a,
-                b,
-                data_range=1.0,
-                gaussian_weights=True,
-                sigma=1.5,
-                use_sample_covariance=False,
-                full=True,
+            mean_a, mean_b, squares, product = (
+                along_rows @ moment @ along_columns.T for moment in (a, b, a * a + b * b, a * b)
             )
+            both, either = mean_a * mean_b, mean_a**2 + mean_b**2
+            ssim = (2 * both + c1) * (2 * (product - both) + c2) / ((either + c1) * (squares - either + c2))
             total += float(ssim[inside].sum())
     return total / max(int(brain.sum()), 1)
 

@@ -24,7 +24,7 @@ Mask = Bool[np.ndarray, "n h w"]
 
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
 TOP_VOXELS = 4096  # looked at first for a scan's score
-GATHERED_VOXELS = 8192  # neighbourhoods gathered at once by the median filter: 8192 x 125 float32 = 4 MB
+GATHERED_VOXELS = 1024  # neighbourhoods gathered at once by the median filter: with their indices 1.5 MB, a cache
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -88,10 +88,11 @@ def residual_map(
 def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
     """The brain without its outermost pixels in each slice, where reconstructions are worst."""
     eroded = np.pad(brain, ((0, 0), (1, 1), (1, 1)))
-    middle = eroded[:, 1:-1, 1:-1]
-    for _ in range(config.erosion_iterations):  # by a cross of one pixel; several times faster than scipy's
-        middle[:] = middle & eroded[:, :-2, 1:-1] & eroded[:, 2:, 1:-1] & eroded[:, 1:-1, :-2] & eroded[:, 1:-1, 2:]
-    return middle.copy()
+    flat, row = eroded.ravel(), eroded.shape[2]
+    for _ in range(config.erosion_iterations):  # by a cross of one pixel; ten times faster than scipy's
+        beside = flat[row - 1 : -row - 1] & flat[row + 1 : flat.size - row + 1]
+        flat[row:-row] &= beside & flat[: -2 * row] & flat[2 * row :]
+    return eroded[:, 1:-1, 1:-1].copy()
 
 
 def anomaly_mask(
@@ -144,7 +145,7 @@ def scan_score(
     while looked_at:
         lowest = np.partition(positive, positive.size - looked_at)[positive.size - looked_at]
         voxels, pairs = linked_voxels(np.where(values >= lowest, values, 0))
-        last = pairs.max(axis=1, initial=0)
+        last = later_voxel(pairs)
         low, high = 0, len(voxels)  # the first `low` voxels hold no component that is large enough, the first `high` do
         if _largest(pairs, high) >= least:
             while high - low > 1:
@@ -169,9 +170,9 @@ def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, 
     padded = np.pad(values, 1)
     flat = padded.ravel()
     order = np.flatnonzero(flat > 0)
-    order = order[np.argsort(flat[order], kind="stable")[::-1]]
-    rank = np.full(flat.size, -1)
-    rank[order] = np.arange(len(order))
+    order = order[np.argsort(flat[order])[::-1]]
+    rank = np.full(flat.size, -1, dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
     pairs = []
     for dz, dy, dx in (
         np.argwhere(CONNECTIVITY)[: CONNECTIVITY.sum() // 2] - 1
@@ -181,7 +182,12 @@ def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, 
         pairs.append(np.stack([first, other[first]], axis=1))
     links = np.concatenate(pairs)
     k, j, i = np.unravel_index(order, padded.shape)
-    return ((k - 1) * y + j - 1) * x + i - 1, links[np.argsort(links.max(axis=1, initial=0), kind="stable")]
+    return ((k - 1) * y + j - 1) * x + i - 1, links[np.argsort(later_voxel(links))]
+
+
+def later_voxel(links: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:
+    """Of each pair the voxel that is added last."""
+    return np.maximum(links[:, 0], links[:, 1])
 
 
 def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:
@@ -209,10 +215,15 @@ def find_regions(
 
 def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
     """The smallest box that holds `mask`; empty where the mask is."""
-    if not mask.any():
-        return slice(0, 0), slice(0, 0), slice(0, 0)
-    z, y, x = ndimage.find_objects(mask.astype(np.uint8), 1)[0]
-    return z, y, x
+    rows = mask.any(axis=2)
+    z, y = _extent(rows.any(axis=1)), _extent(rows.any(axis=0))
+    return z, y, _extent(mask[z, y].any(axis=(0, 1)))
+
+
+def _extent(used: Bool[np.ndarray, " n"]) -> slice:
+    """From the first to the last that is used."""
+    at = np.flatnonzero(used)
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
 
 
 def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
@@ -232,7 +243,7 @@ def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
     medians = np.empty(len(corner), dtype=np.float32)
     for start in range(0, len(corner), GATHERED_VOXELS):
         part = slice(start, start + GATHERED_VOXELS)
-        neighbours = flat[corner[part, None] + offsets]
+        neighbours = flat.take(corner[part, None] + offsets, mode="wrap")  # none does; looking for errors takes longer
         neighbours.partition(middle, axis=1)
         medians[part] = neighbours[:, middle]
     filtered = np.zeros_like(values)
