@@ -105,7 +105,7 @@ def test_stopped_and_resumed_without_doing_anything_twice(cohort, tmp_path, pret
     assert len(trained) == 6
 
 
-def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend):
+def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend, capsys):
     trained, scored, stop = pretend
     budget = Budget("tiny", None, "1m")
     planned = plan(["ddpm"], [0], budget)
@@ -113,7 +113,9 @@ def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend):
     with pytest.raises(KeyboardInterrupt):
         compare(planned, budget, cohort, tmp_path / "out", quiet=True)
     stop.clear()
-    compare(planned, budget, cohort, tmp_path / "out", resume=True, quiet=True)
+    compare(planned, budget, cohort, tmp_path / "out", resume=True)
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("1/1 ddpm-0")
     assert trained == [("ddpm-0", "60.000s"), ("ddpm-0", "30.000s")]
     assert "steps done: ddpm-0 50" in " ".join(scored[0][1]["notes"])
 

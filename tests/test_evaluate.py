@@ -343,9 +343,11 @@ def make_run(path, method="ddpm", seed=0, modality="FLAIR"):
     return path
 
 
-def test_whole_way(tmp_path, cohort):
+def test_whole_way(tmp_path, cohort, capsys):
     runs = [make_run(tmp_path / f"ddpm-{seed}", seed=seed) for seed in (0, 1)]
-    evaluate(runs, cohort, tmp_path / "eval", quiet=True)
+    evaluate(runs, cohort, tmp_path / "eval")
+    captured = capsys.readouterr()
+    assert captured.out == "" and "100%" in captured.err
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert set(summary["methods"]) == {*BASELINES, "ddpm-0", "ddpm-1"}
     assert summary["groups"]["ddpm"]["seeds"] == [0, 1]

@@ -15,9 +15,9 @@ from maediff import checkpoint
 from maediff.cohort import SubjectSlices
 from maediff.errors import InputError
 from maediff.files import write_json, write_text
-from maediff.methods import build
+from maediff.methods import METHODS, build
 from maediff.report import write_report
-from maediff.report.figures import anomaly_row, mask_row, reference_row, scan_row, tile_chart, vmax_of
+from maediff.report.figures import _colours, anomaly_row, mask_row, reference_row, scan_row, tile_chart, vmax_of
 from maediff.scoring import Contender, score
 from maediff.snapshots import Snapshot, save_slices
 
@@ -169,7 +169,7 @@ def evaluated(tmp_path):
 
 def test_evaluation(evaluated):
     html = write_report(evaluated).read_text()
-    for text in ("net-0", "bright (best baseline)", "net - bright", "Curves", "Comparison",
+    for text in ("2 runs and 1 simple baseline on 3 subjects", "net-0", "bright (best baseline)", "net - bright", "Curves", "Comparison",
                  "no median filter [%]", "AUPRC by kind of lesion", "oracle (not",
                  "Read this &lt;note&gt;.", "seeds pooled", "truth outlined",
                  "For research, not for diagnosis"):  # fmt: skip
@@ -195,6 +195,11 @@ def test_comparison_and_curves_are_drawn_from_files(evaluated):
     assert net["lesions"]["volume_ml"] == pytest.approx([6 * 16 * 8 / 1000] * 2)
     (evaluated / "curves.json").unlink()  # of an earlier version
     assert write_report(evaluated).read_text().count("<figure") == 1
+
+
+def test_every_method_of_the_package_has_a_colour_of_its_own():
+    names = dict.fromkeys([*METHODS, "pddpm s=48", "pddpm s=16"])
+    assert len(set(_colours(names, "bright").values())) == len(names)
 
 
 def test_tiles_of_different_sizes_are_centred_under_their_headings():

@@ -109,7 +109,7 @@ def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(cohort, tmp_p
     run(cohort, tmp_path / "whole")
     press.append(step)
     assert run(cohort, tmp_path / "parts")["step"] == step + 1  # checkpoints are due at 2, 4 and 6
-    assert f"saving step {step + 1}" in capsys.readouterr().out
+    assert f"saving step {step + 1}" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     press.clear()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
@@ -125,7 +125,7 @@ def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, pres
     press.extend([step, step])
     with pytest.raises(KeyboardInterrupt):
         run(cohort, tmp_path / "parts")
-    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "parts" / "last").exists() == (step > 2)
     press.clear()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6

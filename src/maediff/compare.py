@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def compare(
         if record["runs"].get(run.name, {}).get("done"):
             continue
         if not quiet:
-            print(f"{number}/{len(planned)} {run.name}", flush=True)  # noqa: T201 - a long command says where it is
+            print(f"{number}/{len(planned)} {run.name}", file=sys.stderr, flush=True)  # noqa: T201 - where it is
         result = train(
             run.method, cohort, folder, preset=budget.preset, settings=run.settings, seed=run.seed, device=device,
             max_time=None if limit is None else f"{max(0.0, limit - _used(folder)):.3f}s", resume=True, quiet=quiet,

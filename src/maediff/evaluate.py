@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import Progress
 
 from maediff import __version__
@@ -104,7 +105,7 @@ def evaluate(
         contenders.append(Contender(name, name, partial(_read, folder, sources), filtered=filtered))
     check_apart(out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))])
     fresh_folder(out, overwrite=overwrite)
-    with Progress(disable=quiet, transient=True) as bar:
+    with Progress(disable=quiet, transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(contenders))
         rows, summary, curves = score(
             contenders,

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from lightning_fabric import Fabric
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
@@ -300,7 +301,8 @@ class TrainingRun:
             KeyboardInterrupt: the second Ctrl-C, or one that came when the budget was used anyway.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with ctrl_c() as asked, Progress(*columns, TextColumn("{task.fields[state]}"), disable=quiet) as progress:
+        columns = (*columns, TextColumn("{task.fields[state]}"))
+        with ctrl_c() as asked, Progress(*columns, disable=quiet, console=Console(stderr=True)) as progress:
             try:
                 used_up = self._steps(limit, progress, asked)
             except KeyboardInterrupt:

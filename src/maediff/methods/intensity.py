@@ -76,7 +76,7 @@ class SliceMedian(Intensity):
 class Template(Intensity):
     """The further from a mean healthy image, the more abnormal.
 
-    Scans are not registered, so there is a mean image for each of `bins` heights in the brain, and a slice is held
+    Scans need not be registered: there is a mean image for each of `bins` heights in the brain, and a slice is held
     against the one that is nearest to it in l1. `fit` it on healthy slices before use.
     """
 

@@ -34,8 +34,8 @@ def evaluation_page(folder: Path) -> Page:
         Section("All numbers", tables=shown[1:]),
         *_pictures(folder, summary),
     ]
-    counts = len(methods) - len(baselines), len(baselines), summary["n_subjects"]
-    lead = "{} runs and {} simple baselines on {} subjects".format(*counts)
+    runs, kinds = _counted(len(methods) - len(baselines), "run"), _counted(len(baselines), "simple baseline")
+    lead = f"{runs} and {kinds} on {_counted(summary['n_subjects'], 'subject')}"
     winner = max((n for n in methods if methods[n]["auprc"]), key=lambda n: methods[n]["auprc"]["mean"], default=None)
     if winner:
         lead += f"; highest mean AUPRC: {winner}, {cell(methods[winner]['auprc'])}"
@@ -51,6 +51,10 @@ def evaluation_page(folder: Path) -> Page:
     settings = {"thresholds": thresholds, "config": summary.get("config", {})}
     sections.append(Section("Settings", facts=flat(settings)))
     return Page("Evaluation", folder.resolve().name, lead + ".", facts, sections)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:

@@ -296,7 +296,8 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
 
 
 def _colours(names: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
-    wheel = [colour for index, colour in enumerate(colormaps["tab10"].colors) if index != 7]  # type: ignore[attr-defined]
+    dark_and_light = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    wheel = [colour for start in (0, 1) for hue, colour in enumerate(dark_and_light[start::2]) if hue != 7]  # no grey
     others = [name for name in names if name != baseline]
     colours = {name: wheel[index % len(wheel)] for index, name in enumerate(others)}
     return colours | ({baseline: MUTED} if baseline and baseline in names else {})
