@@ -20,7 +20,7 @@ check: .venv/.test
 # The tables of docs/results.md that the shipped models make, from the data: make results DATA=../shared/data
 DATA ?= ../shared/data
 results: .venv/.demo
-	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --set registration.enabled=false --resume
+	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --resume
 	$(BIN)/maediff preprocess $(DATA)/lgg/t1.csv -o cohorts/lgg-t1 --modality T1w --resume
 	$(BIN)/maediff evaluate flair-lgg flair --cohort cohorts/lgg-flair -o runs/results-lgg-flair --overwrite
 	$(BIN)/maediff evaluate t1 --cohort cohorts/lgg-t1 -o runs/results-lgg-t1 --overwrite

@@ -169,7 +169,8 @@ def evaluated(tmp_path):
 
 def test_evaluation(evaluated):
     html = write_report(evaluated).read_text()
-    for text in ("2 runs and 1 simple baseline on 3 subjects", "net-0", "bright (best baseline)", "net - bright", "Curves", "Comparison",
+    for text in ("2 runs and 1 simple baseline on 3 subjects", "net-0",
+                 "bright (best baseline)", "net - bright", "Curves", "Comparison",
                  "no median filter [%]", "AUPRC by kind of lesion", "oracle (not",
                  "Read this &lt;note&gt;.", "seeds pooled", "truth outlined",
                  "For research, not for diagnosis"):  # fmt: skip
