@@ -187,7 +187,8 @@ def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, 
 
 def later_voxel(links: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:
     """Of each pair the voxel that is added last."""
-    return np.maximum(links[:, 0], links[:, 1])
+    later: Int[np.ndarray, " m"] = np.maximum(links[:, 0], links[:, 1])
+    return later
 
 
 def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:
@@ -215,9 +216,9 @@ def find_regions(
 
 def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
     """The smallest box that holds `mask`; empty where the mask is."""
-    rows = mask.any(axis=2)
-    z, y = _extent(rows.any(axis=1)), _extent(rows.any(axis=0))
-    return z, y, _extent(mask[z, y].any(axis=(0, 1)))
+    rows = np.any(mask, axis=2)
+    z, y = _extent(np.any(rows, axis=1)), _extent(np.any(rows, axis=0))
+    return z, y, _extent(np.any(mask[z, y], axis=(0, 1)))
 
 
 def _extent(used: Bool[np.ndarray, " n"]) -> slice:

@@ -301,8 +301,8 @@ class TrainingRun:
             KeyboardInterrupt: the second Ctrl-C, or one that came when the budget was used anyway.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        columns = (*columns, TextColumn("{task.fields[state]}"))
-        with ctrl_c() as asked, Progress(*columns, disable=quiet, console=Console(stderr=True)) as progress:
+        state, stderr = TextColumn("{task.fields[state]}"), Console(stderr=True)
+        with ctrl_c() as asked, Progress(*columns, state, disable=quiet, console=stderr) as progress:
             try:
                 used_up = self._steps(limit, progress, asked)
             except KeyboardInterrupt:
