@@ -54,25 +54,25 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
+    residuals = {name: residual_config(name) for name in args.residuals}
     cohort = Cohort.open(args.cohort)
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     precision = "bf16" if has_bf16("cpu") else "fp32"
     for s, t, refine in product(args.s or [None], args.t, args.refine or [None]):
-        settings = (
-            f"t_test=[{t}]" + (f",s={s}" if s else "") + (f",refine_above={refine}" if refine is not None else "")
-        )
+        chosen = {"t_test": f"[{t}]", "s": s, "refine_above": refine}
+        settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         method, info = load_model(f"{args.run}@{settings}")
         passes: list[int] = []
         getattr(method, "unet", method).register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
-        scores: dict[str, list[float]] = {name: [] for name in args.residuals}
+        scores: dict[str, list[float]] = {name: [] for name in residuals}
         for subject in subjects:
             _, reference = predict_volume(
                 method, subject.images, subject.brain, subject.slice_ids, seed=0, precision=precision
             )
             x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
-            for name in args.residuals:
-                residual = residual_of(x, ref, brain, residual_config(name))[:, 0].numpy()
+            for name, config in residuals.items():
+                residual = residual_of(x, ref, brain, config)[:, 0].numpy()
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm)
                 scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
         for name, values in scores.items():
