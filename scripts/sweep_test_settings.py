@@ -4,8 +4,8 @@ python scripts/sweep_test_settings.py RUN COHORT [--t 60 125] [--csv OUT] [--s 1
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+x` multiplies by
 the intensity, `+x2` by its square, `+b2` blurs with a sigma of 2 pixels: `bright+c+x2+b2`. The seed of the noise is 0.
-The third column counts what the U-Net was run on for a subject, slices or patches. Rows are appended to the CSV as they
-come, so that a long sweep can be cut.
+The third column counts what the U-Net was run on for a subject, slices or patches (0: it has none). Rows are appended
+to the CSV as they come, so that a long sweep can be cut.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def main() -> None:
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         method, info = load_model(f"{args.run}@{settings}")
         passes: list[int] = []
-        getattr(method, "unet", method).register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
+        if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
+            method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
         scores: dict[str, list[float]] = {name: [] for name in residuals}
         for subject in subjects:
             _, reference = predict_volume(
