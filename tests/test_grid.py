@@ -18,7 +18,7 @@ from maediff.grid import (
     to_grid,
 )
 from maediff.inputs import find_scans
-from maediff.intensities import NormaliseConfig, intensity_range, normalise
+from maediff.intensities import CEILING, NormaliseConfig, intensity_range, normalise
 from maediff.scans import Volume, read_mask, read_scan
 
 CONFIG = GridConfig()
@@ -210,7 +210,9 @@ def test_normalise_by_hand():
         data, np.ones_like(brain), intensity_range(data, np.ones_like(brain), NormaliseConfig(10, 90))
     ).ravel()
     assert clipped[10] == 0 and clipped[90] == 1 and clipped[50] == pytest.approx(0.5)
-    assert clipped.max() == 1
+    assert clipped[100] == pytest.approx(90 / 80)
+    data[100] = 5000
+    assert normalise(data, np.ones_like(brain), (60.0, 140.0)).max() == CEILING
     with pytest.raises(InputError, match=r"both 1; check"):
         intensity_range(np.ones_like(data), brain, NormaliseConfig(), "scan.nii.gz")
 
@@ -220,7 +222,7 @@ def test_brightness_and_contrast_of_the_scanner_do_not_matter():
     one = prepare_scan(volume_of(data, affine), brain)
     other = prepare_scan(volume_of(np.where(brain, data * 7 + 30, 0), affine), brain)
     np.testing.assert_allclose(one.image, other.image, atol=1e-5)
-    assert one.image.min() == 0 and one.image.max() == 1 and not one.image[~one.brain].any()
+    assert one.image.min() == 0 and 1 < one.image.max() < CEILING and not one.image[~one.brain].any()
 
 
 def test_the_brain_of_a_stripped_scan_is_its_largest_piece_with_holes_filled():
@@ -249,7 +251,7 @@ def test_raw_scans_are_refused():
 def test_one_slice_works():
     data, _, affine = made_brain()
     prepared = prepare_scan(volume_of(data[:, :, 25:26], affine))
-    assert prepared.image.shape == (96, 96, 1) and prepared.image.max() == 1
+    assert prepared.image.shape == (96, 96, 1) and 1 < prepared.image.max() < CEILING
 
 
 def test_what_lies_outside_the_mask_does_not_bleed_into_the_brain():

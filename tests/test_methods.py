@@ -168,10 +168,10 @@ def test_settings_that_do_not_fit_are_refused_by_name(name, settings, said):
 
 
 def test_intensity_baselines_by_hand():
-    x = torch.tensor([[0.0, 0.2], [0.6, 1.0]]).view(1, 1, 2, 2)
+    x = torch.tensor([[0.0, 0.2], [0.6, 1.4]]).view(1, 1, 2, 2)
     brain = torch.tensor([[False, True], [True, True]]).view(1, 1, 2, 2)
     expected = {
-        "bright": [0, 0.2, 0.6, 1],
+        "bright": [0, 0.1, 0.3, 0.7],
         "dark": [0, 0.8, 0.4, 0],
         "median": [0, 0.4, 0, 0.4],
         "slice": [0, 0, 0, 0.4],
@@ -179,6 +179,29 @@ def test_intensity_baselines_by_hand():
     for name, values in expected.items():
         anomaly = build(name).predict(x, slice_ids=torch.tensor([0]), seed=0, brain=brain).anomaly_map
         torch.testing.assert_close(anomaly.flatten(), torch.tensor(values), msg=name)
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm", "ae", "fanogan"])
+def test_what_is_beyond_the_99th_percentile_counts_in_the_residual_alone_and_only_if_wanted(name):
+    x = torch.rand(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    beyond = x.clone()
+    beyond[..., 40:44, 40:44] = torch.linspace(1.1, 1.9, 16).view(4, 4)
+    capped = beyond.clamp_max(1)
+    settings = {"residual": "bright", "recentre": False}
+
+    def predicted(image, **more):
+        torch.manual_seed(0)
+        method = build(name, "tiny", {**settings, **more}).eval()
+        with torch.inference_mode():
+            return method.predict(image, slice_ids=torch.tensor([0]), seed=0)
+
+    plain, wanted = predicted(beyond), predicted(beyond, headroom=True)
+    torch.testing.assert_close(plain.anomaly_map, predicted(capped).anomaly_map, rtol=0, atol=0)
+    torch.testing.assert_close(wanted.reconstruction, plain.reconstruction, rtol=0, atol=0)
+    more = (wanted.anomaly_map - plain.anomaly_map)[..., 40:44, 40:44]
+    torch.testing.assert_close(more, (beyond - plain.reconstruction)[..., 40:44, 40:44].clamp(0, 1) -
+                               (capped - plain.reconstruction)[..., 40:44, 40:44])  # fmt: skip
+    assert more.max() > 0.05
 
 
 def test_template_takes_the_mean_image_that_is_nearest():

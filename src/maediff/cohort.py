@@ -27,11 +27,12 @@ from maediff.errors import InputError
 from maediff.files import write_json, write_text
 from maediff.grid import Prepared
 from maediff.inputs import SPLITS, ScanRef
+from maediff.intensities import CEILING
 from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
-LEVELS = 65535  # images lie on disk as uint16 with slope 1 / LEVELS: [0, 1] to 8e-6
+LEVELS = 65535 / CEILING  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
 PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
@@ -222,7 +223,7 @@ class Cohort:
                 f"{record_path}: tells of {len(free)} slices, the image has {len(brain)}; run "
                 "`maediff preprocess` again"
             )
-        images = np.clip(volume_to_slices(volume.data), 0, 1)
+        images = np.clip(volume_to_slices(volume.data), 0, CEILING)
         x, y, z = (float(size) for size in volume.spacing_mm)
         return SubjectSlices(
             row.name,
@@ -269,7 +270,7 @@ class Cohort:
             if lesion_free:
                 wanted &= loaded.lesion_free
             if wanted.any():
-                images.append(np.round(loaded.images[wanted] * 255).astype(np.uint8))
+                images.append(np.round(loaded.images[wanted].clip(0, 1) * 255).astype(np.uint8))
                 brains.append(loaded.brain[wanted])
                 index += [len(subjects)] * int(wanted.sum())
                 subjects.append(loaded.subject)

@@ -2,7 +2,7 @@
 
     brain's bounding box  ->  96 x 96 pixels of 2 mm in the slice, centred on it; every slice that holds brain
     slices thicker than 3 mm are kept as they are, thinner ones go to 2 mm
-    image:  [0, 1] between the 1st and 99th percentile in the brain, 0 outside it
+    image:  [0, 1] between the 1st and 99th percentile in the brain, up to 2 beyond the latter, 0 outside the brain
 
 The grid keeps the scan's own RAS+ axes, oblique or not, so scan and grid differ by a scaling and a shift along each
 axis and no slice mixes directions. Its cells share edges with the scan's voxels: 1 mm voxels fill 2 mm cells exactly.
@@ -96,7 +96,7 @@ class Prepared:
     """A scan ready for a model, as volumes on `grid`.
 
     Args:
-        image: in [0, 1], 0 outside the brain.
+        image: in [0, CEILING], 1 at the 99th percentile, 0 outside the brain.
         lesion_free: per slice, whether no lesion is in or near what it was made from; None without a lesion mask.
         record: numbers for quality control and provenance.
     """

@@ -1,6 +1,6 @@
 """A scan's intensities on one scale.
 
-[0, 1] between two percentiles of the brain, clipped, 0 outside it
+[0, 1] between two percentiles of the brain, 0 below the lower one and outside the brain, up to 2 above the higher one
 histogram standardisation, if asked for: the brain's nine deciles are then put onto landmarks, straight lines between
 """
 
@@ -14,11 +14,14 @@ from pydantic.dataclasses import dataclass as config
 from maediff.errors import InputError
 
 DECILES = tuple(range(10, 100, 10))
+CEILING = 2.0
+"""What intensities are clipped at. Networks see them up to 1; but a small bright lesion is among the brightest
+hundredth of the brain, and clipped at the 99th percentile it cannot be told from the rest of that."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class NormaliseConfig:
-    """Percentiles of the intensities in the brain that become 0 and 1; what lies beyond is clipped.
+    """Percentiles of the intensities in the brain that become 0 and 1; what lies beyond is clipped at 0 and `CEILING`.
 
     Args:
         landmarks: histogram standardisation (Nyul, Udupa and Zhang 2000, doi 10.1109/42.836373): where the nine deciles
@@ -57,9 +60,9 @@ def intensity_range(
 def normalise(
     data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
 ) -> Float[np.ndarray, "x y z"]:
-    """`data` with `intensities` at 0 and 1, clipped, and 0 outside the brain."""
+    """`data` with `intensities` at 0 and 1, clipped to 0 and `CEILING`, and 0 outside the brain."""
     low, high = intensities
-    return np.where(brain, np.clip((data - low) / (high - low), 0, 1), 0).astype(np.float32)
+    return np.where(brain, np.clip((data - low) / (high - low), 0, CEILING), 0).astype(np.float32)
 
 
 def deciles_of(image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]) -> list[float]:
@@ -75,9 +78,12 @@ def learn_landmarks(deciles: Sequence[Sequence[float]]) -> tuple[float, ...]:
 def standardise(
     values: Float[np.ndarray, "*any"], deciles: Sequence[float], config: NormaliseConfig, *, back: bool = False
 ) -> Float[np.ndarray, "*any"]:
-    """`values` in [0, 1] with `deciles` moved onto the landmarks; `back` undoes it. Without landmarks, as they are."""
+    """`values` with `deciles` moved onto the landmarks, those above 1 as they are; `back` undoes it.
+
+    Without landmarks, all stay as they are.
+    """
     if not config.landmarks:
         return values
-    own, common = [0.0, *deciles, 1.0], [0.0, *config.landmarks, 1.0]
+    own, common = [0.0, *deciles, 1.0, CEILING], [0.0, *config.landmarks, 1.0, CEILING]
     start, end = (common, own) if back else (own, common)
     return np.asarray(np.interp(values, start, end), dtype=np.float32)

@@ -56,7 +56,7 @@ class Objective:
 
 
 class Method(nn.Module):
-    """A way to find what is abnormal. It sees intensities in [0, 1], never a path, an affine or a training setting."""
+    """A way to find what is abnormal. It sees intensities, never a path, an affine or a training setting."""
 
     def objectives(self) -> list[Objective]:
         """What there is to train; empty for the untrained baselines."""
@@ -74,7 +74,8 @@ class Method(nn.Module):
         """Anomaly map and healthy reference of the slices of one scan.
 
         Args:
-            x: intensities in [0, 1], 0 outside the brain.
+            x: intensities, 0 outside the brain, 1 at the 99th percentile; what is above it counts for those alone
+                whose residual has `headroom`.
             slice_ids: index of each slice on the model's grid; with `seed` it decides the noise.
             brain: where the brain is; None takes x > 0.
             batch_size: forward passes at once; the result does not depend on it.
@@ -156,7 +157,9 @@ def predict_by(
         reconstruct: from slices in [-1, 1] to slices in [-1, 1].
     """
     check_slices(x, config.size)
-    reference = from_signed(torch.cat([reconstruct(part).float() for part in torch.split(to_signed(x), batch_size)]))
+    reference = from_signed(
+        torch.cat([reconstruct(part).float() for part in torch.split(to_signed(x.clamp_max(1)), batch_size)])
+    )
     return Prediction(residual_of(x, reference, x > 0 if brain is None else brain, config), reference)
 
 

@@ -2,6 +2,7 @@
 
 d        = x - reference, less its slice median (`recentre`), less its own blur (`local_sigma`)
 residual = |d|, max(d, 0) or max(-d, 0);  (1 - w) residual + w (1 - SSIM) / 2;  blurred (`smooth_sigma`);  times x^k
+x        is clipped at 1, the 99th percentile of the brain, unless `headroom` is wanted
 loss     = mean over M of |x0 - x0_pred|, of its square, or of |x0 - x0_pred| + 1 - SSIM
 SSIM     = (2 mu_a mu_b + c1)(2 cov_ab + c2) / ((mu_a^2 + mu_b^2 + c1)(var_a + var_b + c2))
 
@@ -46,6 +47,9 @@ class ComparisonConfig:
     folds that a reference lacks. 0 is off."""
     times_intensity: float = 0.0
     """Multiply the residual by x to this power, where lesions are bright; 0 is off."""
+    headroom: bool = False
+    """Count what is brighter than the 99th percentile of the brain, which networks do not see: small bright lesions,
+    where nothing healthy is as bright (in FLAIR; not in T2w, whose cerebrospinal fluid is)."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.ssim_weight <= 1:
@@ -97,6 +101,7 @@ def residual_of(
     config: ComparisonConfig,
 ) -> Float[Tensor, "b 1 h w"]:
     """The anomaly map "pixel by pixel", before post-processing; SSIM counts only where the difference has the sign."""
+    x = x if config.headroom else x.clamp_max(1)
     difference = x - reference
     if config.recentre:
         medians = difference.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()

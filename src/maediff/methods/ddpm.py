@@ -99,7 +99,7 @@ class DDPM(Method):
         """The testing procedure."""
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
-        x0, levels = to_signed(x), list(product(self.config.t_test, range(self.config.draws)))
+        x0, levels = to_signed(x.clamp_max(1)), list(product(self.config.t_test, range(self.config.draws)))
         total = torch.zeros_like(x0)
         for slices in torch.split(torch.arange(len(x)), batch_size):
             clean = x0[slices]

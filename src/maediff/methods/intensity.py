@@ -1,8 +1,11 @@
 """Baselines that look at intensities alone. A method that does not beat them has learnt nothing useful.
 
-bright   x                       dark     1 - x
-median   | x - brain median |    slice    max(x - slice median, 0)
+bright   x / c                   dark     1 - x
+median   | x - brain median |    slice    max(x - slice median, 0) / c
 template | x - mean healthy image |
+
+x is clipped at 1, the 99th percentile of the brain; for bright and slice at c = 2 (`CEILING`), as where methods
+have `headroom`.
 """
 
 import torch
@@ -12,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from maediff.intensities import CEILING
 from maediff.methods.base import Method, Prediction
 
 
@@ -21,7 +25,10 @@ class IntensityConfig:
 
 
 class Intensity(Method):
-    """A reference made of the scan's own intensities; `reference` is the one thing that a baseline defines."""
+    """A reference made of the scan's own intensities; `reference` is the one thing that a baseline has to define."""
+
+    ceiling = 1.0
+    """What intensities are clipped at, and the residual divided by."""
 
     def __init__(self, config: IntensityConfig | None = None) -> None:
         super().__init__()
@@ -40,12 +47,15 @@ class Intensity(Method):
         batch_size: int = 16,
     ) -> Prediction:
         brain = x > 0 if brain is None else brain
+        x = x.clamp_max(self.ceiling)
         reference = self.reference(x, brain).expand_as(x) * brain
-        return Prediction((x - reference).abs() * brain, reference)
+        return Prediction((x - reference).abs() * brain / self.ceiling, reference.clamp_max(1))
 
 
 class Bright(Intensity):
     """The brighter, the more abnormal."""
+
+    ceiling = CEILING
 
     def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         return torch.zeros_like(x)
@@ -67,6 +77,8 @@ class Median(Intensity):
 
 class SliceMedian(Intensity):
     """The further above the median of its slice, the more abnormal."""
+
+    ceiling = CEILING
 
     def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         medians = x.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()

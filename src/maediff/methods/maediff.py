@@ -117,8 +117,9 @@ class MAEDiff(Method):
         """The testing procedure: slide over the slice, reconstruct every patch, average, compare (Fig. 1b)."""
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
+        x0 = to_signed(x.clamp_max(1))
         redrawn = slide(
-            to_signed(x), brain, slice_ids, self.denoise, self.alpha_bar, self.config, seed=seed, batch_size=batch_size
+            x0, brain, slice_ids, self.denoise, self.alpha_bar, self.config, seed=seed, batch_size=batch_size
         )
         reference = from_signed(redrawn)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

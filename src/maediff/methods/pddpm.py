@@ -97,7 +97,7 @@ class PDDPM(Method):
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
         redrawn = slide(
-            to_signed(x), brain, slice_ids, lambda x, t, _: self.unet(x, t), self.alpha_bar, self.config,
+            to_signed(x.clamp_max(1)), brain, slice_ids, lambda x, t, _: self.unet(x, t), self.alpha_bar, self.config,
             seed=seed, batch_size=batch_size,
         )  # fmt: skip
         reference = from_signed(redrawn)
