@@ -13,7 +13,8 @@ from pathlib import Path
 from maediff.errors import InputError
 from maediff.export import export_model
 from maediff.operating_point import MAX_SCANS
-from maediff.settings import read_settings
+from maediff.postprocess import PostprocessConfig
+from maediff.settings import build_config, parse_settings, read_settings
 from maediff.shipped import CHECKOUT, PACKAGED, describe
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--scores", type=Path, nargs="+", default=[], help="EVAL folders that scored RUN")
     parser.add_argument("--cohort", type=Path, help="to calibrate on; default: the run's own calibration")
+    parser.add_argument("--post", nargs="+", help="key=value of the post-processing; default: the run's own")
     parser.add_argument("--calibration-scans", type=int, default=MAX_SCANS, help="healthy val scans at most")
     parser.add_argument("--half", action=argparse.BooleanOptionalAction, help="fp16; default: only if too large")
     parser.add_argument("--folder", type=Path, help="put NAME there instead")
@@ -34,7 +36,9 @@ def main() -> None:
         about = read_settings(args.card)
         parent = args.folder or (CHECKOUT / "models" if about.get("opt_in") else PACKAGED)
         card = export_model(args.run, parent / args.name, about, evaluations=args.scores, cohort=args.cohort,
-                            max_scans=args.calibration_scans, half=args.half, overwrite=args.overwrite)  # fmt: skip
+                            max_scans=args.calibration_scans, half=args.half, overwrite=args.overwrite,
+                            post=args.post and build_config(PostprocessConfig, parse_settings(args.post), "--post"),
+                            )  # fmt: skip
     except InputError as error:
         parser.error(str(error))
     print(describe(parent / args.name, card))

@@ -2,8 +2,10 @@
 
 python scripts/sweep_test_settings.py RUN COHORT [--t 60 125] [--csv OUT] [--s 16] [--refine 0.02] [--residuals abs ...]
 
-The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+x` multiplies by
-the intensity, `+x2` by its square, `+b2` blurs with a sigma of 2 pixels: `bright+c+x2+b2`. The seed of the noise is 0.
+The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
+intensities beyond the 99th percentile, `+x` multiplies by the intensity, `+x2` by its square, `+b2` blurs with a sigma
+of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm, `+y2` multiplies by the intensity's square,
+and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+y2+m1`. The seed of the noise is 0.
 The third column counts what the U-Net was run on for a subject, slices or patches (0: it has none). Rows are appended
 to the CSV as they come, so that a long sweep can be cut.
 """
@@ -22,22 +24,29 @@ from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
-from maediff.postprocess import residual_map
+from maediff.postprocess import DEFAULT, PostprocessConfig, residual_map
 from maediff.settings import has_bf16
 
 
-def residual_config(name: str) -> DiffusionConfig:
-    """`bright+c+x2+b2` as a config."""
+def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
+    """`bright+c+x2+b2+m3` as configs of the residual and of what follows."""
     kind, *more = name.split("+")
     numbers = {key[0]: float(key[1:] or 1) for key in more}
-    if not numbers.keys() <= set("cxb"):
-        sys.exit(f"{name}: + is followed by c, x, x2 or b2")
-    return DiffusionConfig(
+    if not numbers.keys() <= set("chxbgym"):
+        sys.exit(f"{name}: + is followed by c, h, x, b, g, y or m, all but the first two with a number")
+    post = PostprocessConfig(
+        median_size=int(numbers.get("m", DEFAULT.median_size)),
+        smooth_mm=numbers.get("g", 0.0),
+        times_intensity=numbers.get("y", 0.0),
+    )
+    config = DiffusionConfig(
         residual=kind,  # type: ignore[arg-type]
         recentre="c" in numbers,
+        headroom="h" in numbers,
         times_intensity=numbers.get("x", 0.0),
         smooth_sigma=numbers.get("b", 0.0),
     )
+    return config, post
 
 
 def main() -> None:
@@ -72,9 +81,9 @@ def main() -> None:
                 method, subject.images, subject.brain, subject.slice_ids, seed=0, precision=precision
             )
             x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
-            for name, config in residuals.items():
+            for name, (config, post) in residuals.items():
                 residual = residual_of(x, ref, brain, config)[:, 0].numpy()
-                anomaly = residual_map(residual, subject.brain, subject.spacing_mm)
+                anomaly = residual_map(residual, subject.brain, subject.spacing_mm, post, subject.images)
                 scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"

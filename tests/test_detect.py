@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict, replace
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,8 @@ from maediff.cohort import Cohort
 from maediff.detect import detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
-from maediff.operating_point import FPRS, calibrate, threshold_at, threshold_for_scans
+from maediff.operating_point import FPRS, calibrate, own_postprocess, threshold_at, threshold_for_scans
+from maediff.postprocess import PostprocessConfig
 from maediff.quality import QualityConfig
 from maediff.registration import Alignment
 from maediff.report import write_report
@@ -200,6 +202,23 @@ def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
     monkeypatch.setattr("maediff.detect.save_slices", full)
     assert go([path], tmp_path / "out", run, threshold=0.2) == 1
     assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
+
+
+def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, run, tmp_path):
+    own = PostprocessConfig(median_size=1, smooth_mm=4.0)
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    calibrate(copied, Cohort.open(run.parent / "cohort"), post=own)
+    assert own_postprocess(copied) == own
+    assert own_postprocess(run) == PostprocessConfig()
+    go([tmp_path / "in"], tmp_path / "out", copied)
+    shared = json.loads((tmp_path / "out" / "detect.json").read_text())
+    assert shared["postprocess"] == asdict(own)
+    go([tmp_path / "in"], tmp_path / "other", copied, post={"median_size": 3}, threshold=0.2)
+    shared = json.loads((tmp_path / "other" / "detect.json").read_text())
+    assert shared["postprocess"] == asdict(replace(own, median_size=3))
+    (copied / "calibration.json").write_text("{")
+    assert own_postprocess(copied) == PostprocessConfig()
 
 
 def test_calibration_is_monotone_and_serves_the_wanted_rate(run):

@@ -55,6 +55,42 @@ def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
     assert not residual_map(residual, np.zeros_like(brain), SPACING).any()
 
 
+def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_takes(residual):
+    brain, blurred = ball(), PostprocessConfig(median_size=1, smooth_mm=4.0)
+    np.testing.assert_allclose(
+        residual_map(np.full_like(residual, 0.3), brain, SPACING, blurred), 0.3 * brain, atol=1e-6
+    )
+    lesion = np.zeros_like(residual)
+    lesion[6, 10, 9] = 1
+    assert not residual_map(lesion, brain, SPACING).any()
+    found = residual_map(lesion, brain, SPACING, blurred)
+    assert np.unravel_index(found.argmax(), found.shape) == (6, 10, 9)
+    spread, share = (ndimage.gaussian_filter(a.astype(float), 2, mode="constant") for a in (lesion, brain))
+    np.testing.assert_allclose(found, np.where(brain, spread / share, 0), atol=1e-6)
+    thick = residual_map(lesion, brain, (2.0, 2.0, 5.0), blurred)
+    assert np.flatnonzero(thick.any(axis=(1, 2))).tolist() == [6]
+
+
+def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
+    brain = np.ones_like(residual, dtype=bool)
+    found = residual_map(residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=3.0))
+    weights = ndimage.gaussian_filter(brain.astype(float), (1, 1.5, 3), mode="constant")
+    expected = ndimage.gaussian_filter(residual.astype(float), (1, 1.5, 3), mode="constant") / weights
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual):
+    brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
+    blur = PostprocessConfig(median_size=1, smooth_mm=2.0)
+    both = PostprocessConfig(median_size=1, smooth_mm=2.0, times_intensity=2.0)
+    expected = (residual_map(residual, brain, SPACING, blur) * images**2).clip(0, 1)
+    np.testing.assert_allclose(residual_map(residual, brain, SPACING, both, images), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="needs the scan's images"):
+        residual_map(residual, brain, SPACING, both)
+    with pytest.raises(ValueError, match="smooth_mm -1"):
+        PostprocessConfig(smooth_mm=-1)
+
+
 def test_one_slice_is_filtered_within_itself(residual):
     brain = np.ones((1, 20, 18), dtype=bool)
     expected = ndimage.median_filter(residual[0], 5)

@@ -237,7 +237,8 @@ def detect(
     from maediff.steps import steps_config
 
     with _settings(config, set_) as settings:
-        post = build_config(PostprocessConfig, settings.pop("postprocess", {}), "postprocess")
+        post = settings.pop("postprocess", {})
+        build_config(PostprocessConfig, post, "postprocess")
         steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
         _no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
     work, image_of = out, None

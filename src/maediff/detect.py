@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,9 +34,9 @@ from maediff.grid import GridConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
-from maediff.operating_point import threshold_at, threshold_for_scans
+from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
-from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
 from maediff.quality import write_picture
 from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
@@ -62,7 +62,7 @@ def detect(
     steps: StepsConfig | None = None,
     dicom_seg: bool = False,
     image_of: Callable[[ScanRef, str], Path] | None = None,
-    post: PostprocessConfig = DEFAULT,
+    post: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     workers: int = 1,
     resume: bool = False,
@@ -82,6 +82,7 @@ def detect(
         scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
         brain_mask: for a single scan, instead of one that is extracted.
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
+        post: changes to the model's own post-processing, by field of `PostprocessConfig`.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
         image_of: where an image of `IMAGES` lies that was moved away once its scan was done.
         workers: scans done at once, each in a process with one thread.
@@ -102,12 +103,13 @@ def detect(
     expected = info["cohort"]["modality"]
     if modality is not None and modality != expected:
         raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
+    postprocess = build_config(PostprocessConfig, {**asdict(own_postprocess(model)), **(post or {})}, "postprocess")
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
-        threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=post)
+        threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)
     elif threshold is None:
         threshold, about = threshold_at(
-            model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=post
+            model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=postprocess
         )
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
@@ -118,7 +120,7 @@ def detect(
     shared = {
         "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
         "method": info["method"], "modality": expected, "threshold": threshold,
-        "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(post),
+        "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(postprocess),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         **{key: info["cohort"].get(key, {}) for key in RECORDED},
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
@@ -131,7 +133,7 @@ def detect(
     # another process loads the model once instead of being sent it with every scan
     load = partial(_model, model, device, time.time_ns()) if workers > 1 else lambda: method
     one = partial(_one, out=out, load=load, shared=shared, image_of=image_of, any_name=modality is not None,
-                  post=post, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
+                  post=postprocess, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
     failures: dict[str, str] = {}
     outcomes = run_scans(one, refs, workers, threads=1)
     hidden = quiet or len(refs) < 2
@@ -251,7 +253,7 @@ def _detect_one(
     residual, reference = predict_volume(
         method, images, brain, ids, seed=shared["seed"], batch_size=batch_size, device=device
     )
-    anomaly = residual_map(residual, brain, (x, y, z), post)
+    anomaly = residual_map(residual, brain, (x, y, z), post, images)
     mask = anomaly_mask(anomaly, brain, shared["threshold"], (x, y, z), post)
     regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
     voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from maediff.map_folder import already_filtered, check_maps, is_map_folder, read
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
-from maediff.postprocess import Map
+from maediff.operating_point import own_postprocess
+from maediff.postprocess import DEFAULT, Map
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import flatten, has_bf16, resolve_device
 from maediff.table import markdown_table
@@ -90,6 +91,9 @@ def evaluate(
     infos = _check_runs(runs, opened, taken=folders)
     if score_split != "train":
         _check_unseen(runs, opened, score_split)
+    if config.postprocess is None:
+        own = {own_postprocess(run) for run in runs}
+        config = replace(config, postprocess=own.pop() if len(own) == 1 and not folders else DEFAULT)
     calibrate, scored, remarks = _subjects(opened, calibrate_split, score_split)
     groups = group_names(infos)
     contenders, left_out = _baselines(opened, seed, batch_size, device)
@@ -300,7 +304,7 @@ def _fit(template: Template, cohort: Cohort) -> bool:
     for row in cohort.split("train"):
         s = cohort.load(row)
         keep = s.brain.any(axis=(1, 2)) & s.lesion_free
-        images.append(s.images[keep])
+        images.append(s.images[keep].clip(0, 1))
         heights.append(np.linspace(0, 1, len(keep), dtype=np.float32)[keep])
     if not sum(len(part) for part in images):
         return False
@@ -309,12 +313,14 @@ def _fit(template: Template, cohort: Cohort) -> bool:
 
 
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
-    post = config.postprocess
+    post = config.postprocess or DEFAULT
+    blur = f"a Gaussian of {post.smooth_mm:g} mm, " if post.smooth_mm else ""
+    blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
     notes = [
         f"{summary['n_subjects']} subjects: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
         "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
-        f"Post-processing, the same for all: median filter {post.median_size} (within the slice where slices are over "
-        f"{post.thick_slice_mm:g} mm apart), and none where that is said; for masks, the brain eroded "
+        f"Post-processing, the same for all: {blur}median filter {post.median_size} (within the slice where slices are "
+        f"over {post.thick_slice_mm:g} mm apart), and none where that is said; for masks, the brain eroded "
         f"{post.erosion_iterations} times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
         "Dice: at the threshold best on labelled calibration subjects. Healthy threshold: "
         f"{config.fpr:.2%} of healthy voxels lie above it, voxel-wise and empirical. Oracle: the one threshold "

@@ -21,7 +21,8 @@ from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import MAX_SCANS, calibrate
+from maediff.operating_point import MAX_SCANS, calibrate, own_postprocess
+from maediff.postprocess import PostprocessConfig
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card
 from maediff.train import resolve_training
@@ -46,6 +47,7 @@ def export_model(
     evaluations: Sequence[Path] = (),
     cohort: Path | None = None,
     max_scans: int = MAX_SCANS,
+    post: PostprocessConfig | None = None,
     half: bool | None = None,
     device: str = "cpu",
     overwrite: bool = False,
@@ -58,6 +60,7 @@ def export_model(
         evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
         cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
             settings that are exported.
+        post: what to calibrate with, and what comes with the model; None: the run's own.
         half: weights as fp16; None: only where fp32 would be too large.
 
     Raises:
@@ -78,7 +81,8 @@ def export_model(
         checkpoint.write_config(temporary, {**config, "config": checkpoint.config_of(method), "init": init})
         save_weights(temporary / "model.safetensors", method, info, half)
         if cohort is not None:
-            if calibrate(temporary, Cohort.open(cohort), device=device, max_scans=max_scans) is None:
+            post = post or own_postprocess(run)
+            if calibrate(temporary, Cohort.open(cohort), device=device, post=post, max_scans=max_scans) is None:
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])

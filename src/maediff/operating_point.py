@@ -5,7 +5,7 @@
 
 Written when training ends, read by `detect --fpr` (voxel-wise, empirical) and `detect --scan-fpr` (split conformal: at
 most that share of new healthy scans of the same population is flagged, see `calibration`). It holds for the test
-settings and post-processing that it names.
+settings and post-processing that it names; the latter is what `detect` and `evaluate` take unless told otherwise.
 """
 
 import json
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from maediff.calibration import conformal_threshold, threshold_from_healthy
-from maediff.checkpoint import complete, config_of, load_model, read_config, split_mean, split_reference
+from maediff.checkpoint import complete, config_of, load_model, read_config, run_folders, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import write_json
@@ -32,7 +33,7 @@ def calibrate(
     cohort: Cohort,
     *,
     device: str = "cpu",
-    post: PostprocessConfig = DEFAULT,
+    post: PostprocessConfig | None = None,
     seed: int = 0,
     max_scans: int = MAX_SCANS,
 ) -> dict[str, Any] | None:
@@ -40,9 +41,10 @@ def calibrate(
 
     Where no val scan is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
     cannot stand in for whole scans. None (and no file) where there is neither. At most `max_scans` scans are used, the
-    first by name, one of each person.
+    first by name, one of each person. `post` None: what the run was calibrated with before, else the default.
     """
     method, info = load_model(run, device)
+    post = post or own_postprocess(run)
     rows = sorted(cohort.split("val"), key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
     maps: list[Map] = []
@@ -57,7 +59,7 @@ def calibrate(
         usable = scan.lesion_free & scan.brain.any(axis=(1, 2))
         if usable.any():
             residual, _ = predict_volume(method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device)
-            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post))
+            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
             brains.append(eroded_brain(scan.brain, post) & usable[:, None, None])
             used.append(scan.subject)
             if healthy:
@@ -77,6 +79,20 @@ def calibrate(
     }
     write_json(split_reference(run)[0] / "calibration.json", result)
     return result
+
+
+def own_postprocess(reference: str | Path) -> PostprocessConfig:
+    """The post-processing that a model was calibrated with; the default for a mean of models that differ in it, and
+    where there is no calibration, or none that can be read (which matters to those alone who want its thresholds).
+    """
+    found = set()
+    for folder in run_folders(reference):
+        try:
+            stored = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["postprocess"]
+            found.add(TypeAdapter(PostprocessConfig).validate_python(stored))
+        except (OSError, ValueError, KeyError, TypeError):
+            found.add(DEFAULT)
+    return found.pop() if len(found) == 1 else DEFAULT
 
 
 def threshold_at(
@@ -133,7 +149,7 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of a rate")
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {"step": stored["step"], "postprocess": stored["postprocess"]}
+        known = {"step": stored["step"], "postprocess": {**asdict(DEFAULT), **stored["postprocess"]}}
         known |= complete(read_config(path.parent), stored["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None

@@ -43,13 +43,14 @@ class ScoringConfig:
         fpr: share of healthy voxels that the healthy-calibrated threshold may mark.
         scan_fpr: share of new healthy scans that the conformal threshold may flag, on average.
         n_snapshots: subjects kept for the report's pictures: the first by name, ill and healthy in turn.
-        postprocess: between residual and mask.
+        postprocess: between residual and mask, the same for all; None: the runs' own where they agree on one
+            (`operating_point.own_postprocess`), else the default.
     """
 
     fpr: float = 0.01
     scan_fpr: float = 0.1
     n_snapshots: int = 8
-    postprocess: PostprocessConfig = DEFAULT
+    postprocess: PostprocessConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fpr < 1 or not 0 < self.scan_fpr < 1:
@@ -131,11 +132,12 @@ def _score_one(
     rows = [_row(contender, s, predictions[id(s)][1]) for s in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
-    plain = replace(config.postprocess, median_size=1)
-    variants = {"": plain} if contender.filtered else {"": config.postprocess, UNFILTERED: plain}
+    chosen = config.postprocess or DEFAULT
+    plain = replace(chosen, median_size=1, smooth_mm=0.0, times_intensity=0.0)
+    variants = {"": plain} if contender.filtered else {"": chosen, UNFILTERED: plain}
     for suffix, post in variants.items():
         cases = {
-            key: Case(s, residual_map(predictions[key][0], s.brain, s.spacing_mm, post), people[s.subject])
+            key: Case(s, residual_map(predictions[key][0], s.brain, s.spacing_mm, post, s.images), people[s.subject])
             for key, s in subjects.items()
         }
         own = [cases[id(s)] for s in scored]
@@ -182,6 +184,7 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None) -> dict[
     """What a line of `scores.csv` says of the subject and of the reference; nan where a value has no meaning."""
     truth = None if s.lesion is None else s.lesion & s.brain
     drawn = reference if s.healthy else None
+    images = s.images.clip(0, 1)
     return {
         "method": contender.name,
         "group": contender.group,
@@ -194,9 +197,9 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None) -> dict[
         "lesions": NAN if truth is None else float(metrics.lesion_counts(truth, truth).lesions),
         "lesion_outside_brain": NAN if s.lesion is None else metrics.lesion_outside_brain(s.lesion, s.brain),
         "brain_voxels": float(s.brain.sum()),
-        "l1": NAN if drawn is None else metrics.reconstruction_l1(s.images, drawn, s.brain),
-        "psnr": NAN if drawn is None else metrics.reconstruction_psnr(s.images, drawn, s.brain),
-        "ssim": NAN if drawn is None else metrics.reconstruction_ssim(s.images, drawn, s.brain),
+        "l1": NAN if drawn is None else metrics.reconstruction_l1(images, drawn, s.brain),
+        "psnr": NAN if drawn is None else metrics.reconstruction_psnr(images, drawn, s.brain),
+        "ssim": NAN if drawn is None else metrics.reconstruction_ssim(images, drawn, s.brain),
     }
 
 

@@ -13,7 +13,7 @@ from maediff.cohort import PREPARED, Cohort, person_code
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
-from maediff.operating_point import calibrate
+from maediff.operating_point import calibrate, own_postprocess
 from maediff.settings import SettingsError, build_config, flatten, has_bf16, merge, resolve_device
 from maediff.training import Precision, TrainConfig, TrainingRun
 
@@ -168,7 +168,7 @@ def train(
         run.restore()
     result = run.train(limit, quiet)
     if (out / "last" / "model.safetensors").is_file():
-        calibrate(out, cohort, device=device)
+        calibrate(out, cohort, device=device, post=own_postprocess(init) if init else None)
     return result
 
 
