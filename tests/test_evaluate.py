@@ -432,3 +432,23 @@ def test_scoring_the_calibration_split_says_that_it_is_optimistic(tmp_path, coho
     summary = evaluate([], cohort, tmp_path / "out", score_split="val", quiet=True)
     assert "optimistic" in summary["notes"][0]
     assert summary["methods"]["bright"]["dice"] == summary["methods"]["bright"]["dice_oracle"]
+
+
+def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_asked_for_otherwise(tmp_path, cohort):
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
+    own = {"median_size": 1, "smooth_mm": 4.0}
+
+    def used(name, runs, **asked):
+        summary = evaluate(runs, cohort, tmp_path / name, config=ScoringConfig(**asked), quiet=True)
+        post = summary["config"]["postprocess"]
+        assert f"median filter {post['median_size']} " in " ".join(summary["notes"])
+        assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == 4)
+        return post["median_size"], post["smooth_mm"], summary["methods"]["slice"]["auprc"]["mean"]
+
+    default = used("default", [one])
+    assert default[:2] == (5, 0)
+    (one / "calibration.json").write_text(json.dumps({"postprocess": own}))
+    blurred = used("own", [one])
+    assert blurred[:2] == (1, 4) and blurred[2] != default[2]  # the baselines, too
+    assert used("disagree", [one, other]) == default
+    assert used("asked", [one], postprocess=PostprocessConfig()) == default
