@@ -4,8 +4,9 @@ python scripts/sweep_test_settings.py RUN COHORT [--t 60 125] [--csv OUT] [--s 1
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
 intensities beyond the 99th percentile, `+x` multiplies by the intensity, `+x2` by its square, `+b2` blurs with a sigma
-of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm, `+y2` multiplies by the intensity's square,
-and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+y2+m1`. The seed of the noise is 0.
+of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the mean of two), `+y2` multiplies
+by the intensity's square, and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+y2+m1`. The seed of
+the noise is 0.
 The third column counts what the U-Net was run on for a subject, slices or patches (0: it has none). Rows are appended
 to the CSV as they come, so that a long sweep can be cut.
 """
@@ -31,12 +32,13 @@ from maediff.settings import has_bf16
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
     """`bright+c+x2+b2+m3` as configs of the residual and of what follows."""
     kind, *more = name.split("+")
-    numbers = {key[0]: float(key[1:] or 1) for key in more}
-    if not numbers.keys() <= set("chxbgym"):
+    blurs = [float(mm) for key in more if key[0] == "g" for mm in key[1:].split(",")]
+    numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] != "g"}
+    if not numbers.keys() <= set("chxbym"):
         sys.exit(f"{name}: + is followed by c, h, x, b, g, y or m, all but the first two with a number")
     post = PostprocessConfig(
         median_size=int(numbers.get("m", DEFAULT.median_size)),
-        smooth_mm=numbers.get("g", 0.0),
+        smooth_mm=tuple(blurs),
         times_intensity=numbers.get("y", 0.0),
     )
     config = DiffusionConfig(

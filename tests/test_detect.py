@@ -205,7 +205,7 @@ def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
 
 
 def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, run, tmp_path):
-    own = PostprocessConfig(median_size=1, smooth_mm=4.0)
+    own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     calibrate(copied, Cohort.open(run.parent / "cohort"), post=own)
@@ -213,10 +213,10 @@ def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, r
     assert own_postprocess(run) == PostprocessConfig()
     go([tmp_path / "in"], tmp_path / "out", copied)
     shared = json.loads((tmp_path / "out" / "detect.json").read_text())
-    assert shared["postprocess"] == asdict(own)
+    assert shared["postprocess"] == json.loads(json.dumps(asdict(own)))
     go([tmp_path / "in"], tmp_path / "other", copied, post={"median_size": 3}, threshold=0.2)
     shared = json.loads((tmp_path / "other" / "detect.json").read_text())
-    assert shared["postprocess"] == asdict(replace(own, median_size=3))
+    assert shared["postprocess"] == json.loads(json.dumps(asdict(replace(own, median_size=3))))
     (copied / "calibration.json").write_text("{")
     assert own_postprocess(copied) == PostprocessConfig()
 

@@ -442,13 +442,13 @@ def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_as
         summary = evaluate(runs, cohort, tmp_path / name, config=ScoringConfig(**asked), quiet=True)
         post = summary["config"]["postprocess"]
         assert f"median filter {post['median_size']} " in " ".join(summary["notes"])
-        assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == 4)
+        assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == (4.0,))
         return post["median_size"], post["smooth_mm"], summary["methods"]["slice"]["auprc"]["mean"]
 
     default = used("default", [one])
-    assert default[:2] == (5, 0)
+    assert default[:2] == (5, ())
     (one / "calibration.json").write_text(json.dumps({"postprocess": own}))
     blurred = used("own", [one])
-    assert blurred[:2] == (1, 4) and blurred[2] != default[2]  # the baselines, too
+    assert blurred[:2] == (1, (4.0,)) and blurred[2] != default[2]  # the baselines, too
     assert used("disagree", [one, other]) == default
     assert used("asked", [one], postprocess=PostprocessConfig()) == default

@@ -56,7 +56,7 @@ def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
 
 
 def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_takes(residual):
-    brain, blurred = ball(), PostprocessConfig(median_size=1, smooth_mm=4.0)
+    brain, blurred = ball(), PostprocessConfig(median_size=1, smooth_mm=(4.0,))
     np.testing.assert_allclose(
         residual_map(np.full_like(residual, 0.3), brain, SPACING, blurred), 0.3 * brain, atol=1e-6
     )
@@ -73,22 +73,25 @@ def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_tak
 
 def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
     brain = np.ones_like(residual, dtype=bool)
-    found = residual_map(residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=3.0))
+    found = residual_map(residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=(3.0,)))
     weights = ndimage.gaussian_filter(brain.astype(float), (1, 1.5, 3), mode="constant")
     expected = ndimage.gaussian_filter(residual.astype(float), (1, 1.5, 3), mode="constant") / weights
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    narrow, wide = (residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=mm)) for mm in (2, 6))
+    both = residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=(2, 6)))
+    np.testing.assert_allclose(both, (narrow + wide) / 2, atol=1e-6)
 
 
 def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual):
     brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
-    blur = PostprocessConfig(median_size=1, smooth_mm=2.0)
-    both = PostprocessConfig(median_size=1, smooth_mm=2.0, times_intensity=2.0)
+    blur = PostprocessConfig(median_size=1, smooth_mm=(2.0,))
+    both = PostprocessConfig(median_size=1, smooth_mm=(2.0,), times_intensity=2.0)
     expected = (residual_map(residual, brain, SPACING, blur) * images**2).clip(0, 1)
     np.testing.assert_allclose(residual_map(residual, brain, SPACING, both, images), expected, atol=1e-6)
     with pytest.raises(ValueError, match="needs the scan's images"):
         residual_map(residual, brain, SPACING, both)
-    with pytest.raises(ValueError, match="smooth_mm -1"):
-        PostprocessConfig(smooth_mm=-1)
+    with pytest.raises(ValueError, match=r"smooth_mm \[-1.0\]"):
+        PostprocessConfig(smooth_mm=(-1.0,))
 
 
 def test_one_slice_is_filtered_within_itself(residual):

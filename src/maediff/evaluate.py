@@ -314,7 +314,7 @@ def _fit(template: Template, cohort: Cohort) -> bool:
 
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     post = config.postprocess or DEFAULT
-    blur = f"a Gaussian of {post.smooth_mm:g} mm, " if post.smooth_mm else ""
+    blur = f"a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
     blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
     notes = [
         f"{summary['n_subjects']} subjects: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "

@@ -25,6 +25,7 @@ from maediff.methods import predict_volume
 from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map, scan_score
 
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
+POST = TypeAdapter(PostprocessConfig)
 MAX_SCANS = 19  # what a rate of 5 % of scans needs
 
 
@@ -89,7 +90,7 @@ def own_postprocess(reference: str | Path) -> PostprocessConfig:
     for folder in run_folders(reference):
         try:
             stored = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["postprocess"]
-            found.add(TypeAdapter(PostprocessConfig).validate_python(stored))
+            found.add(POST.validate_python(stored))
         except (OSError, ValueError, KeyError, TypeError):
             found.add(DEFAULT)
     return found.pop() if len(found) == 1 else DEFAULT
@@ -149,7 +150,7 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of a rate")
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = {"step": stored["step"], "postprocess": {**asdict(DEFAULT), **stored["postprocess"]}}
+        known = {"step": stored["step"], "postprocess": asdict(POST.validate_python(stored["postprocess"]))}
         known |= complete(read_config(path.parent), stored["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None

@@ -11,16 +11,19 @@ The anomaly map keeps the whole brain; only masks and what is computed from them
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 Map = Float[np.ndarray, "n h w"]
 Mask = Bool[np.ndarray, "n h w"]
+
+Sigmas = Annotated[tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)]
 
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
 TOP_VOXELS = 4096  # looked at first for a scan's score
@@ -35,8 +38,9 @@ class PostprocessConfig:
     https://arxiv.org/abs/2303.03758); the blur, the smallest component and the thick-slice rule are ours.
 
     Args:
-        smooth_mm: sigma of a Gaussian over the residual inside the brain, in all three directions; 0 is no blur.
-            Unlike a median filter it keeps lesions smaller than itself, if they stand out enough.
+        smooth_mm: sigmas of Gaussians over the residual inside the brain, in all three directions, whose results are
+            averaged; none is no blur. Unlike a median filter it keeps lesions smaller than itself, if they stand out
+            enough; a narrow and a wide one together serve small lesions and large ones.
         times_intensity: the (blurred) residual is multiplied by the intensity to this power, where lesions are bright:
             what a blur spreads into darker tissue is taken back. 0 is off.
         median_size: edge of the median filter in voxels, odd; 1 switches it off.
@@ -49,13 +53,14 @@ class PostprocessConfig:
     erosion_iterations: int = 3
     min_volume_mm3: float = 64.0
     thick_slice_mm: float = 3.0
-    smooth_mm: float = 0.0
+    smooth_mm: Sigmas = ()
     times_intensity: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.smooth_mm, self.times_intensity) < 0:
+        if min(self.smooth_mm, default=1) <= 0 or self.times_intensity < 0:
             raise ValueError(
-                f"smooth_mm {self.smooth_mm} or times_intensity {self.times_intensity} is negative: 0 is off"
+                f"smooth_mm {list(self.smooth_mm)} must be positive millimetres, [] for none, and times_intensity "
+                f"{self.times_intensity} not negative"
             )
         if self.median_size < 1 or self.median_size % 2 == 0:
             raise ValueError(
@@ -99,8 +104,9 @@ def residual_map(
     masked = np.where(brain, residual, 0).astype(np.float32)
     thick = spacing_mm[2] > config.thick_slice_mm
     if config.smooth_mm:
-        x, y, z = (config.smooth_mm / float(size) for size in spacing_mm)
-        masked = _blur_inside(masked, brain, (0.0 if thick else z, y, x))
+        x, y, z = (1 / float(size) for size in spacing_mm)
+        per_mm = np.array([0 if thick else z, y, x])
+        masked = np.mean([_blur_inside(masked, brain, sigma * per_mm) for sigma in config.smooth_mm], axis=0)
     if config.times_intensity:
         if images is None:
             raise ValueError("times_intensity needs the scan's images")
@@ -252,7 +258,7 @@ def _extent(used: Bool[np.ndarray, " n"]) -> slice:
     return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
 
 
-def _blur_inside(values: Map, where: Mask, sigma: tuple[float, float, float]) -> Map:
+def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Map:
     """The mean of what lies inside `where` around each of its voxels, in a Gaussian window; `values` are 0 outside."""
     weights = ndimage.gaussian_filter(where.astype(np.float32), sigma, mode="constant")
     blurred: Map = ndimage.gaussian_filter(values, sigma, mode="constant") / np.maximum(weights, 1e-6) * where
