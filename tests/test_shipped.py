@@ -26,7 +26,7 @@ from maediff.files import write_json
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
-from maediff.operating_point import calibrate, threshold_at
+from maediff.operating_point import calibrate, own_postprocess, threshold_at
 from maediff.settings import parse_settings
 from maediff.train import adopt, train
 
@@ -88,6 +88,21 @@ def test_the_card_says_what_there_is_to_say(models):
         assert said in text, said
     assert "\n\n\n" not in text
     assert "maediff train maediff --cohort COHORT -o RUN --preset tiny --seed 3" in text
+
+
+def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, tmp_path):
+    before = shipped.read_card(models / "t1")
+    with pytest.raises(InputError, match="of other settings than are exported; give --cohort"):
+        export_model("t1@headroom=true", tmp_path / "t1", ABOUT)
+    stored = json.loads((models / "t1" / "calibration.json").read_text())
+    changed = {**stored, "config": {**stored["config"], "headroom": True}, "postprocess": {"smooth_mm": [3, 20]}}
+    copied = tmp_path / "from" / "t1"
+    shutil.copytree(models / "t1", copied)
+    (copied / "calibration.json").write_text(json.dumps(changed))
+    card = export_model(f"{copied}@headroom=true", tmp_path / "t1", ABOUT)
+    assert (card.command, card.provenance) == (before.command, before.provenance)
+    assert load_model(tmp_path / "t1")[0].config.headroom
+    assert own_postprocess(tmp_path / "t1").smooth_mm == (3.0, 20.0)
 
 
 def test_the_training_command_asks_for_what_the_run_holds(models):

@@ -24,7 +24,7 @@ from maediff.methods import resolve
 from maediff.operating_point import MAX_SCANS, calibrate, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.settings import build_config, flatten
-from maediff.shipped import HUB, MAX_BYTES, NAME, Card
+from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
 
 INTENDED_USE = (
@@ -132,20 +132,25 @@ def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -
 def make_card(
     name: str, run: Path, info: Mapping[str, Any], about: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]
 ) -> Card:
-    """The card: what `about` says, and for the rest what the run's files say.
+    """The card: what `about` says, and for the rest what the run's files say; of a model that is shipped already, whose
+    reading of the residual changes, the training is told as its card tells it.
 
     Raises:
         InputError: a field is missing or of the wrong kind, all of them named.
     """
     path = run / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    command = training_command(info)
+    if not provenance and (run / "card.json").is_file():
+        known = read_card(run)
+        provenance, command = known.provenance, known.command
     facts = {
         "name": name,
         "modality": info["cohort"]["modality"],
         "method": info["method"],
         "preset": info["preset"],
         "preprocessing": preprocessing_of(info["cohort"]),
-        "command": training_command(info),
+        "command": command,
         "seeds": [info["seed"]],
         "intended_use": INTENDED_USE,
         "provenance": {**provenance, "exported_with": __version__},
