@@ -57,7 +57,10 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("cohort", type=Path)
     parser.add_argument(
-        "--t", nargs="+", default=["60", "125", "250", "500"], help="a list such as 125,250 is averaged"
+        "--t",
+        nargs="+",
+        default=["60", "125", "250", "500"],
+        help="125,250 is averaged; own: unchanged",
     )
     parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
     parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")
@@ -71,9 +74,9 @@ def main() -> None:
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     precision = "bf16" if has_bf16("cpu") else "fp32"
     for s, t, refine in product(args.s or [None], args.t, args.refine or [None]):
-        chosen = {"t_test": f"[{t}]", "s": s, "refine_above": refine}
+        chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
-        method, info = load_model(f"{args.run}@{settings}")
+        method, info = load_model(f"{args.run}@{settings}" if settings else args.run)
         passes: list[int] = []
         if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
             method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
