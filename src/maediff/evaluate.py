@@ -37,7 +37,7 @@ from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
 from maediff.postprocess import Map
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import flatten, has_bf16, resolve_device
+from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
@@ -81,9 +81,7 @@ def evaluate(
             names that collide, a split without subjects, a subject in two splits, an output folder that exists.
     """
     device = resolve_device(device)
-    if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
-    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    bf16 = resolve_precision(precision, device) == "bf16"
     opened = Cohort.open(cohort)
     folders = {Path(run).resolve().name: Path(run) for run in runs if is_map_folder(Path(run))}
     runs = [run for run in runs if not is_map_folder(Path(run))]
