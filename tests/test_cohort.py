@@ -102,6 +102,20 @@ def test_a_cohort_that_cannot_be_written_to_still_trains(cohort, monkeypatch):
     assert list((cohort.path / "cache").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["subjects.json", "images.npy"])
+def test_a_damaged_cache_is_made_anew(cohort, name):
+    good = cohort.training_slices("train")
+    (path,) = (cohort.path / "cache").glob(f"*/{name}")
+    content = path.read_bytes()
+    path.unlink()  # the arrays above are still mapped from it
+    path.write_bytes(content[: len(content) // 2])
+    for _ in range(2):
+        again = cohort.training_slices("train")
+        assert again.subjects == good.subjects
+        np.testing.assert_array_equal(again.images, good.images)
+    assert (cohort.path / "cache" / path.parent.name / name).read_bytes() == content
+
+
 def test_what_is_no_cohort_is_refused_by_name(cohort, tmp_path):
     with pytest.raises(InputError, match=r"gone: no such folder"):
         Cohort.open(tmp_path / "gone")
@@ -111,6 +125,9 @@ def test_what_is_no_cohort_is_refused_by_name(cohort, tmp_path):
     meta = json.loads(path.read_text())
     path.write_text(json.dumps({**meta, "format": 99}))
     with pytest.raises(InputError, match=r"cohort\.json: cohort format 99, this version reads 2"):
+        Cohort.open(cohort.path)
+    path.write_text(json.dumps(meta | {"modality": ["T1w"], "grid": "x"}))
+    with pytest.raises(InputError, match=r"cohort\.json: modality, grid missing or damaged; run `maediff preprocess`"):
         Cohort.open(cohort.path)
     path.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
@@ -125,9 +142,12 @@ def test_what_is_no_cohort_is_refused_by_name(cohort, tmp_path):
 
 
 def test_a_damaged_scan_in_the_cohort_is_named(cohort):
-    (cohort.path / "a" / "image.json").write_text("{}")
-    with pytest.raises(InputError, match=r"image\.json: missing or damaged"):
-        cohort.load(cohort.rows[0])
+    path = cohort.path / "a" / "image.json"
+    whole = json.loads(path.read_text())
+    for content in ({}, [], whole | {"lesion_free": 3}, whole | {"extra": "x"}, whole | {"grid": None}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"image\.json: missing or damaged"):
+            cohort.load(cohort.rows[0])
     (cohort.path / "a" / "image.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="0 bytes"):
         cohort.load(cohort.rows[0])

@@ -103,6 +103,10 @@ def test_stopped_and_resumed_without_doing_anything_twice(cohort, tmp_path, pret
     compare(grown, budget, cohort, tmp_path / "out", resume=True, quiet=True)
     assert trained[-1][0] == "anoddpm-0"
     assert len(trained) == 6
+    for content in ("[]", "{}", record | {"runs": []}, record | {"commands": "x"}):
+        (tmp_path / "out" / "compare.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(InputError, match=r"compare\.json: .*damaged.*; choose another OUT or add --overwrite"):
+            compare(grown, budget, cohort, tmp_path / "out", resume=True, quiet=True)
 
 
 def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend, capsys):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from made_heads import fake_deepbet, made_head, true_brain
+from made_models import made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
-from maediff.detect import detect
+from maediff.detect import _check_same, detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
 from maediff.operating_point import FPRS, calibrate, own_postprocess, threshold_at, threshold_for_scans
@@ -282,6 +283,29 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
         == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4)[0]
     )
     assert method.config.s == 48
+
+
+def test_damaged_json_is_said_with_its_file(tmp_path):
+    run = made_run(tmp_path / "run")
+    path = run / "calibration.json"
+    good = json.loads(path.read_text()) | {"scan_scores": [0.1, 0.2]}
+    config, settings = good["config"], {"step": 2}
+    threshold_at(str(run), config, 0.01, **settings)
+    changes = {"config": [1]}, {"config": "x"}, {"fprs": "x"}, {"thresholds": [None] * 3}, {"thresholds": []}
+    for content in ([], "text", *(good | change for change in changes), {**good, "step": None, "config": None}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(
+            InputError, match=r"calibration\.json: damaged .*; give --threshold, or finish the training"
+        ):
+            threshold_at(str(run), config, 0.01, **settings)
+    for scores in (["x", 0.1], [None]):
+        path.write_text(json.dumps(good | {"scan_scores": scores}))
+        with pytest.raises(InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"):
+            threshold_for_scans(str(run), config, 0.5, **settings)
+    for content in ("[]", '{"model": '):
+        (tmp_path / "detect.json").write_text(content)
+        with pytest.raises(InputError, match=r"detect\.json: .*damaged .*; choose another folder or add --overwrite"):
+            _check_same(tmp_path / "detect.json", {"model": "t1"})
 
 
 def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):

@@ -417,6 +417,12 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
         evaluate([run], cohort, tmp_path / "out", quiet=True)
     (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"]]))
     _check_unseen([run], Cohort.open(cohort), "test")
+    for content in ("", "[1, ", '"text"', "{}"):
+        (run / "train_subjects.json").write_text(content)
+        with pytest.raises(InputError, match=r"train_subjects\.json: .*damaged .*; whom the run saw is not known"):
+            _check_unseen([run], Cohort.open(cohort), "test")
+    (run / "train_subjects.json").write_text("[1, {}]")
+    _check_unseen([run], Cohort.open(cohort), "test")
 
 
 def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maediff.errors import InputError
-from maediff.files import atomic_path, fresh_folder, write_json, write_text
+from maediff.files import atomic_path, fresh_folder, read_json, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -75,3 +75,19 @@ def test_overwrite_empties_no_folder_of_somebody_else(tmp_path):
     with pytest.raises(InputError, match="was not made by maediff"):
         fresh_folder(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_damaged_json_is_said_with_its_file_and_what_to_do(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1}
+    for content, said in [
+        (b"", "Expecting value"), (b'{"a": ', "Expecting value"), (b"\xff\xfe", "decode"),
+        (b"[" * 100_000, "recursion"), (b"[1]", "list found, dict expected"),
+        (b'"text"', "str found"), (b"null", "NoneType found"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"a\.json: .*damaged \(.*{said}.*\); make it again"):
+            read_json(path, remedy="make it again")
+    with pytest.raises(InputError, match=r"b\.json: missing or damaged \(No such file or directory\); run the command"):
+        read_json(tmp_path / "b.json", list)

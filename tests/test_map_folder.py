@@ -115,6 +115,10 @@ def test_maps_of_another_contrast_are_refused(subject, tmp_path):
     (tmp_path / "detect.json").write_text('{"modality": "FLAIR"}')
     with pytest.raises(InputError, match="maps of FLAIR scans, but the cohort holds T1w"):
         check_maps(tmp_path, [subject], "T1w")
+    for content in ("[]", '{"moda'):
+        (tmp_path / "detect.json").write_text(content)
+        with pytest.raises(InputError, match=r"detect\.json: .*damaged .*; run `maediff detect` again"):
+            check_maps(tmp_path, [subject], "T1w")
 
 
 def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):

@@ -170,6 +170,14 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
         np.testing.assert_array_equal(Cohort.open(out).load(row).images, Cohort.open(out).load(whole).images)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
+def test_a_damaged_cohort_json_is_no_cohort_and_written_anew(tmp_path, content):
+    (tmp_path / "cohort.json").write_text(content)
+    with pytest.raises(InputError, match=r"cohort\.json"):
+        Cohort.open(tmp_path)
+    module._check_same_settings(tmp_path, {"modality": "T1w"})
+
+
 def test_stopped_while_redoing_leaves_no_cohort_that_looks_whole(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
     preprocess([folder], out, modality="T1w", quiet=True)

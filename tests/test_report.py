@@ -223,10 +223,15 @@ def test_damage_is_named(tmp_path, detected):
         write_report(tmp_path / "detect" / "ill")
     with pytest.raises(InputError, match="no such folder"):
         write_report(tmp_path / "nowhere")
+    shared = json.loads((detected / "detect.json").read_text())
+    for threshold in ("x", [], None):
+        write_json(detected / "detect.json", shared | {"threshold": threshold})
+        with pytest.raises(InputError, match=r"detect: its files are not as this version writes them .*; run the comm"):
+            write_report(detected)
     (detected / "ill" / "slices.npz").unlink()
+    write_json(detected / "detect.json", shared)
     with pytest.raises(InputError, match=r"ill.slices\.npz"):
         write_report(detected)
-    shared = json.loads((detected / "detect.json").read_text())
     changed = copy.deepcopy(shared)
     del changed["threshold"]
     write_json(detected / "detect.json", changed)

@@ -3,7 +3,8 @@
     ratio_to_reference_loop = time of the reference loop / time of `predict_volume`, in turn, on the same scan
     mfu                     = FLOP of the forward passes / time / best matrix-product rate measured in this very run
 
-The reference loop runs every patch of every slice, one at a time, in fp32: no batch, nothing skipped.
+The reference loop runs every patch of every slice, one at a time, in fp32: no batch, nothing skipped. The prediction
+runs in fp32, too, unless another precision is asked for, and `max_difference` tells how far the two lie apart.
 """
 
 import resource
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from maediff.noise import draw_noise, keyed_generators
 from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.scans import Volume, volume_to_slices
-from maediff.settings import has_bf16, resolve_device
+from maediff.settings import no_tf32, resolve_device, resolve_precision
 
 
 @torch.inference_mode()
@@ -60,10 +61,12 @@ def reference_loop(
     return references
 
 
+@no_tf32()
 def benchmark(
     name: str = "maediff",
     *,
     preset: str = "small",
+    precision: str = "fp32",
     repeats: int = 3,
     device: str = "auto",
     seed: int = 0,
@@ -72,17 +75,23 @@ def benchmark(
 
     The scan is a phantom of the size of a real one; weights are fresh, which changes no timing. Each repetition
     times both in turn; medians are given. `peak_memory_gb` is of the process (CPU) or the device (CUDA).
+    `max_difference` is of the two healthy references, which lie in [0, 1], over the brain of the slices that both drew.
+
+    Args:
+        precision: of the prediction and of mfu's peak: fp32, bf16, or `auto`, which is bf16 where the processor has it.
 
     Raises:
-        InputError: a method without patches.
+        InputError: a method without patches, an unknown precision.
     """
     device = resolve_device(device)
+    used = resolve_precision(precision, device)
     torch.manual_seed(seed)
     method = build(name, preset)
     if not isinstance(method, MAEDiff | PDDPM):
         raise InputError(f"benchmark of {name!r}: the reference loop goes patch by patch; choose maediff or pddpm")
-    method.eval()
-    precision: Literal["fp32", "bf16"] = "bf16" if has_bf16(device) else "fp32"
+    for parameter in method.eval().parameters():  # those that start at zero would hide a difference
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     stages: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -96,7 +105,7 @@ def benchmark(
     phantom = timed("phantom", lambda: healthy_subject("val", 0))
     volume = Volume(phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine)
     prepared = timed("prepare", lambda: prepare_scan(volume, phantom.brain))
-    images, brain = volume_to_slices(prepared.image), volume_to_slices(prepared.brain)
+    images, brain = volume_to_slices(prepared.image.clip(0, 1)), volume_to_slices(prepared.brain)
     ids = np.arange(len(images))
     loops, runs = [], []
     few = max(1, len(images) // 6)  # the reference loop's time is the same for every slice: a sixth of them will do
@@ -104,13 +113,13 @@ def benchmark(
     on_device = method.to(device)
 
     def predict() -> Any:
-        return predict_volume(on_device, images, brain, ids, seed=seed, device=device, precision=precision)
+        return predict_volume(on_device, images, brain, ids, seed=seed, device=device, precision=used)
 
     predict()  # warm up
     for _ in range(repeats):
-        timed("reference_loop", lambda: reference_loop(method, images[chosen], ids[chosen], seed))
+        looped = timed("reference_loop", lambda: reference_loop(method, images[chosen], ids[chosen], seed))
         loops.append(stages["reference_loop"] * len(images) / few)
-        residual, _ = timed("predict", predict)
+        residual, reference = timed("predict", predict)
         runs.append(stages["predict"])
     x, y, z = (float(size) for size in prepared.grid.spacing_mm)
     anomaly = timed("postprocess", lambda: residual_map(residual, brain, (x, y, z)))
@@ -118,7 +127,7 @@ def benchmark(
     with FlopCounterMode(display=False) as counter:
         predict()
     stages["predict"], stages["reference_loop"] = float(np.median(runs)), float(np.median(loops))
-    peak = matmul_rate(device, precision)
+    peak = matmul_rate(device, used)
     whole = sum(stages[stage] for stage in ("prepare", "predict", "postprocess", "mask"))
     return {
         "scans_per_minute": 60 / whole,
@@ -128,7 +137,9 @@ def benchmark(
         "stages": stages,
         "method": name,
         "preset": preset,
-        "precision": precision,
+        "precision": used,
+        "reference_precision": "fp32",
+        "max_difference": float(np.abs(looped - reference[chosen])[brain[chosen]].max()),
         "device": device,
         "slices": len(images),
         "gflop_a_scan": counter.get_total_flops() / 1e9,

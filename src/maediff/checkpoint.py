@@ -28,7 +28,7 @@ from torch import Tensor
 
 from maediff import __version__
 from maediff.errors import InputError
-from maediff.files import atomic_path, write_json
+from maediff.files import atomic_path, read_json, write_json
 from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
@@ -93,11 +93,8 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
     if not path.is_file():
         raise InputError(f"{run}: is not a run folder (no config.json there); make one with `maediff train`")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_json(path, remedy="train the model again")
+    if config.get("format") != FORMAT:
         raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
     cohort = config.get("cohort")
     found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}

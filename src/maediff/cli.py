@@ -399,6 +399,9 @@ def benchmark(
     preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
     method: Annotated[str, typer.Option(help="maediff or pddpm.")] = "maediff",
     json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the prediction: fp32, bf16, or auto: bf16 where the processor has it.")
+    ] = "fp32",
     repeats: Annotated[int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)] = 3,
     device: Device = "auto",
     seed: Seed = 0,
@@ -408,7 +411,7 @@ def benchmark(
     from maediff.benchmark import benchmark as run
     from maediff.files import write_json
 
-    result = run(method, preset=preset, repeats=repeats, device=device, seed=seed)
+    result = run(method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed)
     if json:
         write_json(json, result)
     if not quiet:

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from maediff.errors import InputError
-from maediff.files import write_json, write_text
+from maediff.files import read_json, write_json, write_text
 from maediff.grid import Prepared
 from maediff.inputs import SPLITS, ScanRef
 from maediff.intensities import CEILING
@@ -189,6 +189,11 @@ class Cohort:
                 f"{path / 'cohort.json'}: cohort format {found}, this version reads {FORMAT}; "
                 "run `maediff preprocess` again, or use the maediff version that wrote it"
             )
+        kinds = {"modality": str, "grid": dict, "normalise": dict}
+        if damaged := [key for key, kind in kinds.items() if not isinstance(meta.get(key), kind)]:
+            raise InputError(
+                f"{path / 'cohort.json'}: {', '.join(damaged)} missing or damaged; run `maediff preprocess` again"
+            )
         rows = [_row(path, number, line) for number, line in enumerate(table, start=2)]
         if not rows:
             raise InputError(f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again")
@@ -214,6 +219,8 @@ class Cohort:
             record = json.loads(record_path.read_text(encoding="utf-8"))
             free, extra = record["lesion_free"], record["extra"]
             affine_to_scan = np.array(record["grid"]["affine_to_scan"], dtype=float).reshape(4, 4)
+            if not isinstance(free, list | None) or not isinstance(extra, dict):
+                raise TypeError("not as they are written")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{record_path}: missing or damaged; run `maediff preprocess` again") from error
         if free is None or row.healthy:
@@ -254,10 +261,16 @@ class Cohort:
             arrays = self._collect(split, lesion_free)
             if not _store(folder, arrays):
                 return arrays
-        subjects = json.loads((folder / "subjects.json").read_text(encoding="utf-8"))
-        images, brain, index = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "brain", "subject_index")
-        )
+        try:
+            subjects = read_json(folder / "subjects.json", list)
+            images, brain, index = (
+                np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "brain", "subject_index")
+            )
+        except (OSError, ValueError, EOFError):  # damaged
+            shutil.rmtree(folder, ignore_errors=True)
+            arrays = self._collect(split, lesion_free)
+            _store(folder, arrays)
+            return arrays
         return SliceSet(images, brain, index, subjects)
 
     def _collect(self, split: str, lesion_free: bool) -> SliceSet:

@@ -25,7 +25,7 @@ from maediff.checkpoint import split_settings
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.evaluate import evaluate
-from maediff.files import check_apart, fresh_folder, write_json
+from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.methods import BASELINES, METHODS
 from maediff.methods import resolve as resolve_method
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
@@ -198,11 +198,10 @@ def _record(out: Path, budget: Budget, cohort: Cohort, device: str, command: Seq
     fixed = {"budget": asdict(budget), "cohort_hash": cohort.hash, "modality": cohort.meta["modality"]}
     path, runs, commands, machines = out / "compare.json", {}, [], []
     if path.is_file():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            runs, commands, machines = known["runs"], known["commands"], known["hardware"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged ({error}); choose another OUT or add --overwrite") from None
+        known = read_json(path, remedy="choose another OUT or add --overwrite")
+        runs, commands, machines = known.get("runs"), known.get("commands"), known.get("hardware")
+        if not (isinstance(runs, dict) and isinstance(commands, list) and isinstance(machines, list)):
+            raise InputError(f"{path}: damaged; choose another OUT or add --overwrite")
         for key, value in fixed.items():
             if known.get(key) != value:
                 raise InputError(
@@ -224,8 +223,8 @@ def _record(out: Path, budget: Budget, cohort: Cohort, device: str, command: Seq
 def _used(run: Path) -> float:
     """Seconds of training that a run's last checkpoint holds; 0 before the first."""
     try:
-        return float(json.loads((run / "provenance.json").read_text(encoding="utf-8"))["wall_seconds"])
-    except (OSError, ValueError, KeyError):
+        return float(read_json(run / "provenance.json")["wall_seconds"])
+    except (ValueError, KeyError, TypeError):
         return 0.0
 
 

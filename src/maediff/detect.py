@@ -29,7 +29,7 @@ from maediff.checkpoint import config_of, load_model, run_folders
 from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json
+from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import GridConfig, from_grid, prepare_scan
 from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
@@ -166,10 +166,7 @@ def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str
 def _check_same(path: Path, shared: dict[str, Any]) -> None:
     """Refuse to go on in a folder that was made with other settings."""
     if path.is_file():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: damaged ({error}); choose another folder or add --overwrite") from None
+        known = read_json(path, remedy="choose another folder or add --overwrite")
         changed = [key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value]
         if changed:
             raise InputError(

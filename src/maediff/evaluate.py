@@ -30,7 +30,7 @@ from maediff.calibration import scans_needed
 from maediff.checkpoint import load_model, run_folders
 from maediff.cohort import PREPARED, Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json, write_text
+from maediff.files import check_apart, fresh_folder, read_json, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
@@ -38,7 +38,7 @@ from maediff.methods.intensity import Template
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, Map
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import flatten, has_bf16, resolve_device
+from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
@@ -82,9 +82,7 @@ def evaluate(
             names that collide, a split without subjects, a subject in two splits, an output folder that exists.
     """
     device = resolve_device(device)
-    if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
-    bf16 = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    bf16 = resolve_precision(precision, device) == "bf16"
     opened = Cohort.open(cohort)
     folders = {Path(run).resolve().name: Path(run) for run in runs if is_map_folder(Path(run))}
     runs = [run for run in runs if not is_map_folder(Path(run))]
@@ -207,7 +205,8 @@ def _check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) 
     scored = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(score_split)}
     for path in (folder / "train_subjects.json" for reference in runs for folder in run_folders(reference)):
         if path.is_file():
-            seen = sorted(scored[code] for code in json.loads(path.read_text(encoding="utf-8")) if code in scored)
+            codes = map(str, read_json(path, list, remedy="whom the run saw is not known, so train it again"))
+            seen = sorted(scored[code] for code in codes if code in scored)
             if seen:
                 raise InputError(
                     f"{path.parent}: was trained on {', '.join(seen[:5])}{' and others' if len(seen) > 5 else ''} of "

@@ -19,7 +19,7 @@ import torch
 from maediff import __version__, checkpoint
 from maediff.cohort import Cohort
 from maediff.errors import InputError
-from maediff.files import write_json, write_text
+from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
 from maediff.operating_point import MAX_SCANS, calibrate, own_postprocess
 from maediff.postprocess import PostprocessConfig
@@ -122,8 +122,9 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
 
 def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -> None:
     path = run / "calibration.json"
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    known = checkpoint.complete(checkpoint.read_config(run), stored["config"]) if stored else None
+    stored = read_json(path, remedy="give --cohort to calibrate anew") if path.is_file() else {}
+    settings = stored.get("config")
+    known = checkpoint.complete(checkpoint.read_config(run), settings) if isinstance(settings, dict) else None
     if (known, stored.get("step")) != (config, step):
         raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
     write_json(out / "calibration.json", stored)
@@ -139,7 +140,7 @@ def make_card(
         InputError: a field is missing or of the wrong kind, all of them named.
     """
     path = run / "provenance.json"
-    provenance = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    provenance = read_json(path) if path.is_file() else {}
     command = training_command(info)
     if not provenance and (run / "card.json").is_file():
         known = read_card(run)
@@ -201,9 +202,9 @@ def read_scores(path: Path, name: str) -> dict[str, Any]:
     """
     path = path / "summary.json" if path.is_dir() else path
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         methods, baselines = summary["methods"], summary["baselines"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
         raise InputError(f"{path}: not a summary of `maediff evaluate` ({type(error).__name__})") from None
     trained = [key for key in methods if key not in baselines]
     key = name.replace("/", "_")

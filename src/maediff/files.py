@@ -52,6 +52,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(
+    path: Path, kind: type[dict] | type[list] = dict, *, remedy: str = "run the command that made it again"
+) -> Any:
+    """What `write_json` wrote to `path`: a `kind`, dict or list.
+
+    Args:
+        remedy: what to do where the file is damaged; the message ends with it.
+
+    Raises:
+        InputError: the file cannot be read, is cut off, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: missing or damaged ({said}); {remedy}") from None
+    if not isinstance(value, kind):
+        raise InputError(f"{path}: damaged ({type(value).__name__} found, {kind.__name__} expected); {remedy}")
+    return value
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _without_nan(item) for key, item in value.items()}

@@ -5,7 +5,6 @@
 on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in MNI152.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from maediff.cohort import SubjectSlices
 from maediff.errors import InputError
+from maediff.files import read_json
 from maediff.postprocess import Map
 from maediff.resample import resample
 from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
@@ -34,10 +34,7 @@ def already_filtered(folder: Path) -> bool:
 def check_maps(folder: Path, subjects: Sequence[SubjectSlices], modality: str) -> None:
     """Raises InputError naming the subjects that have no map, or the contrast if `maediff detect` had another."""
     if already_filtered(folder):
-        try:
-            made_for = json.loads((folder / "detect.json").read_text(encoding="utf-8"))["modality"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'detect.json'}: damaged ({error}); run `maediff detect` again") from None
+        made_for = read_json(folder / "detect.json", remedy="run `maediff detect` again").get("modality")
         if made_for != modality:
             raise InputError(
                 f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; give a cohort of their contrast"

@@ -8,7 +8,6 @@ most that share of new healthy scans of the same population is flagged, see `cal
 settings and post-processing that it names; the latter is what `detect` and `evaluate` take unless told otherwise.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from maediff.calibration import conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import complete, config_of, load_model, read_config, run_folders, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
-from maediff.files import write_json
+from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
 from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map, scan_score
 
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
 POST = TypeAdapter(PostprocessConfig)
+ANEW = "give --threshold, or finish the training anew"
 MAX_SCANS = 19  # what a rate of 5 % of scans needs
 
 
@@ -89,9 +89,8 @@ def own_postprocess(reference: str | Path) -> PostprocessConfig:
     found = set()
     for folder in run_folders(reference):
         try:
-            stored = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["postprocess"]
-            found.add(POST.validate_python(stored))
-        except (OSError, ValueError, KeyError, TypeError):
+            found.add(POST.validate_python(read_json(folder / "calibration.json")["postprocess"]))
+        except (InputError, ValueError, KeyError, TypeError):
             found.add(DEFAULT)
     return found.pop() if len(found) == 1 else DEFAULT
 
@@ -115,8 +114,8 @@ def threshold_at(
         index = max(i for i, rate in enumerate(stored["fprs"]) if rate <= fpr + 1e-12)
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
         return float(stored["thresholds"][index]), {"fpr": fpr, **about}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
 
 
 def threshold_for_scans(
@@ -134,9 +133,11 @@ def threshold_for_scans(
             f"{path}: holds no scores of healthy scans, so --scan-fpr has nothing to stand on; train on a cohort whose "
             "val split has healthy subjects, or give --threshold or --fpr"
         )
+    if not all(isinstance(score, float | int) for score in scores):
+        raise InputError(f"{path}: damaged (its scan_scores are no numbers); {ANEW}")
     try:
-        threshold = conformal_threshold([float(score) for score in scores], scan_fpr)
-    except (ValueError, TypeError) as error:
+        threshold = conformal_threshold(scores, scan_fpr)
+    except ValueError as error:
         raise InputError(f"--scan-fpr {scan_fpr:g}: {error}") from None
     return threshold, {"scan_fpr": scan_fpr, "source": "healthy scans", "n_scans": len(scores)}
 
@@ -148,12 +149,12 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
         raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of a rate")
+    stored = read_json(path, remedy=ANEW)
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {"step": stored["step"], "postprocess": asdict(POST.validate_python(stored["postprocess"]))}
-        known |= complete(read_config(path.parent), stored["config"])
+        known |= complete(read_config(path.parent), dict(stored["config"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}); give --threshold, or finish the training anew") from None
+        raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
     wanted = {"step": step, "postprocess": asdict(post), **config}
     if changed := [key for key, value in wanted.items() if known.get(key) != value]:
         raise InputError(f"{path}: was made with other settings of {', '.join(changed)}; give --threshold")

@@ -25,7 +25,7 @@ from maediff import __version__
 from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
 from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder
+from maediff.files import check_apart, fresh_folder, read_json
 from maediff.grid import GridConfig, prepare_scan
 from maediff.inputs import MODALITIES, ScanRef
 from maediff.intensities import NormaliseConfig
@@ -199,9 +199,9 @@ def _common_modality(refs: Sequence[ScanRef]) -> str:
 def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
     """Refuse to resume a cohort that was made in another way."""
     try:
-        known = json.loads((out / "cohort.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
+        known = read_json(out / "cohort.json")
+    except InputError:
+        return  # absent or damaged: it is written anew, and each scan's image.json tells whether that one is done
     for name, value in json.loads(json.dumps(settings)).items():
         if known.get(name, value) != value:
             raise InputError(

@@ -3,9 +3,10 @@
 `unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -122,3 +123,33 @@ def has_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
     return bool(capabilities.get("avx512_bf16", False))
+
+
+def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16"]:
+    """`auto` -> bf16 where the device has it, else fp32.
+
+    Raises:
+        InputError: an unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
+    return "bf16" if precision == "bf16" or (precision == "auto" and has_bf16(device)) else "fp32"
+
+
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """What is called fp32 is fp32 on CUDA, too, where cuDNN's convolutions take TF32 unless told not to.
+
+    Source: https://pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    """
+    import torch
+
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -14,7 +14,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import calibrate, own_postprocess
-from maediff.settings import SettingsError, build_config, flatten, has_bf16, merge, resolve_device
+from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
 from maediff.training import Precision, TrainConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -55,15 +55,15 @@ def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
 
 
-def resolve_precision(precision: Precision, device: str) -> str:
-    """`auto` -> bf16 where the device has it, else fp32.
+def training_precision(precision: Precision, device: str) -> str:
+    """As `resolve_precision`, and fp16, which is for CUDA only.
 
     Raises:
         InputError: fp16 without CUDA.
     """
     if precision == "fp16" and device != "cuda":
         raise InputError("train.precision=fp16 needs a CUDA device; use bf16 or fp32")
-    return precision if precision != "auto" else ("bf16" if has_bf16(device) else "fp32")
+    return precision if precision == "fp16" else resolve_precision(precision, device)
 
 
 def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -152,7 +152,7 @@ def train(
         checkpoint.load_state(method, source.state_dict(), checkpoint.split_reference(init)[0])
         check_apart(out, [checkpoint.split_reference(init)[0]])
     check_apart(out, [cohort_path])
-    precision = resolve_precision(train_config.precision, device)
+    precision = training_precision(train_config.precision, device)
     resuming = resume and (out / "config.json").is_file()
     if resuming:
         saved = checkpoint.read_config(out)

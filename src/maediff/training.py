@@ -33,6 +33,7 @@ from maediff.errors import InputError
 from maediff.fabricate import FabricateConfig, fabricate
 from maediff.files import write_json, write_text
 from maediff.methods import Method
+from maediff.settings import no_tf32
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
@@ -292,6 +293,7 @@ class TrainingRun:
         self.step += 1
         return float(np.mean(losses))
 
+    @no_tf32()
     def train(self, limit: float | None, quiet: bool) -> dict[str, Any]:
         """Steps until the budget is used, with a checkpoint every so often and at the end.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maediff.methods.comparison import ComparisonConfig, residual_of
 from maediff.noise import NoiseKind, SimplexConfig
+from maediff.settings import no_tf32
 
 Times = Annotated[
     tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
@@ -182,7 +183,7 @@ def predict_volume(
     residual, reference = np.zeros_like(images), images.copy()
     holds_brain = brain.any(axis=(1, 2))
     if holds_brain.any():
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        with no_tf32(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             prediction = method.eval().predict(
                 torch.from_numpy(images[holds_brain])[:, None].to(device),
                 slice_ids=torch.from_numpy(slice_ids[holds_brain]),

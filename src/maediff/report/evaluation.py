@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maediff.files import read_json
 from maediff.report import figures
 from maediff.report.comparison import comparison, curve_charts, shown_runs
-from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat, read_json
+from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
 from maediff.snapshots import load_slices
 from maediff.table import cell, tables
 

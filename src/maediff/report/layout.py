@@ -1,12 +1,9 @@
 """What a page is made of, and small helpers to fill it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from maediff.errors import InputError
 from maediff.report import figures
 
 Facts = list[tuple[str, str]]
@@ -91,13 +88,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Facts:
             text = ", ".join(f"{item:.5g}" if isinstance(item, float) else str(item) for item in items)
             facts.append((f"{prefix}{key}", text))
     return facts
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); run the command that made it again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object; run the command that made it again")
-    return value

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from maediff.errors import InputError
+from maediff.files import read_json
 from maediff.report import figures
 from maediff.report.evaluation import evaluation_page
-from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat, read_json
+from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
 from maediff.report.preprocessing import PICTURE, cohort_page
 from maediff.snapshots import Snapshot, load_slices
 
@@ -31,7 +32,9 @@ def make_page(folder: Path) -> Page:
         if (folder / name).is_file():
             try:
                 return make(folder)
-            except KeyError as error:
+            except InputError:
+                raise
+            except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
                 raise InputError(f"{folder}: its files are not as this version writes them ({error!r}); "
                                  "run the command that made it again") from error  # fmt: skip
     parts = [folder / name for name in ("detect", "eval", "run") if (folder / name).is_dir()]

@@ -3,8 +3,9 @@
 import csv
 from pathlib import Path
 
+from maediff.files import read_json
 from maediff.report.figures import file_uri
-from maediff.report.layout import Montage, Page, Section, Table, flat, read_json
+from maediff.report.layout import Montage, Page, Section, Table, flat
 
 COLUMNS = {"brain_ml": "Brain, ml", "atlas_overlap": "Overlap with the atlas", "brain_mask": "Brain mask"}
 PICTURE = ("Brain outline", "on the scan", "qc.png")
