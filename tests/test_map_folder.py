@@ -80,7 +80,7 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
 def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
     with pytest.raises(InputError, match=f"no anomaly map of {subject.subject}"):
         check_maps(tmp_path, [subject], "T1w")
-    data = slices_to_volume(subject.images)
+    data = slices_to_volume(subject.images.clip(0, 1))
     elsewhere, turned = subject.affine.copy(), subject.affine.copy()
     elsewhere[:3, 3] += 300
     turned[:2, :2] = np.array([[1.0, -1.0], [1.0, 1.0]])
