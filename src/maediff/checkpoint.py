@@ -14,6 +14,7 @@ import json
 import platform
 import shutil
 import subprocess
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -38,6 +39,7 @@ from maediff.shipped import label, locate, show_terms
 FORMAT = "maediff-1"
 NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
           "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
+AGAIN = "restore the run's files, or train the model again"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
@@ -64,7 +66,7 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
             or of another version of the format.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no weights there; the run was stopped before its first checkpoint, or is no run")
+        raise InputError(f"{path}: no weights there; go on with `maediff train --resume`, or give another run")
     if path.suffix in PICKLES:
         raise InputError(f"{path}: looks like a pickle, which could run code; only safetensors weights are read")
     try:
@@ -72,13 +74,15 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
             metadata = file.metadata() or {}
             tensors = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: is not a safetensors file ({error}); it was not read any further") from None
+        raise InputError(
+            f"{path}: is not a safetensors file ({error}), so it was not read any further; {AGAIN}"
+        ) from None
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: format {metadata.get('format')!r}, and this version of maediff reads {FORMAT!r}")
+        raise InputError(f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; {AGAIN}")
     if metadata.get("method") != method:
-        raise InputError(f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}")
+        raise InputError(f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}; {AGAIN}")
     if not metadata.get("step", "").isdecimal():
-        raise InputError(f"{path}: names no step of training; it is damaged, train the model again")
+        raise InputError(f"{path}: damaged, it names no step of training; {AGAIN}")
     return tensors, int(metadata["step"])
 
 
@@ -119,7 +123,7 @@ def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
         method.load_state_dict(tensors)
     except RuntimeError as error:
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise InputError(f"{path}: weights do not fit the configuration beside them ({reason})") from None
+        raise InputError(f"{path}: weights do not fit the configuration beside them ({reason}); {AGAIN}") from None
 
 
 def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "best") -> tuple[Method, dict[str, Any]]:
@@ -141,8 +145,11 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
         return _load_mean(parts, device, checkpoint)
     run, changes = split_reference(reference)
     config = read_config(run)
-    settings = merge(config["config"], parse_settings(split_settings(changes)))
-    method = build(config["method"], config["preset"], settings)
+    try:
+        settings = merge(config["config"], parse_settings(split_settings(changes)))
+        method = build(config["method"], config["preset"], settings)
+    except InputError as error:
+        raise InputError(f"{reference}: {error}") from None
     paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]
     path = next((path for path in paths if path.is_file()), paths[1])
     tensors, step = read_weights(path, "ema.", config["method"])
@@ -231,8 +238,15 @@ def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
     """
     path = folder / f"optimizer-{step}.pt"
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on a file that is refused below
+            state = torch.load(path, weights_only=True, map_location="cpu")
+    except UnpicklingError:  # torch's words tell how to run what it holds
+        raise InputError(
+            f"{path}: damaged, or more than tensors and numbers, so it was not read any further; train again with "
+            "--overwrite"
+        ) from None
+    except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: missing or damaged ({reason}); train again with --overwrite") from None
     if not isinstance(state, dict):

@@ -135,7 +135,10 @@ def train(
     method = build(name, preset, settings)
     size = slices.images.shape[-1]
     if getattr(method.config, "size", size) != size:
-        raise InputError(f"{cohort_path}: slices of {size} pixels, but the method's size is {method.config.size}")
+        raise InputError(
+            f"{cohort_path}: slices of {size} pixels, but the method's size is {method.config.size}; leave size "
+            f"out, or preprocess with grid.size={method.config.size}"
+        )
     config = {
         "method": name,
         "preset": preset,
