@@ -32,7 +32,7 @@ from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
 
 FORMAT = 2
 COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
-LEVELS = 65535 / CEILING  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
+LEVELS = 32767  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
 PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
