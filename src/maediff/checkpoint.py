@@ -226,8 +226,8 @@ def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
     with atomic_path(folder / f"optimizer-{step}.pt") as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch's zip writer wraps a full disk in a RuntimeError
-            raise OSError(str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # torch's zip writer wraps a full disk in "[enforce fail at inline_container.cc"
+            raise OSError("no space left on device, most likely") from error
 
 
 def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
