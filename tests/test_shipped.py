@@ -361,5 +361,6 @@ def test_every_model_that_is_shipped_loads_and_is_small(folder):
     assert (folder / "MODEL_CARD.md").is_file()
     method, info = load_model(folder)
     assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
-    threshold, _ = threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])
+    own = own_postprocess(folder)
+    threshold, _ = threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"], post=own)
     assert 0 < threshold < 1
