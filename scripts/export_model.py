@@ -35,10 +35,9 @@ def main() -> None:
     try:
         about = read_settings(args.card)
         parent = args.folder or (CHECKOUT / "models" if about.get("opt_in") else PACKAGED)
-        card = export_model(args.run, parent / args.name, about, evaluations=args.scores, cohort=args.cohort,
-                            max_scans=args.calibration_scans, half=args.half, overwrite=args.overwrite,
-                            post=args.post and build_config(PostprocessConfig, parse_settings(args.post), "--post"),
-                            )  # fmt: skip
+        post = build_config(PostprocessConfig, parse_settings(args.post), "--post") if args.post else None
+        card = export_model(args.run, parent / args.name, about, evaluations=args.scores, cohort=args.cohort, post=post,
+                            max_scans=args.calibration_scans, half=args.half, overwrite=args.overwrite)  # fmt: skip
     except InputError as error:
         parser.error(str(error))
     print(describe(parent / args.name, card))

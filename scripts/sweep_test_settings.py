@@ -57,10 +57,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("cohort", type=Path)
     parser.add_argument(
-        "--t",
-        nargs="+",
-        default=["60", "125", "250", "500"],
-        help="125,250 is averaged; own: unchanged",
+        "--t", nargs="+", default=["60", "125", "250", "500"], help="125,250 is averaged; own: unchanged"
     )
     parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
     parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")

@@ -34,6 +34,7 @@ FORMAT = 2
 COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
 LEVELS = 32767  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
 PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
+ARRAYS = ("images", "brain", "subject_index")  # of a SliceSet, in the cache
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
 
@@ -257,21 +258,13 @@ class Cohort:
         """
         kind = "lesion-free" if lesion_free else "all"
         folder = self.path / "cache" / f"{split}-{kind}-{self.hash[:16]}"
-        if not (folder / "subjects.json").is_file():
-            arrays = self._collect(split, lesion_free)
-            if not _store(folder, arrays):
-                return arrays
-        try:
-            subjects = read_json(folder / "subjects.json", list)
-            images, brain, index = (
-                np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "brain", "subject_index")
-            )
-        except (OSError, ValueError, EOFError):  # damaged
-            shutil.rmtree(folder, ignore_errors=True)
-            arrays = self._collect(split, lesion_free)
-            _store(folder, arrays)
-            return arrays
-        return SliceSet(images, brain, index, subjects)
+        arrays = _cached(folder)
+        if arrays is None:
+            if folder.exists():  # damaged
+                shutil.rmtree(folder, ignore_errors=True)
+            collected = self._collect(split, lesion_free)
+            arrays = (_cached(folder) if _store(folder, collected) else None) or collected
+        return arrays
 
     def _collect(self, split: str, lesion_free: bool) -> SliceSet:
         images, brains = [], []
@@ -317,13 +310,23 @@ def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
     )
 
 
+def _cached(folder: Path) -> SliceSet | None:
+    """The arrays in the cache, memory-mapped; None where they are absent or damaged."""
+    try:
+        subjects = read_json(folder / "subjects.json", list)
+        images, brain, index = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
+    except (OSError, ValueError, EOFError):
+        return None
+    return SliceSet(images, brain, index, subjects)
+
+
 def _store(folder: Path, arrays: SliceSet) -> bool:
     """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
     temporary = None
     try:
         folder.parent.mkdir(exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-        for name in ("images", "brain", "subject_index"):
+        for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(arrays, name))
         (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
         temporary.replace(folder)
