@@ -218,7 +218,11 @@ def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, r
     go([tmp_path / "in"], tmp_path / "other", copied, post={"median_size": 3}, threshold=0.2)
     shared = json.loads((tmp_path / "other" / "detect.json").read_text())
     assert shared["postprocess"] == json.loads(json.dumps(asdict(replace(own, median_size=3))))
-    (copied / "calibration.json").write_text("{")
+    for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}"]:
+        (copied / "calibration.json").write_text(damaged)
+        with pytest.raises(InputError, match="calibration.json: .*delete it"):
+            own_postprocess(copied)
+    (copied / "calibration.json").unlink()
     assert own_postprocess(copied) == PostprocessConfig()
 
 

@@ -166,8 +166,8 @@ def preprocessing_of(cohort: Mapping[str, Any]) -> str:
     return (
         f"Brain extracted; {grid['spacing_mm']:g} mm in the slice on {grid['size']} x {grid['size']} pixels, slices "
         f"thicker than {grid['thick_slice_mm']:g} mm left as they are; intensities in the brain scaled so that "
-        f"percentiles {percentiles['low_percentile']:g} and {percentiles['high_percentile']:g} become 0 and 1, and "
-        "clipped. `maediff preprocess` and `maediff detect` do it."
+        f"percentiles {percentiles['low_percentile']:g} and {percentiles['high_percentile']:g} become 0 and 1 (the "
+        "network sees no more than 1). `maediff preprocess` and `maediff detect` do it."
     )
 
 

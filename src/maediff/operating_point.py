@@ -83,15 +83,23 @@ def calibrate(
 
 
 def own_postprocess(reference: str | Path) -> PostprocessConfig:
-    """The post-processing that a model was calibrated with; the default for a mean of models that differ in it, and
-    where there is no calibration, or none that can be read (which matters to those alone who want its thresholds).
+    """The post-processing that a model was calibrated with; the default where there is no calibration, and for a mean
+    of models that differ in it.
+
+    Raises:
+        InputError: a calibration that cannot be read.
     """
     found = set()
     for folder in run_folders(reference):
-        try:
-            found.add(POST.validate_python(read_json(folder / "calibration.json")["postprocess"]))
-        except (InputError, ValueError, KeyError, TypeError):
+        path, remedy = folder / "calibration.json", "delete it to go on with the default post-processing"
+        if not path.exists():
             found.add(DEFAULT)
+            continue
+        stored = read_json(path, remedy=remedy).get("postprocess")
+        try:
+            found.add(POST.validate_python(stored))
+        except ValueError:
+            raise InputError(f"{path}: its post-processing is missing or damaged ({stored}); {remedy}") from None
     return found.pop() if len(found) == 1 else DEFAULT
 
 

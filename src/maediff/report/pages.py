@@ -189,10 +189,10 @@ def _flags(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(source: Mapping[str, Any]) -> str:
+    n, kind = source.get("n_scans", ""), str(source.get("source", "healthy scans"))
+    scans = f"{n} {kind.replace('scans', 'scan') if n == 1 else kind}".strip()
     if "scan_fpr" in source:
-        scans = f"{source.get('n_scans', '')} {source.get('source', 'healthy scans')}".strip()
         return f"at most {source['scan_fpr']:.2%} of new healthy scans flagged, split conformal on {scans}"
     if "fpr" in source:
-        scans = f"{source.get('n_scans', '')} {source.get('source', 'healthy scans')}".strip()
         return f"{source['fpr']:.2%} of the voxels of {scans}, counted voxel by voxel"
     return "as given"
