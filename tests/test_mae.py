@@ -14,8 +14,12 @@ NOISED = noised_cells(CORNERS, p=48, size=96, r=16)
 
 
 def make(**changes):
+    """An autoencoder whose last layer has left zero, where it starts."""
     torch.manual_seed(0)
-    return MAE(channels=8, cell=4, rows=6, config=MAEConfig(**{**SMALL, **changes})).eval()
+    mae = MAE(channels=8, cell=4, rows=6, config=MAEConfig(**{**SMALL, **changes})).eval()
+    torch.manual_seed(1)
+    mae.proj.reset_parameters()
+    return mae
 
 
 def cells(noised):
@@ -60,6 +64,14 @@ def test_the_decoder_reads_the_entire_map(fusion):
     for changed in (NOISED, ~NOISED):
         after = mae(torch.where(cells(changed), feature_map + 1, feature_map), NOISED)
         assert (before != after).flatten(1).any(1).all()
+
+
+def test_it_starts_as_the_identity_where_it_is_added():
+    feature_map = torch.rand(2, 8, 24, 24)
+    for back, same in [("add", True), ("replace", False)]:
+        untrained = MAE(channels=8, cell=4, rows=6, config=MAEConfig(**SMALL, back=back))
+        assert torch.equal(untrained(feature_map, NOISED), feature_map) is same
+        assert bool(untrained.proj.weight.any()) is not same
 
 
 @pytest.mark.parametrize("fusion", ["add", "replace"])

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import TransformerBlock, sincos_2d
+from maediff.nn.layers import TransformerBlock, sincos_2d, zero_init
 from maediff.patches import patchify, unpatchify
 
 
@@ -72,6 +72,8 @@ class MAE(nn.Module):
         self.decoder = nn.ModuleList(TransformerBlock(dim, config.heads) for _ in range(config.decoder_blocks))
         self.decoder_norm = nn.LayerNorm(dim)
         self.proj = nn.Linear(dim, channels if config.up == "bilinear" else channels * cell**2)
+        if config.back == "add":
+            zero_init(self.proj)  # F' = F at first, as every other branch that is added starts (ours)
 
     def tokens(self, feature_map: Float[Tensor, "b c h w"], noised: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """z: an embedding of each cell, its position, and whether noise touches it."""
