@@ -220,7 +220,7 @@ def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, r
     assert shared["postprocess"] == json.loads(json.dumps(asdict(replace(own, median_size=3))))
     for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}"]:
         (copied / "calibration.json").write_text(damaged)
-        with pytest.raises(InputError, match="calibration.json: .*delete it"):
+        with pytest.raises(InputError, match=r"calibration.json: .*delete it"):
             own_postprocess(copied)
     (copied / "calibration.json").unlink()
     assert own_postprocess(copied) == PostprocessConfig()
