@@ -359,7 +359,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
     config = json.loads(path.read_text())
     for change, said in [
         ({"config": [1]}, "config missing or damaged"),
-        ({"config": config["config"] | {"nonsense": 1}}, "settings of maediff: nonsense: Unexpected"),
+        ({"config": config["config"] | {"nonsense": 1}}, "settings of maediff: nonsense: no such setting"),
         ({"preset": ["tiny"]}, "preset missing or damaged"),
         ({"method": ["maediff"]}, "method missing or damaged"),
         ({"cohort": {}}, r"cohort\.modality, cohort\.grid, cohort\.normalise missing or damaged"),

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from maediff.errors import InputError
 
@@ -95,9 +96,20 @@ def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> 
     try:
         return TypeAdapter(config_type).validate_python(dict(values))
     except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors())
-        fields = ", ".join(getattr(config_type, "__pydantic_fields__", {})) or "none"
-        raise SettingsError(f"settings of {what}: {details} (fields: {fields})") from None
+        details = "; ".join(_complaint(config_type, what, problem) for problem in error.errors())
+        raise SettingsError(f"settings of {what}: {details}") from None
+
+
+def _complaint(config_type: type, what: str, problem: ErrorDetails) -> str:
+    """One of pydantic's errors in our words: the key, what is wrong, and for an unknown key those that there are."""
+    keys = [str(key) for key in problem["loc"]]
+    where = ".".join(keys) or what
+    if problem["type"] != "unexpected_keyword_argument":
+        return f"{where}: {problem['msg']}"
+    known = getattr(config_type, "__pydantic_fields__", {})
+    for key in keys[:-1]:
+        known = getattr(known[key].annotation, "__pydantic_fields__", {}) if key in known else {}
+    return f"{where}: no such setting" + (f" (there are: {', '.join(known)})" if known else "")
 
 
 def resolve_device(device: str) -> str:
