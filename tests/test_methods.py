@@ -105,12 +105,26 @@ def test_refining_needs_coarse_patches_among_the_fine():
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
-@pytest.mark.parametrize("settings", [{}, {"s": 24, "simplex": {"octaves": 2}}, {"t_test": (125, 250), "draws": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"s": 24, "simplex": {"octaves": 2}}, {"t_test": (125, 250), "draws": 2}, {"t_test": (250,), "noise_test": 0}],
+)
 def test_batched_prediction_equals_the_reference_loop(name, settings):
     method, (images, brain, ids) = make(name, **settings), scan()
     _, reference = predict(method, images, brain, ids, batch_size=7)
     plain = reference_loop(method, images, ids, seed=0)
     np.testing.assert_allclose(reference[brain], plain[brain], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm"])
+def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name):
+    images, brain, ids = scan()
+    noisy, bare = make(name, t_test=(250,)), make(name, t_test=(250,), noise_test=0)
+    references = [predict(method, images, brain, ids, seed=seed)[1] for method in (noisy, bare) for seed in (0, 1)]
+    assert not np.array_equal(references[0], references[1])
+    np.testing.assert_array_equal(references[2], references[3])
+    earlier = make(name, t_test=(60,), noise_test=0)
+    assert np.abs(predict(earlier, images, brain, ids)[1] - references[2]).max() > 1e-3
 
 
 def test_a_patch_is_reconstructed_from_its_own_noise_only():
@@ -155,6 +169,7 @@ def test_residuals_by_sign():
         ("ddpm", {"size": 97}, r"size=97"),
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
+        ("maediff", {"noise_test": -1}, "noise_test=-1"),
         ("vae", {"latent": 0}, "latent=0"),
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
         ("dae", {"noise_cells": 97}, "noise_cells=97"),

@@ -49,7 +49,9 @@ def reference_loop(
                     key = keyed_generators(seed, torch.tensor([int(slice_id)]), torch.tensor([patch]), draw)
                     eps = draw_noise(config.noise, (1, config.p, config.p), key, device, config.simplex)
                     perturbed = x0.clone()
-                    perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None].to(device))
+                    perturbed[inside] = forward_process(
+                        x0[inside], config.noise_test * eps, method.alpha_bar[t][None].to(device)
+                    )
                     corners, step = torch.tensor([[row, column]], device=device), torch.tensor([t], device=device)
                     if isinstance(method, MAEDiff):
                         prediction = method.denoise(perturbed, step, corners)

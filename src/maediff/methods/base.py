@@ -101,6 +101,9 @@ class DiffusionConfig(ComparisonConfig):
     """Steps of the reverse process from t_test to 0 (DDIM); 1 predicts x0 in one step."""
     draws: int = 1
     """Noise draws averaged at test."""
+    noise_test: float = 1.0
+    """Scale of the noise at test. 0 is ours, after the denoising autoencoders, which are shown the scan as it is
+    (Kascenas et al. 2022): x_t is then its own mean, sqrt(abar_t) x0, and the network takes for noise what looks it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +114,8 @@ class DiffusionConfig(ComparisonConfig):
             raise ValueError(f"t_test={self.t_test} must name time steps in 0..{self.steps - 1}")
         if self.chain < 1 or self.draws < 1:
             raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
+        if self.noise_test < 0:
+            raise ValueError(f"noise_test={self.noise_test} must not be negative")
 
     def timesteps(self, t: int) -> list[int]:
         """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""

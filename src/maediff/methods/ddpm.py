@@ -106,6 +106,7 @@ class DDPM(Method):
             for t, draw in levels:
                 keys = keyed_generators(seed, slice_ids[slices], torch.full((len(slices),), WHOLE_SLICE), draw)
                 eps = draw_noise(self.config.noise, (len(slices), *x.shape[-2:]), keys, x.device, self.config.simplex)
+                eps = self.config.noise_test * eps
                 x_t = forward_process(clean, eps, self.alpha_bar[t].expand(len(slices)).to(x.device))
                 x0_pred = reverse_chain(
                     lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar

@@ -87,7 +87,9 @@ def slide(
             clean = x0[slices]
             for t, draw in product(config.t_test, range(config.draws)):
                 keys = keyed_generators(seed, slice_ids[slices.cpu()], patches.cpu(), draw)
-                noise = draw_noise(config.noise, (len(slices), config.p, config.p), keys, x0.device, config.simplex)
+                noise = config.noise_test * draw_noise(
+                    config.noise, (len(slices), config.p, config.p), keys, x0.device, config.simplex
+                )
                 level = alpha_bar[t].expand(len(slices)).to(x0.device)
                 x_t = forward_process(clean, insert(noise, corners, config.size), level)
                 x0_pred = reverse_chain(
