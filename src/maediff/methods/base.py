@@ -103,7 +103,7 @@ class DiffusionConfig(ComparisonConfig):
     """Noise draws averaged at test."""
     noise_test: float = 1.0
     """Scale of the noise at test. 0 is ours, after the denoising autoencoders, which are shown the scan as it is
-    (Kascenas et al. 2022): x_t is then its own mean, sqrt(abar_t) x0, and the network takes for noise what looks it."""
+    (Kascenas et al. 2022): x_t is then its own mean, sqrt(abar_t) x0, and what looks like noise is drawn away."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
