@@ -1,14 +1,15 @@
 """Mean AUPRC on val for settings that matter only at test: t, stride, merging, and how the residual is taken.
 
-python scripts/sweep_test_settings.py RUN COHORT [--t 60 125] [--csv OUT] [--s 16] [--refine 0.02] [--residuals abs ...]
+python scripts/sweep_test_settings.py RUN COHORT [--t 60] [--s 16] [--noise 0 1] [--refine 0.02] [--residuals abs ...]
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
 intensities beyond the 99th percentile, `+x` multiplies by the intensity, `+x2` by its square, `+b2` blurs with a sigma
 of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the mean of two), `+y2` multiplies
 by the intensity's square, and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+y2+m1`. The seed of
 the noise is 0.
-The third column counts what the U-Net was run on for a subject, slices or patches (0: it has none). Rows are appended
-to the CSV as they come, so that a long sweep can be cut.
+Columns: run, settings, slices or patches that the U-Net was run on for a subject (0: it has none), residual, AUPRC,
+subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended to the CSV as they
+come, so that a long sweep can be cut.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main() -> None:
         "--t", nargs="+", default=["60", "125", "250", "500"], help="125,250 is averaged; own: unchanged"
     )
     parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
+    parser.add_argument("--noise", nargs="+", type=float, help="values of noise_test; default: the run's own")
     parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")
     parser.add_argument("--residuals", nargs="+", default=["abs"])
     parser.add_argument("--split", default="val")
@@ -70,26 +72,30 @@ def main() -> None:
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     precision = "bf16" if has_bf16("cpu") else "fp32"
-    for s, t, refine in product(args.s or [None], args.t, args.refine or [None]):
-        chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "refine_above": refine}
+    for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
+        chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         method, info = load_model(f"{args.run}@{settings}" if settings else args.run)
         passes: list[int] = []
         if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
             method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
         scores: dict[str, list[float]] = {name: [] for name in residuals}
+        unlike: list[tuple[float, float]] = []
         for subject in subjects:
             _, reference = predict_volume(
                 method, subject.images, subject.brain, subject.slice_ids, seed=0, precision=precision
             )
+            lesion, difference = subject.lesion & subject.brain, abs(subject.images.clip(max=1) - reference)
+            unlike.append((difference[lesion].mean(), difference[subject.brain & ~lesion].mean()))
             x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
             for name, (config, post) in residuals.items():
                 residual = residual_of(x, ref, brain, config)[:, 0].numpy()
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm, post, subject.images)
-                scores[name].append(metrics.auprc(anomaly, subject.lesion & subject.brain, subject.brain))
+                scores[name].append(metrics.auprc(anomaly, lesion, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"
             row = [info["name"].partition("@")[0], settings, work, name, f"{np.mean(values):.4f}", len(values)]
+            row += [f"{mean:.4f}" for mean in np.mean(unlike, axis=0)]
             print(*row, sep="\t", flush=True)
             if args.csv:
                 with args.csv.open("a", newline="") as file:

@@ -12,6 +12,7 @@ SMALL = {
     "p": 24,
     "s": 8,
     "r": 8,
+    "noise_test": 1.0,
     "latent": 16,
     "unet": {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2},
     "mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 4},

@@ -268,7 +268,7 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
 def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     path, *_ = scan
     with pytest.raises(InputError, match="other settings of t_test"):
-        go([path], tmp_path / "out", f"{run}@t_test=125")
+        go([path], tmp_path / "out", f"{run}@t_test=60")
     with pytest.raises(InputError, match="calibrated rates are"):
         go([path], tmp_path / "out", run, fpr=0.9)
     with pytest.raises(InputError, match="give one of them"):

@@ -89,5 +89,6 @@ def test_every_setting_that_a_preset_changes_is_told() -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
     changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
     for preset in methods.PRESETS.values():
-        changed |= set(flatten(preset))
+        for_diffusion = preset.get("diffusion", {})
+        changed |= set(flatten({key: value for key, value in (preset | for_diffusion).items() if key != "diffusion"}))
     assert changed == set(SETTINGS)

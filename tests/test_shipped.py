@@ -221,6 +221,19 @@ def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_p
         threshold_at(str(folder), other, 0.01, step=info["step"])
 
 
+def test_a_setting_younger_than_a_model_stands_at_its_own_default_not_at_the_presets(models, tmp_path):
+    folder = shutil.copytree(models / "t1", tmp_path / "old")
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored["preset"] = "tiny"
+    del stored["config"]["noise_test"]
+    write_json(folder / "config.json", stored)
+    method, info = load_model(folder)
+    assert build("maediff", "tiny").config.noise_test == 0
+    assert method.config.noise_test == 1
+    assert adopt(info, "maediff", None, {})[1]["noise_test"] == 1
+    assert "noise_test=1.0" in training_command(info)
+
+
 @pytest.fixture
 def scan(tmp_path):
     data, _, affine = made_brain(shape=(60, 72, 6), spacing=(2.0, 2.0, 12.0))

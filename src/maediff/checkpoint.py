@@ -112,9 +112,12 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
 
 
-def complete(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """A method's `config` as an older version stored it, whole: what it lacks are defaults of the `run`'s method."""
-    return plain(resolve(run["method"], run["preset"], config))
+def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's `config` as an older version stored it, whole.
+
+    What it lacks was not there to be set: it takes the setting's own default, which changes nothing, not the preset's.
+    """
+    return plain(resolve(run["method"], settings=config))
 
 
 def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
@@ -147,7 +150,7 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     config = read_config(run)
     try:
         settings = merge(config["config"], parse_settings(split_settings(changes)))
-        method = build(config["method"], config["preset"], settings)
+        method = build(config["method"], settings=settings)
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
     paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]

@@ -176,7 +176,7 @@ def training_command(info: Mapping[str, Any]) -> str:
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
-    asked = flatten({**info["config"], "train": info["train"]})
+    asked = flatten({**checkpoint.complete(info, info["config"]), "train": info["train"]})
     changed = {key: value for key, value in asked.items() if default.get(key) != value}
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]

@@ -80,7 +80,7 @@ def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[st
     if preset not in (None, info["preset"]):
         return str(preset), settings
     logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
-    return info["preset"], merge(info["config"], settings)
+    return info["preset"], merge(checkpoint.complete(info, info["config"]), settings)
 
 
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:

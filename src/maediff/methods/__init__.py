@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from maediff.errors import InputError
 from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
-from maediff.methods.base import Method, Objective, Prediction, predict_volume
+from maediff.methods.base import DiffusionConfig, Method, Objective, Prediction, predict_volume
 from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
 from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
 from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
@@ -35,7 +35,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
 }
 BASELINES = ("bright", "dark", "median", "slice", "template")
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {  # a method takes what it has a setting for; `diffusion` is for diffusion methods
     "paper": {"unet": {}, "mae": {}, "net": {}},
     "small": {
         "unet": {"channels": (32, 64, 128), "blocks": 2, "attention": False, "resample": "conv"},
@@ -43,8 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "net": {"channels": (32, 64, 128, 192), "blocks": 2},
     },
     "tiny": {
-        "t_train": (0, 301),
-        "t_test": (60,),
+        "diffusion": {"loss": "l2", "t_train": (0, 301), "t_test": (125,), "noise_test": 0.0},
         "visible_weight": 1.0,
         "recentre": True,
         "r": 8,
@@ -66,7 +65,11 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
     config_type = METHODS[name][1]
-    base = {key: value for key, value in PRESETS[preset].items() if key in config_type.__pydantic_fields__}
+    base = dict(PRESETS[preset])
+    for_diffusion = base.pop("diffusion", {})
+    if issubclass(config_type, DiffusionConfig):
+        base |= for_diffusion
+    base = {key: value for key, value in base.items() if key in config_type.__pydantic_fields__}
     return build_config(config_type, merge(base, settings or {}), name)
 
 
