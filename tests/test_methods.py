@@ -94,7 +94,7 @@ def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, mon
     assert np.abs(maps[2.0][0] - full.predict(torch.from_numpy(images)[:, None], slice_ids=torch.from_numpy(ids),
                   seed=0).reconstruction[:, 0].detach().numpy()).max() > 1e-3  # fmt: skip
     zeros = lambda kind, shape, *_: torch.zeros(shape[0], 1, *shape[1:])  # noqa: E731
-    monkeypatch.setattr("maediff.methods.sliding.draw_noise", zeros)  # s=24 counts patches, so draws, otherwise
+    monkeypatch.setattr("maediff.methods.base.draw_noise", zeros)  # s=24 counts patches, so draws, otherwise
     alone, coarse = (predict(make(name, **how), images, brain, ids)[1] for how in ({"refine_above": 2.0}, {"s": 24}))
     np.testing.assert_allclose(alone, coarse, atol=1e-6)
 
@@ -117,7 +117,7 @@ def test_batched_prediction_equals_the_reference_loop(name, settings):
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm"])
-def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name):
+def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name, monkeypatch):
     images, brain, ids = scan()
     noisy, bare = make(name, t_test=(250,)), make(name, t_test=(250,), noise_test=0)
     references = [predict(method, images, brain, ids, seed=seed)[1] for method in (noisy, bare) for seed in (0, 1)]
@@ -125,6 +125,8 @@ def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name):
     np.testing.assert_array_equal(references[2], references[3])
     earlier = make(name, t_test=(60,), noise_test=0)
     assert np.abs(predict(earlier, images, brain, ids)[1] - references[2]).max() > 1e-3
+    monkeypatch.setattr("maediff.methods.base.draw_noise", lambda *_: pytest.fail("noise that nothing needs was drawn"))
+    predict(bare, images, brain, ids)
 
 
 def test_a_patch_is_reconstructed_from_its_own_noise_only():
@@ -170,6 +172,7 @@ def test_residuals_by_sign():
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
         ("maediff", {"noise_test": -1}, "noise_test=-1"),
+        ("maediff", {"noise_test": 0, "draws": 2}, "draws=2 would all be alike without noise"),
         ("vae", {"latent": 0}, "latent=0"),
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
         ("dae", {"noise_cells": 97}, "noise_cells=97"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
 from maediff.methods.comparison import ComparisonConfig, residual_of
-from maediff.noise import NoiseKind, SimplexConfig
+from maediff.noise import NoiseKind, SimplexConfig, draw_noise, keyed_generators
 from maediff.settings import no_tf32
 
 Times = Annotated[
@@ -116,10 +116,22 @@ class DiffusionConfig(ComparisonConfig):
             raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
         if self.noise_test < 0:
             raise ValueError(f"noise_test={self.noise_test} must not be negative")
+        if self.noise_test == 0 and self.draws > 1:
+            raise ValueError(f"draws={self.draws} would all be alike without noise (noise_test=0): set draws=1")
 
     def timesteps(self, t: int) -> list[int]:
         """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""
         return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
+
+    def noise_at_test(
+        self, pixels: int, seed: int, slice_ids: Int[Tensor, " b"], patches: Int[Tensor, " b"], draw: int, device: Any
+    ) -> Float[Tensor, "b 1 pixels pixels"]:
+        """What is noised at test is noised with; a pure function of its arguments, and nothing is drawn for nothing."""
+        shape = (len(slice_ids), pixels, pixels)
+        if self.noise_test == 0:
+            return torch.zeros(shape, device=device)[:, None]
+        generators = keyed_generators(seed, slice_ids, patches, draw)
+        return self.noise_test * draw_noise(self.noise, shape, generators, device, self.simplex)
 
     def training_times(self, b: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return torch.randint(*self.t_train, (b,), generator=generator)

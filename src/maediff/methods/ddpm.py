@@ -28,7 +28,7 @@ from maediff.methods.base import (
 )
 from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.noise import NoiseKind, draw_noise, keyed_generators
+from maediff.noise import NoiseKind, draw_noise
 
 WHOLE_SLICE = 0  # the patch index of a method that has no patches
 
@@ -104,9 +104,8 @@ class DDPM(Method):
         for slices in torch.split(torch.arange(len(x)), batch_size):
             clean = x0[slices]
             for t, draw in levels:
-                keys = keyed_generators(seed, slice_ids[slices], torch.full((len(slices),), WHOLE_SLICE), draw)
-                eps = draw_noise(self.config.noise, (len(slices), *x.shape[-2:]), keys, x.device, self.config.simplex)
-                eps = self.config.noise_test * eps
+                patch = torch.full_like(slices, WHOLE_SLICE)
+                eps = self.config.noise_at_test(self.config.size, seed, slice_ids[slices], patch, draw, x.device)
                 x_t = forward_process(clean, eps, self.alpha_bar[t].expand(len(slices)).to(x.device))
                 x0_pred = reverse_chain(
                     lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar

@@ -20,7 +20,6 @@ from torch import Tensor
 from maediff.diffusion import forward_process, reverse_chain
 from maediff.methods.base import DiffusionConfig
 from maediff.methods.comparison import reconstruction_loss
-from maediff.noise import draw_noise, keyed_generators
 from maediff.patches import Merge, PatchGrid, PatchMerger, insert, mean_in_patches, patch_mask, patches_with_brain
 
 Denoise = Callable[[Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]]
@@ -86,10 +85,7 @@ def slide(
             mask = patch_mask(corners, config.p, config.size)[:, None]
             clean = x0[slices]
             for t, draw in product(config.t_test, range(config.draws)):
-                keys = keyed_generators(seed, slice_ids[slices.cpu()], patches.cpu(), draw)
-                noise = config.noise_test * draw_noise(
-                    config.noise, (len(slices), config.p, config.p), keys, x0.device, config.simplex
-                )
+                noise = config.noise_at_test(config.p, seed, slice_ids[slices.cpu()], patches.cpu(), draw, x0.device)
                 level = alpha_bar[t].expand(len(slices)).to(x0.device)
                 x_t = forward_process(clean, insert(noise, corners, config.size), level)
                 x0_pred = reverse_chain(
