@@ -10,7 +10,7 @@ from made_models import made_run
 from maediff.checkpoint import config_of, load_model
 from maediff.errors import InputError
 from maediff.methods import build
-from maediff.noise import DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
+from maediff.noise import COARSE_PX, DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
 from maediff.operating_point import threshold_at
 
 IDS = torch.tensor([3, 3, 7])
@@ -26,6 +26,7 @@ PATCHES = torch.tensor([0, 5, 0])
         ("simplex", {"octaves": 4, "persistence": 1, "frequency": 10}),
         ("simplex", {"persistence": 0}),
         ("gaussian", {}),
+        ("coarse", {}),
     ],
 )
 def test_has_zero_mean_and_unit_variance_at_every_pixel(kind, waves):
@@ -107,10 +108,10 @@ def test_simplex_does_not_vanish_at_the_first_pixel():
     assert 0.8 < float(field[:, 0, 0, 0].std()) < 1.2
 
 
-def test_simplex_is_smooth_and_gaussian_is_not():
-    for kind, low, high in (("simplex", 0.5, 0.95), ("gaussian", -0.1, 0.1)):
+def test_simplex_is_smooth_coarse_noise_smoother_and_gaussian_is_not():
+    for kind, low, high in (("coarse", 0.95, 1.0), ("simplex", 0.5, 0.95), ("gaussian", -0.1, 0.1)):
         field = draw_noise(kind, (200, 16, 16), torch.Generator().manual_seed(2))
-        neighbours = float((field[..., 1:] * field[..., :-1]).mean())
+        neighbours = float((field[..., 1:] * field[..., :-1]).mean() / field.var())
         assert low < neighbours < high, kind
 
 
@@ -120,7 +121,16 @@ def test_images_of_a_batch_are_independent():
     assert abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])) < 0.5
 
 
-@pytest.mark.parametrize("kind", ["simplex", "gaussian"])
+def test_coarse_noise_forgets_itself_after_two_of_its_cells_and_is_bilinear_between():
+    field = draw_noise("coarse", (500, 40, 40), torch.Generator().manual_seed(3))[:, 0]
+    cell = int(COARSE_PX)
+    assert abs(float((field[..., 2 * cell :] * field[..., : -2 * cell]).mean())) < 0.02
+    bends = (field[..., 2:] - 2 * field[..., 1:-1] + field[..., :-2]).abs() > 1e-4
+    # a node bends the line twice where it lies between two pixels, never more often; there are 38 middles in 40 pixels
+    assert bends.sum(dim=-1).max() <= 2 * (38 // cell + 1)
+
+
+@pytest.mark.parametrize("kind", ["simplex", "gaussian", "coarse"])
 def test_keyed_noise_depends_on_its_key_alone(kind):
     whole = draw_noise(kind, (3, 16, 16), keyed_generators(0, IDS, PATCHES))
     reversed_ = draw_noise(kind, (3, 16, 16), keyed_generators(0, IDS.flip(0), PATCHES.flip(0)))

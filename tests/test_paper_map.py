@@ -89,6 +89,7 @@ def test_every_setting_that_a_preset_changes_is_told() -> None:
     methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
     changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
     for preset in methods.PRESETS.values():
-        for_diffusion = preset.get("diffusion", {})
-        changed |= set(flatten({key: value for key, value in (preset | for_diffusion).items() if key != "diffusion"}))
+        for_all = {key: value for key, value in preset.items() if key not in methods.GROUPS}
+        for values in (for_all, *(preset.get(group, {}) for group in methods.GROUPS)):
+            changed |= set(flatten(values))
     assert changed == set(SETTINGS)

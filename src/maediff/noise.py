@@ -1,4 +1,4 @@
-"""Noise with unit variance: Gaussian and simplex, one independent field for every image of a batch.
+"""Noise with unit variance: Gaussian, simplex and coarse, one independent field for every image of a batch.
 
     simplex(x, y) = sum_k persistence^k  n(x / (frequency / 2^k), y / (frequency / 2^k)) / sd
 
@@ -7,6 +7,10 @@ random direction drawn afresh at every lattice point, and a random offset: the f
 vanish at pixel (0, 0) as lattice noise without an offset does, and its standard deviation is known in closed
 form. The defaults of `SimplexConfig` are AnoDDPM's (Wyatt et al. 2022); dividing by the standard deviation is ours,
 because the schedule assumes noise of unit variance.
+
+    coarse(x, y) = 3/2  sum_ij tent(y / 6 - i) tent(x / 6 - j) z_ij,   z_ij ~ N(0, 1),  tent(a) = max(1 - |a|, 0)
+
+with a random offset in x and y is the noise of denoising autoencoders (Kascenas et al. 2022), scaled to unit variance.
 
 At test, noise is a pure function of (seed, slice, patch, draw): see `keyed_generators`.
 """
@@ -22,9 +26,12 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-NoiseKind = Literal["simplex", "gaussian"]
+NoiseKind = Literal["simplex", "gaussian", "coarse"]
 
 SKEW, UNSKEW = (math.sqrt(3) - 1) / 2, (3 - math.sqrt(3)) / 6  # square lattice <-> triangles, Gustavson 2005
+COARSE_PX = (
+    6.0  # between the numbers of coarse noise: Kascenas et al. 2022 draw 16 x 16 a slice, and ours has 96 pixels
+)
 # Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
 # var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
 OCTAVE_VARIANCE = math.sqrt(3) * (math.pi / 2) * 0.5**10 / 90
@@ -88,6 +95,11 @@ def draw_noise(
     b, h, w = shape
     if kind == "gaussian":
         return _per_image(torch.randn, b, (1, h, w), generator).to(device)
+    if kind == "coarse":
+        rows, columns = (math.floor((pixels - 1) / COARSE_PX) + 3 for pixels in (h, w))
+        normals = _per_image(torch.randn, b, (rows, columns), generator)
+        offsets = _per_image(torch.rand, b, (2,), generator)
+        return _coarse(normals.to(device), offsets.to(device), h, w)
     uniforms = _per_image(torch.rand, b, (_uniforms_needed(h, w, simplex),), generator)
     return _simplex(uniforms.to(device), h, w, simplex)
 
@@ -101,6 +113,20 @@ def _per_image(
     if len(generator) != b:
         raise ValueError(f"{len(generator)} generators for {b} images: one an image is needed")
     return torch.stack([sample(shape, generator=g) for g in generator])
+
+
+def _coarse(
+    normals: Float[Tensor, "b rows columns"], offsets: Float[Tensor, "b 2"], h: int, w: int
+) -> Float[Tensor, "b 1 h w"]:
+    """Numbers on a grid that is moved by offsets in [0, 1), in between bilinear."""
+
+    def tents(pixels: int, nodes: int, offset: Float[Tensor, " b"]) -> Float[Tensor, "b pixels nodes"]:
+        at = torch.arange(pixels, device=normals.device) / COARSE_PX + offset[:, None]
+        return (1 - (at[:, :, None] - torch.arange(nodes, device=normals.device)).abs()).clamp_min(0)
+
+    rows, columns = tents(h, normals.shape[1], offsets[:, 0]), tents(w, normals.shape[2], offsets[:, 1])
+    # Along an axis, u and 1 - u weigh two nodes: the mean of u^2 + (1 - u)^2 over u in [0, 1] is 2/3.
+    return (1.5 * rows @ normals @ columns.mT)[:, None]
 
 
 def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:

@@ -11,6 +11,7 @@ from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
 from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
+from maediff.methods.sliding import PatchwiseConfig
 from maediff.settings import build_config, merge
 
 __all__ = ["BASELINES", "METHODS", "PRESETS", "Method", "Objective", "Prediction", "build", "predict_volume"]
@@ -35,7 +36,8 @@ METHODS: dict[str, tuple[Any, Any]] = {
 }
 BASELINES = ("bright", "dark", "median", "slice", "template")
 
-PRESETS: dict[str, dict[str, Any]] = {  # a method takes what it has a setting for; `diffusion` is for diffusion methods
+GROUPS = {"diffusion": DiffusionConfig, "patchwise": PatchwiseConfig}  # settings of a preset for some methods only
+PRESETS: dict[str, dict[str, Any]] = {  # a method takes what it has a setting for
     "paper": {"unet": {}, "mae": {}, "net": {}},
     "small": {
         "unet": {"channels": (32, 64, 128), "blocks": 2, "attention": False, "resample": "conv"},
@@ -43,8 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method takes what it has a setting f
         "net": {"channels": (32, 64, 128, 192), "blocks": 2},
     },
     "tiny": {
-        "diffusion": {"loss": "l2", "t_train": (0, 301), "t_test": (125,), "noise_test": 0.0},
-        "visible_weight": 1.0,
+        "diffusion": {"loss": "l2", "t_train": (80, 111), "t_test": (95,), "noise_test": 0.0},
+        "patchwise": {"noise": "coarse", "visible_weight": 1.0},
         "recentre": True,
         "r": 8,
         "unet": {"channels": (64, 96), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"},
@@ -65,11 +67,9 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
     config_type = METHODS[name][1]
-    base = dict(PRESETS[preset])
-    for_diffusion = base.pop("diffusion", {})
-    if issubclass(config_type, DiffusionConfig):
-        base |= for_diffusion
-    base = {key: value for key, value in base.items() if key in config_type.__pydantic_fields__}
+    base = {key: value for key, value in PRESETS[preset].items() if key in config_type.__pydantic_fields__}
+    for group, of in GROUPS.items():
+        base |= PRESETS[preset].get(group, {}) if issubclass(config_type, of) else {}
     return build_config(config_type, merge(base, settings or {}), name)
 
 
