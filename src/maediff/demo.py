@@ -79,7 +79,8 @@ def demo(
         train_model("maediff", out / "cohort", out / "run", preset="tiny", settings={"train": {"steps": STEPS}},
                     max_time=MAX_TIME, seed=seed, device=device, quiet=quiet)  # fmt: skip
     else:
-        step(2, f"the shipped model {model}: its threshold, from {counts['n_healthy_val']} healthy synthetic brains")
+        n = counts["n_healthy_val"]
+        step(2, f"the shipped model {model}: its threshold, from {n} healthy synthetic brain{'s' * (n > 1)}")
         shutil.copytree(locate(model), out / "run")
         calibrate(out / "run", cohort, device=device, seed=seed)
     step(3, "redrawing test scans as if healthy")
