@@ -92,7 +92,7 @@ class DiffusionConfig(ComparisonConfig):
     """T, the length of the cosine schedule."""
     noise: NoiseKind = "simplex"
     simplex: SimplexConfig = field(default_factory=SimplexConfig)
-    """The waves of simplex noise; Gaussian noise has none."""
+    """The waves of simplex noise; the other kinds have none."""
     t_train: tuple[int, int] = (0, 1000)
     """Training draws t uniformly from this half-open range."""
     t_test: Times = (250,)
