@@ -139,6 +139,15 @@ def test_keyed_noise_depends_on_its_key_alone(kind):
     torch.testing.assert_close(whole[1:2], alone, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["simplex", "gaussian", "coarse"])
+def test_noise_is_the_same_where_the_network_runs_in_bf16(kind):
+    plain = draw_noise(kind, (2, 16, 16), torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(
+            draw_noise(kind, (2, 16, 16), torch.Generator().manual_seed(0)), plain, rtol=0, atol=0
+        )
+
+
 @pytest.mark.parametrize("change", ["seed", "slice", "patch", "draw"])
 def test_each_part_of_the_key_changes_the_noise(change):
     key = {"seed": 0, "slice_ids": torch.tensor([4]), "patches": torch.tensor([2]), "draw": 0}

@@ -29,9 +29,7 @@ from torch import Tensor
 NoiseKind = Literal["simplex", "gaussian", "coarse"]
 
 SKEW, UNSKEW = (math.sqrt(3) - 1) / 2, (3 - math.sqrt(3)) / 6  # square lattice <-> triangles, Gustavson 2005
-COARSE_PX = (
-    6.0  # between the numbers of coarse noise: Kascenas et al. 2022 draw 16 x 16 a slice, and ours has 96 pixels
-)
+COARSE_PX = 6.0  # between the numbers of coarse noise: Kascenas et al. 2022 draw 16 x 16 a slice, of 96 pixels here
 # Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
 # var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
 OCTAVE_VARIANCE = math.sqrt(3) * (math.pi / 2) * 0.5**10 / 90
@@ -126,7 +124,8 @@ def _coarse(
 
     rows, columns = tents(h, normals.shape[1], offsets[:, 0]), tents(w, normals.shape[2], offsets[:, 1])
     # Along an axis, u and 1 - u weigh two nodes: the mean of u^2 + (1 - u)^2 over u in [0, 1] is 2/3.
-    return (1.5 * rows @ normals @ columns.mT)[:, None]
+    with torch.autocast(normals.device.type, enabled=False):  # noise is not rounded to bf16 where the network is
+        return (1.5 * rows @ normals @ columns.mT)[:, None]
 
 
 def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:
