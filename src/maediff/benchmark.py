@@ -25,7 +25,6 @@ from maediff.grid import prepare_scan
 from maediff.methods import build, predict_volume
 from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM
-from maediff.noise import draw_noise, keyed_generators
 from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.scans import Volume, volume_to_slices
@@ -46,12 +45,10 @@ def reference_loop(
             inside = (..., slice(row, row + config.p), slice(column, column + config.p))
             for t in config.t_test:
                 for draw in range(config.draws):
-                    key = keyed_generators(seed, torch.tensor([int(slice_id)]), torch.tensor([patch]), draw)
-                    eps = draw_noise(config.noise, (1, config.p, config.p), key, device, config.simplex)
+                    key = torch.tensor([int(slice_id)]), torch.tensor([patch])
+                    eps = config.noise_at_test(config.p, seed, *key, draw, device)
                     perturbed = x0.clone()
-                    perturbed[inside] = forward_process(
-                        x0[inside], config.noise_test * eps, method.alpha_bar[t][None].to(device)
-                    )
+                    perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None].to(device))
                     corners, step = torch.tensor([[row, column]], device=device), torch.tensor([t], device=device)
                     if isinstance(method, MAEDiff):
                         prediction = method.denoise(perturbed, step, corners)

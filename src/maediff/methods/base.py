@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -124,9 +124,15 @@ class DiffusionConfig(ComparisonConfig):
         return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
 
     def noise_at_test(
-        self, pixels: int, seed: int, slice_ids: Int[Tensor, " b"], patches: Int[Tensor, " b"], draw: int, device: Any
+        self,
+        pixels: int,
+        seed: int,
+        slice_ids: Int[Tensor, " b"],
+        patches: Int[Tensor, " b"],
+        draw: int,
+        device: torch.device | str,
     ) -> Float[Tensor, "b 1 pixels pixels"]:
-        """What is noised at test is noised with; a pure function of its arguments, and nothing is drawn for nothing."""
+        """The noise at test, times its scale: a pure function of its arguments; where the scale is 0 none is drawn."""
         shape = (len(slice_ids), pixels, pixels)
         if self.noise_test == 0:
             return torch.zeros(shape, device=device)[:, None]
