@@ -77,6 +77,15 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
     assert_same(dict(method.state_dict()), ema)
 
 
+def test_without_calibration_scans_a_run_has_no_thresholds(cohort, tmp_path):
+    run(cohort, tmp_path / "with")
+    run(cohort, tmp_path / "without", settings={**FAST, "train": {**FAST["train"], "calibration_scans": 0}})
+    assert json.loads((tmp_path / "with" / "calibration.json").read_text())["n_scans"] == 1
+    assert not (tmp_path / "without" / "calibration.json").exists()
+    with pytest.raises(InputError, match="calibration_scans=-1"):
+        run(cohort, tmp_path / "wrong", settings={**FAST, "train": {**FAST["train"], "calibration_scans": -1}})
+
+
 def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
     run(cohort, tmp_path / "whole")
     clock = itertools.count(step=1.0)

@@ -27,6 +27,9 @@ from jaxtyping import Float
 
 from maediff.postprocess import Map, Mask
 
+MAX_SCANS = 19
+"""Healthy scans that a calibration uses at most; a conformal rate of 5 % of scans needs that many."""
+
 
 def threshold_from_healthy(maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01) -> float:
     """The smallest threshold above which at most a share `fpr` of the healthy brains' voxels lies.

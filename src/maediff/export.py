@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from maediff import __version__, checkpoint
+from maediff.calibration import MAX_SCANS
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import MAX_SCANS, calibrate, own_postprocess
+from maediff.operating_point import calibrate, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card

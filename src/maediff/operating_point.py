@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from maediff.calibration import conformal_threshold, threshold_from_healthy
+from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import complete, config_of, load_model, read_config, run_folders, split_mean, split_reference
 from maediff.cohort import Cohort
 from maediff.errors import InputError
@@ -26,7 +26,6 @@ from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_br
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
-MAX_SCANS = 19  # what a rate of 5 % of scans needs
 
 
 def calibrate(

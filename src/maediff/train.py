@@ -171,7 +171,8 @@ def train(
         run.restore()
     result = run.train(limit, quiet)
     if (out / "last" / "model.safetensors").is_file():
-        calibrate(out, cohort, device=device, post=own_postprocess(init) if init else None)
+        post = own_postprocess(init) if init else None
+        calibrate(out, cohort, device=device, post=post, max_scans=train_config.calibration_scans)
     return result
 
 

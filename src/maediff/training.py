@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from maediff import checkpoint
 from maediff.augment import AugmentConfig, augment, preset_or_settings
+from maediff.calibration import MAX_SCANS
 from maediff.cohort import SliceSet
 from maediff.errors import InputError
 from maediff.fabricate import FabricateConfig, fabricate
@@ -63,10 +64,14 @@ class TrainConfig:
     checkpoint_every: int = 250
     """Steps between validations, each of which writes a checkpoint."""
     validation_slices: int = 64
+    calibration_scans: int = MAX_SCANS
+    """Healthy val scans, at most, whose maps give `detect` its thresholds when training ends; 0: it has none."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
             raise ValueError("steps, batch_size, checkpoint_every and validation_slices must be at least 1")
+        if self.calibration_scans < 0:
+            raise ValueError(f"calibration_scans={self.calibration_scans} must not be negative")
         if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
             raise ValueError(
                 "learning_rate and warmup_steps must not be negative, clip_norm positive, 0 <= ema_decay < 1"
