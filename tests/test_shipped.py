@@ -105,6 +105,13 @@ def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, 
     assert own_postprocess(tmp_path / "t1").smooth_mm == (3.0, 20.0)
 
 
+def test_the_cards_command_is_the_trainings_whatever_stride_is_exported(models, tmp_path):
+    run = models.parent / "runs" / "t1"
+    other = export_model(f"{run}@s=24", tmp_path / "t1", ABOUT, cohort=made_cohort(tmp_path / "cohort"))
+    assert load_model(tmp_path / "t1")[0].config.s == 24 != load_model(run)[0].config.s
+    assert other.command == shipped.read_card(models / "t1").command
+
+
 def test_the_training_command_asks_for_what_the_run_holds(models):
     run = models.parent / "runs" / "t1"
     info = load_model(run)[1] | {"init": "/somewhere/t0"}

@@ -142,7 +142,7 @@ def make_card(
     """
     path = run / "provenance.json"
     provenance = read_json(path) if path.is_file() else {}
-    command = training_command(info)
+    command = training_command({**info, "config": checkpoint.read_config(run)["config"]})  # before the settings at test
     if not provenance and (run / "card.json").is_file():
         known = read_card(run)
         provenance, command = known.provenance, known.command
