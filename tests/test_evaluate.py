@@ -278,6 +278,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_groups():
     rates = group_names({"a": info(), "b": info(rate=1e-4)})
     assert rates == {"a": "pddpm train.rate=0.001", "b": "pddpm train.rate=0.0001"}
     assert group_names({"a": info(), "b": info(seed=1)}) == {"a": "pddpm", "b": "pddpm"}
+    uncalibrated = info(seed=1) | {"train": {"rate": 1e-3, "calibration_scans": 0}}
+    assert group_names({"a": info(), "b": uncalibrated}) == {"a": "pddpm", "b": "pddpm"}
 
 
 # ---- slices for the report

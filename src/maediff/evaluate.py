@@ -153,7 +153,7 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     groups = {}
     for name, info in infos.items():
         alike = [flat[other] for other in infos if infos[other]["method"] == info["method"]]
-        keys = sorted({key for found in alike for key in found})
+        keys = sorted({key for found in alike for key in found} - {"train.calibration_scans"})  # no part of the weights
         differing = [key for key in keys if len({json.dumps(found.get(key), default=str) for found in alike}) > 1]
         groups[name] = " ".join([info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)])
     return groups
