@@ -155,7 +155,10 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
         raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of a rate")
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
-        raise InputError(f"{path}: absent, because the run saw no healthy val scan; give --threshold instead of a rate")
+        raise InputError(
+            f"{path}: absent, because the run saw no healthy val scan, or was trained with train.calibration_scans=0; "
+            "give --threshold instead of a rate"
+        )
     stored = read_json(path, remedy=ANEW)
     try:
         known = {"step": stored["step"], "postprocess": asdict(POST.validate_python(stored["postprocess"]))}
