@@ -225,6 +225,21 @@ def test_brightness_and_contrast_of_the_scanner_do_not_matter():
     assert one.image.min() == 0 and 1 < one.image.max() < CEILING and not one.image[~one.brain].any()
 
 
+@pytest.mark.parametrize(("outside", "atol"), [("scored, too", 1e-3), ("zero", 0.2)])
+def test_z_scores_give_the_same_slices(outside, atol):
+    data, brain, affine = made_brain((136, 136, 100), (1.0, 1.0, 1.0))
+    one = prepare_scan(volume_of(data, affine))
+    mean, sd = data[brain].mean(), data[brain].std()
+    scored = (data - mean) / sd
+    if outside == "zero":  # mid-grey there; where black was is lost, and the dark end of the brain stands for it
+        scored = np.where(brain, scored, 0)
+    other = prepare_scan(volume_of(scored, affine), brain if outside == "zero" else None)
+    np.testing.assert_array_equal(other.brain, one.brain)
+    np.testing.assert_allclose(other.image, one.image, atol=atol)
+    back = np.array(other.record["intensity_range"]) * sd + mean
+    np.testing.assert_allclose(back, one.record["intensity_range"], atol=5)
+
+
 def test_the_brain_of_a_stripped_scan_is_its_largest_piece_with_holes_filled():
     data, brain, affine = made_brain()
     spoilt = data.copy()

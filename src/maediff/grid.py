@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.errors import InputError
-from maediff.intensities import NormaliseConfig, deciles_of, intensity_range, normalise, standardise
+from maediff.intensities import NormaliseConfig, dark_end, deciles_of, intensity_range, normalise, standardise
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 
@@ -33,6 +33,7 @@ IN_PLANE_RANGE_MM = (20.0, 400.0)
 SATURATED_SHARE = 0.05
 ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain, outer edges along R, A and S
 BEYOND_GRID_SHARE = 0.02
+BACKGROUND_SHARE = 0.9
 
 
 class RawScanError(InputError):
@@ -41,7 +42,8 @@ class RawScanError(InputError):
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class GridConfig:
-    """The model's grid; the defaults are DESIGN's.
+    """The model's grid; the defaults are DESIGN's. The last two are for scans as they lie: on MNI152's grid, where
+    registered scans go, every brain fits and slices are `spacing_mm` apart.
 
     Args:
         size: rows and columns of a slice.
@@ -136,7 +138,8 @@ def prepare_scan(
         brain, brain_from = brain_from_background(volume), "from the zero background"
     grid = model_grid(volume, brain, grid_config) if to_atlas is None else atlas_grid(to_atlas, grid_config)
     on_grid = to_grid(brain, volume.affine, grid, "majority")
-    resampled = to_grid(np.where(brain, volume.data, 0).astype(np.float32), volume.affine, grid, "linear")
+    floor = dark_end(volume.data, brain, background_value(volume.data), normalise_config)
+    resampled = to_grid(np.where(brain, volume.data - floor, 0).astype(np.float32), volume.affine, grid, "linear")
     if not on_grid.any():
         raise InputError(f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask")
     intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
@@ -153,7 +156,7 @@ def prepare_scan(
         "slices": grid.shape[2],
         "scan_shape": list(volume.data.shape),
         "scan_spacing_mm": [round(float(size), 4) for size in volume.spacing_mm],
-        "intensity_range": list(intensities),
+        "intensity_range": [value + floor for value in intensities],
         "saturated_share": round(saturated, 4),
         "notes": list(grid.notes),
         "flags": [],
@@ -185,14 +188,15 @@ def prepare_scan(
 def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     """The brain of a skull-stripped scan: the largest piece of voxels that are not zero, with its holes filled.
 
-    Zero is the background of every stripping tool. Bias correction and interpolation leave a few negative voxels in
+    Zero is the background of every stripping tool, and what became of it where whole volumes were rescaled afterwards
+    (z-scores) is `background_value`. Bias correction and interpolation leave a few negative voxels in
     the brain (0.2 % of mslub's), so the sign does not decide; magnitudes below a thousandth of the brightest are
     background, which takes the far ringing of a spline away.
 
     Raises:
         RawScanError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
     """
-    magnitude = np.abs(volume.data)
+    magnitude = np.abs(volume.data - background_value(volume.data))
     brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
     labels, count = ndimage.label(brain)
     if count > 1:
@@ -215,6 +219,14 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
             "of non-zero voxels); give a stripped scan, or a brain_mask in a manifest CSV"
         )
     return np.asarray(brain, dtype=bool)
+
+
+def background_value(data: Float[np.ndarray, "x y z"]) -> float:
+    """The value that nearly all voxels at the left, right, front and back end of the volume share; 0 if none does."""
+    sides = np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()])
+    values, counts = np.unique(sides, return_counts=True)
+    most = counts.argmax()
+    return float(values[most]) if counts[most] >= BACKGROUND_SHARE * len(sides) else 0.0
 
 
 def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridConfig) -> Grid:

@@ -57,6 +57,17 @@ def intensity_range(
     return float(low), float(high)
 
 
+def dark_end(
+    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], background: float, config: NormaliseConfig
+) -> float:
+    """What to subtract so that zeros around the brain are as dark as what was there: `background` where that is darker
+    than the brain; else 0, or the brain's low percentile where that is negative (z-scores of the brain alone, around
+    which zero is mid-grey). Resampling blurs the rim of the brain with it.
+    """
+    low = float(np.percentile(data[brain], config.low_percentile)) if brain.any() else 0.0
+    return background if background < low else min(0.0, low)
+
+
 def normalise(
     data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
 ) -> Float[np.ndarray, "x y z"]:
