@@ -19,6 +19,7 @@ from maediff.augment import (
     resolution,
 )
 from maediff.errors import InputError
+from maediff.settings import parse_settings
 from maediff.train import resolve_training
 
 EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise", "headroom")
@@ -177,6 +178,8 @@ def test_settings_take_a_preset_by_name_or_a_share_an_effect():
     assert resolve_training("small", {}).augment == OFF
     changed = resolve_training("small", {"augment": {"preset": "robust", "noise": 0.0}}).augment
     assert changed == replace(ROBUST, noise=0.0)
+    assert resolve_training("small", parse_settings(["train.augment=off"])["train"]).augment == OFF
+    assert resolve_training("small", parse_settings(["train.augment.preset=off"])["train"]).augment == OFF
     with pytest.raises(InputError, match="'wild': one of off, robust, robust-bright"):
         resolve_training("small", {"augment": "wild"})
     with pytest.raises(InputError, match="shares from 0 to 1"):

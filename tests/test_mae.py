@@ -32,6 +32,14 @@ def encode(mae, feature_map):
     return mae.forward_encoder(mae.tokens(feature_map, NOISED), visible)
 
 
+def test_widths_that_do_not_fit_are_refused_with_those_that_do():
+    with pytest.raises(ValueError, match=r"\(33, 64\): the first is the time embedding's width, and must be even"):
+        UNetConfig(channels=(33, 64))
+    with pytest.raises(ValueError, match=r"attention with 3 heads of 64 needs a last one of 192 or 256"):
+        UNetConfig(channels=(32, 64, 200))
+    UNetConfig(channels=(32, 64, 200), attention=False)
+
+
 def test_the_encoder_never_sees_noised_cells():
     mae, feature_map = make(), torch.rand(2, 8, 24, 24)
     changed = torch.where(cells(NOISED), torch.rand(2, 8, 24, 24), feature_map)

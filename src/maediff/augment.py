@@ -97,10 +97,10 @@ def preset_or_settings(value: Any) -> Any:
     Raises:
         ValueError: a name that is no preset's.
     """
-    settings = {"preset": value} if isinstance(value, str) else value
+    settings = {"preset": value} if isinstance(value, str | bool) else value
     if not isinstance(settings, dict) or "preset" not in settings:
         return value
-    name = settings["preset"]
+    name = "off" if settings["preset"] is False else settings["preset"]  # YAML reads a bare off as False
     if name not in PRESETS:
         raise ValueError(f"augmentation {name!r}: one of {', '.join(PRESETS)}, or a share for each effect")
     return {**asdict(PRESETS[name]), **{key: one for key, one in settings.items() if key != "preset"}}

@@ -40,6 +40,18 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.stem < 1:
             raise ValueError(f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} must be at least 1")
+        if self.channels[0] % 2:
+            raise ValueError(f"channels={self.channels}: the first is the time embedding's width, and must be even")
+        if self.attention and self.channels[-1] % self.heads:
+            raise ValueError(
+                f"channels={self.channels}: attention with {self.heads} heads of 64 needs a last one of "
+                f"{self.channels[-1] // 64 * 64} or {(self.channels[-1] // 64 + 1) * 64}"
+            )
+
+    @property
+    def heads(self) -> int:
+        """Of the attention: one for every 64 channels."""
+        return max(1, self.channels[-1] // 64)
 
     @property
     def d(self) -> int:
@@ -70,9 +82,7 @@ class UNet(nn.Module):
                 channels = c
                 skips.append(c)
         self.middle1 = ResidualBlock(channels, channels, time_dim)
-        self.middle_attention = (
-            SpatialAttention(channels, max(1, channels // 64)) if config.attention else nn.Identity()
-        )
+        self.middle_attention = SpatialAttention(channels, config.heads) if config.attention else nn.Identity()
         self.middle2 = ResidualBlock(channels, channels, time_dim)
         for level, c in reversed(list(enumerate(config.channels))):
             self.up.append(nn.ModuleList())
