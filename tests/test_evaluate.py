@@ -13,7 +13,7 @@ from made_scans import ball, made_brain, save
 from maediff import checkpoint, metrics
 from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.evaluate import BASELINES, _check_unseen, _prepared_unlike, evaluate, group_names
+from maediff.evaluate import BASELINES, _calibrated_on_seen, _check_unseen, _prepared_unlike, evaluate, group_names
 from maediff.methods import build
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map, scan_score
 from maediff.preprocess import preprocess
@@ -419,6 +419,9 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
         evaluate([run], cohort, tmp_path / "out", quiet=True)
     (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"]]))
     _check_unseen([run], Cohort.open(cohort), "test")
+    (run / "train_subjects.json").write_text(json.dumps([codes["val-ill"]]))
+    (remark,) = _calibrated_on_seen([run], Cohort.open(cohort), "val")
+    assert remark.startswith("run was trained on val-ill of split 'val', from which thresholds were taken")
     for content in ("", "[1, ", '"text"', "{}"):
         (run / "train_subjects.json").write_text(content)
         with pytest.raises(InputError, match=r"train_subjects\.json: .*damaged .*; whom the run saw is not known"):

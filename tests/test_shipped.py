@@ -18,10 +18,10 @@ from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
 from maediff import checkpoint, shipped
 from maediff.checkpoint import load_model, split_reference
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, person_code
 from maediff.detect import detect
 from maediff.errors import InputError
-from maediff.export import export_model, read_scores, training_command
+from maediff.export import export_model, preprocessing_of, read_scores, training_command
 from maediff.files import write_json
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
@@ -172,6 +172,36 @@ def test_what_cannot_be_shipped_is_refused_and_nothing_is_left(tmp_path, monkeyp
     with pytest.raises(InputError, match="exists"):
         export_model(run, tmp_path / "t1", ABOUT)
     export_model(run, tmp_path / "t1", ABOUT, overwrite=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("kept")
+    with pytest.raises(InputError, match=r"docs: is no model \(it has no card\.json\)"):
+        export_model(run, tmp_path / "docs", ABOUT, overwrite=True)
+    assert (tmp_path / "docs" / "page.md").read_text() == "kept"
+
+
+def test_whom_a_model_was_trained_on_goes_with_it(tmp_path):
+    run = made_run(tmp_path / "run")
+    (run / "train_subjects.json").write_text('["00ff", "abcd"]')
+    export_model(run, tmp_path / "t1", ABOUT)
+    assert checkpoint.trained_on(tmp_path / "t1") == ["00ff", "abcd"]
+    assert checkpoint.trained_on(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("cohort", "said", "unsaid"),
+    [
+        ({"registration": {"enabled": True}}, "affine registration to MNI152; 2 mm, 96 x 96 pixels a slice", "thicker"),
+        ({}, "slices thicker than 3 mm left as they are", "MNI152"),
+        ({"bias": {"enabled": True}, "normalise": {"landmarks": [0.1] * 9}}, "(N4)", "MNI152"),
+    ],
+)
+def test_the_card_tells_the_preprocessing_that_was_done(cohort, said, unsaid):
+    grid = {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0}
+    normalise = {"low_percentile": 1.0, "high_percentile": 99.0} | cohort.get("normalise", {})
+    told = preprocessing_of({"grid": grid} | cohort | {"normalise": normalise})
+    assert said in told
+    assert unsaid not in told
+    assert ("landmarks" in told) == ("landmarks" in normalise)
 
 
 def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatch, tmp_path):
@@ -297,6 +327,18 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     tuned, source = load_model(tmp_path / "run")[0].state_dict(), load_model("t1")[0].state_dict()
     for key, value in source.items():
         torch.testing.assert_close(tuned[key], value, msg=key)
+    people = {person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")}
+    (tmp_path / "run" / "train_subjects.json").write_text(json.dumps(["00ff"]))
+    train(
+        "maediff",
+        cohort,
+        tmp_path / "on",
+        init=str(tmp_path / "run"),
+        settings={"train": frozen},
+        quiet=True,
+        device="cpu",
+    )
+    assert set(checkpoint.trained_on(tmp_path / "on")) == people | {"00ff"}  # those of --init, too
     with pytest.raises(InputError, match="weights do not fit"):
         train("maediff", cohort, tmp_path / "run2", preset="small", init="t1", device="cpu")
     with pytest.raises(InputError, match="cannot start one of 'pddpm'"):

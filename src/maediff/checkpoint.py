@@ -40,6 +40,7 @@ FORMAT = "maediff-1"
 NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
           "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
 AGAIN = "restore the run's files, or train the model again"
+TRAINED_ON = "train_subjects.json"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
@@ -195,6 +196,19 @@ def split_mean(reference: str | Path) -> list[str]:
 def run_folders(reference: str | Path) -> list[Path]:
     """The folders that a reference reads."""
     return [split_reference(part)[0] for part in split_mean(reference)]
+
+
+def trained_on(folder: Path) -> list[str]:
+    """Codes of the people that a run or a shipped model learned from (`cohort.person_code`), its --init's included;
+    empty where it has no word of them.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / TRAINED_ON
+    if not path.is_file():
+        return []
+    return [str(code) for code in read_json(path, list, remedy="whom the run saw is not known, so train it again")]
 
 
 def split_reference(reference: str | Path) -> tuple[Path, str]:

@@ -27,10 +27,10 @@ from rich.progress import Progress
 
 from maediff import __version__
 from maediff.calibration import scans_needed
-from maediff.checkpoint import load_model, run_folders
+from maediff.checkpoint import load_model, run_folders, trained_on
 from maediff.cohort import PREPARED, Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, read_json, write_json, write_text
+from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
@@ -93,6 +93,7 @@ def evaluate(
         own = {own_postprocess(run) for run in runs}
         config = replace(config, postprocess=own.pop() if len(own) == 1 and not folders else DEFAULT)
     calibrate, scored, remarks = _subjects(opened, calibrate_split, score_split)
+    remarks += _calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)
     contenders, left_out = _baselines(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
@@ -200,18 +201,37 @@ def _prepared_unlike(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> 
     return remarks
 
 
+def _seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> dict[Path, list[str]]:
+    """Subjects of a split that a run was trained on, by its folder, where the run knows whom it was trained on."""
+    people = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(split)}
+    found = {
+        folder: sorted(people[code] for code in trained_on(folder) if code in people)
+        for reference in runs
+        for folder in run_folders(reference)
+    }
+    return {folder: subjects for folder, subjects in found.items() if subjects}
+
+
 def _check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:
-    """Refuse runs that were trained on people who are scored, where the run knows whom it was trained on."""
-    scored = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(score_split)}
-    for path in (folder / "train_subjects.json" for reference in runs for folder in run_folders(reference)):
-        if path.is_file():
-            codes = map(str, read_json(path, list, remedy="whom the run saw is not known, so train it again"))
-            seen = sorted(scored[code] for code in codes if code in scored)
-            if seen:
-                raise InputError(
-                    f"{path.parent}: was trained on {', '.join(seen[:5])}{' and others' if len(seen) > 5 else ''} of "
-                    f"split {score_split!r} of {cohort.path}; score subjects that it has not seen"
-                )
+    """Refuse runs that were trained on people who are scored."""
+    for folder, subjects in _seen(runs, cohort, score_split).items():
+        raise InputError(
+            f"{folder}: was trained on {_some(subjects)} of split {score_split!r} of {cohort.path}; score subjects "
+            "that it has not seen"
+        )
+
+
+def _calibrated_on_seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> list[str]:
+    """A remark for each run that was trained on people whom thresholds are taken from."""
+    return [
+        f"{folder.name} was trained on {_some(subjects)} of split {split!r}, from which thresholds were taken: its "
+        "Dice and its rates on healthy scans at those say little."
+        for folder, subjects in _seen(runs, cohort, split).items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
 
 
 def _subjects(
@@ -223,7 +243,7 @@ def _subjects(
         people = [{(row.dataset, row.subject) for row in cohort.split(split)} for split in (one, other)]
         if shared := people[0] & people[1]:
             raise InputError(
-                f"{cohort.path}: {', '.join(sorted(name for _, name in shared)[:5])} in both {one!r} and {other!r}; "
+                f"{cohort.path}: {_some(sorted(name for _, name in shared))} in both {one!r} and {other!r}; "
                 "nothing may be learnt or chosen on scored subjects, mend the manifest's splits"
             )
     if not score_rows:

@@ -71,6 +71,8 @@ def export_model(
         raise InputError(f"{out}: a model's name has small letters, digits, - and _ only; rename it")
     if out.exists() and not overwrite:
         raise InputError(f"{out}: exists; choose another name, or add --overwrite")
+    if out.exists() and not (out / "card.json").is_file():
+        raise InputError(f"{out}: is no model (it has no card.json) and is not overwritten; choose another name")
     if unknown := about.keys() - set(GIVEN):
         raise InputError(f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}")
     run = checkpoint.split_reference(reference)[0]
@@ -87,6 +89,8 @@ def export_model(
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
+        if people := checkpoint.trained_on(run):
+            write_json(temporary / checkpoint.TRAINED_ON, people)
         card = make_card(out.name, run, info, about, [read_scores(path, info["name"]) for path in evaluations])
         write_json(temporary / "card.json", asdict(card))
         write_text(temporary / "MODEL_CARD.md", render_card(card))
@@ -164,12 +168,25 @@ def make_card(
 def preprocessing_of(cohort: Mapping[str, Any]) -> str:
     """What was done to the scans, in words."""
     grid, percentiles = cohort["grid"], cohort["normalise"]
-    return (
-        f"Brain extracted; {grid['spacing_mm']:g} mm in the slice on {grid['size']} x {grid['size']} pixels, slices "
-        f"thicker than {grid['thick_slice_mm']:g} mm left as they are; intensities in the brain scaled so that "
-        f"percentiles {percentiles['low_percentile']:g} and {percentiles['high_percentile']:g} become 0 and 1 (the "
-        "network sees no more than 1). `maediff preprocess` and `maediff detect` do it."
-    )
+    done = ["Brain extracted"]
+    if (cohort.get("bias") or {}).get("enabled"):
+        done.append("bias field corrected (N4)")
+    if (cohort.get("registration") or {}).get("enabled"):
+        done.append("affine registration to MNI152")
+        slices = f"{grid['spacing_mm']:g} mm, {grid['size']} x {grid['size']} pixels a slice"
+    else:
+        slices = (
+            f"{grid['spacing_mm']:g} mm in the slice on {grid['size']} x {grid['size']} pixels, slices thicker than "
+            f"{grid['thick_slice_mm']:g} mm left as they are"
+        )
+    done += [
+        slices,
+        f"intensities in the brain scaled so that percentiles {percentiles['low_percentile']:g} and "
+        f"{percentiles['high_percentile']:g} become 0 and 1 (the network sees no more than 1)",
+    ]
+    if percentiles.get("landmarks"):
+        done.append("deciles moved to the cohort's landmarks")
+    return "; ".join(done) + ". `maediff preprocess` and `maediff detect` do it."
 
 
 def training_command(info: Mapping[str, Any]) -> str:

@@ -163,8 +163,11 @@ def train(
         _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
-        people = sorted({person_code(row.dataset, row.subject) for row in cohort.split("train")})
-        write_json(out / "train_subjects.json", people)  # so that nobody is scored who was trained on
+        people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
+        people |= {
+            code for folder in (checkpoint.run_folders(init) if init else []) for code in checkpoint.trained_on(folder)
+        }
+        write_json(out / checkpoint.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
         checkpoint.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
