@@ -451,9 +451,6 @@ def main() -> None:
     except InputError as error:
         typer.secho(f"maediff: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("maediff: stopped by hand", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
