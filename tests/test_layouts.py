@@ -182,8 +182,8 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
 def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tmp_path):
     root = ixi(tmp_path / "IXI")
     tiny(root / "mine" / "T1.nii")
-    assert recognise(root) is None
-    tiny(tmp_path / "own" / "patient07" / "T1.nii.gz")
+    own = tmp_path / "own" / "patient07"
+    tiny(own / "T1.nii.gz", own / "FLAIR.nii.gz", own / "T2W.nii.gz", own / "BraTS2021_00001_t1.nii.gz")
     assert recognise(tmp_path / "own") is None
     assert find_sources([root], "T1w", layout="ixi")[0].name == "IXI002"
     plain = find_sources([root / "IXI-T1"], layout="plain")
@@ -192,6 +192,28 @@ def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tm
         find_sources([root], "T1w", layout="brats")
     with pytest.raises(InputError, match="--layout adni: not known; choose one of auto, plain, ixi, brats, mslub"):
         find_sources([root], layout="adni")
+
+
+@pytest.mark.parametrize(
+    ("make", "mask", "stray"),
+    [
+        (ixi, "IXI-T1/IXI012-HH-1211-T1_mask.nii.gz", "IXI-T1/IXI012-HH-1211-T1_n4.nii.gz"),
+        (lambda root: brats(root, "BraTS2021"), "BraTS2021_00000/BraTS2021_00000_brainmask.nii.gz", "mine/T1.nii"),
+        (mslub, "patient01/patient01_T1W_mask.nii.gz", "patient01/patient01_T1W_n4.nii.gz"),
+    ],
+)
+def test_a_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray, caplog):
+    root = make(tmp_path / "data")
+    expected = find_sources([root], "T1w")
+    tiny(root / mask)
+    assert find_sources([root], "T1w") == expected
+    assert "1 NIfTI file(s) left out, their names do not fit the" in caplog.text and mask in caplog.text
+    tiny(root / stray)
+    layout = expected[0].dataset.lower()[:5]
+    with pytest.raises(InputError, match=f"{stray}: does not fit the {layout} layout, .* --layout {layout} .* plain"):
+        find_sources([root], "T1w")
+    assert find_sources([root], "T1w", layout=layout) == expected
+    assert all(ref.split is None for ref in find_sources([root], "T1w", layout="plain"))
 
 
 def test_the_same_voxels_under_two_names_are_refused(tmp_path):

@@ -216,8 +216,8 @@ def _from_file(path: Path, base: Path) -> ScanRef:
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     every = list(niftis(folder))
     found = [path for path in every if not NOT_SCANS.search(path.name)]
-    _say_left_out(folder, set(every) - set(found), "masks by their names")
-    _say_left_out(folder, (path for path in found if contrast_of(path) == "other"), OTHER_BY_NAME)
+    say_left_out(folder, set(every) - set(found), "masks by their names")
+    say_left_out(folder, (path for path in found if contrast_of(path) == "other"), OTHER_BY_NAME)
     contrasts = {contrast_of(path) for path in found}
     ours = [name for name in MODALITIES if name in contrasts]
     if modality is None and len(ours) > 1:
@@ -252,8 +252,8 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
             else:
                 ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
                 by_suffix.setdefault(suffix, []).append(ref)
-    _say_left_out(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
-    _say_left_out(root, others, OTHER_BY_NAME)
+    say_left_out(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
+    say_left_out(root, others, OTHER_BY_NAME)
     usable = [name for name in MODALITIES if name in by_suffix]
     if modality is None and len(usable) > 1:
         raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
@@ -269,7 +269,8 @@ def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
     return by_suffix[wanted]
 
 
-def _say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
+def say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
+    """Log the files in the folder `place` that are not taken for scans."""
     names = sorted(str(path.relative_to(place)) for path in paths)
     if names:
         logger.warning("%s: %d NIfTI file(s) left out, %s: %s%s; a manifest CSV can name them",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.errors import InputError
-from maediff.inputs import ScanRef, niftis
+from maediff.inputs import NOT_SCANS, ScanRef, niftis, say_left_out
 
 Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5
@@ -42,6 +42,7 @@ MSLUB_FILE = re.compile(
 KINDS = {
     "t1": "T1w", "t1n": "T1w", "t1w": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR", "t2f": "FLAIR", "pd": "PDw",
 }  # fmt: skip
+MIN_FITS = 2  # one file among others may be named so by accident
 Case = dict[str, Path]  # what a file shows (t1, seg, ...) -> the file
 
 
@@ -57,18 +58,29 @@ class _Case:
 
 
 def recognise(folder: Path) -> Layout | None:
-    """The layout of `folder`, or None if it holds any scan that does not fit one."""
+    """The layout of `folder`, or None; masks by name that do not fit one are passed over.
+
+    Raises:
+        InputError: some scans fit a layout and others do not: taken as any other folder, the patients of BraTS and
+            MSLUB would lose their masks and their splits, and be healthy.
+    """
     paths = list(niftis(folder))
-    if not paths:
-        return None
-    ixi = [IXI_FILE.fullmatch(path.name) for path in paths]
-    if all(ixi) and any(fits and fits["kind"].lower() in KINDS for fits in ixi):
-        return "ixi"
-    if all(_brats_part(path) for path in paths):
-        return "brats"
-    mslub = [path for path in paths if re.fullmatch(r"patient\d+", path.parent.name) or path.parent.name == "raw"]
-    told = any("consensus_gt" in path.name.lower() for path in mslub)
-    return "mslub" if told and all(MSLUB_FILE.fullmatch(path.name) for path in paths) else None
+    for layout, kind_of in KIND_OF.items():
+        fits = {path: kind for path in paths if (kind := kind_of(path))}
+        told = any(kind in KINDS for kind in fits.values())
+        if layout == "mslub":  # its scans' names (patient01/FLAIR) are anybody's, its masks' are not
+            told = told and "consensus_gt" in fits.values()
+        if not told:
+            continue
+        strays = [path for path in paths if path not in fits and not NOT_SCANS.search(path.name)]
+        if not strays:
+            return layout
+        if len(fits) >= MIN_FITS:
+            raise InputError(
+                f"{strays[0]}: does not fit the {layout} layout, as {len(fits)} file(s) of {folder} do; take it away, "
+                f"or say --layout {layout} (which leaves it out) or --layout plain (no masks, no splits)"
+            )
+    return None
 
 
 def read_layout(folder: Path, layout: Layout, modality: str | None = None, fold: int = 0) -> list[ScanRef]:
@@ -86,6 +98,8 @@ def read_layout(folder: Path, layout: Layout, modality: str | None = None, fold:
     cases = FINDERS[layout](folder)
     if not cases:
         raise InputError(f"{folder}: no file named as in the {layout} layout; see docs/data.md, or leave --layout out")
+    astray = (path for path in niftis(folder) if not KIND_OF[layout](path))
+    say_left_out(folder, astray, f"their names do not fit the {layout} layout")
     have = sorted({KINDS[kind] for case in cases for kind in case.files if kind in KINDS})
     if modality is None and len(have) > 1:
         raise InputError(f"{folder}: holds {' and '.join(have)}; say which with --modality")
@@ -152,6 +166,22 @@ def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
         healthy=healthy if lesion is None else False, modality=modality, stated=True, lesion_labels="seg" in case.files,
         t1=None if modality == "T1w" else t1,
     )  # fmt: skip
+
+
+def _ixi_kind(path: Path) -> str | None:
+    fits = IXI_FILE.fullmatch(path.name)
+    return fits["kind"].lower() if fits else None
+
+
+def _brats_kind(path: Path) -> str | None:
+    part = _brats_part(path)
+    return part[1] if part else None
+
+
+def _mslub_kind(path: Path) -> str | None:
+    fits = MSLUB_FILE.fullmatch(path.name)
+    home = path.parent.parent if path.parent.name == "raw" else path.parent
+    return fits["kind"].lower() if fits and re.fullmatch(r"patient\d+", home.name) else None
 
 
 def _ixi_cases(folder: Path) -> list[_Case]:
@@ -229,3 +259,4 @@ def _draw(name: str) -> float:
 
 
 FINDERS: dict[str, Callable[[Path], list[_Case]]] = {"ixi": _ixi_cases, "brats": _brats_cases, "mslub": _mslub_cases}
+KIND_OF: dict[Layout, Callable[[Path], str | None]] = {"ixi": _ixi_kind, "brats": _brats_kind, "mslub": _mslub_kind}
