@@ -267,6 +267,34 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
 
 
+def test_a_manifest_of_scans_of_which_nothing_is_stated_keeps_them_healthy(tmp_path):
+    data, brain, affine = made_brain(shape=(20, 24, 8), spacing=(6.0, 6.0, 12.0))
+    for number, name in enumerate(("plain/a_T1.nii", "plain/b_T1.nii", "ds/sub-1/ses-2/anat/sub-1_ses-2_T1w.nii")):
+        save(tmp_path / name, data + number * brain, affine)
+    (tmp_path / "ds" / "dataset_description.json").write_text("{}")
+    for number, given in enumerate([["plain"], ["ds"], ["plain", "ds"]]):
+        refs = find_sources([tmp_path / name for name in given])
+        cli.preprocess(tmp_path / f"list{number}", [tmp_path / name for name in given], manifest_only=True)
+        back = find_sources([tmp_path / f"list{number}" / "manifest.csv"])
+        for field in ("name", "subject", "session", "dataset", "healthy", "stated", "modality", "split"):
+            assert [getattr(ref, field) for ref in back] == [getattr(ref, field) for ref in refs], field
+    assert preprocess([tmp_path / "list2" / "manifest.csv"], tmp_path / "out", quiet=True) == 0
+    assert [row.healthy for row in Cohort.open(tmp_path / "out").rows] == [True] * 3
+
+
+def test_a_manifest_of_stated_and_other_scans_says_what_preprocess_takes_them_for(tmp_path):
+    data, brain, affine = made_brain(shape=(20, 24, 8), spacing=(6.0, 6.0, 12.0))
+    for name in ("x", "y", "z", "1", "0", "u"):
+        save(tmp_path / f"{name}.nii", data, affine)
+    save(tmp_path / "lesion.nii", ball(data.shape, affine, (0, 0, 0), 30) & brain, affine)
+    save(tmp_path / "none.nii", brain & False, affine)
+    (tmp_path / "open.csv").write_text("subject,image,lesion_mask\nx,x.nii,\ny,y.nii,lesion.nii\nz,z.nii,none.nii\n")
+    (tmp_path / "stated.csv").write_text("subject,image,healthy\n1,1.nii,1\n0,0.nii,0\nu,u.nii,\n")
+    write_manifest(tmp_path / "both.csv", find_sources([tmp_path / "open.csv", tmp_path / "stated.csv"]))
+    back = {ref.name: ref.healthy for ref in find_sources([tmp_path / "both.csv"])}
+    assert back == {"x": True, "y": False, "z": True, "1": True, "0": False, "u": None}
+
+
 def test_labels_of_a_tumour_become_one_lesion(tmp_path):
     data, brain, affine = made_brain(shape=(60, 72, 8), spacing=(2.0, 2.0, 8.0))
     tumour = ball(data.shape, affine, (12, -10, 5), 20) & brain

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from maediff.dicom import find_dicom, is_uid
+from maediff.dicom import find_dicom, is_uid, read_volume
 from maediff.errors import InputError
 from maediff.files import write_text
 from maediff.inputs import (
@@ -33,6 +33,7 @@ from maediff.inputs import (
     visible,
 )
 from maediff.layouts import Layout, check_content, read_layout, recognise
+from maediff.scans import read_mask
 
 logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
@@ -108,13 +109,17 @@ def _say_dicom_left_out(path: Path) -> None:
 def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
     """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
 
+    The column `healthy` is left out where nothing states it, because an empty cell says unknown; beside scans of which
+    it is stated, the others get what `preprocess` takes them for.
+
     Raises:
         InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
     """
     extra = sorted({key for ref in refs for key in ref.extra})
+    stated = any(ref.stated for ref in refs)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*MANIFEST_COLUMNS, *extra])
+    table.writerow([*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra])
     for ref in refs:
         if ref.problem:
             raise InputError(ref.problem)
@@ -124,10 +129,18 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
             "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
             for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
-        healthy = "" if ref.healthy is None else int(ref.healthy)
-        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", healthy, ref.dataset,
-                        t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
+        healthy = [_healthy(ref)] if stated else []
+        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", *healthy,
+                        ref.dataset, t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
     write_text(path, text.getvalue())
+
+
+def _healthy(ref: ScanRef) -> str:
+    """1, 0, or empty for unknown, as `preprocess` takes the scan."""
+    if ref.stated:
+        return "" if ref.healthy is None else str(int(ref.healthy))
+    lesion = ref.lesion_mask and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
+    return str(int(not lesion))
 
 
 def _layout_of(path: Path, layout: str) -> Layout | None:
