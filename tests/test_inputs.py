@@ -138,6 +138,29 @@ def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
     assert names(find_scans([tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz"])) == ["a_T1", "b_T1"]
 
 
+def test_modality_chooses_among_named_files_and_a_manifests_lines(tmp_path, caplog):
+    told = [tmp_path / f"p{number}_{kind}.nii" for number in (1, 2) for kind in ("T1", "T1ce", "T2", "FLAIR")]
+    untold = tmp_path / "p3.nii"
+    touch(*told, untold)
+    assert names(find_scans([*told, untold], "T1w")) == ["p1_T1", "p2_T1", "p3"]
+    assert "6 named scan(s) left out, not T1w by their names: p1_FLAIR.nii, p1_T1ce.nii, p1_T2.nii" in caplog.text
+    rows = "".join(f"{path.stem},{path.name}\n" for path in [*told, untold])
+    listed = manifest(tmp_path, f"subject,image\n{rows}")
+    assert names(find_scans([listed], "FLAIR")) == ["p1_FLAIR", "p2_FLAIR", "p3"]
+    assert len(find_scans([listed])) == len(find_scans([*told, untold])) == 9
+    with pytest.raises(InputError, match=r"tell FLAIR and T2w, and --modality says T1w; give those of one contrast"):
+        find_scans([told[2], told[3]], "T1w")
+
+
+def test_modality_overrides_names_that_agree(tmp_path):
+    touch(*(tmp_path / name for name in ("a_FLAIR.nii", "b_FLAIR.nii", "c.nii", "a_T1ce.nii")))
+    paths = sorted(tmp_path.iterdir())
+    assert names(find_scans([tmp_path / "a_FLAIR.nii"], "T1w")) == ["a_FLAIR"]
+    assert names(find_scans([tmp_path / "a_T1ce.nii"], "T1w")) == ["a_T1ce"]
+    assert names(find_scans([path for path in paths if "ce" not in path.name], "T1w")) == ["a_FLAIR", "b_FLAIR", "c"]
+    assert names(find_scans([manifest(tmp_path, "subject,image\na,a_FLAIR.nii\nc,c.nii\n")], "T1w")) == ["a", "c"]
+
+
 def test_a_manifest_with_everything(tmp_path):
     path = manifest(
         tmp_path / "study",

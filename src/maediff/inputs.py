@@ -130,17 +130,19 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     """Every scan meant by `inputs`, in a stable order.
 
     Args:
-        modality: which contrast to take from a BIDS dataset, or from a folder whose file names tell the contrast.
+        modality: which contrast to take from a BIDS dataset, from a folder whose file names tell the contrast, and from
+            the files or a manifest's lines whose names tell several; where those agree they are taken as they are.
 
     Raises:
-        InputError: an input that does not exist or holds no scan, a manifest with missing columns or
-            files, a dataset with several contrasts and no `modality`, or two scans of one name.
+        InputError: an input that does not exist or holds no scan, a manifest with missing columns or files, several
+            contrasts and no `modality`, or none of them it, or two scans of one name.
     """
     if modality is not None and modality not in MODALITIES:
         raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
     paths = [Path(item) for item in inputs]
     files = [path for path in paths if path.is_file() and path.suffix.lower() != ".csv"]
     base = Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
+    taken = _of_contrast(base, {path: contrast_of(path) for path in files}, modality)
     refs: list[ScanRef] = []
     for path in paths:
         if path.is_dir():
@@ -149,9 +151,10 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
         elif not path.exists():
             raise InputError(f"{path}: no such file or folder; check the path")
         elif path.suffix.lower() == ".csv":
-            refs += _from_manifest(path)
+            refs += _from_manifest(path, modality)
         else:
-            refs.append(_from_file(path, base))
+            ref = _from_file(path, base)
+            refs += [ref] if path in taken else []
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
     check_names(refs)
@@ -211,6 +214,21 @@ def _from_file(path: Path, base: Path) -> ScanRef:
     return ScanRef(
         subject, session, path, path.absolute().parent.name, modality=contrast if contrast in MODALITIES else None
     )
+
+
+def _of_contrast(place: Path, contrasts: dict[Path, str | None], modality: str | None) -> set[Path]:
+    """The named scans that are to be taken: where names tell several contrasts, those that tell `modality` or none."""
+    told = {contrast for contrast in contrasts.values() if contrast}
+    if modality is None or len(told) < 2:
+        return set(contrasts)
+    if modality not in told:
+        raise InputError(f"{place}: the names of its scans tell {' and '.join(sorted(told))}, and --modality says "
+                         f"{modality}; give those of one contrast")  # fmt: skip
+    taken = {path for path, contrast in contrasts.items() if contrast in (modality, None)}
+    names = sorted(path.name for path in contrasts if path not in taken)
+    logger.warning("%s: %d named scan(s) left out, not %s by their names: %s%s; a manifest CSV of their own takes them",
+                   place, len(names), modality, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
+    return taken
 
 
 def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
@@ -277,7 +295,7 @@ def say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
                        place, len(names), why, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
 
 
-def _from_manifest(path: Path) -> list[ScanRef]:
+def _from_manifest(path: Path, modality: str | None) -> list[ScanRef]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
@@ -303,7 +321,10 @@ def _from_manifest(path: Path) -> list[ScanRef]:
             f"{path}: {len(absent)} file(s) that it names do not exist: {', '.join(absent[:5])}"
             f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder"
         )
-    return refs
+    # a folder's name does not tell which of its DICOM series is meant
+    contrasts = {ref.image: None if ref.image.is_dir() else contrast_of(ref.image) for ref in refs}
+    taken = _of_contrast(path, contrasts, modality)
+    return [ref for ref in refs if ref.image in taken]
 
 
 def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
