@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import os
 import re
 from collections import Counter
@@ -337,6 +338,35 @@ def test_the_real_folders_fit(shared_data):
     refs = find_sources([shared_data / "ixi10"])
     assert [ref.name for ref in refs][:2] == ["IXI012", "IXI013"] and len(refs) == 10
     assert [ref.name for ref in find_sources([shared_data / "mslub"], "T1w")] == ["patient07_T1"]
+
+
+def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    data, brain, affine = made_brain(shape=(20, 24, 8), spacing=(6.0, 6.0, 12.0))
+    for number in range(3):
+        save(tmp_path / "IXI" / f"IXI00{number}-HH-000{number}-T1.nii", data + number * brain, affine)
+    (tmp_path / "m.csv").write_text("subject,image\n")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes").write_text("x")
+    locked = tmp_path / "IXI" / "IXI001-HH-0001-T1.nii"
+    real = io.open
+
+    def refuse(file, *args, **kwargs):  # root may read everything, so modes do not show it
+        if str(file) in (str(locked), str(tmp_path / "m.csv"), str(tmp_path / "in" / "notes")):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError):
+        locked.read_bytes()
+    assert preprocess([tmp_path / "IXI"], tmp_path / "out", quiet=True) == 1
+    assert "IXI001 failed" in caplog.text and "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
+    assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["IXI000", "IXI002"]
+    assert [ref.name for ref in find_sources(sorted((tmp_path / "IXI").iterdir()))][1] == "IXI001-HH-0001-T1"
+    with pytest.raises(InputError, match=r"m\.csv: cannot be read \(Permission denied\); check its permissions"):
+        find_sources([tmp_path / "m.csv"])
+    with pytest.raises(InputError, match="in: no NIfTI scan in this folder"):
+        find_sources([tmp_path / "in"])
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):

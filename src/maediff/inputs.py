@@ -121,9 +121,17 @@ def is_nifti(path: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether it is a DICOM file: `DICM` at byte 128 (DICOM PS3.10, section 7.1), or by its name."""
-    with path.open("rb") as handle:
-        return path.suffix.lower() in (".dcm", ".ima") or handle.read(132)[128:] == b"DICM"
+    """Whether it is a DICOM file by its name, or by `DICM` at byte 128 (DICOM PS3.10, section 7.1).
+
+    A file that cannot be read and is not named so is none.
+    """
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    try:
+        with path.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
@@ -304,6 +312,8 @@ def _from_manifest(path: Path, modality: str | None) -> list[ScanRef]:
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     missing = [name for name in ("subject", "image") if name not in columns]
     if missing:
         raise InputError(

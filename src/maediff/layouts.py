@@ -133,7 +133,11 @@ def check_content(refs: Iterable[ScanRef]) -> None:
     """
     seen: dict[str, ScanRef] = {}
     for ref in refs:
-        twin = seen.setdefault(voxel_digest(ref.image), ref)
+        try:
+            digest = voxel_digest(ref.image)
+        except OSError:  # it fails by name when it is read, and the others go on
+            continue
+        twin = seen.setdefault(digest, ref)
         if twin is not ref:
             raise InputError(f"{twin.image} and {ref.image}: the same voxels under two names; take one of them away")
 
