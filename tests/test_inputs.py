@@ -4,6 +4,7 @@ import pytest
 
 from maediff.errors import InputError
 from maediff.inputs import contrast_of, find_scans
+from maediff.sources import find_sources
 
 
 def touch(*paths: Path) -> None:
@@ -77,6 +78,32 @@ def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
     assert names(find_scans([tmp_path])) == ["T1"]
     touch(tmp_path / ".maediff")  # but a folder that is named itself is read
     assert names(find_scans([tmp_path])) == ["T1"]
+
+
+def test_folders_behind_links_are_entered_and_none_of_them_twice(tmp_path):
+    touch(tmp_path / "store" / "T1.nii", tmp_path / "in" / "p2" / "T1.nii", tmp_path / "store" / "deep" / "T2.nii")
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "in" / "p2")  # another name for what is there
+    (tmp_path / "in" / "p1").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "deep" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / ".hidden").symlink_to(tmp_path)
+    assert names(find_scans([tmp_path / "in"], "T1w")) == ["p1_T1", "p2_T1"]
+    assert names(find_scans([tmp_path / "in"], "T2w")) == ["p1_deep_T2"]
+    touch(tmp_path / "store" / ".maediff")
+    assert names(find_scans([tmp_path / "in"], "T1w")) == ["p2_T1"]
+
+
+def test_a_link_that_leads_nowhere_fails_by_name(tmp_path):
+    root = bids(tmp_path / "ds", "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    gone = root / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
+    gone.unlink()
+    gone.symlink_to("../../.git/annex/objects/x")
+    (tmp_path / "ds" / "notes.txt").symlink_to("nowhere")
+    for given in ([root], [root / "sub-01", root / "sub-02"], [root / "sub-01" / "anat" / "sub-01_T1w.nii.gz", gone]):
+        first, second = find_scans(given, "T1w")
+        assert (first.name, first.problem, second.name) == ("sub-01", None, "sub-02")
+        assert second.problem and second.problem.startswith(f"{gone}: a link whose content is not there; `datalad get`")
+    with pytest.raises(InputError, match=r"sub-02_T1w\.nii\.gz: a link whose content is not there"):
+        find_sources([root / "sub-02"])
 
 
 def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(tmp_path, caplog):

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -148,6 +149,22 @@ def test_brats_of_each_year(tmp_path, year):
             assert ref.lesion_mask is None or ref.lesion_mask.parent == ref.image.parent
     with pytest.raises(InputError, match="holds FLAIR and T1w and T2w"):
         find_sources([root])
+
+
+def test_brats_of_which_only_a_part_is_fetched(tmp_path):
+    root = brats(tmp_path / "data", "BraTS2021")
+    whole = find_sources([root], "FLAIR")
+    image, lesion = whole[0].image, whole[1].lesion_mask
+    for path in (image, lesion):
+        path.unlink()
+        path.symlink_to("nowhere")
+    part = find_sources([root], "FLAIR", unique=True)
+    assert "content is not there" in part[0].problem
+    assert [replace(part[0], problem=None), part[1]] == whole  # the mask, too, is missed by name
+    whole[1].image.unlink()
+    whole[1].image.symlink_to("nowhere")
+    with pytest.raises(InputError, match="content is not there"):
+        find_sources([root], "FLAIR")
 
 
 def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_path):

@@ -148,7 +148,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     if modality is not None and modality not in MODALITIES:
         raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
     paths = [Path(item) for item in inputs]
-    files = [path for path in paths if path.is_file() and path.suffix.lower() != ".csv"]
+    files = [path for path in paths if (path.is_file() and path.suffix.lower() != ".csv") or absent(path)]
     base = Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
     taken = _of_contrast(base, {path: contrast_of(path) for path in files}, modality)
     refs: list[ScanRef] = []
@@ -156,7 +156,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
         if path.is_dir():
             bids = (path / "dataset_description.json").is_file()
             refs += _from_bids(path, modality) if bids else _from_folder(path, modality)
-        elif not path.exists():
+        elif not path.exists() and path not in files:
             raise InputError(f"{path}: no such file or folder; check the path")
         elif path.suffix.lower() == ".csv":
             refs += _from_manifest(path, modality)
@@ -166,6 +166,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
     check_names(refs)
+    refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
     return [ref if ref.t1 or ref.modality == "T1w" else replace(ref, t1=t1_beside(ref.image)) for ref in refs]
 
 
@@ -400,19 +401,44 @@ def check_names(refs: Iterable[ScanRef]) -> None:
 
 
 def niftis(folder: Path) -> Iterator[Path]:
-    """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder."""
-    for path in visible(folder):
-        if is_nifti(path) and not (path.parent / "image.json").exists():
+    """NIfTI files at any depth, sorted, without hidden ones and without what maediff wrote below the folder.
+
+    Links that lead nowhere are among them, so that each fails by name (`absent`).
+    """
+    for path in _entries(folder):
+        if is_nifti(path) and (path.is_file() or absent(path)) and not (path.parent / "image.json").exists():
             yield path
 
 
 def visible(folder: Path) -> Iterator[Path]:
     """Files at any depth, sorted, without hidden ones and without those in a folder below that maediff wrote."""
-    ours = {marker.parent for marker in folder.rglob(MARKER)} - {folder}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden and ours.isdisjoint(path.parents):
-            yield path
+    return (path for path in _entries(folder) if path.is_file())
+
+
+def absent(path: Path) -> str | None:
+    """What to say of a link that leads nowhere, None of all else."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return f"{path}: a link whose content is not there; `datalad get` it (git-annex, DataLad), or copy it"
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What `visible` looks among, and links that lead nowhere; folders behind links are entered, none of them twice."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+    places = [folder]
+    for place in places:  # grows by the links, which come after all else, so that a scan has the name of its own folder
+        for root, folders, files in os.walk(place):
+            here = Path(root)
+            ours = MARKER in files and here != folder
+            if ours or here.resolve() in seen:
+                folders.clear()
+                continue
+            seen.add(here.resolve())
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            places += sorted(here / name for name in folders if (here / name).is_symlink())
+            found += [here / name for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def _stem(path: Path) -> str:

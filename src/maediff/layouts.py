@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.errors import InputError
-from maediff.inputs import NOT_SCANS, ScanRef, niftis, say_left_out
+from maediff.inputs import NOT_SCANS, ScanRef, absent, niftis, say_left_out
 
 Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5
@@ -168,7 +168,7 @@ def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
     return ScanRef(
         case.subject, case.session, image, case.dataset, brain_mask=case.files.get("brainmask"), lesion_mask=lesion,
         healthy=healthy if lesion is None else False, modality=modality, stated=True, lesion_labels="seg" in case.files,
-        t1=None if modality == "T1w" else t1,
+        t1=None if modality == "T1w" else t1, problem=absent(image),
     )  # fmt: skip
 
 

@@ -78,8 +78,9 @@ def find_sources(
             _say_dicom_left_out(path)
     if plain or not (refs or official):
         refs += [_opened(ref, modality, series) for ref in find_scans(plain, modality)]
-    if all(ref.problem for ref in [*refs, *official]):
-        raise InputError(str(refs[0].problem))
+    problems = [ref.problem for ref in [*refs, *official]]
+    if all(problems):
+        raise InputError(str(problems[0]))
     if series is not None and not any(ref.series or ref.problem for ref in refs):
         raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
     if is_uid(series) and not any(ref.series == series or ref.problem for ref in refs):
