@@ -129,6 +129,10 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
         ("T1 C+", "other"), ("MPRAGE_C+", "other"), ("AX T1 GADO", "other"), ("t1_mprage_gadolinium", "other"),
         ("T1 postcontrast", "other"), ("T1 POSTGAD", "other"), ("T1 mit Kontrast", "other"), ("T1GD", "other"),
         ("SAG T1 DOTAREM", "other"), ("t1 posterior fossa", "T1w"),
+        ("AX T1 WITHOUT CONTRAST", "T1w"), ("T1 PRE CONTRAST", "T1w"), ("SAG T1 W/O CONTRAST", "T1w"),
+        ("T1_MPRAGE_NON-CONTRAST", "T1w"), ("AX T1 PRE GD", "T1w"), ("AX T1 W/O I.V. CONTRAST", "T1w"),
+        ("AX T1 MRI BRAIN W/WO CONTRAST", "other"), ("AX T1 MRI BRAIN W/ & W/O CONTRAST", "other"),
+        ("AX T1 +C MRI BRAIN W/O CONTRAST", "other"), ("T1 POST MRI BRAIN WITHOUT CONTRAST", "other"),
     ],
 )  # fmt: skip
 def test_the_contrast_is_guessed_only_where_the_words_leave_no_doubt(text, contrast):

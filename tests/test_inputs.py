@@ -152,6 +152,25 @@ def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["p_no_contrast_T1w", "p1_T1_without_contrast", "T1 pre contrast", "T1_w-o_contrast", "T1_wo_iv_contrast",
+     "p1-non-contrast-T1", "T1_pre_Gd", "no.gadolinium.T1", "T1_non-enhanced", "T1_ohne_KM", "T1_with_no_contrast",
+     "sub-1_acq-precontrast_T1w", "precontrast_T1"],
+)  # fmt: skip
+def test_a_contrast_agent_that_is_denied_is_none(name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["T1_pre_and_post_contrast", "T1_w_wo_contrast", "T1_with_and_without_contrast", "T1_without_and_with_contrast",
+     "T1_pre_contrast_post_contrast", "T1_with_contrast", "T1_pre_contrast_post", "no_motion_T1_contrast"],
+)  # fmt: skip
+def test_a_contrast_agent_that_is_denied_and_said_stays_one(name):
+    assert contrast_of(Path(f"{name}.nii.gz")) == "other"
+
+
+@pytest.mark.parametrize(
     "name", ["sub-1_ses-post_T1w", "sub-post_T1w", "sub-1_part-mag_T1w", "post_T1", "GD_T1", "delgado_T1w", "ce01_T1"]
 )
 def test_a_time_point_or_a_person_is_no_contrast_agent(name):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from maediff.errors import InputError
-from maediff.inputs import AGENT, is_dicom, visible
+from maediff.inputs import AGENT, affirmed, is_dicom, visible
 
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
@@ -146,7 +146,7 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
 
 def contrast_of_text(text: str) -> str | None:
     """T1w, T2w, FLAIR or "other" where the words leave no doubt, else None."""
-    text = text.lower().replace("_", " ")
+    text = affirmed(text.lower().replace("_", " "))
     if OTHER.search(text) or AGENT.search(text):
         return "other"
     told = {name for name, pattern in OURS.items() if pattern.search(text)}

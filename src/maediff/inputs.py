@@ -69,6 +69,10 @@ AGENT = re.compile(
     r"\b(gadavist|dotarem|dotagraf|clariscan|magnevist|magnograf|prohance|multihance|omniscan|optimark|vasovist|"
     r"primovist|eovist|ablavar|elucirem|vueway|artirem|cyclolux)\b"
 )
+NO_AGENT = re.compile(
+    r"\b(w(ith)?\W*o(ut)?|no|non|pre|ohne)(\W*(i\W?v|gad\w*|gd|km|enh\w*|[ck]ontrast\w*))+\b"  # w/o iv contrast
+)
+WITH = re.compile(r"\b(w|with|mit)\b(?!\W*(o|out|no)\b)")
 
 
 @dataclass(frozen=True)
@@ -202,9 +206,20 @@ def contrast_of(path: Path) -> str | None:
         if "ce" in labels or labels.get("part", "mag") != "mag" or AGENT.search(f"t1{labels.get('acq', '')}".lower()):
             return "other"
         return CONTRAST_WORDS.get(_words(path)[-1])
-    if AGENT.search(re.sub(r"[_.-]", " ", _stem(path).lower())):
+    text = affirmed(re.sub(r"[_.-]", " ", _stem(path).lower()))
+    if AGENT.search(text):
         return "other"
-    return next((CONTRAST_WORDS[word] for word in reversed(_words(path)) if word in CONTRAST_WORDS), None)
+    words = re.split(r"[^a-z0-9]+", text)
+    return next((CONTRAST_WORDS[word] for word in reversed(words) if word in CONTRAST_WORDS), None)
+
+
+def affirmed(text: str) -> str:
+    """`text` without the contrast agent that it denies (`pre contrast`), all of it where it says `with` as well.
+
+    Args:
+        text: lower case, no `_`; "brain w wo contrast" is a study's name and leaves open which of both it is.
+    """
+    return text if WITH.search(text) else NO_AGENT.sub(" ", text)
 
 
 def _from_file(path: Path, base: Path) -> ScanRef:
