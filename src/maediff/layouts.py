@@ -75,7 +75,7 @@ def recognise(folder: Path) -> Layout | None:
         strays = [path for path in paths if path not in fits and not NOT_SCANS.search(path.name)]
         if not strays:
             return layout
-        if len(fits) >= MIN_FITS:
+        if len(fits) >= MIN_FITS and layout != "ixi":  # whose people are healthy anyway
             raise InputError(
                 f"{strays[0]}: does not fit the {layout} layout, as {len(fits)} file(s) of {folder} do; take it away, "
                 f"or say --layout {layout} (which leaves it out) or --layout plain (no masks, no splits)"
