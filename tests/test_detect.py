@@ -465,3 +465,29 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(ru
     np.testing.assert_allclose(
         maps["both", "RAS"]["healthy_reference"], 2 * maps["turned", "RAS"]["healthy_reference"], rtol=1e-4
     )
+
+
+def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, monkeypatch):
+    """The slices at -3.5 and 3.5 mm, a lesion from -3 to 3: no slice's centre lies in it."""
+    data, _, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
+    path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
+    monkeypatch.setattr("maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(np.eye(4), -0.5))
+    monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
+
+    def predict(method, images, *_args, **_kwargs):
+        residual = np.zeros_like(images)
+        residual[35:38, 46:49, 46:49] = 0.5
+        return residual, images
+
+    monkeypatch.setattr("maediff.detect.predict_volume", predict)
+    model = tmp_path / "run"
+    shutil.copytree(run, model)
+    config = json.loads((model / "config.json").read_text())
+    config["cohort"]["registration"] = {"enabled": True}
+    (model / "config.json").write_text(json.dumps(config))
+    assert go([path], tmp_path / "out", model, threshold=0.2, post={"median_size": 1}) == 0
+    summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
+    assert [region["volume_ml"] for region in summary["regions"]] == [0.216]
+    mask = load(tmp_path / "out", "anomaly_mask").get_fdata()
+    np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=(0, 1))), [5, 6])
+    assert 2 * mask[..., 5].sum() == 2 * mask[..., 6].sum() == mask.sum() == 18

@@ -13,6 +13,7 @@ from maediff.grid import (
     brain_from_background,
     from_grid,
     lesion_free_slices,
+    mask_from_grid,
     model_grid,
     prepare_scan,
     to_grid,
@@ -152,6 +153,46 @@ def test_a_lesion_mask_comes_back_from_the_grid_with_dice_of_at_least_90_percent
 def test_half_a_voxel_of_the_models_grid_on_one_axis_would_be_seen(shift_mm):
     """1 mm: half of the model's 2 mm voxel, a whole one of the scan's."""
     assert min(_lesion_round_trip(shift_mm)) < 0.90
+
+
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 6.0), (6.0, 1.0, 1.0), (0.7, 3.0, 8.0)]
+)
+@pytest.mark.parametrize("to_atlas", [np.eye(4), oblique(np.diag([1.1, 1.05, 1.15, 1.0]))], ids=["along", "turned"])
+def test_no_component_of_a_mask_is_lost_on_the_scans_own_grid(spacing, to_atlas):
+    shape = tuple(round(100 / step) for step in spacing)
+    data, _, affine = made_brain(shape, spacing)
+    grid, volume = atlas_grid(to_atlas, CONFIG), volume_of(data, affine)
+    lost = 0
+    for at in range(15):
+        mask = np.zeros(grid.shape, dtype=bool)
+        mask[40 + at : 42 + at, 46:50, 28 + at : 30 + at] = True  # 128 mm3 in MNI152
+        mm3 = mask.sum() * np.linalg.det(grid.affine[:3, :3])
+        nearest, result = from_grid(mask, grid, volume, "nearest"), mask_from_grid(mask, grid, volume)
+        assert result.sum() * np.prod(spacing) >= mm3 / 2
+        if nearest.sum() * np.prod(spacing) >= mm3 / 2:
+            np.testing.assert_array_equal(result, nearest)
+        else:
+            lost += not nearest.any()
+            apart = places(result, affine).mean(axis=0) - places(mask, grid.affine).mean(axis=0)
+            assert (np.abs(apart) < np.array(spacing) / 2 + 0.5).all()
+    assert (lost > 0) == (max(spacing) > 4)
+
+
+def test_a_mask_between_two_thick_slices_by_hand():
+    affine, fine = np.diag([1.0, 1.0, 6.0, 1.0]), np.diag([2.0, 2.0, 2.0, 1.0])
+    fine[:3, 3] = [0.5, 0.5, -2]  # a cell covers 2 x 2 pixels, and a third of a slice
+    volume = volume_of(np.zeros((4, 4, 3)), affine)
+    mask = np.zeros((2, 2, 9), dtype=bool)  # layers 1, 4 and 7 hold the slices' centres
+    mask[0, 1, 2:4] = True  # ends the first slice and begins the second
+    mask[1, 0, 5] = True
+    expected = np.zeros((4, 4, 3), dtype=bool)
+    expected[:2, 2:, :2] = True
+    expected[2:, :2, 1] = True
+    np.testing.assert_array_equal(mask_from_grid(mask, Grid(mask.shape, fine), volume), expected)
+    mask[0, 1, 1] = True  # now its lower end is at a centre, which says enough
+    expected[:2, 2:, 1] = False
+    np.testing.assert_array_equal(mask_from_grid(mask, Grid(mask.shape, fine), volume), expected)
 
 
 @pytest.mark.parametrize(

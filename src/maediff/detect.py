@@ -4,6 +4,9 @@
     DETECT/<subject>/anomaly_mask.dcm                                 DICOM SEG, where it was asked for
     DETECT/detect.json    what all of them share: model, threshold, settings, versions
 
+Regions and volumes in summary.json are those on the model's grid; each of them is marked in the mask, too, even where
+the scan's slices are so thick that the mask takes up more room than the region does.
+
 A subject's folder appears when it is whole: it is written under a hidden name and moved into place. `made_from` in
 summary.json, a hash of the settings and of the input files' identity, tells whether it is still what a resumed run
 would make.
@@ -30,7 +33,7 @@ from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
-from maediff.grid import GridConfig, from_grid, prepare_scan
+from maediff.grid import GridConfig, from_grid, mask_from_grid, prepare_scan
 from maediff.inputs import ScanRef
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
@@ -259,7 +262,7 @@ def _detect_one(
     redrawn = slices_to_volume((low + (high - low) * linear) * brain)
     on_scan = {
         "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
-        "anomaly_mask": from_grid(slices_to_volume(mask), prepared.grid, volume, "nearest"),
+        "anomaly_mask": mask_from_grid(slices_to_volume(mask), prepared.grid, volume),
         "healthy_reference": from_grid(redrawn, prepared.grid, volume, "linear"),
         "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest")
         if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None else stepped.brain,
