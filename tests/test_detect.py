@@ -479,7 +479,7 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
         residual[35:38, 46:49, 46:49] = 0.5
         return residual, images
 
-    monkeypatch.setattr("maediff.detect.predict_volume", predict)
+    monkeypatch.setattr("maediff.anomaly.predict_volume", predict)
     model = tmp_path / "run"
     shutil.copytree(run, model)
     config = json.loads((model / "config.json").read_text())

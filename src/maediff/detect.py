@@ -28,24 +28,24 @@ import numpy as np
 import torch
 
 from maediff import __version__
+from maediff.anomaly import find_anomalies
 from maediff.checkpoint import config_of, load_model, run_folders
 from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
-from maediff.grid import GridConfig, from_grid, mask_from_grid, prepare_scan
+from maediff.grid import mask_from_grid
 from maediff.inputs import ScanRef
-from maediff.intensities import NormaliseConfig, standardise
-from maediff.methods import Method, predict_volume
+from maediff.methods import Method
 from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
-from maediff.postprocess import PostprocessConfig, anomaly_mask, find_regions, residual_map, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, find_regions, scan_score
 from maediff.quality import write_picture
-from maediff.scans import read_mask, slices_to_volume, volume_to_slices, write_on_scan_grid
+from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
 from maediff.shipped import pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
-from maediff.steps import RECORDED, ZERO_BACKGROUND, StepsConfig, run_steps, settings_of, steps_of
+from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of
 
 logger = logging.getLogger(__name__)
 DEFAULT_FPR = 0.01
@@ -235,51 +235,30 @@ def _detect_one(
 ) -> None:
     volume = read_volume(ref)
     given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
-    normalise = build_config(NormaliseConfig, shared["normalise"], "normalise")
-    stepped = run_steps(volume, given, steps, modality=shared["modality"], t1=ref.t1, t1_series=ref.t1_series)
-    prepared = prepare_scan(
-        stepped.volume,
-        stepped.brain,
-        None,
-        build_config(GridConfig, shared["grid"], "grid"),
-        normalise,
-        brain_from=stepped.brain_from,
-        to_atlas=stepped.to_atlas,
-    )
-    stepped.add_to(prepared)
-    images, brain = volume_to_slices(prepared.image), volume_to_slices(prepared.brain)
-    x, y, z = (float(size) for size in prepared.grid.spacing_mm)
-    ids = np.arange(len(images))
-    residual, reference = predict_volume(
-        method, images, brain, ids, seed=shared["seed"], batch_size=batch_size, device=device
-    )
-    anomaly = residual_map(residual, brain, (x, y, z), post, images)
-    mask = anomaly_mask(anomaly, brain, shared["threshold"], (x, y, z), post)
-    regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), prepared.grid.affine)
-    voxel_ml = abs(float(np.linalg.det(prepared.grid.affine[:3, :3]))) / 1000
-    low, high = prepared.record["intensity_range"]
-    linear = standardise(reference, prepared.record.get("deciles", []), normalise, back=True)
-    redrawn = slices_to_volume((low + (high - low) * linear) * brain)
+    found = find_anomalies(
+        volume, method, shared, post, brain=given, steps=steps, t1=ref.t1, t1_series=ref.t1_series,
+        seed=shared["seed"], batch_size=batch_size, device=device,
+    )  # fmt: skip
+    spacing, grid, record = found.spacing_mm, found.prepared.grid, found.prepared.record
+    mask = anomaly_mask(found.anomaly, found.brain, shared["threshold"], spacing, post)
+    regions = find_regions(slices_to_volume(found.anomaly), slices_to_volume(mask), grid.affine)
+    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
     on_scan = {
-        "anomaly_map": from_grid(slices_to_volume(anomaly), prepared.grid, volume, "linear"),
-        "anomaly_mask": mask_from_grid(slices_to_volume(mask), prepared.grid, volume),
-        "healthy_reference": from_grid(redrawn, prepared.grid, volume, "linear"),
-        "brain_mask": from_grid(prepared.brain, prepared.grid, volume, "nearest")
-        if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None else stepped.brain,
-    }  # fmt: skip
-    if stepped.bias_field is not None:  # redrawn with the scan's own shading
-        on_scan["healthy_reference"] = on_scan["healthy_reference"] * stepped.bias_field
-    on_scan["anomaly_map"] = np.where(on_scan["brain_mask"], on_scan["anomaly_map"], 0).astype(np.float32)
+        "anomaly_map": found.anomaly_map,
+        "anomaly_mask": mask_from_grid(slices_to_volume(mask), grid, volume),
+        "healthy_reference": found.healthy_reference,
+        "brain_mask": found.brain_mask,
+    }
     summary = {
         "subject": ref.name,
         "model": shared["model"],
         "model_from": shared["model_from"],
         "modality": shared["modality"],
-        "score": scan_score(anomaly, brain, (x, y, z), post),
+        "score": scan_score(found.anomaly, found.brain, spacing, post),
         "threshold": shared["threshold"],
         "volume_ml": float(mask.sum()) * voxel_ml,
         "regions": [asdict(region) for region in regions],
-        "qc": prepared.record,
+        "qc": record,
         "versions": shared["versions"],
         "scan": ref.image.name,
         "made_from": made_from,
@@ -288,10 +267,11 @@ def _detect_one(
     try:
         for name, data in on_scan.items():
             write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
-        whole = Snapshot(ids, images, anomaly, brain, mask, (x, y, z), reference, None)
-        save_slices(folder / "slices.npz", whole, pick_slices(brain, anomaly))
-        if stepped.extracted or prepared.record["flags"]:
-            write_picture(folder / "qc.png", volume, stepped.brain)
+        ids = np.arange(len(found.images))
+        whole = Snapshot(ids, found.images, found.anomaly, found.brain, mask, spacing, found.reference, None)
+        save_slices(folder / "slices.npz", whole, pick_slices(found.brain, found.anomaly))
+        if found.stepped.extracted or record["flags"]:
+            write_picture(folder / "qc.png", volume, found.stepped.brain)
         if shared["dicom_seg"]:
             write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
         write_json(folder / "summary.json", summary)
