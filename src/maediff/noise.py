@@ -149,6 +149,7 @@ def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConf
         rows, columns, wavelength = _lattice(h, w, octave, config.frequency)
         offset, angles = uniforms[:, start : start + 2], uniforms[:, start + 2 : start + 2 + rows * columns]
         start += 2 + rows * columns
+        gradients = [f(angles * (2 * math.pi)) for f in (torch.sin, torch.cos)]
         # Position in lattice units, skewed so that the triangles' lattice becomes the integer one.
         y, x = rows_px / wavelength, columns_px / wavelength
         skew = (x + y) * SKEW
@@ -162,9 +163,9 @@ def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConf
             unskew = (si + sj) * UNSKEW
             dy, dx = si - unskew, sj - unskew
             corner = ((i0 + ci) * columns + (j0 + cj)).long().flatten(1)
-            angle = angles.gather(1, corner).view_as(dy) * (2 * math.pi)
-            falloff = (0.5 - dy * dy - dx * dx).clamp_min(0) ** 4
-            octave_field += falloff * (angle.sin() * dy + angle.cos() * dx)
+            gy, gx = (gradient.gather(1, corner).view_as(dy) for gradient in gradients)
+            falloff = (0.5 - dy * dy - dx * dx).clamp_min(0).square().square()
+            octave_field += falloff * (gy * dy + gx * dx)
         field += config.persistence**octave * octave_field
     variance = OCTAVE_VARIANCE * sum(config.persistence ** (2 * octave) for octave in range(config.octaves))
     return (field / math.sqrt(variance))[:, None]
