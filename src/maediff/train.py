@@ -148,7 +148,9 @@ def train(
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
+    people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
+        people.update(checkpoint.trained_on(checkpoint.split_reference(init)[0]))
         if info["cohort"]["modality"] != cohort.meta["modality"]:
             logger.warning("%s is a model for %s, and %s holds %s", init, info["cohort"]["modality"], cohort_path,
                            cohort.meta["modality"])  # fmt: skip
@@ -163,10 +165,6 @@ def train(
         _check_same(saved, config, out)
     else:
         fresh_folder(out, overwrite=overwrite, resume=resume)
-        people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
-        people |= {
-            code for folder in (checkpoint.run_folders(init) if init else []) for code in checkpoint.trained_on(folder)
-        }
         write_json(out / checkpoint.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
         checkpoint.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
