@@ -16,7 +16,7 @@ NOISED = noised_cells(CORNERS, p=48, size=96, r=16)
 def make(**changes):
     """An autoencoder whose last layer has left zero, where it starts."""
     torch.manual_seed(0)
-    mae = MAE(channels=8, cell=4, rows=6, config=MAEConfig(**{**SMALL, **changes})).eval()
+    mae = MAE(channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**{**SMALL, **changes})).eval()
     torch.manual_seed(1)
     mae.proj.reset_parameters()
     return mae
@@ -77,7 +77,7 @@ def test_the_decoder_reads_the_entire_map(fusion):
 def test_it_starts_as_the_identity_where_it_is_added():
     feature_map = torch.rand(2, 8, 24, 24)
     for back, same in [("add", True), ("replace", False)]:
-        untrained = MAE(channels=8, cell=4, rows=6, config=MAEConfig(**SMALL, back=back))
+        untrained = MAE(channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**SMALL, back=back))
         assert torch.equal(untrained(feature_map, NOISED), feature_map) is same
         assert bool(untrained.proj.weight.any()) is not same
 

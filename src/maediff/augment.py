@@ -188,16 +188,16 @@ def bias(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images
     weights[0, 0] = 0
     variance = (weights**2 * torch.where(order > 0, 0.5, 1.0)[:, None] * torch.where(order > 0, 0.5, 1.0)).sum()
     height = config.bias_log * torch.rand(b, 1, 1, generator=generator)
-    field = up.T @ (torch.randn(b, 3, 3, generator=generator) * weights / variance.sqrt() * height) @ across
-    return x * torch.exp(field).to(x.device)[:, None]
+    waves = torch.randn(b, 3, 3, generator=generator) * weights / variance.sqrt() * height
+    return x * torch.exp(up.T.to(x.device) @ waves.to(x.device) @ across.to(x.device))[:, None]
 
 
 def resolution(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> Images:
     """Pixels `width` times as large, up and across each its own; the background is left out of the averages."""
     b, _, h, w = x.shape
-    widths = 1 + (config.width_px - 1) * torch.rand(b, 2, generator=generator)
-    phases = torch.rand(b, 2, generator=generator)
-    up, across = (_coarse(n, widths[:, axis], phases[:, axis]).to(x.device) for axis, n in enumerate((h, w)))
+    widths = (1 + (config.width_px - 1) * torch.rand(b, 2, generator=generator)).to(x.device)
+    phases = torch.rand(b, 2, generator=generator).to(x.device)
+    up, across = (_coarse(n, widths[:, axis], phases[:, axis]) for axis, n in enumerate((h, w)))
     both = up[:, None] @ torch.cat([x * brain, brain.to(x.dtype)], 1) @ across[:, None].transpose(2, 3)
     return both[:, :1] / both[:, 1:].clamp(min=1e-3) * brain
 
@@ -207,10 +207,11 @@ def _coarse(n: int, width: Float[Tensor, " b"], phase: Float[Tensor, " b"]) -> F
 
     The Gaussian's width is that of `maediff.resample`; at its least it weighs a pixel's neighbours 0.004.
     """
-    pixels, width = torch.arange(n).float(), width[:, None, None]
+    pixels, width = torch.arange(n, device=width.device).float(), width[:, None, None]
     sigma = (torch.sqrt(width**2 - 1) / (2 * math.sqrt(2 * math.log(2)))).clamp(min=0.3)
     first = phase[:, None, None] * (width - 1)
-    centres = torch.arange(n + 3)[:, None] * width + first - width  # those beyond the slice weigh nothing in U
+    at = torch.arange(n + 3, device=width.device)[:, None]
+    centres = at * width + first - width  # those beyond the slice weigh nothing in U
     down = torch.exp(-0.5 * ((centres - pixels) / sigma) ** 2)
     down = down / down.sum(2, keepdim=True).clamp(min=1e-12)
     up = (1 - (pixels[:, None] - centres.transpose(1, 2)).abs() / width).clamp(min=0)
@@ -221,16 +222,17 @@ def _coarse(n: int, width: Float[Tensor, " b"], phase: Float[Tensor, " b"]) -> F
 def ghosting(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
     """Faint copies of the image at every half, third, ... sixth of the slice, up or across, lighter or darker."""
     b, _, h, w = x.shape
-    count = torch.randint(2, 7, (b, 1, 1), generator=generator)
-    across = torch.rand(b, generator=generator) < 0.5
-    height = config.ghost * _uniform((b, 1, 1), generator)
+    count = torch.randint(2, 7, (b, 1, 1), generator=generator).to(x.device)
+    across = (torch.rand(b, generator=generator) < 0.5).to(x.device)
+    height = config.ghost * _uniform((b, 1, 1), generator).to(x.device)
     ghosts = []
     for n in (h, w):
-        distance = (torch.arange(n)[:, None] - torch.arange(n)) % n
+        pixels = torch.arange(n, device=x.device)
+        distance = (pixels[:, None] - pixels) % n
         nearest = torch.round(distance * count / n)  # copy, the image itself being the first and the last
         copies = (torch.round(nearest * n / count) == distance) & (nearest > 0) & (nearest < count)
-        ghosts.append((copies * height).to(x.device))
-    copies = torch.where(across.to(x.device)[:, None, None], x[:, 0] @ ghosts[1], ghosts[0] @ x[:, 0])
+        ghosts.append(copies * height)
+    copies = torch.where(across[:, None, None], x[:, 0] @ ghosts[1], ghosts[0] @ x[:, 0])
     return (x + copies[:, None]).abs()
 
 

@@ -61,9 +61,10 @@ def fabricate(
     blurred = functional.avg_pool2d(x, 7, stride=1, padding=3)
     count = (uniform(0.0, float(config.most)).floor() + 1) * (uniform(0.0, 1.0) < config.share)
     row, column = torch.arange(h, device=device), torch.arange(w, device=device)
+    upto = brain.flatten(1).cumsum(1)  # pixels of the brain up to each pixel
     for number in range(config.most):
-        weights = brain[:, 0].flatten(1).float().cpu() + 1e-6  # one pixel of the brain as the centre
-        centre = torch.multinomial(weights, 1, generator=generator)[:, 0].to(device)
+        pick = (uniform(0.0, 1.0) * upto[:, -1]).floor().long() + 1
+        centre = torch.searchsorted(upto, pick[:, None])[:, 0].clamp_max(h * w - 1)  # one pixel of the brain
         radii = torch.exp(uniform(math.log(config.radius[0]), math.log(config.radius[1]), 2))
         radii = torch.stack([radii[:, 0], radii[:, 0] * uniform(0.5, 1.0)], 1)
         angle = uniform(0.0, math.pi)
@@ -71,7 +72,7 @@ def fabricate(
         dx = (column[None, None, :] - (centre % w)[:, None, None]).float()
         cos, sin = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
         along, across = (cos * dy + sin * dx) / radii[:, 0, None, None], (cos * dx - sin * dy) / radii[:, 1, None, None]
-        lumps, texture = (smooth_noise(b, (h, w), cells, generator).to(device) for cells in (9, 40))
+        lumps, texture = (smooth_noise(b, (h, w), cells, generator, device) for cells in (9, 40))
         wobble, grain = uniform(0.0, 0.35)[:, None, None], uniform(0.0, 0.12)[:, None, None, None]
         softness = (uniform(0.3, 2.5) / radii.mean(1)).clamp(max=0.4)[:, None, None]
         distance = torch.sqrt(along**2 + across**2 + 1e-12)
@@ -83,7 +84,9 @@ def fabricate(
     return torch.where(brain, seen.clamp(0, 1), x)
 
 
-def smooth_noise(b: int, shape: tuple[int, int], cells: int, generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
+def smooth_noise(
+    b: int, shape: tuple[int, int], cells: int, generator: torch.Generator, device: torch.device
+) -> Float[Tensor, "b 1 h w"]:
     """Gaussian noise on a `cells` x `cells` grid, brought to `shape` by cubic interpolation; about unit variance."""
-    coarse = torch.randn(b, 1, cells, cells, generator=generator)
+    coarse = torch.randn(b, 1, cells, cells, generator=generator).to(device)
     return functional.interpolate(coarse, shape, mode="bicubic", align_corners=False)

@@ -69,6 +69,7 @@ class MAEDiff(Method):
             channels=config.unet.channels[-1],
             cell=config.r // config.unet.d,
             rows=config.size // config.r,
+            hidden=(config.p // config.r) ** 2,
             config=config.mae,
         )
 

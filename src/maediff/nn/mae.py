@@ -50,11 +50,12 @@ class MAE(nn.Module):
         channels: of the feature map F.
         cell: cells of F to a side of one token, r / d.
         rows: tokens to a side of the slice, H / r.
+        hidden: tokens that noise touches, (p / r)^2: known beforehand, because counting them would stop a GPU.
     """
 
-    def __init__(self, channels: int, cell: int, rows: int, config: MAEConfig) -> None:
+    def __init__(self, channels: int, cell: int, rows: int, hidden: int, config: MAEConfig) -> None:
         super().__init__()
-        self.config, self.cell, self.rows = config, cell, rows
+        self.config, self.cell, self.rows, self.visible = config, cell, rows, rows**2 - hidden
         dim = config.dim
         self.embed = nn.Linear(channels * cell**2, dim)
         self.kind = nn.Embedding(2, dim)  # 0 visible, 1 noised
@@ -120,12 +121,11 @@ class MAE(nn.Module):
         """F'.
 
         Args:
-            noised: for each cell whether noise touches it; the same number of cells in every image.
+            noised: for each cell whether noise touches it; `hidden` cells in every image.
             visible_map: where the visible tokens come from; None takes F itself.
         """
         z = self.tokens(feature_map, noised)
-        n_visible = int((~noised[0]).sum())
-        visible = noised.int().argsort(dim=1, stable=True)[:, :n_visible]
+        visible = noised.int().argsort(dim=1, stable=True)[:, : self.visible]
         source = z if visible_map is None else self.tokens(visible_map, noised)
         u = self.forward_encoder(source, visible)
         y = self.proj(self.forward_decoder(u, z, visible))

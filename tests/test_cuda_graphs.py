@@ -1,0 +1,93 @@
+"""Training through CUDA graphs: what is graphed and when it runs; on a GPU, that the numbers stay the same."""
+
+import copy
+
+import pytest
+import torch
+
+from maediff.cuda_graphs import graph_network
+from maediff.methods import build
+from maediff.settings import no_tf32
+from maediff.training import stream
+
+SMALL = {"unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}}
+WITH_MAE = SMALL | {"mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2}}
+
+
+def make(name):
+    torch.manual_seed(0)
+    method = build(name, "tiny", WITH_MAE if name == "maediff" else SMALL)
+    for parameter in method.parameters():  # those that start at zero would hide a difference
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return method
+
+
+def loss(method, x):
+    return method.objectives()[0].loss(x, stream(0, 0, 0), None)
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Stands in for CUDA: what is graphed runs as it did, and is counted while in training."""
+    counted = []
+
+    def graph(module, inputs):
+        assert module.training
+        before = module.forward
+
+        def forward(*given):
+            assert [(one.shape, one.dtype) for one in given] == [(one.shape, one.dtype) for one in inputs]
+            counted.append(module)
+            return before(*given)
+
+        module.forward = forward
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graph)
+    return counted
+
+
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "ddpm", "anoddpm", "dae"])
+def test_training_goes_through_the_graph_once_and_every_parameter_is_in_it(name, launches):
+    method, x = make(name), torch.rand(4, 1, 96, 96)
+    expected = loss(method, x).detach()
+    assert graph_network(method, 4, None)
+    assert list(method.state_dict()) == list(make(name).state_dict())
+    found = loss(method.train(), x)
+    assert torch.equal(found.detach(), expected)
+    assert len(launches) == 1
+    assert {id(p) for p in launches[0].parameters()} == {id(p) for p in method.parameters()}
+
+
+def test_a_prediction_of_maediff_does_not(launches):
+    method, x = make("maediff"), torch.rand(3, 1, 96, 96)
+    ids = torch.arange(3)
+    expected = copy.deepcopy(method).eval().predict(x, slice_ids=ids, seed=0)
+    graph_network(method, 4, None)
+    found = method.eval().predict(x, slice_ids=ids, seed=0)
+    assert torch.equal(found.reconstruction, expected.reconstruction)
+    assert not launches
+
+
+@pytest.mark.parametrize("name", ["ae", "fanogan"])
+def test_methods_without_a_unet_are_left_alone(name, launches):
+    assert not graph_network(build(name, "tiny"), 4, None)
+    assert not launches
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm", "dae"])
+def test_on_a_gpu_losses_are_those_without_graphs(name):
+    plain, x = make(name).cuda().train(), torch.rand(4, 1, 96, 96, device="cuda")
+    graphed = copy.deepcopy(plain)
+    with no_tf32():
+        assert graph_network(graphed, 4, None)
+        for _ in range(4):
+            for method in (plain, graphed):
+                method.zero_grad()
+                loss(method, x).backward()
+                with torch.no_grad():
+                    for parameter in method.parameters():
+                        parameter -= 0.01 * parameter.grad
+            torch.testing.assert_close(loss(plain, x), loss(graphed, x), rtol=1e-4, atol=0)
