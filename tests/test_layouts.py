@@ -167,6 +167,16 @@ def test_brats_of_which_only_a_part_is_fetched(tmp_path):
         find_sources([root], "FLAIR")
 
 
+@pytest.mark.parametrize("modality", [None, "T1w"])
+def test_brats_without_any_contrast_of_ours_says_what_it_has(tmp_path, modality):
+    root = brats(tmp_path / "data", "BraTS2021")
+    for path in sorted(root.rglob("*.nii.gz")):
+        if not path.name.endswith(("_t1ce.nii.gz", "_seg.nii.gz")):
+            path.unlink()
+    with pytest.raises(InputError, match=r"no T1w, T2w or FLAIR scan in this brats folder \(it has seg, t1ce\)"):
+        find_sources([root], modality, layout="brats")
+
+
 def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_path):
     refs = find_sources([brats(tmp_path / "2023", "BraTS2023")], "FLAIR")
     assert [(ref.subject, ref.session) for ref in refs] == [

@@ -339,13 +339,13 @@ def _from_manifest(path: Path, modality: str | None) -> list[ScanRef]:
     if not rows:
         raise InputError(f"{path}: the manifest lists no scan; add a line for each")
     refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
-    absent = [
+    not_there = [
         str(file) for ref in refs for file in ref.files if not (file.is_file() or (file == ref.image and file.is_dir()))
     ]
-    if absent:
+    if not_there:
         raise InputError(
-            f"{path}: {len(absent)} file(s) that it names do not exist: {', '.join(absent[:5])}"
-            f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder"
+            f"{path}: {len(not_there)} file(s) that it names do not exist: {', '.join(not_there[:5])}"
+            f"{' ...' if len(not_there) > 5 else ''}; paths are relative to the manifest's folder"
         )
     # a folder's name does not tell which of its DICOM series is meant
     contrasts = {ref.image: None if ref.image.is_dir() else contrast_of(ref.image) for ref in refs}

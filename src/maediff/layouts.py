@@ -101,6 +101,9 @@ def read_layout(folder: Path, layout: Layout, modality: str | None = None, fold:
     astray = (path for path in niftis(folder) if not KIND_OF[layout](path))
     say_left_out(folder, astray, f"their names do not fit the {layout} layout")
     have = sorted({KINDS[kind] for case in cases for kind in case.files if kind in KINDS})
+    if not have:
+        kinds = ", ".join(sorted({kind for case in cases for kind in case.files}))
+        raise InputError(f"{folder}: no T1w, T2w or FLAIR scan in this {layout} folder (it has {kinds})")
     if modality is None and len(have) > 1:
         raise InputError(f"{folder}: holds {' and '.join(have)}; say which with --modality")
     wanted = modality or have[0]
