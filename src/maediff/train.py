@@ -20,7 +20,7 @@ from maediff.training import Precision, TrainConfig, TrainingRun
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
-    "paper": {},
+    "paper": {"cuda_graphs": False},  # large kernels; its memory was measured without (docs/results.md)
     "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
     "tiny": {
         "steps": 2_000,
