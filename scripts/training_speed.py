@@ -66,7 +66,8 @@ def main() -> None:
     if cuda and given.memory_gb:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(given.memory_gb * 1e9 / whole)
-    config = resolve_training(given.preset, {"batch_size": given.batch, "cuda_graphs": not given.no_graphs})
+    graphs = {"cuda_graphs": False} if given.no_graphs else {}  # else as the preset has it
+    config = resolve_training(given.preset, {"batch_size": given.batch, **graphs})
     method = build(given.method, given.preset)
     with FlopCounterMode(display=False) as counter:
         method.objectives()[0].loss(torch.rand(1, 1, SIZE, SIZE), torch.Generator().manual_seed(0), None).backward()  # type: ignore[no-untyped-call]

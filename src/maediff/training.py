@@ -204,9 +204,9 @@ class TrainingRun:
         self.method, self.ema = method, deepcopy(method).requires_grad_(False)
         self.objectives = method.objectives()
         on_cuda = device == "cuda"
+        fused = True if on_cuda and precision != "fp16" else None  # Fabric clips no gradients that Adam unscales itself
         optimizers = [
-            torch.optim.Adam(o.parameters, config.learning_rate, o.betas, fused=on_cuda or None)
-            for o in self.objectives
+            torch.optim.Adam(o.parameters, config.learning_rate, o.betas, fused=fused) for o in self.objectives
         ]
         wrapped = self.fabric.setup(_Step(method), *optimizers)
         self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
