@@ -121,6 +121,15 @@ def test_the_training_command_asks_for_what_the_run_holds(models):
     ]
     assert checkpoint.config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
     assert words[words.index("--init") + 1] == "t0"
+    assert "--max-time" not in words
+
+
+def test_the_training_command_of_a_run_that_ended_by_time_has_its_time(models):
+    info = load_model(models.parent / "runs" / "t1")[1]
+    steps = info["train"]["steps"]
+    words = shlex.split(training_command(info, {"step": steps - 1, "wall_seconds": 359.8}))
+    assert words[words.index("--max-time") + 1] == "360s"
+    assert "--max-time" not in training_command(info, {"step": steps, "wall_seconds": 359.8})
 
 
 def test_scores_come_from_an_evaluation(tmp_path):

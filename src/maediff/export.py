@@ -146,7 +146,8 @@ def make_card(
     """
     path = run / "provenance.json"
     provenance = read_json(path) if path.is_file() else {}
-    command = training_command({**info, "config": checkpoint.read_config(run)["config"]})  # before the settings at test
+    asked = {**info, "config": checkpoint.read_config(run)["config"]}  # before the settings at test
+    command = training_command(asked, provenance)
     if not provenance and (run / "card.json").is_file():
         known = read_card(run)
         provenance, command = known.provenance, known.command
@@ -189,8 +190,12 @@ def preprocessing_of(cohort: Mapping[str, Any]) -> str:
     return "; ".join(done) + ". `maediff preprocess` and `maediff detect` do it."
 
 
-def training_command(info: Mapping[str, Any]) -> str:
-    """The `maediff train` command that asks for what config.json holds: what differs from the preset's values."""
+def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:
+    """The `maediff train` command that asks for what config.json holds: what differs from the preset's values.
+
+    Args:
+        provenance: of the run; if it ended before its last step, the seconds that it took become `--max-time`.
+    """
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
@@ -199,6 +204,8 @@ def training_command(info: Mapping[str, Any]) -> str:
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]
     words += ["--init", str(_without_path(info["init"]))] if info.get("init") else []
+    if provenance and provenance["step"] < info["train"]["steps"]:
+        words += ["--max-time", f"{provenance['wall_seconds']:.0f}s"]
     for key, value in changed.items():
         words += ["--set", f"{key}={json.dumps(value, separators=(',', ':'))}"]
     return shlex.join(words)
