@@ -14,6 +14,11 @@ SPACING = (2.0, 2.0, 2.0)
 PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)
 
 
+def best_threshold(*case, **more):
+    tried, curve = metrics.dice_by_threshold(*case, **more)
+    return tried[curve.argmax()] if len(curve) else math.nan
+
+
 @pytest.fixture
 def case():
     rng = np.random.default_rng(0)
@@ -73,8 +78,8 @@ def test_no_lesion_and_empty_predictions(case):
     assert metrics.dice(nothing, lesion) == 0
     assert metrics.dice(lesion, nothing) == 0
     assert metrics.dice(nothing, nothing) == 1
-    assert math.isnan(metrics.best_dice_threshold([anomaly], [nothing], [brain], [SPACING]))
-    assert math.isnan(metrics.best_dice_threshold([], [], [], []))
+    assert math.isnan(best_threshold([anomaly], [nothing], [brain], [SPACING]))
+    assert math.isnan(best_threshold([], [], [], []))
 
 
 def test_dice_by_hand():
@@ -123,7 +128,7 @@ def test_dice_curve_is_dice_after_all_post_processing(case):
 def test_best_threshold_separates_what_can_be_separated(case):
     _, lesion, brain = case
     anomaly = np.where(lesion, 0.8, np.where(brain, 0.2, 0)).astype(np.float32)
-    best = metrics.best_dice_threshold([anomaly], [lesion], [brain], [SPACING], PLAIN)
+    best = best_threshold([anomaly], [lesion], [brain], [SPACING], PLAIN)
     assert 0.2 <= best < 0.8
     assert metrics.dice(anomaly_mask(anomaly, brain, best, SPACING, PLAIN), lesion) == 1
 
@@ -134,8 +139,8 @@ def test_best_threshold_tries_the_given_ones_too():
     lesion[:2] = True  # half of the brain: every quantile of the grid lies inside it, and its mask is empty
     anomaly = np.where(lesion, 0.8, 0.2).astype(np.float32)
     case = ([anomaly], [lesion], [brain], [SPACING], PLAIN)
-    assert metrics.best_dice_threshold(*case) == pytest.approx(0.8)
-    assert metrics.best_dice_threshold(*case, also=[0.5, math.nan]) == 0.5
+    assert best_threshold(*case) == pytest.approx(0.8)
+    assert best_threshold(*case, also=[0.5, math.nan]) == 0.5
 
 
 def test_clopper_pearson_against_known_values():

@@ -39,24 +39,20 @@ def reverse_chain(
     x_t: Float[Tensor, "b 1 h w"],
     timesteps: Sequence[int],
     alpha_bar: Float[Tensor, " steps"],
-    *,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b 1 h w"]:
-    """x0 reached from `x_t` along `timesteps`; one time step alone is the one-step prediction.
+    """x0 reached from `x_t` along `timesteps` by DDIM (Song et al. 2021, eta = 0: no noise is drawn on the way).
+
+    One time step alone is the one-step prediction.
 
     Args:
         denoise: predicts x0 from (x_t, t).
         timesteps: falling, the first being the noise level of `x_t`.
-        eta: 0 is DDIM, deterministic; 1 is ancestral sampling (DDPM), which needs a `generator`.
 
     Raises:
-        ValueError: no generator for eta > 0; time steps that do not fall, or lie outside the schedule.
+        ValueError: time steps that do not fall, or lie outside the schedule.
     """
     if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards")
-    if eta > 0 and generator is None:
-        raise ValueError(f"eta={eta} draws noise: give a generator")
     if timesteps[0] >= len(alpha_bar) or timesteps[-1] < 0:
         raise ValueError(f"timesteps {list(timesteps)} must lie in 0..{len(alpha_bar) - 1}")
     x = x_t
@@ -66,8 +62,5 @@ def reverse_chain(
             return x0
         a, a_next = float(alpha_bar[t]), float(alpha_bar[t_next])
         eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
-        sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
-        x = math.sqrt(a_next) * x0 + math.sqrt(max(1 - a_next - sigma**2, 0.0)) * eps
-        if sigma > 0:
-            x = x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        x = math.sqrt(a_next) * x0 + math.sqrt(1 - a_next) * eps
     raise AssertionError("unreachable: the last time step returns")

@@ -213,20 +213,6 @@ def dice_by_threshold(
     return thresholds, np.mean(curves, axis=0)
 
 
-def best_dice_threshold(
-    maps: Sequence[Map],
-    lesions: Sequence[Mask],
-    brains: Sequence[Mask],
-    spacings_mm: Sequence[Sequence[float]],
-    config: PostprocessConfig = DEFAULT,
-    *,
-    also: Sequence[float] = (),
-) -> float:
-    """The threshold with the highest mean Dice of those that `dice_by_threshold` tries; nan without a lesion."""
-    thresholds, curve = dice_by_threshold(maps, lesions, brains, spacings_mm, config, also=also)
-    return float(thresholds[int(curve.argmax())]) if len(curve) else float("nan")
-
-
 # ---- healthy scans
 
 

@@ -1,7 +1,7 @@
 """The methods. `METHODS` is the only list of them; `build` makes one from a name, a preset and some settings."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from maediff.errors import InputError
 from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
@@ -15,8 +15,6 @@ from maediff.methods.sliding import PatchwiseConfig
 from maediff.settings import build_config, merge
 
 __all__ = ["BASELINES", "METHODS", "PRESETS", "Method", "Objective", "Prediction", "build", "predict_volume"]
-
-Preset = Literal["paper", "small", "tiny"]
 
 METHODS: dict[str, tuple[Any, Any]] = {
     "maediff": (MAEDiff, MAEDiffConfig),

@@ -2,7 +2,7 @@
 
 z_i = Embed(F cell i) + pos_i + kind_i            one token a sub-level cell; kind = visible | noised
 u   = MAEenc({ z_i : i visible })                 the encoder sees visible tokens only
-y   = MAEdec( u together with all z )[map]        "along with the entire feature map"
+y   = MAEdec( W_u u together with all W_z z )[map]  "along with the entire feature map"; W_u, W_z: a linear layer each
 F'  = F + Up(Reshape(Proj(y)))                    "reshaped and upsampled", before the middle block
 """
 
@@ -28,9 +28,9 @@ class MAEConfig:
     decoder_blocks: int = 2
     heads: int = 8
     fusion: Literal["concat", "add", "replace", "map_only", "visible_only"] = "concat"
-    """What the decoder reads: [u ; all z] (`concat`, the literal reading); z_i + W u_i (`add`); u_i where visible and
-    z_i where noised (`replace`). For the ablation: all z without the encoder (`map_only`), u and mask tokens
-    without the map (`visible_only`)."""
+    """What the decoder reads, u and z after a linear layer of its own each: [u ; all z] (`concat`, the literal reading);
+    z_i + u_i where visible (`add`); u_i where visible and z_i where noised (`replace`). For the ablation: all z without
+    the encoder (`map_only`), u and mask tokens without the map (`visible_only`)."""
     back: Literal["add", "replace"] = "add"
     """F' = F + Up(...) (`add`) or Up(...) alone (`replace`)."""
     up: Literal["bilinear", "unpatchify"] = "bilinear"
@@ -38,7 +38,10 @@ class MAEConfig:
 
     def __post_init__(self) -> None:
         if min(self.dim, self.heads, self.decoder_blocks, self.encoder_blocks) < 1:
-            raise ValueError("dim, heads, encoder_blocks and decoder_blocks must be at least 1")
+            raise ValueError(
+                f"dim={self.dim}, heads={self.heads}, encoder_blocks={self.encoder_blocks} and "
+                f"decoder_blocks={self.decoder_blocks} must be at least 1"
+            )
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"dim={self.dim} must be a multiple of 4 and of heads={self.heads}")
 
