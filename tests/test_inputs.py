@@ -62,14 +62,14 @@ def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(t
                 ".hidden/T1.nii",
                 "p2/notes.txt",
                 "flat.nii",
-                "done/p3/T1.nii.gz",
-                "done/p3/image.json",
+                "p4/image.nii.gz",
+                "p4/image.json",  # a sidecar; what maediff wrote has its marker above it
                 "p2/sub-7_ses-1_T1w.nii.gz",
             )
         )
     )
     refs = find_scans([tmp_path])
-    assert names(refs) == ["flat", "p1_T1", "p2_T1", "sub-7_ses-1"]
+    assert names(refs) == ["flat", "p1_T1", "p2_T1", "sub-7_ses-1", "p4_image"]
     assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
 
 
@@ -77,6 +77,8 @@ def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
     touch(tmp_path / "T1.nii", tmp_path / "out" / ".maediff", tmp_path / "out" / "T1" / "anomaly_map.nii.gz")
     assert names(find_scans([tmp_path])) == ["T1"]
     touch(tmp_path / ".maediff")  # but a folder that is named itself is read
+    assert names(find_scans([tmp_path])) == ["T1"]
+    touch(tmp_path / "p3" / "image.nii.gz", tmp_path / "p3" / "image.json")  # a scan of a cohort
     assert names(find_scans([tmp_path])) == ["T1"]
 
 

@@ -201,6 +201,8 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
     first = refs[0]
     assert first.image.parent == root / "patient01"
     assert "brainmask" in first.brain_mask.name and "consensus_gt" in first.lesion_mask.name
+    tiny(tmp_path / "deep" / "cases" / "patient01_FLAIR.nii.gz", tmp_path / "deep" / "cases" / "patient02_FLAIR.nii.gz")
+    assert [ref.name for ref in find_sources([tmp_path / "deep"], layout="mslub")] == ["patient01", "patient02"]
     for folder in ("coregistered", "coregistered_resampled"):
         mslub(tmp_path / "open_ms_data" / folder, prefix=False)
     with pytest.raises(InputError, match="patient01 twice"):

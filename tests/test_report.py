@@ -79,6 +79,12 @@ def test_detection(detected):
     assert html.count("Healthy reference") >= 2
 
 
+def test_a_reason_with_brackets_is_told_whole(detected):
+    shared = json.loads((detected / "detect.json").read_text())
+    write_json(detected / "detect.json", {**shared, "failures": {"p": "scans [1]/x.nii: OSError: [Errno 28] No space"}})
+    assert "[1]/x.nii: OSError: [Errno 28] No space" in write_report(detected).read_text()
+
+
 def test_the_promise_of_a_conformal_threshold_is_told(detected):
     shared = json.loads((detected / "detect.json").read_text())
     shared["threshold_from"] = {"scan_fpr": 0.1, "source": "healthy scans", "n_scans": 12}

@@ -28,7 +28,7 @@ from maediff.grid import (
     prepare_scan,
     to_grid,
 )
-from maediff.inputs import find_scans, t1_beside
+from maediff.inputs import find_scans, session_of, t1s_by_session
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
@@ -210,7 +210,7 @@ def test_which_t1_belongs_to_a_scan(tmp_path, image, others, found):
     for name in (image, *others):
         (tmp_path / f"{name}.nii.gz").touch()
     expected = None if found is None else tmp_path / f"{found}.nii.gz"
-    assert t1_beside(tmp_path / f"{image}.nii.gz") == expected
+    assert t1s_by_session(tmp_path).get(session_of(tmp_path / f"{image}.nii.gz")) == expected
 
 
 def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):

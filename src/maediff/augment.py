@@ -66,10 +66,15 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in self.shares):
-            raise ValueError("place, contrast, bias, resolution, ghosting, noise and headroom are shares from 0 to 1")
-        strengths = (self.rotation_deg, self.scaling, self.shift_px, self.gamma, self.curve, self.bias_log)
-        if min(*strengths, self.ghost, self.sigma) < 0 or self.width_px < 1:
-            raise ValueError("strengths of augmentation must not be negative, and width_px not below 1")
+            raise ValueError(
+                "place, contrast, bias, resolution, ghosting, noise and headroom are shares from 0 to 1, and not "
+                f"{', '.join(map(str, self.shares))}"
+            )
+        for name in ("rotation_deg", "scaling", "shift_px", "gamma", "curve", "bias_log", "ghost", "sigma"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.width_px < 1:
+            raise ValueError(f"width_px={self.width_px} must not be below 1")
         if not 0 < self.least <= 1:
             raise ValueError(f"least={self.least} must be above 0 and at most 1")
 

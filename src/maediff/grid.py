@@ -64,6 +64,8 @@ class GridConfig:
                 f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
                 "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid"
             )
+        if self.thick_slice_mm <= 0:
+            raise ValueError(f"thick_slice_mm={self.thick_slice_mm} is a distance of slices: give more than 0 mm")
 
 
 @dataclass(frozen=True, eq=False)

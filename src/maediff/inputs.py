@@ -171,28 +171,26 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
     check_names(refs)
     refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
-    return [ref if ref.t1 or ref.modality == "T1w" else replace(ref, t1=t1_beside(ref.image)) for ref in refs]
+    alone = [ref.image for ref in refs if not (ref.t1 or ref.modality == "T1w")]
+    t1s = {folder: t1s_by_session(folder) for folder in {image.parent for image in alone}}
+    return [replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if ref.image in alone else ref
+            for ref in refs]  # fmt: skip
 
 
-def t1_beside(image: Path) -> Path | None:
-    """The T1w of the same session in the same folder, None if there is none.
+def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
+    """The T1w scans in `folder` itself, the first by name of each `session_of`."""
+    if not folder.is_dir():
+        return {}
+    t1s = [path for path in sorted(folder.iterdir()) if is_nifti(path) and contrast_of(path) == "T1w"]
+    return {session_of(path): path for path in reversed(t1s)}
 
-    By BIDS names one of the same subject and session, else the file whose name differs only in the contrast's word.
-    """
 
-    def session(path: Path) -> tuple[str, ...]:
-        bids = _bids_name(path)
-        if bids:
-            return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
-        return tuple(w for w in _words(path) if CONTRAST_WORDS.get(w) not in MODALITIES)
-
-    wanted = session(image)
-    if not image.parent.is_dir():
-        return None
-    for path in sorted(image.parent.iterdir()):
-        if path != image and is_nifti(path) and contrast_of(path) == "T1w" and session(path) == wanted:
-            return path
-    return None
+def session_of(path: Path) -> tuple[str, ...]:
+    """What the scans of one session in a folder share: BIDS subject and session, else all words but the contrast's."""
+    bids = _bids_name(path)
+    if bids:
+        return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
+    return tuple(word for word in _words(path) if CONTRAST_WORDS.get(word) not in MODALITIES)
 
 
 def contrast_of(path: Path) -> str | None:
@@ -421,7 +419,8 @@ def niftis(folder: Path) -> Iterator[Path]:
     Links that lead nowhere are among them, so that each fails by name (`absent`).
     """
     for path in _entries(folder):
-        if is_nifti(path) and (path.is_file() or absent(path)) and not (path.parent / "image.json").exists():
+        ours = (path.parent / "image.json").exists() and (path.parent.parent / MARKER).exists()  # a scan of a cohort
+        if is_nifti(path) and (path.is_file() or absent(path)) and not ours:
             yield path
 
 

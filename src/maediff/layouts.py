@@ -186,9 +186,8 @@ def _brats_kind(path: Path) -> str | None:
 
 
 def _mslub_kind(path: Path) -> str | None:
-    fits = MSLUB_FILE.fullmatch(path.name)
-    home = path.parent.parent if path.parent.name == "raw" else path.parent
-    return fits["kind"].lower() if fits and re.fullmatch(r"patient\d+", home.name) else None
+    part = _mslub_part(path)
+    return part[1] if part else None
 
 
 def _ixi_cases(folder: Path) -> list[_Case]:
@@ -228,22 +227,28 @@ def _brats_part(path: Path) -> tuple[str, str] | None:
 
 def _mslub_cases(folder: Path) -> list[_Case]:
     """The co-registered images where there are any; the raw ones beside them have no brain mask and other grids."""
-    by_folder: dict[Path, _Case] = {}
+    found: dict[tuple[Path, str], _Case] = {}
     for path in niftis(folder):
-        fits = MSLUB_FILE.fullmatch(path.name)
-        home = path.parent.parent if path.parent.name == "raw" else path.parent
-        subject = fits["case"] if fits and fits["case"] else home.name
-        if fits and re.fullmatch(r"patient\d+", subject):
-            _add(by_folder.setdefault(path.parent, _Case("MSLUB", subject, "", {}, path.parent)), fits["kind"].lower(),
-                 path)  # fmt: skip
-    with_mask = [case for case in by_folder.values() if "brainmask" in case.files]
-    cases = with_mask or list(by_folder.values())
+        if part := _mslub_part(path):
+            subject, kind = part
+            case = found.setdefault((path.parent, subject), _Case("MSLUB", subject, "", {}, path.parent))
+            _add(case, kind, path)
+    with_mask = [case for case in found.values() if "brainmask" in case.files]
+    cases = with_mask or list(found.values())
     for case in cases:
         twin = next(other for other in cases if other.subject == case.subject)
         if twin is not case:
             raise InputError(f"{twin.folder} and {case.folder}: {case.subject} twice (coregistered and resampled?); "
                              "give the folder of one of them")  # fmt: skip
     return cases
+
+
+def _mslub_part(path: Path) -> tuple[str, str] | None:
+    """(patient, kind) of a file of MSLUB, which itself or whose folder names the patient; else None."""
+    fits = MSLUB_FILE.fullmatch(path.name)
+    home = path.parent.parent if path.parent.name == "raw" else path.parent
+    subject = fits["case"] if fits and fits["case"] else home.name
+    return (subject, fits["kind"].lower()) if fits and re.fullmatch(r"patient\d+", subject, re.IGNORECASE) else None
 
 
 def _add(case: _Case, kind: str, path: Path) -> None:

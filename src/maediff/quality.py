@@ -53,6 +53,13 @@ class QualityConfig:
     max_turned: float = -0.05
     max_empty: float = 0.05
 
+    def __post_init__(self) -> None:
+        for name in ("min_overlap", "min_coverage", "max_empty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share: give 0 to 1")
+        if self.max_stretch < 1:
+            raise ValueError(f"max_stretch={self.max_stretch} is a largest over a smallest scaling: give 1 or more")
+
 
 def check_against_atlas(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], alignment: Alignment, config: QualityConfig

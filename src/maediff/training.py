@@ -72,12 +72,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
-            raise ValueError("steps, batch_size, checkpoint_every and validation_slices must be at least 1")
+            raise ValueError(
+                f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every} and "
+                f"validation_slices={self.validation_slices} must be at least 1"
+            )
         if self.calibration_scans < 0:
             raise ValueError(f"calibration_scans={self.calibration_scans} must not be negative")
         if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
             raise ValueError(
-                "learning_rate and warmup_steps must not be negative, clip_norm positive, 0 <= ema_decay < 1"
+                f"learning_rate={self.learning_rate} and warmup_steps={self.warmup_steps} must not be negative, "
+                f"clip_norm={self.clip_norm} above 0, ema_decay={self.ema_decay} from 0 to below 1"
             )
 
 
