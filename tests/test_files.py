@@ -50,6 +50,10 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
         fresh_folder(out)
     assert (fresh_folder(out, resume=True) / "result").exists()
     assert not (fresh_folder(out, overwrite=True) / "result").exists()
+    (out / "result").write_text("x")
+    with pytest.raises(InputError, match="--resume keeps what is there and --overwrite removes it; give one"):
+        fresh_folder(out, resume=True, overwrite=True)
+    assert (out / "result").exists()
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         fresh_folder(tmp_path / "file")

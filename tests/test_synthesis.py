@@ -1,6 +1,7 @@
 """Tissues of made-up T1w brains, and their renderings in other contrasts."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy import ndimage
 
 from made_scans import save
 from maediff.errors import InputError
+from maediff.files import MARKER
 from maediff.intensities import CEILING
 from maediff.synthesis import CONFIGS, render, render_scans
 from maediff.tissues import segment, ventricles
@@ -166,3 +168,12 @@ def test_what_cannot_be_rendered_is_named(t1_manifest, tmp_path):
         render_scans(table, tmp_path / "b", "T2w")
     with pytest.raises(InputError, match="at least one"):
         render_scans(table, tmp_path / "c", "T2w", n=0)
+
+
+def test_what_is_rendered_is_never_emptied_for_the_output(t1_manifest, tmp_path):
+    inside = tmp_path / "out" / "scans"
+    shutil.copytree(t1_manifest.parent, inside)
+    (tmp_path / "out" / MARKER).touch()
+    with pytest.raises(InputError, match="holds the input"):
+        render_scans(inside / "manifest.csv", tmp_path / "out", "FLAIR", overwrite=True)
+    assert (inside / "s0" / "t1.nii.gz").is_file()

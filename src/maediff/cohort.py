@@ -13,8 +13,8 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,34 +247,28 @@ class Cohort:
             extra,
         )
 
-    def training_slices(self, split: str, *, lesion_free: bool = True) -> SliceSet:
-        """The slices of a split that hold brain, from the cache or put there.
-
-        Args:
-            lesion_free: only slices that can pass for healthy; false: every slice of every scan.
+    def training_slices(self, split: str) -> SliceSet:
+        """The slices of a split that hold brain and can pass for healthy, from the cache or put there.
 
         Raises:
             InputError: the split has none.
         """
-        kind = "lesion-free" if lesion_free else "all"
-        folder = self.path / "cache" / f"{split}-{kind}-{self.hash[:16]}"
+        folder = self.path / "cache" / f"{split}-lesion-free-{self.hash[:16]}"
         arrays = _cached(folder)
         if arrays is None:
             if folder.exists():  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
-            collected = self._collect(split, lesion_free)
+            collected = self._collect(split)
             arrays = (_cached(folder) if _store(folder, collected) else None) or collected
         return arrays
 
-    def _collect(self, split: str, lesion_free: bool) -> SliceSet:
+    def _collect(self, split: str) -> SliceSet:
         images, brains = [], []
         index: list[int] = []
         subjects: list[str] = []
         for row in self.split(split):
             loaded = self.load(row)
-            wanted = loaded.brain.mean(axis=(1, 2)) >= MIN_BRAIN_SHARE
-            if lesion_free:
-                wanted &= loaded.lesion_free
+            wanted = (loaded.brain.mean(axis=(1, 2)) >= MIN_BRAIN_SHARE) & loaded.lesion_free
             if wanted.any():
                 images.append(np.round(loaded.images[wanted].clip(0, 1) * 255).astype(np.uint8))
                 brains.append(loaded.brain[wanted])
@@ -282,13 +276,23 @@ class Cohort:
                 subjects.append(loaded.subject)
         if not subjects:
             raise InputError(
-                f"{self.path}: no {'healthy ' if lesion_free else ''}subject in split {split} (it has "
+                f"{self.path}: no healthy subject in split {split} (it has "
                 f"{len(self.split(split))} scans); add scans with healthy=1, or with a lesion_mask, "
                 "whose lesion-free slices then count"
             )
         if len({stack.shape[1:] for stack in images}) > 1:
             raise InputError(f"{self.path}: its scans differ in slice size; run `maediff preprocess` again")
         return SliceSet(np.concatenate(images), np.concatenate(brains), np.asarray(index, dtype=np.int64), subjects)
+
+
+def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Which of PREPARED differ between two cohort.json, or what runs hold of them; off is the same as no word of it."""
+
+    def plain(meta: Mapping[str, Any], key: str) -> Any:
+        value = meta.get(key) or {}
+        return value if key in ("grid", "normalise") or value.get("enabled") else {}
+
+    return [key for key in PREPARED if plain(one, key) != plain(other, key)]
 
 
 def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
@@ -322,19 +326,17 @@ def _cached(folder: Path) -> SliceSet | None:
 
 def _store(folder: Path, arrays: SliceSet) -> bool:
     """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
-    temporary = None
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")  # not of tempfile, whose folders are ours alone
     try:
-        folder.parent.mkdir(exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+        temporary.mkdir(parents=True)
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(arrays, name))
         (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
         temporary.replace(folder)
     except OSError:
-        return (folder / "subjects.json").is_file()  # another process was faster
+        return _cached(folder) is not None  # another process was faster
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     prefix = folder.name.rsplit("-", 1)[0]
     for old in folder.parent.glob(f"{prefix}-*"):
         if old != folder:

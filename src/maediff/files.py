@@ -94,15 +94,17 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
 
     Raises:
         InputError: it exists, holds something, and neither `overwrite` (which empties it, but only a folder that
-            maediff made) nor `resume` was asked for.
+            maediff made) nor `resume` was asked for; or both were.
     """
+    if overwrite and resume:
+        raise InputError(f"{path}: --resume keeps what is there and --overwrite removes it; give one of them")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, and the output has to be a folder; choose another one")
     try:
         return _fresh_folder(path, overwrite, resume)
     except OSError as error:
         what = "written to" if path.is_dir() else "created"
-        raise InputError(f"{path}: could not be {what} ({error.strerror}); choose another folder") from error
+        raise InputError(f"{path}: could not be {what} ({error.strerror or error}); choose another folder") from error
 
 
 def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Path:

@@ -195,8 +195,9 @@ def show_terms(folder: Path) -> str:
     return terms
 
 
+@functools.cache
 def download(repository: str) -> Path:
-    """The local copy of a model on the Hugging Face Hub, downloaded if need be.
+    """The local copy of a model on the Hugging Face Hub, downloaded if need be; asked for once in a process.
 
     Raises:
         InputError: huggingface_hub is not installed, or it could not get the repository.

@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from maediff.cohort import split_of
 from maediff.errors import InputError
-from maediff.files import fresh_folder, write_text
+from maediff.files import check_apart, fresh_folder, write_text
 from maediff.grid import brain_from_background
 from maediff.inputs import ScanRef, find_scans
 from maediff.phantom_brain import smooth_field
@@ -150,12 +150,13 @@ def render_scans(
         What failed, a line each. All renderings of a subject are in its split.
 
     Raises:
-        InputError: `source` holds no scan, `out` exists, or every scan failed.
+        InputError: `source` holds no scan, `out` exists or holds the source, or every scan failed.
     """
     if n < 1:
         raise InputError(f"n={n}: at least one rendering a scan")
     cohort = (source / "cohort.json").is_file()
     refs = find_scans([source / "manifest.csv" if cohort else source], None if cohort else "T1w")
+    check_apart(out, [source, *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
     failed: list[str] = []
