@@ -35,6 +35,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained():
         ((["ddpm", "ddpm"], [0]), "given twice"),
         ((["ddpm"], []), "none"),
         ((["ddpm"], [0, 0]), "each seed once"),
+        ((["ddpm"], [0, -1]), "seeds 0, -1 of ddpm: give whole numbers from 0 up"),
         ((["pddpm@stride=3"], [0]), "stride"),
         ((["pddpm@t_test=5000"], [0]), "5000"),
     ]:

@@ -125,6 +125,16 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["sub-1"]
     page = write_report(tmp_path / "out").read_text()
     assert "1 failed." in page and "Failed" in page and "sub-0_T1w.nii.gz: holds NaN" in page
+    assert str(path) in caplog.text.replace("sub-0", "sub-1")
+    for name in ("detect.json", "report.html", "sub-1/summary.json"):  # these go to others, the log does not
+        assert str(tmp_path) not in (tmp_path / "out" / name).read_text(), name
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_a_threshold_that_no_map_can_have_is_refused(scan, run, tmp_path, threshold):
+    with pytest.raises(InputError, match=f"--threshold {threshold}: give a number from 0 to 1"):
+        go([scan[0]], tmp_path / "out", run, threshold=threshold)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):
@@ -239,6 +249,13 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert FPRS[0] == 1e-4
 
 
+def test_no_threshold_is_taken_where_erosion_leaves_no_brain(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    before = (copied / "calibration.json").read_text()
+    assert calibrate(copied, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(erosion_iterations=60)) is None
+    assert (copied / "calibration.json").read_text() == before
+
+
 def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
     path, *_ = scan
     other = tmp_path / "other+run"
@@ -257,6 +274,10 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
     mean = (references["one"] + references["two"]) / 2
     np.testing.assert_allclose(references["both"], mean, atol=0.02 * mean.max())
     config = json.loads((other / "config.json").read_text())
+    config["cohort"]["bias"] = {"enabled": True}
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"other\+run.*another bias"):
+        load_model(both)
     config["cohort"]["modality"] = "T2w"
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"other\+run.*another modality \(T2w\)"):

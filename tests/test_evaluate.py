@@ -108,7 +108,8 @@ def test_label_threshold_comes_from_calibration_and_oracle_from_scored(outcome, 
     thresholds = outcome[1]["methods"]["bright"]["thresholds"]
     ill = calibrate[1]
     maps = [residual_map(ill.images, ill.brain, SPACING)]
-    assert thresholds["label"] == metrics.best_dice_threshold(maps, [ill.lesion], [ill.brain], [SPACING])
+    tried, curve = metrics.dice_by_threshold(maps, [ill.lesion], [ill.brain], [SPACING])
+    assert thresholds["label"] == tried[curve.argmax()]
     for method in outcome[1]["methods"].values():
         assert method["dice_oracle"]["mean"] >= max(method["dice"]["mean"], method["dice_healthy_calibrated"]["mean"])
 
@@ -388,6 +389,10 @@ def test_refusals_name_what_is_wrong(tmp_path, cohort):
         evaluate([good, make_run(tmp_path / "other" / "good")], cohort, tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="nowhere"):
         evaluate([tmp_path / "nowhere"], cohort, tmp_path / "out", quiet=True)
+    for site in ("a", "b"):
+        save(tmp_path / site / "maps" / "test-ill.nii.gz", np.zeros((4, 4, 4)), np.eye(4))
+    with pytest.raises(InputError, match=r"b/maps: a second folder of maps named 'maps', beside .*a/maps"):
+        evaluate([tmp_path / "a" / "maps", tmp_path / "b" / "maps"], cohort, tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -449,8 +454,8 @@ def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_as
     one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
     own = {"median_size": 1, "smooth_mm": 4.0}
 
-    def used(name, runs, **asked):
-        summary = evaluate(runs, cohort, tmp_path / name, config=ScoringConfig(**asked), quiet=True)
+    def used(name, runs, post=None, **asked):
+        summary = evaluate(runs, cohort, tmp_path / name, config=ScoringConfig(**asked), post=post, quiet=True)
         post = summary["config"]["postprocess"]
         assert f"median filter {post['median_size']} " in " ".join(summary["notes"])
         assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == (4.0,))
@@ -463,3 +468,4 @@ def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_as
     assert blurred[:2] == (1, (4.0,)) and blurred[2] != default[2]  # the baselines, too
     assert used("disagree", [one, other]) == default
     assert used("asked", [one], postprocess=PostprocessConfig()) == default
+    assert used("changed", [one], post={"median_size": 3})[:2] == (3, (4.0,))  # the rest stays the run's own

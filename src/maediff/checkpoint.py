@@ -14,6 +14,7 @@ import json
 import platform
 import shutil
 import subprocess
+import textwrap
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
+from maediff.cohort import prepared_unlike
 from maediff.errors import InputError
 from maediff.files import atomic_path, read_json, write_json
 from maediff.methods import METHODS, build, resolve
@@ -121,23 +123,23 @@ def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any
     return plain(resolve(run["method"], settings=config))
 
 
-def load_state(method: Method, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load `tensors` into `method`; an InputError names the first tensors that do not fit."""
+def load_state(method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = AGAIN) -> None:
+    """Load `tensors` into `method`; an InputError names the first tensors that do not fit, and ends with `remedy`."""
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise InputError(f"{path}: weights do not fit the configuration beside them ({reason}); {AGAIN}") from None
+        reason = "; ".join(textwrap.shorten(line, 120) for line in str(error).splitlines()[1:3])
+        raise InputError(f"{path}: weights do not fit the network's settings ({reason}); {remedy}") from None
 
 
-def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "best") -> tuple[Method, dict[str, Any]]:
+def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
     """A trained method in evaluation mode, with the moving average of its weights, and its config.json.
 
     Args:
         reference: a run folder, a shipped model's name or folder, or `hf:ORG/NAME`; settings that only matter at
             test may follow an @: `runs/pddpm@s=48,t_test=500`.
-            `RUN_A+RUN_B` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
-        checkpoint: `best` (falls back to `last` where no validation was run) or `last`.
+            `RUN_A+RUN_B+...` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
+            Of a run, the weights are those of the lowest validation loss, or the last where none was measured.
 
     Returns:
         The method, and the config with `name` (of the reference), `path` and `step` added.
@@ -146,7 +148,7 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
         InputError: see `read_config` and `read_weights`; runs of unlike scans cannot be averaged.
     """
     if len(parts := split_mean(reference)) > 1:
-        return _load_mean(parts, device, checkpoint)
+        return _load_mean(parts, device)
     run, changes = split_reference(reference)
     config = read_config(run)
     try:
@@ -154,7 +156,7 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
         method = build(config["method"], settings=settings)
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
-    paths = [run / part / "model.safetensors" for part in (checkpoint, "last", "")]
+    paths = [run / part / "model.safetensors" for part in ("best", "last", "")]
     path = next((path for path in paths if path.is_file()), paths[1])
     tensors, step = read_weights(path, "ema.", config["method"])
     load_state(method, tensors, path)
@@ -163,16 +165,18 @@ def load_model(reference: str | Path, device: str = "cpu", checkpoint: str = "be
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
 
 
-def _load_mean(parts: list[str], device: str, checkpoint: str) -> tuple[Method, dict[str, Any]]:
-    loaded = [load_model(part, device, checkpoint) for part in parts]
+def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:
+    loaded = [load_model(part, device) for part in parts]
     infos = [info for _, info in loaded]
     for part, info in zip(parts, infos, strict=True):
-        for key in ("modality", "grid", "normalise"):
-            if info["cohort"].get(key) != infos[0]["cohort"].get(key):
-                raise InputError(
-                    f"{part}: trained on another {key} ({info['cohort'].get(key)}) than {parts[0]} "
-                    f"({infos[0]['cohort'].get(key)}); their references have no mean"
-                )
+        own, first = info["cohort"], infos[0]["cohort"]
+        unlike = [key for key in ("modality",) if own[key] != first[key]] + prepared_unlike(own, first)
+        if unlike:
+            key = unlike[0]
+            raise InputError(
+                f"{part}: trained on another {key} ({own.get(key)}) than {parts[0]} ({first.get(key)}); their "
+                "references have no mean"
+            )
     changed = {
         "method": "+".join(info["method"] for info in infos),
         "name": "+".join(info["name"] for info in infos),

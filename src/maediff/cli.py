@@ -254,7 +254,7 @@ def detect(
         workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
     )  # fmt: skip
     report_path = write_report(work, out.resolve().name)
-    if bids_derivative and failed < len(refs):
+    if bids_derivative and (overwrite or failed < len(refs)):
         write_derivative(refs, out, overwrite=overwrite)
         report_path = out / report_path.name
     typer.echo(f"report: {report_path}")
@@ -294,9 +294,10 @@ def evaluate(
     from maediff.settings import build_config, resolve_device
 
     with _settings(config, set_) as settings:
+        post = settings.pop("postprocess", {})
         scoring = build_config(ScoringConfig, settings, "evaluate")
     run(
-        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
+        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring, post=post,
         precision=precision, workers=workers, batch_size=batch_size, overwrite=overwrite,
         device=resolve_device(device), seed=seed, quiet=quiet,
     )  # fmt: skip
@@ -346,12 +347,14 @@ def compare(
     own_seeds = {text.partition(":")[0]: _numbers(text.partition(":")[2], text) for text in method_seeds or []}
     budget = Budget(preset, steps, max_time)
     with _settings(config, set_) as settings:
-        scoring = build_config(ScoringConfig, settings.pop("evaluate", {}), "evaluate")
+        scored = dict(settings.pop("evaluate", {}))
+        post = scored.pop("postprocess", {})
+        scoring = build_config(ScoringConfig, scored, "evaluate")
         planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own, own_seeds)
     run(
         planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
-        precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite, device=device,
-        seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
+        post=post, precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite,
+        device=device, seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
     )  # fmt: skip
     typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
     typer.echo(f"report: {write_report(out / 'eval')}")

@@ -103,6 +103,8 @@ def plan(
         for text in readings:
             resolve_method(name, budget.preset, merge(of_method, parse_settings(split_settings(text))))
         own_seeds = (method_seeds or {}).get(name, seeds)
+        if min(own_seeds) < 0:
+            raise InputError(f"seeds {', '.join(map(str, own_seeds))} of {name}: give whole numbers from 0 up")
         planned += [Planned(name, seed, own, tuple(readings)) for seed in own_seeds]
     order = {seed: index for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))}
     return sorted(planned, key=lambda p: order[p.seed])
@@ -117,6 +119,7 @@ def compare(
     calibrate_split: str = "val",
     score_split: str = "test",
     config: ScoringConfig = DEFAULT_SCORING,
+    post: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -130,6 +133,7 @@ def compare(
     """Train what `plan` says, score it on `cohort`, write all to `out` and return the summary.
 
     Args:
+        post: changes to the post-processing, by field of `PostprocessConfig`.
         seed: of the noise at test and of the bootstrap.
         command: what was typed, for the records.
 
@@ -141,8 +145,7 @@ def compare(
     limit, device = parse_duration(budget.max_time), resolve_device(device)
     opened = Cohort.open(cohort)
     check_apart(out, [cohort])
-    if not (resume and (out / "compare.json").is_file()):
-        fresh_folder(out, overwrite=overwrite, resume=resume)
+    fresh_folder(out, overwrite=overwrite, resume=resume)
     record = _record(out, budget, opened, device, command)
     for run in planned:
         known = record["runs"].get(run.name)
@@ -174,8 +177,8 @@ def compare(
     ]
     return evaluate(
         references, cohort, out / "eval", calibrate_split=calibrate_split, score_split=score_split, config=config,
-        seed=seed, device=device, precision=precision, batch_size=batch_size, workers=workers, overwrite=True,
-        notes=_notes(record, planned, budget), quiet=quiet,
+        post=post, seed=seed, device=device, precision=precision, batch_size=batch_size, workers=workers,
+        overwrite=True, notes=_notes(record, planned, budget), quiet=quiet,
     )  # fmt: skip
 
 

@@ -78,8 +78,8 @@ def detect(
 
     Args:
         model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
-            averages two references. None picks the
-            shipped model for the contrast that `modality` or the files' names tell, and says so.
+            averages their references. None picks the shipped model for the contrast that `modality` or the files'
+            names tell, and says so.
         threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration.
         fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
         scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
@@ -98,6 +98,8 @@ def detect(
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
     if dicom_seg:
         check_dicom_seg(refs)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
     if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
         raise InputError("--threshold, --fpr and --scan-fpr: give one of them")
     model, why = (model, "--model") if model else _pick_model(refs, modality)
@@ -142,7 +144,7 @@ def detect(
     hidden = quiet or len(refs) < 2
     for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=hidden), strict=True):
         if failed is not None:
-            failures[ref.name] = failed
+            failures[ref.name] = _without_folders(failed, ref)
             logger.error("%s failed: %s", ref.name, failed)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
@@ -186,6 +188,13 @@ def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
 def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
     """Hexadecimal; a hash, because summaries go to others and paths do not."""
     return hashlib.sha256(json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()).hexdigest()
+
+
+def _without_folders(text: str, ref: ScanRef) -> str:
+    """A message for what goes to others: a scan's files by name, not by where they lie."""
+    for path in ref.files:
+        text = text.replace(f"{path.parent}{os.sep}", "")
+    return text
 
 
 def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
@@ -258,7 +267,7 @@ def _detect_one(
         "threshold": shared["threshold"],
         "volume_ml": float(mask.sum()) * voxel_ml,
         "regions": [asdict(region) for region in regions],
-        "qc": record,
+        "qc": {**record, "notes": [_without_folders(note, ref) for note in record["notes"]]},
         "versions": shared["versions"],
         "scan": ref.image.name,
         "made_from": made_from,

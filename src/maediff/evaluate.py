@@ -28,7 +28,7 @@ from rich.progress import Progress
 from maediff import __version__
 from maediff.calibration import scans_needed
 from maediff.checkpoint import load_model, run_folders, trained_on
-from maediff.cohort import PREPARED, Cohort, SubjectSlices, person_code
+from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
@@ -36,9 +36,9 @@ from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, Map
+from maediff.postprocess import DEFAULT, Map, PostprocessConfig
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import flatten, resolve_device, resolve_precision
+from maediff.settings import build_config, flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
@@ -55,6 +55,7 @@ def evaluate(
     calibrate_split: str = "val",
     score_split: str = "test",
     config: ScoringConfig = DEFAULT_SCORING,
+    post: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     precision: str = "fp32",
@@ -68,10 +69,11 @@ def evaluate(
 
     Args:
         runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test,
-            `RUN_A+RUN_B` for the mean of two references), and folders of anomaly maps, as `map_folder` takes them;
+            `RUN_A+RUN_B` for the mean of their references), and folders of anomaly maps, as `map_folder` takes them;
             the folder's name and what follows the @ name them in every table.
         calibrate_split: where thresholds are chosen: on labelled subjects, and on healthy ones.
         score_split: where everything is measured.
+        post: changes to the post-processing, by field of `PostprocessConfig`.
         seed: of the noise at test and of the bootstrap.
         precision: of the runs' predictions: fp32, bf16, or `auto`, which is bf16 where the processor has it.
         workers: runs scored at once, each in a process of its own with one thread.
@@ -84,14 +86,15 @@ def evaluate(
     device = resolve_device(device)
     bf16 = resolve_precision(precision, device) == "bf16"
     opened = Cohort.open(cohort)
-    folders = {Path(run).resolve().name: Path(run) for run in runs if is_map_folder(Path(run))}
-    runs = [run for run in runs if not is_map_folder(Path(run))]
+    folders = _map_folders(runs)
+    runs = [run for run in runs if Path(run) not in folders.values()]
     infos = _check_runs(runs, opened, taken=folders)
     if score_split != "train":
         _check_unseen(runs, opened, score_split)
-    if config.postprocess is None:
-        own = {own_postprocess(run) for run in runs}
-        config = replace(config, postprocess=own.pop() if len(own) == 1 and not folders else DEFAULT)
+    own = {own_postprocess(run) for run in runs}
+    base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
+    changed = build_config(PostprocessConfig, {**asdict(base), **(post or {})}, "postprocess")
+    config = replace(config, postprocess=changed)
     calibrate, scored, remarks = _subjects(opened, calibrate_split, score_split)
     remarks += _calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)
@@ -160,6 +163,17 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return groups
 
 
+def _map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
+    """Those of `runs` that are folders of anomaly maps, by the name that they have in every table."""
+    folders: dict[str, Path] = {}
+    for folder in filter(is_map_folder, map(Path, runs)):
+        name = folder.resolve().name
+        if name in folders:
+            raise InputError(f"{folder}: a second folder of maps named {name!r}, beside {folders[name]}; rename one")
+        folders[name] = folder
+    return folders
+
+
 def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:
     return read_map(folder, s, sources.get(s.subject)), None
 
@@ -186,16 +200,10 @@ def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[st
 
 
 def _prepared_unlike(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> list[str]:
-    """A remark for each run whose scans were not prepared as the cohort's were; off is the same as no word of it."""
-
-    def plain(meta: Mapping[str, Any], key: str) -> Any:
-        value = meta.get(key) or {}
-        return value if key in ("grid", "normalise") or value.get("enabled") else {}
-
+    """A remark for each run whose scans were not prepared as the cohort's were."""
     remarks = []
     for name, info in infos.items():
-        unlike = [key for key in PREPARED if plain(info["cohort"], key) != plain(cohort.meta, key)]
-        if unlike:
+        if unlike := prepared_unlike(info["cohort"], cohort.meta):
             remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
             logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))
     return remarks

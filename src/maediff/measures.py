@@ -64,16 +64,14 @@ def choose_thresholds(
     calibrate: Sequence[Case], scored: Sequence[Case], fpr: float, scan_fpr: float, post: PostprocessConfig
 ) -> tuple[Thresholds, dict[str, Any], dict[str, list[float]]]:
     """The thresholds, where they come from, and the mean Dice of the scored subjects at many thresholds."""
-    healthy = [(c.anomaly, eroded_brain(c.subject.brain, post)) for c in calibrate if c.subject.healthy]
-    source = "healthy subjects" if healthy else None
-    if not healthy:  # no healthy subject of this contrast: what patients have left
-        healthy = [
-            (c.anomaly, eroded_brain(c.subject.brain, post) & c.subject.lesion_free[:, None, None])
-            for c in calibrate
-            if c.subject.lesion is not None
-        ]
-        healthy = [(anomaly, inside) for anomaly, inside in healthy if inside.any()]
-        source = "lesion-free slices of patients" if healthy else None
+    from_subjects = any(c.subject.healthy for c in calibrate)
+    healthy = [
+        (c.anomaly, eroded_brain(c.subject.brain, post) & (c.subject.lesion_free[:, None, None] | from_subjects))
+        for c in calibrate
+        if (c.subject.healthy if from_subjects else c.subject.lesion is not None)
+    ]
+    healthy = [(anomaly, inside) for anomaly, inside in healthy if inside.any()]
+    source = "healthy subjects" if from_subjects else "lesion-free slices of patients"  # what patients have left
     from_healthy = NAN
     if healthy:
         from_healthy = threshold_from_healthy([anomaly for anomaly, _ in healthy], [b for _, b in healthy], fpr)
@@ -86,7 +84,7 @@ def choose_thresholds(
     label = _best(*_dice(calibrate, post))
     tried, curve = _dice(scored, post, also=(label, from_healthy, conformal))
     about = {
-        "healthy_source": source,
+        "healthy_source": source if healthy else None,
         "conformal": {"alpha": scan_fpr, "n_scans": len(scores), "smallest_alpha": smallest_alpha(len(scores))},
     }
     return (

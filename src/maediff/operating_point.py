@@ -56,11 +56,11 @@ def calibrate(
         if len(used) == max_scans:
             break
         scan = cohort.load(row)
-        usable = scan.lesion_free & scan.brain.any(axis=(1, 2))
-        if usable.any():
+        inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
+        if inside.any():
             residual, _ = predict_volume(method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device)
             maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
-            brains.append(eroded_brain(scan.brain, post) & usable[:, None, None])
+            brains.append(inside)
             used.append(scan.subject)
             if healthy:
                 scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))

@@ -55,6 +55,8 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.fpr < 1 or not 0 < self.scan_fpr < 1:
             raise ValueError(f"fpr {self.fpr} and scan_fpr {self.scan_fpr} are shares: give numbers between 0 and 1")
+        if self.n_snapshots < 0:
+            raise ValueError(f"n_snapshots={self.n_snapshots}: how many subjects to keep pictures of, 0 or more")
 
 
 DEFAULT_SCORING = ScoringConfig()

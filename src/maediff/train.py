@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from maediff import checkpoint
-from maediff.cohort import PREPARED, Cohort, person_code
+from maediff.cohort import PREPARED, Cohort, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
@@ -151,20 +151,25 @@ def train(
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
         people.update(checkpoint.trained_on(checkpoint.split_reference(init)[0]))
-        if info["cohort"]["modality"] != cohort.meta["modality"]:
-            logger.warning("%s is a model for %s, and %s holds %s", init, info["cohort"]["modality"], cohort_path,
-                           cohort.meta["modality"])  # fmt: skip
-        checkpoint.load_state(method, source.state_dict(), checkpoint.split_reference(init)[0])
-        check_apart(out, [checkpoint.split_reference(init)[0]])
+        known, given, folder = info["cohort"], cohort.meta, checkpoint.split_reference(init)[0]
+        if known["modality"] != given["modality"]:
+            logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
+                           given["modality"])  # fmt: skip
+        if unlike := prepared_unlike(known, given):
+            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans alike",
+                           init, ", ".join(unlike), cohort_path)  # fmt: skip
+        remedy = "leave out --preset and the network's settings, or --init"
+        checkpoint.load_state(method, source.state_dict(), folder, remedy)
+        check_apart(out, [folder])
     check_apart(out, [cohort_path])
     precision = training_precision(train_config.precision, device)
-    resuming = resume and (out / "config.json").is_file()
+    fresh_folder(out, overwrite=overwrite, resume=resume)
+    resuming = (out / "config.json").is_file()
     if resuming:
         saved = checkpoint.read_config(out)
         saved["train"] = checkpoint.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
         _check_same(saved, config, out)
     else:
-        fresh_folder(out, overwrite=overwrite, resume=resume)
         write_json(out / checkpoint.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
         checkpoint.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
