@@ -28,7 +28,7 @@ class MAEConfig:
     decoder_blocks: int = 2
     heads: int = 8
     fusion: Literal["concat", "add", "replace", "map_only", "visible_only"] = "concat"
-    """What the decoder reads, u and z after a linear layer of its own each: [u ; all z] (`concat`, the literal reading);
+    """What the decoder reads, u and z after a linear layer each: [u ; all z] (`concat`, the literal reading);
     z_i + u_i where visible (`add`); u_i where visible and z_i where noised (`replace`). For the ablation: all z without
     the encoder (`map_only`), u and mask tokens without the map (`visible_only`)."""
     back: Literal["add", "replace"] = "add"
