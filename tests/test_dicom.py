@@ -13,8 +13,8 @@ from made_scans import made_brain, oblique, save
 from maediff.dicom import find_dicom, fingerprint, read_volume
 from maediff.dicom_series import contrast_of_text, find_series
 from maediff.errors import InputError
-from maediff.inputs import ScanRef
 from maediff.preprocess import preprocess
+from maediff.scan_ref import ScanRef
 from maediff.scans import read_scan
 from maediff.sources import find_sources
 

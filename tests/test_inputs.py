@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from maediff.errors import InputError
-from maediff.inputs import contrast_of, find_scans
+from maediff.file_names import contrast_of
+from maediff.inputs import find_scans
 from maediff.sources import find_sources
 
 

@@ -18,9 +18,9 @@ from maediff import cli
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import fresh_folder
-from maediff.inputs import ScanRef
 from maediff.layouts import assign_roles, check_content, read_layout, recognise, voxel_digest
 from maediff.preprocess import preprocess
+from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, read_scan
 from maediff.sources import find_sources, write_manifest
 

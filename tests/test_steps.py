@@ -20,6 +20,7 @@ from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, ext
 from maediff.cohort import Cohort
 from maediff.dicom import read_volume
 from maediff.errors import InputError
+from maediff.file_names import session_of
 from maediff.grid import (
     GridConfig,
     atlas_grid,
@@ -28,7 +29,7 @@ from maediff.grid import (
     prepare_scan,
     to_grid,
 )
-from maediff.inputs import find_scans, session_of, t1s_by_session
+from maediff.inputs import find_scans, t1s_by_session
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture

@@ -22,7 +22,7 @@ from typing import Any
 from maediff import __version__
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
-from maediff.inputs import ScanRef
+from maediff.scan_ref import ScanRef
 
 WORK = ".detect"
 BIDS_VERSION = "1.9.0"

@@ -26,8 +26,8 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.grid import Prepared
-from maediff.inputs import SPLITS, ScanRef
 from maediff.intensities import CEILING
+from maediff.scan_ref import SPLITS, ScanRef
 from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
 
 FORMAT = 2

@@ -35,12 +35,12 @@ from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import mask_from_grid
-from maediff.inputs import ScanRef
 from maediff.methods import Method
 from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, find_regions, scan_score
 from maediff.quality import write_picture
+from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
 from maediff.shipped import pick, show_terms

@@ -23,8 +23,9 @@ import numpy as np
 
 from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series, unsaid
 from maediff.errors import InputError
-from maediff.inputs import ScanRef, visible
+from maediff.scan_ref import ScanRef
 from maediff.scans import Volume, read_scan
+from maediff.walk import visible
 
 logger = logging.getLogger(__name__)
 RLE = "1.2.840.10008.1.2.5"

@@ -20,7 +20,7 @@ from maediff.dicom import images_of
 from maediff.dicom_series import Image, check_volume, unsaid
 from maediff.errors import InputError
 from maediff.files import atomic_path
-from maediff.inputs import ScanRef
+from maediff.scan_ref import ScanRef
 from maediff.scans import Volume
 
 ON_GRID = 0.05  # voxels: a pixel that is farther from a voxel's centre lies on another grid

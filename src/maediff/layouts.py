@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.errors import InputError
-from maediff.inputs import NOT_SCANS, ScanRef, absent, niftis, say_left_out
+from maediff.file_names import NOT_SCANS
+from maediff.scan_ref import ScanRef
+from maediff.walk import absent, niftis, say_left_out
 
 Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5

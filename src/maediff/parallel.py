@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from maediff.errors import InputError
-from maediff.inputs import ScanRef
+from maediff.scan_ref import ScanRef
 
 logger = logging.getLogger(__name__)
 Done = TypeVar("Done")

@@ -27,10 +27,10 @@ from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json
 from maediff.grid import GridConfig, prepare_scan
-from maediff.inputs import MODALITIES, ScanRef
 from maediff.intensities import NormaliseConfig
 from maediff.parallel import progress, run_scans
 from maediff.quality import write_picture
+from maediff.scan_ref import MODALITIES, ScanRef
 from maediff.scans import read_mask
 from maediff.sources import find_sources
 from maediff.steps import StepsConfig, run_steps, settings_of, steps_config, with_defaults

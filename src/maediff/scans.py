@@ -24,8 +24,10 @@ from jaxtyping import Bool, Float, Shaped
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from maediff.errors import InputError
+from maediff.file_names import is_nifti
 from maediff.files import atomic_path
-from maediff.inputs import ScanRef, find_scans, is_nifti
+from maediff.inputs import find_scans
+from maediff.scan_ref import ScanRef
 
 __all__ = [
     "ScanRef",

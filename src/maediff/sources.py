@@ -20,20 +20,14 @@ from typing import cast, get_args
 
 from maediff.dicom import find_dicom, is_uid, read_volume
 from maediff.errors import InputError
+from maediff.file_names import is_nifti
 from maediff.files import write_text
-from maediff.inputs import (
-    MANIFEST_COLUMNS,
-    MODALITIES,
-    ScanRef,
-    check_names,
-    find_scans,
-    is_dicom,
-    is_nifti,
-    niftis,
-    visible,
-)
+from maediff.inputs import find_scans
 from maediff.layouts import Layout, check_content, read_layout, recognise
+from maediff.manifest import MANIFEST_COLUMNS
+from maediff.scan_ref import MODALITIES, ScanRef, check_names
 from maediff.scans import read_mask
+from maediff.walk import is_dicom, niftis, visible
 
 logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))

@@ -24,9 +24,9 @@ from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
-from maediff.inputs import ScanRef
 from maediff.quality import QualityConfig, check_against_atlas, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
+from maediff.scan_ref import ScanRef
 from maediff.scans import Volume
 from maediff.settings import build_config
 

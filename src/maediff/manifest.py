@@ -1,0 +1,93 @@
+"""A manifest CSV -> the scans that it lists.
+
+subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset,t1]     paths relative to it
+"""
+
+import csv
+from pathlib import Path
+
+from maediff.errors import InputError
+from maediff.file_names import contrast_of, of_contrast
+from maediff.scan_ref import MODALITIES, SPLITS, ScanRef
+
+MANIFEST_COLUMNS = (
+    "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
+    "t1",
+)  # fmt: skip
+
+
+def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
+    """The scans of the manifest `path`, in its order.
+
+    Args:
+        modality: which contrast to take where the names of the images tell several.
+
+    Raises:
+        InputError: no such table, or one with columns missing, values that mean nothing or files that are not there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    missing = [name for name in ("subject", "image") if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
+            f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}"
+        )
+    if not rows:
+        raise InputError(f"{path}: the manifest lists no scan; add a line for each")
+    refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
+    not_there = [
+        str(file) for ref in refs for file in ref.files if not (file.is_file() or (file == ref.image and file.is_dir()))
+    ]
+    if not_there:
+        raise InputError(
+            f"{path}: {len(not_there)} file(s) that it names do not exist: {', '.join(not_there[:5])}"
+            f"{' ...' if len(not_there) > 5 else ''}; paths are relative to the manifest's folder"
+        )
+    # a folder's name does not tell which of its DICOM series is meant
+    contrasts = {ref.image: None if ref.image.is_dir() else contrast_of(ref.image) for ref in refs}
+    taken = of_contrast(path, contrasts, modality)
+    return [ref for ref in refs if ref.image in taken]
+
+
+def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
+    where = f"{manifest}, line {number}"
+    subject, image, split = row["subject"], row["image"], row.get("split", "")
+    healthy = {"": None, "0": False, "1": True}.get(row.get("healthy", ""), "wrong")
+    labels = {"": False, "0": False, "1": True}.get(row.get("lesion_labels", ""))
+    if not subject or not image:
+        raise InputError(f"{where}: subject and image must not be empty; fill them in")
+    if split and split not in SPLITS:
+        raise InputError(f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty")
+    if isinstance(healthy, str):
+        raise InputError(f"{where}: healthy {row['healthy']!r}, and it is 0, 1 or empty")
+    if labels is None:
+        raise InputError(f"{where}: lesion_labels {row['lesion_labels']!r}, and it is 0, 1 or empty")
+
+    def beside(name: str) -> Path | None:
+        return manifest.parent / row[name] if row.get(name) else None
+
+    contrast = contrast_of(Path(image))
+    return ScanRef(
+        subject=subject,
+        session=row.get("session", ""),
+        image=manifest.parent / image,
+        dataset=row.get("dataset") or manifest.resolve().parent.name,
+        brain_mask=beside("brain_mask"),
+        lesion_mask=beside("lesion_mask"),
+        split=split or None,
+        healthy=healthy,
+        modality=contrast if contrast in MODALITIES else None,
+        extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
+        stated="healthy" in row,
+        t1=beside("t1"),
+        lesion_labels=labels,
+    )
