@@ -11,10 +11,11 @@ import pytest
 
 from made_scans import ball, made_brain, save
 from maediff import checkpoint, metrics
+from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
 from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
-from maediff.evaluate import BASELINES, _calibrated_on_seen, _check_unseen, _prepared_unlike, evaluate, group_names
-from maediff.methods import build
+from maediff.evaluate import evaluate, group_names
+from maediff.methods import BASELINES, build
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map, scan_score
 from maediff.preprocess import preprocess
 from maediff.scoring import Contender, ScoringConfig, score
@@ -423,16 +424,16 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
     with pytest.raises(InputError, match=r"run: was trained on test-ill of split 'test'"):
         evaluate([run], cohort, tmp_path / "out", quiet=True)
     (run / "train_subjects.json").write_text(json.dumps([codes["train-ill"]]))
-    _check_unseen([run], Cohort.open(cohort), "test")
+    check_unseen([run], Cohort.open(cohort), "test")
     (run / "train_subjects.json").write_text(json.dumps([codes["val-ill"]]))
-    (remark,) = _calibrated_on_seen([run], Cohort.open(cohort), "val")
+    (remark,) = calibrated_on_seen([run], Cohort.open(cohort), "val")
     assert remark.startswith("run was trained on val-ill of split 'val', from which thresholds were taken")
     for content in ("", "[1, ", '"text"', "{}"):
         (run / "train_subjects.json").write_text(content)
         with pytest.raises(InputError, match=r"train_subjects\.json: .*damaged .*; whom the run saw is not known"):
-            _check_unseen([run], Cohort.open(cohort), "test")
+            check_unseen([run], Cohort.open(cohort), "test")
     (run / "train_subjects.json").write_text("[1, {}]")
-    _check_unseen([run], Cohort.open(cohort), "test")
+    check_unseen([run], Cohort.open(cohort), "test")
 
 
 def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
@@ -440,7 +441,7 @@ def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
     alike = {key: meta[key] for key in ("grid", "normalise", "bias")}  # no word of registration, which is off here
     registered = alike | {"registration": {"enabled": True}}
     infos = {"alike": {"cohort": alike}, "other": {"cohort": registered}}
-    (remark,) = _prepared_unlike(infos, Cohort.open(cohort))
+    (remark,) = prepared_otherwise(infos, Cohort.open(cohort))
     assert remark == "other learned from scans with other settings of registration than the cohort's."
 
 

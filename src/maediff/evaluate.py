@@ -10,41 +10,40 @@ EVAL/  scores.csv    a row per run and subject
 import csv
 import hashlib
 import io
-import itertools
 import json
-import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from maediff import __version__
+from maediff.admission import (
+    calibrated_on_seen,
+    check_runs,
+    check_unseen,
+    map_folders,
+    prepared_otherwise,
+    subjects_of,
+)
 from maediff.calibration import scans_needed
-from maediff.checkpoint import load_model, run_folders, trained_on
-from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
+from maediff.checkpoint import run_folders
+from maediff.cohort import Cohort, SubjectSlices
+from maediff.contenders import Predictor, load_method, untrained
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
-from maediff.map_folder import already_filtered, check_maps, is_map_folder, read_map
-from maediff.methods import BASELINES, build
-from maediff.methods.base import Method, predict_volume
-from maediff.methods.intensity import Template
+from maediff.map_folder import already_filtered, check_maps, read_map
+from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, Map, PostprocessConfig
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import build_config, flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
-
-DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
-Loader = Callable[[], Method]
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -86,21 +85,21 @@ def evaluate(
     device = resolve_device(device)
     bf16 = resolve_precision(precision, device) == "bf16"
     opened = Cohort.open(cohort)
-    folders = _map_folders(runs)
+    folders = map_folders(runs)
     runs = [run for run in runs if Path(run) not in folders.values()]
-    infos = _check_runs(runs, opened, taken=folders)
+    infos = check_runs(runs, opened, taken=folders)
     if score_split != "train":
-        _check_unseen(runs, opened, score_split)
+        check_unseen(runs, opened, score_split)
     own = {own_postprocess(run) for run in runs}
     base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
     changed = build_config(PostprocessConfig, {**asdict(base), **(post or {})}, "postprocess")
     config = replace(config, postprocess=changed)
-    calibrate, scored, remarks = _subjects(opened, calibrate_split, score_split)
-    remarks += _calibrated_on_seen(runs, opened, calibrate_split)
+    calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
+    remarks += calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)
-    contenders, left_out = _baselines(opened, seed, batch_size, device)
+    contenders, left_out = untrained(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
-        predict = _Predictor(partial(_load, reference, device), seed, batch_size, device, bf16)
+        predict = Predictor(partial(load_method, reference, device), seed, batch_size, device, bf16)
         contenders.append(Contender(name, groups[name], predict, info["seed"]))
     sources = {row.name: Path(row.source) for row in opened.rows}
     for name, folder in folders.items():
@@ -137,7 +136,7 @@ def evaluate(
     }
     config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
-    summary["notes"] = [*notes, *remarks, *left_out, *_prepared_unlike(infos, opened), *_notes(summary, config)]
+    summary["notes"] = [*notes, *remarks, *left_out, *prepared_otherwise(infos, opened), *_notes(summary, config)]
     write_text(out / "scores.csv", _as_csv(rows))
     write_text(out / "table.md", markdown_table(summary))
     write_json(out / "curves.json", curves)
@@ -163,180 +162,8 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return groups
 
 
-def _map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
-    """Those of `runs` that are folders of anomaly maps, by the name that they have in every table."""
-    folders: dict[str, Path] = {}
-    for folder in filter(is_map_folder, map(Path, runs)):
-        name = folder.resolve().name
-        if name in folders:
-            raise InputError(f"{folder}: a second folder of maps named {name!r}, beside {folders[name]}; rename one")
-        folders[name] = folder
-    return folders
-
-
 def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:
     return read_map(folder, s, sources.get(s.subject)), None
-
-
-def _check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    infos: dict[str, dict[str, Any]] = {}
-    for reference in runs:
-        _, info = load_model(reference)
-        name = info["name"].replace("/", "_")
-        if name in BASELINES:
-            raise InputError(
-                f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
-            )
-        if name in infos or name in taken:
-            raise InputError(f"{reference}: a second run named {name!r}; tables name runs by folder, rename one")
-        contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
-        if contrast != wanted:
-            raise InputError(
-                f"{reference}: trained on {contrast}, but the cohort {cohort.path} holds {wanted}; "
-                "give a cohort of the run's contrast"
-            )
-        infos[name] = info
-    return infos
-
-
-def _prepared_unlike(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> list[str]:
-    """A remark for each run whose scans were not prepared as the cohort's were."""
-    remarks = []
-    for name, info in infos.items():
-        if unlike := prepared_unlike(info["cohort"], cohort.meta):
-            remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
-            logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))
-    return remarks
-
-
-def _seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> dict[Path, list[str]]:
-    """Subjects of a split that a run was trained on, by its folder, where the run knows whom it was trained on."""
-    people = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(split)}
-    found = {
-        folder: sorted(people[code] for code in trained_on(folder) if code in people)
-        for reference in runs
-        for folder in run_folders(reference)
-    }
-    return {folder: subjects for folder, subjects in found.items() if subjects}
-
-
-def _check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:
-    """Refuse runs that were trained on people who are scored."""
-    for folder, subjects in _seen(runs, cohort, score_split).items():
-        raise InputError(
-            f"{folder}: was trained on {_some(subjects)} of split {score_split!r} of {cohort.path}; score subjects "
-            "that it has not seen"
-        )
-
-
-def _calibrated_on_seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> list[str]:
-    """A remark for each run that was trained on people whom thresholds are taken from."""
-    return [
-        f"{folder.name} was trained on {_some(subjects)} of split {split!r}, from which thresholds were taken: its "
-        "Dice and its rates on healthy scans at those say little."
-        for folder, subjects in _seen(runs, cohort, split).items()
-    ]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
-
-
-def _subjects(
-    cohort: Cohort, calibrate_split: str, score_split: str
-) -> tuple[list[SubjectSlices], list[SubjectSlices], list[str]]:
-    """Subjects to calibrate on and to score, and what the reader should know about them."""
-    calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
-    for one, other in itertools.combinations(dict.fromkeys((score_split, calibrate_split, "train")), 2):
-        people = [{(row.dataset, row.subject) for row in cohort.split(split)} for split in (one, other)]
-        if shared := people[0] & people[1]:
-            raise InputError(
-                f"{cohort.path}: {_some(sorted(name for _, name in shared))} in both {one!r} and {other!r}; "
-                "nothing may be learnt or chosen on scored subjects, mend the manifest's splits"
-            )
-    if not score_rows:
-        raise InputError(f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split")
-    scored = [cohort.load(row) for row in score_rows]
-    if not any(s.healthy or (s.lesion is not None and (s.lesion & s.brain).any()) for s in scored):
-        raise InputError(
-            f"{cohort.path}: split {score_split!r} has neither a healthy subject nor a lesion in a mask, so there "
-            "is nothing to score against; give `healthy` or `lesion_mask` in the manifest"
-        )
-    notes = []
-    if score_split == "train":
-        notes.append("Scored on the train split: models have seen these subjects.")
-    if calibrate_split == score_split:
-        notes.append(f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic.")
-        return scored, scored, notes
-    if not calibrate_rows:
-        notes.append(f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's.")
-    return [cohort.load(row) for row in calibrate_rows], scored, notes
-
-
-class _Predictor:
-    """Predicts with a method that is loaded when its first subject comes."""
-
-    def __init__(
-        self,
-        load: Loader,
-        seed: int,
-        batch_size: int,
-        device: str,
-        bf16: bool = False,
-        draws: bool = True,
-    ) -> None:
-        self.load, self.seed, self.batch_size, self.device = load, seed, batch_size, device
-        self.bf16, self.draws = bf16, draws
-        self.method: Method | None = None
-
-    def __call__(self, s: SubjectSlices) -> tuple[Map, Map | None]:
-        self.method = self.method or self.load()
-        residual, reference = predict_volume(
-            self.method,
-            s.images,
-            s.brain,
-            s.slice_ids,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            device=self.device,
-            precision="bf16" if self.bf16 else "fp32",
-        )
-        return residual, reference if self.draws else None
-
-
-def _load(reference: str | Path, device: str) -> Method:
-    return load_model(reference, device)[0]
-
-
-def _itself(method: Method) -> Method:
-    return method
-
-
-def _baselines(cohort: Cohort, seed: int, batch_size: int, device: str) -> tuple[list[Contender], list[str]]:
-    """The untrained contenders, and a note for each that cannot be had."""
-    contenders, notes = [], []
-    for name in BASELINES:
-        method = build(name)
-        if isinstance(method, Template) and not _fit(method, cohort):
-            notes.append(f"No {name} baseline: the cohort's train split has no healthy slice to average.")
-            continue
-        predict = _Predictor(partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES)
-        contenders.append(Contender(name, name, predict, trained=False))
-    return contenders, notes
-
-
-def _fit(template: Template, cohort: Cohort) -> bool:
-    """Fit the mean healthy images on the train split's lesion-free slices; False where there are none."""
-    images, heights = [], []
-    for row in cohort.split("train"):
-        s = cohort.load(row)
-        keep = s.brain.any(axis=(1, 2)) & s.lesion_free
-        images.append(s.images[keep].clip(0, 1))
-        heights.append(np.linspace(0, 1, len(keep), dtype=np.float32)[keep])
-    if not sum(len(part) for part in images):
-        return False
-    template.fit(torch.from_numpy(np.concatenate(images))[:, None], torch.from_numpy(np.concatenate(heights)))
-    return True
 
 
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:

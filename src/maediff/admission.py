@@ -1,0 +1,137 @@
+"""Which runs, maps and subjects an evaluation admits, and what its reader has to know about them."""
+
+import itertools
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maediff.checkpoint import load_model, run_folders, trained_on
+from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
+from maediff.errors import InputError
+from maediff.map_folder import is_map_folder
+from maediff.methods import BASELINES
+
+logger = logging.getLogger(__name__)
+
+
+def map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
+    """Those of `runs` that are folders of anomaly maps, by the name that they have in every table.
+
+    Raises:
+        InputError: two of one name.
+    """
+    folders: dict[str, Path] = {}
+    for folder in filter(is_map_folder, map(Path, runs)):
+        name = folder.resolve().name
+        if name in folders:
+            raise InputError(f"{folder}: a second folder of maps named {name!r}, beside {folders[name]}; rename one")
+        folders[name] = folder
+    return folders
+
+
+def check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """What is known of each run, by the name that it has in every table.
+
+    Args:
+        taken: names that others have already.
+
+    Raises:
+        InputError: no run, one of another contrast than the cohort's, or two of one name.
+    """
+    infos: dict[str, dict[str, Any]] = {}
+    for reference in runs:
+        _, info = load_model(reference)
+        name = info["name"].replace("/", "_")
+        if name in BASELINES:
+            raise InputError(
+                f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
+            )
+        if name in infos or name in taken:
+            raise InputError(f"{reference}: a second run named {name!r}; tables name runs by folder, rename one")
+        contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
+        if contrast != wanted:
+            raise InputError(
+                f"{reference}: trained on {contrast}, but the cohort {cohort.path} holds {wanted}; "
+                "give a cohort of the run's contrast"
+            )
+        infos[name] = info
+    return infos
+
+
+def prepared_otherwise(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> list[str]:
+    """A remark for each run whose scans were not prepared as the cohort's were."""
+    remarks = []
+    for name, info in infos.items():
+        if unlike := prepared_unlike(info["cohort"], cohort.meta):
+            remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
+            logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))
+    return remarks
+
+
+def _seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> dict[Path, list[str]]:
+    """Subjects of a split that a run was trained on, by its folder, where the run knows whom it was trained on."""
+    people = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(split)}
+    found = {
+        folder: sorted(people[code] for code in trained_on(folder) if code in people)
+        for reference in runs
+        for folder in run_folders(reference)
+    }
+    return {folder: subjects for folder, subjects in found.items() if subjects}
+
+
+def check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:
+    """Refuse runs that were trained on people who are scored, where a run knows whom it was trained on."""
+    for folder, subjects in _seen(runs, cohort, score_split).items():
+        raise InputError(
+            f"{folder}: was trained on {_some(subjects)} of split {score_split!r} of {cohort.path}; score subjects "
+            "that it has not seen"
+        )
+
+
+def calibrated_on_seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> list[str]:
+    """A remark for each run that was trained on people whom thresholds are taken from."""
+    return [
+        f"{folder.name} was trained on {_some(subjects)} of split {split!r}, from which thresholds were taken: its "
+        "Dice and its rates on healthy scans at those say little."
+        for folder, subjects in _seen(runs, cohort, split).items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+
+
+def subjects_of(
+    cohort: Cohort, calibrate_split: str, score_split: str
+) -> tuple[list[SubjectSlices], list[SubjectSlices], list[str]]:
+    """Subjects to calibrate on and to score, and what the reader should know about them.
+
+    Raises:
+        InputError: a person in two splits; nobody to score, or nothing to score against.
+    """
+    calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
+    for one, other in itertools.combinations(dict.fromkeys((score_split, calibrate_split, "train")), 2):
+        people = [{(row.dataset, row.subject) for row in cohort.split(split)} for split in (one, other)]
+        if shared := people[0] & people[1]:
+            raise InputError(
+                f"{cohort.path}: {_some(sorted(name for _, name in shared))} in both {one!r} and {other!r}; "
+                "nothing may be learnt or chosen on scored subjects, mend the manifest's splits"
+            )
+    if not score_rows:
+        raise InputError(f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split")
+    scored = [cohort.load(row) for row in score_rows]
+    if not any(s.healthy or (s.lesion is not None and (s.lesion & s.brain).any()) for s in scored):
+        raise InputError(
+            f"{cohort.path}: split {score_split!r} has neither a healthy subject nor a lesion in a mask, so there "
+            "is nothing to score against; give `healthy` or `lesion_mask` in the manifest"
+        )
+    notes = []
+    if score_split == "train":
+        notes.append("Scored on the train split: models have seen these subjects.")
+    if calibrate_split == score_split:
+        notes.append(f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic.")
+        return scored, scored, notes
+    if not calibrate_rows:
+        notes.append(f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's.")
+    return [cohort.load(row) for row in calibrate_rows], scored, notes
