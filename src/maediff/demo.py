@@ -112,7 +112,7 @@ def shipped_model() -> tuple[str | None, Contrast]:
 
 OWN_SCANS = """\
 maediff preprocess HEALTHY_SCANS -o cohort --modality T1w
-maediff train maediff --cohort cohort -o run --preset small --max-time 2h
+maediff train maediff --cohort cohort -o run --max-time 2h
 maediff detect PATIENT.nii.gz -o results --model run
 """
 OWN_SCANS_SHIPPED = """\

@@ -19,18 +19,11 @@ from maediff.training import Precision, TrainConfig, TrainingRun
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
+RECIPE: dict[str, Any] = {"schedule": "cosine", "flip": True, "fabricate": {"share": 0.7}}  # as in `methods`
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
     "paper": {"cuda_graphs": False},  # large kernels; its memory was measured without (docs/results.md)
-    "small": {"steps": 10_000, "learning_rate": 3e-4, "schedule": "cosine", "warmup_steps": 200},
-    "tiny": {
-        "steps": 2_000,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "schedule": "cosine",
-        "warmup_steps": 50,
-        "flip": True,
-        "fabricate": {"share": 0.7},
-    },
+    "small": {"steps": 10_000, "learning_rate": 3e-4, "warmup_steps": 200, **RECIPE},
+    "tiny": {"steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 50, **RECIPE},
 }
 
 
@@ -122,6 +115,10 @@ def train(
     if init:
         source, info = checkpoint.load_model(init)
         preset, settings = adopt(info, name, preset, settings)
+    if preset is None and resolve_device(device) == "cpu":
+        logger.warning(
+            "preset small, the default, is for a GPU: without one --preset tiny learns more in the same time"
+        )
     preset = preset or "small"
     train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", {}))
     method = build(name, preset, settings)  # checked before anything is read or written
