@@ -184,7 +184,7 @@ def test_settings_take_a_preset_by_name_or_a_share_an_effect():
         resolve_training("small", {"augment": "wild"})
     with pytest.raises(InputError, match="shares from 0 to 1"):
         resolve_training("small", {"augment": {"noise": 2.0}})
-    with pytest.raises(InputError, match="width_px=0.5 must not be below 1"):
+    with pytest.raises(InputError, match=r"width_px=0\.5 must not be below 1"):
         resolve_training("small", {"augment": {"width_px": 0.5}})
 
 

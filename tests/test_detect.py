@@ -13,13 +13,14 @@ from made_models import made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, person_code
 from maediff.detect import _check_same, detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
 from maediff.operating_point import FPRS, calibrate, own_postprocess, threshold_at, threshold_for_scans
 from maediff.postprocess import PostprocessConfig
 from maediff.quality import QualityConfig
+from maediff.recalibrate import recalibrate
 from maediff.registration import Alignment
 from maediff.report import write_report
 from maediff.steps import StepsConfig
@@ -140,9 +141,13 @@ def test_a_threshold_that_no_map_can_have_is_refused(scan, run, tmp_path, thresh
 def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):
     path, data, _, affine = scan
     flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
-    refs = find_scans([flair])
+    with pytest.raises(InputError, match=r"FLAIR by its name.*add --modality T1w if the name is wrong"):
+        detect(find_scans([flair]), tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu")
+    assert not (tmp_path / "out").exists()
+    refs = [*find_scans([path]), *find_scans([flair])]
     assert detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu") == 1
     assert "FLAIR by its name" in caplog.text
+    refs = refs[1:]
     with pytest.raises(InputError, match="a model for T1w"):
         go([path], tmp_path / "out2", run, modality="FLAIR")
     monkeypatch.setattr("maediff.shipped.search_folders", list)
@@ -244,9 +249,38 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert (np.diff(stored["thresholds"]) <= 0).all()
     config = json.loads((run / "calibration.json").read_text())["config"]
     threshold, about = threshold_at(str(run), config, 0.01, step=4)
-    assert about["fpr"] == 0.01
+    assert about["fpr"] == max(rate for rate in FPRS if rate <= 0.01)
+    assert about["n_marked"] == sum(score > threshold for score in stored["scan_scores"]) <= about["n_scores"] == 1
     assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
     assert FPRS[0] == 1e-4
+
+
+def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path):
+    cohort = made_cohort(tmp_path / "site")
+    (run / "train_subjects.json").replace(tmp_path / "kept")  # the site's people have the names of those trained on
+    try:
+        found = recalibrate(f"{run}@t_test=60", cohort, tmp_path / "out", post={"median_size": 3}, device="cpu")
+        unseen = recalibrate(str(run), cohort, tmp_path / "again", max_scans=2, device="cpu")
+    finally:
+        (tmp_path / "kept").replace(run / "train_subjects.json")
+    healthy = {row.subject for row in Cohort.open(cohort).rows if row.healthy}
+    assert found["n_scans"] == len(found["scan_scores"]) == len(healthy) > unseen["n_scans"] == 2
+    method, info = load_model(tmp_path / "out")
+    assert method.config.t_test == (60,)
+    assert own_postprocess(tmp_path / "out").median_size == 3
+    assert threshold_at(str(tmp_path / "out"), info["config"], 0.01, step=4, post=own_postprocess(tmp_path / "out"))
+    assert go([scan[0]], tmp_path / "found", tmp_path / "out") == 0  # no --threshold is needed
+    assert not list((tmp_path / "out").rglob("optimizer*"))
+    with pytest.raises(InputError, match=r"no healthy scan of a person that .* was not trained on"):
+        everyone = [person_code(row.dataset, row.subject) for row in Cohort.open(cohort).rows]
+        seen = shutil.copytree(run, tmp_path / "seen")
+        (seen / "train_subjects.json").write_text(json.dumps(everyone))
+        recalibrate(str(seen), cohort, tmp_path / "none", device="cpu")
+    with pytest.raises(InputError, match=r"has another bias than the scans of .*; preprocess the scans as the model's"):
+        meta = json.loads((cohort / "cohort.json").read_text())
+        (cohort / "cohort.json").write_text(json.dumps({**meta, "bias": {"enabled": True}}))
+        recalibrate(str(run), cohort, tmp_path / "none", device="cpu")
+    assert not (tmp_path / "none").exists()
 
 
 def test_no_threshold_is_taken_where_erosion_leaves_no_brain(run, tmp_path):

@@ -187,7 +187,7 @@ def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monke
     write_series(tmp_path / "in", data, affine)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name))
-    with pytest.raises(InputError, match=r"needs highdicom; pip install 'maediff\[dicom-seg\]'"):
+    with pytest.raises(InputError, match=r"needs highdicom; pip install highdicom"):
         go([tmp_path / "in"], tmp_path / "out", run, dicom_seg=True)
     assert not (tmp_path / "out").exists()
 

@@ -34,8 +34,8 @@ NAMES = {  # file of DETECT -> name after the entities; {suffix} is the scan's
 }
 SIDECARS: dict[str, dict[str, Any]] = {
     "anomaly_map": {
-        "Description": "Anomaly map: residual between the scan and its healthy reference, 0 to 1, after the median "
-        "filter; 0 outside the brain mask",
+        "Description": "Anomaly map: residual between the scan and its healthy reference, 0 to 1, post-processed; 0 "
+        "outside the brain mask",
         "SkullStripped": True,
     },
     "anomaly_mask": {"Type": "Lesion", "Description": "Where the anomaly map is above the threshold"},

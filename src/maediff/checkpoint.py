@@ -36,7 +36,7 @@ from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.settings import merge, parse_settings
-from maediff.shipped import label, locate, show_terms
+from maediff.shipped import label, locate, model_folders, show_terms
 
 FORMAT = "maediff-1"
 NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
@@ -99,7 +99,11 @@ def read_config(run: Path) -> dict[str, Any]:
     if run.suffix in PICKLES:
         raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
     if not path.is_file():
-        raise InputError(f"{run}: is not a run folder (no config.json there); make one with `maediff train`")
+        known = ", ".join(model_folders()) or "none"
+        raise InputError(
+            f"{run}: is not a run folder (no config.json there), nor the name of a model (there are: {known}); make a "
+            "run with `maediff train`"
+        )
     config = read_json(path, remedy="train the model again")
     if config.get("format") != FORMAT:
         raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")

@@ -156,7 +156,7 @@ def train(
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     preset: Annotated[
-        str | None, typer.Option(help="paper, small or tiny [default: that of --init, or small].", show_default=False)
+        str | None, typer.Option(help="paper, small or tiny; default: that of --init, or small.", show_default=False)
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="Stop and save after 90s, 10m, 1.5h.")] = None,
     init: Annotated[str | None, typer.Option(help="Run or shipped model to start from.")] = None,
@@ -186,6 +186,33 @@ def train(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Run folder, or name of `maediff models`; RUN@s=48 sets a setting.")],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`, of healthy scans.")],
+    out: Out,
+    max_scans: Annotated[int, typer.Option(help="Healthy scans used at most, one a person.", min=1)] = 200,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """A model as it is, with thresholds from your own healthy scans."""
+    from maediff.calibration import smallest_alpha
+    from maediff.recalibrate import recalibrate as run
+
+    with _settings(config, set_) as settings:
+        post = settings.pop("postprocess", {})
+        _no_more(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
+        found = run(model, cohort, out, post=post, max_scans=max_scans, device=device, seed=seed, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"calibrated on {found['n_scans']} healthy scans; --scan-fpr from "
+                   f"{smallest_alpha(found['n_scans']):.4g} can be promised")  # fmt: skip
+    typer.echo(f"model: {out}")
+
+
+@app.command()
 def detect(
     out: Out,
     inputs: Inputs = None,
@@ -194,17 +221,19 @@ def detect(
         str | None,
         typer.Option(
             help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@t_test=125 sets a test setting, "
-            "RUN+RUN a mean [default: the shipped model for the contrast].",
+            "RUN+RUN a mean; default: the shipped model for the contrast.",
             show_default=False,
         ),
     ] = None,
     modality: Modality = None,
     series: Series = None,
     layout: LayoutName = "auto",
-    threshold: Annotated[float | None, typer.Option(help="Anomaly threshold, 0 to 1.", min=0, max=1)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of the anomaly map, 0 to 1; usually 0.02 to 0.1.", min=0, max=1)
+    ] = None,
     fpr: Annotated[
         float | None,
-        typer.Option(help="Share of healthy voxels above the threshold, voxel-wise and empirical [default: 0.01]."),
+        typer.Option(help="Share of healthy voxels above the threshold, voxel-wise and empirical; default: 0.01."),
     ] = None,
     scan_fpr: Annotated[
         float | None, typer.Option(help="Share of new healthy scans flagged at most (split conformal).")
@@ -257,13 +286,16 @@ def detect(
     if bids_derivative and (overwrite or failed < len(refs)):
         write_derivative(refs, out, overwrite=overwrite)
         report_path = out / report_path.name
-    typer.echo(f"report: {report_path}")
-    import json
+    from maediff.files import read_json
 
-    failures = json.loads((work / "detect.json").read_text(encoding="utf-8")).get("failures", {})
-    done = [path for ref in refs if (path := work / ref.name / "summary.json").is_file() and ref.name not in failures]
-    flagged = [path.parent.name for path in done if json.loads(path.read_text(encoding="utf-8"))["qc"]["flags"]]
-    _close(list(failures), flagged, report_path)
+    failures = read_json(work / "detect.json").get("failures", {})
+    paths = [work / ref.name / "summary.json" for ref in refs if ref.name not in failures]
+    done = [read_json(path) for path in paths if path.is_file()]
+    for found in () if quiet else done:
+        typer.echo(f"{found['subject']}: {len(found['regions'])} region(s), {found['volume_ml']:.1f} ml above "
+                   f"{found['threshold']:.3g}; score {found['score']:.3g}")  # fmt: skip
+    typer.echo(f"report: {report_path}")
+    _close(list(failures), [found["subject"] for found in done if found["qc"]["flags"]], report_path)
     _exit(failed)
 
 
@@ -311,7 +343,7 @@ def compare(
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
-    steps: Annotated[int | None, typer.Option(help="Steps of every run [default: the preset's].", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of every run; default: the preset's.", min=1)] = None,
     max_time: Annotated[str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
     method_seeds: Annotated[
@@ -342,7 +374,9 @@ def compare(
 
     own: dict[str, Any] = {}
     for text in method_set or []:
-        name, _, pair = text.partition(":")
+        name, colon, pair = text.partition(":")
+        if not colon:
+            raise InputError(f"--method-set {text}: write METHOD:KEY=VALUE, e.g. maediff:r=16")
         own[name] = merge(own.get(name, {}), parse_settings([pair]))
     own_seeds = {text.partition(":")[0]: _numbers(text.partition(":")[2], text) for text in method_seeds or []}
     budget = Budget(preset, steps, max_time)

@@ -43,7 +43,7 @@ from maediff.quality import write_picture
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
 from maediff.settings import build_config, resolve_device
-from maediff.shipped import pick, show_terms
+from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of
 
@@ -96,18 +96,23 @@ def detect(
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
+    if brain_mask is not None and not brain_mask.is_file():
+        raise InputError(f"--brain-mask {brain_mask}: no such file; check the path")
     if dicom_seg:
         check_dicom_seg(refs)
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
     if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
         raise InputError("--threshold, --fpr and --scan-fpr: give one of them")
-    model, why = (model, "--model") if model else _pick_model(refs, modality)
+    model, why = (model, "given with --model") if model else _pick_model(refs, modality)
     device = resolve_device(device)
     method, info = load_model(model, device)
-    expected = info["cohort"]["modality"]
+    expected, marked = info["cohort"]["modality"], marks(config_of(method).get("0") or config_of(method))
+    logger.info("%s marks %s", info["name"], marked)
     if modality is not None and modality != expected:
         raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
+    if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
+        raise _other_contrast(refs[0], info["name"], expected)
     postprocess = build_config(PostprocessConfig, {**asdict(own_postprocess(model)), **(post or {})}, "postprocess")
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
@@ -124,7 +129,7 @@ def detect(
     asked = steps or StepsConfig()
     shared = {
         "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
-        "method": info["method"], "modality": expected, "threshold": threshold,
+        "marks": marked, "method": info["method"], "modality": expected, "threshold": threshold,
         "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(postprocess),
         "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
         **{key: info["cohort"].get(key, {}) for key in RECORDED},
@@ -141,8 +146,7 @@ def detect(
                   post=postprocess, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
     failures: dict[str, str] = {}
     outcomes = run_scans(one, refs, workers, threads=1)
-    hidden = quiet or len(refs) < 2
-    for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=hidden), strict=True):
+    for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=quiet), strict=True):
         if failed is not None:
             failures[ref.name] = _without_folders(failed, ref)
             logger.error("%s failed: %s", ref.name, failed)
@@ -162,9 +166,9 @@ def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str
         what = f"the scans are {' and '.join(told)}" if told else f"{refs[0].image}: the name tells no contrast"
         raise InputError(f"{what}; say which with --modality T1w, T2w or FLAIR, or give --model")
     contrast = modality or told[0]
-    name, card = pick(contrast)
-    why = f"the model for {contrast}, which {'--modality says' if modality else 'the files are by their names'}"
-    logger.info("model: %s, %s (%s)", name, why, card.summary)
+    name, _ = pick(contrast)
+    why = f"chosen because {'--modality says' if modality else 'the names of the files say'} {contrast}"
+    logger.info("model: %s, %s", name, why)
     return name, why
 
 
@@ -188,6 +192,13 @@ def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
 def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
     """Hexadecimal; a hash, because summaries go to others and paths do not."""
     return hashlib.sha256(json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()).hexdigest()
+
+
+def _other_contrast(ref: ScanRef, model: str, expected: str) -> InputError:
+    return InputError(
+        f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; add --modality {expected} if "
+        "the name is wrong"
+    )
 
 
 def _without_folders(text: str, ref: ScanRef) -> str:
@@ -224,10 +235,7 @@ def _one(
     shutil.rmtree(folder, ignore_errors=True)
     expected = shared["modality"]
     if ref.modality not in (None, "other", expected) and not any_name:
-        raise InputError(
-            f"{ref.image}: {ref.modality} by its name, but {shared['model']} is a model for {expected}; "
-            f"add --modality {expected} if the name is wrong"
-        )
+        raise _other_contrast(ref, shared["model"], expected)
     _detect_one(ref, out, load(), shared, made_from=made_from, **how)
 
 

@@ -4,7 +4,7 @@
 
 Binary, one segment "Anomaly", made by an algorithm (PS3.3, A.51). A DICOM object carries its patient: this file holds
 the name and ID of the source series, as every viewer needs to put it beside the scan. Nothing else that maediff writes
-does. Needs highdicom: `pip install 'maediff[dicom-seg]'`.
+does. Needs highdicom: `pip install highdicom`.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
         InputError: highdicom is not installed, or a scan is no DICOM.
     """
     if importlib.util.find_spec("highdicom") is None:
-        raise InputError("--dicom-seg: needs highdicom; pip install 'maediff[dicom-seg]', or leave the flag out")
+        raise InputError("--dicom-seg: needs highdicom; pip install highdicom, or leave the flag out")
     for ref in refs:
         if ref.series is None and not ref.problem:
             raise InputError(f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "

@@ -170,11 +170,14 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     post = config.postprocess or DEFAULT
     blur = f"a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
     blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
+    thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"
+    median = f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"
+    n = summary["n_subjects"]
     notes = [
-        f"{summary['n_subjects']} subjects: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
+        f"{n} subject{'s' * (n != 1)}: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
         "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
-        f"Post-processing, the same for all: {blur}median filter {post.median_size} (within the slice where slices are "
-        f"over {post.thick_slice_mm:g} mm apart), and none where that is said; for masks, the brain eroded "
+        f"Post-processing, the same for all: {blur or 'no blur, '}{median}; none of it where `raw residual` is said, "
+        "and no second one of maps that `maediff detect` made. For masks, the brain eroded "
         f"{post.erosion_iterations} times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
         "Dice: at the threshold best on labelled calibration subjects. Healthy threshold: "
         f"{config.fpr:.2%} of healthy voxels lie above it, voxel-wise and empirical. Oracle: the one threshold "

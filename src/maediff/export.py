@@ -36,8 +36,9 @@ INTENDED_USE = (
 SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
-GIVEN = ("summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases", "intended_use", "opt_in",
-         "terms")  # fmt: skip
+BESIDE_CARD = ("calibrated_on", "cohorts")  # of `about`: in words, what a calibration's scans are; names of cohorts
+GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
+         "intended_use", "opt_in", "terms")  # fmt: skip
 
 
 def export_model(
@@ -58,6 +59,8 @@ def export_model(
     Args:
         reference: a run; the settings in `RUN@t_test=125` become the model's own.
         about: the fields of `Card` named in GIVEN; `summary`, `licence`, `data` and `failure_cases` have to be there.
+            `calibrated_on` says what the calibration's scans are where they are no scans of the contrast (renderings),
+            `cohorts` what the scored ones are, by the name of their folder.
         evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
         cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
             settings that are exported.
@@ -89,9 +92,18 @@ def export_model(
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
+        if "calibrated_on" in about:
+            stored = read_json(temporary / "calibration.json")
+            write_json(temporary / "calibration.json", {**stored, "source": about["calibrated_on"]})
         if people := checkpoint.trained_on(run):
             write_json(temporary / checkpoint.TRAINED_ON, people)
-        card = make_card(out.name, run, info, about, [read_scores(path, info["name"]) for path in evaluations])
+        card = make_card(
+            out.name,
+            run,
+            info,
+            about,
+            [read_scores(path, info["name"], about.get("cohorts", {})) for path in evaluations],
+        )
         write_json(temporary / "card.json", asdict(card))
         write_text(temporary / "MODEL_CARD.md", render_card(card))
         for path in sorted(temporary.iterdir()):
@@ -163,7 +175,8 @@ def make_card(
         "provenance": {**provenance, "exported_with": __version__},
         "scores": list(scores),
     }
-    return build_config(Card, {**facts, **about}, f"card of {name}")
+    told = {key: value for key, value in about.items() if key not in BESIDE_CARD}
+    return build_config(Card, {**facts, **told}, f"card of {name}")
 
 
 def preprocessing_of(cohort: Mapping[str, Any]) -> str:
@@ -215,12 +228,13 @@ def _without_path(init: str | None) -> str | None:
     return init if init is None or init.startswith(HUB) else Path(init).name
 
 
-def read_scores(path: Path, name: str) -> dict[str, Any]:
+def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What an evaluation says of a model, as `shipped.Scores`.
 
     Args:
         path: EVAL or EVAL/summary.json.
         name: of the model in the evaluation; where it is not there, the only trained one is taken.
+        cohorts: what a cohort holds, by the name of its folder; the name stands where there is no word of it.
 
     Raises:
         InputError: no evaluation, or not one of this model.
@@ -237,9 +251,9 @@ def read_scores(path: Path, name: str) -> dict[str, Any]:
         raise InputError(f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; name another")
     own = methods[key if key in methods else trained[0]]
     values = {k: own[k] if isinstance(own[k], Mapping) else {"mean": own[k]} for k in SHOWN if own.get(k) is not None}
-    best = summary.get("best_baseline")
+    best, folder = summary.get("best_baseline"), Path(summary["cohort"]).name
     return {
-        "on": f"{Path(summary['cohort']).name}, {summary['score_split']} split, {summary['modality']}",
+        "on": f"{(cohorts or {}).get(folder, folder)}, {summary['score_split']} split, {summary['modality']}",
         **{count: summary[count] for count in ("n_subjects", "n_lesion", "n_healthy")},
         "values": values,
         "best_baseline": best,

@@ -8,17 +8,26 @@ from maediff.errors import InputError
 from maediff.scan_ref import MODALITIES
 
 logger = logging.getLogger(__name__)
-NOT_SCANS = re.compile("mask|seg|consensus|gt", re.IGNORECASE)
+NOT_SCANS = re.compile("mask|seg(?!u)|consensus|gt(?![12])", re.IGNORECASE)  # but sagT1 and Segura may be scans
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
 # `post`, `ce`, `gd` count as the others do, by the last word: `post_T1` may be a time point, `T1_post` is not plain.
 CONTRAST_WORDS = {
     "t1": "T1w",
     "t1w": "T1w",
+    "sagt1": "T1w",
+    "axt1": "T1w",
+    "cort1": "T1w",
+    "3dt1": "T1w",
     "t1n": "T1w",
     "t2": "T2w",
     "t2w": "T2w",
+    "sagt2": "T2w",
+    "axt2": "T2w",
+    "cort2": "T2w",
+    "3dt2": "T2w",
     "flair": "FLAIR",
     "t2f": "FLAIR",
+    "3dflair": "FLAIR",
     "t1ce": "other",
     "t1c": "other",
     "t1post": "other",

@@ -109,7 +109,8 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
 
 def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Path:
     if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
-        if (overwrite or resume) and not (path / MARKER).is_file():
+        ours = (path / MARKER).is_file()
+        if (overwrite or resume) and not ours:
             raise InputError(
                 f"{path}: was not made by maediff, so nothing in it is touched; remove it yourself "
                 "or choose another folder"
@@ -118,7 +119,7 @@ def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Pa
             shutil.rmtree(path)
         elif not resume:
             flags = {"--resume to go on": resume, "--overwrite to start anew": overwrite}
-            known = " or ".join(flag for flag, given in flags.items() if given is not None)
+            known = " or ".join(flag for flag, given in flags.items() if ours and given is not None)
             raise InputError(
                 f"{path}: exists and is not empty; choose another folder" + (f", or add {known}" if known else "")
             )

@@ -101,13 +101,14 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     every = list(niftis(folder))
     found = [path for path in every if not NOT_SCANS.search(path.name)]
     say_left_out(folder, set(every) - set(found), "masks by their names")
-    say_left_out(folder, (path for path in found if contrast_of(path) == "other"), OTHER_BY_NAME)
-    contrasts = {contrast_of(path) for path in found}
+    told = {path: contrast_of(path) or ("other" if bids_name(path) else None) for path in found}
+    say_left_out(folder, (path for path in found if told[path] == "other"), OTHER_BY_NAME)
+    contrasts = set(told.values())
     ours = [name for name in MODALITIES if name in contrasts]
     if modality is None and len(ours) > 1:
         raise InputError(f"{folder}: holds {' and '.join(ours)}; say which with --modality")
     wanted = {modality, None} if modality else contrasts - {"other"}
-    found = [path for path in found if contrast_of(path) in wanted]
+    found = [path for path in found if told[path] in wanted]
     if not found:
         raise InputError(
             f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "

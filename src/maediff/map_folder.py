@@ -27,7 +27,7 @@ def is_map_folder(path: Path) -> bool:
 
 
 def already_filtered(folder: Path) -> bool:
-    """Whether the maps are those of `maediff detect`, which have seen the median filter."""
+    """Whether the maps are those of `maediff detect`, which are post-processed already."""
     return (folder / "detect.json").is_file()
 
 
@@ -43,7 +43,8 @@ def check_maps(folder: Path, subjects: Sequence[SubjectSlices], modality: str) -
     if missing:
         raise InputError(
             f"{folder}: no anomaly map of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; each "
-            "subject needs SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
+            "subject of the splits that are scored and that thresholds are taken from (--calibrate-split) needs "
+            "SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
         )
 
 

@@ -8,6 +8,8 @@ most that share of new healthy scans of the same population is flagged, see `cal
 settings and post-processing that it names; the latter is what `detect` and `evaluate` take unless told otherwise.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import complete, config_of, load_model, read_config, run_folders, split_mean, split_reference
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, Row
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
 from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map, scan_score
 
+logger = logging.getLogger(__name__)
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
@@ -32,6 +35,7 @@ def calibrate(
     run: str | Path,
     cohort: Cohort,
     *,
+    rows: Sequence[Row] | None = None,
     device: str = "cpu",
     post: PostprocessConfig | None = None,
     seed: int = 0,
@@ -39,19 +43,24 @@ def calibrate(
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
 
-    Where no val scan is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
-    cannot stand in for whole scans. None (and no file) where there is neither. At most `max_scans` scans are used, the
-    first by name, one of each person. `post` None: what the run was calibrated with before, else the default.
+    Where none of them is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
+    cannot stand in for whole scans. None (and no file) where there is neither.
+
+    Args:
+        rows: scans to take instead of the val split.
+        post: None: what the run was calibrated with before, else the default.
+        max_scans: used at most, the first by name, one of each person.
     """
     method, info = load_model(run, device)
     post = post or own_postprocess(run)
-    rows = sorted(cohort.split("val"), key=lambda row: row.name)
+    rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
     maps: list[Map] = []
     brains: list[Mask] = []
     used: list[str] = []
     scores: list[float] = []
     people = {(row.dataset, row.subject): row for row in reversed(healthy or rows)}  # the first scan of each
+    logger.info("calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans))
     for row in reversed(people.values()):
         if len(used) == max_scans:
             break
@@ -107,6 +116,9 @@ def threshold_at(
 ) -> tuple[float, dict[str, Any]]:
     """The threshold for a voxel-wise, empirical false-positive rate, and where it comes from.
 
+    `fpr` of the latter is the highest calibrated rate that is no more than what was asked for; `n_marked` of the
+    `n_scores` healthy calibration scans have something marked at that threshold.
+
     Args:
         config: the method's config as it will predict, `step` that of its weights and `post` what follows; they
             have to be what was calibrated.
@@ -120,7 +132,9 @@ def threshold_at(
     try:
         index = max(i for i, rate in enumerate(stored["fprs"]) if rate <= fpr + 1e-12)
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
-        return float(stored["thresholds"][index]), {"fpr": fpr, **about}
+        threshold, scores = float(stored["thresholds"][index]), stored.get("scan_scores") or []
+        marked = {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
+        return threshold, {"fpr": stored["fprs"][index], **about, **marked}
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
 

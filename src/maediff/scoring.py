@@ -6,7 +6,7 @@
         -> mask at a threshold from healthy scans' scores             -> Dice, flagged scans
         -> mask at the threshold that suits the scored subjects best  -> oracle Dice
 
-all of it with the median filter and, in columns that end in `_unfiltered`, without.
+all of it post-processed and, in columns that end in `_unfiltered`, of the raw residual.
 Every contender, baselines included, goes through the same post-processing.
 """
 
@@ -72,7 +72,7 @@ class Contender:
     seed: int | None = None
     trained: bool = True
     filtered: bool = False
-    """The residuals have seen a median filter already, so they get no other."""
+    """The residuals are post-processed already, so they get no other blur or filter."""
 
 
 class Scores(NamedTuple):

@@ -105,7 +105,8 @@ def _complaint(config_type: type, what: str, problem: ErrorDetails) -> str:
     keys = [str(key) for key in problem["loc"]]
     where = ".".join(keys) or what
     if problem["type"] != "unexpected_keyword_argument":
-        return f"{where}: {problem['msg']}"
+        said = problem["msg"].removeprefix("Value error, ")
+        return said if where == what else f"{where}: {said}"
     known = getattr(config_type, "__pydantic_fields__", {})
     for key in keys[:-1]:
         known = getattr(known[key].annotation, "__pydantic_fields__", {}) if key in known else {}

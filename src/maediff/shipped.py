@@ -12,20 +12,27 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from maediff.calibration import smallest_alpha
 from maediff.errors import InputError
+from maediff.files import read_json
 
 logger = logging.getLogger(__name__)
 PACKAGED = Path(__file__).parent / "weights"
 CHECKOUT = Path(__file__).parents[2]
 HUB = "hf:"
 MAX_BYTES = 20_000_000
+MARKS = {
+    "abs": "what differs from its healthy reference, brighter or darker",
+    "bright": "only what is brighter than its healthy reference",
+    "dark": "only what is darker than its healthy reference",
+}
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -126,12 +133,32 @@ def describe(folder: Path, card: Card) -> str:
         f"{card.name}: {card.summary}",
         f"  {card.modality}, {card.method} ({card.preset}), {megabytes:.1f} MB, {card.licence}"
         + (", used only when asked for by name" if card.opt_in else ""),
+        f"  marks:  {marks(_settings(folder))}",
+        *([f"  rates:  {rates}"] if (rates := _rates(folder)) else []),
         f"  data:   {', '.join(f'{source.name} ({source.licence})' for source in card.data)}",
         *(f"  scores: {_one_line(scores)}" for scores in card.scores),
         f"  where:  {folder}",
         *([f"  terms:  {card.terms}"] if card.terms else []),
     ]
     return "\n".join(lines)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / "config.json", remedy="install maediff again").get("config")
+    return found if isinstance(found, dict) else {}
+
+
+def _rates(folder: Path) -> str:
+    """Which rates its calibration can promise; empty without one."""
+    path = folder / "calibration.json"
+    scores = (read_json(path).get("scan_scores") or []) if path.is_file() else []
+    return f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
+
+
+def marks(config: Mapping[str, Any]) -> str:
+    """What a model with these settings counts as unlike its healthy reference, in words."""
+    sign = config.get("residual", "abs")
+    return MARKS.get(sign, MARKS["abs"])
 
 
 def _one_line(scores: Scores) -> str:
@@ -205,7 +232,7 @@ def download(repository: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise InputError(f"{HUB}{repository}: needs huggingface_hub; pip install 'maediff[hub]'") from None
+        raise InputError(f"{HUB}{repository}: needs huggingface_hub; pip install huggingface_hub") from None
     try:
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"]))
     except (OSError, ValueError) as error:  # of the network, of the Hub, of a name that is none

@@ -19,7 +19,7 @@ from maediff.metrics import bootstrap_interval, clopper_pearson, paired_differen
 Row = Mapping[str, Any]
 Summary = dict[str, Any]
 
-_MEASURED = {  # key of summary.json -> column of scores.csv, with the median filter and (`_unfiltered`) without
+_MEASURED = {  # key of summary.json -> column of scores.csv, post-processed and (`_unfiltered`) of the raw residual
     "auprc": "auprc",
     "auprc_all_voxels": "auprc_all_voxels",
     "dice": "dice",

@@ -33,8 +33,8 @@ TABLE = {  # heading -> key of summary.json
 LITERATURE = {
     "Dice [%]": "dice",
     "AUPRC [%]": "auprc",
-    "Dice, no median filter [%]": "dice_unfiltered",
-    "AUPRC, no median filter [%]": "auprc_unfiltered",
+    "Dice, raw residual [%]": "dice_unfiltered",
+    "AUPRC, raw residual [%]": "auprc_unfiltered",
 }
 
 
@@ -73,7 +73,7 @@ def tables(summary: Summary) -> list[Rows]:
 
 
 def literature(summary: Summary) -> Rows:
-    """Dice and AUPRC in percent, a row per baseline and per group of seeds, with and without the median filter."""
+    """Dice and AUPRC in percent, a row per baseline and per group of seeds, post-processed and as the residual is."""
     best = summary["best_baseline"]
     rows: list[list[str]] = []
     marked = None
@@ -82,7 +82,7 @@ def literature(summary: Summary) -> Rows:
             marked = len(rows)
         rows.append([_label(name, best), *_percents(summary["methods"][name]), ""])
     for name, group in summary["groups"].items():
-        seeds = ", ".join("?" if seed is None else str(seed) for seed in group["seeds"])
+        seeds = ", ".join("n/a" if seed is None else str(seed) for seed in group["seeds"])
         rows.append([name, *_percents(group), seeds])
     title = "Dice at the labelled threshold and AUPRC, in percent: mean over subjects, ± standard deviation over seeds"
     return Rows(title, ["Method", *LITERATURE, "Seeds"], rows, marked)
@@ -124,7 +124,7 @@ def _percents(method: Summary) -> list[str]:
 
 def _details(title: str, methods: Mapping[str, Summary], mark: str | None = None) -> list[Rows]:
     found = []
-    for said, suffix in (("with the median filter", ""), ("without the median filter", UNFILTERED)):
+    for said, suffix in (("post-processed", ""), ("of the raw residual", UNFILTERED)):
         keys = {heading: f"{key}{suffix}" for heading, key in TABLE.items()}
         keys = {heading: key for heading, key in keys.items() if any(m.get(key) is not None for m in methods.values())}
         if keys:
@@ -148,7 +148,7 @@ def _differences(title: str, found: Sequence[Mapping[str, Any]]) -> list[Rows]:
         ]
         for d in found
     ]
-    head = ["a - b", "AUPRC [95 % interval]", "Dice", "AUPRC, no filter", "Dice, no filter", "subjects"]
+    head = ["a - b", "AUPRC [95 % interval]", "Dice", "AUPRC, raw residual", "Dice, raw residual", "subjects"]
     return [Rows(f"Paired differences over subjects, {title}", head, rows)]
 
 

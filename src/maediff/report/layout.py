@@ -74,7 +74,7 @@ def colour_scale(vmax: float | None, threshold: float | None) -> tuple[str, list
         return figures.colour_bar(), [(0.0, "0"), (50.0, "threshold"), (100.0, "twice the threshold")]
     ticks = [(0.0, "0"), (100.0, f"{vmax:.2f}")]
     if threshold and threshold < vmax:
-        ticks.insert(1, (100 * threshold / vmax, f"threshold {threshold:.2f}"))
+        ticks.insert(1, (100 * threshold / vmax, f"threshold {threshold:.3g}"))
     return figures.colour_bar(), ticks
 
 

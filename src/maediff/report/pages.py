@@ -62,7 +62,7 @@ def _detect(folder: Path) -> Page:
     flagged = [summary for _, summary in found if summary["regions"]]
     montages = [_detect_montage(path, summary, vmax, number) for number, (path, summary) in enumerate(found)]
     overview = Table(
-        ["Subject", "Score", "Marked volume", "Regions", "Largest region", "Check"],
+        ["Subject", "Score", "Marked volume", "Regions", "Largest region", "Quality flags"],
         [
             [
                 summary["subject"],
@@ -70,7 +70,7 @@ def _detect(folder: Path) -> Page:
                 f"{summary['volume_ml']:.2f} ml",
                 str(len(summary["regions"])),
                 f"{summary['regions'][0]['volume_ml']:.2f} ml" if summary["regions"] else "none",
-                "; ".join(_flags(summary)) or "ok",
+                "; ".join(_flags(summary)) or "none",
             ]
             for _, summary in found
         ],
@@ -82,7 +82,7 @@ def _detect(folder: Path) -> Page:
         "Scans",
         text=[] if found else ["No scan went through."],
         tables=[overview] if found else [],
-        scale=colour_scale(vmax, threshold),
+        scale=colour_scale(vmax, threshold) if found else None,
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=montages,
     )
@@ -91,11 +91,16 @@ def _detect(folder: Path) -> Page:
     count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
     lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
     lead += f" {len(failures)} failed." if failures else ""
+    origin = shared.get("threshold_from") or {}
+    if origin.get("n_marked"):
+        lead += (f" At this threshold {origin['n_marked']} of the {origin['n_scores']} healthy scans that it was taken "
+                 "from have something marked, too: --scan-fpr gives one that marks few healthy scans.")  # fmt: skip
     facts = [
         ("Model", ", ".join(str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))),
+        ("Marks", str(shared.get("marks", ""))),
         ("Method", str(shared.get("method", ""))),
         ("Contrast", shared["modality"]),
-        ("Threshold", f"{threshold:.4f} ({_origin(shared.get('threshold_from') or {})})"),
+        ("Threshold", f"{threshold:.3g} ({_origin(origin)})"),
         ("Seed", str(shared.get("seed", 0))),
         ("Versions", ", ".join(f"{name} {value}" for name, value in shared.get("versions", {}).items())),
     ]
@@ -124,7 +129,7 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
         f"scan-{number}",
         [
             ("Score", f"{summary['score']:.3f}"),
-            ("Threshold", f"{summary['threshold']:.3f}"),
+            ("Threshold", f"{summary['threshold']:.3g}"),
             ("Marked", f"{summary['volume_ml']:.2f} ml"),
         ],
         _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
@@ -194,5 +199,5 @@ def _origin(source: Mapping[str, Any]) -> str:
     if "scan_fpr" in source:
         return f"at most {source['scan_fpr']:.2%} of new healthy scans flagged, split conformal on {scans}"
     if "fpr" in source:
-        return f"{source['fpr']:.2%} of the voxels of {scans}, counted voxel by voxel"
+        return f"{source['fpr']:.3%} of the voxels of {scans}, counted voxel by voxel"
     return "as given"
