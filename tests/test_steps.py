@@ -106,6 +106,14 @@ def test_an_extraction_that_finds_no_brain_fails_that_scan_only(tmp_path, monkey
     assert "2 of 3 scans went through" in page and "data:image/png" in page and "found no brain" in page
 
 
+def test_a_label_map_is_no_scan():
+    data, brain, affine = made_brain((30, 36, 30), (6.0, 6.0, 5.0))
+    with pytest.raises(
+        InputError, match=r"only 3 different values in the brain, so a mask or a label map by its looks"
+    ):
+        run_steps(volume_of(np.where(brain, np.round(3 * data / data.max()) + 1, 0), affine), None, modality="T1w")
+
+
 def test_no_tool_is_a_clear_word():
     head, _, affine = made_head()
     with pytest.raises(InputError, match=r"scan\.nii\.gz: raw scan with skull, and brain\.tool=none"):

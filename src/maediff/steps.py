@@ -37,6 +37,7 @@ GIVEN, ZERO_BACKGROUND = "given", "from the zero background"  # where a mask com
 # stripped scans by 0.92 and more (ds002748, mslub, nearly all of lgg's 78), and a tool takes 2 % of them at most.
 SKULL_OVERLAP, SKULL_SHARE = 0.90, 0.85
 LARGE_ML, LARGE_MM = 1700.0, 190.0  # where nothing else asks for it, only stripped scans beyond this are aligned
+MIN_VALUES = 16  # in a brain; scans of 8 bits have more, label maps fewer
 RECORDED = ("bias", "registration")  # what a model's scans must share; extraction and checks are free
 
 
@@ -177,6 +178,10 @@ def _follow(
     """What comes after the brain mask; `flags` and `notes` are those that it came with."""
     record: dict[str, Any] = {}
     flags, notes = list(flags), list(notes)
+    values = len(np.unique(volume.data[brain]))
+    if values < MIN_VALUES:
+        raise InputError(f"{volume.source}: only {values} different values in the brain, so a mask or a label map by "
+                         "its looks, not a scan; give the scan")  # fmt: skip
     raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
     doubtful = raw or (brain_from == ZERO_BACKGROUND and _large(volume, brain))
     if raw:
