@@ -351,7 +351,7 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
             load_model(tmp_path / "run")
     tensors.pop("ema.unet.head.bias")
     save_file(tensors, path, good)
-    with pytest.raises(InputError, match="do not fit the configuration"):
+    with pytest.raises(InputError, match="do not fit the network's settings"):
         load_model(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     for change, said in [({"format": "x"}, "not of format"), ({"method": "gan"}, "'gan' is not known")]:
