@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
-from maediff.cohort import prepared_unlike
+from maediff.cohort import scans_unlike
 from maediff.errors import InputError
 from maediff.files import atomic_path, read_json, write_json
 from maediff.methods import METHODS, build, resolve
@@ -174,9 +174,7 @@ def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:
     infos = [info for _, info in loaded]
     for part, info in zip(parts, infos, strict=True):
         own, first = info["cohort"], infos[0]["cohort"]
-        unlike = [key for key in ("modality",) if own[key] != first[key]] + prepared_unlike(own, first)
-        if unlike:
-            key = unlike[0]
+        for key in scans_unlike(own, first):
             raise InputError(
                 f"{part}: trained on another {key} ({own.get(key)}) than {parts[0]} ({first.get(key)}); their "
                 "references have no mean"

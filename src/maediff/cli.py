@@ -252,7 +252,7 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.files import check_apart
+    from maediff.files import check_apart, read_json
     from maediff.sources import find_sources
 
     # input is checked before a model is looked for
@@ -286,8 +286,6 @@ def detect(
     if bids_derivative and (overwrite or failed < len(refs)):
         write_derivative(refs, out, overwrite=overwrite)
         report_path = out / report_path.name
-    from maediff.files import read_json
-
     failures = read_json(work / "detect.json").get("failures", {})
     paths = [work / ref.name / "summary.json" for ref in refs if ref.name not in failures]
     done = [read_json(path) for path in paths if path.is_file()]

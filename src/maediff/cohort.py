@@ -295,6 +295,11 @@ def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
     return [key for key in PREPARED if plain(one, key) != plain(other, key)]
 
 
+def scans_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """`prepared_unlike`, and first `modality` where the contrasts differ."""
+    return [key for key in ("modality",) if one[key] != other[key]] + prepared_unlike(one, other)
+
+
 def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
     try:
         paths = [cohort / line[key] if line[key] else None for key in ("image", "brain_mask", "lesion_mask")]

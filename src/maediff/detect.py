@@ -38,11 +38,11 @@ from maediff.grid import mask_from_grid
 from maediff.methods import Method
 from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
-from maediff.postprocess import PostprocessConfig, anomaly_mask, find_regions, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, find_regions, scan_score
 from maediff.quality import write_picture
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
-from maediff.settings import build_config, resolve_device
+from maediff.settings import resolve_device
 from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of
@@ -113,7 +113,7 @@ def detect(
         raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
     if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
         raise _other_contrast(refs[0], info["name"], expected)
-    postprocess = build_config(PostprocessConfig, {**asdict(own_postprocess(model)), **(post or {})}, "postprocess")
+    postprocess = changed(own_postprocess(model), post)
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
         threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)

@@ -40,9 +40,9 @@ from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, Map, PostprocessConfig
+from maediff.postprocess import DEFAULT, Map, changed
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import build_config, flatten, resolve_device, resolve_precision
+from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
 
 
@@ -92,8 +92,7 @@ def evaluate(
         check_unseen(runs, opened, score_split)
     own = {own_postprocess(run) for run in runs}
     base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
-    changed = build_config(PostprocessConfig, {**asdict(base), **(post or {})}, "postprocess")
-    config = replace(config, postprocess=changed)
+    config = replace(config, postprocess=changed(base, post))
     calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
     remarks += calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)

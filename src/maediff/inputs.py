@@ -65,10 +65,14 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
     check_names(refs)
     refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
-    alone = [ref.image for ref in refs if not (ref.t1 or ref.modality == "T1w")]
-    t1s = {folder: t1s_by_session(folder) for folder in {image.parent for image in alone}}
-    return [replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if ref.image in alone else ref
-            for ref in refs]  # fmt: skip
+    t1s = {folder: t1s_by_session(folder) for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}}
+    return [
+        replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if _lacks_t1(ref) else ref for ref in refs
+    ]
+
+
+def _lacks_t1(ref: ScanRef) -> bool:
+    return not (ref.t1 or ref.modality == "T1w")
 
 
 def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
@@ -117,8 +121,7 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     refs = []
     for path in found:
         subject, session = bids_name(path) or (relative_name(path, folder), "")
-        contrast = contrast_of(path)
-        refs.append(ScanRef(subject, session, path, folder.resolve().name, modality=contrast or modality))
+        refs.append(ScanRef(subject, session, path, folder.resolve().name, modality=told[path] or modality))
     return refs
 
 

@@ -9,9 +9,10 @@ The anomaly map keeps the whole brain; only masks and what is computed from them
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -19,6 +20,8 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
+
+from maediff.settings import build_config
 
 Map = Float[np.ndarray, "n h w"]
 Mask = Bool[np.ndarray, "n h w"]
@@ -73,6 +76,15 @@ class PostprocessConfig:
 
 
 DEFAULT = PostprocessConfig()
+
+
+def changed(config: PostprocessConfig, changes: Mapping[str, Any] | None) -> PostprocessConfig:
+    """`config` with some of its fields changed, by name.
+
+    Raises:
+        SettingsError: an unknown field, or a value that does not fit.
+    """
+    return build_config(PostprocessConfig, {**asdict(config), **(changes or {})}, "postprocess")
 
 
 @plain_dataclass(frozen=True)

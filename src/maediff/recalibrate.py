@@ -8,17 +8,16 @@ from, so another scanner wants its own.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from maediff import checkpoint
-from maediff.cohort import Cohort, person_code, prepared_unlike
+from maediff.cohort import Cohort, person_code, scans_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_postprocess
-from maediff.postprocess import PostprocessConfig
-from maediff.settings import build_config, resolve_device
+from maediff.postprocess import changed
+from maediff.settings import resolve_device
 
 LEFT_BEHIND = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")  # what only training and reading need
 MAX_SCANS = 200
@@ -50,9 +49,7 @@ def recalibrate(
         raise InputError(f"{model}: the mean of runs cannot be calibrated; give one model")
     _, info = checkpoint.load_model(model)
     folder, cohort = checkpoint.split_reference(model)[0], Cohort.open(cohort_path)
-    known, given = info["cohort"], cohort.meta
-    unlike = [key for key in ("modality",) if known[key] != given[key]] + prepared_unlike(known, given)
-    if unlike:
+    if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
                          "would hold; preprocess the scans as the model's were")  # fmt: skip
     seen = set(checkpoint.trained_on(folder))
@@ -60,7 +57,7 @@ def recalibrate(
     if not rows:
         raise InputError(f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
                          "healthy=1 in the manifest")  # fmt: skip
-    chosen = build_config(PostprocessConfig, {**asdict(own_postprocess(model)), **(post or {})}, "postprocess")
+    chosen = changed(own_postprocess(model), post)
     check_apart(out, [folder, cohort_path])
     fresh_folder(out, overwrite=overwrite)
     try:

@@ -133,7 +133,7 @@ def describe(folder: Path, card: Card) -> str:
         f"{card.name}: {card.summary}",
         f"  {card.modality}, {card.method} ({card.preset}), {megabytes:.1f} MB, {card.licence}"
         + (", used only when asked for by name" if card.opt_in else ""),
-        f"  marks:  {marks(_settings(folder))}",
+        *([f"  marks:  {marks(settings)}"] if (settings := _part(folder, "config.json").get("config")) else []),
         *([f"  rates:  {rates}"] if (rates := _rates(folder)) else []),
         f"  data:   {', '.join(f'{source.name} ({source.licence})' for source in card.data)}",
         *(f"  scores: {_one_line(scores)}" for scores in card.scores),
@@ -143,15 +143,18 @@ def describe(folder: Path, card: Card) -> str:
     return "\n".join(lines)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / "config.json", remedy="install maediff again").get("config")
-    return found if isinstance(found, dict) else {}
+def _part(folder: Path, name: str) -> dict[str, Any]:
+    """What a file of a model holds; empty without one, and, with a word in the log, where it is damaged."""
+    try:
+        return dict(read_json(folder / name, remedy="install maediff again")) if (folder / name).is_file() else {}
+    except InputError as error:
+        logger.warning("%s", error)
+        return {}
 
 
 def _rates(folder: Path) -> str:
     """Which rates its calibration can promise; empty without one."""
-    path = folder / "calibration.json"
-    scores = (read_json(path).get("scan_scores") or []) if path.is_file() else []
+    scores = _part(folder, "calibration.json").get("scan_scores") or []
     return f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
 
 

@@ -147,8 +147,8 @@ def train(
     }
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
-        people.update(checkpoint.trained_on(checkpoint.split_reference(init)[0]))
         known, given, folder = info["cohort"], cohort.meta, checkpoint.split_reference(init)[0]
+        people.update(checkpoint.trained_on(folder))
         if known["modality"] != given["modality"]:
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
                            given["modality"])  # fmt: skip
