@@ -150,7 +150,6 @@ def test_scores_come_from_an_evaluation(tmp_path):
     with pytest.raises(InputError, match="does not score 'third'"):
         read_scores(tmp_path / "eval", "third")
     card = export_model(made_run(tmp_path / "run"), tmp_path / "t9", ABOUT, evaluations=[])
-    (tmp_path / "t9").mkdir(exist_ok=True)
     (tmp_path / "t9" / "config.json").write_text("{")  # damaged: the model is listed all the same
     shown = shipped.describe(tmp_path / "t9", card)
     assert "marks:" not in shown
