@@ -23,6 +23,7 @@ from maediff.quality import QualityConfig
 from maediff.recalibrate import recalibrate
 from maediff.registration import Alignment
 from maediff.report import write_report
+from maediff.snapshots import load_slices
 from maediff.steps import StepsConfig
 from maediff.train import train
 
@@ -88,6 +89,9 @@ def test_the_summary_says_what_was_found(scan, run, tmp_path):
     on_scan = mask.get_fdata().sum() * np.prod(mask.header.get_zooms()) / 1000
     assert summary["volume_ml"] == pytest.approx(on_scan, rel=0.02, abs=0.1)
     assert summary["volume_ml"] == pytest.approx(sum(r["volume_ml"] for r in summary["regions"]), rel=1e-6)
+    shown = load_slices(tmp_path / "out" / "sub-1" / "slices.npz")
+    heights = load(tmp_path / "out", "brain_mask").affine[2, 3] + 7.0 * np.arange(12)  # of the file's own slices
+    assert (np.abs(heights[:, None] - shown.z_mm).min(axis=0) < 1e-3).all()
 
 
 def test_the_frame_and_the_name_of_the_file_change_nothing(scan, run, tmp_path):

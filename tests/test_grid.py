@@ -351,6 +351,19 @@ def test_a_turned_grid_takes_a_ramp_there_and_back():
         np.testing.assert_allclose(back[inside], ramp[inside], atol=0.05)
 
 
+def test_slices_lie_at_the_height_that_the_affine_says():
+    _, brain, affine = made_brain((60, 72, 20), (2.0, 2.0, 6.0))
+    flat = model_grid(volume_of(brain.astype(np.float32), affine), brain, CONFIG)
+    for turned in (flat, atlas_grid(oblique(np.diag([1.1, 1.05, 1.15, 1.0])), CONFIG)):
+        x, y, z = turned.shape
+        lowest = turned.affine @ [(x - 1) / 2, (y - 1) / 2, 0, 1]
+        highest = turned.affine @ [(x - 1) / 2, (y - 1) / 2, z - 1, 1]
+        heights = turned.slice_heights_mm
+        assert len(heights) == z
+        np.testing.assert_allclose([heights[0], heights[-1]], [lowest[2], highest[2]])
+    np.testing.assert_allclose(np.diff(flat.slice_heights_mm), 6.0)
+
+
 def test_the_same_head_stored_in_any_orientation_gives_the_same_slices(tmp_path):
     data, _, affine = made_brain((50, 64, 60), (2.0, 2.0, 1.5))
     images = [

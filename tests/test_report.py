@@ -17,7 +17,16 @@ from maediff.errors import InputError
 from maediff.files import write_json, write_text
 from maediff.methods import METHODS, build
 from maediff.report import write_report
-from maediff.report.figures import _colours, anomaly_row, mask_row, reference_row, scan_row, tile_chart, vmax_of
+from maediff.report.figures import (
+    LETTER_COLOUR,
+    _colours,
+    anomaly_row,
+    mask_row,
+    reference_row,
+    scan_row,
+    tile_chart,
+    vmax_of,
+)
 from maediff.scoring import Contender, score
 from maediff.snapshots import Snapshot, save_slices
 
@@ -108,9 +117,10 @@ def test_colour_scale_is_fixed_and_never_stretched():
     assert vmax_of(None) == 0.5
     ill, healthy = (picture(anomaly_row(snapshot(peak), 0.4)) for peak in (0.4, 0.05))
     assert ill.max() > 240
-    shown = healthy[(healthy != 255).any(axis=2)]  # without the white between slices
+    above = healthy[:-18]  # the letters
+    shown = above[(above != 255).any(axis=2)]  # without the white between slices
     assert shown.max() < 100  # stretched to its own maximum, this one would glow as the other does
-    np.testing.assert_array_equal(ill[-8, 10], healthy[-8, 10])  # the same value, the same colour
+    np.testing.assert_array_equal(ill[-20, 10], healthy[-20, 10])  # the same value, the same colour
 
 
 def test_rows_show_what_they_say():
@@ -124,6 +134,30 @@ def test_rows_show_what_they_say():
     outlined = picture(scan_row(shot, truth=True))
     assert (outlined == [64, 214, 255]).all(axis=2).any()
     assert reference_row(Snapshot(**{**vars(shot), "reference": None})) is None
+
+
+def test_the_patients_left_is_marked_in_every_slice():
+    shot = snapshot(slices=2)
+    row = picture(scan_row(shot))
+    width = (row.shape[1] - 4) // 2  # two slices and the white between them
+    for tile in (row[:, :width], row[:, -width:]):
+        letters = (tile == LETTER_COLOUR).all(axis=2)
+        height, middle = letters.shape[0] // 2, width // 2
+        assert not letters[:height].any()
+        left, right = letters[height:, :middle], letters[height:, middle:]
+        assert left[:, np.flatnonzero(left.any(axis=0))[0]].sum() == 14  # the stem of an L
+        assert right[:, middle // 2 :].sum() > left.sum()  # an R has more to it
+    one = snapshot()
+    tiny = Snapshot(**{**vars(one), "brain": one.brain & (np.indices(one.brain.shape)[1:] == 16).all(axis=0)})
+    assert not (picture(scan_row(tiny)) == LETTER_COLOUR).all(axis=2).any()  # no room
+
+
+def test_slices_are_named_by_their_height_where_it_is_known(detected):
+    assert "<span>21</span>" in write_report(detected).read_text()  # of an older version's folder: by number
+    shot = Snapshot(**{**vars(snapshot()), "z_mm": np.array([-12.4, 30.6])})
+    save_slices(detected / "ill" / "slices.npz", shot, np.array([0, 1]))
+    html = write_report(detected).read_text()
+    assert "z, RAS+ mm" in html and "<span>-12</span>" in html and "<span>31</span>" in html
 
 
 def test_slices_without_brain_can_be_drawn():

@@ -285,7 +285,8 @@ def _detect_one(
         for name, data in on_scan.items():
             write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
         ids = np.arange(len(found.images))
-        whole = Snapshot(ids, found.images, found.anomaly, found.brain, mask, spacing, found.reference, None)
+        whole = Snapshot(ids, found.images, found.anomaly, found.brain, mask, spacing, found.reference,
+                         z_mm=grid.slice_heights_mm)  # fmt: skip
         save_slices(folder / "slices.npz", whole, pick_slices(found.brain, found.anomaly))
         if found.stepped.extracted or record["flags"]:
             write_picture(folder / "qc.png", volume, found.stepped.brain)

@@ -95,6 +95,14 @@ class Grid:
         """Voxel size along X, Y and Z, in mm of the space that the grid lies in."""
         return np.asarray(np.linalg.norm(self.own_affine[:3, :3], axis=0))
 
+    @property
+    def slice_heights_mm(self) -> Float[np.ndarray, " z"]:
+        """Where the middle of each slice lies along S, in mm of the head."""
+        middle = [(size - 1) / 2 for size in self.shape[:2]]
+        return np.asarray(
+            self.affine[2, :2] @ middle + self.affine[2, 2] * np.arange(self.shape[2]) + self.affine[2, 3]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:

@@ -1,7 +1,8 @@
 """A few slices of a subject, kept beside the results: a report is drawn from them, without scan or model.
 
 `slices.npz` holds k slices on the model's grid: `slice_ids` (k), `image`, `reference`, `anomaly_map` (float16,
-k x 96 x 96), `brain`, `mask` and, where a reader drew one, `lesion` (uint8), and `spacing_mm` (x, y, z).
+k x 96 x 96), `brain`, `mask` and, where a reader drew one, `lesion` (uint8), and `spacing_mm` (x, y, z). `z_mm` (k), in
+a DETECT folder, is where the middle of each slice lies, in the scan's RAS+ mm.
 A baseline that draws no healthy image has no `reference`.
 """
 
@@ -10,7 +11,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from maediff.errors import InputError
 from maediff.files import atomic_path
@@ -29,6 +30,7 @@ class Snapshot:
     spacing_mm: tuple[float, float, float]
     reference: Map | None = None
     lesion: Mask | None = None
+    z_mm: Float[np.ndarray, " k"] | None = None
 
 
 def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarray, " k"]:
@@ -64,6 +66,7 @@ def save_slices(path: Path, whole: Snapshot, chosen: Int[np.ndarray, " k"]) -> N
     arrays = {
         "slice_ids": whole.slice_ids[chosen],
         "spacing_mm": np.array(whole.spacing_mm),
+        **({} if whole.z_mm is None else {"z_mm": whole.z_mm[chosen]}),
         **{name: value[chosen].astype(np.float16) for name, value in half.items() if value is not None},
         **{name: value[chosen].astype(np.uint8) for name, value in binary.items() if value is not None},
     }
@@ -90,6 +93,7 @@ def load_slices(path: Path) -> Snapshot:
             spacing_mm=(x, y, z),
             reference=arrays["reference"].astype(np.float32) if "reference" in arrays else None,
             lesion=arrays["lesion"].astype(bool) if "lesion" in arrays else None,
+            z_mm=arrays.get("z_mm"),
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: not a readable file of slices ({error}); run again what made it") from error

@@ -76,7 +76,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             if reference and name not in summary["baselines"]:
                 rows.append((name, "healthy reference", reference))
             rows.append((name, f"anomaly map, 0 to {vmax:.2f}", figures.anomaly_row(snapshot, vmax, mask=True)))
-        montages.append(Montage(path.stem, f"subject-{number}", [], rows, [int(i) for i in snapshot.slice_ids]))
+        montages.append(Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids]))
     text = ["Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices with the most "
             "lesion, and others spread over the brain. Each method's colours run from 0 to twice its own threshold, "
             "the same for every subject."]  # fmt: skip

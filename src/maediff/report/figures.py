@@ -29,6 +29,9 @@ NO_THRESHOLD_VMAX = 0.5
 MASK_COLOUR = (255, 140, 26)
 TRUTH_COLOUR = (64, 214, 255)
 OUTLINE_COLOUR = (255, 255, 255)  # of the mask on the anomaly map, whose own colours hold orange
+LETTER_COLOUR = (170, 178, 188)
+L = np.array([[*row] for row in ("#....", "#....", "#....", "#....", "#....", "#....", "#####")]) == "#"
+R = np.array([[*row] for row in ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#")]) == "#"
 INK, MUTED, ACCENT = "#1d2733", "#6b7787", "#1f5fa8"
 RGB = UInt8[np.ndarray, "_ _ 3"]
 
@@ -131,7 +134,7 @@ def _strip(
     fill: tuple[Mask, tuple[int, int, int]] | None = None,
     outlines: Sequence[tuple[Mask | None, tuple[int, int, int]]] = (),
 ) -> RGB:
-    """The slices side by side, all cropped to one box around the brain and enlarged."""
+    """The slices side by side, cropped to one box around the brain, enlarged, with the patient's left as L."""
     rows, columns = (np.flatnonzero(snapshot.brain.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     height, width = snapshot.brain.shape[1:]
     y0, y1 = max(0, rows.min(initial=height) - MARGIN), min(height, rows.max(initial=0) + MARGIN + 1)
@@ -149,8 +152,17 @@ def _strip(
         for mask, colour in outlines:
             if mask is not None:
                 tile[_outline(_enlarge(mask[index, y0:y1, x0:x1]))] = colour
+        _letter(tile, _enlarge(L))
+        _letter(tile[:, ::-1], _enlarge(R)[:, ::-1])
         tiles += [tile.astype(np.uint8), np.full((tile.shape[0], GAP, 3), 255, dtype=np.uint8)]
     return np.concatenate(tiles[:-1], axis=1)
+
+
+def _letter(tile: Float[np.ndarray, "h w 3"], letter: Bool[np.ndarray, "a b"]) -> None:
+    """Draw a letter into the lower left corner, where no brain is, if there is room."""
+    height, width = letter.shape
+    if tile.shape[0] >= 2 * height and tile.shape[1] >= 3 * width:
+        tile[-height - 2 : -2, 2 : width + 2][letter] = LETTER_COLOUR
 
 
 def _enlarge(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "a b"]:

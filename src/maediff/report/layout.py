@@ -11,13 +11,14 @@ Facts = list[tuple[str, str]]
 
 @dataclass
 class Montage:
-    """Rows of slices of one subject, each with its label and a note."""
+    """Rows of slices of one subject, each with its label and a note, and the names of their columns along `axis`."""
 
     title: str
     anchor: str
     facts: Facts
     rows: list[tuple[str, str, str]]
-    slice_ids: list[int] = field(default_factory=list)
+    slices: list[str] = field(default_factory=list)
+    axis: str = "slice"
     table: "Table | None" = None
     flags: list[str] = field(default_factory=list)
 

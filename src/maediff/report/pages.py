@@ -124,6 +124,7 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
         if len(summary["regions"]) > len(regions)
         else "",
     )
+    heights = snapshot.z_mm
     return Montage(
         summary["subject"],
         f"scan-{number}",
@@ -133,7 +134,8 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
             ("Marked", f"{summary['volume_ml']:.2f} ml"),
         ],
         _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
-        [int(i) for i in snapshot.slice_ids],
+        [str(i) for i in snapshot.slice_ids] if heights is None else [f"{mm:.0f}" for mm in heights],
+        "slice" if heights is None else "z, RAS+ mm",
         table if regions else None,
         _flags(summary),
     )
