@@ -5,8 +5,8 @@ python scripts/sweep_test_settings.py RUN COHORT [--t 60] [--s 16] [--noise 0 1]
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
 intensities beyond the 99th percentile, `+x` multiplies by the intensity, `+x2` by its square, `+b2` blurs with a sigma
 of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the mean of two), `+y2` multiplies
-by the intensity's square, and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+y2+m1`. The seed of
-the noise is 0.
+by the intensity's square, `+a0.5` takes off half of what both sides of the brain share, and `+m1` is the median
+filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
 Columns: run, settings, slices or patches that the U-Net was run on for a subject (0: it has none), residual, AUPRC,
 subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended to the CSV as they
 come, so that a long sweep can be cut.
@@ -26,7 +26,7 @@ from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
-from maediff.postprocess import DEFAULT, PostprocessConfig, residual_map
+from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.settings import has_bf16
 
 
@@ -35,12 +35,13 @@ def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
     kind, *more = name.split("+")
     blurs = [float(mm) for key in more if key[0] == "g" for mm in key[1:].split(",")]
     numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] != "g"}
-    if not numbers.keys() <= set("chxbym"):
-        sys.exit(f"{name}: + is followed by c, h, x, b, g, y or m, all but the first two with a number")
+    if not numbers.keys() <= set("chxbyma"):
+        sys.exit(f"{name}: + is followed by c, h, x, b, g, y, a or m, all but the first two with a number")
     post = PostprocessConfig(
         median_size=int(numbers.get("m", DEFAULT.median_size)),
         smooth_mm=tuple(blurs),
         times_intensity=numbers.get("y", 0.0),
+        symmetry=numbers.get("a", 0.0),
     )
     config = DiffusionConfig(
         residual=kind,  # type: ignore[arg-type]
@@ -69,6 +70,8 @@ def main() -> None:
     args = parser.parse_args()
     residuals = {name: residual_config(name) for name in args.residuals}
     cohort = Cohort.open(args.cohort)
+    for _, post in residuals.values():
+        check_symmetry(post, cohort.meta, str(args.cohort))
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     precision = "bf16" if has_bf16("cpu") else "fp32"

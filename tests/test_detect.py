@@ -12,6 +12,7 @@ from made_heads import fake_deepbet, made_head, true_brain
 from made_models import made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
+from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.detect import _check_same, detect
@@ -23,6 +24,7 @@ from maediff.quality import QualityConfig
 from maediff.recalibrate import recalibrate
 from maediff.registration import Alignment
 from maediff.report import write_report
+from maediff.scans import read_scan
 from maediff.snapshots import load_slices
 from maediff.steps import StepsConfig
 from maediff.train import train
@@ -524,6 +526,17 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(ru
     np.testing.assert_allclose(
         maps["both", "RAS"]["healthy_reference"], 2 * maps["turned", "RAS"]["healthy_reference"], rtol=1e-4
     )
+
+
+def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, run, tmp_path):
+    with pytest.raises(InputError, match=r"postprocess\.symmetry 0\.5"):
+        go([scan[0]], tmp_path / "out", run, threshold=0.2, post={"symmetry": 0.5})
+    assert not (tmp_path / "out").exists()
+    method, info = load_model(str(run))
+    with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):
+        find_anomalies(read_scan(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5))
+    with pytest.raises(InputError, match=r"postprocess\.symmetry"):
+        calibrate(run, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(symmetry=0.5))
 
 
 def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -352,7 +353,9 @@ def test_whole_way(tmp_path, cohort, capsys):
     evaluate(runs, cohort, tmp_path / "eval")
     assert capsys.readouterr().out == ""  # the bar goes to the error stream
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
-    assert set(summary["methods"]) == {*BASELINES, "ddpm-0", "ddpm-1"}
+    baselines = {*BASELINES} - {"mirror", "mirror-dark"}  # the scans are not registered
+    assert set(summary["methods"]) == {*baselines, "ddpm-0", "ddpm-1"}
+    assert sum(note.startswith(("No mirror baseline", "No mirror-dark baseline")) for note in summary["notes"]) == 2
     assert summary["groups"]["ddpm"]["seeds"] == [0, 1]
     assert summary["methods"]["slice"]["auprc"]["mean"] > 0.5
     assert summary["methods"]["ddpm-0"]["l1_healthy"]["mean"] > 0
@@ -360,7 +363,7 @@ def test_whole_way(tmp_path, cohort, capsys):
     assert len(summary["config_hash"]) == len(summary["cohort_hash"]) == 64
     with (tmp_path / "eval" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 7 * 2
+    assert len(rows) == (len(baselines) + 2) * 2
     assert {row["subject"] for row in rows} == {"test-ill", "test-healthy"}
     assert [row["auprc"] == "" for row in rows] == [row["healthy"] == "true" for row in rows]
     assert "ddpm-1" in (tmp_path / "eval" / "table.md").read_text()
@@ -443,6 +446,22 @@ def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
     infos = {"alike": {"cohort": alike}, "other": {"cohort": registered}}
     (remark,) = prepared_otherwise(infos, Cohort.open(cohort))
     assert remark == "other learned from scans with other settings of registration than the cohort's."
+
+
+def test_left_and_right_are_compared_where_scans_are_registered(tmp_path, cohort):
+    with pytest.raises(InputError, match=r"postprocess\.symmetry 0\.5 .* lie as they came"):
+        evaluate([], cohort, tmp_path / "none", post={"symmetry": 0.5}, quiet=True)
+    assert not (tmp_path / "none").exists()
+    shutil.copytree(cohort, tmp_path / "turned")
+    meta = json.loads((cohort / "cohort.json").read_text())
+    meta["registration"]["enabled"] = True  # these brains lie straight anyway
+    (tmp_path / "turned" / "cohort.json").write_text(json.dumps(meta))
+    found = evaluate([], tmp_path / "turned", tmp_path / "eval", post={"symmetry": 0.5}, quiet=True)
+    plain = evaluate([], tmp_path / "turned", tmp_path / "plain", quiet=True)
+    score = {name: method["auprc"]["mean"] for name, method in plain["methods"].items()}
+    assert score["mirror"] > score["bright"] and score["mirror"] > score["mirror-dark"]  # a bright ball on one side
+    assert found["methods"]["bright"]["auprc"]["mean"] > score["bright"]
+    assert any("less 50% of what both sides of the brain share" in note for note in found["notes"])
 
 
 def test_scoring_the_calibration_split_says_that_it_is_optimistic(tmp_path, cohort):

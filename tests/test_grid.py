@@ -351,6 +351,14 @@ def test_a_turned_grid_takes_a_ramp_there_and_back():
         np.testing.assert_allclose(back[inside], ramp[inside], atol=0.05)
 
 
+def test_the_midsagittal_plane_of_mni152_is_the_middle_of_a_registered_slice():
+    grid = atlas_grid(np.eye(4), CONFIG)
+    x = (
+        grid.atlas_affine @ np.array([np.arange(grid.shape[0]), *np.zeros((2, grid.shape[0])), np.ones(grid.shape[0])])
+    )[0]
+    np.testing.assert_allclose(x, -x[::-1])
+
+
 def test_slices_lie_at_the_height_that_the_affine_says():
     _, brain, affine = made_brain((60, 72, 20), (2.0, 2.0, 6.0))
     flat = model_grid(volume_of(brain.astype(np.float32), affine), brain, CONFIG)

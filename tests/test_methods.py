@@ -194,6 +194,8 @@ def test_intensity_baselines_by_hand():
         "dark": [0, 0.8, 0.4, 0],
         "median": [0, 0.4, 0, 0.4],
         "slice": [0, 0, 0, 0.4],
+        "mirror": [0, 0, 0, 0.4],  # the left of the first row is no brain, so its right has nothing beside it
+        "mirror-dark": [0, 0, 0.4, 0],
     }
     for name, values in expected.items():
         anomaly = build(name).predict(x, slice_ids=torch.tensor([0]), seed=0, brain=brain).anomaly_map

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from maediff.errors import InputError
 from maediff.postprocess import (
     PostprocessConfig,
     anomaly_mask,
     bounding_box,
+    check_symmetry,
     eroded_brain,
     find_regions,
     linked_voxels,
@@ -92,6 +94,39 @@ def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual
         residual_map(residual, brain, SPACING, both)
     with pytest.raises(ValueError, match=r"smooth_mm \[-1.0\]"):
         PostprocessConfig(smooth_mm=(-1.0,))
+
+
+def test_symmetry_takes_off_a_share_of_what_both_sides_have():
+    brain = np.ones((1, 1, 6), dtype=bool)
+    brain[..., 0] = False  # its counterpart, the last, has nothing to be compared with
+    residual = np.array([[[0.0, 0.4, 0.2, 0.6, 0.1, 0.8]]], dtype=np.float32)
+    found = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1, symmetry=0.5))
+    np.testing.assert_allclose(found, [[[0.0, 0.35, 0.1, 0.5, 0.05, 0.8]]], atol=1e-6)
+    whole = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1, symmetry=1))
+    np.testing.assert_allclose(whole, [[[0.0, 0.3, 0.0, 0.4, 0.0, 0.8]]], atol=1e-6)
+    signed = residual_map(np.where(residual == 0.6, -0.6, residual), brain, SPACING, PostprocessConfig(1, symmetry=0.5))
+    np.testing.assert_allclose(signed[..., 2], 0.2, atol=1e-6)  # nothing is added where the other side is below zero
+
+
+def test_symmetry_comes_after_the_blur_and_before_the_intensity(residual):
+    brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
+    blurred = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1, smooth_mm=(2.0,)))
+    shared = np.minimum(blurred, np.where(brain, blurred[:, :, ::-1], 0))
+    post = PostprocessConfig(median_size=1, smooth_mm=(2.0,), symmetry=0.5, times_intensity=2)
+    found = residual_map(residual, brain, SPACING, post, images)
+    np.testing.assert_allclose(found, ((blurred - shared / 2) * images**2).clip(0, 1), atol=1e-6)
+
+
+def test_symmetry_is_a_share_and_wants_registered_scans():
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"symmetry {wrong}"):
+            PostprocessConfig(symmetry=wrong)
+    half = PostprocessConfig(symmetry=0.5)
+    check_symmetry(half, {"registration": {"enabled": True}}, "here")
+    check_symmetry(PostprocessConfig(), {}, "here")
+    for cohort in ({}, {"registration": None}, {"registration": {"enabled": False}}):
+        with pytest.raises(InputError, match=r"here: postprocess\.symmetry 0\.5 .*symmetry=0"):
+            check_symmetry(half, cohort, "here")
 
 
 def test_one_slice_is_filtered_within_itself(residual):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from maediff.grid import GridConfig, Prepared, from_grid, prepare_scan
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
-from maediff.postprocess import Map, Mask, PostprocessConfig, residual_map
+from maediff.postprocess import Map, Mask, PostprocessConfig, check_symmetry, residual_map
 from maediff.scans import Volume, slices_to_volume, volume_to_slices
 from maediff.settings import build_config
 from maediff.steps import ZERO_BACKGROUND, Stepped, StepsConfig, run_steps, steps_of
@@ -76,8 +76,10 @@ def find_anomalies(
         device: where `method` is.
 
     Raises:
-        InputError: a scan that cannot be used; see `steps.run_steps` and `grid.prepare_scan`.
+        InputError: a scan that cannot be used (`steps.run_steps`, `grid.prepare_scan`); `post` has a symmetry and the
+            method's scans are not registered.
     """
+    check_symmetry(post, cohort, str(volume.source))
     normalise = build_config(NormaliseConfig, cohort["normalise"], "normalise")
     stepped = run_steps(
         volume, brain, steps or steps_of(cohort), modality=cohort["modality"], t1=t1, t1_series=t1_series

@@ -11,8 +11,8 @@ from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, SubjectSlices
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
-from maediff.methods.intensity import Template
-from maediff.postprocess import Map
+from maediff.methods.intensity import Mirror, MirrorDark, Template
+from maediff.postprocess import Map, is_registered
 from maediff.scoring import Contender
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
@@ -66,6 +66,11 @@ def untrained(cohort: Cohort, seed: int, batch_size: int, device: str) -> tuple[
         method = build(name)
         if isinstance(method, Template) and not _fit(method, cohort):
             notes.append(f"No {name} baseline: the cohort's train split has no healthy slice to average.")
+            continue
+        if isinstance(method, Mirror | MirrorDark) and not is_registered(cohort.meta):
+            notes.append(
+                f"No {name} baseline: the scans are not registered, so the brain's middle is not the picture's."
+            )
             continue
         predict = Predictor(partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES)
         contenders.append(Contender(name, name, predict, trained=False))

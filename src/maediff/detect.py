@@ -38,7 +38,7 @@ from maediff.grid import mask_from_grid
 from maediff.methods import Method
 from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
-from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, find_regions, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry, find_regions, scan_score
 from maediff.quality import write_picture
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
@@ -114,6 +114,7 @@ def detect(
     if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
         raise _other_contrast(refs[0], info["name"], expected)
     postprocess = changed(own_postprocess(model), post)
+    check_symmetry(postprocess, info["cohort"], model)
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
         threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)

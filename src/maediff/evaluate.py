@@ -40,7 +40,7 @@ from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, Map, changed
+from maediff.postprocess import DEFAULT, Map, changed, check_symmetry
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
@@ -92,7 +92,9 @@ def evaluate(
         check_unseen(runs, opened, score_split)
     own = {own_postprocess(run) for run in runs}
     base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
-    config = replace(config, postprocess=changed(base, post))
+    chosen = changed(base, post)
+    check_symmetry(chosen, opened.meta, str(cohort))
+    config = replace(config, postprocess=chosen)
     calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
     remarks += calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)
@@ -168,6 +170,7 @@ def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     post = config.postprocess or DEFAULT
     blur = f"a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
+    blur += f"less {post.symmetry:.0%} of what both sides of the brain share, " if post.symmetry else ""
     blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
     thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"
     median = f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"

@@ -23,7 +23,16 @@ from maediff.cohort import Cohort, Row
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
-from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, residual_map, scan_score
+from maediff.postprocess import (
+    DEFAULT,
+    Map,
+    Mask,
+    PostprocessConfig,
+    check_symmetry,
+    eroded_brain,
+    residual_map,
+    scan_score,
+)
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
@@ -53,6 +62,7 @@ def calibrate(
     """
     method, info = load_model(run, device)
     post = post or own_postprocess(run)
+    check_symmetry(post, cohort.meta, str(cohort.path))
     rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
     maps: list[Map] = []

@@ -1,6 +1,6 @@
 """From a residual to an anomaly map, a mask, a scan's score and a list of regions.
 
-    residual -> masked by the brain -> blurred -> times x^k -> median filter       = anomaly map
+    residual -> masked by the brain -> blurred -> less what both sides share -> times x^k -> median filter = anomaly map
     anomaly map -> eroded brain -> above the threshold -> small components removed  = anomaly mask
 
 Maps have the shape (slice, row, column), as slices are cut from an RAS+ volume: row 0 is anterior, column 0
@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
+from maediff.errors import InputError
 from maediff.settings import build_config
 
 Map = Float[np.ndarray, "n h w"]
@@ -38,12 +39,16 @@ class PostprocessConfig:
     """What happens between residual and mask; every field changes Dice, so every one is reported.
 
     A median filter of 5 voxels and a brain mask eroded three times are pDDPM's (Behrendt et al. 2023,
-    https://arxiv.org/abs/2303.03758); the blur, the smallest component and the thick-slice rule are ours.
+    https://arxiv.org/abs/2303.03758); the blur, the symmetry, the smallest component and the thick-slice rule are ours.
 
     Args:
         smooth_mm: sigmas of Gaussians over the residual inside the brain, in all three directions, whose results are
             averaged; none is no blur. Unlike a median filter it keeps lesions smaller than itself, if they stand out
             enough; a narrow and a wide one together serve small lesions and large ones.
+        symmetry: share k, 0 to 1, of what a voxel and its mirror image across the midsagittal plane have in common
+            that is taken off: a - k max(0, min(a, mirrored a)). Healthy anatomy is alike on both sides, and so is what
+            a method draws wrongly of it; most lesions lie on one side. What lies across the midline, or on both sides
+            alike, loses the share k, too. Only for registered scans (`check_symmetry`). 0 is off.
         times_intensity: the (blurred) residual is multiplied by the intensity to this power, where lesions are bright:
             what a blur spreads into darker tissue is taken back. 0 is off.
         median_size: edge of the median filter in voxels, odd; 1 switches it off.
@@ -58,6 +63,7 @@ class PostprocessConfig:
     thick_slice_mm: float = 3.0
     smooth_mm: Sigmas = ()
     times_intensity: float = 0.0
+    symmetry: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.smooth_mm, default=1) <= 0 or self.times_intensity < 0:
@@ -65,6 +71,8 @@ class PostprocessConfig:
                 f"smooth_mm {list(self.smooth_mm)} must be positive millimetres, [] for none, and times_intensity "
                 f"{self.times_intensity} not negative"
             )
+        if not 0 <= self.symmetry <= 1:
+            raise ValueError(f"symmetry {self.symmetry} is a share: give a number from 0 to 1")
         if self.median_size < 1 or self.median_size % 2 == 0:
             raise ValueError(
                 f"median_size {self.median_size} has no centre voxel: take an odd number, or 1 for no filter"
@@ -87,6 +95,28 @@ def changed(config: PostprocessConfig, changes: Mapping[str, Any] | None) -> Pos
     return build_config(PostprocessConfig, {**asdict(config), **(changes or {})}, "postprocess")
 
 
+def is_registered(cohort: Mapping[str, Any]) -> bool:
+    """Whether scans lie in MNI152, by cohort.json or what a model's config says of its cohort."""
+    return bool((cohort.get("registration") or {}).get("enabled"))
+
+
+def check_symmetry(config: PostprocessConfig, cohort: Mapping[str, Any], name: str) -> None:
+    """Refuse `symmetry` for scans whose midsagittal plane is not the middle of their slices.
+
+    Args:
+        cohort: cohort.json, or what a model's config says of its cohort.
+        name: whose scans they are.
+
+    Raises:
+        InputError: the scans were not registered.
+    """
+    if config.symmetry and not is_registered(cohort):
+        raise InputError(
+            f"{name}: postprocess.symmetry {config.symmetry:g} compares left and right, but scans lie as they came; "
+            "preprocess them with --set registration.enabled=true, or add --set postprocess.symmetry=0"
+        )
+
+
 @plain_dataclass(frozen=True)
 class Region:
     """A connected component of an anomaly mask; `center_mm` is its centre of mass in the scan's RAS+ mm."""
@@ -103,7 +133,7 @@ def residual_map(
     config: PostprocessConfig = DEFAULT,
     images: Map | None = None,
 ) -> Map:
-    """Anomaly map: the residual inside the brain, blurred, filtered, clipped to [0, 1], zero outside the brain.
+    """Anomaly map: the residual inside the brain, as `config` says, clipped to [0, 1], zero outside the brain.
 
     The residual is masked before the filters, so what a method draws outside the brain cannot bleed in.
 
@@ -119,6 +149,9 @@ def residual_map(
         x, y, z = (1 / float(size) for size in spacing_mm)
         per_mm = np.array([0 if thick else z, y, x])
         masked = np.mean([_blur_inside(masked, brain, sigma * per_mm) for sigma in config.smooth_mm], axis=0)
+    if config.symmetry:
+        mirrored = np.where(brain, masked[:, :, ::-1], 0)
+        masked -= np.float32(config.symmetry) * np.minimum(masked, mirrored).clip(min=0)
     if config.times_intensity:
         if images is None:
             raise ValueError("times_intensity needs the scan's images")

@@ -135,7 +135,7 @@ def _score_one(
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     chosen = config.postprocess or DEFAULT
-    plain = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0)
+    plain = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0)
     variants = {"": plain} if contender.filtered else {"": chosen, UNFILTERED: plain}
     for suffix, post in variants.items():
         cases = {

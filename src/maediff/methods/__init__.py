@@ -8,7 +8,7 @@ from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, 
 from maediff.methods.base import DiffusionConfig, Method, Objective, Prediction, predict_volume
 from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
 from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
-from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, SliceMedian, Template
+from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, Mirror, MirrorDark, SliceMedian, Template
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
 from maediff.methods.sliding import PatchwiseConfig
@@ -31,8 +31,10 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "median": (Median, IntensityConfig),
     "slice": (SliceMedian, IntensityConfig),
     "template": (Template, IntensityConfig),
+    "mirror": (Mirror, IntensityConfig),
+    "mirror-dark": (MirrorDark, IntensityConfig),
 }
-BASELINES = ("bright", "dark", "median", "slice", "template")
+BASELINES = ("bright", "dark", "median", "slice", "template", "mirror", "mirror-dark")
 
 GROUPS = {"diffusion": DiffusionConfig, "patchwise": PatchwiseConfig}  # settings of a preset for some methods only
 RECIPE: dict[str, Any] = {  # what found most lesions on val; `paper` keeps the paper's and pDDPM's (docs/results.md)

@@ -3,9 +3,10 @@
 bright   x / c                   dark     1 - x
 median   | x - brain median |    slice    max(x - slice median, 0) / c
 template | x - mean healthy image |
+mirror   max(x - m, 0) / c        mirror-dark   max(m - x, 0), m: the other side of the brain; for registered scans
 
-x is clipped at 1, the 99th percentile of the brain; for bright and slice at c = 2 (`CEILING`), as where methods
-have `headroom`.
+x is clipped at 1, the 99th percentile of the brain; for bright, slice and mirror at c = 2 (`CEILING`), as where
+methods have `headroom`.
 """
 
 import torch
@@ -83,6 +84,27 @@ class SliceMedian(Intensity):
     def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         medians = x.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
         return torch.minimum(x, medians[:, None, None, None])
+
+
+class Mirror(Intensity):
+    """The further above the same place on the other side of the brain, the more abnormal."""
+
+    ceiling = CEILING
+
+    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        return torch.minimum(x, _other_side(x, brain))
+
+
+class MirrorDark(Intensity):
+    """The further below the same place on the other side of the brain, the more abnormal."""
+
+    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        return torch.maximum(x, _other_side(x, brain))
+
+
+def _other_side(x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Each row turned over; the scan itself where that is not brain."""
+    return torch.where(brain & brain.flip(-1), x.flip(-1), x)
 
 
 class Template(Intensity):
