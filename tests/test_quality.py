@@ -14,7 +14,7 @@ from maediff.brain_extraction import BrainConfig
 from maediff.errors import InputError
 from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid, brain_from_background, prepare_scan
 from maediff.inputs import find_scans
-from maediff.quality import QualityConfig, check_against_atlas
+from maediff.quality import QualityConfig, check_against_atlas, check_contrast
 from maediff.registration import Alignment, RegistrationConfig, align_to_atlas, load_atlas
 from maediff.scans import Volume, read_mask, read_scan
 from maediff.steps import StepsConfig, run_steps
@@ -118,6 +118,27 @@ def test_flags_by_hand():
     noise = volume_of(np.random.default_rng(0).random(data.shape), affine)
     record, flags = check_against_atlas(noise, brain, Alignment(np.eye(4), 0.1), config)
     assert record["atlas_information"] < 0.02 and len(flags) == 2
+    assert abs(record["atlas_correlation"]) < 0.1
+
+
+def test_a_contrast_that_runs_against_the_said_one_is_flagged():
+    data, brain, affine = atlas_head()
+    config, found = QualityConfig(), {}
+    for kind, values in (("like", data), ("against", data.max() - data)):
+        record, flags = check_against_atlas(volume_of(values, affine), brain, Alignment(np.eye(4), -0.4), config)
+        assert flags == []
+        found[kind] = {contrast: check_contrast(record, contrast, config) for contrast in ("T1w", "T2w", "FLAIR")}
+    wrong = {c: [f"does not look like {c}: check the contrast"] for c in ("T1w", "T2w")}
+    assert found["like"] == {"T1w": [], "T2w": wrong["T2w"], "FLAIR": []}
+    assert found["against"] == {"T1w": wrong["T1w"], "T2w": [], "FLAIR": []}
+    assert check_contrast({}, "T1w", config) == []  # not aligned
+
+
+@pytest.mark.parametrize(("name", "said", "flagged"), [("T1", "T2w", True), ("T1", "T1w", False), ("T2", "T2w", False)])
+def test_a_real_scan_of_another_contrast_is_flagged(shared_data, name, said, flagged):
+    stepped = run_steps(read_scan(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"), None, StepsConfig(
+        registration=RegistrationConfig(enabled=True)), modality=said)  # fmt: skip
+    assert (f"does not look like {said}: check the contrast" in stepped.flags) == flagged
 
 
 def test_a_stripped_scan_upside_down_is_flagged_where_it_is_registered():

@@ -53,6 +53,7 @@ QC_COLUMNS = (
     "atlas_coverage",
     "atlas_stretch",
     "atlas_information",
+    "atlas_correlation",
     "atlas_turned",
     "notes",
 )

@@ -5,6 +5,7 @@
     atlas_coverage       share of MNI152's brain that the scan's field of view holds
     atlas_stretch        the largest over the smallest scaling of that alignment: half a brain has to be drawn out
     atlas_information    mutual information with the template inside both brains, at 4 mm: noise has none
+    atlas_correlation    rank correlation with the template (T1w) where that is brighter than fluid: T2w runs against it
     atlas_turned         how much better the scan fits upside down or back to front; a head fits clearly worse
     empty_share          voxels in the brain that are exactly 0
 
@@ -12,6 +13,7 @@ The alignment is the registration's, or a quick one made for this. A flag never 
 the summary and in the report, with `picture`: the scan with the brain's outline.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from maediff.files import atomic_path
 from maediff.registration import Alignment, load_atlas
@@ -27,6 +29,7 @@ from maediff.resample import resample
 from maediff.scans import Volume
 
 LEVELS = 8  # classes of intensity
+FLUID = 0.35  # of the template's cells, the darkest
 TILE_MM, TILE = 2.0, 120  # a view of the picture: 240 mm
 OUTLINE = (255, 140, 26)
 
@@ -41,6 +44,9 @@ class QualityConfig:
         min_coverage: share of MNI152's brain in the field of view.
         max_stretch: largest over smallest scaling.
         min_information: nats; ds000011 and ixi10 have 0.07 and more, a ball of noise 0.01 at most.
+        max_against: rank correlation with the template; a T1w scan with less than minus this, or a T2w scan with more,
+            is likely of another contrast. T1w scans (lgg, ds002748, ds000011) have 0.07 and more, T2w (ds000011,
+            phantoms) -0.05 and less; FLAIR anything from -0.5 to 0.4, so nothing is said of it.
         max_turned: nats; ds000011 and ixi10 have -0.2 and less.
         max_empty: share of the brain's voxels.
     """
@@ -50,6 +56,7 @@ class QualityConfig:
     min_coverage: float = 0.85
     max_stretch: float = 1.4
     min_information: float = 0.03
+    max_against: float = 0.1
     max_turned: float = -0.05
     max_empty: float = 0.05
 
@@ -74,7 +81,7 @@ def check_against_atlas(
     expected = atlas_brain & seen
     overlap = 2 * float((there & expected).sum()) / max(1.0, float(there.sum() + expected.sum()))
     coverage = float(expected.sum()) / float(atlas_brain.sum())
-    information = _information(volume, brain, to_scan, there & expected)
+    information, correlation = _agreement(volume, brain, to_scan, there & expected)
     scalings = np.linalg.svd(alignment.to_atlas[:3, :3], compute_uv=False)
     stretch = float(scalings.max() / max(float(scalings.min()), 1e-6))
     record = {
@@ -82,6 +89,7 @@ def check_against_atlas(
         "atlas_coverage": round(coverage, 4),
         "atlas_stretch": round(stretch, 3),
         "atlas_information": round(information, 3),
+        "atlas_correlation": round(correlation, 3),
         "atlas_turned": round(float(alignment.turned), 3),
     }
     checks = [
@@ -94,22 +102,32 @@ def check_against_atlas(
     return record, [text for wrong, text in checks if wrong]
 
 
-def _information(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray) -> float:
-    """Mutual information of scan and template over cells of 4 mm in both brains, in nats.
+def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConfig) -> list[str]:
+    """A flag where what `check_against_atlas` recorded speaks against the contrast that the scan is said to have."""
+    correlation = record.get("atlas_correlation", 0.0)
+    against = {"T1w": -correlation, "T2w": correlation}.get(modality, 0.0)
+    return [f"does not look like {modality}: check the contrast"] if against > config.max_against else []
 
-    Both are cut into LEVELS classes of equal size, so neither contrast nor brightness matter.
+
+def _agreement(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Mutual information, in nats, and rank correlation of scan and template over cells of 4 mm in both brains.
+
+    For the first both are cut into LEVELS classes of equal size, so neither contrast nor brightness matter; for the
+    second the darkest cells of the template, fluid, are left out, because T1w and FLAIR have them in common.
     """
     cells = to_scan @ np.diag([2.0, 2.0, 2.0, 1.0])
     inside = ndimage.binary_erosion(inside)[::2, ::2, ::2]
     if inside.sum() < 10 * LEVELS**2:
-        return 0.0
+        return 0.0, 0.0
     seen = resample(np.where(brain, volume.data, 0).astype(np.float32), cells, inside.shape, "linear")
     template = ndimage.gaussian_filter(load_atlas().t1, 1.5)[::4, ::4, ::4]
     one, other = (np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template))
     joint = np.histogram2d(one, other, bins=LEVELS)[0] / inside.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     filled = joint > 0
-    return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum())
+    tissue = other >= FLUID * len(other)
+    correlation = stats.spearmanr(one[tissue], other[tissue]).statistic
+    return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum()), float(np.nan_to_num(correlation))
 
 
 def check_voxels(

@@ -24,7 +24,7 @@ from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.grid import Prepared, RawScanError, brain_from_background
-from maediff.quality import QualityConfig, check_against_atlas, check_voxels
+from maediff.quality import QualityConfig, check_against_atlas, check_contrast, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
 from maediff.scan_ref import ScanRef
 from maediff.scans import Volume
@@ -127,7 +127,7 @@ def run_steps(
     """
     config = config or StepsConfig()
     if brain is not None:
-        return _follow(volume, brain, GIVEN, config, [], [])
+        return _with_contrast(_follow(volume, brain, GIVEN, config, [], []), modality, config)
     other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
     try:
         brain = brain_from_background(volume)
@@ -135,8 +135,14 @@ def run_steps(
         flags: list[str] = []
         notes: list[str] = []
         brain, brain_from = _extract(volume, config.brain, other, flags, notes)
-        return _follow(volume, brain, brain_from, config, flags, notes)
-    return _stripped(volume, brain, config, other)
+        return _with_contrast(_follow(volume, brain, brain_from, config, flags, notes), modality, config)
+    return _with_contrast(_stripped(volume, brain, config, other), modality, config)
+
+
+def _with_contrast(stepped: Stepped, modality: str, config: StepsConfig) -> Stepped:
+    """With a flag where the scan does not look like the contrast that it is said to have."""
+    stepped.flags.extend(check_contrast(stepped.record, modality, config.qc))
+    return stepped
 
 
 def _stripped(volume: Volume, brain: Mask, config: StepsConfig, t1: ScanRef | None) -> Stepped:

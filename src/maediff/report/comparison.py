@@ -32,13 +32,17 @@ def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | No
     return shown
 
 
+def label_of(name: str, summary: Mapping[str, Any]) -> str:
+    """What pictures call a run: its method, with what tells it from others of that method; a baseline by its name."""
+    return next((group for group, found in summary["groups"].items() if name in found["runs"]), name)
+
+
 def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     """The comparison figure: a row of pictures for each subject that has slices."""
     shown = shown_runs(folder, summary)
     if not shown:
         return []
     rows, columns = [], ["scan"]
-    group_of = {run: group for group, found in summary["groups"].items() for run in found["runs"]}
     subjects = sorted(path.stem for path in (folder / "slices" / next(iter(shown))).glob("*.npz"))
     for subject in subjects:
         pictures: list[figures.RGB] = []
@@ -52,9 +56,9 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                 truth = figures.truth_tile(snapshot, at)
             if snapshot.reference is not None and name not in summary["baselines"]:
                 pictures.append(figures.reference_tile(snapshot, at))
-                columns.append(f"{group_of.get(name, name)}\nreference")
+                columns.append(f"{label_of(name, summary)}\nreference")
             pictures.append(figures.anomaly_tile(snapshot, at, vmax))
-            columns.append(f"{group_of.get(name, name)}\n0 to {vmax:.2f}")
+            columns.append(f"{label_of(name, summary)}\n0 to {vmax:.2f}")
         rows.append((subject, [*pictures, truth]))
         columns.append("truth")
     chart = Chart(figures.tile_chart(rows, columns), "one slice of each subject through every method",

@@ -8,7 +8,7 @@ from typing import Any
 
 from maediff.files import read_json
 from maediff.report import figures
-from maediff.report.comparison import comparison, curve_charts, shown_runs
+from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
 from maediff.snapshots import load_slices
 from maediff.table import cell, tables
@@ -74,8 +74,14 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                 rows.append(("Scan", "truth outlined" if truth else "", figures.scan_row(snapshot, truth=truth)))
             reference = figures.reference_row(snapshot)
             if reference and name not in summary["baselines"]:
-                rows.append((name, "healthy reference", reference))
-            rows.append((name, f"anomaly map, 0 to {vmax:.2f}", figures.anomaly_row(snapshot, vmax, mask=True)))
+                rows.append((label_of(name, summary), "healthy reference", reference))
+            rows.append(
+                (
+                    label_of(name, summary),
+                    f"anomaly map, 0 to {vmax:.2f}",
+                    figures.anomaly_row(snapshot, vmax, mask=True),
+                )
+            )
         montages.append(Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids]))
     text = ["Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices with the most "
             "lesion, and others spread over the brain. Each method's colours run from 0 to twice its own threshold, "
