@@ -3,7 +3,8 @@
 python scripts/sweep_test_settings.py RUN COHORT [--t 60] [--s 16] [--noise 0 1] [--refine 0.02] [--residuals abs ...]
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
-intensities beyond the 99th percentile, `+x` multiplies by the intensity, `+x2` by its square, `+b2` blurs with a sigma
+intensities beyond the 99th percentile, `+i0.5` mixes in SSIM by half, `+x` multiplies by the intensity, `+x2` by its
+square, `+b2` blurs with a sigma
 of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the mean of two), `+y2` multiplies
 by the intensity's square, `+a0.5` takes off half of what both sides of the brain share, and `+m1` is the median
 filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
@@ -35,8 +36,8 @@ def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
     kind, *more = name.split("+")
     blurs = [float(mm) for key in more if key[0] == "g" for mm in key[1:].split(",")]
     numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] != "g"}
-    if not numbers.keys() <= set("chxbyma"):
-        sys.exit(f"{name}: + is followed by c, h, x, b, g, y, a or m, all but the first two with a number")
+    if not numbers.keys() <= set("chxbymai"):
+        sys.exit(f"{name}: + is followed by c, h, i, x, b, g, y, a or m, all but the first two with a number")
     post = PostprocessConfig(
         median_size=int(numbers.get("m", DEFAULT.median_size)),
         smooth_mm=tuple(blurs),
@@ -49,6 +50,7 @@ def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
         headroom="h" in numbers,
         times_intensity=numbers.get("x", 0.0),
         smooth_sigma=numbers.get("b", 0.0),
+        ssim_weight=numbers.get("i", 0.0),
     )
     return config, post
 
@@ -78,7 +80,8 @@ def main() -> None:
     for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
         chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
-        method, info = load_model(f"{args.run}@{settings}" if settings else args.run)
+        model = f"{args.run}{',' if '@' in args.run else '@'}{settings}" if settings else args.run
+        method, info = load_model(model)
         passes: list[int] = []
         if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
             method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
@@ -97,7 +100,14 @@ def main() -> None:
                 scores[name].append(metrics.auprc(anomaly, lesion, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"
-            row = [info["name"].partition("@")[0], settings, work, name, f"{np.mean(values):.4f}", len(values)]
+            row = [
+                info["name"].partition("@")[0],
+                model.partition("@")[2],
+                work,
+                name,
+                f"{np.mean(values):.4f}",
+                len(values),
+            ]
             row += [f"{mean:.4f}" for mean in np.mean(unlike, axis=0)]
             print(*row, sep="\t", flush=True)
             if args.csv:

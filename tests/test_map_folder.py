@@ -111,6 +111,18 @@ def test_a_map_on_a_third_grid_is_refused_while_the_scan_is_there(cohort, subjec
     assert not read_map(tmp_path, subject, source).any()
 
 
+def test_maps_are_refused_before_anything_is_written(cohort, tmp_path):
+    """A map of the right size, five millimetres off: its grid is told by where it lies."""
+    for row in cohort.split("val") + cohort.split("test"):
+        s = cohort.load(row)
+        moved = s.affine.copy()
+        moved[0, 3] += 5 if row.name == cohort.split("test")[-1].name else 0
+        save(tmp_path / "maps" / f"{row.name}.nii.gz", slices_to_volume(s.images.clip(0, 1)), moved)
+    with pytest.raises(InputError, match=r"neither the grid .* but lies up to 5\.0 mm off; resample"):
+        evaluate([tmp_path / "maps"], cohort.path, tmp_path / "eval", quiet=True)
+    assert not (tmp_path / "eval").exists()
+
+
 def test_maps_of_another_contrast_are_refused(subject, tmp_path):
     (tmp_path / "detect.json").write_text('{"modality": "FLAIR"}')
     with pytest.raises(InputError, match="maps of FLAIR scans, but the cohort holds T1w"):

@@ -132,11 +132,13 @@ def test_what_is_saved_is_loaded(name, tmp_path):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
-    with pytest.raises(InputError, match=r"size=50 .* would fit") as refusal:
-        make(name, size=50)
-    fits = int(str(refusal.value).partition("pixels: size=")[2].split()[0])
-    if name not in ("maediff", "pddpm"):  # whose patches have to fit too
-        make(name, size=fits)
+    for size in (50, 98):
+        with pytest.raises(InputError, match=rf"size={size} .* would fit") as refusal:
+            make(name, size=size)
+        suggested = str(refusal.value).partition("pixels: size=")[2].partition(" would")[0].split(" or ")
+        assert len(suggested) == 2
+        for fits in suggested:
+            make(name, size=int(fits))
     for objective in make(name).objectives():
         with pytest.raises(ValueError, match=r"slices of \(40, 40\) pixels, .* 48 x 48"):
             objective.loss(torch.rand(1, 1, 40, 40), rng(0), None)

@@ -121,6 +121,6 @@ maediff detect PATIENT.nii.gz -o results --modality {contrast}
 and with a model of your own scanner:
 
 maediff preprocess HEALTHY_SCANS -o cohort --modality {contrast}
-maediff train maediff --cohort cohort -o run --init {model} --max-time 1h
+maediff train maediff --cohort cohort -o run --init {model} --max-time 30m --set train.learning_rate=2e-4
 maediff detect PATIENT.nii.gz -o results --model run
 """

@@ -106,7 +106,7 @@ def evaluate(
     for name, folder in folders.items():
         if name in BASELINES:
             raise InputError(f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it")
-        check_maps(folder, [*calibrate, *scored], opened.meta["modality"])
+        check_maps(folder, [*calibrate, *scored], opened.meta["modality"], sources)
         filtered = already_filtered(folder)
         contenders.append(Contender(name, name, partial(_read, folder, sources), filtered=filtered))
     check_apart(out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))])

@@ -5,7 +5,8 @@
 on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in MNI152.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,18 @@ def already_filtered(folder: Path) -> bool:
     return (folder / "detect.json").is_file()
 
 
-def check_maps(folder: Path, subjects: Sequence[SubjectSlices], modality: str) -> None:
-    """Raises InputError naming the subjects that have no map, or the contrast if `maediff detect` had another."""
+def check_maps(
+    folder: Path, subjects: Sequence[SubjectSlices], modality: str, sources: Mapping[str, Path] | None = None
+) -> None:
+    """Read every map once, so that one that does not fit is refused before anything is scored.
+
+    Args:
+        sources: by subject, the scan that the cohort's images were made from.
+
+    Raises:
+        InputError: as `read_map` does, or naming the subjects that have no map, or the contrast if `maediff detect` had
+            another.
+    """
     if already_filtered(folder):
         made_for = read_json(folder / "detect.json", remedy="run `maediff detect` again").get("modality")
         if made_for != modality:
@@ -46,6 +57,8 @@ def check_maps(folder: Path, subjects: Sequence[SubjectSlices], modality: str) -
             "subject of the splits that are scored and that thresholds are taken from (--calibrate-split) needs "
             "SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
         )
+    for s in subjects:
+        read_map(folder, s, (sources or {}).get(s.subject))
 
 
 def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
@@ -67,28 +80,30 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
             "maps of all subjects alike"
         )
     shape = (s.images.shape[2], s.images.shape[1], s.images.shape[0])
-    if _same_grid(volume, shape, s.affine):
+    if _off_mm(volume, shape, s.affine) == 0:
         return np.asarray(volume_to_slices(volume.data))
     if source is not None and source.is_file():
         scan = read_scan(source)
-        if not _same_grid(volume, scan.data.shape, scan.affine):
+        if off_mm := _off_mm(volume, scan.data.shape, scan.affine):
+            shift_mm = min(off_mm, _off_mm(volume, shape, s.affine))
+            lies = f", but lies up to {shift_mm:.1f} mm off" if math.isfinite(shift_mm) else ""
             raise InputError(
                 f"{path}: a map of {_times(volume.data.shape)} voxels of {_times(volume.spacing_mm)} mm, which is "
                 f"neither the grid of its scan {source} ({_times(scan.data.shape)} voxels of {_times(scan.spacing_mm)} "
-                f"mm) nor the cohort's ({_times(shape)} of {_times(s.spacing_mm)} mm); resample the map onto the scan"
+                f"mm) nor the cohort's ({_times(shape)} of {_times(s.spacing_mm)} mm){lies}; resample it onto the scan"
             )
     to_map = np.linalg.inv(volume.affine) @ s.affine_to_scan
     _check_holds_brain(path, volume, s, to_map)
     return np.asarray(volume_to_slices(resample(volume.data, to_map, shape, "linear")))
 
 
-def _same_grid(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> bool:
-    """Whether every corner lies within a tenth of a voxel of where it should."""
+def _off_mm(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> float:
+    """How far a corner lies from where it should; 0 up to a tenth of a voxel, infinite with other numbers of voxels."""
     if volume.data.shape != tuple(shape):
-        return False
+        return math.inf
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1])).reshape(4, -1)
-    drift_mm = np.linalg.norm(((volume.affine - affine) @ corners)[:3], axis=0)
-    return bool(drift_mm.max() <= 0.1 * float(volume.spacing_mm.min()))
+    drift_mm = float(np.linalg.norm(((volume.affine - affine) @ corners)[:3], axis=0).max())
+    return drift_mm if drift_mm > 0.1 * float(volume.spacing_mm.min()) else 0.0
 
 
 def _times(sizes: Iterable[Any]) -> str:

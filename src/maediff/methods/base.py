@@ -1,5 +1,6 @@
 """The one interface that every method stands behind, and what they share: ranges, prediction of a scan."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -143,12 +144,23 @@ class DiffusionConfig(ComparisonConfig):
         return torch.randint(*self.t_train, (b,), generator=generator)
 
 
-def check_size(size: int, d: int) -> None:
-    """Raises ValueError where the U-Net cannot halve a slice of `size` pixels down to its feature map and back."""
-    if size % d:
+def check_size(size: int, d: int, *, p: int = 1, r: int = 1) -> None:
+    """Refuse slices that the U-Net cannot halve down to its feature map and back, or that patches do not fit.
+
+    Args:
+        d: pixels of the slice to a side of one of the feature map.
+        p, r: patch and cell of a patch-wise method, in pixels.
+
+    Raises:
+        ValueError: `size` is no multiple of d and r; the message names the nearest ones that are, and hold a patch.
+    """
+    unit = math.lcm(d, max(r, 1))
+    if size % unit:
+        below = size - size % unit
+        fits = [str(n) for n in (below, below + unit) if n >= max(p, unit)]
         raise ValueError(
-            f"slices of size={size} are not a multiple of the feature map's d={d} pixels: "
-            f"size={max(d, size - size % d)} or {size - size % d + d} would fit"
+            f"slices of size={size} are no multiple of {f'r={r} and ' if r > 1 else ''}the feature map's d={d} pixels: "
+            f"size={' or '.join(fits)} would fit"
         )
 
 

@@ -52,7 +52,7 @@ class MAEDiffConfig(PatchwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_size(self.size, self.unet.d)
+        check_size(self.size, self.unet.d, p=self.p, r=self.r)
         check_cells(PatchGrid(self.size, self.p, self.s), self.r, self.unet.d)
 
 

@@ -47,7 +47,7 @@ class PDDPMConfig(PatchwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_size(self.size, self.unet.d)
+        check_size(self.size, self.unet.d, p=self.p)
         PatchGrid(self.size, self.p, self.s_train)
 
 
