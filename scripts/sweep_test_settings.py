@@ -4,13 +4,12 @@ python scripts/sweep_test_settings.py RUN COHORT [--t 60] [--s 16] [--noise 0 1]
 
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
 intensities beyond the 99th percentile, `+i0.5` mixes in SSIM by half, `+x` multiplies by the intensity, `+x2` by its
-square, `+b2` blurs with a sigma
-of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the mean of two), `+y2` multiplies
-by the intensity's square, `+a0.5` takes off half of what both sides of the brain share, and `+m1` is the median
-filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
-Columns: run, settings, slices or patches that the U-Net was run on for a subject (0: it has none), residual, AUPRC,
-subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended to the CSV as they
-come, so that a long sweep can be cut.
+square, `+b2` blurs with a sigma of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the
+mean of two), `+y2` multiplies by the intensity's square, `+a0.5` takes off half of what both sides of the brain share,
+and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
+Columns: run, settings, cohort and split, slices or patches that the U-Net was run on for a subject (0: it has none),
+residual, AUPRC, subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended to the
+CSV as they come, and what stands there already is not computed again, so that a long sweep can be cut and gone on with.
 """
 
 import argparse
@@ -76,16 +75,28 @@ def main() -> None:
         check_symmetry(post, cohort.meta, str(args.cohort))
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
+    done: set[tuple[str, ...]] = set()
+    if args.csv and args.csv.is_file():
+        with args.csv.open(newline="") as file:
+            done = {(*row[:3], row[4]) for row in csv.reader(file)}
     precision = "bf16" if has_bf16("cpu") else "fp32"
     for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
         chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         model = f"{args.run}{',' if '@' in args.run else '@'}{settings}" if settings else args.run
-        method, info = load_model(model)
+        here = [
+            Path(args.run.partition("@")[0]).name,
+            model.partition("@")[2],
+            f"{cohort.path.resolve().name}:{args.split}",
+        ]
+        wanted = {name: how for name, how in residuals.items() if (*here, name) not in done}
+        if not wanted:
+            continue
+        method, _ = load_model(model)
         passes: list[int] = []
         if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
             method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
-        scores: dict[str, list[float]] = {name: [] for name in residuals}
+        scores: dict[str, list[float]] = {name: [] for name in wanted}
         unlike: list[tuple[float, float]] = []
         for subject in subjects:
             _, reference = predict_volume(
@@ -94,20 +105,13 @@ def main() -> None:
             lesion, difference = subject.lesion & subject.brain, abs(subject.images.clip(max=1) - reference)
             unlike.append((difference[lesion].mean(), difference[subject.brain & ~lesion].mean()))
             x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
-            for name, (config, post) in residuals.items():
+            for name, (config, post) in wanted.items():
                 residual = residual_of(x, ref, brain, config)[:, 0].numpy()
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm, post, subject.images)
                 scores[name].append(metrics.auprc(anomaly, lesion, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"
-            row = [
-                info["name"].partition("@")[0],
-                model.partition("@")[2],
-                work,
-                name,
-                f"{np.mean(values):.4f}",
-                len(values),
-            ]
+            row = [*here, work, name, f"{np.mean(values):.4f}", len(values)]
             row += [f"{mean:.4f}" for mean in np.mean(unlike, axis=0)]
             print(*row, sep="\t", flush=True)
             if args.csv:
