@@ -18,7 +18,7 @@ from maediff.cohort import Cohort, person_code
 from maediff.detect import _check_same, detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
-from maediff.operating_point import FPRS, calibrate, own_postprocess, threshold_at, threshold_for_scans
+from maediff.operating_point import FPRS, calibrate, own_fpr, own_postprocess, threshold_at, threshold_for_scans
 from maediff.postprocess import PostprocessConfig
 from maediff.quality import QualityConfig
 from maediff.recalibrate import recalibrate
@@ -259,6 +259,25 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert about["n_marked"] == sum(score > threshold for score in stored["scan_scores"]) <= about["n_scores"] == 1
     assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
     assert FPRS[0] == 1e-4
+
+
+def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(run, scan, tmp_path):
+    model = shutil.copytree(run, tmp_path / "model")
+    assert own_fpr(model) == 0.01
+    stored = json.loads((model / "calibration.json").read_text()) if (model / "calibration.json").exists() else None
+    stored = stored or calibrate(model, Cohort.open(run.parent / "cohort"))
+    (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": 1e-4}))
+    assert own_fpr(model) == 1e-4
+    assert go([scan[0]], tmp_path / "own", model) == 0 and go([scan[0]], tmp_path / "told", model, fpr=0.01) == 0
+    rates = [
+        json.loads((tmp_path / out / "detect.json").read_text())["threshold_from"]["fpr"] for out in ("own", "told")
+    ]
+    assert rates == [1e-4, max(rate for rate in FPRS if rate <= 0.01)]
+    assert calibrate(model, Cohort.open(run.parent / "cohort"))["default_fpr"] == 1e-4
+    for wrong in (0.9, "much", None):
+        (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
+        with pytest.raises(InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"):
+            own_fpr(model)
 
 
 def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path):

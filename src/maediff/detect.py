@@ -36,7 +36,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import mask_from_grid
 from maediff.methods import Method
-from maediff.operating_point import own_postprocess, threshold_at, threshold_for_scans
+from maediff.operating_point import own_fpr, own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry, find_regions, scan_score
 from maediff.quality import write_picture
@@ -48,7 +48,6 @@ from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of
 
 logger = logging.getLogger(__name__)
-DEFAULT_FPR = 0.01
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
 
 
@@ -80,7 +79,8 @@ def detect(
         model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
             averages their references. None picks the shipped model for the contrast that `modality` or the files'
             names tell, and says so.
-        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration.
+        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration, or for
+            the run's own rate (`operating_point.own_fpr`) where neither is given.
         fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
         scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
         brain_mask: for a single scan, instead of one that is extracted.
@@ -120,7 +120,7 @@ def detect(
         threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)
     elif threshold is None:
         threshold, about = threshold_at(
-            model, config_of(method), DEFAULT_FPR if fpr is None else fpr, step=info["step"], post=postprocess
+            model, config_of(method), own_fpr(model) if fpr is None else fpr, step=info["step"], post=postprocess
         )
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])

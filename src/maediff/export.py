@@ -22,7 +22,7 @@ from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import calibrate, own_postprocess
+from maediff.operating_point import calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
@@ -36,7 +36,7 @@ INTENDED_USE = (
 SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
-BESIDE_CARD = ("calibrated_on", "cohorts")  # of `about`: in words, what a calibration's scans are; names of cohorts
+BESIDE_CARD = ("calibrated_on", "default_fpr", "cohorts")  # of `about`, see `export_model`
 GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
          "intended_use", "opt_in", "terms")  # fmt: skip
 
@@ -60,7 +60,8 @@ def export_model(
         reference: a run; the settings in `RUN@t_test=125` become the model's own.
         about: the fields of `Card` named in GIVEN; `summary`, `licence`, `data` and `failure_cases` have to be there.
             `calibrated_on` says what the calibration's scans are where they are no scans of the contrast (renderings),
-            `cohorts` what the scored ones are, by the name of their folder.
+            `default_fpr` the rate of `detect` where nobody names one, `cohorts` what the scored ones are, by the name
+            of their folder.
         evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
         cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
             settings that are exported.
@@ -92,9 +93,10 @@ def export_model(
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
-        if "calibrated_on" in about:
-            stored = read_json(temporary / "calibration.json")
-            write_json(temporary / "calibration.json", {**stored, "source": about["calibrated_on"]})
+        told = {"source": about.get("calibrated_on"), "default_fpr": about.get("default_fpr")}
+        if told := {key: value for key, value in told.items() if value is not None}:
+            write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
+            own_fpr(temporary)
         if people := checkpoint.trained_on(run):
             write_json(temporary / checkpoint.TRAINED_ON, people)
         card = make_card(

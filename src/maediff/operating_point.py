@@ -2,6 +2,7 @@
 
     RUN/calibration.json   thresholds[i]: the smallest value that at most a share fprs[i] of the healthy voxels exceeds
                            scan_scores: the score of each healthy scan, one scan a person
+                           default_fpr: the rate of `detect` where nobody names one; absent: DEFAULT_FPR
 
 Written when training ends, read by `detect --fpr` (voxel-wise, empirical) and `detect --scan-fpr` (split conformal: at
 most that share of new healthy scans of the same population is flagged, see `calibration`). It holds for the test
@@ -36,6 +37,7 @@ from maediff.postprocess import (
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
+DEFAULT_FPR = 0.01
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
 
@@ -61,7 +63,7 @@ def calibrate(
         max_scans: used at most, the first by name, one of each person.
     """
     method, info = load_model(run, device)
-    post = post or own_postprocess(run)
+    post, rate = post or own_postprocess(run), own_fpr(run)
     check_symmetry(post, cohort.meta, str(cohort.path))
     rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
@@ -96,6 +98,8 @@ def calibrate(
         "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
         "scan_scores": scores,
     }
+    if rate != DEFAULT_FPR:
+        result["default_fpr"] = rate
     write_json(split_reference(run)[0] / "calibration.json", result)
     return result
 
@@ -119,6 +123,19 @@ def own_postprocess(reference: str | Path) -> PostprocessConfig:
         except ValueError:
             raise InputError(f"{path}: its post-processing is missing or damaged ({stored}); {remedy}") from None
     return found.pop() if len(found) == 1 else DEFAULT
+
+
+def own_fpr(reference: str | Path) -> float:
+    """The share of healthy voxels above the threshold where nobody names one: the model's own, or DEFAULT_FPR.
+
+    Raises:
+        InputError: a calibration that cannot be read, or a rate in it that is none.
+    """
+    path = run_folders(reference)[0] / "calibration.json"
+    stored = read_json(path, remedy=ANEW).get("default_fpr", DEFAULT_FPR) if path.is_file() else DEFAULT_FPR
+    if not isinstance(stored, float) or not FPRS[0] <= stored <= FPRS[-1]:
+        raise InputError(f"{path}: damaged (default_fpr {stored}); {ANEW}")
+    return stored
 
 
 def threshold_at(
