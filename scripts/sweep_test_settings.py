@@ -7,9 +7,10 @@ intensities beyond the 99th percentile, `+i0.5` mixes in SSIM by half, `+x` mult
 square, `+b2` blurs with a sigma of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the
 mean of two), `+y2` multiplies by the intensity's square, `+a0.5` takes off half of what both sides of the brain share,
 and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
-Columns: run, settings, cohort and split, slices or patches that the U-Net was run on for a subject (0: it has none),
-residual, AUPRC, subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended to the
-CSV as they come, and what stands there already is not computed again, so that a long sweep can be cut and gone on with.
+Columns: run as given, settings, cohort and split, slices or patches that the U-Net was run on for a subject (0: it has
+none), residual, AUPRC, subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended
+to the CSV as they come, and what stands there already is not computed again, so that a long sweep can be cut and gone
+on with.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.settings import has_bf16
+
+COLUMNS = ("run", "settings", "cohort", "work", "residual", "auprc", "subjects", "l1_lesion", "l1_elsewhere")
 
 
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
@@ -78,14 +81,14 @@ def main() -> None:
     done: set[tuple[str, ...]] = set()
     if args.csv and args.csv.is_file():
         with args.csv.open(newline="") as file:
-            done = {(*row[:3], row[4]) for row in csv.reader(file)}
+            done = {(*row[:3], row[4]) for row in csv.reader(file) if len(row) > len(COLUMNS)}
     precision = "bf16" if has_bf16("cpu") else "fp32"
     for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
         chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         model = f"{args.run}{',' if '@' in args.run else '@'}{settings}" if settings else args.run
         here = [
-            Path(args.run.partition("@")[0]).name,
+            args.run.partition("@")[0],
             model.partition("@")[2],
             f"{cohort.path.resolve().name}:{args.split}",
         ]

@@ -264,8 +264,7 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
 def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(run, scan, tmp_path):
     model = shutil.copytree(run, tmp_path / "model")
     assert own_fpr(model) == 0.01
-    stored = json.loads((model / "calibration.json").read_text()) if (model / "calibration.json").exists() else None
-    stored = stored or calibrate(model, Cohort.open(run.parent / "cohort"))
+    stored = calibrate(model, Cohort.open(run.parent / "cohort"))
     (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": 1e-4}))
     assert own_fpr(model) == 1e-4
     assert go([scan[0]], tmp_path / "own", model) == 0 and go([scan[0]], tmp_path / "told", model, fpr=0.01) == 0
@@ -273,7 +272,20 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
         json.loads((tmp_path / out / "detect.json").read_text())["threshold_from"]["fpr"] for out in ("own", "told")
     ]
     assert rates == [1e-4, max(rate for rate in FPRS if rate <= 0.01)]
-    assert calibrate(model, Cohort.open(run.parent / "cohort"))["default_fpr"] == 1e-4
+    (model / "train_subjects.json").unlink()  # the site's people have the names of those trained on
+    recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
+    assert own_fpr(tmp_path / "site") == 1e-4
+    settings = {"train": TINY["train"]}
+    train(
+        "maediff",
+        run.parent / "cohort",
+        tmp_path / "tuned",
+        settings=settings,
+        init=str(model),
+        quiet=True,
+        device="cpu",
+    )
+    assert own_fpr(tmp_path / "tuned") == 1e-4
     for wrong in (0.9, "much", None):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
         with pytest.raises(InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"):
@@ -554,6 +566,9 @@ def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, ru
     method, info = load_model(str(run))
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):
         find_anomalies(read_scan(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5))
+    registered = {**info["cohort"], "registration": {"enabled": True}}
+    with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):  # by what is done to the scan
+        find_anomalies(read_scan(scan[0]), method, registered, PostprocessConfig(symmetry=0.5), steps=StepsConfig())
     with pytest.raises(InputError, match=r"postprocess\.symmetry"):
         calibrate(run, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(symmetry=0.5))
 

@@ -26,7 +26,7 @@ from maediff.files import write_json
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
-from maediff.operating_point import calibrate, own_postprocess, threshold_at
+from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
 from maediff.settings import parse_settings
 from maediff.train import adopt, train
 
@@ -78,6 +78,16 @@ def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
     for key, value in load_model(models.parent / "half" / "t1")[0].state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, method.state_dict()[key], atol=1e-3, rtol=1e-3)
+
+
+def test_a_models_own_rate_goes_with_it(models, tmp_path):
+    run, out = models.parent / "runs" / "t1", tmp_path / "t1"
+    card = export_model(run, out, ABOUT | {"default_fpr": 0.001})
+    assert own_fpr(out) == 0.001 and "--fpr 0.001 unless another is given" in shipped.describe(out, card)
+    assert own_fpr(models / "t1") == 0.01 and "unless another" not in shipped.describe(models / "t1", card)
+    for wrong in (0.9, "1e-4"):  # PyYAML takes 1e-4 for a word
+        with pytest.raises(InputError, match="card of t2: default_fpr"):
+            export_model(run, tmp_path / "t2", ABOUT | {"default_fpr": wrong})
 
 
 def test_the_card_says_what_there_is_to_say(models):

@@ -7,7 +7,7 @@ What `maediff detect` does with each of its scans, before it sets a threshold an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,10 @@ def find_anomalies(
         InputError: a scan that cannot be used (`steps.run_steps`, `grid.prepare_scan`); `post` has a symmetry and the
             method's scans are not registered.
     """
-    check_symmetry(post, cohort, str(volume.source))
+    steps = steps or steps_of(cohort)
+    check_symmetry(post, {"registration": asdict(steps.registration)}, str(volume.source))
     normalise = build_config(NormaliseConfig, cohort["normalise"], "normalise")
-    stepped = run_steps(
-        volume, brain, steps or steps_of(cohort), modality=cohort["modality"], t1=t1, t1_series=t1_series
-    )
+    stepped = run_steps(volume, brain, steps, modality=cohort["modality"], t1=t1, t1_series=t1_series)
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,

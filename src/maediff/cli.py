@@ -233,7 +233,9 @@ def detect(
     ] = None,
     fpr: Annotated[
         float | None,
-        typer.Option(help="Share of healthy voxels above the threshold, voxel-wise and empirical; default: 0.01."),
+        typer.Option(
+            help="Share of healthy voxels above the threshold, voxel-wise, empirical; default: the model's, or 0.01."
+        ),
     ] = None,
     scan_fpr: Annotated[
         float | None, typer.Option(help="Share of new healthy scans flagged at most (split conformal).")

@@ -22,8 +22,8 @@ from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import calibrate, own_fpr, own_postprocess
-from maediff.postprocess import PostprocessConfig
+from maediff.operating_point import DEFAULT_FPR, FPRS, calibrate, own_fpr, own_postprocess
+from maediff.postprocess import PostprocessConfig, is_registered
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
@@ -79,6 +79,9 @@ def export_model(
         raise InputError(f"{out}: is no model (it has no card.json) and is not overwritten; choose another name")
     if unknown := about.keys() - set(GIVEN):
         raise InputError(f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}")
+    rate = about.get("default_fpr", DEFAULT_FPR)
+    if not isinstance(rate, float) or not FPRS[0] <= rate <= FPRS[-1]:
+        raise InputError(f"card of {out.name}: default_fpr {rate!r}; give a number from {FPRS[0]} to {FPRS[-1]}")
     run = checkpoint.split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
@@ -89,14 +92,14 @@ def export_model(
         save_weights(temporary / "model.safetensors", method, info, half)
         if cohort is not None:
             post = post or own_postprocess(run)
-            if calibrate(temporary, Cohort.open(cohort), device=device, post=post, max_scans=max_scans) is None:
+            rate = own_fpr(run)
+            if not calibrate(temporary, Cohort.open(cohort), device=device, post=post, max_scans=max_scans, rate=rate):
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
         told = {"source": about.get("calibrated_on"), "default_fpr": about.get("default_fpr")}
         if told := {key: value for key, value in told.items() if value is not None}:
             write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
-            own_fpr(temporary)
         if people := checkpoint.trained_on(run):
             write_json(temporary / checkpoint.TRAINED_ON, people)
         card = make_card(
@@ -187,7 +190,7 @@ def preprocessing_of(cohort: Mapping[str, Any]) -> str:
     done = ["Brain extracted"]
     if (cohort.get("bias") or {}).get("enabled"):
         done.append("bias field corrected (N4)")
-    if (cohort.get("registration") or {}).get("enabled"):
+    if is_registered(cohort):
         done.append("affine registration to MNI152")
         slices = f"{grid['spacing_mm']:g} mm, {grid['size']} x {grid['size']} pixels a slice"
     else:

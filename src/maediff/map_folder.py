@@ -57,7 +57,7 @@ def check_maps(
             "subject of the splits that are scored and that thresholds are taken from (--calibrate-split) needs "
             "SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
         )
-    for s in subjects:
+    for s in {s.subject: s for s in subjects}.values():
         read_map(folder, s, (sources or {}).get(s.subject))
 
 
@@ -86,7 +86,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
         scan = read_scan(source)
         if off_mm := _off_mm(volume, scan.data.shape, scan.affine):
             shift_mm = min(off_mm, _off_mm(volume, shape, s.affine))
-            lies = f", but lies up to {shift_mm:.1f} mm off" if math.isfinite(shift_mm) else ""
+            lies = f", but lies up to {shift_mm:.2g} mm off" if math.isfinite(shift_mm) else ""
             raise InputError(
                 f"{path}: a map of {_times(volume.data.shape)} voxels of {_times(volume.spacing_mm)} mm, which is "
                 f"neither the grid of its scan {source} ({_times(scan.data.shape)} voxels of {_times(scan.spacing_mm)} "

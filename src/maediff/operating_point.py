@@ -51,6 +51,7 @@ def calibrate(
     post: PostprocessConfig | None = None,
     seed: int = 0,
     max_scans: int = MAX_SCANS,
+    rate: float = DEFAULT_FPR,
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
 
@@ -61,9 +62,10 @@ def calibrate(
         rows: scans to take instead of the val split.
         post: None: what the run was calibrated with before, else the default.
         max_scans: used at most, the first by name, one of each person.
+        rate: what `detect` takes where nobody names one.
     """
     method, info = load_model(run, device)
-    post, rate = post or own_postprocess(run), own_fpr(run)
+    post = post or own_postprocess(run)
     check_symmetry(post, cohort.meta, str(cohort.path))
     rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]

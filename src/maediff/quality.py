@@ -127,7 +127,7 @@ def _agreement(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: n
     filled = joint > 0
     tissue = other >= FLUID * len(other)
     correlation = stats.spearmanr(one[tissue], other[tissue]).statistic
-    return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum()), float(np.nan_to_num(correlation))
+    return float((joint[filled] * np.log(joint[filled] / apart[filled])).sum()), float(correlation)
 
 
 def check_voxels(

@@ -15,7 +15,7 @@ from maediff import checkpoint
 from maediff.cohort import Cohort, person_code, scans_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
-from maediff.operating_point import calibrate, own_postprocess
+from maediff.operating_point import calibrate, own_fpr, own_postprocess
 from maediff.postprocess import changed
 from maediff.settings import resolve_device
 
@@ -57,7 +57,7 @@ def recalibrate(
     if not rows:
         raise InputError(f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
                          "healthy=1 in the manifest")  # fmt: skip
-    chosen = changed(own_postprocess(model), post)
+    chosen, rate = changed(own_postprocess(model), post), own_fpr(model)
     check_apart(out, [folder, cohort_path])
     fresh_folder(out, overwrite=overwrite)
     try:
@@ -65,7 +65,8 @@ def recalibrate(
         config = checkpoint.read_config(folder) | {"config": info["config"]}
         checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"})
         device = resolve_device(device)
-        result = calibrate(out, cohort, rows=rows, post=chosen, max_scans=max_scans, device=device, seed=seed)
+        result = calibrate(out, cohort, rows=rows, post=chosen, max_scans=max_scans, device=device, seed=seed,
+                           rate=rate)  # fmt: skip
         if result is None:
             raise InputError(f"{cohort_path}: erosion leaves none of its brains; lower postprocess.erosion_iterations")
     except BaseException:  # no model whose thresholds are another's

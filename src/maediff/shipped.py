@@ -155,8 +155,8 @@ def _part(folder: Path, name: str) -> dict[str, Any]:
 def _rates(folder: Path) -> str:
     """Which rates its calibration can promise; empty without one."""
     stored = _part(folder, "calibration.json")
-    scores = stored.get("scan_scores") or []
-    default = f"--fpr {stored['default_fpr']:g} unless another is given" if stored.get("default_fpr") else ""
+    rate, scores = stored.get("default_fpr"), stored.get("scan_scores") or []
+    default = f"--fpr {rate:g} unless another is given" if isinstance(rate, float) else ""
     promised = f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
     return "; ".join(filter(None, (default, promised)))
 

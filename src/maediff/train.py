@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from maediff.cohort import PREPARED, Cohort, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
-from maediff.operating_point import calibrate, own_postprocess
+from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
+from maediff.postprocess import is_registered
 from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
 from maediff.training import Precision, TrainConfig, TrainingRun
 
@@ -145,6 +147,7 @@ def train(
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
+    post, rate = (own_postprocess(init), own_fpr(init)) if init else (None, DEFAULT_FPR)
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
         known, given, folder = info["cohort"], cohort.meta, checkpoint.split_reference(init)[0]
@@ -155,6 +158,10 @@ def train(
         if unlike := prepared_unlike(known, given):
             logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans alike",
                            init, ", ".join(unlike), cohort_path)  # fmt: skip
+        if post and post.symmetry and not is_registered(given):
+            logger.warning("%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
+                           "registered; the run goes without", init, post.symmetry, cohort_path)  # fmt: skip
+            post = replace(post, symmetry=0.0)
         remedy = "leave out --preset and the network's settings, or --init"
         checkpoint.load_state(method, source.state_dict(), folder, remedy)
         check_apart(out, [folder])
@@ -174,8 +181,7 @@ def train(
         run.restore()
     result = run.train(limit, quiet)
     if (out / "last" / "model.safetensors").is_file():
-        post = own_postprocess(init) if init else None
-        calibrate(out, cohort, device=device, post=post, max_scans=train_config.calibration_scans)
+        calibrate(out, cohort, device=device, post=post, max_scans=train_config.calibration_scans, rate=rate)
     return result
 
 

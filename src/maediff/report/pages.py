@@ -134,7 +134,7 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
             ("Marked", f"{summary['volume_ml']:.2f} ml"),
         ],
         _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
-        [str(i) for i in snapshot.slice_ids] if heights is None else [f"{mm:.0f}" for mm in heights],
+        [str(i) for i in snapshot.slice_ids] if heights is None else [str(round(float(mm))) for mm in heights],
         "slice" if heights is None else "z, RAS+ mm",
         table if regions else None,
         _flags(summary),
