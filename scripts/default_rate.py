@@ -1,0 +1,53 @@
+"""Dice of a model on val at its own thresholds, against the share of healthy voxels that they leave: for `default_fpr`.
+
+python scripts/default_rate.py MODEL COHORT [--rates 0.0001 0.001 0.01] [--split val]
+
+Thresholds are those of the model's calibration.json, from its healthy calibration scans, as `maediff detect` takes
+them; masks are as `detect` makes them, on the model's grid. Columns: rate, threshold, mean Dice, median volume marked
+in ml, healthy calibration scans that have something marked.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from maediff.checkpoint import config_of, load_model
+from maediff.cohort import Cohort
+from maediff.measures import voxel_ml
+from maediff.methods import predict_volume
+from maediff.metrics import dice
+from maediff.operating_point import own_postprocess, threshold_at
+from maediff.postprocess import anomaly_mask, residual_map
+
+
+def main() -> None:
+    """Print a line for each rate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--rates", nargs="+", type=float, default=[1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2])
+    parser.add_argument("--split", default="val")
+    args = parser.parse_args()
+    cohort = Cohort.open(args.cohort)
+    method, info = load_model(args.model)
+    post = own_postprocess(args.model)
+    ill = [s for s in map(cohort.load, cohort.split(args.split)) if s.lesion is not None and (s.lesion & s.brain).any()]
+    maps = []
+    for s in ill:
+        residual, _ = predict_volume(method, s.images, s.brain, s.slice_ids, seed=0)
+        maps.append(residual_map(residual, s.brain, s.spacing_mm, post, s.images))
+    for rate in args.rates:
+        threshold, about = threshold_at(args.model, config_of(method), rate, step=info["step"], post=post)
+        masks = [anomaly_mask(a, s.brain, threshold, s.spacing_mm, post) for a, s in zip(maps, ill, strict=True)]
+        scores = [dice(mask, s.lesion & s.brain) for mask, s in zip(masks, ill, strict=True)]
+        marked_ml = np.median([mask.sum() * voxel_ml(s) for mask, s in zip(masks, ill, strict=True)])
+        healthy = f"{about['n_marked']} of {about['n_scores']}" if "n_scores" in about else "none"
+        print(
+            f"{rate:g}", f"{threshold:.4f}", f"{np.mean(scores):.3f}", f"{marked_ml:.0f}", healthy, sep="\t", flush=True
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
