@@ -24,13 +24,11 @@ import torch
 
 from maediff import metrics
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, is_registered
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.settings import has_bf16
-
-COLUMNS = ("run", "settings", "cohort", "work", "residual", "auprc", "subjects", "l1_lesion", "l1_elsewhere")
 
 
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
@@ -75,13 +73,13 @@ def main() -> None:
     residuals = {name: residual_config(name) for name in args.residuals}
     cohort = Cohort.open(args.cohort)
     for _, post in residuals.values():
-        check_symmetry(post, cohort.meta, str(args.cohort))
+        check_symmetry(post, is_registered(cohort.meta), str(args.cohort))
     subjects = [cohort.load(row) for row in cohort.split(args.split)]
     subjects = [s for s in subjects if s.lesion is not None and (s.lesion & s.brain).any()]
     done: set[tuple[str, ...]] = set()
     if args.csv and args.csv.is_file():
         with args.csv.open(newline="") as file:
-            done = {(*row[:3], row[4]) for row in csv.reader(file) if len(row) > len(COLUMNS)}
+            done = {(*row[:3], row[4]) for row in csv.reader(file) if len(row) == 9 + len(subjects)}
     precision = "bf16" if has_bf16("cpu") else "fp32"
     for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
         chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}

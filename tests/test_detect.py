@@ -261,7 +261,7 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     assert FPRS[0] == 1e-4
 
 
-def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(run, scan, tmp_path):
+def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(run, scan, tmp_path, caplog):
     model = shutil.copytree(run, tmp_path / "model")
     assert own_fpr(model) == 0.01
     stored = calibrate(model, Cohort.open(run.parent / "cohort"))
@@ -276,16 +276,14 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
     recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
     assert own_fpr(tmp_path / "site") == 1e-4
     settings = {"train": TINY["train"]}
-    train(
-        "maediff",
-        run.parent / "cohort",
-        tmp_path / "tuned",
-        settings=settings,
-        init=str(model),
-        quiet=True,
-        device="cpu",
-    )
+    where = {"settings": settings, "init": str(model), "quiet": True, "device": "cpu"}
+    train("maediff", run.parent / "cohort", tmp_path / "tuned", **where)
     assert own_fpr(tmp_path / "tuned") == 1e-4
+    one_sided = stored | {"postprocess": stored["postprocess"] | {"symmetry": 0.5}}
+    (model / "calibration.json").write_text(json.dumps(one_sided))
+    train("maediff", run.parent / "cohort", tmp_path / "as-they-lie", **where)
+    assert "its scans are not registered; the run goes without" in caplog.text
+    assert own_postprocess(tmp_path / "as-they-lie").symmetry == 0
     for wrong in (0.9, "much", None):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
         with pytest.raises(InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"):

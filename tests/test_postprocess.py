@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from maediff.cohort import is_registered
 from maediff.errors import InputError
 from maediff.postprocess import (
     PostprocessConfig,
@@ -122,11 +123,11 @@ def test_symmetry_is_a_share_and_wants_registered_scans():
         with pytest.raises(ValueError, match=f"symmetry {wrong}"):
             PostprocessConfig(symmetry=wrong)
     half = PostprocessConfig(symmetry=0.5)
-    check_symmetry(half, {"registration": {"enabled": True}}, "here")
-    check_symmetry(PostprocessConfig(), {}, "here")
+    check_symmetry(half, is_registered({"registration": {"enabled": True}}), "here")
+    check_symmetry(PostprocessConfig(), is_registered({}), "here")
     for cohort in ({}, {"registration": None}, {"registration": {"enabled": False}}):
         with pytest.raises(InputError, match=r"here: postprocess\.symmetry 0\.5 .*symmetry=0"):
-            check_symmetry(half, cohort, "here")
+            check_symmetry(half, is_registered(cohort), "here")
 
 
 def test_one_slice_is_filtered_within_itself(residual):

@@ -7,7 +7,7 @@ What `maediff detect` does with each of its scans, before it sets a threshold an
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def find_anomalies(
             method's scans are not registered.
     """
     steps = steps or steps_of(cohort)
-    check_symmetry(post, {"registration": asdict(steps.registration)}, str(volume.source))
+    check_symmetry(post, bool(steps.registration.enabled), str(volume.source))
     normalise = build_config(NormaliseConfig, cohort["normalise"], "normalise")
     stepped = run_steps(volume, brain, steps, modality=cohort["modality"], t1=t1, t1_series=t1_series)
     prepared = prepare_scan(

@@ -300,6 +300,11 @@ def scans_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [key for key in ("modality",) if one[key] != other[key]] + prepared_unlike(one, other)
 
 
+def is_registered(meta: Mapping[str, Any]) -> bool:
+    """Whether scans lie in MNI152, by cohort.json or what a model's config says of its cohort."""
+    return bool((meta.get("registration") or {}).get("enabled"))
+
+
 def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
     try:
         paths = [cohort / line[key] if line[key] else None for key in ("image", "brain_mask", "lesion_mask")]

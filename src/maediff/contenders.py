@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, SubjectSlices
+from maediff.cohort import Cohort, SubjectSlices, is_registered
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
-from maediff.methods.intensity import Mirror, MirrorDark, Template
-from maediff.postprocess import Map, is_registered
+from maediff.methods.intensity import Template
+from maediff.postprocess import Map
 from maediff.scoring import Contender
 
 DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
+COMPARE_SIDES = ("mirror", "mirror-dark")  # so the midsagittal plane has to be the picture's middle
 Loader = Callable[[], Method]
 
 
@@ -67,7 +68,7 @@ def untrained(cohort: Cohort, seed: int, batch_size: int, device: str) -> tuple[
         if isinstance(method, Template) and not _fit(method, cohort):
             notes.append(f"No {name} baseline: the cohort's train split has no healthy slice to average.")
             continue
-        if isinstance(method, Mirror | MirrorDark) and not is_registered(cohort.meta):
+        if name in COMPARE_SIDES and not is_registered(cohort.meta):
             notes.append(
                 f"No {name} baseline: the scans are not registered, so the brain's middle is not the picture's."
             )

@@ -30,6 +30,7 @@ import torch
 from maediff import __version__
 from maediff.anomaly import find_anomalies
 from maediff.checkpoint import config_of, load_model, run_folders
+from maediff.cohort import is_registered
 from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.errors import InputError
@@ -114,7 +115,7 @@ def detect(
     if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
         raise _other_contrast(refs[0], info["name"], expected)
     postprocess = changed(own_postprocess(model), post)
-    check_symmetry(postprocess, info["cohort"], model)
+    check_symmetry(postprocess, is_registered(info["cohort"]), model)
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
         threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)

@@ -33,7 +33,7 @@ from maediff.admission import (
 )
 from maediff.calibration import scans_needed
 from maediff.checkpoint import run_folders
-from maediff.cohort import Cohort, SubjectSlices
+from maediff.cohort import Cohort, SubjectSlices, is_registered
 from maediff.contenders import Predictor, load_method, untrained
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
@@ -93,7 +93,7 @@ def evaluate(
     own = {own_postprocess(run) for run in runs}
     base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
     chosen = changed(base, post)
-    check_symmetry(chosen, opened.meta, str(cohort))
+    check_symmetry(chosen, is_registered(opened.meta), str(cohort))
     config = replace(config, postprocess=chosen)
     calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
     remarks += calibrated_on_seen(runs, opened, calibrate_split)

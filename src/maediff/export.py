@@ -18,12 +18,12 @@ import torch
 
 from maediff import __version__, checkpoint
 from maediff.calibration import MAX_SCANS
-from maediff.cohort import Cohort
+from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import DEFAULT_FPR, FPRS, calibrate, own_fpr, own_postprocess
-from maediff.postprocess import PostprocessConfig, is_registered
+from maediff.operating_point import FPRS, calibrate, is_rate, own_fpr, own_postprocess
+from maediff.postprocess import PostprocessConfig
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
@@ -79,9 +79,9 @@ def export_model(
         raise InputError(f"{out}: is no model (it has no card.json) and is not overwritten; choose another name")
     if unknown := about.keys() - set(GIVEN):
         raise InputError(f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}")
-    rate = about.get("default_fpr", DEFAULT_FPR)
-    if not isinstance(rate, float) or not FPRS[0] <= rate <= FPRS[-1]:
-        raise InputError(f"card of {out.name}: default_fpr {rate!r}; give a number from {FPRS[0]} to {FPRS[-1]}")
+    if "default_fpr" in about and not is_rate(about["default_fpr"]):
+        raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
+                         f"{FPRS[-1]}")  # fmt: skip
     run = checkpoint.split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import complete, config_of, load_model, read_config, run_folders, split_mean, split_reference
-from maediff.cohort import Cohort, Row
+from maediff.cohort import Cohort, Row, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
@@ -66,7 +66,7 @@ def calibrate(
     """
     method, info = load_model(run, device)
     post = post or own_postprocess(run)
-    check_symmetry(post, cohort.meta, str(cohort.path))
+    check_symmetry(post, is_registered(cohort.meta), str(cohort.path))
     rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
     maps: list[Map] = []
@@ -135,9 +135,14 @@ def own_fpr(reference: str | Path) -> float:
     """
     path = run_folders(reference)[0] / "calibration.json"
     stored = read_json(path, remedy=ANEW).get("default_fpr", DEFAULT_FPR) if path.is_file() else DEFAULT_FPR
-    if not isinstance(stored, float) or not FPRS[0] <= stored <= FPRS[-1]:
+    if not is_rate(stored):
         raise InputError(f"{path}: damaged (default_fpr {stored}); {ANEW}")
-    return stored
+    return float(stored)
+
+
+def is_rate(value: Any) -> bool:
+    """Whether it is a rate that calibrations hold a threshold for."""
+    return isinstance(value, float) and FPRS[0] <= value <= FPRS[-1]
 
 
 def threshold_at(
@@ -156,7 +161,7 @@ def threshold_at(
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
     stored, path = _stored(run, config, step, post)
-    if not FPRS[0] <= fpr <= FPRS[-1]:
+    if not is_rate(fpr):
         raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
     try:
         index = max(i for i, rate in enumerate(stored["fprs"]) if rate <= fpr + 1e-12)

@@ -95,22 +95,17 @@ def changed(config: PostprocessConfig, changes: Mapping[str, Any] | None) -> Pos
     return build_config(PostprocessConfig, {**asdict(config), **(changes or {})}, "postprocess")
 
 
-def is_registered(cohort: Mapping[str, Any]) -> bool:
-    """Whether scans lie in MNI152, by cohort.json or what a model's config says of its cohort."""
-    return bool((cohort.get("registration") or {}).get("enabled"))
-
-
-def check_symmetry(config: PostprocessConfig, cohort: Mapping[str, Any], name: str) -> None:
+def check_symmetry(config: PostprocessConfig, registered: bool, name: str) -> None:
     """Refuse `symmetry` for scans whose midsagittal plane is not the middle of their slices.
 
     Args:
-        cohort: cohort.json, or what a model's config says of its cohort.
+        registered: whether the scans lie in MNI152.
         name: whose scans they are.
 
     Raises:
-        InputError: the scans were not registered.
+        InputError: they do not.
     """
-    if config.symmetry and not is_registered(cohort):
+    if config.symmetry and not registered:
         raise InputError(
             f"{name}: postprocess.symmetry {config.symmetry:g} compares left and right, but scans lie as they came; "
             "preprocess them with --set registration.enabled=true, or add --set postprocess.symmetry=0"

@@ -126,23 +126,22 @@ def run_steps(
         InputError: no brain was found, or no tool to find it with; or registration was asked for and failed.
     """
     config = config or StepsConfig()
-    if brain is not None:
-        return _with_contrast(_follow(volume, brain, GIVEN, config, [], []), modality, config)
     other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
+    stepped = _follow(volume, brain, GIVEN, config, [], []) if brain is not None else _found(volume, config, other)
+    stepped.flags.extend(check_contrast(stepped.record, modality, config.qc))
+    return stepped
+
+
+def _found(volume: Volume, config: StepsConfig, t1: ScanRef | None) -> Stepped:
+    """What comes after the mask of a scan that came without one."""
     try:
         brain = brain_from_background(volume)
     except RawScanError:
         flags: list[str] = []
         notes: list[str] = []
-        brain, brain_from = _extract(volume, config.brain, other, flags, notes)
-        return _with_contrast(_follow(volume, brain, brain_from, config, flags, notes), modality, config)
-    return _with_contrast(_stripped(volume, brain, config, other), modality, config)
-
-
-def _with_contrast(stepped: Stepped, modality: str, config: StepsConfig) -> Stepped:
-    """With a flag where the scan does not look like the contrast that it is said to have."""
-    stepped.flags.extend(check_contrast(stepped.record, modality, config.qc))
-    return stepped
+        brain, brain_from = _extract(volume, config.brain, t1, flags, notes)
+        return _follow(volume, brain, brain_from, config, flags, notes)
+    return _stripped(volume, brain, config, t1)
 
 
 def _stripped(volume: Volume, brain: Mask, config: StepsConfig, t1: ScanRef | None) -> Stepped:

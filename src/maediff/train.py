@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from maediff import checkpoint
-from maediff.cohort import PREPARED, Cohort, person_code, prepared_unlike
+from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
-from maediff.postprocess import is_registered
+from maediff.postprocess import PostprocessConfig
 from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
 from maediff.training import Precision, TrainConfig, TrainingRun
 
@@ -147,7 +147,8 @@ def train(
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
     }
-    post, rate = (own_postprocess(init), own_fpr(init)) if init else (None, DEFAULT_FPR)
+    post: PostprocessConfig | None = None
+    rate = DEFAULT_FPR
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
         known, given, folder = info["cohort"], cohort.meta, checkpoint.split_reference(init)[0]
@@ -158,7 +159,8 @@ def train(
         if unlike := prepared_unlike(known, given):
             logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans alike",
                            init, ", ".join(unlike), cohort_path)  # fmt: skip
-        if post and post.symmetry and not is_registered(given):
+        post, rate = own_postprocess(init), own_fpr(init)
+        if post.symmetry and not is_registered(given):
             logger.warning("%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
                            "registered; the run goes without", init, post.symmetry, cohort_path)  # fmt: skip
             post = replace(post, symmetry=0.0)
