@@ -2,9 +2,9 @@
 
 python scripts/paired_evaluations.py EVAL BEFORE RUN [RUN ...]
 
-Prints, for each run, in how many subjects AUPRC has become better, and the mean of EVAL - BEFORE over subjects of AUPRC,
-of AUPRC of the raw residual and of Dice, each with its 95 % bootstrap interval, as `maediff evaluate` makes them within
-one evaluation.
+Prints, for each run, in how many subjects AUPRC has become better, and the mean over subjects of EVAL - BEFORE: of
+AUPRC, of AUPRC of the raw residual and of Dice, each with its 95 % bootstrap interval, as `maediff evaluate` makes them
+within one evaluation.
 """
 
 import csv
