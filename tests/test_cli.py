@@ -69,6 +69,7 @@ def test_user_errors_are_one_line_and_exit_2(tmp_path):
         (["evaluate", tmp_path / "run", "--cohort", tmp_path, "-o", tmp_path / "o"], "cohort.json"),
         (["preprocess", tmp_path / "absent", "-o", tmp_path / "o"], "absent"),
         (["preprocess", "-o", tmp_path / "o"], "no INPUT"),
+        (["preprocess", tmp_path / ("a" * 300), "-o", tmp_path / "o"], "aaa: File name too long"),
         (["report", tmp_path / "run"], str(tmp_path / "run")),
         (["benchmark", "--preset", "huge"], "huge"),
     ]

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
 
 from made_dicom import SECRETS, write_series
 from made_scans import made_brain, oblique, save
+from maediff.detect import _without_folders
 from maediff.dicom import find_dicom, fingerprint, read_volume
 from maediff.dicom_series import contrast_of_text, find_series
 from maediff.errors import InputError
@@ -304,6 +306,18 @@ def test_without_an_id_folders_tell_people_apart(volume, tmp_path, caplog):
     assert [(ref.subject, ref.session) for ref in find_dicom(tmp_path / "same")] == [("same", "p1"), ("same", "p2")]
     assert "same: its 2 studies carry one patient ID and lie in 2 folders" in caplog.text
     assert "manifest CSV" in caplog.text and not any(secret in caplog.text for secret in SECRETS.values())
+
+
+def test_what_is_wrong_is_said_of_whole_paths_though_the_folder_was_given_relatively(volume, tmp_path, monkeypatch):
+    """`detect` cuts a scan's own, absolute folder from what it writes: a patient's name can stand in it."""
+    write_series(tmp_path / "Doe Jane" / "a", *volume, PatientID="a")
+    write_series(tmp_path / "Doe Jane" / "b", *volume, PatientID="b")
+    damaged = sorted((tmp_path / "Doe Jane" / "b").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    monkeypatch.chdir(tmp_path)
+    (broken,) = [ref for ref in find_dicom(Path("Doe Jane")) if ref.problem]
+    assert str(broken.image) in broken.problem
+    assert "Doe" not in _without_folders(broken.problem, broken)
 
 
 def test_several_people_in_one_folder_are_refused(volume, tmp_path):

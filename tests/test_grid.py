@@ -47,6 +47,18 @@ def test_two_millimetre_scans_are_moved_but_not_interpolated():
     assert prepared.record["scale"] == 1.0 and prepared.record["flags"] == ["brain volume out of 800 to 2200 ml"]
 
 
+@pytest.mark.parametrize("turn", range(0, 90, 7))
+def test_nor_is_an_oblique_scan_whose_affine_was_rounded_to_single_precision(turn):
+    """As headers hold it: its voxels measure 1.9999999 or 2.0000002 mm."""
+    data, brain, affine = made_brain()
+    c, s = np.cos(np.deg2rad(turn / 4)), np.sin(np.deg2rad(turn / 4))
+    rounded = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
+    prepared = prepare_scan(volume_of(data, rounded.astype(np.float32).astype(np.float64)))
+    assert prepared.brain.sum() == brain.sum()
+    to_scan = np.linalg.inv(rounded) @ prepared.grid.affine  # voxel to voxel
+    np.testing.assert_allclose(to_scan[:3, 3], np.round(to_scan[:3, 3]), atol=1e-3)
+
+
 def test_the_brain_lies_in_the_middle_and_every_slice_holds_some():
     data, _, affine = made_brain(shape=(80, 80, 50))
     prepared = prepare_scan(volume_of(np.roll(data, (6, -4, 2), axis=(0, 1, 2)), affine))

@@ -36,6 +36,17 @@ def test_a_map_on_the_cohorts_grid_is_taken_as_it_is(subject, tmp_path):
     np.testing.assert_array_equal(read_map(tmp_path, subject), truth)
 
 
+@pytest.mark.parametrize("name", ["{}.nii", "{}/anomaly_map.nii", "{}.nii.gz", "{}/anomaly_map.nii.gz"])
+def test_maps_may_be_compressed_and_lie_a_rounding_beyond_one(subject, tmp_path, name):
+    truth = subject.lesion.astype(np.float32)
+    save(tmp_path / name.format(subject.subject), slices_to_volume(truth * 1.000001 - 1e-6), subject.affine)
+    assert is_map_folder(tmp_path)
+    check_maps(tmp_path, [subject], "T1w")
+    found = read_map(tmp_path, subject)
+    assert found.min() == 0 and found.max() <= 1
+    np.testing.assert_allclose(found, truth, atol=2e-6)
+
+
 def test_a_map_on_the_scans_own_grid_comes_to_the_same_place(cohort, subject, tmp_path):
     lesion = nib.load(cohort.path.parent / "scans" / subject.subject / "lesion.nii.gz")
     (tmp_path / subject.subject).mkdir()
@@ -86,6 +97,8 @@ def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
     turned[:2, :2] = np.array([[1.0, -1.0], [1.0, 1.0]])
     for change, affine, said in [
         (data * 7, subject.affine, "values 0 to 7"),
+        (data / data.max() * 1.0001, subject.affine, r"values 0 to 1\.0001"),
+        (data - 0.001, subject.affine, r"values -0\.001"),
         (data, elsewhere, "does not cover the brain"),
         (data, turned, "does not cover the brain"),
     ]:

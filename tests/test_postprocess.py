@@ -176,6 +176,7 @@ def test_threshold_is_strict():
     brain = np.ones(anomaly.shape, dtype=bool)
     assert not anomaly_mask(anomaly, brain, 0.5, SPACING).any()
     np.testing.assert_array_equal(anomaly_mask(anomaly, brain, 0.49, SPACING), eroded_brain(brain))
+    np.testing.assert_array_equal(anomaly_mask(anomaly, brain, 0.5 - 1e-9, SPACING), eroded_brain(brain))  # in doubles
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -141,6 +141,18 @@ def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, pres
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+def test_where_a_training_was_stopped_does_not_choose_its_weights(cohort, tmp_path, press, monkeypatch):
+    """Checkpoints are due at 2, 4 and 6; it is stopped at 3, where it would have validated best."""
+    measured = iter([0.3, 0.1, 0.2, 0.25])  # at 2, 3, 4 and 6
+    monkeypatch.setattr(training, "validation_loss", lambda *_: next(measured))
+    press.append(2)
+    assert run(cohort, tmp_path / "run")["best_val_loss"] == 0.1
+    assert checkpoint.load_model(str(tmp_path / "run"))[1]["step"] == 3  # as long as it is not gone on with
+    press.clear()
+    assert run(cohort, tmp_path / "run", resume=True)["best_val_loss"] == 0.2
+    assert checkpoint.load_model(str(tmp_path / "run"))[1]["step"] == 4
+
+
 def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
     """`maediff compare` would start the next training otherwise."""
     press.append(5)

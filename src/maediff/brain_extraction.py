@@ -116,7 +116,7 @@ def _deepbet(volume: Volume, config: BrainConfig) -> Mask:
     try:
         probability = network.run_model(volume.data.copy())
         brain = network.postprocess(probability > config.threshold)
-    except (AssertionError, ValueError) as error:  # it says so where it sees no brain at all
+    except (AssertionError, RuntimeError, ValueError) as error:  # it says so where it sees no brain at all
         raise InputError(
             f"{volume.source}: brain extraction (deepbet) failed, it found no brain ({error}); look at the scan, "
             "choose another brain.tool or give a brain_mask"

@@ -1,8 +1,8 @@
 """Weights, config and provenance <-> a run folder.
 
     RUN/config.json                  the whole resolved command; what a model is rebuilt from
-    RUN/best/model.safetensors       `weights.*` and `ema.*` at the lowest validation loss
-    RUN/last/model.safetensors       the same at the last step, with the step in its metadata
+    RUN/best/model.safetensors       `weights.*` and `ema.*` of the regular checkpoint with the lowest validation loss
+    RUN/last/model.safetensors       the same at the last step, with the step and its loss in its metadata
     RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
     NAME/model.safetensors           `ema.*` only: a shipped model (shipped.py), which trains no further
 
@@ -46,11 +46,13 @@ TRAINED_ON = "train_subjects.json"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
-def save_model(path: Path, method: Method, ema: Method, *, name: str, step: int) -> None:
+def save_model(
+    path: Path, method: Method, ema: Method, *, name: str, step: int, val_loss: float = float("nan")
+) -> None:
     """Write weights and their moving average to one safetensors file, atomically."""
     tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
-    metadata = {"format": FORMAT, "method": name, "step": str(step), "maediff": __version__}
+    metadata = {"format": FORMAT, "method": name, "step": str(step), "val_loss": str(val_loss), "maediff": __version__}
     write_tensors(path, tensors, metadata)
 
 
@@ -160,13 +162,29 @@ def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict
         method = build(config["method"], settings=settings)
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
-    paths = [run / part / "model.safetensors" for part in ("best", "last", "")]
-    path = next((path for path in paths if path.is_file()), paths[1])
+    path = _weights_of(run)
     tensors, step = read_weights(path, "ema.", config["method"])
     load_state(method, tensors, path)
     show_terms(run)
     name = label(_parts(reference)[0], run) + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
+
+
+def _weights_of(run: Path) -> Path:
+    """The file of best/, of last/ where a training was stopped that did better there, or of a shipped model."""
+    best, last, own = (run / part / "model.safetensors" for part in ("best", "last", ""))
+    if best.is_file() and last.is_file() and _val_loss(last) < _val_loss(best):
+        return last
+    return next((path for path in (best, last, own) if path.is_file()), last)
+
+
+def _val_loss(path: Path) -> float:
+    """NaN where the file does not say it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float((file.metadata() or {}).get("val_loss", "nan"))
+    except (SafetensorError, OSError, ValueError):  # damaged: said when it is read
+        return float("nan")
 
 
 def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -479,6 +479,11 @@ def _exit(failed: int) -> None:
         raise typer.Exit(1)
 
 
+def _fail(said: str) -> NoReturn:
+    typer.secho(f"maediff: {said}", err=True, fg="red" if sys.stderr.isatty() else None)
+    sys.exit(2)
+
+
 def main() -> None:
     """Entry point: user errors are one line and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -486,8 +491,12 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except InputError as error:
-        typer.secho(f"maediff: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:  # what the file system says no to: a path too long, a full disk, no permission
+        if error.strerror is None:
+            raise
+        where = error.filename2 or error.filename
+        _fail(f"{where}: {error.strerror}" if where else error.strerror)
 
 
 if __name__ == "__main__":

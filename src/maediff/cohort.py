@@ -119,7 +119,7 @@ def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapp
         folder / "image.json",
         {
             "settings": dict(settings),
-            "source": str(ref.image),
+            "source": str(ref.image.absolute()),
             "healthy": ref.healthy,
             "extra": ref.extra,
             "grid": {
@@ -143,7 +143,8 @@ def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any])
         files = [f"{ref.name}/{kind}.nii.gz" for kind in ("image", "brain_mask", "lesion_mask")]
         lesion = files[2] if ref.lesion_mask else ""
         split = ref.split or split_of(ref.dataset, ref.subject)
-        rows.append([ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, str(ref.image)])
+        source = str(ref.image.absolute())  # found again from any folder
+        rows.append([ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, source])
     write_table(cohort / "manifest.csv", COLUMNS, rows)
     write_json(cohort / "cohort.json", {"format": FORMAT, **meta, "n_scans": len(rows)})
 

@@ -43,7 +43,7 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
         InputError: no DICOM, or no study of which a scan can be taken.
     """
     damaged: dict[Path, str] = {}
-    found = find_series(folder, damaged)
+    found = find_series(folder.absolute(), damaged)  # what is wrong is said of whole paths, which detect cuts
     if not found and not damaged:
         raise InputError(f"{folder}: no DICOM image in this folder; check the path")
     root, dataset = folder.absolute(), folder.resolve().name

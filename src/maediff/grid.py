@@ -274,7 +274,8 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
     # than cells (then that could push the brain out). A hair's breadth of a slice at the top may stay uncovered.
     start = (first + last) / 2 - count * cell / spacing / 2
     start[2] = first[2]
-    start = np.where(spacing <= cell, np.floor(start + 0.5), start)
+    near = 1 + 1e-5  # an oblique affine in single precision has voxels of 1.9999999 or 2.0000002 mm
+    start = np.where(spacing <= cell * near, np.floor(start + 0.5 + 1e-4), start)
     to_scan = np.diag([*(cell / spacing), 1.0])
     to_scan[:3, 3] = start - 0.5 + cell / spacing / 2
     return Grid((int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes)

@@ -2,7 +2,8 @@
 
     MAPS/<subject>/anomaly_map.nii.gz   or   MAPS/<subject>.nii.gz
 
-on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in MNI152.
+(or .nii) on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in
+MNI152.
 """
 
 import math
@@ -19,12 +20,15 @@ from maediff.postprocess import Map
 from maediff.resample import resample
 from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
 
+ENDS = (".nii.gz", ".nii")
+ROUNDING = 1e-5  # how far beyond 0 and 1 a value may lie: sums in single precision, scaled integers
+
 
 def is_map_folder(path: Path) -> bool:
     """Whether a folder holds maps rather than a run."""
     if not path.is_dir() or (path / "config.json").is_file():
         return False
-    return any(path.glob("*/anomaly_map.nii.gz")) or any(path.glob("*.nii.gz"))
+    return any(any(path.glob(f"*/anomaly_map{end}")) or any(path.glob(f"*{end}")) for end in ENDS)
 
 
 def already_filtered(folder: Path) -> bool:
@@ -74,14 +78,16 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
     path = _path(folder, s.subject)
     assert path is not None  # check_maps
     volume = read_scan(path, allow_constant=True)
-    if volume.data.min() < 0 or volume.data.max() > 1:
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
-            f"{path}: values {volume.data.min():g} to {volume.data.max():g}, and anomaly maps hold 0 to 1; scale the "
+            f"{path}: values {low:.9g} to {high:.9g}, and anomaly maps hold 0 to 1; scale the "
             "maps of all subjects alike"
         )
+    values = volume.data.clip(0, 1)
     shape = (s.images.shape[2], s.images.shape[1], s.images.shape[0])
     if _off_mm(volume, shape, s.affine) == 0:
-        return np.asarray(volume_to_slices(volume.data))
+        return np.asarray(volume_to_slices(values))
     if source is not None and source.is_file():
         scan = read_scan(source)
         if off_mm := _off_mm(volume, scan.data.shape, scan.affine):
@@ -94,7 +100,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
             )
     to_map = np.linalg.inv(volume.affine) @ s.affine_to_scan
     _check_holds_brain(path, volume, s, to_map)
-    return np.asarray(volume_to_slices(resample(volume.data, to_map, shape, "linear")))
+    return np.asarray(volume_to_slices(resample(values, to_map, shape, "linear")))
 
 
 def _off_mm(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> float:
@@ -111,7 +117,7 @@ def _times(sizes: Iterable[Any]) -> str:
 
 
 def _path(folder: Path, subject: str) -> Path | None:
-    found = (folder / subject / "anomaly_map.nii.gz", folder / f"{subject}.nii.gz")
+    found = [path for end in ENDS for path in (folder / subject / f"anomaly_map{end}", folder / f"{subject}{end}")]
     return next((path for path in found if path.is_file()), None)
 
 

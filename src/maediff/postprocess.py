@@ -53,7 +53,7 @@ class PostprocessConfig:
             what a blur spreads into darker tissue is taken back. 0 is off.
         median_size: edge of the median filter in voxels, odd; 1 switches it off.
         erosion_iterations: pixels taken from the brain mask's edge, within the slice, before thresholding.
-        min_volume_mm3: components smaller than this are removed.
+        min_volume_mm3: components smaller than this on the map's grid are removed; MNI152's mm for registered scans.
         thick_slice_mm: slices further apart than this are blurred and filtered one by one (5 x 5 x 1).
     """
 
@@ -175,7 +175,7 @@ def anomaly_mask(
 ) -> Mask:
     """Voxels of the eroded brain above `threshold` (strictly) in components of at least `min_volume_mm3`."""
     inside = eroded_brain(brain, config)
-    return remove_small((anomaly_map > threshold) & inside, spacing_mm, config)
+    return remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
 
 
 def remove_small(mask: Mask, spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT) -> Mask:

@@ -246,14 +246,19 @@ class TrainingRun:
         return True
 
     def save(self, loss: float) -> None:
-        """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json."""
+        """Validate, then write last/, best/ if it is the best, metrics.csv and provenance.json.
+
+        Only regular checkpoints and the last step count for best/, so that a training that is stopped and gone on with
+        ends with the same one. `checkpoint.load_model` sees where it did better when it was stopped.
+        """
         value = float("nan")  # also while what is validated has not been trained
         if self.validation and self.objectives[-1].begun(self.step - 1, self.config.steps):
             value = validation_loss(self.ema, self.validation, self.config, self.fabric)
         row = {"step": self.step, "train_loss": loss, "val_loss": value, "seconds": round(self.seconds, 2)}
         self.history.append(row)
-        improved = value < self.best
-        self.best = min(self.best, value) if value == value else self.best
+        counts = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
+        improved = counts and value < self.best
+        self.best = value if improved else self.best
         name, last = self.full_config["method"], self.out / "last"
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)
         state = {
@@ -264,11 +269,10 @@ class TrainingRun:
             "scaler": scaler.state_dict() if scaler else None,
         }
         checkpoint.save_optimizer(last, state, self.step)
-        if improved:
+        for folder in (self.out / "best", last) if improved else (last,):
             checkpoint.save_model(
-                self.out / "best" / "model.safetensors", self.method, self.ema, name=name, step=self.step
+                folder / "model.safetensors", self.method, self.ema, name=name, step=self.step, val_loss=value
             )
-        checkpoint.save_model(last / "model.safetensors", self.method, self.ema, name=name, step=self.step)
         checkpoint.prune(self.out, self.step)
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
@@ -334,7 +338,8 @@ class TrainingRun:
                 raise
         if asked.is_set() and used_up:
             raise KeyboardInterrupt
-        best = self.best if self.best < float("inf") else None
+        lowest = min([self.best, *(row["val_loss"] for row in self.history[-1:] if np.isfinite(row["val_loss"]))])
+        best = lowest if lowest < float("inf") else None
         return {"step": self.step, "steps": self.config.steps, "seconds": self.seconds, "best_val_loss": best}
 
     def _steps(self, limit: float | None, progress: Progress, asked: Event) -> bool:
