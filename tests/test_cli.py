@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from made_models import COHORT, made_run
 from made_scans import made_brain, made_dataset, save
+from maediff.checkpoint import prepared_for
+from maediff.cohort import Cohort
 from maediff.methods import BASELINES, METHODS
 
 COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "compare", "models", "report", "benchmark"]
@@ -46,6 +49,21 @@ def test_version_and_models():
     listed = maediff("models")
     assert listed.returncode == 0
     assert "train one" in listed.stdout or "where:" in listed.stdout
+
+
+def test_scans_are_prepared_like_those_of_a_model_and_set_wins(tmp_path):
+    landmarks = [0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8]
+    cohort = {**COHORT, "normalise": {"low_percentile": 2.0, "high_percentile": 98.0, "landmarks": landmarks}}
+    run = made_run(tmp_path / "run", cohort={**cohort, "registration": {"enabled": False}})
+    assert prepared_for(run)["bias"] == {"enabled": False}  # it says nothing of it
+    scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain(spacing=(2.0, 2.0, 7.0))[::2])
+    go = ("preprocess", scan, "-o", tmp_path / "out", "--like", run, "--set", "normalise.high_percentile=97")
+    assert maediff(*go).returncode == 0
+    meta = Cohort.open(tmp_path / "out").meta
+    assert meta["normalise"] == {"low_percentile": 2.0, "high_percentile": 97.0, "landmarks": landmarks}
+    assert not meta["registration"]["enabled"]  # on by default
+    refused = maediff("preprocess", scan, "-o", tmp_path / "no", "--like", tmp_path)
+    assert refused.returncode == 2 and "not a run folder" in refused.stderr
 
 
 def test_help_of_train_names_every_method_that_can_be_trained():

@@ -311,7 +311,7 @@ def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path)
         seen = shutil.copytree(run, tmp_path / "seen")
         (seen / "train_subjects.json").write_text(json.dumps(everyone))
         recalibrate(str(seen), cohort, tmp_path / "none", device="cpu")
-    with pytest.raises(InputError, match=r"has another bias than the scans of .*; preprocess the scans as the model's"):
+    with pytest.raises(InputError, match=r"has another bias than the scans of .*; preprocess the scans with --like"):
         meta = json.loads((cohort / "cohort.json").read_text())
         (cohort / "cohort.json").write_text(json.dumps({**meta, "bias": {"enabled": True}}))
         recalibrate(str(run), cohort, tmp_path / "none", device="cpu")

@@ -65,7 +65,7 @@ def prepared_otherwise(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -
     for name, info in infos.items():
         if unlike := prepared_unlike(info["cohort"], cohort.meta):
             remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
-            logger.warning("%s; its figures say little: preprocess the scans alike", remarks[-1].rstrip("."))
+            logger.warning("%s; its figures say little: preprocess the scans with --like", remarks[-1].rstrip("."))
     return remarks
 
 

@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
-from maediff.cohort import scans_unlike
+from maediff.cohort import PREPARED, scans_unlike
 from maediff.errors import InputError
 from maediff.files import atomic_path, read_json, write_json
 from maediff.methods import METHODS, build, resolve
@@ -233,6 +233,18 @@ def trained_on(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     return [str(code) for code in read_json(path, list, remedy="whom the run saw is not known, so train it again")]
+
+
+def prepared_for(reference: str | Path) -> dict[str, Any]:
+    """How the scans of a model were prepared, as settings of `maediff preprocess`; a step it has no word of was off.
+
+    Raises:
+        InputError: a mean of models; see `read_config`.
+    """
+    if len(split_mean(reference)) > 1:
+        raise InputError(f"{reference}: a mean of models; name one of them")
+    cohort = read_config(split_reference(reference)[0])["cohort"]
+    return {key: cohort.get(key) or {"enabled": False} for key in PREPARED}
 
 
 def split_reference(reference: str | Path) -> tuple[Path, str]:

@@ -96,6 +96,9 @@ def preprocess(
     fold: Annotated[int, typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4)] = 0,
     manifest_only: Annotated[bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")] = False,
     lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
+    like: Annotated[
+        str | None, typer.Option(help="Run or shipped model: prepare scans as its own were; --config and --set win.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
     set_: Settings = None,
@@ -119,10 +122,16 @@ def preprocess(
     from maediff.grid import GridConfig
     from maediff.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
-    from maediff.settings import build_config
+    from maediff.settings import build_config, merge
     from maediff.steps import steps_config
 
-    with _settings(config, set_) as settings:
+    known: dict[str, Any] = {}
+    if like:
+        from maediff.checkpoint import prepared_for
+
+        known = prepared_for(like)
+    with _settings(config, set_) as given:
+        settings = merge(known, given)
         grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
         normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
         of_steps = [key for key in ("brain", "bias", "registration", "qc") if key in settings]

@@ -51,7 +51,7 @@ def recalibrate(
     folder, cohort = checkpoint.split_reference(model)[0], Cohort.open(cohort_path)
     if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
-                         "would hold; preprocess the scans as the model's were")  # fmt: skip
+                         f"would hold; preprocess the scans with --like {model}")  # fmt: skip
     seen = set(checkpoint.trained_on(folder))
     rows = [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
     if not rows:

@@ -157,8 +157,8 @@ def train(
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
                            given["modality"])  # fmt: skip
         if unlike := prepared_unlike(known, given):
-            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans alike",
-                           init, ", ".join(unlike), cohort_path)  # fmt: skip
+            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans with --like %s",
+                           init, ", ".join(unlike), cohort_path, init)  # fmt: skip
         post, rate = own_postprocess(init), own_fpr(init)
         if post.symmetry and not is_registered(given):
             logger.warning("%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
