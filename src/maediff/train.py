@@ -157,7 +157,7 @@ def train(
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
                            given["modality"])  # fmt: skip
         if unlike := prepared_unlike(known, given):
-            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess the scans with --like %s",
+            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess with --like %s",
                            init, ", ".join(unlike), cohort_path, init)  # fmt: skip
         post, rate = own_postprocess(init), own_fpr(init)
         if post.symmetry and not is_registered(given):
