@@ -130,8 +130,8 @@ def preprocess(
         from maediff.checkpoint import prepared_for
 
         known = prepared_for(like)
-    with _settings(config, set_) as given:
-        settings = merge(known, given)
+    with _settings(config, set_) as changes:
+        settings = merge(known, changes)
         grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
         normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
         of_steps = [key for key in ("brain", "bias", "registration", "qc") if key in settings]
