@@ -328,10 +328,13 @@ def test_without_models_every_command_says_so(no_models, scan, tmp_path):
 
 
 def test_the_settings_of_the_model_stand_where_none_are_given(models):
-    info = load_model("t1")[1]
-    preset, settings = adopt(info, "maediff", None, {"t_test": 60, "mae": {"heads": 4}})
+    shown = {"augment": {"contrast": 0.7}, "fabricate": {"share": 0.9}}
+    info = load_model("t1")[1] | {"train": {"steps": 5000, **shown}}
+    given = {"t_test": 60, "mae": {"heads": 4}, "train": {"steps": 3, "augment": "off"}}
+    preset, settings = adopt(info, "maediff", None, given)
     assert (preset, settings["t_test"], settings["mae"]) == ("tiny", 60, info["config"]["mae"] | {"heads": 4})
-    assert adopt(info, "maediff", "tiny", {}) == ("tiny", info["config"])
+    assert settings["train"] == {"steps": 3, "augment": "off", "fabricate": {"share": 0.9}}
+    assert adopt(info, "maediff", "tiny", {}) == ("tiny", info["config"] | {"train": shown})
     assert adopt(info, "maediff", "small", {"s": 48}) == ("small", {"s": 48})
 
 

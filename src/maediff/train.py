@@ -64,6 +64,8 @@ def training_precision(precision: Precision, device: str) -> str:
 def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Preset and settings with which the weights of a model fit: its own wherever none are given.
 
+    So is what it was shown in training (`train.augment`, `train.fabricate`); steps and learning rate are the preset's.
+
     Args:
         info: of the model, as `load_model` returns it.
 
@@ -75,7 +77,8 @@ def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[st
     if preset not in (None, info["preset"]):
         return str(preset), settings
     logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
-    return info["preset"], merge(checkpoint.complete(info, info["config"]), settings)
+    shown = {key: info["train"][key] for key in ("augment", "fabricate") if key in info["train"]}
+    return info["preset"], merge({**checkpoint.complete(info, info["config"]), "train": shown}, settings)
 
 
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
