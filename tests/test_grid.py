@@ -10,16 +10,15 @@ from maediff.grid import (
     Grid,
     GridConfig,
     atlas_grid,
-    brain_from_background,
     from_grid,
     lesion_free_slices,
     mask_from_grid,
     model_grid,
-    prepare_scan,
     to_grid,
 )
 from maediff.inputs import find_scans
 from maediff.intensities import CEILING, NormaliseConfig, intensity_range, normalise
+from maediff.prepare import brain_from_background, prepare_scan
 from maediff.scans import Volume, read_mask, read_scan
 
 CONFIG = GridConfig()

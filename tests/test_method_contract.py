@@ -147,8 +147,8 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
 @pytest.fixture(scope="module")
 def phantom_slices():
     """Ten slices of a synthetic brain."""
-    from maediff.grid import prepare_scan
     from maediff.phantom import healthy_subject
+    from maediff.prepare import prepare_scan
     from maediff.scans import Volume, volume_to_slices
 
     phantom = healthy_subject("train", 0)

@@ -12,8 +12,9 @@ from made_heads import fake_deepbet, true_brain
 from made_scans import ball, oblique, save
 from maediff.brain_extraction import BrainConfig
 from maediff.errors import InputError
-from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid, brain_from_background, prepare_scan
+from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
 from maediff.inputs import find_scans
+from maediff.prepare import brain_from_background, prepare_scan
 from maediff.quality import QualityConfig, check_against_atlas, check_contrast
 from maediff.registration import Alignment, RegistrationConfig, align_to_atlas, load_atlas
 from maediff.scans import Volume, read_mask, read_scan

@@ -21,16 +21,10 @@ from maediff.cohort import Cohort
 from maediff.dicom import read_volume
 from maediff.errors import InputError
 from maediff.file_names import session_of
-from maediff.grid import (
-    GridConfig,
-    atlas_grid,
-    from_grid,
-    lesion_free_slices,
-    prepare_scan,
-    to_grid,
-)
+from maediff.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
 from maediff.inputs import find_scans, t1s_by_session
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
+from maediff.prepare import prepare_scan
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
 from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, align_to_atlas, load_atlas

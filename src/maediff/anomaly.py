@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from maediff.grid import GridConfig, Prepared, from_grid, prepare_scan
+from maediff.grid import GridConfig, from_grid
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.postprocess import Map, Mask, PostprocessConfig, check_symmetry, residual_map
+from maediff.prepare import Prepared, prepare_scan
 from maediff.scans import Volume, slices_to_volume, volume_to_slices
 from maediff.settings import build_config
 from maediff.steps import ZERO_BACKGROUND, Stepped, StepsConfig, run_steps, steps_of
@@ -76,7 +77,7 @@ def find_anomalies(
         device: where `method` is.
 
     Raises:
-        InputError: a scan that cannot be used (`steps.run_steps`, `grid.prepare_scan`); `post` has a symmetry and the
+        InputError: a scan that cannot be used (`steps.run_steps`, `prepare_scan`); `post` has a symmetry and the
             method's scans are not registered.
     """
     steps = steps or steps_of(cohort)

@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
-from maediff.grid import Prepared
 from maediff.intensities import CEILING
+from maediff.prepare import Prepared
 from maediff.scan_ref import SPLITS, ScanRef
 from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
 

@@ -1,8 +1,7 @@
-"""A scan on the model's grid and back, and its intensities on one scale.
+"""The model's grid for a scan, and volumes and masks onto it and back.
 
     brain's bounding box  ->  96 x 96 pixels of 2 mm in the slice, centred on it; every slice that holds brain
     slices thicker than 3 mm are kept as they are, thinner ones go to 2 mm
-    image:  [0, 1] between the 1st and 99th percentile in the brain, up to 2 beyond the latter, 0 outside the brain
 
 The grid keeps the scan's own RAS+ axes, oblique or not, so scan and grid differ by a scaling and a shift along each
 axis and no slice mixes directions. Its cells share edges with the scan's voxels: 1 mm voxels fill 2 mm cells exactly.
@@ -13,7 +12,6 @@ Scan and grid then differ by any affine; all else is the same.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -22,23 +20,12 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.errors import InputError
-from maediff.intensities import NormaliseConfig, dark_end, deciles_of, intensity_range, normalise, standardise
 from maediff.postprocess import CONNECTIVITY
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 
-# A stripped brain fills at most 0.49 of its bounding box and leaves its corners empty (ds002748, lgg, mslub); a head
-# fills 0.55 to 1 and 5 to 10 litres, or has noise in the corners (ixi10, ds000011). A brain has 0.9 to 1.9 litres.
-CORNER_SHARE, HEAD_ML, LARGE_ML, HEAD_SHARE = 0.2, 4500.0, 2500.0, 0.51
 IN_PLANE_RANGE_MM = (20.0, 400.0)
-SATURATED_SHARE = 0.05
 ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain, outer edges along R, A and S
-BEYOND_GRID_SHARE = 0.02
-BACKGROUND_SHARE = 0.9
-
-
-class RawScanError(InputError):
-    """A scan that still has its skull, where a stripped one is needed."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -102,142 +89,6 @@ class Grid:
         return np.asarray(
             self.affine[2, :2] @ middle + self.affine[2, 2] * np.arange(self.shape[2]) + self.affine[2, 3]
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan ready for a model, as volumes on `grid`.
-
-    Args:
-        image: in [0, CEILING], 1 at the 99th percentile, 0 outside the brain.
-        lesion_free: per slice, whether no lesion is in or near what it was made from; None without a lesion mask.
-        record: numbers for quality control and provenance.
-    """
-
-    image: Float[np.ndarray, "x y z"]
-    brain: Bool[np.ndarray, "x y z"]
-    lesion: Bool[np.ndarray, "x y z"] | None
-    grid: Grid
-    lesion_free: Bool[np.ndarray, " z"] | None
-    record: dict[str, Any]
-
-
-def prepare_scan(
-    volume: Volume,
-    brain: Bool[np.ndarray, "x y z"] | None = None,
-    lesion: Bool[np.ndarray, "x y z"] | None = None,
-    grid_config: GridConfig | None = None,
-    normalise_config: NormaliseConfig | None = None,
-    lesion_free_margin: int = 1,
-    *,
-    brain_from: str = "given",
-    to_atlas: Float[np.ndarray, "4 4"] | None = None,
-) -> Prepared:
-    """`volume` on the model's grid, normalised, with its masks.
-
-    Args:
-        brain: None for a skull-stripped scan, whose brain is then `brain_from_background`.
-        lesion_free_margin: original slices to leave out beside a lesion.
-        brain_from: where `brain` comes from, for the record.
-        to_atlas: mm of the scan -> mm of MNI152, for a grid that lies there.
-
-    Raises:
-        InputError: a raw scan with skull and no `brain`, an empty brain, or one that cannot be a brain's size.
-    """
-    grid_config, normalise_config = grid_config or GridConfig(), normalise_config or NormaliseConfig()
-    if brain is None:
-        brain, brain_from = brain_from_background(volume), "from the zero background"
-    grid = model_grid(volume, brain, grid_config) if to_atlas is None else atlas_grid(to_atlas, grid_config)
-    on_grid = to_grid(brain, volume.affine, grid, "majority")
-    floor = dark_end(volume.data, brain, background_value(volume.data), normalise_config)
-    resampled = to_grid(np.where(brain, volume.data - floor, 0).astype(np.float32), volume.affine, grid, "linear")
-    if not on_grid.any():
-        raise InputError(f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask")
-    intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
-    image = normalise(resampled, on_grid, intensities)
-    deciles = deciles_of(image, on_grid) if normalise_config.landmarks else []
-    if deciles:
-        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(np.float32)
-    voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
-    saturated = float(np.mean(image[on_grid] >= 1.0))
-    record: dict[str, Any] = {
-        "brain_mask": brain_from,
-        "brain_ml": round(float(brain.sum()) * voxel_ml, 1),
-        "scale": round(grid.scale, 4),
-        "slices": grid.shape[2],
-        "scan_shape": list(volume.data.shape),
-        "scan_spacing_mm": [round(float(size), 4) for size in volume.spacing_mm],
-        "intensity_range": [value + floor for value in intensities],
-        "saturated_share": round(saturated, 4),
-        "notes": list(grid.notes),
-        "flags": [],
-    }
-    if deciles:
-        record["deciles"] = deciles
-    if grid.scale != 1.0:
-        record["flags"].append("scaled to fit")
-    if not 800 <= record["brain_ml"] <= 2200:
-        record["flags"].append("brain volume out of 800 to 2200 ml")
-    if saturated > SATURATED_SHARE:
-        record["flags"].append("many saturated voxels")
-    if to_atlas is not None:
-        kept = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
-        if kept < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
-            record["flags"].append("brain reaches beyond the grid")
-    lesion_on_grid = free = None
-    if lesion is not None:
-        lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
-        free = lesion_free_slices(lesion, volume.affine, grid, lesion_free_margin)
-        record["lesion_ml"] = round(float(lesion.sum()) * voxel_ml, 3)
-        outside = float((lesion & ~brain).sum()) / max(1.0, float(lesion.sum()))
-        record["lesion_outside_brain_share"] = round(outside, 4)
-        if outside > 0.5:
-            record["flags"].append("most of the lesion lies outside the brain mask")
-    return Prepared(image, on_grid, lesion_on_grid, grid, free, record)
-
-
-def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
-    """The brain of a skull-stripped scan: the largest piece of voxels that are not zero, with its holes filled.
-
-    Zero is the background of every stripping tool, and what became of it where whole volumes were rescaled afterwards
-    (z-scores) is `background_value`. Bias correction and interpolation leave a few negative voxels in
-    the brain (0.2 % of mslub's), so the sign does not decide; magnitudes below a thousandth of the brightest are
-    background, which takes the far ringing of a spline away.
-
-    Raises:
-        RawScanError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
-    """
-    magnitude = np.abs(volume.data - background_value(volume.data))
-    brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
-    labels, count = ndimage.label(brain)
-    if count > 1:
-        brain = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    brain = ndimage.binary_fill_holes(brain)
-    box = brain[ndimage.find_objects(brain.astype(np.uint8))[0]]
-    margin_x, margin_y = (math.ceil(size / 10) for size in box.shape[:2])
-    corners = np.concatenate(
-        [
-            box[x, y].ravel()
-            for x in (slice(margin_x), slice(-margin_x, None))
-            for y in (slice(margin_y), slice(-margin_y, None))
-        ]
-    )
-    volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
-    large = volume_ml > HEAD_ML or (volume_ml > LARGE_ML and box.mean() > HEAD_SHARE)
-    if large or corners.mean() > CORNER_SHARE:
-        raise RawScanError(
-            f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
-            "of non-zero voxels); give a stripped scan, or a brain_mask in a manifest CSV"
-        )
-    return np.asarray(brain, dtype=bool)
-
-
-def background_value(data: Float[np.ndarray, "x y z"]) -> float:
-    """The value that nearly all voxels at the left, right, front and back end of the volume share; 0 if none does."""
-    sides = np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()])
-    values, counts = np.unique(sides, return_counts=True)
-    most = counts.argmax()
-    return float(values[most]) if counts[most] >= BACKGROUND_SHARE * len(sides) else 0.0
 
 
 def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridConfig) -> Grid:

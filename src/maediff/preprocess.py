@@ -26,9 +26,10 @@ from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
 from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json
-from maediff.grid import GridConfig, prepare_scan
+from maediff.grid import GridConfig
 from maediff.intensities import NormaliseConfig
 from maediff.parallel import progress, run_scans
+from maediff.prepare import prepare_scan
 from maediff.quality import write_picture
 from maediff.scan_ref import MODALITIES, ScanRef
 from maediff.scans import read_mask

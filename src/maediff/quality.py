@@ -1,6 +1,6 @@
 """Whether a scan and its brain mask look like a head: numbers, and flags where a number is out of range.
 
-    brain_ml             too small or too large a brain (grid.prepare_scan)
+    brain_ml             too small or too large a brain (prepare_scan)
     atlas_overlap        Dice of the brain, aligned to MNI152, with MNI152's own; where the scan sees both
     atlas_coverage       share of MNI152's brain that the scan's field of view holds
     atlas_stretch        the largest over the smallest scaling of that alignment: half a brain has to be drawn out

@@ -1,6 +1,6 @@
 """From a scan as it was read to one that the model's grid can take: each step can be left out, each is recorded.
 
-    read_scan  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  grid.prepare_scan
+    read_scan  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  prepare_scan
     (RAS+)         raw scans only        bias.enabled  registration.enabled      qc.*
 
 A scan that is stripped already, or has its brain mask, skips extraction. One that looks stripped but fits the atlas
@@ -23,7 +23,7 @@ from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.dicom import read_volume
 from maediff.errors import InputError
-from maediff.grid import Prepared, RawScanError, brain_from_background
+from maediff.prepare import Prepared, RawScanError, brain_from_background
 from maediff.quality import QualityConfig, check_against_atlas, check_contrast, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
 from maediff.scan_ref import ScanRef

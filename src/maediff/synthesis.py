@@ -27,10 +27,10 @@ from scipy import ndimage
 from maediff.cohort import split_of
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_text
-from maediff.grid import brain_from_background
 from maediff.inputs import find_scans
 from maediff.phantom_brain import smooth_field
 from maediff.phantom_template import logistic
+from maediff.prepare import brain_from_background
 from maediff.resample import resample
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, read_scan, write_volume
