@@ -17,7 +17,7 @@ from safetensors import safe_open
 from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
 from maediff import checkpoint, shipped
-from maediff.checkpoint import load_model, split_reference
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.detect import detect
 from maediff.errors import InputError
@@ -27,6 +27,7 @@ from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
 from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
+from maediff.references import split_reference
 from maediff.settings import parse_settings
 from maediff.train import adopt, train
 

@@ -35,8 +35,9 @@ from maediff.files import atomic_path, read_json, write_json
 from maediff.methods import METHODS, build, resolve
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
+from maediff.references import model_and_settings, split_mean, split_reference, split_settings
 from maediff.settings import merge, parse_settings
-from maediff.shipped import label, locate, model_folders, show_terms
+from maediff.shipped import label, model_folders, show_terms
 
 FORMAT = "maediff-1"
 NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
@@ -166,7 +167,7 @@ def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict
     tensors, step = read_weights(path, "ema.", config["method"])
     load_state(method, tensors, path)
     show_terms(run)
-    name = label(_parts(reference)[0], run) + (f"@{changes}" if changes else "")
+    name = label(model_and_settings(reference)[0], run) + (f"@{changes}" if changes else "")
     return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
 
 
@@ -205,23 +206,6 @@ def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:
     return MeanReference([method for method, _ in loaded]).eval(), {**infos[0], **changed}
 
 
-def split_mean(reference: str | Path) -> list[str]:
-    """The runs in `RUN_A@s=48+RUN_B`; a + that no folder follows belongs to what stands before it."""
-    text = str(reference)
-    if Path(text).exists():
-        return [text]
-    for position in (i for i, letter in enumerate(text) if letter == "+"):
-        parts = [text[:position], *split_mean(text[position + 1 :])]
-        if all(split_reference(part)[0].is_dir() for part in parts):
-            return parts
-    return [text]
-
-
-def run_folders(reference: str | Path) -> list[Path]:
-    """The folders that a reference reads."""
-    return [split_reference(part)[0] for part in split_mean(reference)]
-
-
 def trained_on(folder: Path) -> list[str]:
     """Codes of the people that a run or a shipped model learned from (`cohort.person_code`), its --init's included;
     empty where it has no word of them.
@@ -245,33 +229,6 @@ def prepared_for(reference: str | Path) -> dict[str, Any]:
         raise InputError(f"{reference}: a mean of models; name one of them")
     cohort = read_config(split_reference(reference)[0])["cohort"]
     return {key: cohort.get(key) or {"enabled": False} for key in PREPARED}
-
-
-def split_reference(reference: str | Path) -> tuple[Path, str]:
-    """The folder of the model and the settings in `RUN@key=value,...`; see `shipped.locate` for names."""
-    model, changes = _parts(reference)
-    return locate(model), changes
-
-
-def _parts(reference: str | Path) -> tuple[str, str]:
-    """What stands before and after the @; a folder may have an @ in its own name."""
-    text = str(reference)
-    if Path(text).exists() or "@" not in text:
-        return text, ""
-    model, _, changes = text.rpartition("@")
-    return model, changes
-
-
-def split_settings(text: str) -> list[str]:
-    """`s=48,t_test=[125,250]` -> ["s=48", "t_test=[125,250]"]: commas inside brackets belong to the value."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part for part in parts if part]
 
 
 def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:

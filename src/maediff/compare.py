@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from maediff import __version__
-from maediff.checkpoint import split_settings
 from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.evaluate import evaluate
 from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.methods import BASELINES, METHODS
 from maediff.methods import resolve as resolve_method
+from maediff.references import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.settings import flatten, merge, parse_settings, resolve_device
 from maediff.train import parse_duration, resolve_training, train

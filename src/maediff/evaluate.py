@@ -32,7 +32,6 @@ from maediff.admission import (
     subjects_of,
 )
 from maediff.calibration import scans_needed
-from maediff.checkpoint import run_folders
 from maediff.cohort import Cohort, SubjectSlices, is_registered
 from maediff.contenders import Predictor, load_method, untrained
 from maediff.errors import InputError
@@ -41,6 +40,7 @@ from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, Map, changed, check_symmetry
+from maediff.references import run_folders
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table

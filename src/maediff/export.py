@@ -24,6 +24,7 @@ from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
 from maediff.operating_point import FPRS, calibrate, is_rate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
+from maediff.references import split_reference
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
@@ -82,7 +83,7 @@ def export_model(
     if "default_fpr" in about and not is_rate(about["default_fpr"]):
         raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
                          f"{FPRS[-1]}")  # fmt: skip
-    run = checkpoint.split_reference(reference)[0]
+    run = split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:

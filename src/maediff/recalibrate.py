@@ -17,6 +17,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_fpr, own_postprocess
 from maediff.postprocess import changed
+from maediff.references import split_mean, split_reference
 from maediff.settings import resolve_device
 
 LEFT_BEHIND = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")  # what only training and reading need
@@ -45,10 +46,10 @@ def recalibrate(
         InputError: a mean of models; a cohort of another contrast, or prepared otherwise than the model's scans; no
             healthy scan of a person that the model was not trained on.
     """
-    if len(checkpoint.split_mean(model)) > 1:
+    if len(split_mean(model)) > 1:
         raise InputError(f"{model}: the mean of runs cannot be calibrated; give one model")
     _, info = checkpoint.load_model(model)
-    folder, cohort = checkpoint.split_reference(model)[0], Cohort.open(cohort_path)
+    folder, cohort = split_reference(model)[0], Cohort.open(cohort_path)
     if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
                          f"would hold; preprocess the scans with --like {model}")  # fmt: skip

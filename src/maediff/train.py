@@ -16,6 +16,7 @@ from maediff.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
+from maediff.references import split_reference
 from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
 from maediff.training import Precision, TrainConfig, TrainingRun
 
@@ -154,7 +155,7 @@ def train(
     rate = DEFAULT_FPR
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
-        known, given, folder = info["cohort"], cohort.meta, checkpoint.split_reference(init)[0]
+        known, given, folder = info["cohort"], cohort.meta, split_reference(init)[0]
         people.update(checkpoint.trained_on(folder))
         if known["modality"] != given["modality"]:
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
