@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.measures import voxel_ml
 from maediff.methods import predict_volume
 from maediff.metrics import dice
 from maediff.operating_point import own_postprocess, threshold_at
 from maediff.postprocess import anomaly_mask, residual_map
+from maediff.run_folder import config_of
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from maediff import checkpoint
+from maediff import checkpoint, run_folder
 from maediff.files import write_json
 from maediff.methods import build
 from maediff.postprocess import DEFAULT
@@ -33,8 +33,8 @@ def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """A run folder with random weights: what `train` writes, without training."""
     torch.manual_seed(0)
     method = build("maediff", "tiny", SMALL)
-    checkpoint.write_config(folder, {
-        "method": "maediff", "preset": "tiny", "config": checkpoint.config_of(method),
+    run_folder.write_config(folder, {
+        "method": "maediff", "preset": "tiny", "config": run_folder.config_of(method),
         "train": {"steps": 2}, "seed": 3, "init": None, "cohort": {**COHORT, "modality": modality},
         **more})  # fmt: skip
     ema = deepcopy(method)
@@ -43,7 +43,7 @@ def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     for which in ("best", "last"):
         checkpoint.save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
     write_json(folder / "calibration.json", {
-        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": checkpoint.config_of(method),
+        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": run_folder.config_of(method),
         "postprocess": asdict(DEFAULT), "step": 2, "fprs": [1e-4, 0.01, 0.5],
         "thresholds": [0.9, 0.1, 0.05]})  # fmt: skip
     write_json(

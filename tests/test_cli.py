@@ -10,9 +10,9 @@ import pytest
 
 from made_models import COHORT, made_run
 from made_scans import made_brain, made_dataset, save
-from maediff.checkpoint import prepared_for
 from maediff.cohort import Cohort
 from maediff.methods import BASELINES, METHODS
+from maediff.run_folder import prepared_for
 
 COMMANDS = ["demo", "preprocess", "train", "detect", "evaluate", "compare", "models", "report", "benchmark"]
 SMALL = [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from made_scans import ball, made_brain, save
-from maediff import checkpoint, metrics
+from maediff import checkpoint, metrics, run_folder
 from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
 from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
@@ -340,10 +340,10 @@ def cohort(tmp_path_factory):
 def make_run(path, method="ddpm", seed=0, modality="FLAIR"):
     settings = {"unet": {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2}}
     model = build(method, "tiny", settings)
-    config = {"method": method, "preset": "tiny", "config": checkpoint.config_of(model), "train": {"steps": 1},
+    config = {"method": method, "preset": "tiny", "config": run_folder.config_of(model), "train": {"steps": 1},
               "seed": seed, "init": None,
               "cohort": {"hash": "0", "modality": modality, "grid": {}, "normalise": {}}}  # fmt: skip
-    checkpoint.write_config(path, config)
+    run_folder.write_config(path, config)
     checkpoint.save_model(path / "best" / "model.safetensors", model, copy.deepcopy(model), name=method, step=1)
     return path
 

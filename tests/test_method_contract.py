@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from made_methods import SMALL, TRAINED, make, predict, scan
-from maediff import checkpoint
+from maediff import checkpoint, run_folder
 from maediff.errors import InputError
 from maediff.methods import METHODS
 
@@ -119,9 +119,9 @@ def test_same_seed_same_map(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_saved_is_loaded(name, tmp_path):
     method, (images, brain, ids) = make(name), scan()
-    config = {"method": name, "preset": "tiny", "config": checkpoint.config_of(method)}
+    config = {"method": name, "preset": "tiny", "config": run_folder.config_of(method)}
     cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
-    checkpoint.write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
+    run_folder.write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
     checkpoint.save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
     loaded, info = checkpoint.load_model(tmp_path / "run")
     assert loaded.config == method.config

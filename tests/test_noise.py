@@ -7,11 +7,12 @@ import torch
 
 from made_methods import make, predict, scan
 from made_models import made_run
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import load_model
 from maediff.errors import InputError
 from maediff.methods import build
 from maediff.noise import COARSE_PX, DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
 from maediff.operating_point import threshold_at
+from maediff.run_folder import config_of
 
 IDS = torch.tensor([3, 3, 7])
 PATCHES = torch.tensor([0, 5, 0])

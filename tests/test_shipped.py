@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
-from maediff import checkpoint, shipped
+from maediff import run_folder, shipped
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.detect import detect
@@ -130,7 +130,7 @@ def test_the_training_command_asks_for_what_the_run_holds(models):
     settings = [
         words[i + 1] for i, word in enumerate(words) if word == "--set" and not words[i + 1].startswith("train.")
     ]
-    assert checkpoint.config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
+    assert run_folder.config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
     assert words[words.index("--init") + 1] == "t0"
     assert "--max-time" not in words
 
@@ -205,8 +205,8 @@ def test_whom_a_model_was_trained_on_goes_with_it(tmp_path):
     run = made_run(tmp_path / "run")
     (run / "train_subjects.json").write_text('["00ff", "abcd"]')
     export_model(run, tmp_path / "t1", ABOUT)
-    assert checkpoint.trained_on(tmp_path / "t1") == ["00ff", "abcd"]
-    assert checkpoint.trained_on(tmp_path) == []
+    assert run_folder.trained_on(tmp_path / "t1") == ["00ff", "abcd"]
+    assert run_folder.trained_on(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_p
         assert stored["config"].pop("merge") == "mean"
         write_json(folder / name, stored)
     method, info = load_model(folder)
-    assert threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"])[0] == 0.1
+    assert threshold_at(str(folder), run_folder.config_of(method), 0.01, step=info["step"])[0] == 0.1
     with pytest.raises(InputError, match="other settings of merge"):
-        other = checkpoint.config_of(method) | {"merge": "tapered"}
+        other = run_folder.config_of(method) | {"merge": "tapered"}
         threshold_at(str(folder), other, 0.01, step=info["step"])
 
 
@@ -346,9 +346,9 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     frozen = TRAIN | {"learning_rate": 0}
     train("maediff", cohort, tmp_path / "run", init="t1", settings={"train": frozen}, quiet=True, device="cpu")
     assert "--init t1: its preset (tiny) and settings stand where none are given" in caplog.text
-    config = checkpoint.read_config(tmp_path / "run")
+    config = run_folder.read_config(tmp_path / "run")
     assert (config["preset"], config["init"]) == ("tiny", "t1")
-    assert config["config"] == checkpoint.read_config(models / "t1")["config"]
+    assert config["config"] == run_folder.read_config(models / "t1")["config"]
     assert config["train"]["learning_rate"] == 0
     tuned, source = load_model(tmp_path / "run")[0].state_dict(), load_model("t1")[0].state_dict()
     for key, value in source.items():
@@ -364,14 +364,14 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
         quiet=True,
         device="cpu",
     )
-    assert set(checkpoint.trained_on(tmp_path / "on")) == people | {"00ff"}  # those of --init, too
+    assert set(run_folder.trained_on(tmp_path / "on")) == people | {"00ff"}  # those of --init, too
     with pytest.raises(InputError, match="weights do not fit"):
         train("maediff", cohort, tmp_path / "run2", preset="small", init="t1", device="cpu")
     with pytest.raises(InputError, match="cannot start one of 'pddpm'"):
         train("pddpm", cohort, tmp_path / "run2", init="t1", device="cpu")
     train("maediff", cohort, tmp_path / "run3", init="flair", settings={"train": TRAIN, "t_test": 60}, quiet=True,
           device="cpu")  # fmt: skip
-    assert checkpoint.read_config(tmp_path / "run3")["config"]["t_test"] == [60]
+    assert run_folder.read_config(tmp_path / "run3")["config"]["t_test"] == [60]
     assert "flair is a model for FLAIR, and" in caplog.text
     exported = export_model(f"{tmp_path / 'run3'}@t_test=125", tmp_path / "new", ABOUT, cohort=cohort)
     assert "--init flair" in exported.command
@@ -451,5 +451,5 @@ def test_every_model_that_is_shipped_loads_and_is_small(folder):
     method, info = load_model(folder)
     assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
     own = own_postprocess(folder)
-    threshold, _ = threshold_at(str(folder), checkpoint.config_of(method), 0.01, step=info["step"], post=own)
+    threshold, _ = threshold_at(str(folder), run_folder.config_of(method), 0.01, step=info["step"], post=own)
     assert 0 < threshold < 1

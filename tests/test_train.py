@@ -19,7 +19,7 @@ from torch import nn
 
 from made_models import made_run
 from made_scans import made_cohort
-from maediff import checkpoint, training
+from maediff import checkpoint, run_folder, training
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
@@ -356,7 +356,7 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
     run(cohort, tmp_path / "run")
     path = tmp_path / "run" / "best" / "model.safetensors"
     tensors = load_file(path)
-    good = {"format": checkpoint.FORMAT, "method": "maediff", "step": "6"}
+    good = {"format": run_folder.FORMAT, "method": "maediff", "step": "6"}
     for change, said in [({"method": "pddpm"}, "weights of 'pddpm'"), ({"format": "maediff-0"}, "format 'maediff-0'")]:
         save_file(tensors, path, good | change)
         with pytest.raises(InputError, match=rf"{said}.*; restore the run's files, or train the model again"):
@@ -390,7 +390,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=rf"run.config\.json: {said}.*; train the model again"):
             load_model(folder)
     path.write_text(json.dumps(config))
-    tensors, good = load_file(weights_path), {"format": checkpoint.FORMAT, "method": "maediff", "step": "6"}
+    tensors, good = load_file(weights_path), {"format": run_folder.FORMAT, "method": "maediff", "step": "6"}
     for key, changed, said in [
         ("method", {}, "weights of None"),
         ("step", {}, "no step"),

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maediff.checkpoint import load_model, trained_on
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES
 from maediff.references import run_folders
+from maediff.run_folder import trained_on
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
-"""Weights, config and provenance <-> a run folder.
+"""Weights, and what training needs beside them, <-> a run folder; and a trained method from both (`load_model`).
 
-    RUN/config.json                  the whole resolved command; what a model is rebuilt from
     RUN/best/model.safetensors       `weights.*` and `ema.*` of the regular checkpoint with the lowest validation loss
     RUN/last/model.safetensors       the same at the last step, with the step and its loss in its metadata
     RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
@@ -10,15 +9,9 @@ The optimiser's file is written first, under a name that holds its step; the mod
 So whenever a run is killed, the model's file and its optimiser belong together.
 """
 
-import json
-import platform
-import shutil
-import subprocess
 import textwrap
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,22 +22,18 @@ from safetensors.torch import save
 from torch import Tensor
 
 from maediff import __version__
-from maediff.cohort import PREPARED, scans_unlike
+from maediff.cohort import scans_unlike
 from maediff.errors import InputError
-from maediff.files import atomic_path, read_json, write_json
-from maediff.methods import METHODS, build, resolve
+from maediff.files import atomic_path
+from maediff.methods import build
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.references import model_and_settings, split_mean, split_reference, split_settings
+from maediff.run_folder import FORMAT, PICKLES, read_config
 from maediff.settings import merge, parse_settings
-from maediff.shipped import label, model_folders, show_terms
+from maediff.shipped import label, show_terms
 
-FORMAT = "maediff-1"
-NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
-          "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
 AGAIN = "restore the run's files, or train the model again"
-TRAINED_ON = "train_subjects.json"
-PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
 def save_model(
@@ -92,44 +81,6 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
     return tensors, int(metadata["step"])
 
 
-def read_config(run: Path) -> dict[str, Any]:
-    """RUN/config.json; fields of the method that are younger than the run have their defaults.
-
-    Raises:
-        InputError: not a run folder, or of another version.
-    """
-    path = run / "config.json"
-    if run.suffix in PICKLES:
-        raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
-    if not path.is_file():
-        known = ", ".join(model_folders()) or "none"
-        raise InputError(
-            f"{run}: is not a run folder (no config.json there), nor the name of a model (there are: {known}); make a "
-            "run with `maediff train`"
-        )
-    config = read_json(path, remedy="train the model again")
-    if config.get("format") != FORMAT:
-        raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
-    cohort = config.get("cohort")
-    found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}
-    if missing := [key for key, kind in NEEDED.items() if not isinstance(found.get(key), kind)]:
-        raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
-    if config["method"] not in METHODS:
-        raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
-    try:
-        return {**config, "config": complete(config, config["config"])}
-    except InputError as error:
-        raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
-
-
-def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's `config` as an older version stored it, whole.
-
-    What it lacks was not there to be set: it takes the setting's own default, which changes nothing, not the preset's.
-    """
-    return plain(resolve(run["method"], settings=config))
-
-
 def load_state(method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = AGAIN) -> None:
     """Load `tensors` into `method`; an InputError names the first tensors that do not fit, and ends with `remedy`."""
     try:
@@ -152,7 +103,7 @@ def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict
         The method, and the config with `name` (of the reference), `path` and `step` added.
 
     Raises:
-        InputError: see `read_config` and `read_weights`; runs of unlike scans cannot be averaged.
+        InputError: see `run_folder.read_config` and `read_weights`; runs of unlike scans cannot be averaged.
     """
     if len(parts := split_mean(reference)) > 1:
         return _load_mean(parts, device)
@@ -206,31 +157,6 @@ def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:
     return MeanReference([method for method, _ in loaded]).eval(), {**infos[0], **changed}
 
 
-def trained_on(folder: Path) -> list[str]:
-    """Codes of the people that a run or a shipped model learned from (`cohort.person_code`), its --init's included;
-    empty where it has no word of them.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = folder / TRAINED_ON
-    if not path.is_file():
-        return []
-    return [str(code) for code in read_json(path, list, remedy="whom the run saw is not known, so train it again")]
-
-
-def prepared_for(reference: str | Path) -> dict[str, Any]:
-    """How the scans of a model were prepared, as settings of `maediff preprocess`; a step it has no word of was off.
-
-    Raises:
-        InputError: a mean of models; see `read_config`.
-    """
-    if len(split_mean(reference)) > 1:
-        raise InputError(f"{reference}: a mean of models; name one of them")
-    cohort = read_config(split_reference(reference)[0])["cohort"]
-    return {key: cohort.get(key) or {"enabled": False} for key in PREPARED}
-
-
 def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
     """Write what training needs beside the weights, under a name that holds the step."""
     with atomic_path(folder / f"optimizer-{step}.pt") as temporary:
@@ -273,37 +199,3 @@ def prune(run: Path, keep: int) -> None:
     for path in run.glob("last/optimizer-*.pt"):
         if path.name != f"optimizer-{keep}.pt":
             path.unlink(missing_ok=True)
-
-
-def config_of(method: Method) -> dict[str, Any]:
-    """The method's whole config as plain values."""
-    return plain(method.config)
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A config as JSON gives it back: nested mappings, lists for tuples."""
-    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]
-
-
-def provenance(**more: Any) -> dict[str, Any]:
-    """Versions, commit and machine, for provenance.json."""
-    packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
-    root = Path(__file__).parents[2]
-    commit = ""
-    if (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git"):  # our own checkout
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "maediff": __version__,
-        "commit": commit or None,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in packages},
-        **more,
-    }
-
-
-def write_config(run: Path, config: dict[str, Any]) -> None:
-    """Write RUN/config.json."""
-    write_json(run / "config.json", {"format": FORMAT, **config})

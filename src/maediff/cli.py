@@ -127,7 +127,7 @@ def preprocess(
 
     known: dict[str, Any] = {}
     if like:
-        from maediff.checkpoint import prepared_for
+        from maediff.run_folder import prepared_for
 
         known = prepared_for(like)
     with _settings(config, set_) as changes:

@@ -29,7 +29,7 @@ import torch
 
 from maediff import __version__
 from maediff.anomaly import find_anomalies
-from maediff.checkpoint import config_of, load_model
+from maediff.checkpoint import load_model
 from maediff.cohort import is_registered
 from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
@@ -42,6 +42,7 @@ from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry, find_regions, scan_score
 from maediff.quality import write_picture
 from maediff.references import run_folders
+from maediff.run_folder import config_of
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
 from maediff.settings import resolve_device

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from maediff import __version__, checkpoint
+from maediff import __version__, checkpoint, run_folder
 from maediff.calibration import MAX_SCANS
 from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
@@ -89,7 +89,7 @@ def export_model(
     try:
         config = {key: info[key] for key in ("method", "preset", "train", "seed", "cohort")}
         init = _without_path(info.get("init"))
-        checkpoint.write_config(temporary, {**config, "config": checkpoint.config_of(method), "init": init})
+        run_folder.write_config(temporary, {**config, "config": run_folder.config_of(method), "init": init})
         save_weights(temporary / "model.safetensors", method, info, half)
         if cohort is not None:
             post = post or own_postprocess(run)
@@ -97,12 +97,12 @@ def export_model(
             if not calibrate(temporary, Cohort.open(cohort), device=device, post=post, max_scans=max_scans, rate=rate):
                 raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
         else:
-            _copy_calibration(run, temporary, checkpoint.config_of(method), info["step"])
+            _copy_calibration(run, temporary, run_folder.config_of(method), info["step"])
         told = {"source": about.get("calibrated_on"), "default_fpr": about.get("default_fpr")}
         if told := {key: value for key, value in told.items() if value is not None}:
             write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
-        if people := checkpoint.trained_on(run):
-            write_json(temporary / checkpoint.TRAINED_ON, people)
+        if people := run_folder.trained_on(run):
+            write_json(temporary / run_folder.TRAINED_ON, people)
         card = make_card(
             out.name,
             run,
@@ -133,7 +133,7 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
     size = sum(value.numel() * value.element_size() for value in state.values())
     if half or (half is None and size > 0.98 * MAX_BYTES):
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    metadata = {"format": checkpoint.FORMAT, "method": info["method"], "step": str(info["step"])}
+    metadata = {"format": run_folder.FORMAT, "method": info["method"], "step": str(info["step"])}
     tensors = {f"ema.{key}": value for key, value in state.items()}
     checkpoint.write_tensors(path, tensors, {**metadata, "maediff": __version__})
     if path.stat().st_size > MAX_BYTES:
@@ -147,7 +147,7 @@ def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -
     path = run / "calibration.json"
     stored = read_json(path, remedy="give --cohort to calibrate anew") if path.is_file() else {}
     settings = stored.get("config")
-    known = checkpoint.complete(checkpoint.read_config(run), settings) if isinstance(settings, dict) else None
+    known = run_folder.complete(run_folder.read_config(run), settings) if isinstance(settings, dict) else None
     if (known, stored.get("step")) != (config, step):
         raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
     write_json(out / "calibration.json", stored)
@@ -164,7 +164,7 @@ def make_card(
     """
     path = run / "provenance.json"
     provenance = read_json(path) if path.is_file() else {}
-    asked = {**info, "config": checkpoint.read_config(run)["config"]}  # before the settings at test
+    asked = {**info, "config": run_folder.read_config(run)["config"]}  # before the settings at test
     command = training_command(asked, provenance)
     if not provenance and (run / "card.json").is_file():
         known = read_card(run)
@@ -218,7 +218,7 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
-    asked = flatten({**checkpoint.complete(info, info["config"]), "train": info["train"]})
+    asked = flatten({**run_folder.complete(info, info["config"]), "train": info["train"]})
     changed = {key: value for key, value in asked.items() if default.get(key) != value}
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]

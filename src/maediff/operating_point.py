@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
-from maediff.checkpoint import complete, config_of, load_model, read_config
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, Row, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
@@ -35,6 +35,7 @@ from maediff.postprocess import (
     scan_score,
 )
 from maediff.references import run_folders, split_mean, split_reference
+from maediff.run_folder import complete, config_of, read_config
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maediff import checkpoint
+from maediff import checkpoint, run_folder
 from maediff.cohort import Cohort, person_code, scans_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
@@ -53,7 +53,7 @@ def recalibrate(
     if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
                          f"would hold; preprocess the scans with --like {model}")  # fmt: skip
-    seen = set(checkpoint.trained_on(folder))
+    seen = set(run_folder.trained_on(folder))
     rows = [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
     if not rows:
         raise InputError(f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
@@ -63,8 +63,8 @@ def recalibrate(
     fresh_folder(out, overwrite=overwrite)
     try:
         shutil.copytree(folder, out, ignore=LEFT_BEHIND, dirs_exist_ok=True)
-        config = checkpoint.read_config(folder) | {"config": info["config"]}
-        checkpoint.write_config(out, {key: value for key, value in config.items() if key != "format"})
+        config = run_folder.read_config(folder) | {"config": info["config"]}
+        run_folder.write_config(out, {key: value for key, value in config.items() if key != "format"})
         device = resolve_device(device)
         result = calibrate(out, cohort, rows=rows, post=chosen, max_scans=max_scans, device=device, seed=seed,
                            rate=rate)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from maediff import checkpoint
+from maediff import checkpoint, run_folder
 from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
@@ -79,7 +79,7 @@ def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[st
         return str(preset), settings
     logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
     shown = {key: info["train"][key] for key in ("augment", "fabricate") if key in info["train"]}
-    return info["preset"], merge({**checkpoint.complete(info, info["config"]), "train": shown}, settings)
+    return info["preset"], merge({**run_folder.complete(info, info["config"]), "train": shown}, settings)
 
 
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
@@ -145,8 +145,8 @@ def train(
     config = {
         "method": name,
         "preset": preset,
-        "config": checkpoint.config_of(method),
-        "train": checkpoint.plain(train_config),
+        "config": run_folder.config_of(method),
+        "train": run_folder.plain(train_config),
         "seed": seed,
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
@@ -156,7 +156,7 @@ def train(
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
         known, given, folder = info["cohort"], cohort.meta, split_reference(init)[0]
-        people.update(checkpoint.trained_on(folder))
+        people.update(run_folder.trained_on(folder))
         if known["modality"] != given["modality"]:
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
                            given["modality"])  # fmt: skip
@@ -176,12 +176,12 @@ def train(
     fresh_folder(out, overwrite=overwrite, resume=resume)
     resuming = (out / "config.json").is_file()
     if resuming:
-        saved = checkpoint.read_config(out)
-        saved["train"] = checkpoint.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
+        saved = run_folder.read_config(out)
+        saved["train"] = run_folder.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
         _check_same(saved, config, out)
     else:
-        write_json(out / checkpoint.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
-        checkpoint.write_config(out, config)  # the last, because it is what marks a run
+        write_json(out / run_folder.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
+        run_folder.write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from maediff import checkpoint
+from maediff import checkpoint, run_folder
 from maediff.augment import AugmentConfig, augment, preset_or_settings
 from maediff.calibration import MAX_SCANS
 from maediff.cohort import SliceSet
@@ -279,7 +279,7 @@ class TrainingRun:
         writer.writeheader()
         writer.writerows(self.history)
         write_text(self.out / "metrics.csv", table.getvalue())
-        write_json(self.out / "provenance.json", checkpoint.provenance(
+        write_json(self.out / "provenance.json", run_folder.provenance(
             seed=self.full_config["seed"], device=str(self.fabric.device), precision=self.precision,
             cohort_hash=self.full_config["cohort"]["hash"], step=self.step, wall_seconds=round(self.seconds, 1),
             parameters=sum(p.numel() for p in self.method.parameters()),

@@ -1,0 +1,132 @@
+"""What a run folder says of its model, beside the weights (`checkpoint`): settings, origin, whom it learned from.
+
+    RUN/config.json            the whole resolved command; what a model is rebuilt from
+    RUN/provenance.json        versions, commit and machine
+    RUN/train_subjects.json    codes of the people trained on, so that nobody of them is scored
+
+A shipped model's folder holds the first and the last of them.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maediff import __version__
+from maediff.cohort import PREPARED
+from maediff.errors import InputError
+from maediff.files import read_json, write_json
+from maediff.methods import METHODS, resolve
+from maediff.methods.base import Method
+from maediff.references import split_mean, split_reference
+from maediff.shipped import model_folders
+
+FORMAT = "maediff-1"  # of config.json and of the files of weights
+NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
+          "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
+TRAINED_ON = "train_subjects.json"
+PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """RUN/config.json; fields of the method that are younger than the run have their defaults.
+
+    Raises:
+        InputError: not a run folder, or of another version.
+    """
+    path = run / "config.json"
+    if run.suffix in PICKLES:
+        raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
+    if not path.is_file():
+        known = ", ".join(model_folders()) or "none"
+        raise InputError(
+            f"{run}: is not a run folder (no config.json there), nor the name of a model (there are: {known}); make a "
+            "run with `maediff train`"
+        )
+    config = read_json(path, remedy="train the model again")
+    if config.get("format") != FORMAT:
+        raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
+    cohort = config.get("cohort")
+    found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}
+    if missing := [key for key, kind in NEEDED.items() if not isinstance(found.get(key), kind)]:
+        raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
+    if config["method"] not in METHODS:
+        raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
+    try:
+        return {**config, "config": complete(config, config["config"])}
+    except InputError as error:
+        raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
+
+
+def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's `config` as an older version stored it, whole.
+
+    What it lacks was not there to be set: it takes the setting's own default, which changes nothing, not the preset's.
+    """
+    return plain(resolve(run["method"], settings=config))
+
+
+def trained_on(folder: Path) -> list[str]:
+    """Codes of the people that a run or a shipped model learned from (`cohort.person_code`), its --init's included;
+    empty where it has no word of them.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / TRAINED_ON
+    if not path.is_file():
+        return []
+    return [str(code) for code in read_json(path, list, remedy="whom the run saw is not known, so train it again")]
+
+
+def config_of(method: Method) -> dict[str, Any]:
+    """The method's whole config as plain values."""
+    return plain(method.config)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as JSON gives it back: nested mappings, lists for tuples."""
+    return json.loads(json.dumps(asdict(config)))  # type: ignore[no-any-return]
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Versions, commit and machine, for provenance.json."""
+    packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
+    root = Path(__file__).parents[2]
+    commit = ""
+    if (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git"):  # our own checkout
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "maediff": __version__,
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in packages},
+        **more,
+    }
+
+
+def write_config(run: Path, config: dict[str, Any]) -> None:
+    """Write RUN/config.json."""
+    write_json(run / "config.json", {"format": FORMAT, **config})
+
+
+def prepared_for(reference: str | Path) -> dict[str, Any]:
+    """How the scans of a model were prepared, as settings of `maediff preprocess`; a step it has no word of was off.
+
+    Raises:
+        InputError: a mean of models; see `read_config`.
+    """
+    if len(split_mean(reference)) > 1:
+        raise InputError(f"{reference}: a mean of models; name one of them")
+    cohort = read_config(split_reference(reference)[0])["cohort"]
+    return {key: cohort.get(key) or {"enabled": False} for key in PREPARED}
