@@ -5,7 +5,8 @@ import pytest
 
 from maediff.calibration import conformal_threshold, scans_needed, smallest_alpha, threshold_from_healthy
 from maediff.metrics import clopper_pearson
-from maediff.postprocess import anomaly_mask, residual_map, scan_score
+from maediff.postprocess import anomaly_mask, residual_map
+from maediff.scan_score import scan_score
 from maediff.scans import volume_to_slices
 
 SPACING = (2.0, 2.0, 2.0)

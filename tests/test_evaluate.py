@@ -17,8 +17,9 @@ from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
 from maediff.evaluate import evaluate, group_names
 from maediff.methods import BASELINES, build
-from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.preprocess import preprocess
+from maediff.scan_score import scan_score
 from maediff.scoring import Contender, ScoringConfig, score
 from maediff.snapshots import Snapshot, load_slices, pick_slices, save_slices
 from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run

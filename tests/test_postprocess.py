@@ -9,16 +9,14 @@ from maediff.errors import InputError
 from maediff.postprocess import (
     PostprocessConfig,
     anomaly_mask,
-    bounding_box,
     check_symmetry,
     eroded_brain,
-    find_regions,
-    linked_voxels,
     min_voxels,
     remove_small,
     residual_map,
-    scan_score,
 )
+from maediff.regions import bounding_box, find_regions
+from maediff.scan_score import linked_voxels, scan_score
 
 SPACING = (2.0, 2.0, 2.0)
 PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)

@@ -39,11 +39,13 @@ from maediff.grid import mask_from_grid
 from maediff.methods import Method
 from maediff.operating_point import own_fpr, own_postprocess, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
-from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry, find_regions, scan_score
+from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.quality import write_picture
 from maediff.references import run_folders
+from maediff.regions import find_regions
 from maediff.run_folder import config_of
 from maediff.scan_ref import ScanRef
+from maediff.scan_score import scan_score
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
 from maediff.settings import resolve_device
 from maediff.shipped import marks, pick, show_terms

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.errors import InputError
-from maediff.postprocess import CONNECTIVITY
+from maediff.regions import CONNECTIVITY
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 

@@ -18,7 +18,8 @@ import numpy as np
 from maediff import metrics
 from maediff.calibration import conformal_threshold, smallest_alpha, threshold_from_healthy
 from maediff.cohort import SubjectSlices
-from maediff.postprocess import Map, PostprocessConfig, anomaly_mask, eroded_brain, scan_score
+from maediff.postprocess import Map, PostprocessConfig, anomaly_mask, eroded_brain
+from maediff.scan_score import scan_score
 
 NAN = float("nan")
 RECALLS = np.linspace(0.01, 1, 100)  # where precision is kept for the report's curves

@@ -19,18 +19,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse, stats
 from scipy.sparse import csgraph
 
-from maediff.postprocess import (
-    CONNECTIVITY,
-    DEFAULT,
-    Map,
-    Mask,
-    PostprocessConfig,
-    bounding_box,
-    eroded_brain,
-    later_voxel,
-    linked_voxels,
-    min_voxels,
-)
+from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, min_voxels
+from maediff.regions import CONNECTIVITY, bounding_box
+from maediff.scan_score import later_voxel, linked_voxels
 
 CURVE_POINTS = 40  # thresholds tried
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5  # pixels, and in sigmas: windows of 11 x 11

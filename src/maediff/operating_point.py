@@ -24,18 +24,10 @@ from maediff.cohort import Cohort, Row, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
-from maediff.postprocess import (
-    DEFAULT,
-    Map,
-    Mask,
-    PostprocessConfig,
-    check_symmetry,
-    eroded_brain,
-    residual_map,
-    scan_score,
-)
+from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, check_symmetry, eroded_brain, residual_map
 from maediff.references import run_folders, split_mean, split_reference
 from maediff.run_folder import complete, config_of, read_config
+from maediff.scan_score import scan_score
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))

@@ -1,4 +1,4 @@
-"""From a residual to an anomaly map, a mask, a scan's score and a list of regions.
+"""From a residual to an anomaly map and an anomaly mask.
 
     residual -> masked by the brain -> blurred -> less what both sides share -> times x^k -> median filter = anomaly map
     anomaly map -> eroded brain -> above the threshold -> small components removed  = anomaly mask
@@ -11,17 +11,16 @@ The anomaly map keeps the whole brain; only masks and what is computed from them
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from scipy import ndimage
 
 from maediff.errors import InputError
+from maediff.regions import CONNECTIVITY, bounding_box
 from maediff.settings import build_config
 
 Map = Float[np.ndarray, "n h w"]
@@ -29,8 +28,6 @@ Mask = Bool[np.ndarray, "n h w"]
 
 Sigmas = Annotated[tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)]
 
-CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
-TOP_VOXELS = 4096  # looked at first for a scan's score
 GATHERED_VOXELS = 1024  # neighbourhoods gathered at once by the median filter: with their indices 1.5 MB, a cache
 
 
@@ -112,15 +109,6 @@ def check_symmetry(config: PostprocessConfig, registered: bool, name: str) -> No
         )
 
 
-@plain_dataclass(frozen=True)
-class Region:
-    """A connected component of an anomaly mask; `center_mm` is its centre of mass in the scan's RAS+ mm."""
-
-    volume_ml: float
-    peak: float
-    center_mm: tuple[float, float, float]
-
-
 def residual_map(
     residual: Map,
     brain: Mask,
@@ -196,106 +184,6 @@ def min_voxels(spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT)
     """Voxels a component needs to reach `min_volume_mm3`."""
     volume = float(np.prod([float(s) for s in spacing_mm]))
     return max(1, math.ceil(config.min_volume_mm3 / volume - 1e-6))
-
-
-def scan_score(
-    anomaly_map: Map,
-    brain: Mask,
-    spacing_mm: Sequence[float],
-    config: PostprocessConfig = DEFAULT,
-) -> float:
-    """The score of a scan: a threshold leaves something in its mask if and only if it is below this.
-
-    Voxels are added from the highest value down until a component is large enough, found by bisection among the
-    highest voxels first. 0 where nothing survives at any threshold.
-    """
-    inside = eroded_brain(brain, config)
-    values = np.where(inside, anomaly_map, 0)[bounding_box(inside)]
-    positive, least = values[values > 0], min_voxels(spacing_mm, config)
-    looked_at = min(TOP_VOXELS, positive.size)
-    while looked_at:
-        lowest = np.partition(positive, positive.size - looked_at)[positive.size - looked_at]
-        voxels, pairs = linked_voxels(np.where(values >= lowest, values, 0))
-        last = later_voxel(pairs)
-        low, high = 0, len(voxels)  # the first `low` voxels hold no component that is large enough, the first `high` do
-        if _largest(pairs, high) >= least:
-            while high - low > 1:
-                middle = (low + high) // 2
-                if _largest(pairs[: np.searchsorted(last, middle)], middle) >= least:
-                    high = middle
-                else:
-                    low = middle
-            return float(values.ravel()[voxels[high - 1]])
-        looked_at = min(8 * looked_at, positive.size) if looked_at < positive.size else 0
-    return 0.0
-
-
-def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 2"]]:
-    """The voxels above 0, highest first, as positions in `values.ravel()`; and which of them are neighbours.
-
-    Pairs are positions in that list, in the order in which they come about: sorted by their later voxel.
-
-        values 0 3 9 0 7 8   ->   voxels 2 5 4 1,  pairs (2, 1), (3, 0)
-    """
-    _, y, x = values.shape
-    padded = np.pad(values, 1)
-    flat = padded.ravel()
-    order = np.flatnonzero(flat > 0)
-    order = order[np.argsort(flat[order])[::-1]]
-    rank = np.full(flat.size, -1, dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    pairs = []
-    for dz, dy, dx in (
-        np.argwhere(CONNECTIVITY)[: CONNECTIVITY.sum() // 2] - 1
-    ):  # half of the neighbours: each pair once
-        other = rank[order + (dz * (y + 2) + dy) * (x + 2) + dx]
-        first = np.flatnonzero(other >= 0)
-        pairs.append(np.stack([first, other[first]], axis=1))
-    links = np.concatenate(pairs)
-    k, j, i = np.unravel_index(order, padded.shape)
-    return ((k - 1) * y + j - 1) * x + i - 1, links[np.argsort(later_voxel(links))]
-
-
-def later_voxel(links: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:
-    """Of each pair the voxel that is added last."""
-    later: Int[np.ndarray, " m"] = np.maximum(links[:, 0], links[:, 1])
-    return later
-
-
-def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:
-    """Size of the largest component of `n` voxels with these links."""
-    graph = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, component = csgraph.connected_components(graph, directed=False)
-    return int(np.bincount(component).max(initial=0))
-
-
-def find_regions(
-    anomaly_map: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
-) -> list[Region]:
-    """The components of `mask`, largest first; map and mask as RAS+ volumes, `affine` from their voxels to mm."""
-    labels, count = ndimage.label(mask, CONNECTIVITY)
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    regions = []
-    for label, box in enumerate(ndimage.find_objects(labels, count), start=1):
-        inside = labels[box] == label
-        center = [at.mean() + part.start for at, part in zip(np.nonzero(inside), box, strict=True)]
-        x, y, z = (round(float(mm), 2) for mm in affine[:3, :3] @ center + affine[:3, 3])
-        volume_ml = round(float(inside.sum()) * voxel_ml, 4)
-        regions.append(Region(volume_ml, float(anomaly_map[box][inside].max()), (x, y, z)))
-    return sorted(regions, key=lambda region: -region.volume_ml)
-
-
-def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """The smallest box that holds `mask`; empty where the mask is."""
-    rows = np.any(mask, axis=2)
-    z, y = _extent(np.any(rows, axis=1)), _extent(np.any(rows, axis=0))
-    return z, y, _extent(np.any(mask[z, y], axis=(0, 1)))
-
-
-def _extent(used: Bool[np.ndarray, " n"]) -> slice:
-    """From the first to the last that is used."""
-    at = np.flatnonzero(used)
-    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
 
 
 def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Map:
