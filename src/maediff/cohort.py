@@ -15,7 +15,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from maediff.errors import InputError
-from maediff.files import read_json, write_json, write_text
+from maediff.files import read_json
 from maediff.intensities import CEILING
-from maediff.prepare import Prepared
-from maediff.scan_ref import SPLITS, ScanRef
-from maediff.scans import read_mask, read_scan, volume_to_slices, write_volume
+from maediff.scan_ref import SPLITS
+from maediff.scans import read_mask, read_scan, volume_to_slices
 
 FORMAT = 2
-COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
-LEVELS = 32767  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
 PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
 ARRAYS = ("images", "brain", "subject_index")  # of a SliceSet, in the cache
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
@@ -104,56 +101,6 @@ def split_of(dataset: str, subject: str) -> str:
 def person_code(dataset: str, subject: str) -> str:
     """16 hex digits that tell whether two rows are of the same person, without the name."""
     return hashlib.sha256(f"maediff {dataset}/{subject}".encode()).hexdigest()[:16]
-
-
-def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]) -> None:
-    """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
-    folder, affine = cohort / ref.name, prepared.grid.own_affine
-    space = 1 if prepared.grid.atlas_affine is None else 4  # scanner or MNI152
-    levels = np.round(prepared.image * LEVELS).astype(np.uint16)
-    write_volume(folder / "image.nii.gz", levels, affine, slope=1 / LEVELS, space_code=space)
-    write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine, space_code=space)
-    if prepared.lesion is not None:
-        write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine, space_code=space)
-    write_json(
-        folder / "image.json",
-        {
-            "settings": dict(settings),
-            "source": str(ref.image.absolute()),
-            "healthy": ref.healthy,
-            "extra": ref.extra,
-            "grid": {
-                "shape": list(prepared.grid.shape),
-                "affine": affine.tolist(),
-                "affine_to_scan": prepared.grid.affine.tolist(),
-                "scale": prepared.grid.scale,
-                "notes": prepared.grid.notes,
-            },
-            "lesion_free": None if prepared.lesion_free is None else prepared.lesion_free.tolist(),
-            "record": prepared.record,
-        },
-    )
-
-
-def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> None:
-    """Write manifest.csv and then cohort.json, which makes the folder a cohort."""
-    rows = []
-    for ref in refs:
-        healthy = "" if ref.healthy is None else str(int(ref.healthy))
-        files = [f"{ref.name}/{kind}.nii.gz" for kind in ("image", "brain_mask", "lesion_mask")]
-        lesion = files[2] if ref.lesion_mask else ""
-        split = ref.split or split_of(ref.dataset, ref.subject)
-        source = str(ref.image.absolute())  # found again from any folder
-        rows.append([ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, source])
-    write_table(cohort / "manifest.csv", COLUMNS, rows)
-    write_json(cohort / "cohort.json", {"format": FORMAT, **meta, "n_scans": len(rows)})
-
-
-def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file, atomically."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([list(header), *rows])
-    write_text(path, table.getvalue())
 
 
 class Cohort:

@@ -5,10 +5,12 @@
 A process that is killed at any moment leaves the old file, or the new one, never half of one.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically; NaN becomes null, because JSON has no NaN."""
     write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file, atomically."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([list(header), *rows])
+    write_text(path, table.getvalue())
 
 
 def read_json(

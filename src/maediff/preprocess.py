@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from maediff import __version__
-from maediff.cohort import FORMAT, write_cohort, write_subject, write_table
+from maediff.cohort import FORMAT
+from maediff.cohort_writer import write_cohort, write_subject
 from maediff.dicom import identity, read_volume
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, read_json
+from maediff.files import check_apart, fresh_folder, read_json, write_table
 from maediff.grid import GridConfig
 from maediff.intensities import NormaliseConfig
 from maediff.parallel import progress, run_scans
