@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64
 
 from maediff.errors import InputError
-from maediff.files import read_json
 from maediff.intensities import CEILING
 from maediff.scan_ref import SPLITS
 from maediff.scans import read_mask, read_scan, volume_to_slices
+from maediff.slice_cache import SliceSet, read_slices, store_slices
 
 FORMAT = 2
 PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
-ARRAYS = ("images", "brain", "subject_index")  # of a SliceSet, in the cache
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
 
@@ -80,16 +78,6 @@ class SubjectSlices:
     spacing_mm: tuple[float, float, float]
     healthy: bool | None
     extra: dict[str, str]
-
-
-@dataclass(frozen=True, eq=False)
-class SliceSet:
-    """Slices of several subjects, memory-mapped: `images` / 255 in [0, 1]; slice i is of subjects[subject_index[i]]."""
-
-    images: UInt8[np.ndarray, "n h w"]
-    brain: Bool[np.ndarray, "n h w"]
-    subject_index: Int64[np.ndarray, " n"]
-    subjects: list[str]
 
 
 def split_of(dataset: str, subject: str) -> str:
@@ -202,12 +190,12 @@ class Cohort:
             InputError: the split has none.
         """
         folder = self.path / "cache" / f"{split}-lesion-free-{self.hash[:16]}"
-        arrays = _cached(folder)
+        arrays = read_slices(folder)
         if arrays is None:
             if folder.exists():  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
             collected = self._collect(split)
-            arrays = (_cached(folder) if _store(folder, collected) else None) or collected
+            arrays = (read_slices(folder) if store_slices(folder, collected) else None) or collected
         return arrays
 
     def _collect(self, split: str) -> SliceSet:
@@ -270,33 +258,3 @@ def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
     return Row(
         line["subject"], line["session"], line["dataset"], line["split"], healthy, image, brain, lesion, line["source"]
     )
-
-
-def _cached(folder: Path) -> SliceSet | None:
-    """The arrays in the cache, memory-mapped; None where they are absent or damaged."""
-    try:
-        subjects = read_json(folder / "subjects.json", list)
-        images, brain, index = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
-    except (OSError, ValueError, EOFError):
-        return None
-    return SliceSet(images, brain, index, subjects)
-
-
-def _store(folder: Path, arrays: SliceSet) -> bool:
-    """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")  # not of tempfile, whose folders are ours alone
-    try:
-        temporary.mkdir(parents=True)
-        for name in ARRAYS:
-            np.save(temporary / f"{name}.npy", getattr(arrays, name))
-        (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
-        temporary.replace(folder)
-    except OSError:
-        return _cached(folder) is not None  # another process was faster
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    prefix = folder.name.rsplit("-", 1)[0]
-    for old in folder.parent.glob(f"{prefix}-*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
-    return True

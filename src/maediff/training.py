@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from maediff import checkpoint, run_folder
 from maediff.augment import AugmentConfig, augment, preset_or_settings
 from maediff.calibration import MAX_SCANS
-from maediff.cohort import SliceSet
 from maediff.cuda_graphs import graph_network
 from maediff.errors import InputError
 from maediff.fabricate import FabricateConfig, fabricate
 from maediff.files import write_json, write_text
 from maediff.methods import Method
 from maediff.settings import no_tf32
+from maediff.slice_cache import SliceSet
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
