@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.settings import has_bf16
-from maediff.training import TrainConfig, validation_loss
+from maediff.train_config import TrainConfig
+from maediff.training import validation_loss
 
 LEVELS = (125, 250, 375, 500, 700)
 

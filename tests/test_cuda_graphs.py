@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from maediff.batches import stream
 from maediff.cuda_graphs import graph_network
 from maediff.methods import build
 from maediff.settings import no_tf32
-from maediff.training import stream
 
 SMALL = {"unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}}
 WITH_MAE = SMALL | {"mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2}}

@@ -20,13 +20,14 @@ from torch import nn
 from made_models import made_run
 from made_scans import made_cohort
 from maediff import checkpoint, run_folder, training
+from maediff.batches import batch_indices, slices_by_subject
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
 from maediff.methods import build
 from maediff.methods.base import Method, Objective
 from maediff.train import parse_duration, train
-from maediff.training import TrainConfig, batch_indices, learning_rate, slices_by_subject
+from maediff.train_config import TrainConfig, learning_rate
 
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},

@@ -18,7 +18,8 @@ from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postpro
 from maediff.postprocess import PostprocessConfig
 from maediff.references import split_reference
 from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
-from maediff.training import Precision, TrainConfig, TrainingRun
+from maediff.train_config import Precision, TrainConfig
+from maediff.training import TrainingRun
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's

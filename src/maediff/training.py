@@ -8,113 +8,32 @@ import csv
 import io
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import field
 from pathlib import Path
 from threading import Event, current_thread, main_thread
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lightning_fabric import Fabric
-from pydantic import BeforeValidator, ConfigDict
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from maediff import checkpoint, run_folder
-from maediff.augment import AugmentConfig, augment, preset_or_settings
-from maediff.calibration import MAX_SCANS
+from maediff.augment import augment
+from maediff.batches import TRAIN, VALIDATE, batch_indices, slices_by_subject, stream, to_batch
 from maediff.cuda_graphs import graph_network
 from maediff.errors import InputError
-from maediff.fabricate import FabricateConfig, fabricate
+from maediff.fabricate import fabricate
 from maediff.files import write_json, write_text
 from maediff.methods import Method
 from maediff.settings import no_tf32
 from maediff.slice_cache import SliceSet
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class TrainConfig:
-    """How to train; the defaults are pDDPM's: Adam, 1e-4, batches of 32, about 18,000 steps for 358 scans."""
-
-    steps: int = 18_000
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls to zero at the last step: worth much where the budget is short."""
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
-    flip: bool = False
-    """Mirror half of the slices left to right."""
-    augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(default_factory=AugmentConfig)
-    """Random changes of contrast, bias, resolution, ... in training; `robust` and `robust-bright` are presets."""
-    fabricate: FabricateConfig = field(default_factory=FabricateConfig)
-    """Made-up lesions in what the network sees, never in what it is to draw."""
-    precision: Precision = "auto"
-    """`auto`: bf16 where the processor has it, else fp32. fp16 (CUDA only) scales the loss."""
-    cuda_graphs: bool = True
-    """On CUDA, launch the network's kernels as graphs: the same kernels, without the waits between them."""
-    checkpoint_every: int = 250
-    """Steps between validations, each of which writes a checkpoint."""
-    validation_slices: int = 64
-    calibration_scans: int = MAX_SCANS
-    """Healthy val scans, at most, whose maps give `detect` its thresholds when training ends; 0: it has none."""
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
-            raise ValueError(
-                f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every} and "
-                f"validation_slices={self.validation_slices} must be at least 1"
-            )
-        if self.calibration_scans < 0:
-            raise ValueError(f"calibration_scans={self.calibration_scans} must not be negative")
-        if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"learning_rate={self.learning_rate} and warmup_steps={self.warmup_steps} must not be negative, "
-                f"clip_norm={self.clip_norm} above 0, ema_decay={self.ema_decay} from 0 to below 1"
-            )
-
-
-def stream(seed: int, purpose: int, index: int) -> torch.Generator:
-    """A generator that is a pure function of its arguments."""
-    state = np.random.SeedSequence((seed, purpose, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
-
-
-def slices_by_subject(subject_index: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, "..."]]:
-    """For each subject the indices of its slices."""
-    order = np.argsort(subject_index, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(subject_index[order])) + 1)
-
-
-def batch_indices(
-    by_subject: Sequence[Int[np.ndarray, "..."]], batch_size: int, seed: int, step: int
-) -> Int[np.ndarray, " b"]:
-    """Slices of one step: subjects in an order shuffled anew each epoch, one random slice of each."""
-    n, pick = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
-    items = np.arange(step * batch_size, (step + 1) * batch_size)
-    orders = {
-        epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch)) for epoch in np.unique(items // n).tolist()
-    }
-    subjects = [int(orders[item // n][item % n]) for item in items.tolist()]
-    return np.array([by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))] for s in subjects])
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    fall = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
-    return float(config.learning_rate * warm * fall)
+from maediff.train_config import TrainConfig, learning_rate
 
 
 def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
@@ -141,11 +60,6 @@ class _Step(nn.Module):
         seen: Float[Tensor, "b 1 h w"] | None,
     ) -> Tensor:
         return self.method.objectives()[objective].loss(x, generator, seen)
-
-
-def _to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
-    images = torch.from_numpy(np.ascontiguousarray(slices.images[np.asarray(index)]))
-    return images.to(device).float().div_(255)[:, None]
 
 
 @contextmanager
@@ -177,7 +91,7 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
     losses: list[float] = []
     ema.eval()
     for number, start in enumerate(range(0, len(index), config.batch_size)):
-        batch = _to_batch(slices, index[start : start + config.batch_size], fabric.device)
+        batch = to_batch(slices, index[start : start + config.batch_size], fabric.device)
         with fabric.autocast():
             generator = stream(0, VALIDATE, number)
             seen = fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
@@ -290,7 +204,7 @@ class TrainingRun:
         config, seed = self.config, self.full_config["seed"]
         generator = stream(seed, TRAIN, 2 * self.step)
         index = batch_indices(self.by_subject, config.batch_size, seed, self.step)
-        x = _to_batch(self.slices, index, self.fabric.device)
+        x = to_batch(self.slices, index, self.fabric.device)
         if config.flip:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
