@@ -21,20 +21,20 @@ check: .venv/.test
 DATA ?= ../shared/data
 MS := $(DATA)/mslub/patient07
 results: .venv/.demo
-	$(BIN)/maediff preprocess $(DATA)/lgg/t1.csv -o cohorts/lgg-t1 --modality T1w --resume
+	$(BIN)/maediff preprocess $(DATA)/lgg/t1.csv -o cohorts/lgg-t1 --modality T1w --like t1 --resume
 	$(BIN)/maediff evaluate t1 --cohort cohorts/lgg-t1 -o runs/results-lgg-t1 --overwrite
-	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --resume
+	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
 	$(BIN)/maediff evaluate flair-lgg flair --cohort cohorts/lgg-flair -o runs/results-lgg-flair --overwrite
 	test -e cohorts/t2-like || $(BIN)/python scripts/make_pseudo_t2.py $(MS) $(DATA)/lgg/flair.csv $(DATA)/lgg/t1.csv cohorts/t2-like-scans
-	$(BIN)/maediff preprocess cohorts/t2-like-scans/manifest.csv -o cohorts/t2-like --modality T2w --resume
+	$(BIN)/maediff preprocess cohorts/t2-like-scans/manifest.csv -o cohorts/t2-like --modality T2w --like t2 --resume
 	$(BIN)/maediff evaluate t2 --cohort cohorts/t2-like --score-split val --calibrate-split val -o runs/results-t2-like --overwrite
 	test -e cohorts/phantoms || $(BIN)/python scripts/make_phantoms.py cohorts/phantom-scans T2w 0 16 16 4 4
-	$(BIN)/maediff preprocess cohorts/phantom-scans/manifest.csv -o cohorts/phantoms --modality T2w --resume
+	$(BIN)/maediff preprocess cohorts/phantom-scans/manifest.csv -o cohorts/phantoms --modality T2w --like t2 --resume
 	$(BIN)/maediff evaluate t2 --cohort cohorts/phantoms -o runs/results-phantoms --overwrite
 	for one in T1:T1w:t1 FLAIR:FLAIR:flair T2:T2w:t2; do set -- $$(echo $$one | tr : ' ') && \
 	  printf 'subject,image,lesion_mask,split,healthy\npatient07,%s,%s,val,0\n' $(abspath $(MS))/$$1.nii.gz $(abspath $(MS))/lesion_mask.nii.gz \
 	    > cohorts/ms-$$3.csv && \
-	  $(BIN)/maediff preprocess cohorts/ms-$$3.csv -o cohorts/ms-$$3 --modality $$2 --resume && \
+	  $(BIN)/maediff preprocess cohorts/ms-$$3.csv -o cohorts/ms-$$3 --modality $$2 --like $$3 --resume && \
 	  $(BIN)/maediff evaluate $$3 --cohort cohorts/ms-$$3 --score-split val --calibrate-split val -o runs/results-ms-$$3 --overwrite || exit 1; done
 
 .venv/bin/python:
