@@ -66,7 +66,7 @@ def test_fp32_is_no_tf32_in_prediction_and_training_and_what_stood_before_comes_
         seen.append([backend.allow_tf32 for backend in of])
         return wrapped(*args, **kwargs) if kwargs else True
 
-    run = SimpleNamespace(_steps=look, best=0.5, step=1, seconds=1.0, config=SimpleNamespace(steps=1))
+    run = SimpleNamespace(_steps=look, best=0.5, history=[], step=1, seconds=1.0, config=SimpleNamespace(steps=1))
     monkeypatch.setattr(method, "predict", look)
     with no_tf32():  # for its end, which puts back what this session began with
         for backend in of:
