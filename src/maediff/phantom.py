@@ -5,8 +5,6 @@ subject i of a split is drawn from SeedSequence((seed, lesioned or not, split, i
 order and the number of the others
 """
 
-import csv
-import io
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff.files import atomic_path, fresh_folder, write_text
+from maediff.files import atomic_path, fresh_folder, write_table
 from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain
 from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
 
@@ -118,11 +116,7 @@ def make_phantom_dataset(
             _, phantom = lesioned_subject(split, i, contrast, seed)
             kind = str(phantom.lesion_kind).replace("_", "")
             rows.append(_write(out, f"{split}-{kind}-{i:03d}", split, phantom))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out / "manifest.csv", text.getvalue())
+    write_table(out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows])
     return out / "manifest.csv"
 
 

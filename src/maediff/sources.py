@@ -9,8 +9,6 @@ all else                    inputs.find_scans         NIfTI, folder of NIfTI, BI
 The scans of all of them are then checked together: no two of one name, no subject in two splits.
 """
 
-import csv
-import io
 import logging
 import os
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from typing import cast, get_args
 from maediff.dicom import find_dicom, is_uid, read_volume
 from maediff.errors import InputError
 from maediff.file_names import is_nifti
-from maediff.files import write_text
+from maediff.files import write_table
 from maediff.inputs import find_scans
 from maediff.layouts import Layout, check_content, read_layout, recognise
 from maediff.manifest import MANIFEST_COLUMNS
@@ -112,9 +110,8 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
     """
     extra = sorted({key for ref in refs for key in ref.extra})
     stated = any(ref.stated for ref in refs)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra])
+    header = [*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra]
+    rows = []
     for ref in refs:
         if ref.problem:
             raise InputError(ref.problem)
@@ -125,9 +122,9 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
             for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
         healthy = [_healthy(ref)] if stated else []
-        table.writerow([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", *healthy,
-                        ref.dataset, t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
-    write_text(path, text.getvalue())
+        rows.append([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", *healthy,
+                     ref.dataset, t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
+    write_table(path, header, rows)
 
 
 def _healthy(ref: ScanRef) -> str:

@@ -10,9 +10,7 @@ echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose, adjusted
 rendering is no T2w scan: iron, vessels, flow and myelin that a T1w scan does not show are not in it.
 """
 
-import csv
 import hashlib
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from scipy import ndimage
 
 from maediff.cohort import split_of
 from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_text
+from maediff.files import check_apart, fresh_folder, write_table
 from maediff.inputs import find_scans
 from maediff.phantom_brain import smooth_field
 from maediff.phantom_template import logistic
@@ -169,11 +167,7 @@ def render_scans(
             logger.error("%s failed: %s", ref.name, error)
     if not rows:
         raise InputError(f"{source}: no scan could be rendered; {failed[0]}")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out / "manifest.csv", text.getvalue())
+    write_table(out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows])
     return failed
 
 

@@ -4,8 +4,6 @@ Because slices, patches, t and noise of step n are drawn from a generator seeded
 stopped and resumed ends with the same weights as one that was not: there is no random state to carry.
 """
 
-import csv
-import io
 import signal
 import time
 from collections.abc import Iterator
@@ -29,7 +27,7 @@ from maediff.batches import TRAIN, VALIDATE, batch_indices, slices_by_subject, s
 from maediff.cuda_graphs import graph_network
 from maediff.errors import InputError
 from maediff.fabricate import fabricate
-from maediff.files import write_json, write_text
+from maediff.files import write_json, write_table
 from maediff.methods import Method
 from maediff.settings import no_tf32
 from maediff.slice_cache import SliceSet
@@ -188,11 +186,7 @@ class TrainingRun:
                 folder / "model.safetensors", self.method, self.ema, name=name, step=self.step, val_loss=value
             )
         checkpoint.prune(self.out, self.step)
-        table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.out / "metrics.csv", table.getvalue())
+        write_table(self.out / "metrics.csv", list(row), [list(line.values()) for line in self.history])
         write_json(self.out / "provenance.json", run_folder.provenance(
             seed=self.full_config["seed"], device=str(self.fabric.device), precision=self.precision,
             cohort_hash=self.full_config["cohort"]["hash"], step=self.step, wall_seconds=round(self.seconds, 1),
