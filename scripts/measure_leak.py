@@ -16,7 +16,6 @@ from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
 from maediff.diffusion import forward_process
 from maediff.methods.maediff import MAEDiff
-from maediff.noise import draw_noise
 from maediff.patches import insert, noised_cells, patch_mask, patchify
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     maps = []
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
-        noise = draw_noise(config.noise, (b, config.p, config.p), generator, "cpu", config.simplex)
+        noise = config.training_noise((b, config.p, config.p), generator, "cpu")
         x_t = forward_process(x0, insert(noise, corners, config.size), method.alpha_bar[t])
         maps.append(method.unet.encode(torch.where(mask, x_t, x0), t)[0])
     cells = [patchify(feature_map, config.r // config.unet.d) for feature_map in maps]

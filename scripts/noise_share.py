@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 
 from maediff.methods import build
-from maediff.noise import draw_noise
 
 SLICES, REPEATS = 8, 7
 
@@ -44,9 +43,7 @@ def main() -> None:
             optimiser.step()
 
         shape = (SLICES, pixels, pixels)
-        noise = seconds(
-            lambda config=config, shape=shape: draw_noise(config.noise, shape, generator, "cpu", config.simplex)
-        )  # type: ignore[misc]
+        noise = seconds(lambda config=config, shape=shape: config.training_noise(shape, generator, "cpu"))  # type: ignore[misc]
         print(f"{name} {preset}, {config.noise}: {noise / seconds(step):.4f} of a training step")
 
 

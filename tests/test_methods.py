@@ -1,5 +1,7 @@
 """What each method promises beyond the contract that all of them keep (test_method_contract.py)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,22 @@ def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name, m
     predict(bare, images, brain, ids)
 
 
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm"])
+def test_noise_has_the_standard_deviation_asked_for_in_training_and_at_test(name):
+    images, brain, ids = scan()
+    whole, less = make(name, noise_sd=1.0), make(name, noise_sd=0.45)
+    for kind in ("simplex", "gaussian", "coarse"):
+        config = replace(less.config, noise=kind)
+        drawn = config.training_noise((32, 96, 96), torch.Generator().manual_seed(0), "cpu")
+        assert drawn.std().item() == pytest.approx(0.45, rel=0.05)
+    x = torch.from_numpy(images)[:, None]
+    losses = [method.loss(x, torch.Generator().manual_seed(0)).item() for method in (whole, less)]
+    assert losses[0] != losses[1]
+    scaled = predict(make(name, noise_test=0.45), images, brain, ids)[1]
+    np.testing.assert_allclose(predict(less, images, brain, ids)[1], scaled, rtol=0, atol=1e-6)
+    assert np.abs(scaled - predict(whole, images, brain, ids)[1]).max() > 1e-4
+
+
 def test_a_patch_is_reconstructed_from_its_own_noise_only():
     """Two slices that are alike get different noise, because their index on the grid differs."""
     method, (images, brain, _) = make("maediff"), scan()
@@ -172,6 +190,7 @@ def test_residuals_by_sign():
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
         ("maediff", {"noise_test": -1}, "noise_test=-1"),
+        ("maediff", {"noise_sd": 0}, "noise_sd=0.0 must be above 0"),
         ("maediff", {"noise_test": 0, "draws": 2}, "draws=2 would all be alike without noise"),
         ("vae", {"latent": 0}, "latent=0"),
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),

@@ -94,6 +94,9 @@ class DiffusionConfig(ComparisonConfig):
     noise: NoiseKind = "simplex"
     simplex: SimplexConfig = field(default_factory=SimplexConfig)
     """The waves of simplex noise; the other kinds have none."""
+    noise_sd: float = 1.0
+    """Standard deviation of the noise, in training and at test. The schedule assumes 1; simplex noise as pDDPM's code
+    adds it up, not divided by what its octaves come to, has 0.45."""
     t_train: tuple[int, int] = (0, 1000)
     """Training draws t uniformly from this half-open range."""
     t_test: Times = (250,)
@@ -103,8 +106,9 @@ class DiffusionConfig(ComparisonConfig):
     draws: int = 1
     """Noise draws averaged at test."""
     noise_test: float = 1.0
-    """Scale of the noise at test. 0 is ours, after the denoising autoencoders, which are shown the scan as it is
-    (Kascenas et al. 2022): x_t is then its own mean, sqrt(abar_t) x0, and what looks like noise is drawn away."""
+    """Scale of the noise at test, on top of `noise_sd`. 0 is ours, after the denoising autoencoders, which are shown
+    the scan as it is (Kascenas et al. 2022): x_t is then its own mean, sqrt(abar_t) x0, and what looks like noise is
+    drawn away."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,6 +119,8 @@ class DiffusionConfig(ComparisonConfig):
             raise ValueError(f"t_test={self.t_test} must name time steps in 0..{self.steps - 1}")
         if self.chain < 1 or self.draws < 1:
             raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
+        if not 0 < self.noise_sd < math.inf:
+            raise ValueError(f"noise_sd={self.noise_sd} must be above 0: noise of no size teaches nothing")
         if self.noise_test < 0:
             raise ValueError(f"noise_test={self.noise_test} must not be negative")
         if self.noise_test == 0 and self.draws > 1:
@@ -123,6 +129,12 @@ class DiffusionConfig(ComparisonConfig):
     def timesteps(self, t: int) -> list[int]:
         """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""
         return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
+
+    def training_noise(
+        self, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device | str
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Independent noise for every image of a batch, of standard deviation `noise_sd`."""
+        return self.noise_sd * draw_noise(self.noise, shape, generator, device, self.simplex)
 
     def noise_at_test(
         self,
@@ -138,7 +150,7 @@ class DiffusionConfig(ComparisonConfig):
         if self.noise_test == 0:
             return torch.zeros(shape, device=device)[:, None]
         generators = keyed_generators(seed, slice_ids, patches, draw)
-        return self.noise_test * draw_noise(self.noise, shape, generators, device, self.simplex)
+        return self.noise_sd * self.noise_test * draw_noise(self.noise, shape, generators, device, self.simplex)
 
     def training_times(self, b: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return torch.randint(*self.t_train, (b,), generator=generator)

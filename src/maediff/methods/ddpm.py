@@ -28,7 +28,7 @@ from maediff.methods.base import (
 )
 from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.noise import NoiseKind, draw_noise
+from maediff.noise import NoiseKind
 
 WHOLE_SLICE = 0  # the patch index of a method that has no patches
 
@@ -76,7 +76,7 @@ class DDPM(Method):
         check_slices(x, self.config.size)
         x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
-        eps = draw_noise(self.config.noise, (b, *x.shape[-2:]), generator, x.device, self.config.simplex)
+        eps = self.config.training_noise((b, *x.shape[-2:]), generator, x.device)
         x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
         return reconstruction_loss(
             self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss

@@ -30,7 +30,6 @@ from maediff.methods.comparison import residual_of
 from maediff.methods.sliding import PatchwiseConfig, patch_loss, slide
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.noise import draw_noise
 from maediff.patches import (
     PatchGrid,
     check_cells,
@@ -98,7 +97,7 @@ class MAEDiff(Method):
         corners = self.grid.corners[torch.randint(len(self.grid.corners), (b,), generator=generator)].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         patches = (b, self.config.p, self.config.p)
-        noise = draw_noise(self.config.noise, patches, generator, x.device, self.config.simplex)
+        noise = self.config.training_noise(patches, generator, x.device)
         x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
         perturbed = torch.where(mask, x_t, given)
         return patch_loss(self.denoise(perturbed, t.to(x.device), corners), x0, mask, self.config)
