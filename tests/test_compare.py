@@ -20,12 +20,26 @@ def cohort(tmp_path_factory):
 
 
 def test_one_training_serves_several_settings_at_test():
-    planned = plan(["maediff", "pddpm@s=48", "pddpm@s=16"], [0, 1], BUDGET, method_settings={"maediff": {"r": 16}},
-                   method_seeds={"pddpm": [1]})  # fmt: skip
+    planned = plan(["maediff", "pddpm@s=48", "pddpm@s=16"], [0, 1], BUDGET, method_seeds={"pddpm": [1]})
     assert [(p.name, p.at_test) for p in planned] == [
         ("maediff-0", ("",)), ("maediff-1", ("",)), ("pddpm-1", ("s=48", "s=16"))]  # fmt: skip
-    assert planned[0].settings == {"r": 16, "train": {"steps": 4}}
-    assert planned[2].settings == {"train": {"steps": 4}}
+    assert all(p.settings == {"train": {"steps": 4}} for p in planned)
+
+
+def test_one_method_is_trained_with_several_settings():
+    asked = [
+        "maediff",
+        "maediff:r=16,t_train=[40,71]@s=48",
+        "maediff:r=16,t_train=[40,71]@s=16",
+        "pddpm:train.flip=false",
+    ]
+    planned = plan(asked, [0], BUDGET, {"t_train": [80, 111]})
+    assert [(p.name, p.at_test) for p in planned] == [
+        ("maediff-0", ("",)), ("maediff,r=16,t_train=[40,71]-0", ("s=48", "s=16")),
+        ("pddpm,train.flip=false-0", ("",))]  # fmt: skip
+    assert planned[0].settings == {"t_train": [80, 111], "train": {"steps": 4}}
+    assert planned[1].settings == {"t_train": [40, 71], "r": 16, "train": {"steps": 4}}
+    assert planned[2].settings == {"t_train": [80, 111], "train": {"flip": False, "steps": 4}}
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained():
@@ -37,12 +51,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained():
         ((["ddpm"], [0, 0]), "each seed once"),
         ((["ddpm"], [0, -1]), "seeds 0, -1 of ddpm: give whole numbers from 0 up"),
         ((["pddpm@stride=3"], [0]), "stride"),
+        ((["pddpm:p=99"], [0]), "p=99"),
+        ((["maediff:r=16", "maediff:r=16"], [0]), "given twice"),
+        ((["maediff:name=a/b"], [0]), "by --set"),
         ((["pddpm@t_test=5000"], [0]), "5000"),
     ]:
         with pytest.raises(InputError, match=said):
             plan(*arguments, BUDGET)
     for wrong, said in [({"settings": {"train": {"stepz": 1}}}, "stepz"), ({"settings": {"nonsense": 1}}, "nonsense"),
-                        ({"method_settings": {"ddpm": {}}}, "'ddpm', which is not compared"),
                         ({"method_seeds": {"vae": [0]}}, "'vae'")]:  # fmt: skip
         with pytest.raises(InputError, match=said):
             plan(["maediff"], [0], BUDGET, **wrong)
@@ -128,13 +144,15 @@ def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend, capsy
 @pytest.mark.slow
 def test_the_whole_way(cohort, tmp_path):
     settings = {"unet": UNET, "train": {"batch_size": 2, "checkpoint_every": 2}}
-    planned = plan(["pddpm@s=48", "ddpm"], [0, 1], Budget("tiny", 2, None), settings)
+    planned = plan(["pddpm@s=48", "pddpm:t_train=[40,71]@s=48", "ddpm"], [0, 1], Budget("tiny", 2, None), settings)
     summary = compare(planned, Budget("tiny", 2, None), cohort, tmp_path / "out", quiet=True)
-    assert summary["groups"]["pddpm"]["runs"] == ["pddpm-0@s=48", "pddpm-1@s=48"]
+    plain, less = (f"pddpm t_train={t}" for t in ("[80,111]", "[40,71]"))
+    assert summary["groups"][plain]["runs"] == ["pddpm-0@s=48", "pddpm-1@s=48"]
+    assert summary["groups"][less]["runs"] == [f"pddpm,t_train=[40,71]-{seed}@s=48" for seed in (0, 1)]
     assert summary["groups"]["ddpm"]["seeds"] == [0, 1]
     text = (tmp_path / "out" / "eval" / "table.md").read_text()
     assert "2 steps of 2 slices" in text
-    assert "| pddpm - ddpm |" in text
+    assert f"| {plain} - ddpm |" in text
     before = (tmp_path / "out" / "runs" / "ddpm-1" / "last" / "model.safetensors").stat().st_mtime_ns
     again = compare(planned, Budget("tiny", 2, None), cohort, tmp_path / "out", resume=True, quiet=True)
     assert again["methods"] == summary["methods"]

@@ -348,7 +348,10 @@ def evaluate(
 
 @app.command()
 def compare(
-    methods: Annotated[list[str], typer.Argument(help="Methods to train; pddpm@s=48 adds a setting at test.")],
+    methods: Annotated[
+        list[str],
+        typer.Argument(help="Methods to train; maediff:r=16 adds a setting in training, pddpm@s=48 one at test."),
+    ],
     cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
     out: Out,
     preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
@@ -357,9 +360,6 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
     method_seeds: Annotated[
         list[str] | None, typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1.")
-    ] = None,
-    method_set: Annotated[
-        list[str] | None, typer.Option("--method-set", help="Setting of one method, e.g. maediff:r=16.")
     ] = None,
     calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
     score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
@@ -379,21 +379,15 @@ def compare(
     from maediff.compare import compare as run
     from maediff.report import write_report
     from maediff.scoring import ScoringConfig
-    from maediff.settings import build_config, merge, parse_settings
+    from maediff.settings import build_config
 
-    own: dict[str, Any] = {}
-    for text in method_set or []:
-        name, colon, pair = text.partition(":")
-        if not colon:
-            raise InputError(f"--method-set {text}: write METHOD:KEY=VALUE, e.g. maediff:r=16")
-        own[name] = merge(own.get(name, {}), parse_settings([pair]))
     own_seeds = {text.partition(":")[0]: _numbers(text.partition(":")[2], text) for text in method_seeds or []}
     budget = Budget(preset, steps, max_time)
     with _settings(config, set_) as settings:
         scored = dict(settings.pop("evaluate", {}))
         post = scored.pop("postprocess", {})
         scoring = build_config(ScoringConfig, scored, "evaluate")
-        planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own, own_seeds)
+        planned = plan(methods, _numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
     run(
         planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
         post=post, precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite,

@@ -52,11 +52,13 @@ class Planned:
     seed: int
     settings: dict[str, Any]
     at_test: tuple[str, ...]
+    own: str = ""
+    """The settings in training that tell it from the method's other runs, as typed."""
 
     @property
     def name(self) -> str:
-        """Of the run's folder."""
-        return f"{self.method}-{self.seed}"
+        """Of the run's folder: `pddpm-0`, or `maediff,r=16-0`."""
+        return f"{self.method},{self.own}-{self.seed}" if self.own else f"{self.method}-{self.seed}"
 
 
 def plan(
@@ -64,48 +66,51 @@ def plan(
     seeds: Sequence[int],
     budget: Budget,
     settings: Settings | None = None,
-    method_settings: Mapping[str, Settings] | None = None,
     method_seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Planned]:
     """The runs, all methods of the first seed first, after everything about them has been checked.
 
     Args:
-        methods: names, with settings at test after an @: `pddpm@s=48` and `pddpm@s=16` share one training.
-        settings: for every run, as `train` takes them.
-        method_settings: on top of them, by method.
+        methods: `METHOD[:KEY=VALUE,...][@KEY=VALUE,...]`: settings in training after a colon, at test after an @.
+            `maediff` and `maediff:r=16` are two trainings, `pddpm@s=48` and `pddpm@s=16` share one.
+        settings: for every run, as `train` takes them; what stands after a colon comes on top.
         method_seeds: seeds of single methods, instead of `seeds`.
 
     Raises:
         InputError: an unknown or untrained method, the same one twice, settings that do not fit.
     """
-    at_test: dict[str, list[str]] = {}
+    at_test: dict[tuple[str, str], list[str]] = {}
     for text in methods:
-        name, _, changes = text.partition("@")
+        head, _, changes = text.partition("@")
+        name, _, own = head.partition(":")
         if name in BASELINES:
             raise InputError(f"{text}: learns nothing and stands in every table anyway; leave it out")
         if name not in METHODS:
             raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(METHODS)}")
-        if changes in at_test.setdefault(name, []):
+        if set(own) & set("/\\:"):
+            raise InputError(f"{text}: {own} names a run's folder; give settings with a slash or colon by --set")
+        if changes in at_test.setdefault((name, own), []):
             raise InputError(f"{text}: given twice; leave one out")
-        at_test[name].append(changes)
-    for name in [*(method_settings or {}), *(method_seeds or {})]:
-        if name not in at_test:
-            raise InputError(f"settings or seeds for {name!r}, which is not compared: one of {', '.join(at_test)}")
+        at_test[name, own].append(changes)
+    compared = dict.fromkeys(name for name, _ in at_test)
+    for name in method_seeds or {}:
+        if name not in compared:
+            raise InputError(f"seeds for {name!r}, which is not compared: one of {', '.join(compared)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds {', '.join(map(str, seeds)) or 'none'}: give each seed once, e.g. 0,1,2")
     planned = []
-    for name, readings in at_test.items():
-        own = merge(settings or {}, (method_settings or {}).get(name, {}))
+    for (name, own), readings in at_test.items():
+        of_run = merge(settings or {}, parse_settings(split_settings(own)))
         if budget.steps is not None:
-            own = merge(own, {"train": {"steps": budget.steps}})
-        of_method = {key: value for key, value in own.items() if key != "train"}
-        resolve_training(budget.preset, own.get("train", {}))
+            of_run = merge(of_run, {"train": {"steps": budget.steps}})
+        of_method = {key: value for key, value in of_run.items() if key != "train"}
+        resolve_training(budget.preset, of_run.get("train", {}))
         for text in readings:
             resolve_method(name, budget.preset, merge(of_method, parse_settings(split_settings(text))))
         own_seeds = (method_seeds or {}).get(name, seeds)
         if min(own_seeds) < 0:
             raise InputError(f"seeds {', '.join(map(str, own_seeds))} of {name}: give whole numbers from 0 up")
-        planned += [Planned(name, seed, own, tuple(readings)) for seed in own_seeds]
+        planned += [Planned(name, seed, of_run, tuple(readings), own) for seed in own_seeds]
     order = {seed: index for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))}
     return sorted(planned, key=lambda p: order[p.seed])
 
