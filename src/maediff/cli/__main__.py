@@ -1,0 +1,5 @@
+"""`python -m maediff.cli`."""
+
+from maediff.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""Commands that measure: `evaluate`, `compare` and `benchmark`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maediff.cli.options import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Out,
+    Overwrite,
+    Quiet,
+    Resume,
+    Seed,
+    Settings,
+    numbers,
+    settings_of,
+)
+
+
+def evaluate(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."),
+    ],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    out: Out,
+    calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
+    score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")] = "fp32",
+    workers: Annotated[int, typer.Option(help="Runs scored at once, a process each.", min=1)] = 1,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    batch_size: BatchSize = 16,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score runs, and the simple baselines beside them, on a cohort."""
+    from maediff.evaluate import evaluate as run
+    from maediff.report import write_report
+    from maediff.scoring import ScoringConfig
+    from maediff.settings import build_config, resolve_device
+
+    with settings_of(config, set_) as settings:
+        post = settings.pop("postprocess", {})
+        scoring = build_config(ScoringConfig, settings, "evaluate")
+    run(
+        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring, post=post,
+        precision=precision, workers=workers, batch_size=batch_size, overwrite=overwrite,
+        device=resolve_device(device), seed=seed, quiet=quiet,
+    )  # fmt: skip
+    typer.echo((out / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {write_report(out)}")
+
+
+def compare(
+    methods: Annotated[
+        list[str],
+        typer.Argument(help="Methods to train; maediff:r=16 adds a setting in training, pddpm@s=48 one at test."),
+    ],
+    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    out: Out,
+    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
+    steps: Annotated[int | None, typer.Option(help="Steps of every run; default: the preset's.", min=1)] = None,
+    max_time: Annotated[str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
+    method_seeds: Annotated[
+        list[str] | None, typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1.")
+    ] = None,
+    calibrate_split: Annotated[str, typer.Option(help="Split that thresholds are chosen on.")] = "val",
+    score_split: Annotated[str, typer.Option(help="Split that is scored.")] = "test",
+    precision: Annotated[str, typer.Option(help="Of scoring: fp32, bf16, or auto.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Runs scored at once, a process each.", min=1)] = 1,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    batch_size: BatchSize = 16,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train every method and seed with one budget, then score them together: one command remakes a table."""
+    from maediff.compare import Budget, plan
+    from maediff.compare import compare as run
+    from maediff.report import write_report
+    from maediff.scoring import ScoringConfig
+    from maediff.settings import build_config
+
+    own_seeds = {text.partition(":")[0]: numbers(text.partition(":")[2], text) for text in method_seeds or []}
+    budget = Budget(preset, steps, max_time)
+    with settings_of(config, set_) as settings:
+        scored = dict(settings.pop("evaluate", {}))
+        post = scored.pop("postprocess", {})
+        scoring = build_config(ScoringConfig, scored, "evaluate")
+        planned = plan(methods, numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
+    run(
+        planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
+        post=post, precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite,
+        device=device, seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
+    )  # fmt: skip
+    typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
+    typer.echo(f"report: {write_report(out / 'eval')}")
+
+
+def benchmark(
+    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
+    method: Annotated[str, typer.Option(help="maediff or pddpm.")] = "maediff",
+    json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the prediction: fp32, bf16, or auto: bf16 where the processor has it.")
+    ] = "fp32",
+    repeats: Annotated[int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)] = 3,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Scans per minute, memory, and the ratio to the reference loop (one patch at a time, fp32)."""
+    from maediff.benchmark import benchmark as run
+    from maediff.files import write_json
+
+    result = run(method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed)
+    if json:
+        write_json(json, result)
+    if not quiet:
+        for key, value in result.items():
+            typer.echo(f"{key:24} {value}")
