@@ -31,7 +31,6 @@ ABOUT = {
 
 def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """A run folder with random weights: what `train` writes, without training."""
-    torch.manual_seed(0)
     method = build("maediff", "tiny", SMALL)
     run_folder.write_config(folder, {
         "method": "maediff", "preset": "tiny", "config": run_folder.config_of(method),

@@ -31,7 +31,7 @@ def test_benchmark_gives_every_figure():
 def test_the_two_predictions_agree_in_fp32_and_differ_a_little_in_bf16(monkeypatch):
     data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, 8.0))
     monkeypatch.setattr(module, "healthy_subject", lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine))
-    monkeypatch.setattr(module, "build", lambda name, preset: build(name, preset, SMALL))
+    monkeypatch.setattr(module, "build", lambda name, preset, seed: build(name, preset, SMALL, seed))
     monkeypatch.setattr(module, "matmul_rate", lambda *_: 1e12)
     counter = nullcontext(SimpleNamespace(get_total_flops=lambda: 1))  # the true one imports for seconds
     monkeypatch.setattr(module, "FlopCounterMode", lambda **_: counter)

@@ -10,7 +10,7 @@ import torch
 from made_methods import SMALL, TRAINED, make, predict, scan
 from maediff import checkpoint, run_folder
 from maediff.errors import InputError
-from maediff.methods import METHODS
+from maediff.methods import METHODS, build
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")
 NOTHING_DRAWN_IN_TRAINING = ("ae",)
@@ -106,6 +106,15 @@ def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
     np.testing.assert_allclose(part[0], whole[0][2:4], rtol=0, atol=1e-5)
     backwards = predict(method, images[::-1].copy(), brain[::-1].copy(), ids[::-1].copy())
     np.testing.assert_allclose(backwards[0][::-1], whole[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_seed_alone_decides_fresh_weights_and_torchs_own_state_is_left(name):
+    before = torch.random.get_rng_state()
+    first, again, other = (build(name, "tiny", seed=seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -84,13 +84,12 @@ def benchmark(
     """
     device = resolve_device(device)
     used = resolve_precision(precision, device)
-    torch.manual_seed(seed)
-    method = build(name, preset)
+    method, generator = build(name, preset, seed=seed), torch.Generator().manual_seed(seed)
     if not isinstance(method, MAEDiff | PDDPM):
         raise InputError(f"benchmark of {name!r}: the reference loop goes patch by patch; choose maediff or pddpm")
     for parameter in method.eval().parameters():  # those that start at zero would hide a difference
         if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=0.02, generator=generator)
     stages: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:

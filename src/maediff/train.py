@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from maediff import checkpoint, run_folder
 from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
 from maediff.errors import InputError
@@ -128,15 +126,13 @@ def train(
         )
     preset = preset or "small"
     train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", {}))
-    method = build(name, preset, settings)  # checked before anything is read or written
+    method = build(name, preset, settings, seed)  # checked before anything is read or written
     if not method.objectives():
         raise InputError(f"method {name!r} has nothing to train; `maediff evaluate` runs it as it is")
     limit, device = parse_duration(max_time), resolve_device(device)
     cohort = Cohort.open(cohort_path)
     slices = cohort.training_slices("train")
     validation = cohort.training_slices("val") if _has_healthy_slices(cohort, "val") else None
-    torch.manual_seed(seed)
-    method = build(name, preset, settings)
     size = slices.images.shape[-1]
     if getattr(method.config, "size", size) != size:
         raise InputError(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from maediff.errors import InputError
 from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
 from maediff.methods.base import DiffusionConfig, Method, Objective, Prediction, predict_volume
@@ -77,8 +79,10 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
     return build_config(config_type, merge(base, settings or {}), name)
 
 
-def build(name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None) -> Method:
-    """A method with fresh weights; see `resolve` for the arguments and errors."""
+def build(name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None, seed: int = 0) -> Method:
+    """A method with fresh weights, which `seed` decides alone; see `resolve` for the other arguments and errors."""
     config = resolve(name, preset, settings)
-    method: Method = METHODS[name][0](config)
+    with torch.random.fork_rng(devices=[]):  # layers draw their weights from torch's own state: it is put back
+        torch.manual_seed(seed)
+        method: Method = METHODS[name][0](config)
     return method
