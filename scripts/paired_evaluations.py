@@ -22,7 +22,14 @@ def rows_of(folder: Path, run: str) -> list[dict[str, Any]]:
         rows = [row for row in csv.DictReader(file) if row["method"] == run]
     if not rows:
         sys.exit(f"{folder}: scores no run named {run!r}")
-    return [{"subject": row["subject"], **{key: float(row[key] or "nan") for key in DIFFERENCES}} for row in rows]
+    return [
+        {
+            "subject": row["subject"],
+            "person": row.get("person") or row["subject"],
+            **{key: float(row[key] or "nan") for key in DIFFERENCES},
+        }
+        for row in rows
+    ]
 
 
 def main() -> None:

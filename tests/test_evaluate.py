@@ -166,6 +166,26 @@ def test_differences_are_paired_by_subject(outcome):
     assert grouped == {("net", "poor"), ("net", "bright"), ("poor", "bright")}
 
 
+def test_a_person_with_many_scans_counts_once():
+    """Two people: five sessions of 0.2, one of 0.8; a third with a session that the other run has no value of."""
+    scans = [("a", f"a_{i}", 0.2) for i in range(5)] + [("b", "b_0", 0.8), ("c", "c_0", 0.5), ("c", "c_1", 0.7)]
+    rows = [
+        {**_blank(), "person": who, "subject": scan, "auprc": value, "lesion_kind": "ms"} for who, scan, value in scans
+    ]
+    other = [{**row, "auprc": row["auprc"] - 0.1 * (row["person"] == "b")} for row in rows[:-1]]
+    summary = summarise_run(rows)
+    assert summary["auprc"]["mean"] == pytest.approx((0.2 + 0.8 + 0.6) / 3)
+    assert summary["auprc_by_kind"]["ms"] == summary["auprc"]
+    once = [{**rows[i], "auprc": value} for i, value in ((0, 0.2), (5, 0.8), (6, 0.6))]
+    assert summary["auprc"] == summarise_run(once)["auprc"]  # the interval, too, is of three people
+    (found,) = differences({"x": rows, "y": other}, [("x", "y")])
+    assert found["n_subjects"] == 3
+    assert found["mean"] == pytest.approx(0.1 / 3)
+    group = summarise_group([rows, [{**row, "auprc": row["auprc"] - 0.1} for row in rows]])["auprc"]
+    assert group["mean"] == pytest.approx((0.2 + 0.8 + 0.6) / 3 - 0.05)
+    assert group["sd"] == pytest.approx(np.std([0.1, 0.0], ddof=1))
+
+
 def test_no_healthy_subject_falls_back_to_lesion_free_slices(calibrate, scored):
     ill = [s for s in scored if not s.healthy]
     summary = score(CONTENDERS[:1], calibrate[1:], ill)[1]["methods"]["bright"]
@@ -240,7 +260,7 @@ def test_a_map_that_cannot_be_scored_is_refused_by_name(scored, residual, messag
 
 
 def test_clopper_pearson_is_used_for_flagged_scans():
-    rows = [{**_blank(), "subject": str(i), "flagged_healthy": float(i < 3)} for i in range(10)]
+    rows = [{**_blank(), "subject": str(i), "person": str(i), "flagged_healthy": float(i < 3)} for i in range(10)]
     rate = summarise_run(rows)["scan_fpr_healthy"]
     assert (rate["mean"], rate["low"]) == pytest.approx((0.3, 0.06674), abs=1e-5)
     pooled = summarise_group([rows, [{**row, "flagged_healthy": 0.0} for row in rows]])["scan_fpr_healthy"]
@@ -249,11 +269,21 @@ def test_clopper_pearson_is_used_for_flagged_scans():
 
 def _blank():
     columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
-    return {"lesion_kind": "", "brain_voxels": 1000.0, **dict.fromkeys(columns, math.nan)}
+    return {
+        "subject": "s",
+        "person": "s",
+        "lesion_kind": "",
+        "brain_voxels": 1000.0,
+        **dict.fromkeys(columns, math.nan),
+    }
 
 
 def test_voxel_rate_on_healthy_scans_counts_voxels():
-    rows = [{**_blank(), "fpr_healthy": 0.01, "brain_voxels": 300.0}, {**_blank(), "fpr_healthy": 0.0}, _blank()]
+    rows = [
+        {**_blank(), "person": "a", "fpr_healthy": 0.01, "brain_voxels": 300.0},
+        {**_blank(), "person": "b", "fpr_healthy": 0.0},
+        {**_blank(), "person": "c"},
+    ]
     summary = summarise_run(rows)
     assert summary["fpr_healthy"]["mean"] == pytest.approx(0.005)
     rate = summary["fpr_healthy_voxels"]

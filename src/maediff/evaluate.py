@@ -175,8 +175,9 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"
     median = f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"
     n = summary["n_subjects"]
+    of_scans = f" with {summary['n_scans']} scans, each person's mean counted once" if summary["n_scans"] != n else ""
     notes = [
-        f"{n} subject{'s' * (n != 1)}: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
+        f"{n} subject{'s' * (n != 1)}{of_scans}: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
         "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
         f"Post-processing, the same for all: {blur or 'no blur, '}{median}; none of it where `raw residual` is said, "
         "and no second one of maps that `maediff detect` made. For masks, the brain eroded "

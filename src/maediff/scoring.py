@@ -131,7 +131,7 @@ def _score_one(
     """The rows of one contender, what is not per subject, and its curves; writes the slices that a report shows."""
     subjects = {id(s): s for s in [*calibrate, *scored]}
     predictions = {key: _predict(contender, s) for key, s in subjects.items()}
-    rows = [_row(contender, s, predictions[id(s)][1]) for s in scored]
+    rows = [_row(contender, s, predictions[id(s)][1], people[s.subject]) for s in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     chosen = config.postprocess or DEFAULT
@@ -182,8 +182,8 @@ def _predict(contender: Contender, s: SubjectSlices) -> tuple[Map, Map | None]:
     return residual, reference
 
 
-def _row(contender: Contender, s: SubjectSlices, reference: Map | None) -> dict[str, Any]:
-    """What a line of `scores.csv` says of the subject and of the reference; nan where a value has no meaning."""
+def _row(contender: Contender, s: SubjectSlices, reference: Map | None, person: str) -> dict[str, Any]:
+    """What a line of `scores.csv` says of the scan and of the reference; nan where a value has no meaning."""
     truth = None if s.lesion is None else s.lesion & s.brain
     drawn = reference if s.healthy else None
     images = s.images.clip(0, 1)
@@ -193,6 +193,7 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None) -> dict[
         "seed": contender.seed,
         "trained": contender.trained,
         "subject": s.subject,
+        "person": person,
         "healthy": s.healthy,
         "lesion_kind": s.extra.get("lesion_kind", ""),
         "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(s),

@@ -3,6 +3,7 @@
     run    = one trained model (or baseline) on every subject of the score split
     group  = runs of one method and configuration that differ in the seed: mean over seeds first, then over subjects
 
+A person with several scans (sessions, runs) counts once: her scans' mean stands for her in every mean and interval.
 Intervals are 95 % bootstrap intervals over subjects; for the rate of flagged healthy scans, Clopper-Pearson.
 Voxels of one scan are not independent, so the voxel-wise rate is a mean over scans with a bootstrap, too.
 """
@@ -81,11 +82,12 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
         }
     best = best_of(methods, baselines)
     against = [best] if best else []
-    subjects = next(iter(by_run.values()))
+    scans = next(iter(by_run.values()))
     return {
-        "n_subjects": len(subjects),
-        "n_lesion": sum(math.isfinite(row["auprc"]) for row in subjects),
-        "n_healthy": sum(bool(row["healthy"]) for row in subjects),
+        "n_subjects": len({row["person"] for row in scans}),
+        "n_scans": len(scans),
+        "n_lesion": sum(math.isfinite(row["auprc"]) for row in scans),
+        "n_healthy": sum(bool(row["healthy"]) for row in scans),
         "methods": methods,
         "groups": groups,
         "baselines": baselines,
@@ -96,34 +98,33 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
 
 
 def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
-    """Means and intervals over the subjects of one run; None where no subject has the value."""
-    summary: Summary = {key: _interval([row[column] for row in rows], seed) for key, column in BY_SUBJECT.items()}
+    """Means and intervals over the subjects of one run; None where no subject has the value. Rates of scans are over
+    scans.
+    """
+    people = _means_by("person", rows, list(BY_SUBJECT.values()))
+    summary: Summary = {key: _interval([row[column] for row in people], seed) for key, column in BY_SUBJECT.items()}
     for key, column in SCAN_RATES.items():
         summary[key] = _scan_rate([row[column] for row in rows])
     for key, column in VOXEL_RATES.items():
         summary[key] = _voxel_rate([row[column] for row in rows], [row["brain_voxels"] for row in rows])
-    kinds = sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
-    summary["auprc_by_kind"] = {
-        kind: _interval([row["auprc"] for row in rows if row["lesion_kind"] == kind], seed) for kind in kinds
+    by_kind = {
+        kind: _means_by("person", [row for row in rows if row["lesion_kind"] == kind], ["auprc"])
+        for kind in sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
     }
+    summary["auprc_by_kind"] = {kind: _interval([row["auprc"] for row in own], seed) for kind, own in by_kind.items()}
     return summary
 
 
 def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
-    """As `summarise_run`, of every subject's mean over runs; `sd` is the deviation of the runs' means."""
+    """As `summarise_run`, of every scan's mean over runs; `sd` is the deviation of the runs' means."""
     columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
-    by_subject: dict[str, list[Row]] = {}
-    for row in itertools.chain.from_iterable(runs):
-        by_subject.setdefault(row["subject"], []).append(row)
-    pooled = [
-        {**rows[0], **{column: _mean([row[column] for row in rows]) for column in columns}}
-        for rows in by_subject.values()
-    ]
-    summary = summarise_run(pooled, seed)
-    for key, column in {**BY_SUBJECT, **SCAN_RATES}.items():
-        if summary[key] is not None:
-            means = [_mean([row[column] for row in rows]) for rows in runs]
-            summary[key]["sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    summary = summarise_run(_means_by("subject", list(itertools.chain.from_iterable(runs)), columns), seed)
+    by_person = [_means_by("person", rows, list(BY_SUBJECT.values())) for rows in runs]
+    for members, keys in ((by_person, BY_SUBJECT), (runs, SCAN_RATES)):
+        for key, column in keys.items():
+            if summary[key] is not None:
+                means = [_mean([row[column] for row in rows]) for rows in members]
+                summary[key]["sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return summary
 
 
@@ -133,20 +134,26 @@ def differences(
     """Mean of a - b over subjects with a paired bootstrap interval, for every pair (a, b) of keys of `rows`.
 
     `mean`, `low` and `high` are of AUPRC; those of DIFFERENCES stand beside them, None where no subject has both. The
-    rows of a group hold each subject several times; the subject's mean is taken first.
+    rows of a group hold each scan several times; the scan's mean is taken first, then the person's.
     """
-    values = {name: {column: _by_subject(own, column) for column in DIFFERENCES} for name, own in rows.items()}
+    means = {
+        name: {row["subject"]: row for row in _means_by("subject", own, DIFFERENCES)} for name, own in rows.items()
+    }
     found = []
     for a, b in pairs:
         entry: dict[str, Any] = {"a": a, "b": b}
         for column in DIFFERENCES:
-            of_a, of_b = values[a][column], values[b][column]
-            subjects = sorted(s for s in of_a if s in of_b and math.isfinite(of_a[s] - of_b[s]))
-            interval = paired_difference([of_a[s] for s in subjects], [of_b[s] for s in subjects], seed)
+            both = [
+                {"person": of_a["person"], "a": of_a[column], "b": means[b][scan][column]}
+                for scan, of_a in sorted(means[a].items())
+                if scan in means[b] and math.isfinite(of_a[column] - means[b][scan][column])
+            ]
+            people = _means_by("person", both, ["a", "b"])
+            interval = paired_difference([row["a"] for row in people], [row["b"] for row in people], seed)
             if column == "auprc":
-                entry |= {"n_subjects": len(subjects), **interval.as_dict()}
+                entry |= {"n_subjects": len(people), **interval.as_dict()}
             else:
-                entry[column] = interval.as_dict() if subjects else None
+                entry[column] = interval.as_dict() if people else None
         found.append(entry)
     return found
 
@@ -181,11 +188,12 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(finite)) if finite else float("nan")
 
 
-def _by_subject(rows: Sequence[Row], column: str) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
+def _means_by(key: str, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """A row for each value of `key`, in the order of the first: its rows' means of `columns`, the rest the first's."""
+    alike: dict[str, list[Row]] = {}
     for row in rows:
-        values.setdefault(row["subject"], []).append(row[column])
-    return {subject: _mean(found) for subject, found in values.items()}
+        alike.setdefault(row[key], []).append(row)
+    return [{**own[0], **{column: _mean([row[column] for row in own]) for column in columns}} for own in alike.values()]
 
 
 def _pairs(names: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
