@@ -10,6 +10,7 @@ import pytest
 
 from made_models import COHORT, made_run
 from made_scans import made_brain, made_dataset, save
+from maediff.cli.options import say_report
 from maediff.cohort import Cohort
 from maediff.methods import BASELINES, METHODS
 from maediff.run_folder import prepared_for
@@ -42,6 +43,19 @@ def test_help_loads_nothing_heavy():
     assert result.returncode == 0, result.stderr
     for command in COMMANDS:
         assert command in result.stdout
+
+
+def test_scores_are_said_to_be_whole_where_matplotlib_is_missing(tmp_path, monkeypatch, capsys):
+    for name in [
+        name for name in sys.modules if name == "matplotlib" or name.startswith(("matplotlib.", "maediff.report"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    say_report(tmp_path / "eval")
+    assert (
+        f"no report, matplotlib is not installed; where it is: maediff report {tmp_path / 'eval'}"
+        in capsys.readouterr().err
+    )
 
 
 def test_version_and_models():

@@ -359,7 +359,7 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     path, *_ = scan
     with pytest.raises(InputError, match="other settings of t_test"):
         go([path], tmp_path / "out", f"{run}@t_test=60")
-    with pytest.raises(InputError, match="calibrated rates are"):
+    with pytest.raises(InputError, match=r"calibrated rates are 0.0001 to 0\.5; give one of them"):
         go([path], tmp_path / "out", run, fpr=0.9)
     with pytest.raises(InputError, match="give one of them"):
         go([path], tmp_path / "out", run, fpr=0.1, threshold=0.1)

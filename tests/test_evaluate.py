@@ -511,6 +511,8 @@ def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_as
         said = f"median filter {post['median_size']} " if post["median_size"] > 1 else "no median filter;"
         assert said in " ".join(summary["notes"])
         assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == (4.0,))
+        noted = any("one brings its own post-processing" in note for note in summary["notes"])
+        assert noted == (name == "disagree")
         return post["median_size"], post["smooth_mm"], summary["methods"]["slice"]["auprc"]["mean"]
 
     default = used("default", [one])

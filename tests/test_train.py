@@ -499,11 +499,12 @@ def test_a_duration_that_is_none_is_refused():
 
 
 def test_training_imports_nothing_heavy(cohort, tmp_path):
-    """`train` has to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
+    """Training and scoring have to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
     code = (
         "import sys, json; from pathlib import Path; from maediff.train import train;"
         "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
         "settings=json.loads(sys.argv[3]), quiet=True);"
+        "import maediff.evaluate, maediff.compare, maediff.benchmark;"
         "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys();"
         "assert not heavy, heavy"
     )

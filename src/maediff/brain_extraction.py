@@ -31,6 +31,11 @@ from maediff.scans import Volume, read_mask, write_volume
 Tool = Literal["auto", "deepbet", "hd-bet", "synthstrip", "none"]
 Mask = Bool[np.ndarray, "x y z"]
 COMMANDS = {"hd-bet": "hd-bet", "synthstrip": "mri_synthstrip"}
+INSTALL = {
+    "deepbet": "run `pip install deepbet`",
+    "hd-bet": "run `pip install hd-bet`",
+    "synthstrip": "install FreeSurfer's mri_synthstrip",
+}
 TIMEOUT_S = 1800
 SMALLEST_ML, WHOLE_HEAD_MM = 300.0, 100.0  # less brain is none, where the scan reaches that far in each direction
 
@@ -105,8 +110,8 @@ def _choose(volume: Volume, tool: Tool) -> str:
         if importlib.util.find_spec("deepbet") if name == "deepbet" else shutil.which(COMMANDS[name]):
             return name
     raise InputError(
-        f"{volume.source}: raw scan with skull, and {' or '.join(known)} is not installed; run `pip install "
-        f"{'hd-bet' if tool == 'hd-bet' else 'deepbet'}`, or give a stripped scan or a brain_mask"
+        f"{volume.source}: raw scan with skull, and {' or '.join(known)} is not installed; "
+        f"{INSTALL.get(tool, INSTALL['deepbet'])}, or give a stripped scan or a brain_mask"
     )
 
 

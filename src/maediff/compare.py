@@ -86,7 +86,8 @@ def plan(
         if name in BASELINES:
             raise InputError(f"{text}: learns nothing and stands in every table anyway; leave it out")
         if name not in METHODS:
-            raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(METHODS)}")
+            trained = [method for method in METHODS if method not in BASELINES]
+            raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(trained)}")
         if set(own) & set("/\\:"):
             raise InputError(f"{text}: {own} names a run's folder; give settings with a slash or colon by --set")
         if changes in at_test.setdefault((name, own), []):

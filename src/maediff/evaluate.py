@@ -39,7 +39,7 @@ from maediff.files import check_apart, fresh_folder, write_json, write_text
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, Map, changed, check_symmetry
+from maediff.postprocess import DEFAULT, Map, PostprocessConfig, changed, check_symmetry
 from maediff.references import run_folders
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import flatten, resolve_device, resolve_precision
@@ -90,12 +90,14 @@ def evaluate(
     infos = check_runs(runs, opened, taken=folders)
     if score_split != "train":
         check_unseen(runs, opened, score_split)
-    own = {own_postprocess(run) for run in runs}
-    base = config.postprocess or (own.pop() if len(own) == 1 and not folders else DEFAULT)
+    own = {name: own_postprocess(run) for name, run in zip(infos, runs, strict=True)}
+    shared = len(set(own.values())) == 1 and not folders
+    base = config.postprocess or (next(iter(own.values())) if shared else DEFAULT)
     chosen = changed(base, post)
     check_symmetry(chosen, is_registered(opened.meta), str(cohort))
     config = replace(config, postprocess=chosen)
     calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
+    remarks += [] if shared else _otherwise_in_use(own, chosen)
     remarks += calibrated_on_seen(runs, opened, calibrate_split)
     groups = group_names(infos)
     contenders, left_out = untrained(opened, seed, batch_size, device)
@@ -161,6 +163,16 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         differing = [key for key in keys if len({json.dumps(found.get(key), default=str) for found in alike}) > 1]
         groups[name] = " ".join([info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)])
     return groups
+
+
+def _otherwise_in_use(own: Mapping[str, PostprocessConfig], chosen: PostprocessConfig) -> list[str]:
+    """A remark on runs that bring a post-processing, where all are scored with another."""
+    unlike = [name for name, post in own.items() if post not in (DEFAULT, chosen)]
+    return [
+        f"{name} brings its own post-processing, which `maediff detect` uses. Because the others bring another, it is "
+        "scored here with that of all; alone, or with --set postprocess.KEY=VALUE, it is scored with its own."
+        for name in unlike
+    ]
 
 
 def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:

@@ -34,6 +34,7 @@ FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
 DEFAULT_FPR = 0.01
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
+OWN = "take thresholds from healthy scans with `maediff calibrate {run} --cohort HEALTHY -o NEW`"
 
 
 def calibrate(
@@ -155,16 +156,19 @@ def threshold_at(
         InputError: no calibration, one of other test settings, or a rate outside its range.
     """
     stored, path = _stored(run, config, step, post)
-    if not is_rate(fpr):
-        raise InputError(f"--fpr {fpr}: calibrated rates are {FPRS[0]} to {FPRS[-1]}")
     try:
-        index = max(i for i, rate in enumerate(stored["fprs"]) if rate <= fpr + 1e-12)
+        thresholds = dict(zip(map(float, stored["fprs"]), map(float, stored["thresholds"]), strict=True))
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
-        threshold, scores = float(stored["thresholds"][index]), stored.get("scan_scores") or []
-        marked = {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
-        return threshold, {"fpr": stored["fprs"][index], **about, **marked}
+        scores = [float(score) for score in stored.get("scan_scores") or []]
+        lowest, highest = min(thresholds), max(thresholds)
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
+    if not lowest <= fpr <= highest:
+        raise InputError(f"--fpr {fpr}: calibrated rates are {lowest} to {highest}; give one of them, or --threshold")
+    rate = max(rate for rate in thresholds if rate <= fpr + 1e-12)
+    threshold = thresholds[rate]
+    marked = {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
+    return threshold, {"fpr": rate, **about, **marked}
 
 
 def threshold_for_scans(
@@ -179,15 +183,17 @@ def threshold_for_scans(
     scores = stored.get("scan_scores")
     if not isinstance(scores, list) or not scores:
         raise InputError(
-            f"{path}: holds no scores of healthy scans, so --scan-fpr has nothing to stand on; train on a cohort whose "
-            "val split has healthy subjects, or give --threshold or --fpr"
+            f"{path}: holds no scores of healthy scans, so --scan-fpr has nothing to stand on; "
+            f"{OWN.format(run=run)}, or give --threshold or --fpr"
         )
     if not all(isinstance(score, float | int) for score in scores):
         raise InputError(f"{path}: damaged (its scan_scores are no numbers); {ANEW}")
     try:
         threshold = conformal_threshold(scores, scan_fpr)
     except ValueError as error:
-        raise InputError(f"--scan-fpr {scan_fpr:g}: {error}") from None
+        raise InputError(
+            f"--scan-fpr {scan_fpr:g}: {error}; give one that can, or {OWN.format(run=run)} of more people"
+        ) from None
     return threshold, {"scan_fpr": scan_fpr, "source": "healthy scans", "n_scans": len(scores)}
 
 
@@ -199,7 +205,7 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
     if not path.is_file():
         raise InputError(
             f"{path}: absent, because the run saw no healthy val scan, or was trained with train.calibration_scans=0; "
-            "give --threshold instead of a rate"
+            f"give --threshold, or {OWN.format(run=run)}"
         )
     stored = read_json(path, remedy=ANEW)
     try:
@@ -209,5 +215,7 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
     wanted = {"step": step, "postprocess": asdict(post), **config}
     if changed := [key for key, value in wanted.items() if known.get(key) != value]:
-        raise InputError(f"{path}: was made with other settings of {', '.join(changed)}; give --threshold")
+        raise InputError(
+            f"{path}: was made with other settings of {', '.join(changed)}; give --threshold, or {OWN.format(run=run)}"
+        )
     return stored, path

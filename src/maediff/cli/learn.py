@@ -5,7 +5,21 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.options import ConfigFile, Device, Out, Overwrite, Quiet, Resume, Seed, Settings, no_more, settings_of
+from maediff.cli.options import (
+    ConfigFile,
+    Device,
+    NoDevice,
+    NoQuiet,
+    NoSeed,
+    Out,
+    Overwrite,
+    Quiet,
+    Resume,
+    Seed,
+    Settings,
+    no_more,
+    settings_of,
+)
 
 
 def train(
@@ -48,7 +62,7 @@ def calibrate(
     out: Out,
     max_scans: Annotated[int, typer.Option(help="Healthy scans used at most, one a person.", min=1)] = 200,
     config: ConfigFile = None,
-    set_: Settings = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of postprocess.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
@@ -68,7 +82,7 @@ def calibrate(
     typer.echo(f"model: {out}")
 
 
-def models(device: Device = "auto", seed: Seed = 0, quiet: Quiet = False) -> None:
+def models(device: NoDevice = "auto", seed: NoSeed = 0, quiet: NoQuiet = False) -> None:
     """List the models that `detect --model NAME` and `train --init NAME` take by name."""
     from maediff.shipped import describe, models
 

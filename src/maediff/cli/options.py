@@ -24,6 +24,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, results only.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. t_test=250 or train.steps=2000.")]
+NoDevice = Annotated[str, typer.Option("--device", help="Without effect: nothing here runs on a GPU.")]
+NoSeed = Annotated[int, typer.Option("--seed", help="Without effect: nothing here is random.")]
+NoQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without effect: there is no progress to show.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; --set wins.")]
 BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
 
@@ -78,3 +81,13 @@ def exit_if(failed: int) -> None:
     """Exit code 1 where scans failed."""
     if failed:
         raise typer.Exit(1)
+
+
+def say_report(folder: Path) -> None:
+    """Write the report of a scored cohort and say where; scores are complete without it, and without matplotlib."""
+    try:
+        from maediff.report import write_report
+
+        typer.echo(f"report: {write_report(folder)}")
+    except ModuleNotFoundError as error:
+        typer.echo(f"no report, {error.name} is not installed; where it is: maediff report {folder}", err=True)

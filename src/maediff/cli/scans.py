@@ -13,13 +13,14 @@ from maediff.cli.options import (
     LayoutName,
     Modality,
     MoreInputs,
+    NoDevice,
+    NoSeed,
     Out,
     Overwrite,
     Quiet,
     Resume,
     Seed,
     Series,
-    Settings,
     exit_if,
     inputs_of,
     no_more,
@@ -43,11 +44,13 @@ def preprocess(
     ] = None,
     workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc.")
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    device: Device = "auto",
-    seed: Seed = 0,
+    device: NoDevice = "auto",
+    seed: NoSeed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
@@ -108,8 +111,8 @@ def detect(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@t_test=125 sets a test setting, "
-            "RUN+RUN a mean; default: the shipped model for the contrast.",
+            help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@s=24 sets a test setting, "
+            "RUN+RUN a mean (both want --threshold); default: the shipped model for the contrast.",
             show_default=False,
         ),
     ] = None,
@@ -117,7 +120,7 @@ def detect(
     series: Series = None,
     layout: LayoutName = "auto",
     threshold: Annotated[
-        float | None, typer.Option(help="Of the anomaly map, 0 to 1; usually 0.02 to 0.1.", min=0, max=1)
+        float | None, typer.Option(help="Of the anomaly map, 0 to 1; default: the model's, by --fpr.", min=0, max=1)
     ] = None,
     fpr: Annotated[
         float | None,
@@ -132,7 +135,7 @@ def detect(
     bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
     dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")] = False,
     config: ConfigFile = None,
-    set_: Settings = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")] = None,
     batch_size: BatchSize = 16,
     workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
     resume: Resume = False,

@@ -17,6 +17,7 @@ from maediff.cli.options import (
     Seed,
     Settings,
     numbers,
+    say_report,
     settings_of,
 )
 
@@ -33,7 +34,9 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")] = "fp32",
     workers: Annotated[int, typer.Option(help="Runs scored at once, a process each.", min=1)] = 1,
     config: ConfigFile = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of postprocess, or fpr, scan_fpr, n_snapshots.")
+    ] = None,
     batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -42,7 +45,6 @@ def evaluate(
 ) -> None:
     """Score runs, and the simple baselines beside them, on a cohort."""
     from maediff.evaluate import evaluate as run
-    from maediff.report import write_report
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config, resolve_device
 
@@ -55,7 +57,7 @@ def evaluate(
         device=resolve_device(device), seed=seed, quiet=quiet,
     )  # fmt: skip
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
-    typer.echo(f"report: {write_report(out)}")
+    say_report(out)
 
 
 def compare(
@@ -88,7 +90,6 @@ def compare(
     """Train every method and seed with one budget, then score them together: one command remakes a table."""
     from maediff.compare import Budget, plan
     from maediff.compare import compare as run
-    from maediff.report import write_report
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config
 
@@ -105,7 +106,7 @@ def compare(
         device=device, seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
     )  # fmt: skip
     typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
-    typer.echo(f"report: {write_report(out / 'eval')}")
+    say_report(out / "eval")
 
 
 def benchmark(

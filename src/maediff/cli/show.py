@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.options import Device, Overwrite, Quiet, Seed
+from maediff.cli.options import Device, NoDevice, NoQuiet, NoSeed, Overwrite, Quiet, Seed
 
 
 def demo(
@@ -26,9 +26,9 @@ def demo(
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Output of detect, evaluate, train or demo.")],
-    device: Device = "auto",
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    device: NoDevice = "auto",
+    seed: NoSeed = 0,
+    quiet: NoQuiet = False,
 ) -> None:
     """Write report.html again from what lies in a folder."""
     from maediff.bids_derivative import WORK

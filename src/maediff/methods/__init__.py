@@ -69,7 +69,11 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
         InputError: an unknown method, preset or key, or values that do not fit each other.
     """
     if name not in METHODS:
-        raise InputError(f"method {name!r} is not known: one of {', '.join(METHODS)}")
+        trained, untrained = ([m for m in METHODS if (m in BASELINES) is base] for base in (False, True))
+        raise InputError(
+            f"method {name!r} is not known: one of {', '.join(trained)}; or, with nothing to train, "
+            f"{', '.join(untrained)}"
+        )
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
     config_type = METHODS[name][1]
