@@ -38,6 +38,22 @@ SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracl
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
 BESIDE_CARD = ("calibrated_on", "default_fpr", "cohorts")  # of `about`, see `export_model`
+AT_TEST = (
+    "s",
+    "merge",
+    "refine_above",
+    "t_test",
+    "noise_test",
+    "draws",
+    "chain",
+    "residual",
+    "recentre",
+    "local_sigma",
+    "ssim_weight",
+    "headroom",
+    "smooth_sigma",
+    "times_intensity",
+)  # settings of no weight
 GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
          "intended_use", "opt_in", "terms")  # fmt: skip
 
@@ -111,7 +127,7 @@ def export_model(
             [read_scores(path, info["name"], about.get("cohorts", {})) for path in evaluations],
         )
         write_json(temporary / "card.json", asdict(card))
-        write_text(temporary / "MODEL_CARD.md", render_card(card))
+        write_text(temporary / "MODEL_CARD.md", render_card(card, temporary))
         for path in sorted(temporary.iterdir()):
             found = None if path.suffix == ".safetensors" else MACHINE_PATH.search(path.read_text(encoding="utf-8"))
             if found:
@@ -267,11 +283,22 @@ def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None)
     }
 
 
-def render_card(card: Card) -> str:
-    """MODEL_CARD.md."""
+def render_card(card: Card, model: Path) -> str:
+    """MODEL_CARD.md: what the card says, and how the files of `model` have it read and calibrated."""
+    calibration, config = (read_json(model / name) for name in ("calibration.json", "config.json"))
+    changed = {key: value for key, value in config["config"].items() if key in AT_TEST}
+    changed |= flatten({"postprocess": calibration["postprocess"]})
+    rate = own_fpr(model)
+    thresholds = dict(zip(calibration["fprs"], calibration["thresholds"], strict=True))
+    about = {
+        "settings": [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in changed.items()],
+        "rate": f"{100 * rate:g} %",
+        "threshold": thresholds[max(known for known in thresholds if known <= rate)],
+        **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
+    }
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(  # noqa: S701 - Markdown, not HTML
         loader=PackageLoader("maediff"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("model_card.md").render(card=card).rstrip() + "\n"
+    return environment.get_template("model_card.md").render(card=card, reading=about).rstrip() + "\n"

@@ -50,7 +50,7 @@ def save_to_hub_folder(reference: str | Path, folder: Path, about: Mapping[str, 
     else:
         raise InputError(f"{reference}: has no card; give `about` with summary, licence, data and failure_cases")
     card = read_card(folder)
-    write_text(folder / "README.md", f"---\n{front_matter(card)}---\n\n{render_card(card)}")
+    write_text(folder / "README.md", f"---\n{front_matter(card)}---\n\n{render_card(card, folder)}")
     (folder / "MODEL_CARD.md").unlink(missing_ok=True)  # README.md is the same, with what the Hub reads on top
     return folder
 

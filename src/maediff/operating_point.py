@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
@@ -30,7 +29,8 @@ from maediff.run_folder import complete, config_of, read_config
 from maediff.scan_score import scan_score
 
 logger = logging.getLogger(__name__)
-FPRS = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-4, 0.5, 60))
+FPRS = tuple(rate for power in range(-5, 0) for digit in (1, 1.5, 2, 3, 4, 5, 7)
+             if (rate := float(f"{digit}e{power}")) <= 0.5)  # fmt: skip
 DEFAULT_FPR = 0.01
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
