@@ -134,7 +134,7 @@ def test_unet_keeps_the_size_and_its_map_is_d_times_smaller(channels, stem, d, a
 
 
 def test_the_paper_preset_has_the_size_of_pddpms_network():
-    """DESIGN 2.2: 37.5 M parameters in pDDPM's code."""
+    """37.5 M parameters in pDDPM's code."""
     with torch.device("meta"):
         parameters = sum(p.numel() for p in UNet(UNetConfig()).parameters())
     assert round(parameters / 1e6, 1) == 37.5

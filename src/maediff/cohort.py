@@ -59,7 +59,7 @@ class SubjectSlices:
 
     Args:
         subject: the row's name, unique in the cohort.
-        images: in [0, 1], 0 outside the brain.
+        images: 0 outside the brain, 1 at the 99th percentile of it, clipped at CEILING.
         lesion_free: fit for training as healthy; all true for a healthy scan, all false if that is unknown.
         slice_ids: index on the model's grid.
         affine: voxel of the (x, y, z) volume -> mm; of MNI152 where the scan was registered.

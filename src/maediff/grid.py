@@ -30,7 +30,7 @@ ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain,
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class GridConfig:
-    """The model's grid; the defaults are DESIGN's. The last two are for scans as they lie: on MNI152's grid, where
+    """The model's grid; the defaults are ours. The last two are for scans as they lie: on MNI152's grid, where
     registered scans go, every brain fits and slices are `spacing_mm` apart.
 
     Args:

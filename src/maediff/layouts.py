@@ -8,7 +8,7 @@
 Roles, by sha256 of `dataset/subject`, so that they are the same on every machine and every contrast:
     IXI     158 of 560 to test; of the rest 44 of 402 to val, another block of 44 in each of five folds
     BraTS   100 of 1251 to val, the rest to test; MSLUB 10 of 30 to val, the rest to test; the same in every fold
-The shares are those of the field's comparisons (DESIGN 4); which subjects they took is not published with the data.
+The shares are those of the field's comparisons; which subjects they took is not published with the data.
 """
 
 import gzip
