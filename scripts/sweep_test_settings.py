@@ -5,8 +5,9 @@ python scripts/sweep_test_settings.py RUN COHORT [--t 60] [--s 16] [--noise 0 1]
 The healthy reference is predicted once for each (s, t) and read with every residual. `+c` recentres, `+h` counts
 intensities beyond the 99th percentile, `+i0.5` mixes in SSIM by half, `+x` multiplies by the intensity, `+x2` by its
 square, `+b2` blurs with a sigma of 2 pixels; then, over the whole scan, `+g4` blurs with a sigma of 4 mm (`+g3,20`: the
-mean of two), `+y2` multiplies by the intensity's square, `+a0.5` takes off half of what both sides of the brain share,
-and `+m1` is the median filter's size (without it, 5): `bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
+mean of two, `+G2,20,20`: the geometric mean of three), `+y2` multiplies by the intensity's square, `+a0.5` takes off
+half of what both sides of the brain share, and `+m1` is the median filter's size (without it, 5):
+`bright+c+h+x2+g4+a0.5+y2+m1`. The seed of the noise is 0.
 Columns: run as given, settings, cohort and split, slices or patches that the U-Net was run on for a subject (0: it has
 none), residual, AUPRC, subjects, mean |scan - reference| inside lesions and in the rest of the brain. Rows are appended
 to the CSV as they come, and what stands there already is not computed again, so that a long sweep can be cut and gone
@@ -34,13 +35,14 @@ from maediff.settings import has_bf16
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
     """`bright+c+x2+b2+m3` as configs of the residual and of what follows."""
     kind, *more = name.split("+")
-    blurs = [float(mm) for key in more if key[0] == "g" for mm in key[1:].split(",")]
-    numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] != "g"}
+    blurs = [float(mm) for key in more if key[0] in "gG" for mm in key[1:].split(",")]
+    numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] not in "gG"}
     if not numbers.keys() <= set("chxbymai"):
-        sys.exit(f"{name}: + is followed by c, h, i, x, b, g, y, a or m, all but the first two with a number")
+        sys.exit(f"{name}: + is followed by c, h, i, x, b, g, G, y, a or m, all but the first two with a number")
     post = PostprocessConfig(
         median_size=int(numbers.get("m", DEFAULT.median_size)),
         smooth_mm=tuple(blurs),
+        smooth_mean="geometric" if any(key[0] == "G" for key in more) else "arithmetic",
         times_intensity=numbers.get("y", 0.0),
         symmetry=numbers.get("a", 0.0),
     )

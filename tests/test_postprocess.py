@@ -83,6 +83,26 @@ def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
     np.testing.assert_allclose(both, (narrow + wide) / 2, atol=1e-6)
 
 
+def test_the_geometric_mean_of_blurs_keeps_what_stands_out_at_each_scale():
+    brain = ball()
+    residual = np.where(brain, np.random.default_rng(0).uniform(0, 0.1, brain.shape), 0).astype(np.float32)
+    one = {mm: residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=(mm,))) for mm in (2, 6)}
+
+    def geometric(*mm):
+        post = PostprocessConfig(1, smooth_mm=mm, smooth_mean="geometric")
+        return residual_map(residual, brain, SPACING, post)
+
+    np.testing.assert_allclose(geometric(6), one[6], atol=1e-7)
+    np.testing.assert_allclose(geometric(2, 6), np.sqrt(one[2] * one[6]), atol=1e-6)
+    np.testing.assert_allclose(geometric(2, 6, 6), (one[2] * one[6] ** 2) ** (1 / 3), atol=1e-6)
+    spot = np.zeros_like(residual)
+    spot[brain.shape[0] // 2, brain.shape[1] // 2, brain.shape[2] // 2] = 1
+    halo, narrow = (residual_map(spot, brain, SPACING, PostprocessConfig(1, smooth_mm=(1, 12), smooth_mean=mean))
+                    for mean in ("arithmetic", "geometric"))  # fmt: skip
+    far = brain.shape[0] // 2, brain.shape[1] // 2, brain.shape[2] // 2 + 6
+    assert halo[far] > 1e-5 > 100 * narrow[far]
+
+
 def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual):
     brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
     blur = PostprocessConfig(median_size=1, smooth_mm=(2.0,))

@@ -181,7 +181,10 @@ def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[
 
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     post = config.postprocess or DEFAULT
-    blur = f"a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
+    mean = "the geometric mean of " if post.smooth_mean == "geometric" else ""
+    blur = (
+        f"{mean}a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
+    )
     blur += f"less {post.symmetry:.0%} of what both sides of the brain share, " if post.symmetry else ""
     blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
     thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"

@@ -11,7 +11,7 @@ The anomaly map keeps the whole brain; only masks and what is computed from them
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -41,7 +41,10 @@ class PostprocessConfig:
     Args:
         smooth_mm: sigmas of Gaussians over the residual inside the brain, in all three directions, whose results are
             averaged; none is no blur. Unlike a median filter it keeps lesions smaller than itself, if they stand out
-            enough; a narrow and a wide one together serve small lesions and large ones.
+            enough; a narrow and a wide one together serve small lesions and large ones. One named twice counts twice.
+        smooth_mean: how they are averaged. The geometric mean, (b1 b2 ... bn)^(1/n), marks what stands out at every
+            scale: neither specks in tissue that is drawn well nor the halo that a wide blur alone leaves around a
+            lesion. It needs residuals that are not negative, as all are.
         symmetry: share k, 0 to 1, of what a voxel and its mirror image across the midsagittal plane have in common
             that is taken off: a - k max(0, min(a, mirrored a)). Healthy anatomy is alike on both sides, and so is what
             a method draws wrongly of it; most lesions lie on one side. What lies across the midline, or on both sides
@@ -59,6 +62,7 @@ class PostprocessConfig:
     min_volume_mm3: float = 64.0
     thick_slice_mm: float = 3.0
     smooth_mm: Sigmas = ()
+    smooth_mean: Literal["arithmetic", "geometric"] = "arithmetic"
     times_intensity: float = 0.0
     symmetry: float = 0.0
 
@@ -131,7 +135,8 @@ def residual_map(
     if config.smooth_mm:
         x, y, z = (1 / float(size) for size in spacing_mm)
         per_mm = np.array([0 if thick else z, y, x])
-        masked = np.mean([_blur_inside(masked, brain, sigma * per_mm) for sigma in config.smooth_mm], axis=0)
+        blurred = {sigma: _blur_inside(masked, brain, sigma * per_mm) for sigma in set(config.smooth_mm)}
+        masked = _mean([blurred[sigma] for sigma in config.smooth_mm], config.smooth_mean)
     if config.symmetry:
         mirrored = np.where(brain, masked[:, :, ::-1], 0)
         masked -= np.float32(config.symmetry) * np.minimum(masked, mirrored).clip(min=0)
@@ -191,6 +196,12 @@ def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Ma
     weights = ndimage.gaussian_filter(where.astype(np.float32), sigma, mode="constant")
     blurred: Map = ndimage.gaussian_filter(values, sigma, mode="constant") / np.maximum(weights, 1e-6) * where
     return blurred
+
+
+def _mean(maps: Sequence[Map], kind: str) -> Map:
+    if kind == "arithmetic":
+        return np.asarray(np.mean(maps, axis=0))
+    return np.asarray(np.prod([np.maximum(blurred, 0) ** (1 / len(maps)) for blurred in maps], axis=0), np.float32)
 
 
 def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
