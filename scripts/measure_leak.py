@@ -40,7 +40,7 @@ def main() -> None:
     maps = []
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
-        noise = config.training_noise((b, config.p, config.p), generator, "cpu")
+        noise = config.noise_of((b, config.p, config.p), generator, "cpu")
         x_t = forward_process(x0, insert(noise, corners, config.size), method.alpha_bar[t])
         maps.append(method.unet.encode(torch.where(mask, x_t, x0), t)[0])
     cells = [patchify(feature_map, config.r // config.unet.d) for feature_map in maps]

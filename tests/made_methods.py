@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 
-from maediff.methods import BASELINES, METHODS, build, predict_volume
+from maediff.methods import METHODS, build, predict_volume
 from maediff.methods.intensity import Template
 
-TRAINED = [name for name in METHODS if name not in BASELINES]
 SMALL = {
     "size": 48,
     "p": 24,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from made_methods import SMALL, TRAINED, make, predict, scan
+from made_methods import SMALL, make, predict, scan
 from maediff import checkpoint, run_folder
 from maediff.errors import InputError
-from maediff.methods import METHODS, build
+from maediff.methods import METHODS, TRAINED, build
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")
 NOTHING_DRAWN_IN_TRAINING = ("ae",)

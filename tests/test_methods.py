@@ -137,7 +137,7 @@ def test_noise_has_the_standard_deviation_asked_for_in_training_and_at_test(name
     whole, less = make(name, noise_sd=1.0), make(name, noise_sd=0.45)
     for kind in ("simplex", "gaussian", "coarse"):
         config = replace(less.config, noise=kind)
-        drawn = config.training_noise((32, 96, 96), torch.Generator().manual_seed(0), "cpu")
+        drawn = config.noise_of((32, 96, 96), torch.Generator().manual_seed(0), "cpu")
         assert drawn.std().item() == pytest.approx(0.45, rel=0.05)
     x = torch.from_numpy(images)[:, None]
     losses = [method.loss(x, torch.Generator().manual_seed(0)).item() for method in (whole, less)]

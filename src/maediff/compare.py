@@ -25,7 +25,7 @@ from maediff.cohort import Cohort
 from maediff.errors import InputError
 from maediff.evaluate import evaluate
 from maediff.files import check_apart, fresh_folder, read_json, write_json
-from maediff.methods import BASELINES, METHODS
+from maediff.methods import BASELINES, TRAINED
 from maediff.methods import resolve as resolve_method
 from maediff.references import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
@@ -85,9 +85,8 @@ def plan(
         name, _, own = head.partition(":")
         if name in BASELINES:
             raise InputError(f"{text}: learns nothing and stands in every table anyway; leave it out")
-        if name not in METHODS:
-            trained = [method for method in METHODS if method not in BASELINES]
-            raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(trained)}")
+        if name not in TRAINED:
+            raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(TRAINED)}")
         if set(own) & set("/\\:"):
             raise InputError(f"{text}: {own} names a run's folder; give settings with a slash or colon by --set")
         if changes in at_test.setdefault((name, own), []):

@@ -22,7 +22,7 @@ from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import FPRS, calibrate, is_rate, own_fpr, own_postprocess
+from maediff.operating_point import FPRS, at_most, calibrate, is_rate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.references import split_reference
 from maediff.settings import build_config, flatten
@@ -38,22 +38,8 @@ SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracl
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
 BESIDE_CARD = ("calibrated_on", "default_fpr", "cohorts")  # of `about`, see `export_model`
-AT_TEST = (
-    "s",
-    "merge",
-    "refine_above",
-    "t_test",
-    "noise_test",
-    "draws",
-    "chain",
-    "residual",
-    "recentre",
-    "local_sigma",
-    "ssim_weight",
-    "headroom",
-    "smooth_sigma",
-    "times_intensity",
-)  # settings of no weight
+AT_TEST = ("s", "merge", "refine_above", "t_test", "noise_test", "draws", "chain", "residual", "recentre",
+           "local_sigma", "ssim_weight", "headroom", "smooth_sigma", "times_intensity")  # fmt: skip
 GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
          "intended_use", "opt_in", "terms")  # fmt: skip
 
@@ -285,20 +271,20 @@ def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None)
 
 def render_card(card: Card, model: Path) -> str:
     """MODEL_CARD.md: what the card says, and how the files of `model` have it read and calibrated."""
-    calibration, config = (read_json(model / name) for name in ("calibration.json", "config.json"))
-    changed = {key: value for key, value in config["config"].items() if key in AT_TEST}
-    changed |= flatten({"postprocess": calibration["postprocess"]})
-    rate = own_fpr(model)
-    thresholds = dict(zip(calibration["fprs"], calibration["thresholds"], strict=True))
-    about = {
-        "settings": [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in changed.items()],
-        "rate": f"{100 * rate:g} %",
-        "threshold": thresholds[max(known for known in thresholds if known <= rate)],
-        **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
-    }
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    calibration, config = (read_json(model / name) for name in ("calibration.json", "config.json"))
+    settings = {key: value for key, value in config["config"].items() if key in AT_TEST}
+    settings |= flatten({"postprocess": calibration["postprocess"]})
+    rate = own_fpr(model)
+    _, threshold = at_most(dict(zip(calibration["fprs"], calibration["thresholds"], strict=True)), rate)
+    reading = {
+        "settings": [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()],
+        "rate": f"{100 * rate:g} %",
+        "threshold": threshold,
+        **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
+    }
     environment = Environment(  # noqa: S701 - Markdown, not HTML
         loader=PackageLoader("maediff"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("model_card.md").render(card=card, reading=about).rstrip() + "\n"
+    return environment.get_template("model_card.md").render(card=card, reading=reading).rstrip() + "\n"

@@ -10,7 +10,7 @@ settings and post-processing that it names; the latter is what `detect` and `eva
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,12 @@ def is_rate(value: Any) -> bool:
     return isinstance(value, float) and FPRS[0] <= value <= FPRS[-1]
 
 
+def at_most(thresholds: Mapping[float, float], fpr: float) -> tuple[float, float]:
+    """The highest calibrated rate that is no more than `fpr`, and its threshold; `thresholds` by rate."""
+    rate = max(rate for rate in thresholds if rate <= fpr + 1e-12)
+    return rate, thresholds[rate]
+
+
 def threshold_at(
     run: str, config: dict[str, Any], fpr: float, *, step: int, post: PostprocessConfig = DEFAULT
 ) -> tuple[float, dict[str, Any]]:
@@ -165,8 +171,7 @@ def threshold_at(
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
     if not lowest <= fpr <= highest:
         raise InputError(f"--fpr {fpr}: calibrated rates are {lowest} to {highest}; give one of them, or --threshold")
-    rate = max(rate for rate in thresholds if rate <= fpr + 1e-12)
-    threshold = thresholds[rate]
+    rate, threshold = at_most(thresholds, fpr)
     marked = {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
     return threshold, {"fpr": rate, **about, **marked}
 

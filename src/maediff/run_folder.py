@@ -1,7 +1,7 @@
 """What a run folder says of its model, beside the weights (`checkpoint`): settings, origin, whom it learned from.
 
     RUN/config.json            method, preset, every resolved setting, seed, the cohort by its hash: what a model is
-                               rebuilt from. Paths and the time limit of a command stand in no file
+                               rebuilt from. The cohort's path and the time limit stand in no file
     RUN/provenance.json        versions, commit and machine
     RUN/train_subjects.json    codes of the people trained on, so that nobody of them is scored
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from maediff.cli.options import (
+    CohortFolder,
     ConfigFile,
     Device,
     NoDevice,
@@ -24,7 +25,7 @@ from maediff.cli.options import (
 
 def train(
     method: Annotated[str, typer.Argument(help="maediff, pddpm, ddpm, anoddpm, ae, vae, svae, dae or fanogan.")],
-    cohort: Annotated[Path, typer.Option(help="A cohort made by `maediff preprocess`.")],
+    cohort: CohortFolder,
     out: Out,
     preset: Annotated[
         str | None, typer.Option(help="paper, small or tiny; default: that of --init, or small.", show_default=False)

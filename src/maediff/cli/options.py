@@ -28,6 +28,11 @@ NoDevice = Annotated[str, typer.Option("--device", help="Without effect: nothing
 NoSeed = Annotated[int, typer.Option("--seed", help="Without effect: nothing here is random.")]
 NoQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without effect: there is no progress to show.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings; --set wins.")]
+CohortFolder = Annotated[Path, typer.Option("--cohort", help="A cohort made by `maediff preprocess`.")]
+CalibrateSplit = Annotated[str, typer.Option(help="Split that thresholds are chosen on.")]
+ScoreSplit = Annotated[str, typer.Option(help="Split that is scored.")]
+ScanWorkers = Annotated[int, typer.Option("--workers", help="Scans done at once, a process each.", min=1)]
+RunWorkers = Annotated[int, typer.Option("--workers", help="Runs scored at once, a process each.", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
 
 

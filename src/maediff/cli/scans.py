@@ -19,6 +19,7 @@ from maediff.cli.options import (
     Overwrite,
     Quiet,
     Resume,
+    ScanWorkers,
     Seed,
     Series,
     exit_if,
@@ -42,7 +43,7 @@ def preprocess(
     like: Annotated[
         str | None, typer.Option(help="Run or shipped model: prepare scans as its own were; --config and --set win.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
+    workers: ScanWorkers = 1,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc.")
@@ -137,7 +138,7 @@ def detect(
     config: ConfigFile = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")] = None,
     batch_size: BatchSize = 16,
-    workers: Annotated[int, typer.Option(help="Scans done at once, a process each.", min=1)] = 1,
+    workers: ScanWorkers = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",

@@ -16,7 +16,7 @@ from maediff.methods.pddpm import PDDPM, PDDPMConfig
 from maediff.methods.sliding import PatchwiseConfig
 from maediff.settings import build_config, merge
 
-__all__ = ["BASELINES", "METHODS", "PRESETS", "Method", "Objective", "Prediction", "build", "predict_volume"]
+__all__ = ["BASELINES", "METHODS", "PRESETS", "TRAINED", "Method", "Objective", "Prediction", "build", "predict_volume"]
 
 METHODS: dict[str, tuple[Any, Any]] = {
     "maediff": (MAEDiff, MAEDiffConfig),
@@ -37,6 +37,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
     "mirror-dark": (MirrorDark, IntensityConfig),
 }
 BASELINES = ("bright", "dark", "median", "slice", "template", "mirror", "mirror-dark")
+TRAINED = tuple(name for name in METHODS if name not in BASELINES)
 
 GROUPS = {"diffusion": DiffusionConfig, "patchwise": PatchwiseConfig}  # settings of a preset for some methods only
 RECIPE: dict[str, Any] = {  # what found most lesions on val; `paper` keeps the paper's and pDDPM's (docs/results.md)
@@ -69,10 +70,9 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
         InputError: an unknown method, preset or key, or values that do not fit each other.
     """
     if name not in METHODS:
-        trained, untrained = ([m for m in METHODS if (m in BASELINES) is base] for base in (False, True))
         raise InputError(
-            f"method {name!r} is not known: one of {', '.join(trained)}; or, with nothing to train, "
-            f"{', '.join(untrained)}"
+            f"method {name!r} is not known: one of {', '.join(TRAINED)}; or, with nothing to train, "
+            f"{', '.join(BASELINES)}"
         )
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")

@@ -130,10 +130,13 @@ class DiffusionConfig(ComparisonConfig):
         """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""
         return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
 
-    def training_noise(
-        self, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device | str
+    def noise_of(
+        self,
+        shape: tuple[int, int, int],
+        generator: torch.Generator | Sequence[torch.Generator],
+        device: torch.device | str,
     ) -> Float[Tensor, "b 1 h w"]:
-        """Independent noise for every image of a batch, of standard deviation `noise_sd`."""
+        """Independent noise for every image of a batch, of standard deviation `noise_sd`; see `draw_noise`."""
         return self.noise_sd * draw_noise(self.noise, shape, generator, device, self.simplex)
 
     def noise_at_test(
@@ -150,7 +153,7 @@ class DiffusionConfig(ComparisonConfig):
         if self.noise_test == 0:
             return torch.zeros(shape, device=device)[:, None]
         generators = keyed_generators(seed, slice_ids, patches, draw)
-        return self.noise_sd * self.noise_test * draw_noise(self.noise, shape, generators, device, self.simplex)
+        return self.noise_test * self.noise_of(shape, generators, device)
 
     def training_times(self, b: int, generator: torch.Generator) -> Int[Tensor, " b"]:
         return torch.randint(*self.t_train, (b,), generator=generator)

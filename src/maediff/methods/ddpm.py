@@ -76,7 +76,7 @@ class DDPM(Method):
         check_slices(x, self.config.size)
         x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
-        eps = self.config.training_noise((b, *x.shape[-2:]), generator, x.device)
+        eps = self.config.noise_of((b, *x.shape[-2:]), generator, x.device)
         x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
         return reconstruction_loss(
             self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss

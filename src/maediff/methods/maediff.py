@@ -97,7 +97,7 @@ class MAEDiff(Method):
         corners = self.grid.corners[torch.randint(len(self.grid.corners), (b,), generator=generator)].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         patches = (b, self.config.p, self.config.p)
-        noise = self.config.training_noise(patches, generator, x.device)
+        noise = self.config.noise_of(patches, generator, x.device)
         x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
         perturbed = torch.where(mask, x_t, given)
         return patch_loss(self.denoise(perturbed, t.to(x.device), corners), x0, mask, self.config)
