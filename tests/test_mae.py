@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maediff.nn.layers import sincos_2d
+from maediff.nn.layers import GroupNorm, sincos_2d
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
 from maediff.patches import noised_cells
@@ -138,3 +138,17 @@ def test_the_paper_preset_has_the_size_of_pddpms_network():
     with torch.device("meta"):
         parameters = sum(p.numel() for p in UNet(UNetConfig()).parameters())
     assert round(parameters / 1e6, 1) == 37.5
+
+
+def test_group_norm_keeps_the_type_that_it_is_given_and_computes_as_torch_does():
+    x, device = torch.randn(2, 8, 4, 4), "cuda" if torch.cuda.is_available() else "cpu"
+    norm, reference = GroupNorm(4, 8).to(device), torch.nn.GroupNorm(4, 8).to(device)
+    with torch.no_grad():
+        for one in (norm, reference):
+            one.weight.copy_(torch.linspace(0.5, 2, 8))
+            one.bias.copy_(torch.linspace(-1, 1, 8))
+    assert torch.equal(norm(x.to(device)), reference(x.to(device)))
+    with torch.autocast(device, torch.bfloat16):
+        found = norm(x.to(device, torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), reference(x.bfloat16().float().to(device)), rtol=0.02, atol=0.02)

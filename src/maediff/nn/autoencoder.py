@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import groups, zero_init
+from maediff.nn.layers import GroupNorm, groups, zero_init
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -45,9 +45,9 @@ class Block(nn.Module):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups(channels_in), channels_in)
+        self.norm1 = GroupNorm(groups(channels_in), channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups(channels), channels)
+        self.norm2 = GroupNorm(groups(channels), channels)
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
 
@@ -74,7 +74,7 @@ class Features(nn.Module):
             levels += [*_blocks(width, c, config.blocks), nn.Conv2d(c, c, 3, stride=2, padding=1)]
             width = c
         self.levels = nn.Sequential(*levels)
-        self.norm = nn.GroupNorm(groups(width), width)
+        self.norm = GroupNorm(groups(width), width)
 
     def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c y x"]:
         """The smallest feature map."""
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
             levels += [nn.Upsample(scale_factor=2), nn.Conv2d(width, c, 3, padding=1), *_blocks(c, c, config.blocks)]
             width = c
         self.levels = nn.Sequential(*levels)
-        self.norm = nn.GroupNorm(groups(width), width)
+        self.norm = GroupNorm(groups(width), width)
         self.head = nn.Sequential(nn.Conv2d(width, config.stem**2, 3, padding=1), nn.PixelShuffle(config.stem))
 
     def forward(self, z: Float[Tensor, "b ..."]) -> Float[Tensor, "b 1 h w"]:

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import Resample, ResidualBlock, SpatialAttention, TimeEmbedding, groups
+from maediff.nn.layers import GroupNorm, Resample, ResidualBlock, SpatialAttention, TimeEmbedding, groups
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -91,7 +91,7 @@ class UNet(nn.Module):
                 channels = c
             if level:
                 self.upsample.append(self._between(channels, time_dim, "up"))
-        self.head_norm = nn.GroupNorm(groups(channels), channels)
+        self.head_norm = GroupNorm(groups(channels), channels)
         self.head = nn.Conv2d(channels, config.stem**2, 3, padding=1)
 
     def _between(self, channels: int, time_dim: int, way: Resample) -> nn.Module:
