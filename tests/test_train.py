@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from maediff.batches import batch_indices, slices_by_subject
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
+from maediff.fabricate import FabricateConfig
 from maediff.methods import build
 from maediff.methods.base import Method, Objective
 from maediff.train import parse_duration, train
@@ -198,6 +200,30 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").read_text().splitlines()))
     assert [row["val_loss"] == "nan" for row in rows] == [True] * 4 + [False] * 2  # no encoder, nothing to validate
     assert (tmp_path / "whole" / "best" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["maediff", "dae", "vae", "fanogan"])
+def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path, name):
+    train_config = TrainConfig(steps=4, batch_size=2, validation_slices=4, fabricate=FabricateConfig(share=1.0))
+    slices, method = Cohort.open(cohort).training_slices("train"), build(name, "tiny")
+    run = training.TrainingRun(
+        method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16"
+    )
+    given = []
+
+    def spied(loss):
+        def spy(x, generator, seen):
+            given.extend((x, seen))
+            return loss(x, generator, seen)
+
+        return spy
+
+    run.objectives = [replace(objective, loss=spied(objective.loss)) for objective in run.objectives]
+    for _ in range(4):
+        assert np.isfinite(run.train_step())
+    assert given
+    assert {one.dtype for one in given} == {torch.float32}
+    assert any(not torch.equal(one, one.bfloat16().float()) for one in given)
 
 
 def test_seeds_decide_the_weights(cohort, tmp_path):

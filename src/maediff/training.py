@@ -6,16 +6,16 @@ stopped and resumed ends with the same weights as one that was not: there is no 
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,20 +44,17 @@ def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
 
 
 class _Step(nn.Module):
-    """One objective's loss as a module's forward, which is what Fabric wraps for precision and the device."""
+    """A loss as a module's forward, which is what Fabric wraps for precision and the device.
+
+    It is given as a function: tensors that Fabric is given it rounds to bf16, and slices have more than 8 bits.
+    """
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
 
-    def forward(
-        self,
-        objective: int,
-        x: Float[Tensor, "b 1 h w"],
-        generator: torch.Generator,
-        seen: Float[Tensor, "b 1 h w"] | None,
-    ) -> Tensor:
-        return self.method.objectives()[objective].loss(x, generator, seen)
+    def forward(self, loss: Callable[[], Tensor]) -> Tensor:
+        return loss()
 
 
 @contextmanager
@@ -209,13 +206,13 @@ class TrainingRun:
             x = augment(x, brain, config.augment, generator)
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
-        for number, (objective, optimizer) in enumerate(zip(self.objectives, self.optimizers, strict=True)):
+        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             if not objective.due(self.step, config.steps):
                 continue
             self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
-            loss = self.wrapped(number, x, generator, seen)
+            loss = self.wrapped(partial(objective.loss, x, generator, seen))
             self.fabric.backward(loss)
             self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()
