@@ -29,7 +29,7 @@ from maediff.cohort import Cohort, is_registered
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
-from maediff.settings import has_bf16
+from maediff.settings import resolve_precision
 
 
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")
     parser.add_argument("--residuals", nargs="+", default=["abs"])
     parser.add_argument("--split", default="val")
+    parser.add_argument("--precision", default="fp32", help="fp32, as `evaluate` scores, or bf16")
     parser.add_argument("--csv", type=Path)
     args = parser.parse_args()
     residuals = {name: residual_config(name) for name in args.residuals}
@@ -82,7 +83,7 @@ def main() -> None:
     if args.csv and args.csv.is_file():
         with args.csv.open(newline="") as file:
             done = {(*row[:3], row[4]) for row in csv.reader(file) if len(row) == 9 + len(subjects)}
-    precision = "bf16" if has_bf16("cpu") else "fp32"
+    precision = resolve_precision(args.precision, "cpu")
     for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
         chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)

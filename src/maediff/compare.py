@@ -127,7 +127,7 @@ def compare(
     post: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 16,
     workers: int = 1,
     resume: bool = False,

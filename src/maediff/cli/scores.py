@@ -80,7 +80,7 @@ def compare(
     ] = None,
     calibrate_split: CalibrateSplit = "val",
     score_split: ScoreSplit = "test",
-    precision: Annotated[str, typer.Option(help="Of scoring: fp32, bf16, or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of scoring: fp32, bf16, or auto.")] = "fp32",
     workers: RunWorkers = 1,
     config: ConfigFile = None,
     set_: Settings = None,
