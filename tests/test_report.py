@@ -25,10 +25,9 @@ from maediff.report.figures import (
     reference_row,
     scan_row,
     tile_chart,
-    vmax_of,
 )
 from maediff.scoring import Contender, score
-from maediff.snapshots import Snapshot, save_slices
+from maediff.snapshots import Snapshot, save_slices, vmax_of
 
 SPACING = (2.0, 2.0, 2.0)
 

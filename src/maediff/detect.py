@@ -1,7 +1,7 @@
 """Scan in; anomaly map, anomaly mask, healthy reference, brain mask and summary out, on the scan's own grid.
 
     DETECT/<subject>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz, summary.json, slices.npz
-    DETECT/<subject>/anomaly_mask.dcm                                 DICOM SEG, where it was asked for
+    DETECT/<subject>/anomaly_mask.dcm, viewer.html                    DICOM SEG, slice viewer, where they were asked for
     DETECT/detect.json    what all of them share: model, threshold, settings, versions
 
 Regions and volumes in summary.json are those on the model's grid; each of them is marked in the mask, too, even where
@@ -51,6 +51,7 @@ from maediff.settings import resolve_device
 from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of
+from maediff.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
@@ -68,6 +69,7 @@ def detect(
     brain_mask: Path | None = None,
     steps: StepsConfig | None = None,
     dicom_seg: bool = False,
+    viewer: bool = False,
     image_of: Callable[[ScanRef, str], Path] | None = None,
     post: Mapping[str, Any] | None = None,
     batch_size: int = 16,
@@ -92,6 +94,7 @@ def detect(
         steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
         post: changes to the model's own post-processing, by field of `PostprocessConfig`.
         dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
+        viewer: write viewer.html, too, a page to move through the scan in, some megabytes and seconds for each.
         image_of: where an image of `IMAGES` lies that was moved away once its scan was done.
         workers: scans done at once, each in a process with one thread.
         resume: keep what was made from the same files with the same settings and is all there, make the rest.
@@ -142,6 +145,7 @@ def detect(
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **{key: settings_of(asked)[key] for key in ("brain", "qc")},
         "dicom_seg": dicom_seg,
+        "viewer": viewer,
     }  # fmt: skip
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
@@ -235,7 +239,8 @@ def _one(
     made_from = _made_from(ref, shared)
     folder = out / ref.name
     files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
-    files += [folder / name for name in ("slices.npz", *(["anomaly_mask.dcm"] if shared["dicom_seg"] else []))]
+    wanted = {"slices.npz": True, "anomaly_mask.dcm": shared["dicom_seg"], "viewer.html": shared["viewer"]}
+    files += [folder / name for name, is_wanted in wanted.items() if is_wanted]
     if _is_done(folder, made_from, files):
         return  # only with resume
     shutil.rmtree(folder, ignore_errors=True)
@@ -298,6 +303,8 @@ def _detect_one(
             write_picture(folder / "qc.png", volume, found.stepped.brain)
         if shared["dicom_seg"]:
             write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
+        if shared["viewer"]:
+            write_viewer(folder / "viewer.html", volume, found.anomaly_map, shared["threshold"], ref.name)
         write_json(folder / "summary.json", summary)
         os.replace(folder, out / ref.name)
     finally:

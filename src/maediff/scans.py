@@ -172,6 +172,11 @@ def write_volume(
         nib.save(image, temporary)
 
 
+def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> Any:
+    """For libraries that take images: nibabel's, as float32."""
+    return nib.Nifti1Image(data.astype(np.float32), affine)
+
+
 def write_on_scan_grid(path: Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
     """Write `data`, which lies on the RAS+ grid of `like`, in the orientation, shape and affine of its file."""
     if data.shape != like.data.shape:

@@ -17,6 +17,8 @@ from maediff.errors import InputError
 from maediff.files import atomic_path
 from maediff.postprocess import Map, Mask
 
+NO_THRESHOLD_VMAX = 0.5
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -31,6 +33,11 @@ class Snapshot:
     reference: Map | None = None
     lesion: Mask | None = None
     z_mm: Float[np.ndarray, " k"] | None = None
+
+
+def vmax_of(threshold: float | None) -> float:
+    """Upper end of the anomaly map's colour scale: the same for every scan that is read at this threshold."""
+    return min(1.0, 2 * threshold) if threshold else NO_THRESHOLD_VMAX
 
 
 def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarray, " k"]:

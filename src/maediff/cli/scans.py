@@ -135,6 +135,7 @@ def detect(
     brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
     bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
     dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")] = False,
+    viewer: Annotated[bool, typer.Option("--viewer", help="A page for each scan to move through it in, too.")] = False,
     config: ConfigFile = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")] = None,
     batch_size: BatchSize = 16,
@@ -146,9 +147,12 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
+    from maediff.errors import InputError
     from maediff.files import check_apart, read_json
     from maediff.sources import find_sources
 
+    if bids_derivative and viewer:
+        raise InputError("--viewer: a BIDS derivative has no place for it; leave out --viewer or --bids-derivative")
     # input is checked before a model is looked for
     given = inputs_of(inputs, more)
     refs = find_sources(given, modality, layout=layout, series=series)
@@ -173,8 +177,9 @@ def detect(
         work, image_of = prepare_derivative(refs, out, resume=resume, overwrite=overwrite), partial(where, out)
     failed = run(
         refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, image_of=image_of, batch_size=batch_size,
-        workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed, quiet=quiet,
+        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, viewer=viewer, image_of=image_of,
+        batch_size=batch_size, workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed,
+        quiet=quiet,
     )  # fmt: skip
     report_path = write_report(work, out.resolve().name)
     if bids_derivative and (overwrite or failed < len(refs)):

@@ -15,7 +15,7 @@ import numpy as np
 from maediff.files import read_json
 from maediff.report import figures
 from maediff.report.layout import Chart, Section, colour_scale
-from maediff.snapshots import Snapshot, load_slices
+from maediff.snapshots import Snapshot, load_slices, vmax_of
 
 VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 
@@ -50,7 +50,7 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         for name, threshold in shown.items():
             snapshot = load_slices(folder / "slices" / name / f"{subject}.npz")
             at = _most_lesion(snapshot)
-            vmax = figures.vmax_of(threshold)
+            vmax = vmax_of(threshold)
             if not pictures:
                 pictures.append(figures.scan_tile(snapshot, at))
                 truth = figures.truth_tile(snapshot, at)

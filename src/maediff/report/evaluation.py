@@ -10,7 +10,7 @@ from maediff.files import read_json
 from maediff.report import figures
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
-from maediff.snapshots import load_slices
+from maediff.snapshots import load_slices, vmax_of
 from maediff.table import cell, tables
 
 
@@ -68,7 +68,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         rows: list[tuple[str, str, str]] = []
         for name in shown:
             snapshot = load_slices(folder / "slices" / name / path.name)
-            vmax = figures.vmax_of(shown[name])
+            vmax = vmax_of(shown[name])
             if not rows:
                 truth = snapshot.lesion is not None and bool(snapshot.lesion.any())
                 rows.append(("Scan", "truth outlined" if truth else "", figures.scan_row(snapshot, truth=truth)))

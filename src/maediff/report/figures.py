@@ -25,7 +25,6 @@ from maediff.snapshots import Snapshot
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3
 GAP = 4
-NO_THRESHOLD_VMAX = 0.5
 MASK_COLOUR = (255, 140, 26)
 TRUTH_COLOUR = (64, 214, 255)
 OUTLINE_COLOUR = (255, 255, 255)  # of the mask on the anomaly map, whose own colours hold orange
@@ -34,11 +33,6 @@ L = np.array([[*row] for row in ("#....", "#....", "#....", "#....", "#....", "#
 R = np.array([[*row] for row in ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#")]) == "#"
 INK, MUTED, ACCENT = "#1d2733", "#6b7787", "#1f5fa8"
 RGB = UInt8[np.ndarray, "_ _ 3"]
-
-
-def vmax_of(threshold: float | None) -> float:
-    """Upper end of the colour scale for a run with this threshold."""
-    return min(1.0, 2 * threshold) if threshold else NO_THRESHOLD_VMAX
 
 
 def scan_row(snapshot: Snapshot, *, truth: bool = False) -> str:

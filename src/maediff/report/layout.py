@@ -21,6 +21,8 @@ class Montage:
     axis: str = "slice"
     table: "Table | None" = None
     flags: list[str] = field(default_factory=list)
+    viewer: str | None = None
+    """Address of a page in which one can move through the scan."""
 
 
 @dataclass

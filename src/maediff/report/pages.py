@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from maediff.report import figures
 from maediff.report.evaluation import evaluation_page
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
 from maediff.report.preprocessing import PICTURE, cohort_page
-from maediff.snapshots import Snapshot, load_slices
+from maediff.snapshots import Snapshot, load_slices, vmax_of
 
 REGIONS_SHOWN = 8
 
@@ -58,7 +59,7 @@ def _detect(folder: Path) -> Page:
     shared = read_json(folder / "detect.json")
     found = [(path.parent, read_json(path)) for path in sorted(folder.glob("*/summary.json"))]
     threshold = shared["threshold"]
-    vmax = figures.vmax_of(threshold)
+    vmax = vmax_of(threshold)
     flagged = [summary for _, summary in found if summary["regions"]]
     montages = [_detect_montage(path, summary, vmax, number) for number, (path, summary) in enumerate(found)]
     overview = Table(
@@ -138,6 +139,7 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
         "slice" if heights is None else "z, RAS+ mm",
         table if regions else None,
         _flags(summary),
+        f"{quote(path.name)}/viewer.html" if (path / "viewer.html").is_file() else None,
     )
 
 

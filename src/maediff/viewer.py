@@ -1,0 +1,39 @@
+"""A page to move through a whole scan with its anomaly map on top: nilearn's slice viewer, made to need no network."""
+
+import re
+import warnings
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from maediff.files import write_text
+from maediff.scans import Volume, as_nifti
+from maediff.snapshots import vmax_of
+
+ICON = re.compile(r"<link\s+rel=\"icon\"[^>]*>")  # nilearn's, which every browser would fetch from its makers
+TITLE = re.compile(r"<title>.*?</title>", re.DOTALL)
+
+
+def write_viewer(
+    path: Path, volume: Volume, anomaly_map: Float[np.ndarray, "x y z"], threshold: float, title: str
+) -> None:
+    """Write one page of some megabytes; it takes seconds, because the scan is drawn slice by slice.
+
+    The map is coloured where it is above `threshold`, on the scale of the report: its upper end is `vmax_of`.
+
+    Args:
+        anomaly_map: on the scan's own voxels, as `volume.data`.
+    """
+    from nilearn.plotting import view_img
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a map that is nowhere above the threshold
+        view = view_img(
+            as_nifti(anomaly_map, volume.affine), bg_img=as_nifti(volume.data, volume.affine),
+            threshold=max(threshold, 1e-6), vmin=0, vmax=vmax_of(threshold), symmetric_cmap=False, cmap="inferno",
+            black_bg=True, resampling_interpolation="nearest", title=title,
+        )  # fmt: skip
+    heading = f"<title>{escape(title)}</title>"
+    write_text(path, TITLE.sub(lambda _: heading, ICON.sub("", view.html, count=1), count=1))
