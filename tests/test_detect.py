@@ -607,7 +607,7 @@ def test_a_page_to_move_through_the_scan_needs_no_network_and_is_linked_from_the
     out = tmp_path / "out"
     assert go([scan[0]], out, run, threshold=0.2, viewer=True) == 0
     page = (out / "sub-1" / "viewer.html").read_text(encoding="utf-8")
-    assert "<canvas" in page and "<title>sub-1</title>" in page
+    assert "<canvas" in page and "<title>sub-1</title>" in page and "not for diagnosis" in page
     fetched = re.findall(r"<(?:link|script|img|iframe)[^>]*?(?:href|src)=[\"'](?!data:)([^\"']*)", page, re.DOTALL)
     assert not fetched
     assert 'href="sub-1/viewer.html"' in write_report(out).read_text()

@@ -36,4 +36,6 @@ def write_viewer(
             black_bg=True, resampling_interpolation="nearest", title=title,
         )  # fmt: skip
     heading = f"<title>{escape(title)}</title>"
-    write_text(path, TITLE.sub(lambda _: heading, ICON.sub("", view.html, count=1), count=1))
+    page = TITLE.sub(lambda _: heading, ICON.sub("", view.html, count=1), count=1)
+    note = f"Coloured: anomaly map above {threshold:.3g}. For research, not for diagnosis."
+    write_text(path, page.replace("</body>", f"<p style='font-family: sans-serif'>{note}</p></body>", 1))
