@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ CONTENDERS = [
 @pytest.fixture(scope="module")
 def outcome(calibrate, scored):
     return score(CONTENDERS, calibrate, scored)
+
+
+def test_docs_name_every_column_that_the_summary_calls_otherwise():
+    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("| column of `scores.csv` | key of `summary.json` |")[2].partition("\n\n")[0]
+    pairs = {**BY_SUBJECT, **SCAN_RATES}
+    unlike = {key: column for key, column in pairs.items() if key != column and not key.endswith("_unfiltered")}
+    assert unlike
+    for key, column in unlike.items():
+        assert any(f"`{column}`" in line and f"`{key}`" in line for line in table.splitlines()), key
 
 
 def test_a_row_is_what_the_metrics_say(outcome, calibrate, scored):
