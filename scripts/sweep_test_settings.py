@@ -90,7 +90,7 @@ def main() -> None:
         model = f"{args.run}{',' if '@' in args.run else '@'}{settings}" if settings else args.run
         here = [
             args.run.partition("@")[0],
-            model.partition("@")[2],
+            model.partition("@")[2] + ("" if precision == "fp32" else f" in {precision}"),
             f"{cohort.path.resolve().name}:{args.split}",
         ]
         wanted = {name: how for name, how in residuals.items() if (*here, name) not in done}

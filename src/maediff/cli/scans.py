@@ -28,6 +28,7 @@ from maediff.cli.options import (
     say_failed,
     settings_of,
 )
+from maediff.errors import InputError
 
 
 def preprocess(
@@ -147,7 +148,6 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.errors import InputError
     from maediff.files import check_apart, read_json
     from maediff.sources import find_sources
 
