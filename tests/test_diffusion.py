@@ -61,6 +61,41 @@ def test_ddim_follows_the_closed_form_of_its_flow():
     assert float(x0) == pytest.approx(expected, abs=2e-3)
 
 
+def test_with_fresh_noise_a_step_is_that_of_ho_et_al():
+    """Mean and variance of q(x_{t-1} | x_t, x0), Ho et al. 2020, eq. 7, which eta = 1 draws from."""
+    alpha_bar, x0, x_t, z = cosine_alpha_bar(), 0.3, torch.full((1, 1, 1, 1), -0.7, dtype=torch.float64), 1.7
+    a, a_next = float(alpha_bar[250]), float(alpha_bar[249])
+    beta = 1 - a / a_next
+    mean = math.sqrt(a_next) * beta / (1 - a) * x0 + math.sqrt(1 - beta) * (1 - a_next) / (1 - a) * -0.7
+    sd = math.sqrt((1 - a_next) / (1 - a) * beta)
+    seen, asked = [], []
+
+    def denoise(x, t):
+        seen.append(float(x))
+        return torch.full_like(x, x0)
+
+    def fresh(step):
+        asked.append(step)
+        return torch.full_like(x_t, z)
+
+    reverse_chain(denoise, x_t, [250, 249], alpha_bar, eta=1.0, fresh=fresh)
+    assert seen == [-0.7, pytest.approx(mean + sd * z, rel=1e-9)]
+    assert asked == [1]
+    with pytest.raises(ValueError, match="fresh noise"):
+        reverse_chain(denoise, x_t, [250, 249], alpha_bar, eta=1.0)
+
+
+def test_a_chain_with_fresh_noise_recovers_gaussian_data_too():
+    alpha_bar, generator = cosine_alpha_bar(), torch.Generator().manual_seed(0)
+
+    def draw(step):
+        return torch.randn(20_000, 1, 1, 1, generator=generator, dtype=torch.float64)
+
+    x0 = reverse_chain(gaussian_denoiser(0.3, 0.2, alpha_bar), draw(0), range(999, -1, -1), alpha_bar, 1.0, draw)
+    assert float(x0.mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(x0.std()) == pytest.approx(0.2, rel=0.03)
+
+
 def test_one_time_step_is_the_one_step_prediction():
     x = torch.rand(2, 1, 4, 4)
     y = reverse_chain(lambda x, t: x * t[:, None, None, None], x, [250], cosine_alpha_bar())

@@ -165,6 +165,21 @@ def test_a_chain_of_one_step_is_the_one_step_prediction_and_more_differ(name):
     assert np.abs(one - four).max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm"])
+def test_a_chain_with_fresh_noise_is_a_pure_function_of_seed_and_slice(name):
+    images, brain, ids = scan()
+    chain = {"chain": 4, "t_test": 200}
+    fresh = make(name, eta=1, **chain)
+    first, again, other_seed = (predict(fresh, images, brain, ids, seed=seed)[0] for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert np.abs(first - other_seed).max() > 1e-4
+    assert np.abs(first - predict(make(name, **chain), images, brain, ids)[0]).max() > 1e-4
+    alone = predict(fresh, images[2:3], brain[2:3], ids[2:3])[0]
+    np.testing.assert_allclose(alone, first[2:3], rtol=0, atol=1e-5)
+    plain, one = (predict(make(name, eta=eta, t_test=200), images, brain, ids)[0] for eta in (0, 1))
+    assert np.array_equal(plain, one)  # one step draws nothing on its way
+
+
 def test_residuals_by_sign():
     images, brain, ids = scan()
     both, bright, dark = (
@@ -192,6 +207,8 @@ def test_residuals_by_sign():
         ("maediff", {"noise_test": -1}, "noise_test=-1"),
         ("maediff", {"noise_sd": 0}, "noise_sd=0.0 must be above 0"),
         ("maediff", {"noise_test": 0, "draws": 2}, "draws=2 would all be alike without noise"),
+        ("pddpm", {"eta": 1.5}, "eta=1.5 must be from 0"),
+        ("anoddpm", {"eta": 1, "noise_test": 0}, "eta=1.0 draws noise in the chain, and noise_test=0 none"),
         ("vae", {"latent": 0}, "latent=0"),
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
         ("dae", {"noise_cells": 97}, "noise_cells=97"),

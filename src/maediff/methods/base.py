@@ -102,7 +102,10 @@ class DiffusionConfig(ComparisonConfig):
     t_test: Times = (250,)
     """Noise levels at test; the references of several are averaged."""
     chain: int = 1
-    """Steps of the reverse process from t_test to 0 (DDIM); 1 predicts x0 in one step."""
+    """Steps of the reverse process from t_test to 0; 1 predicts x0 in one step."""
+    eta: float = 0.0
+    """Share of the noise that is drawn anew at each step of the chain: 0, DDIM, none; 1, that of the chain of Ho et al.
+    2020. See `maediff.diffusion.reverse_chain`."""
     draws: int = 1
     """Noise draws averaged at test."""
     noise_test: float = 1.0
@@ -119,6 +122,12 @@ class DiffusionConfig(ComparisonConfig):
             raise ValueError(f"t_test={self.t_test} must name time steps in 0..{self.steps - 1}")
         if self.chain < 1 or self.draws < 1:
             raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta={self.eta} must be from 0 (no noise on the way) to 1 (all of it anew at each step)")
+        if self.eta and self.noise_test == 0:
+            raise ValueError(
+                f"eta={self.eta} draws noise in the chain, and noise_test=0 none: set noise_test=1 or eta=0"
+            )
         if not 0 < self.noise_sd < math.inf:
             raise ValueError(f"noise_sd={self.noise_sd} must be above 0: noise of no size teaches nothing")
         if self.noise_test < 0:
@@ -147,12 +156,16 @@ class DiffusionConfig(ComparisonConfig):
         patches: Int[Tensor, " b"],
         draw: int,
         device: torch.device | str,
+        step: int = 0,
     ) -> Float[Tensor, "b 1 pixels pixels"]:
-        """The noise at test, times its scale: a pure function of its arguments; where the scale is 0 none is drawn."""
+        """The noise at test, times its scale: a pure function of its arguments; where the scale is 0 none is drawn.
+
+        `step` is 0 for the noise that a scan is noised with, and counts the chain's steps that draw some anew.
+        """
         shape = (len(slice_ids), pixels, pixels)
         if self.noise_test == 0:
             return torch.zeros(shape, device=device)[:, None]
-        generators = keyed_generators(seed, slice_ids, patches, draw)
+        generators = keyed_generators(seed, slice_ids, patches, draw + self.draws * step)
         return self.noise_test * self.noise_of(shape, generators, device)
 
     def training_times(self, b: int, generator: torch.Generator) -> Int[Tensor, " b"]:

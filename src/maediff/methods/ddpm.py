@@ -6,6 +6,7 @@ loss      = mean | x0 - x0_pred |
 """
 
 from dataclasses import field
+from functools import partial
 from itertools import product
 
 import torch
@@ -50,8 +51,7 @@ class DDPMConfig(DiffusionConfig):
 class AnoDDPMConfig(DDPMConfig):
     """Simplex noise over the whole slice, one step from t = 500.
 
-    t_test=250, chain=250 is a chain as long as AnoDDPM's own (Wyatt et al. 2022); its steps are DDIM's (ours), while
-    AnoDDPM draws fresh noise at each.
+    t_test=250, chain=250, eta=1 is AnoDDPM's own chain (Wyatt et al. 2022), with fresh simplex noise at each step.
     """
 
     noise: NoiseKind = "simplex"
@@ -102,12 +102,13 @@ class DDPM(Method):
         for slices in torch.split(torch.arange(len(x)), batch_size):
             clean = x0[slices]
             for t, draw in levels:
-                patch = torch.full_like(slices, WHOLE_SLICE)
-                eps = self.config.noise_at_test(self.config.size, seed, slice_ids[slices], patch, draw, x.device)
-                x_t = forward_process(clean, eps, self.alpha_bar[t].expand(len(slices)).to(x.device))
+                key = (self.config.size, seed, slice_ids[slices], torch.full_like(slices, WHOLE_SLICE), draw, x.device)
+                noise_of_step = partial(self.config.noise_at_test, *key)
+                x_t = forward_process(clean, noise_of_step(0), self.alpha_bar[t].expand(len(slices)).to(x.device))
                 x0_pred = reverse_chain(
-                    lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar
-                )
+                    lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar,
+                    self.config.eta, noise_of_step,
+                )  # fmt: skip
                 total[slices] += x0_pred.clamp(-1, 1) / len(levels)
         reference = from_signed(total)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

@@ -85,14 +85,20 @@ def slide(
             mask = patch_mask(corners, config.p, config.size)[:, None]
             clean = x0[slices]
             for t, draw in product(config.t_test, range(config.draws)):
-                noise = config.noise_at_test(config.p, seed, slice_ids[slices.cpu()], patches.cpu(), draw, x0.device)
+                key = (config.p, seed, slice_ids[slices.cpu()], patches.cpu(), draw, x0.device)
+
+                def noise_of_step(step: int) -> Float[Tensor, "b 1 h w"]:
+                    return insert(config.noise_at_test(*key, step), corners, config.size)  # noqa: B023
+
                 level = alpha_bar[t].expand(len(slices)).to(x0.device)
-                x_t = forward_process(clean, insert(noise, corners, config.size), level)
+                x_t = forward_process(clean, noise_of_step(0), level)
                 x0_pred = reverse_chain(
                     lambda x, t: denoise(torch.where(mask, x, clean), t, corners).float(),  # noqa: B023
                     x_t,
                     config.timesteps(t),
                     alpha_bar,
+                    config.eta,
+                    noise_of_step,
                 )
                 merger.add(slices, corners, x0_pred.clamp(-1, 1))
 
