@@ -78,8 +78,10 @@ def pretend(monkeypatch):
         return {"step": steps // 2 if halted or kwargs["max_time"] else steps, "steps": steps, "seconds": seconds,
                 "best_val_loss": 0.1}  # fmt: skip
 
-    def evaluate(references, _cohort, _out, **kwargs):
+    def evaluate(references, _cohort, out, **kwargs):
         scored.append((references, kwargs))
+        out.mkdir(exist_ok=True)
+        (out / "table.md").write_text("the table")
         return {}
 
     monkeypatch.setattr(module, "train", train)
@@ -139,6 +141,20 @@ def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend, capsy
     assert captured.out == "" and captured.err.startswith("1/1 ddpm-0")
     assert trained == [("ddpm-0", "60.000s"), ("ddpm-0", "30.000s")]
     assert "steps done: ddpm-0 50" in " ".join(scored[0][1]["notes"])
+
+
+def test_the_post_processing_is_set_as_for_evaluate(cohort, tmp_path, pretend, monkeypatch, capsys):
+    from maediff.cli import scores
+
+    monkeypatch.setattr(scores, "say_report", lambda _: None)
+    _, scored, _ = pretend
+    own = ["postprocess.median_size=1", "evaluate.postprocess.symmetry=0.5", "evaluate.fpr=0.02", "t_test=60"]
+    scores.compare(["ddpm"], cohort, tmp_path / "out", steps=4, seeds="0", set_=own, quiet=True)
+    _, how = scored[0]
+    assert how["post"] == {"median_size": 1, "symmetry": 0.5}
+    assert how["config"].fpr == 0.02
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["runs"]["ddpm-0"]["settings"]["t_test"] == 60
+    assert "the table" in capsys.readouterr().out
 
 
 @pytest.mark.slow

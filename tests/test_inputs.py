@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from maediff.cohort import person_code
 from maediff.errors import InputError
 from maediff.file_names import contrast_of
 from maediff.inputs import find_scans
@@ -283,8 +284,9 @@ def test_what_is_no_scan_is_refused_by_name(tmp_path):
 def test_two_scans_of_one_name_from_two_inputs_are_refused(tmp_path):
     one = bids(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz")
     two = bids(tmp_path / "two", "sub-01/anat/sub-01_T1w.nii.gz")
-    with pytest.raises(InputError, match="two scans are both named sub-01"):
+    with pytest.raises(InputError, match=r"two scans are both named sub-01.*as two_sub-01"):
         find_scans([one, two], "T1w")
+    assert person_code("two", "two_sub-01") == person_code("two", "sub-01") != person_code("one", "sub-01")
 
 
 def test_the_real_folders_are_understood(shared_data):

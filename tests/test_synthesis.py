@@ -133,7 +133,8 @@ def t1_manifest(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_cohort_is_rendered_and_preprocessed(t1_manifest, tmp_path):
-    from maediff.cohort import Cohort
+    from maediff.cohort import Cohort, person_code
+    from maediff.inputs import find_scans
     from maediff.preprocess import preprocess
 
     assert render_scans(t1_manifest, tmp_path / "a", "FLAIR", n=2, seed=5) == []
@@ -144,6 +145,10 @@ def test_a_cohort_is_rendered_and_preprocessed(t1_manifest, tmp_path):
     assert preprocess([tmp_path / "a" / "manifest.csv"], tmp_path / "cohort", modality="FLAIR", quiet=True) == 0
     cohort = Cohort.open(tmp_path / "cohort")
     assert [row.name for row in cohort.split("train")] == ["s0_render-1", "s0_render-2"]
+    t1 = find_scans([t1_manifest], "T1w")  # a model that saw a rendering has seen the person
+    assert {person_code(ref.dataset, ref.subject) for ref in t1} == {
+        person_code(row.dataset, row.subject) for row in cohort.rows
+    }
     assert all(row.healthy for row in cohort.rows)
     images = [cohort.load(row).images for row in cohort.rows]
     assert all(image.min() >= 0 and 1 <= image.max() < CEILING for image in images)

@@ -87,7 +87,11 @@ def split_of(dataset: str, subject: str) -> str:
 
 
 def person_code(dataset: str, subject: str) -> str:
-    """16 hex digits that tell whether two rows are of the same person, without the name."""
+    """16 hex digits that tell whether two rows are of the same person, without the name.
+
+    `DATASET_SUBJECT`, as a person is named in a cohort where two data sets have the same names, is that subject.
+    """
+    subject = subject.removeprefix(f"{dataset}_")
     return hashlib.sha256(f"maediff {dataset}/{subject}".encode()).hexdigest()[:16]
 
 

@@ -75,8 +75,8 @@ def check_names(refs: Iterable[ScanRef]) -> None:
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(
-                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
-                "them apart by session in a manifest CSV"
+                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; tell them apart in a "
+                f"manifest CSV: by session, or, of another person, as {ref.dataset}_{ref.subject}"
             )
         first = split_of_subject.setdefault((ref.dataset, ref.subject), ref)
         if first.split != ref.split:

@@ -188,7 +188,7 @@ def _render_scan(ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int)
         )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
-        row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": f"{ref.dataset}-rendered"}
+        row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": ref.dataset}
         affine = volume.affine @ start @ rendering.to_source
         for key, value in (("image", rendering.image), ("brain_mask", rendering.brain)):
             row[key] = f"{ref.subject}/{ref.subject}_{session}_{contrast if key == 'image' else key}.nii.gz"

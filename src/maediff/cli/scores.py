@@ -95,13 +95,13 @@ def compare(
     from maediff.compare import Budget, plan
     from maediff.compare import compare as run
     from maediff.scoring import ScoringConfig
-    from maediff.settings import build_config
+    from maediff.settings import build_config, merge
 
     own_seeds = {text.partition(":")[0]: numbers(text.partition(":")[2], text) for text in method_seeds or []}
     budget = Budget(preset, steps, max_time)
     with settings_of(config, set_) as settings:
         scored = dict(settings.pop("evaluate", {}))
-        post = scored.pop("postprocess", {})
+        post = merge(scored.pop("postprocess", {}), settings.pop("postprocess", {}))
         scoring = build_config(ScoringConfig, scored, "evaluate")
         planned = plan(methods, numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
     run(
