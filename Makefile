@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check results constraints clean
+.PHONY: demo test check results models constraints clean
 
 demo: .venv/.demo
 	$(BIN)/maediff demo -o demo --overwrite
@@ -36,6 +36,18 @@ results: .venv/.demo
 	    > cohorts/ms-$$3.csv && \
 	  $(BIN)/maediff preprocess cohorts/ms-$$3.csv -o cohorts/ms-$$3 --modality $$2 --like $$3 --resume && \
 	  $(BIN)/maediff evaluate $$3 --cohort cohorts/ms-$$3 --score-split val --calibrate-split val -o runs/results-ms-$$3 --overwrite || exit 1; done
+
+# The shipped models trained anew, into runs/models (docs/models.md), for a GPU; TIME=30s shows that it runs: make models DATA=../shared/data
+TIME ?= 12m
+models: .venv/.demo
+	$(BIN)/maediff preprocess $(DATA)/ds002748 $(DATA)/ds000011 -o cohorts/t1 --modality T1w --like t1 --resume
+	for one in FLAIR:flair T2w:t2:$(DATA)/ds000011; do set -- $$(echo $$one | tr : ' ') && contrast=$$1 name=$$2 real=$$3 && scans=cohorts/$$name-scans && phantoms=cohorts/$$name-phantoms && \
+	  { test -e $$scans || $(BIN)/python scripts/render_contrast.py $(DATA)/ds002748 $$scans $$contrast --n 2; } && \
+	  { test -e $$phantoms || $(BIN)/python scripts/make_phantoms.py $$phantoms $$contrast 24 0 0 4 0; } && \
+	  $(BIN)/maediff preprocess $$scans/manifest.csv $$phantoms/manifest.csv $$real -o cohorts/$$name --modality $$contrast --like $$name --resume || exit 1; done
+	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
+	for one in t1:t1 flair:flair t2:t2 flair-lgg:lgg-flair; do set -- $$(echo $$one | tr : ' ') && \
+	  $(BIN)/python scripts/remake_model.py $$1 cohorts/$$2 runs/models --max-time $(TIME) || exit 1; done
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 2; }

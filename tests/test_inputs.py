@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from maediff.cohort import person_code
+from maediff.cohort import person_code, split_of
 from maediff.errors import InputError
 from maediff.file_names import contrast_of
 from maediff.inputs import find_scans
@@ -281,12 +281,18 @@ def test_what_is_no_scan_is_refused_by_name(tmp_path):
         find_scans([tmp_path], "T1")
 
 
-def test_two_scans_of_one_name_from_two_inputs_are_refused(tmp_path):
-    one = bids(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz")
+def test_data_sets_that_share_names_are_told_apart_and_a_person_stays_who_he_is(tmp_path):
+    one = bids(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
     two = bids(tmp_path / "two", "sub-01/anat/sub-01_T1w.nii.gz")
-    with pytest.raises(InputError, match=r"two scans are both named sub-01.*as two_sub-01"):
-        find_scans([one, two], "T1w")
+    other = bids(tmp_path / "other", "sub-03/anat/sub-03_T1w.nii.gz")
+    for found in (find_scans([one, two, other], "T1w"), find_sources([one, two, other], "T1w")):
+        assert [(ref.dataset, ref.name) for ref in found] == [
+            ("one", "one_sub-01"), ("one", "one_sub-02"), ("two", "two_sub-01"), ("other", "sub-03")]  # fmt: skip
     assert person_code("two", "two_sub-01") == person_code("two", "sub-01") != person_code("one", "sub-01")
+    assert all(split_of("two", f"two_{name}") == split_of("two", name) for name in map(str, range(30)))
+    again = bids(tmp_path / "elsewhere" / "one", "sub-01/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(InputError, match="two scans are both named sub-01"):
+        find_scans([one, again], "T1w")
 
 
 def test_the_real_folders_are_understood(shared_data):

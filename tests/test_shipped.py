@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import runpy
 import shlex
 import shutil
 import sys
@@ -338,6 +339,22 @@ def test_the_settings_of_the_model_stand_where_none_are_given(models):
     assert settings["train"] == {"steps": 3, "augment": "off", "fabricate": {"share": 0.9}}
     assert adopt(info, "maediff", "tiny", {}) == ("tiny", info["config"] | {"train": shown})
     assert adopt(info, "maediff", "small", {"s": 48}) == ("small", {"s": 48})
+
+
+@pytest.mark.slow
+def test_a_shipped_model_is_trained_again_by_the_settings_that_it_carries(models, tmp_path, monkeypatch, capsys):
+    cohort = made_cohort(tmp_path)
+    script = Path(__file__).parent.parent / "scripts" / "remake_model.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "t1", str(cohort), str(tmp_path / "out"), "--device", "cpu"])
+    runpy.run_path(str(script), run_name="__main__")
+    new, old = (run_folder.read_config(folder / "t1") for folder in (tmp_path / "out", models))
+    assert {key: new[key] for key in ("method", "preset", "config", "seed")} == {
+        key: old[key] for key in ("method", "preset", "config", "seed")}  # fmt: skip
+    assert new["train"]["steps"] == old["train"]["steps"] == 2
+    assert own_postprocess(tmp_path / "out" / "t1") == own_postprocess(models / "t1")
+    unseen = {row.subject for row in Cohort.open(cohort).rows if row.healthy and row.split != "train"}
+    assert json.loads((tmp_path / "out" / "t1" / "calibration.json").read_text())["n_scans"] == len(unseen)
+    assert "t1" in capsys.readouterr().out
 
 
 @pytest.mark.slow

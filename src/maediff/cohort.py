@@ -82,17 +82,18 @@ class SubjectSlices:
 
 def split_of(dataset: str, subject: str) -> str:
     """Split of a subject that brings none: sha256 of `dataset/subject` mod 10, 0 to 6 train, 7 and 8 val, 9 test."""
-    digit = int(hashlib.sha256(f"{dataset}/{subject}".encode()).hexdigest(), 16) % 10
+    digit = int(hashlib.sha256(f"{dataset}/{_own_name(dataset, subject)}".encode()).hexdigest(), 16) % 10
     return "train" if digit < 7 else "val" if digit < 9 else "test"
 
 
 def person_code(dataset: str, subject: str) -> str:
-    """16 hex digits that tell whether two rows are of the same person, without the name.
+    """16 hex digits that tell whether two rows are of the same person, without the name."""
+    return hashlib.sha256(f"maediff {dataset}/{_own_name(dataset, subject)}".encode()).hexdigest()[:16]
 
-    `DATASET_SUBJECT`, as a person is named in a cohort where two data sets have the same names, is that subject.
-    """
-    subject = subject.removeprefix(f"{dataset}_")
-    return hashlib.sha256(f"maediff {dataset}/{subject}".encode()).hexdigest()[:16]
+
+def _own_name(dataset: str, subject: str) -> str:
+    """What a data set calls a subject, wherever it has a longer name beside others (`scan_ref.tell_apart`)."""
+    return subject.removeprefix(f"{dataset}_")
 
 
 class Cohort:

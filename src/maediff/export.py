@@ -24,6 +24,7 @@ from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
 from maediff.operating_point import FPRS, at_most, calibrate, is_rate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
+from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
@@ -38,7 +39,7 @@ SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracl
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
 BESIDE_CARD = ("calibrated_on", "default_fpr", "cohorts")  # of `about`, see `export_model`
-AT_TEST = ("s", "merge", "refine_above", "t_test", "noise_test", "draws", "chain", "residual", "recentre",
+AT_TEST = ("s", "merge", "refine_above", "t_test", "noise_test", "draws", "chain", "eta", "residual", "recentre",
            "local_sigma", "ssim_weight", "headroom", "smooth_sigma", "times_intensity")  # fmt: skip
 GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
          "intended_use", "opt_in", "terms")  # fmt: skip
@@ -52,6 +53,7 @@ def export_model(
     evaluations: Sequence[Path] = (),
     cohort: Path | None = None,
     max_scans: int = MAX_SCANS,
+    unseen: bool = False,
     post: PostprocessConfig | None = None,
     half: bool | None = None,
     device: str = "cpu",
@@ -68,6 +70,7 @@ def export_model(
         evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
         cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
             settings that are exported.
+        unseen: calibrate on the healthy scans of every split of `cohort` whose people the run was not trained on.
         post: what to calibrate with, and what comes with the model; None: the run's own.
         half: weights as fp16; None: only where fp32 would be too large.
 
@@ -96,8 +99,11 @@ def export_model(
         if cohort is not None:
             post = post or own_postprocess(run)
             rate = own_fpr(run)
-            if not calibrate(temporary, Cohort.open(cohort), device=device, post=post, max_scans=max_scans, rate=rate):
-                raise InputError(f"{cohort}: no val scan with healthy slices to calibrate on; choose another --cohort")
+            opened = Cohort.open(cohort)
+            rows = unseen_healthy(opened, run) if unseen else None
+            if not calibrate(temporary, opened, rows=rows, device=device, post=post, max_scans=max_scans, rate=rate):
+                which = "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"
+                raise InputError(f"{cohort}: no {which} to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, run_folder.config_of(method), info["step"])
         told = {"source": about.get("calibrated_on"), "default_fpr": about.get("default_fpr")}

@@ -28,7 +28,7 @@ from maediff.file_names import (
     stem,
 )
 from maediff.manifest import read_manifest
-from maediff.scan_ref import MODALITIES, ScanRef, check_names
+from maediff.scan_ref import MODALITIES, ScanRef, check_names, tell_apart
 from maediff.walk import absent, is_dicom, niftis, say_left_out
 
 
@@ -41,7 +41,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
 
     Raises:
         InputError: an input that does not exist or holds no scan, a manifest with missing columns or files, several
-            contrasts and no `modality`, or none of them it, or two scans of one name.
+            contrasts and no `modality`, or none of them it, or two scans of one name in one data set.
     """
     if modality is not None and modality not in MODALITIES:
         raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
@@ -63,8 +63,8 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
             refs += [ref] if path in taken else []
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
+    refs = [replace(ref, problem=absent(ref.image)) for ref in tell_apart(refs)]
     check_names(refs)
-    refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
     t1s = {folder: t1s_by_session(folder) for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}}
     return [
         replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if _lacks_t1(ref) else ref for ref in refs

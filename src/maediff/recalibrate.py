@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff import checkpoint, run_folder
-from maediff.cohort import Cohort, person_code, scans_unlike
+from maediff.cohort import Cohort, Row, person_code, scans_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_fpr, own_postprocess
@@ -22,6 +22,12 @@ from maediff.settings import resolve_device
 
 LEFT_BEHIND = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")  # what only training and reading need
 MAX_SCANS = 200
+
+
+def unseen_healthy(cohort: Cohort, folder: Path) -> list[Row]:
+    """The healthy scans, of any split, of people that the model in `folder` was not trained on."""
+    seen = set(run_folder.trained_on(folder))
+    return [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
 
 
 def recalibrate(
@@ -53,8 +59,7 @@ def recalibrate(
     if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
                          f"would hold; preprocess the scans with --like {model}")  # fmt: skip
-    seen = set(run_folder.trained_on(folder))
-    rows = [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
+    rows = unseen_healthy(cohort, folder)
     if not rows:
         raise InputError(f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
                          "healthy=1 in the manifest")  # fmt: skip

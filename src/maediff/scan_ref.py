@@ -1,8 +1,8 @@
 """A reference to one scan, as a command line, a manifest or a known folder names it."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -59,6 +59,15 @@ class ScanRef:
         return [path for path in (self.image, self.brain_mask, self.lesion_mask, self.t1) if path is not None]
 
 
+def tell_apart(refs: Sequence[ScanRef]) -> list[ScanRef]:
+    """`refs`; subjects of data sets that share a scan's name (most BIDS datasets have a sub-01) as DATASET_SUBJECT."""
+    having: dict[str, set[str]] = {}
+    for ref in refs:
+        having.setdefault(ref.name.casefold(), set()).add(ref.dataset)
+    shared = {dataset for datasets in having.values() if len(datasets) > 1 for dataset in datasets}
+    return [replace(ref, subject=f"{ref.dataset}_{ref.subject}") if ref.dataset in shared else ref for ref in refs]
+
+
 def check_names(refs: Iterable[ScanRef]) -> None:
     """Refuse names that cannot be folders' or are maediff's own, two scans of one name, and a subject in two splits."""
     seen: dict[str, ScanRef] = {}
@@ -75,8 +84,8 @@ def check_names(refs: Iterable[ScanRef]) -> None:
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(
-                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; tell them apart in a "
-                f"manifest CSV: by session, or, of another person, as {ref.dataset}_{ref.subject}"
+                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
+                "them apart by session in a manifest CSV"
             )
         first = split_of_subject.setdefault((ref.dataset, ref.subject), ref)
         if first.split != ref.split:

@@ -1,0 +1,46 @@
+"""Train a shipped model anew, by the settings that it carries, and make a model folder of it.
+
+python scripts/remake_model.py t1|flair|t2|flair-lgg COHORT OUT [--max-time 12m] [--device cuda]
+
+COHORT is prepared like the model's scans (`maediff preprocess ... --like NAME`); `make models` makes all of them. OUT
+gets `NAME-run`, as `maediff train` writes it, and NAME, with thresholds from the healthy people of COHORT that it did
+not learn from; `maediff detect --model OUT/NAME` takes it. Stopped, the same command goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+from maediff import run_folder, shipped
+from maediff.errors import InputError
+from maediff.export import export_model
+from maediff.operating_point import own_postprocess
+from maediff.settings import read_settings
+from maediff.train import train
+
+CARDS = Path(__file__).parent / "cards"
+
+
+def main() -> None:
+    """Train, export, and print what `maediff models` would say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(path.stem for path in CARDS.glob("*.yaml")))
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--max-time", help="stop training after 12m, 1.5h; default: when its steps are done")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    try:
+        folder = shipped.locate(args.name)
+        like = run_folder.read_config(folder)
+        run, settings = args.out / f"{args.name}-run", {**like["config"], "train": like["train"]}
+        train(like["method"], args.cohort, run, preset=like["preset"], settings=settings, seed=like["seed"],
+              max_time=args.max_time, device=args.device, resume=True)  # fmt: skip
+        card = export_model(run, args.out / args.name, read_settings(CARDS / f"{args.name}.yaml"), cohort=args.cohort,
+                            unseen=args.name != "flair-lgg", post=own_postprocess(folder), overwrite=True)  # fmt: skip
+    except InputError as error:
+        parser.error(str(error))
+    print(shipped.describe(args.out / args.name, card))
+
+
+if __name__ == "__main__":
+    main()
