@@ -1,10 +1,10 @@
-"""Dice of a model on val at its own thresholds, against the share of healthy voxels that they leave: for `default_fpr`.
+"""Dice of a model on val against the share of healthy voxels above a threshold: for `default_fpr`, `default_threshold`.
 
-python scripts/default_rate.py MODEL COHORT [--rates 0.0001 0.001 0.01] [--split val]
+python scripts/default_rate.py MODEL COHORT [--rates 0.0001 0.001 0.01] [--thresholds 0.05 0.1] [--split val]
 
-Thresholds are those of the model's calibration.json, from its healthy calibration scans, as `maediff detect` takes
-them; masks are as `detect` makes them, on the model's grid. Columns: rate, threshold, mean Dice, median volume marked
-in ml, healthy calibration scans that have something marked.
+Rates stand for the thresholds of the model's calibration.json, from its healthy calibration scans, as `maediff detect`
+takes them; masks are as `detect` makes them, on the model's grid. Columns: rate (`-`: a threshold that was named),
+threshold, mean Dice, median volume marked in ml, healthy calibration scans that have something marked.
 """
 
 import argparse
@@ -15,11 +15,13 @@ import numpy as np
 
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
+from maediff.files import read_json
 from maediff.measures import voxel_ml
 from maediff.methods import predict_volume
 from maediff.metrics import dice
 from maediff.operating_point import own_postprocess, threshold_at
 from maediff.postprocess import anomaly_mask, residual_map
+from maediff.references import run_folders
 from maediff.run_folder import config_of
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2])
+    parser.add_argument("--thresholds", nargs="+", type=float, default=[], help="beside those of the rates")
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     cohort = Cohort.open(args.cohort)
@@ -39,15 +42,23 @@ def main() -> None:
     for s in ill:
         residual, _ = predict_volume(method, s.images, s.brain, s.slice_ids, seed=0)
         maps.append(residual_map(residual, s.brain, s.spacing_mm, post, s.images))
-    for rate in args.rates:
-        threshold, about = threshold_at(args.model, config_of(method), rate, step=info["step"], post=post)
+    scores = read_json(run_folders(args.model)[0] / "calibration.json").get("scan_scores") or []
+    of_rate = {
+        rate: threshold_at(args.model, config_of(method), rate, step=info["step"], post=post)[0] for rate in args.rates
+    }
+    for rate, threshold in [*of_rate.items(), *((None, threshold) for threshold in args.thresholds)]:
         masks = [anomaly_mask(a, s.brain, threshold, s.spacing_mm, post) for a, s in zip(maps, ill, strict=True)]
-        scores = [dice(mask, s.lesion & s.brain) for mask, s in zip(masks, ill, strict=True)]
+        found = [dice(mask, s.lesion & s.brain) for mask, s in zip(masks, ill, strict=True)]
         marked_ml = np.median([mask.sum() * voxel_ml(s) for mask, s in zip(masks, ill, strict=True)])
-        healthy = f"{about['n_marked']} of {about['n_scores']}" if "n_scores" in about else "none"
-        print(
-            f"{rate:g}", f"{threshold:.4f}", f"{np.mean(scores):.3f}", f"{marked_ml:.0f}", healthy, sep="\t", flush=True
+        healthy = f"{sum(score > threshold for score in scores)} of {len(scores)}"
+        row = (
+            "-" if rate is None else f"{rate:g}",
+            f"{threshold:.4f}",
+            f"{np.mean(found):.3f}",
+            f"{marked_ml:.0f}",
+            healthy,
         )
+        print(*row, sep="\t", flush=True)
 
 
 if __name__ == "__main__":

@@ -296,6 +296,30 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
             own_fpr(model)
 
 
+def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_anew(run, scan, tmp_path):
+    model = shutil.copytree(run, tmp_path / "model")
+    stored = calibrate(model, Cohort.open(run.parent / "cohort"))
+    own = {"value": 0.3, "chosen_on": "9 patients"}
+    (model / "calibration.json").write_text(json.dumps(stored | {"default_threshold": own}))
+    said = {}
+    for name, how in (("own", {}), ("rate", {"fpr": 0.01}), ("given", {"threshold": 0.2})):
+        assert go([scan[0]], tmp_path / name, model, **how) == 0
+        said[name] = json.loads((tmp_path / name / "detect.json").read_text())
+    assert said["own"]["threshold"] == 0.3
+    marked = sum(score > 0.3 for score in stored["scan_scores"])
+    assert said["own"]["threshold_from"] == {"chosen_on": "9 patients", "n_marked": marked, "n_scores": 1}
+    assert said["rate"]["threshold_from"]["fpr"] == 0.01 and said["given"]["threshold"] == 0.2
+    assert "the model&#39;s own, chosen on 9 patients" in write_report(tmp_path / "own").read_text()
+    (model / "train_subjects.json").unlink()  # the site's people have the names of those trained on
+    recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
+    assert go([scan[0]], tmp_path / "at-site", tmp_path / "site") == 0
+    assert json.loads((tmp_path / "at-site" / "detect.json").read_text())["threshold_from"]["fpr"] == 0.01
+    for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
+        (model / "calibration.json").write_text(json.dumps(stored | {"default_threshold": wrong}))
+        with pytest.raises(InputError, match=r"calibration\.json: damaged \(default_threshold"):
+            go([scan[0]], tmp_path / "wrong", model)
+
+
 def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path):
     cohort = made_cohort(tmp_path / "site")
     (run / "train_subjects.json").replace(tmp_path / "kept")  # the site's people have the names of those trained on

@@ -92,6 +92,19 @@ def test_a_models_own_rate_goes_with_it(models, tmp_path):
             export_model(run, tmp_path / "t2", ABOUT | {"default_fpr": wrong})
 
 
+def test_a_models_own_threshold_goes_with_it(models, tmp_path):
+    run, out = models.parent / "runs" / "t1", tmp_path / "t1"
+    own = {"value": 0.07, "chosen_on": "9 patients"}
+    card = export_model(run, out, ABOUT | {"default_threshold": own})
+    assert json.loads((out / "calibration.json").read_text())["default_threshold"] == own
+    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in shipped.describe(out, card)
+    text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "`detect` takes 0.07, chosen on 9 patients" in text and "1 % of their voxels exceed 0.1000" in text
+    for wrong in (0.07, {"value": 0.07}, own | {"value": 1}):
+        with pytest.raises(InputError, match="card of t2: default_threshold"):
+            export_model(run, tmp_path / "t2", ABOUT | {"default_threshold": wrong})
+
+
 def test_the_card_says_what_there_is_to_say(models):
     text = (models / "flair-lgg" / "MODEL_CARD.md").read_text(encoding="utf-8")
     for said in ("# flair-lgg", "| made | CC0 | ellipsoids |", "CC BY-NC-SA 4.0", "Seed: 3.", "- Finds nothing.",

@@ -37,7 +37,7 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import mask_from_grid
 from maediff.methods import Method
-from maediff.operating_point import own_fpr, own_postprocess, threshold_at, threshold_for_scans
+from maediff.operating_point import own_postprocess, own_threshold, threshold_at, threshold_for_scans
 from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.quality import write_picture
@@ -86,8 +86,8 @@ def detect(
         model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
             averages their references. None picks the shipped model for the contrast that `modality` or the files'
             names tell, and says so.
-        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration, or for
-            the run's own rate (`operating_point.own_fpr`) where neither is given.
+        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration, or the
+            run's own (`operating_point.own_threshold`) where neither is given.
         fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
         scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
         brain_mask: for a single scan, instead of one that is extracted.
@@ -126,10 +126,10 @@ def detect(
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
         threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)
+    elif fpr is not None:
+        threshold, about = threshold_at(model, config_of(method), fpr, step=info["step"], post=postprocess)
     elif threshold is None:
-        threshold, about = threshold_at(
-            model, config_of(method), own_fpr(model) if fpr is None else fpr, step=info["step"], post=postprocess
-        )
+        threshold, about = own_threshold(model, config_of(method), step=info["step"], post=postprocess)
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite, resume=resume)

@@ -22,7 +22,7 @@ from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import FPRS, at_most, calibrate, is_rate, own_fpr, own_postprocess
+from maediff.operating_point import FPRS, at_most, calibrate, is_rate, is_threshold, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
@@ -38,7 +38,7 @@ INTENDED_USE = (
 SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
          "l1_healthy")  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
-BESIDE_CARD = ("calibrated_on", "default_fpr", "cohorts")  # of `about`, see `export_model`
+BESIDE_CARD = ("calibrated_on", "default_fpr", "default_threshold", "cohorts")  # of `about`, see `export_model`
 AT_TEST = ("s", "merge", "refine_above", "t_test", "noise_test", "draws", "chain", "eta", "residual", "recentre",
            "local_sigma", "ssim_weight", "headroom", "smooth_sigma", "times_intensity")  # fmt: skip
 GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
@@ -65,8 +65,8 @@ def export_model(
         reference: a run; the settings in `RUN@t_test=125` become the model's own.
         about: the fields of `Card` named in GIVEN; `summary`, `licence`, `data` and `failure_cases` have to be there.
             `calibrated_on` says what the calibration's scans are where they are no scans of the contrast (renderings),
-            `default_fpr` the rate of `detect` where nobody names one, `cohorts` what the scored ones are, by the name
-            of their folder.
+            `default_fpr` the rate of `detect` where nobody names one, `default_threshold` (value, chosen_on) what
+            stands before that rate, `cohorts` what the scored ones are, by the name of their folder.
         evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
         cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
             settings that are exported.
@@ -88,6 +88,9 @@ def export_model(
     if "default_fpr" in about and not is_rate(about["default_fpr"]):
         raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
                          f"{FPRS[-1]}")  # fmt: skip
+    own = about.get("default_threshold", {"value": 0.5, "chosen_on": ""})
+    if not (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and is_threshold(own["value"])):
+        raise InputError(f"card of {out.name}: default_threshold {own}; give value, between 0 and 1, and chosen_on")
     run = split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
@@ -106,7 +109,10 @@ def export_model(
                 raise InputError(f"{cohort}: no {which} to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, run_folder.config_of(method), info["step"])
-        told = {"source": about.get("calibrated_on"), "default_fpr": about.get("default_fpr")}
+        told = {
+            "source": about.get("calibrated_on"),
+            **{key: about.get(key) for key in ("default_fpr", "default_threshold")},
+        }
         if told := {key: value for key, value in told.items() if value is not None}:
             write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
         if people := run_folder.trained_on(run):
@@ -288,6 +294,7 @@ def render_card(card: Card, model: Path) -> str:
         "settings": [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()],
         "rate": f"{100 * rate:g} %",
         "threshold": threshold,
+        "own": calibration.get("default_threshold"),
         **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
     }
     environment = Environment(  # noqa: S701 - Markdown, not HTML

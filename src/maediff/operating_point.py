@@ -3,6 +3,8 @@
     RUN/calibration.json   thresholds[i]: the smallest value that at most a share fprs[i] of the healthy voxels exceeds
                            scan_scores: the score of each healthy scan, one scan a person
                            default_fpr: the rate of `detect` where nobody names one; absent: DEFAULT_FPR
+                           default_threshold: {value, chosen_on}, which stands before that rate in shipped models whose
+                           healthy scans are of other scanners than those of most users; absent: none
 
 Written when training ends, read by `detect --fpr` (voxel-wise, empirical) and `detect --scan-fpr` (split conformal: at
 most that share of new healthy scans of the same population is flagged, see `calibration`). It holds for the test
@@ -172,8 +174,38 @@ def threshold_at(
     if not lowest <= fpr <= highest:
         raise InputError(f"--fpr {fpr}: calibrated rates are {lowest} to {highest}; give one of them, or --threshold")
     rate, threshold = at_most(thresholds, fpr)
-    marked = {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
-    return threshold, {"fpr": rate, **about, **marked}
+    return threshold, {"fpr": rate, **about, **_marked(scores, threshold)}
+
+
+def own_threshold(
+    run: str, config: dict[str, Any], *, step: int, post: PostprocessConfig = DEFAULT
+) -> tuple[float, dict[str, Any]]:
+    """The threshold where nobody names one or a rate, and where it comes from: the model's own, chosen on scans with
+    lesions (`chosen_on` says which), or that of its own rate.
+
+    Args: as for `threshold_at`.
+
+    Raises:
+        InputError: as for `threshold_at`; a threshold that is none.
+    """
+    of_rate = threshold_at(run, config, own_fpr(run), step=step, post=post)
+    stored, path = _stored(run, config, step, post)
+    own = stored.get("default_threshold")
+    if own is None:
+        return of_rate
+    if not (isinstance(own, Mapping) and is_threshold(own.get("value")) and isinstance(own.get("chosen_on"), str)):
+        raise InputError(f"{path}: damaged (default_threshold {own}); {ANEW}")
+    return own["value"], {"chosen_on": own["chosen_on"], **_marked(stored.get("scan_scores") or [], own["value"])}
+
+
+def is_threshold(value: Any) -> bool:
+    """Whether an anomaly map, whose values are from 0 to 1, can be above it in some places and not in others."""
+    return isinstance(value, float) and 0 < value < 1
+
+
+def _marked(scores: Sequence[float], threshold: float) -> dict[str, int]:
+    """How many of the healthy calibration scans have something marked; nothing where there is none."""
+    return {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
 
 
 def threshold_for_scans(

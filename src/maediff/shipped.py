@@ -156,7 +156,10 @@ def _rates(folder: Path) -> str:
     """Which rates its calibration can promise; empty without one."""
     stored = _part(folder, "calibration.json")
     rate, scores = stored.get("default_fpr"), stored.get("scan_scores") or []
+    own = stored.get("default_threshold")
     default = f"--fpr {rate:g} unless another is given" if isinstance(rate, float) else ""
+    if isinstance(own, Mapping):
+        default = f"--threshold {own['value']:g} unless another or a rate is given, chosen on {own['chosen_on']}"
     promised = f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
     return "; ".join(filter(None, (default, promised)))
 

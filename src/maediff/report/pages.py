@@ -94,8 +94,8 @@ def _detect(folder: Path) -> Page:
     lead += f" {len(failures)} failed." if failures else ""
     origin = shared.get("threshold_from") or {}
     if origin.get("n_marked"):
-        lead += (f" At this threshold {origin['n_marked']} of the {origin['n_scores']} healthy scans that it was taken "
-                 "from have something marked, too: --scan-fpr gives one that marks few healthy scans.")  # fmt: skip
+        lead += (f" At this threshold {origin['n_marked']} of the model's {origin['n_scores']} healthy scans have "
+                 "something marked, too: --scan-fpr gives one that marks few healthy scans.")  # fmt: skip
     facts = [
         ("Model", ", ".join(str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))),
         ("Marks", str(shared.get("marks", ""))),
@@ -204,4 +204,6 @@ def _origin(source: Mapping[str, Any]) -> str:
         return f"at most {source['scan_fpr']:.2%} of new healthy scans flagged, split conformal on {scans}"
     if "fpr" in source:
         return f"{source['fpr']:.3%} of the voxels of {scans}, counted voxel by voxel"
+    if "chosen_on" in source:
+        return f"the model's own, chosen on {source['chosen_on']}"
     return "as given"
