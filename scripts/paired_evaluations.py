@@ -2,7 +2,7 @@
 
 python scripts/paired_evaluations.py EVAL BEFORE RUN [RUN ...]
 
-Prints, for each run, in how many subjects AUPRC has become better, and the mean over subjects of EVAL - BEFORE: of
+RUN//OTHER is called OTHER in BEFORE. Prints, for each run, in how many subjects AUPRC has become better, and the mean over subjects of EVAL - BEFORE: of
 AUPRC, of AUPRC of the raw residual and of Dice, each with its 95 % bootstrap interval, as `maediff evaluate` makes them
 within one evaluation.
 """
@@ -37,7 +37,8 @@ def main() -> None:
     if len(sys.argv) < 4:
         sys.exit(__doc__)
     for run in sys.argv[3:]:
-        now, before = (rows_of(Path(folder), run) for folder in sys.argv[1:3])
+        new, _, old = run.partition("//")
+        now, before = rows_of(Path(sys.argv[1]), new), rows_of(Path(sys.argv[2]), old or new)
         (found,) = differences({"now": now, "before": before}, [("now", "before")])
         parts = {"auprc": found, **{key: found[key] for key in ("auprc_unfiltered", "dice") if found[key]}}
         text = (f"{key} {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for key, d in parts.items())
