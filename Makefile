@@ -42,8 +42,8 @@ TIME ?= 12m
 models: .venv/.demo
 	$(BIN)/maediff preprocess $(DATA)/ds002748 $(DATA)/ds000011 -o cohorts/t1 --modality T1w --like t1 --resume
 	for one in FLAIR:flair T2w:t2:$(DATA)/ds000011; do set -- $$(echo $$one | tr : ' ') && contrast=$$1 name=$$2 real=$$3 && scans=cohorts/$$name-scans && phantoms=cohorts/$$name-phantoms && \
-	  { test -e $$scans || $(BIN)/python scripts/render_contrast.py $(DATA)/ds002748 $$scans $$contrast --n 2; } && \
-	  { test -e $$phantoms || $(BIN)/python scripts/make_phantoms.py $$phantoms $$contrast 24 0 0 4 0; } && \
+	  { test -e $$scans/manifest.csv || $(BIN)/python scripts/render_contrast.py $(DATA)/ds002748 $$scans $$contrast --n 2 --overwrite; } && \
+	  { test -e $$phantoms/manifest.csv || { rm -rf $$phantoms && $(BIN)/python scripts/make_phantoms.py $$phantoms $$contrast 24 0 0 4 0; }; } && \
 	  $(BIN)/maediff preprocess $$scans/manifest.csv $$phantoms/manifest.csv $$real -o cohorts/$$name --modality $$contrast --like $$name --resume || exit 1; done
 	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
 	for one in t1:t1 flair:flair t2:t2 flair-lgg:lgg-flair; do set -- $$(echo $$one | tr : ' ') && \

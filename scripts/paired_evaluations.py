@@ -2,9 +2,9 @@
 
 python scripts/paired_evaluations.py EVAL BEFORE RUN [RUN ...]
 
-RUN//OTHER is called OTHER in BEFORE. Prints, for each run, in how many subjects AUPRC has become better, and the mean over subjects of EVAL - BEFORE: of
-AUPRC, of AUPRC of the raw residual and of Dice, each with its 95 % bootstrap interval, as `maediff evaluate` makes them
-within one evaluation.
+RUN//OTHER is called OTHER in BEFORE. Prints, for each run, in how many subjects AUPRC has become better, and the mean
+over subjects of EVAL - BEFORE: of AUPRC, of AUPRC of the raw residual and of Dice, each with its 95 % bootstrap
+interval, as `maediff evaluate` makes them within one evaluation.
 """
 
 import csv

@@ -3,21 +3,23 @@
 python scripts/remake_model.py t1|flair|t2|flair-lgg COHORT OUT [--max-time 12m] [--device cuda]
 
 COHORT is prepared like the model's scans (`maediff preprocess ... --like NAME`); `make models` makes all of them. OUT
-gets `NAME-run`, as `maediff train` writes it, and NAME, with thresholds from the healthy people of COHORT that it did
-not learn from; `maediff detect --model OUT/NAME` takes it. Stopped, the same command goes on.
+gets `NAME-run`, as `maediff train` writes it, and NAME, with thresholds from healthy people of COHORT that it did not
+learn from; `maediff detect --model OUT/NAME` takes it. Stopped, the same command goes on.
 """
 
 import argparse
 from pathlib import Path
 
 from maediff import run_folder, shipped
+from maediff.compare import seconds_used
 from maediff.errors import InputError
 from maediff.export import export_model
 from maediff.operating_point import own_postprocess
 from maediff.settings import read_settings
-from maediff.train import train
+from maediff.train import parse_duration, train
 
 CARDS = Path(__file__).parent / "cards"
+MEASURED = ("default_threshold", "calibrated_on", "failure_cases")  # of the shipped weights, not of these
 
 
 def main() -> None:
@@ -33,10 +35,14 @@ def main() -> None:
         folder = shipped.locate(args.name)
         like = run_folder.read_config(folder)
         run, settings = args.out / f"{args.name}-run", {**like["config"], "train": like["train"]}
+        limit = parse_duration(args.max_time)
+        left = None if limit is None else f"{max(0.0, limit - seconds_used(run)):.3f}s"
         train(like["method"], args.cohort, run, preset=like["preset"], settings=settings, seed=like["seed"],
-              max_time=args.max_time, device=args.device, resume=True)  # fmt: skip
-        card = export_model(run, args.out / args.name, read_settings(CARDS / f"{args.name}.yaml"), cohort=args.cohort,
-                            unseen=args.name != "flair-lgg", post=own_postprocess(folder), overwrite=True)  # fmt: skip
+              max_time=left, device=args.device, resume=True)  # fmt: skip
+        about = {key: value for key, value in read_settings(CARDS / f"{args.name}.yaml").items() if key not in MEASURED}
+        about["failure_cases"] = ["Trained anew by scripts/remake_model.py, and not looked at since."]
+        card = export_model(run, args.out / args.name, about, cohort=args.cohort, unseen=args.name == "t1",
+                            post=own_postprocess(folder), overwrite=True)  # fmt: skip
     except InputError as error:
         parser.error(str(error))
     print(shipped.describe(args.out / args.name, card))

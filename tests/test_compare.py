@@ -147,7 +147,7 @@ def test_the_post_processing_is_set_as_for_evaluate(cohort, tmp_path, pretend, m
     from maediff.cli import scores
 
     monkeypatch.setattr(scores, "say_report", lambda _: None)
-    _, scored, _ = pretend
+    trained, scored, _ = pretend
     own = ["postprocess.median_size=1", "evaluate.postprocess.symmetry=0.5", "evaluate.fpr=0.02", "t_test=60"]
     scores.compare(["ddpm"], cohort, tmp_path / "out", steps=4, seeds="0", set_=own, quiet=True)
     _, how = scored[0]
@@ -155,6 +155,11 @@ def test_the_post_processing_is_set_as_for_evaluate(cohort, tmp_path, pretend, m
     assert how["config"].fpr == 0.02
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["runs"]["ddpm-0"]["settings"]["t_test"] == 60
     assert "the table" in capsys.readouterr().out
+    before = len(trained)
+    for wrong in ("postprocess.medain_size=1", "evaluate.postprocess.median_size=0.5"):
+        with pytest.raises(InputError, match=r"medain_size|median_size|postprocess"):
+            scores.compare(["ddpm"], cohort, tmp_path / "wrong", steps=4, set_=[wrong], quiet=True)
+    assert len(trained) == before
 
 
 @pytest.mark.slow

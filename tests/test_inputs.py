@@ -287,12 +287,20 @@ def test_data_sets_that_share_names_are_told_apart_and_a_person_stays_who_he_is(
     other = bids(tmp_path / "other", "sub-03/anat/sub-03_T1w.nii.gz")
     for found in (find_scans([one, two, other], "T1w"), find_sources([one, two, other], "T1w")):
         assert [(ref.dataset, ref.name) for ref in found] == [
-            ("one", "one_sub-01"), ("one", "one_sub-02"), ("two", "two_sub-01"), ("other", "sub-03")]  # fmt: skip
-    assert person_code("two", "two_sub-01") == person_code("two", "sub-01") != person_code("one", "sub-01")
-    assert all(split_of("two", f"two_{name}") == split_of("two", name) for name in map(str, range(30)))
+            ("one", "one__sub-01"), ("one", "one__sub-02"), ("two", "two__sub-01"), ("other", "sub-03")]  # fmt: skip
+    assert person_code("two", "two__sub-01") == person_code("two", "sub-01") != person_code("one", "sub-01")
+    assert person_code("site", "site_01") != person_code("site", "01")
+    assert all(split_of("two", f"two__{name}") == split_of("two", name) for name in map(str, range(30)))
     again = bids(tmp_path / "elsewhere" / "one", "sub-01/anat/sub-01_T1w.nii.gz")
-    with pytest.raises(InputError, match="two scans are both named sub-01"):
-        find_scans([one, again], "T1w")
+    inner = bids(one / "derivatives" / "prep", "sub-01/anat/sub-01_T1w.nii.gz")
+    for maybe_the_same in ([one, again], [one, inner], [one, one], [one, one / "sub-01" / "anat"]):
+        with pytest.raises(InputError, match="two scans are both named sub-01"):
+            find_scans(maybe_the_same, "T1w")
+    twice = "subject,image,dataset,split\none__sub-01,a.nii,one,train\nsub-01,b.nii,one,test\n"
+    touch(tmp_path / "m" / "a.nii", tmp_path / "m" / "b.nii")
+    table = manifest(tmp_path / "m", twice)
+    with pytest.raises(InputError, match="one person belongs to one split"):
+        find_scans([table], "T1w")
 
 
 def test_the_real_folders_are_understood(shared_data):

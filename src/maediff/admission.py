@@ -13,6 +13,7 @@ from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES
 from maediff.references import run_folders
 from maediff.run_folder import trained_on
+from maediff.scan_ref import own_name
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,9 @@ def subjects_of(
     """
     calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
     for one, other in itertools.combinations(dict.fromkeys((score_split, calibrate_split, "train")), 2):
-        people = [{(row.dataset, row.subject) for row in cohort.split(split)} for split in (one, other)]
+        people = [
+            {(row.dataset, own_name(row.dataset, row.subject)) for row in cohort.split(split)} for split in (one, other)
+        ]
         if shared := people[0] & people[1]:
             raise InputError(
                 f"{cohort.path}: {_some(sorted(name for _, name in shared))} in both {one!r} and {other!r}; "

@@ -22,7 +22,7 @@ from typing import Any
 from maediff import __version__
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json, write_text
-from maediff.scan_ref import ScanRef
+from maediff.scan_ref import ScanRef, own_name
 
 WORK = ".detect"
 BIDS_VERSION = "1.9.0"
@@ -145,18 +145,25 @@ def root_of(refs: Sequence[ScanRef]) -> Path:
     Raises:
         InputError: one is not of a BIDS dataset, or of another one.
     """
-    roots = set()
-    for ref in refs:
-        image = _absolute(ref.image)
-        root = next((path for path in image.parents if (path / "dataset_description.json").is_file()), None)
-        if root is None or not ref.subject.startswith("sub-") or ref.subject not in image.relative_to(root).parts:
+    roots = [_dataset_of(ref.image) for ref in refs]
+    for ref, root in zip(refs, roots, strict=True):
+        subject = own_name(ref.dataset, ref.subject)
+        if (
+            root is None
+            or not subject.startswith("sub-")
+            or subject not in _absolute(ref.image).relative_to(root).parts
+        ):
             raise InputError(f"{ref.image}: not a scan of a BIDS dataset (dataset_description.json, sub-*/), so "
                              "--bids-derivative has no names for it; leave the flag out")  # fmt: skip
-        roots.add(root)
-        if len(roots) > 1:
+        if root != roots[0]:
             raise InputError(f"{ref.image}: of another BIDS dataset than {refs[0].image}, and a derivative is of one; "
                              "give one at a time")  # fmt: skip
-    return roots.pop()
+    assert roots[0] is not None
+    return roots[0]
+
+
+def _dataset_of(image: Path) -> Path | None:
+    return next((path for path in _absolute(image).parents if (path / "dataset_description.json").is_file()), None)
 
 
 def _absolute(path: Path) -> Path:

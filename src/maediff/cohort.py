@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from maediff.errors import InputError
 from maediff.intensities import CEILING
-from maediff.scan_ref import SPLITS
+from maediff.scan_ref import SPLITS, own_name
 from maediff.scans import read_mask, read_scan, volume_to_slices
 from maediff.slice_cache import SliceSet, read_slices, store_slices
 
@@ -82,18 +82,13 @@ class SubjectSlices:
 
 def split_of(dataset: str, subject: str) -> str:
     """Split of a subject that brings none: sha256 of `dataset/subject` mod 10, 0 to 6 train, 7 and 8 val, 9 test."""
-    digit = int(hashlib.sha256(f"{dataset}/{_own_name(dataset, subject)}".encode()).hexdigest(), 16) % 10
+    digit = int(hashlib.sha256(f"{dataset}/{own_name(dataset, subject)}".encode()).hexdigest(), 16) % 10
     return "train" if digit < 7 else "val" if digit < 9 else "test"
 
 
 def person_code(dataset: str, subject: str) -> str:
     """16 hex digits that tell whether two rows are of the same person, without the name."""
-    return hashlib.sha256(f"maediff {dataset}/{_own_name(dataset, subject)}".encode()).hexdigest()[:16]
-
-
-def _own_name(dataset: str, subject: str) -> str:
-    """What a data set calls a subject, wherever it has a longer name beside others (`scan_ref.tell_apart`)."""
-    return subject.removeprefix(f"{dataset}_")
+    return hashlib.sha256(f"maediff {dataset}/{own_name(dataset, subject)}".encode()).hexdigest()[:16]
 
 
 class Cohort:

@@ -167,7 +167,8 @@ def compare(
             print(f"{number}/{len(planned)} {run.name}", file=sys.stderr, flush=True)  # noqa: T201 - where it is
         result = train(
             run.method, cohort, folder, preset=budget.preset, settings=run.settings, seed=run.seed, device=device,
-            max_time=None if limit is None else f"{max(0.0, limit - _used(folder)):.3f}s", resume=True, quiet=quiet,
+            max_time=None if limit is None else f"{max(0.0, limit - seconds_used(folder)):.3f}s", resume=True,
+            quiet=quiet,
         )  # fmt: skip
         done = result["step"] == result["steps"] or (limit is not None and result["seconds"] >= 0.999 * limit)
         record["runs"][run.name] = {
@@ -228,7 +229,7 @@ def _record(out: Path, budget: Budget, cohort: Cohort, device: str, command: Seq
     return record
 
 
-def _used(run: Path) -> float:
+def seconds_used(run: Path) -> float:
     """Seconds of training that a run's last checkpoint holds; 0 before the first."""
     try:
         return float(read_json(run / "provenance.json")["wall_seconds"])

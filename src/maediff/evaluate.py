@@ -41,6 +41,7 @@ from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, Map, PostprocessConfig, changed, check_symmetry
 from maediff.references import run_folders
+from maediff.scan_ref import own_name
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
@@ -124,7 +125,7 @@ def evaluate(
             slices=out / "slices",
             progress=lambda name: bar.update(task, advance=1, description=name),
             workers=workers,
-            people={row.name: f"{row.dataset}/{row.subject}" for row in opened.rows},
+            people={row.name: f"{row.dataset}/{own_name(row.dataset, row.subject)}" for row in opened.rows},
         )
     settings = {
         "modality": opened.meta["modality"],

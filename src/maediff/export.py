@@ -89,7 +89,8 @@ def export_model(
         raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
                          f"{FPRS[-1]}")  # fmt: skip
     own = about.get("default_threshold", {"value": 0.5, "chosen_on": ""})
-    if not (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and is_threshold(own["value"])):
+    if not (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and is_threshold(own["value"])
+            and isinstance(own["chosen_on"], str)):  # fmt: skip
         raise InputError(f"card of {out.name}: default_threshold {own}; give value, between 0 and 1, and chosen_on")
     run = split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)

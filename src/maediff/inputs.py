@@ -10,9 +10,11 @@ A subject is named by its BIDS entities, else by the path relative to what was g
 DICOM folders and the layouts of known data sets come on top in `sources`.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 from maediff.errors import InputError
@@ -28,12 +30,16 @@ from maediff.file_names import (
     stem,
 )
 from maediff.manifest import read_manifest
-from maediff.scan_ref import MODALITIES, ScanRef, check_names, tell_apart
+from maediff.scan_ref import MODALITIES, ScanRef, check_names
 from maediff.walk import absent, is_dicom, niftis, say_left_out
+
+logger = logging.getLogger(__name__)
 
 
 def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
     """Every scan meant by `inputs`, in a stable order.
+
+    The subjects of BIDS datasets that share a scan's name (most have a sub-01) are called DATASET__SUBJECT.
 
     Args:
         modality: which contrast to take from a BIDS dataset, from a folder whose file names tell the contrast, and from
@@ -41,7 +47,7 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
 
     Raises:
         InputError: an input that does not exist or holds no scan, a manifest with missing columns or files, several
-            contrasts and no `modality`, or none of them it, or two scans of one name in one data set.
+            contrasts and no `modality`, or none of them it, or two scans of one name.
     """
     if modality is not None and modality not in MODALITIES:
         raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
@@ -50,10 +56,11 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     base = Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
     taken = of_contrast(base, {path: contrast_of(path) for path in files}, modality)
     refs: list[ScanRef] = []
+    roots = [path for path in paths if path.is_dir() and (path / "dataset_description.json").is_file()]
+    of_bids = _told_apart(roots, [_from_bids(root, modality) for root in roots])
     for path in paths:
         if path.is_dir():
-            bids = (path / "dataset_description.json").is_file()
-            refs += _from_bids(path, modality) if bids else _from_folder(path, modality)
+            refs += of_bids.pop(0) if path in roots else _from_folder(path, modality)
         elif not path.exists() and path not in files:
             raise InputError(f"{path}: no such file or folder; check the path")
         elif path.suffix.lower() == ".csv":
@@ -63,11 +70,28 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
             refs += [ref] if path in taken else []
     if not refs:
         raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
-    refs = [replace(ref, problem=absent(ref.image)) for ref in tell_apart(refs)]
+    refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
     check_names(refs)
     t1s = {folder: t1s_by_session(folder) for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}}
     return [
         replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if _lacks_t1(ref) else ref for ref in refs
+    ]
+
+
+def _told_apart(roots: Sequence[Path], found: Sequence[list[ScanRef]]) -> list[list[ScanRef]]:
+    """`found` in each of `roots`, its subjects renamed where another data set has a scan of the same name; not where
+    one dataset lies in another or has its name: those may be the same people, and are refused.
+    """
+    places = [root.resolve() for root in roots]
+    if len({place.name for place in places}) < len(places) or any(a in b.parents for a, b in permutations(places, 2)):
+        return list(found)
+    names = [{ref.name.casefold() for ref in refs} for refs in found]
+    shared = [any(own & other for j, other in enumerate(names) if j != i) for i, own in enumerate(names)]
+    if any(shared):
+        logger.info("BIDS datasets share names of scans: their subjects are called DATASET__SUBJECT")
+    return [
+        [replace(ref, subject=f"{ref.dataset}__{ref.subject}") for ref in refs] if is_shared else refs
+        for refs, is_shared in zip(found, shared, strict=True)
     ]
 
 

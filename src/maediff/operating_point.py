@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, Row, is_registered
+from maediff.cohort import Cohort, Row, is_registered, person_code
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
@@ -70,7 +70,7 @@ def calibrate(
     brains: list[Mask] = []
     used: list[str] = []
     scores: list[float] = []
-    people = {(row.dataset, row.subject): row for row in reversed(healthy or rows)}  # the first scan of each
+    people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}  # the first scan of each
     logger.info("calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans))
     for row in reversed(people.values()):
         if len(used) == max_scans:

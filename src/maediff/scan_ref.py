@@ -1,8 +1,8 @@
 """A reference to one scan, as a command line, a manifest or a known folder names it."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -59,13 +59,9 @@ class ScanRef:
         return [path for path in (self.image, self.brain_mask, self.lesion_mask, self.t1) if path is not None]
 
 
-def tell_apart(refs: Sequence[ScanRef]) -> list[ScanRef]:
-    """`refs`; subjects of data sets that share a scan's name (most BIDS datasets have a sub-01) as DATASET_SUBJECT."""
-    having: dict[str, set[str]] = {}
-    for ref in refs:
-        having.setdefault(ref.name.casefold(), set()).add(ref.dataset)
-    shared = {dataset for datasets in having.values() if len(datasets) > 1 for dataset in datasets}
-    return [replace(ref, subject=f"{ref.dataset}_{ref.subject}") if ref.dataset in shared else ref for ref in refs]
+def own_name(dataset: str, subject: str) -> str:
+    """What a data set calls a subject, which beside others may be DATASET__SUBJECT (`inputs.find_scans`)."""
+    return subject.removeprefix(f"{dataset}__")
 
 
 def check_names(refs: Iterable[ScanRef]) -> None:
@@ -87,7 +83,7 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
                 "them apart by session in a manifest CSV"
             )
-        first = split_of_subject.setdefault((ref.dataset, ref.subject), ref)
+        first = split_of_subject.setdefault((ref.dataset, own_name(ref.dataset, ref.subject)), ref)
         if first.split != ref.split:
             raise InputError(
                 f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "

@@ -159,7 +159,9 @@ def _rates(folder: Path) -> str:
     own = stored.get("default_threshold")
     default = f"--fpr {rate:g} unless another is given" if isinstance(rate, float) else ""
     if isinstance(own, Mapping):
-        default = f"--threshold {own['value']:g} unless another or a rate is given, chosen on {own['chosen_on']}"
+        default = "--threshold {value} unless another or a rate is given, chosen on {chosen_on}".format_map(
+            {"value": "?", "chosen_on": "?", **own}
+        )
     promised = f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
     return "; ".join(filter(None, (default, promised)))
 

@@ -23,7 +23,7 @@ from maediff.files import write_table
 from maediff.inputs import find_scans
 from maediff.layouts import Layout, check_content, read_layout, recognise
 from maediff.manifest import MANIFEST_COLUMNS
-from maediff.scan_ref import MODALITIES, ScanRef, check_names, tell_apart
+from maediff.scan_ref import MODALITIES, ScanRef, check_names
 from maediff.scans import read_mask
 from maediff.walk import is_dicom, niftis, visible
 
@@ -50,7 +50,7 @@ def find_sources(
 
     Raises:
         InputError: as for `find_scans` and `read_layout`; DICOM of which no scan can be taken, unless there are others;
-            a `series` that is not there; two scans of one name in one data set, or, with `unique`, of the same voxels.
+            a `series` that is not there; two scans of one name, or, with `unique`, of the same voxels.
     """
     if layout not in LAYOUTS:
         raise InputError(f"--layout {layout}: not known; choose one of {', '.join(LAYOUTS)}")
@@ -77,11 +77,10 @@ def find_sources(
         raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
     if is_uid(series) and not any(ref.series == series or ref.problem for ref in refs):
         raise InputError(f"--series {series}: no study among the inputs holds it; leave it out to have them listed")
-    refs = tell_apart([*refs, *official])
-    check_names(refs)
+    check_names([*refs, *official])
     if unique:
         check_content(official)
-    return refs
+    return [*refs, *official]
 
 
 def is_dicom_folder(folder: Path) -> bool:

@@ -122,12 +122,14 @@ def detect(
     series: Series = None,
     layout: LayoutName = "auto",
     threshold: Annotated[
-        float | None, typer.Option(help="Of the anomaly map, 0 to 1; default: the model's, by --fpr.", min=0, max=1)
+        float | None,
+        typer.Option(help="Of the anomaly map, 0 to 1; default: the model's, or by --fpr.", min=0, max=1),
     ] = None,
     fpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of healthy voxels above the threshold, voxel-wise, empirical; default: the model's, or 0.01."
+            help="Share of healthy voxels above the threshold, voxel-wise, empirical; default: the model's "
+            "threshold or rate (`maediff models`), or 0.01."
         ),
     ] = None,
     scan_fpr: Annotated[

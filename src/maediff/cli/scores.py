@@ -94,6 +94,7 @@ def compare(
     """Train every method and seed with one budget, then score them together: one command remakes a table."""
     from maediff.compare import Budget, plan
     from maediff.compare import compare as run
+    from maediff.postprocess import PostprocessConfig
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config, merge
 
@@ -101,7 +102,10 @@ def compare(
     budget = Budget(preset, steps, max_time)
     with settings_of(config, set_) as settings:
         scored = dict(settings.pop("evaluate", {}))
-        post = merge(scored.pop("postprocess", {}), settings.pop("postprocess", {}))
+        groups = [group.pop("postprocess", {}) for group in (scored, settings)]
+        for group in groups:  # before hours of training
+            build_config(PostprocessConfig, group, "postprocess")
+        post = merge(*groups)
         scoring = build_config(ScoringConfig, scored, "evaluate")
         planned = plan(methods, numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
     run(

@@ -51,7 +51,8 @@ class DDPMConfig(DiffusionConfig):
 class AnoDDPMConfig(DDPMConfig):
     """Simplex noise over the whole slice, one step from t = 500.
 
-    t_test=250, chain=250, eta=1 is AnoDDPM's own chain (Wyatt et al. 2022), with fresh simplex noise at each step.
+    t_test=250, chain=250, eta=1 is a chain like AnoDDPM's own (Wyatt et al. 2022), with fresh simplex noise at each
+    step, of the smaller of the two variances in Ho et al. 2020, 3.2, where AnoDDPM's code has the larger, beta_t.
     """
 
     noise: NoiseKind = "simplex"
