@@ -40,7 +40,8 @@ def main() -> None:
         train(like["method"], args.cohort, run, preset=like["preset"], settings=settings, seed=like["seed"],
               max_time=left, device=args.device, resume=True)  # fmt: skip
         about = {key: value for key, value in read_settings(CARDS / f"{args.name}.yaml").items() if key not in MEASURED}
-        about["failure_cases"] = ["Trained anew by scripts/remake_model.py, and not looked at since."]
+        about["summary"] = about["summary"].partition(" Trained ")[0] + " Trained anew by scripts/remake_model.py."
+        about["failure_cases"] = ["Not looked at since it was trained; those of the shipped one are a guess."]
         card = export_model(run, args.out / args.name, about, cohort=args.cohort, unseen=args.name == "t1",
                             post=own_postprocess(folder), overwrite=True)  # fmt: skip
     except InputError as error:
