@@ -50,15 +50,9 @@ def main() -> None:
         masks = [anomaly_mask(a, s.brain, threshold, s.spacing_mm, post) for a, s in zip(maps, ill, strict=True)]
         found = [dice(mask, s.lesion & s.brain) for mask, s in zip(masks, ill, strict=True)]
         marked_ml = np.median([mask.sum() * voxel_ml(s) for mask, s in zip(masks, ill, strict=True)])
-        healthy = f"{sum(score > threshold for score in scores)} of {len(scores)}"
-        row = (
-            "-" if rate is None else f"{rate:g}",
-            f"{threshold:.4f}",
-            f"{np.mean(found):.3f}",
-            f"{marked_ml:.0f}",
-            healthy,
-        )
-        print(*row, sep="\t", flush=True)
+        healthy = f"{sum(score > threshold for score in scores)} of {len(scores)}" if scores else "none"
+        name = "-" if rate is None else f"{rate:g}"
+        print(name, f"{threshold:.4f}", f"{np.mean(found):.3f}", f"{marked_ml:.0f}", healthy, sep="\t", flush=True)
 
 
 if __name__ == "__main__":
