@@ -22,7 +22,7 @@ from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import FPRS, at_most, calibrate, is_rate, is_threshold, own_fpr, own_postprocess
+from maediff.operating_point import FPRS, at_most, calibrate, is_own_threshold, is_rate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
@@ -88,10 +88,9 @@ def export_model(
     if "default_fpr" in about and not is_rate(about["default_fpr"]):
         raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
                          f"{FPRS[-1]}")  # fmt: skip
-    own = about.get("default_threshold", {"value": 0.5, "chosen_on": ""})
-    if not (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and is_threshold(own["value"])
-            and isinstance(own["chosen_on"], str)):  # fmt: skip
-        raise InputError(f"card of {out.name}: default_threshold {own}; give value, between 0 and 1, and chosen_on")
+    if "default_threshold" in about and not is_own_threshold(about["default_threshold"]):
+        raise InputError(f"card of {out.name}: default_threshold {about['default_threshold']}; give value, between 0 "
+                         "and 1, and chosen_on")  # fmt: skip
     run = split_reference(reference)[0]
     method, info = checkpoint.load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")

@@ -193,14 +193,15 @@ def own_threshold(
     own = stored.get("default_threshold")
     if own is None:
         return of_rate
-    if not (isinstance(own, Mapping) and is_threshold(own.get("value")) and isinstance(own.get("chosen_on"), str)):
+    if not is_own_threshold(own):
         raise InputError(f"{path}: damaged (default_threshold {own}); {ANEW}")
     return own["value"], {"chosen_on": own["chosen_on"], **_marked(stored.get("scan_scores") or [], own["value"])}
 
 
-def is_threshold(value: Any) -> bool:
-    """Whether an anomaly map, whose values are from 0 to 1, can be above it in some places and not in others."""
-    return isinstance(value, float) and 0 < value < 1
+def is_own_threshold(own: Any) -> bool:
+    """Whether it is a `default_threshold`: a value between 0 and 1, and on what it was chosen."""
+    return (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and isinstance(own["chosen_on"], str)
+            and isinstance(own["value"], float) and 0 < own["value"] < 1)  # fmt: skip
 
 
 def _marked(scores: Sequence[float], threshold: float) -> dict[str, int]:
