@@ -12,7 +12,11 @@ import argparse
 
 import numpy as np
 
-from maediff import metrics, phantom, postprocess
+from maediff.metrics import auprc
+from maediff.phantom import MIX, healthy_subject, lesioned_subject
+from maediff.phantom_brain import Contrast, Phantom
+from maediff.phantom_lesion import LESION_KINDS
+from maediff.postprocess import residual_map
 
 SPACING_MM = (2.0, 2.0, 4.0)
 BASELINES = ("bright", "dark", "median", "slice", "aligned", "truth")
@@ -33,18 +37,18 @@ def normalised(image: np.ndarray, brain: np.ndarray, limits: tuple[float, float]
     return np.clip((image - limits[0]) / (limits[1] - limits[0]), 0, 1) * brain
 
 
-def mean_healthy_image(contrast: phantom.Contrast, seed: int, count: int) -> np.ndarray:
+def mean_healthy_image(contrast: Contrast, seed: int, count: int) -> np.ndarray:
     """The mean of the first `count` healthy training brains."""
     total, weight = 0.0, 1e-6
     for i in range(count):
-        p = phantom.healthy_subject("train", i, contrast, seed)
+        p = healthy_subject("train", i, contrast, seed)
         brain = slices(p.brain)
         x = centred(normalised(slices(p.image), brain, tuple(np.percentile(p.image[p.brain], (1, 99)))), brain)
         total, weight = total + x, weight + (x > 0)
     return np.asarray(total / weight, np.float32)
 
 
-def scores(p: phantom.Phantom, healthy: phantom.Phantom, mean_image: np.ndarray) -> list[float]:
+def scores(p: Phantom, healthy: Phantom, mean_image: np.ndarray) -> list[float]:
     """AUPRC of each baseline on one subject."""
     brain, lesion = slices(p.brain), slices(p.lesion)
     limits = tuple(np.percentile(p.image[p.brain], (1, 99)))
@@ -59,10 +63,7 @@ def scores(p: phantom.Phantom, healthy: phantom.Phantom, mean_image: np.ndarray)
         "aligned": np.abs(x - np.roll(mean_image, back, (0, 1, 2))),
         "truth": np.abs(x - normalised(slices(healthy.image), brain, limits)),
     }
-    return [
-        metrics.auprc(postprocess.residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain)
-        for b in BASELINES
-    ]
+    return [auprc(residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain) for b in BASELINES]
 
 
 def _shift(brain: np.ndarray) -> list[int]:
@@ -78,13 +79,13 @@ def main() -> None:
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--subjects", type=int, default=32, help="lesioned subjects, a multiple of 8")
     parser.add_argument("--templates", type=int, default=40, help="healthy brains in the mean image")
-    parser.add_argument("--seed", type=int, default=phantom.MIX.seed)
+    parser.add_argument("--seed", type=int, default=MIX.seed)
     args = parser.parse_args()
     for contrast in args.contrast or ("T1w", "T2w", "FLAIR"):
         mean_image = mean_healthy_image(contrast, args.seed, args.templates)
         rows, keys, volumes = [], [], []
         for i in range(args.subjects):
-            healthy, p = phantom.lesioned_subject(args.split, i, contrast, args.seed)
+            healthy, p = lesioned_subject(args.split, i, contrast, args.seed)
             rows.append(scores(p, healthy, mean_image))
             keys.append((p.lesion_kind, p.lesion_size))
             volumes.append(p.lesion.sum() * np.prod(SPACING_MM) / 1000)
@@ -94,7 +95,7 @@ def main() -> None:
             f"lesions {np.min(volumes):.1f} to {np.max(volumes):.1f} ml"
         )
         print(f"{'':20s}" + "".join(f"{b:>10s}" for b in BASELINES))
-        for name in [*phantom.LESION_KINDS, "large", "small", "all"]:
+        for name in [*LESION_KINDS, "large", "small", "all"]:
             chosen = table[[name in (*key, "all") for key in keys]]
             print(f"{name:20s}" + "".join(f"{v:10.3f}" for v in chosen.mean(0)))
 

@@ -10,12 +10,13 @@ learn from; `maediff detect --model OUT/NAME` takes it. Stopped, the same comman
 import argparse
 from pathlib import Path
 
-from maediff import run_folder, shipped
 from maediff.compare import seconds_used
 from maediff.errors import InputError
 from maediff.export import export_model
 from maediff.operating_point import own_postprocess
+from maediff.run_folder import read_config
 from maediff.settings import read_settings
+from maediff.shipped import describe, locate
 from maediff.train import parse_duration, train
 
 CARDS = Path(__file__).parent / "cards"
@@ -32,8 +33,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     try:
-        folder = shipped.locate(args.name)
-        like = run_folder.read_config(folder)
+        folder = locate(args.name)
+        like = read_config(folder)
         run, settings = args.out / f"{args.name}-run", {**like["config"], "train": like["train"]}
         limit = parse_duration(args.max_time)
         left = None if limit is None else f"{max(0.0, limit - seconds_used(run)):.3f}s"
@@ -46,7 +47,7 @@ def main() -> None:
                             post=own_postprocess(folder), overwrite=True)  # fmt: skip
     except InputError as error:
         parser.error(str(error))
-    print(shipped.describe(args.out / args.name, card))
+    print(describe(args.out / args.name, card))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maediff import metrics
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, is_registered
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
+from maediff.metrics import auprc
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.settings import resolve_precision
 
@@ -112,7 +112,7 @@ def main() -> None:
             for name, (config, post) in wanted.items():
                 residual = residual_of(x, ref, brain, config)[:, 0].numpy()
                 anomaly = residual_map(residual, subject.brain, subject.spacing_mm, post, subject.images)
-                scores[name].append(metrics.auprc(anomaly, lesion, subject.brain))
+                scores[name].append(auprc(anomaly, lesion, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"
             row = [*here, work, name, f"{np.mean(values):.4f}", len(values)]

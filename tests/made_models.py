@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from maediff import checkpoint, run_folder
+from maediff.checkpoint import save_model
 from maediff.files import write_json
 from maediff.methods import build
 from maediff.postprocess import DEFAULT
+from maediff.run_folder import config_of, write_config
 
 SMALL = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -32,17 +33,17 @@ ABOUT = {
 def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """A run folder with random weights: what `train` writes, without training."""
     method = build("maediff", "tiny", SMALL)
-    run_folder.write_config(folder, {
-        "method": "maediff", "preset": "tiny", "config": run_folder.config_of(method),
+    write_config(folder, {
+        "method": "maediff", "preset": "tiny", "config": config_of(method),
         "train": {"steps": 2}, "seed": 3, "init": None, "cohort": {**COHORT, "modality": modality},
         **more})  # fmt: skip
     ema = deepcopy(method)
     with torch.no_grad():
         ema.unet.head.bias += 0.25
     for which in ("best", "last"):
-        checkpoint.save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
+        save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
     write_json(folder / "calibration.json", {
-        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": run_folder.config_of(method),
+        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": config_of(method),
         "postprocess": asdict(DEFAULT), "step": 2, "fprs": [1e-4, 0.01, 0.5],
         "thresholds": [0.9, 0.1, 0.05]})  # fmt: skip
     write_json(

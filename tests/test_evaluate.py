@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from made_scans import ball, made_brain, save
-from maediff import checkpoint, metrics, run_folder
 from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
+from maediff.checkpoint import save_model
 from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.errors import InputError
 from maediff.evaluate import evaluate, group_names
 from maediff.methods import BASELINES, build
+from maediff.metrics import auprc as exact_auprc
+from maediff.metrics import clopper_pearson, dice, dice_by_threshold
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.preprocess import preprocess
+from maediff.run_folder import config_of, write_config
 from maediff.scan_score import scan_score
 from maediff.scoring import Contender, ScoringConfig, score
 from maediff.snapshots import Snapshot, load_slices, pick_slices, save_slices
@@ -104,11 +107,11 @@ def test_a_row_is_what_the_metrics_say(outcome, calibrate, scored):
     row = next(row for row in rows if row["method"] == "bright" and row["subject"] == "a")
     s, post = scored[0], PostprocessConfig()
     anomaly = residual_map(s.images, s.brain, SPACING)
-    assert row["auprc"] == metrics.auprc(anomaly, s.lesion, s.brain)
-    assert row["auprc_unfiltered"] == metrics.auprc(s.images, s.lesion, s.brain)
+    assert row["auprc"] == exact_auprc(anomaly, s.lesion, s.brain)
+    assert row["auprc_unfiltered"] == exact_auprc(s.images, s.lesion, s.brain)
     thresholds = summary["methods"]["bright"]["thresholds"]
     mask = anomaly_mask(anomaly, s.brain, thresholds["label"], SPACING)
-    assert row["dice"] == metrics.dice(mask, s.lesion) > 0.5
+    assert row["dice"] == dice(mask, s.lesion) > 0.5
     assert row["lesion_recall"] == 1
     assert row["lesion_ml"] == pytest.approx(2 * 8 * 7 * 16 / 1000)
     assert math.isnan(row["l1"])
@@ -122,7 +125,7 @@ def test_label_threshold_comes_from_calibration_and_oracle_from_scored(outcome, 
     thresholds = outcome[1]["methods"]["bright"]["thresholds"]
     ill = calibrate[1]
     maps = [residual_map(ill.images, ill.brain, SPACING)]
-    tried, curve = metrics.dice_by_threshold(maps, [ill.lesion], [ill.brain], [SPACING])
+    tried, curve = dice_by_threshold(maps, [ill.lesion], [ill.brain], [SPACING])
     assert thresholds["label"] == tried[curve.argmax()]
     for method in outcome[1]["methods"].values():
         assert method["dice_oracle"]["mean"] >= max(method["dice"]["mean"], method["dice_healthy_calibrated"]["mean"])
@@ -298,7 +301,7 @@ def test_voxel_rate_on_healthy_scans_counts_voxels():
     summary = summarise_run(rows)
     assert summary["fpr_healthy"]["mean"] == pytest.approx(0.005)
     rate = summary["fpr_healthy_voxels"]
-    expected = metrics.clopper_pearson(3, 1300)
+    expected = clopper_pearson(3, 1300)
     assert (rate["mean"], rate["low"], rate["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
 
 
@@ -382,11 +385,11 @@ def cohort(tmp_path_factory):
 def make_run(path, method="ddpm", seed=0, modality="FLAIR"):
     settings = {"unet": {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2}}
     model = build(method, "tiny", settings)
-    config = {"method": method, "preset": "tiny", "config": run_folder.config_of(model), "train": {"steps": 1},
+    config = {"method": method, "preset": "tiny", "config": config_of(model), "train": {"steps": 1},
               "seed": seed, "init": None,
               "cohort": {"hash": "0", "modality": modality, "grid": {}, "normalise": {}}}  # fmt: skip
-    run_folder.write_config(path, config)
-    checkpoint.save_model(path / "best" / "model.safetensors", model, copy.deepcopy(model), name=method, step=1)
+    write_config(path, config)
+    save_model(path / "best" / "model.safetensors", model, copy.deepcopy(model), name=method, step=1)
     return path
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from made_methods import SMALL, make, predict, scan
-from maediff import checkpoint, run_folder
+from maediff.checkpoint import load_model, save_model
 from maediff.errors import InputError
 from maediff.methods import METHODS, TRAINED, build
+from maediff.run_folder import config_of, write_config
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")
 NOTHING_DRAWN_IN_TRAINING = ("ae",)
@@ -128,11 +129,11 @@ def test_same_seed_same_map(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_saved_is_loaded(name, tmp_path):
     method, (images, brain, ids) = make(name), scan()
-    config = {"method": name, "preset": "tiny", "config": run_folder.config_of(method)}
+    config = {"method": name, "preset": "tiny", "config": config_of(method)}
     cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
-    run_folder.write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
-    checkpoint.save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
-    loaded, info = checkpoint.load_model(tmp_path / "run")
+    write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
+    save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
+    loaded, info = load_model(tmp_path / "run")
     assert loaded.config == method.config
     assert info["step"] == 1
     for a, b in zip(predict(loaded, images, brain, ids), predict(method, images, brain, ids), strict=True):

@@ -7,7 +7,26 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from maediff import metrics
+from maediff.metrics import (
+    LesionCounts,
+    auprc,
+    average_precision,
+    bootstrap_interval,
+    clopper_pearson,
+    dice,
+    dice_by_threshold,
+    dice_curve,
+    false_positive_rate,
+    lesion_counts,
+    lesion_outside_brain,
+    lesions_found,
+    paired_difference,
+    precision_recall,
+    reconstruction_l1,
+    reconstruction_psnr,
+    reconstruction_ssim,
+    threshold_grid,
+)
 from maediff.postprocess import PostprocessConfig, anomaly_mask
 
 SPACING = (2.0, 2.0, 2.0)
@@ -15,7 +34,7 @@ PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)
 
 
 def best_threshold(*case, **more):
-    tried, curve = metrics.dice_by_threshold(*case, **more)
+    tried, curve = dice_by_threshold(*case, **more)
     return tried[curve.argmax()] if len(curve) else math.nan
 
 
@@ -33,51 +52,51 @@ def case():
 def test_auprc_is_scikit_learns(case):
     anomaly, lesion, brain = case
     expected = average_precision_score(lesion[brain], anomaly[brain])
-    assert metrics.auprc(anomaly, lesion, brain) == pytest.approx(expected, abs=1e-12)
-    everywhere = metrics.auprc(anomaly, lesion, brain, all_voxels=True)
+    assert auprc(anomaly, lesion, brain) == pytest.approx(expected, abs=1e-12)
+    everywhere = auprc(anomaly, lesion, brain, all_voxels=True)
     assert everywhere == pytest.approx(average_precision_score(lesion.ravel(), anomaly.ravel()), abs=1e-12)
 
 
 def test_precision_recall_is_scikit_learns_where_recall_grows(case):
     anomaly, lesion, brain = case
     truth, score = lesion[brain], np.round(anomaly[brain], 2)  # with ties
-    precision, recall = metrics.precision_recall(truth, score)
+    precision, recall = precision_recall(truth, score)
     p, r, _ = precision_recall_curve(truth, score)
     grows = np.flatnonzero(np.diff(r[::-1], prepend=0) > 0)
     np.testing.assert_allclose(recall, r[::-1][grows])
     np.testing.assert_allclose(precision, p[::-1][grows])
     expected = average_precision_score(truth, score)
-    assert metrics.average_precision(truth, score) == pytest.approx(expected, abs=1e-12)
+    assert average_precision(truth, score) == pytest.approx(expected, abs=1e-12)
     zero = np.where(truth, 0, score)  # positives tie with the background
     everything = average_precision_score(np.append(truth, np.zeros(50, bool)), np.append(zero, np.zeros(50)))
-    assert metrics.average_precision(truth, zero, background=50) == pytest.approx(everything, abs=1e-12)
+    assert average_precision(truth, zero, background=50) == pytest.approx(everything, abs=1e-12)
 
 
 def test_auprc_with_ties_by_hand():
     # scores 3: one of one right; 2: three voxels, one right -> precision 2/4; recall 1/2 each
     truth = np.array([1, 0, 0, 1], dtype=bool).reshape(1, 1, 4)
     score = np.array([3, 2, 2, 2], dtype=np.float32).reshape(1, 1, 4)
-    assert metrics.auprc(score, truth, np.ones_like(truth)) == pytest.approx(0.5 * 1 + 0.5 * 0.5)
+    assert auprc(score, truth, np.ones_like(truth)) == pytest.approx(0.5 * 1 + 0.5 * 0.5)
 
 
 def test_lesion_outside_the_brain_is_not_scored_but_counted(case):
     anomaly, lesion, brain = case
     beyond = lesion.copy()
     beyond[0, 0, :10] = True
-    assert metrics.auprc(anomaly, beyond, brain) == metrics.auprc(anomaly, lesion, brain)
-    assert metrics.lesion_outside_brain(beyond, brain) == pytest.approx(10 / 50)
-    assert metrics.lesion_outside_brain(lesion, brain) == 0
-    assert math.isnan(metrics.auprc(anomaly, beyond & ~brain, brain))
+    assert auprc(anomaly, beyond, brain) == auprc(anomaly, lesion, brain)
+    assert lesion_outside_brain(beyond, brain) == pytest.approx(10 / 50)
+    assert lesion_outside_brain(lesion, brain) == 0
+    assert math.isnan(auprc(anomaly, beyond & ~brain, brain))
 
 
 def test_no_lesion_and_empty_predictions(case):
     anomaly, lesion, brain = case
     nothing = np.zeros_like(lesion)
-    assert math.isnan(metrics.auprc(anomaly, nothing, brain))
-    assert math.isnan(metrics.lesion_outside_brain(nothing, brain))
-    assert metrics.dice(nothing, lesion) == 0
-    assert metrics.dice(lesion, nothing) == 0
-    assert metrics.dice(nothing, nothing) == 1
+    assert math.isnan(auprc(anomaly, nothing, brain))
+    assert math.isnan(lesion_outside_brain(nothing, brain))
+    assert dice(nothing, lesion) == 0
+    assert dice(lesion, nothing) == 0
+    assert dice(nothing, nothing) == 1
     assert math.isnan(best_threshold([anomaly], [nothing], [brain], [SPACING]))
     assert math.isnan(best_threshold([], [], [], []))
 
@@ -85,7 +104,7 @@ def test_no_lesion_and_empty_predictions(case):
 def test_dice_by_hand():
     a = np.array([1, 1, 1, 0, 0], dtype=bool)
     b = np.array([0, 1, 1, 1, 1], dtype=bool)
-    assert metrics.dice(a, b) == pytest.approx(2 * 2 / (3 + 4))
+    assert dice(a, b) == pytest.approx(2 * 2 / (3 + 4))
 
 
 def test_lesions_counted_by_hand():
@@ -94,33 +113,33 @@ def test_lesions_counted_by_hand():
     predicted[1, 4:7, 4:7] = True  # touches the first
     predicted[2, 12, 12] = True  # only a corner away from the second: overlap is none, so a false positive
     predicted[0, 0, 15:] = True  # a false positive
-    counts = metrics.lesion_counts(predicted, truth)
+    counts = lesion_counts(predicted, truth)
     assert (counts.lesions, counts.found, counts.false_positives) == (3, 1, 2)
-    assert metrics.lesion_counts(~truth & False, truth).found == 0
-    assert metrics.lesion_counts(predicted, ~truth & False) == metrics.LesionCounts(0, 0, 3)
+    assert lesion_counts(~truth & False, truth).found == 0
+    assert lesion_counts(predicted, ~truth & False) == LesionCounts(0, 0, 3)
 
 
 def test_one_prediction_may_find_two_lesions():
     truth = np.zeros((1, 1, 9), dtype=bool)
     truth[0, 0, [1, 7]] = True
-    counts = metrics.lesion_counts(np.ones_like(truth), truth)
+    counts = lesion_counts(np.ones_like(truth), truth)
     assert (counts.lesions, counts.found, counts.false_positives) == (2, 2, 0)
 
 
 def test_each_lesion_with_its_size():
     truth, predicted = np.zeros((2, 3, 20, 20), dtype=bool)
     truth[0, 2, 2], truth[1, 10:12, 10:13], predicted[1, 11, 12] = True, True, True
-    voxels, found = metrics.lesions_found(predicted, truth)
+    voxels, found = lesions_found(predicted, truth)
     assert (voxels.tolist(), found.tolist()) == ([1, 6], [False, True])
-    assert metrics.lesions_found(predicted, ~truth & False)[0].size == 0
+    assert lesions_found(predicted, ~truth & False)[0].size == 0
 
 
 def test_dice_curve_is_dice_after_all_post_processing(case):
     anomaly, lesion, brain = case
     config = PostprocessConfig(erosion_iterations=1)
-    thresholds = metrics.threshold_grid([anomaly], [brain], config)
-    curve = metrics.dice_curve(anomaly, lesion, brain, thresholds, SPACING, config)
-    expected = [metrics.dice(anomaly_mask(anomaly, brain, t, SPACING, config), lesion) for t in thresholds]
+    thresholds = threshold_grid([anomaly], [brain], config)
+    curve = dice_curve(anomaly, lesion, brain, thresholds, SPACING, config)
+    expected = [dice(anomaly_mask(anomaly, brain, t, SPACING, config), lesion) for t in thresholds]
     np.testing.assert_allclose(curve, expected)
     assert np.all(np.diff(thresholds) > 0)
 
@@ -130,7 +149,7 @@ def test_best_threshold_separates_what_can_be_separated(case):
     anomaly = np.where(lesion, 0.8, np.where(brain, 0.2, 0)).astype(np.float32)
     best = best_threshold([anomaly], [lesion], [brain], [SPACING], PLAIN)
     assert 0.2 <= best < 0.8
-    assert metrics.dice(anomaly_mask(anomaly, brain, best, SPACING, PLAIN), lesion) == 1
+    assert dice(anomaly_mask(anomaly, brain, best, SPACING, PLAIN), lesion) == 1
 
 
 def test_best_threshold_tries_the_given_ones_too():
@@ -145,26 +164,26 @@ def test_best_threshold_tries_the_given_ones_too():
 
 def test_clopper_pearson_against_known_values():
     # closed forms at the ends: 1 - (alpha / 2)^(1/n); 3 of 10 is in every table: 0.0667 to 0.6525
-    none, some, every = (metrics.clopper_pearson(k, 10) for k in (0, 3, 10))
+    none, some, every = (clopper_pearson(k, 10) for k in (0, 3, 10))
     assert (none.mean, none.low) == (0, 0)
     assert none.high == pytest.approx(1 - 0.025**0.1)
     assert (some.low, some.high) == pytest.approx((0.06674, 0.65245), abs=1e-5)
     assert (every.high, every.low) == (1, pytest.approx(0.025**0.1))
-    assert math.isnan(metrics.clopper_pearson(0, 0).mean)
+    assert math.isnan(clopper_pearson(0, 0).mean)
 
 
 def test_false_positive_rate_is_of_the_brain(case):
     _, lesion, brain = case
-    assert metrics.false_positive_rate(lesion, brain) == pytest.approx(40 / (6 * 20 * 18))
+    assert false_positive_rate(lesion, brain) == pytest.approx(40 / (6 * 20 * 18))
 
 
 def test_reconstruction_scores_against_scikit_image(case):
     image, _, brain = case
     other = np.clip(image + 0.1 * np.random.default_rng(1).standard_normal(image.shape), 0, 1).astype(np.float32)
     everywhere = np.ones_like(brain)
-    assert metrics.reconstruction_l1(image, other, everywhere) == pytest.approx(np.abs(image - other).mean(), rel=1e-5)
+    assert reconstruction_l1(image, other, everywhere) == pytest.approx(np.abs(image - other).mean(), rel=1e-5)
     expected = peak_signal_noise_ratio(image.astype(float), other.astype(float), data_range=1)
-    assert metrics.reconstruction_psnr(image, other, everywhere) == pytest.approx(expected)
+    assert reconstruction_psnr(image, other, everywhere) == pytest.approx(expected)
     inside = [
         structural_similarity(
             np.where(b, x, 0).astype(float),
@@ -176,27 +195,27 @@ def test_reconstruction_scores_against_scikit_image(case):
         )[1][b]
         for x, y, b in zip(image, other, brain, strict=True)
     ]
-    assert metrics.reconstruction_ssim(image, other, brain) == pytest.approx(np.concatenate(inside).mean(), abs=1e-12)
+    assert reconstruction_ssim(image, other, brain) == pytest.approx(np.concatenate(inside).mean(), abs=1e-12)
 
 
 def test_reconstruction_scores_ignore_the_background(case):
     image, _, brain = case
     elsewhere = np.where(brain, image, 0.7).astype(np.float32)
-    assert metrics.reconstruction_l1(image, elsewhere, brain) == 0
-    assert metrics.reconstruction_psnr(image, elsewhere, brain) == math.inf
-    assert metrics.reconstruction_ssim(image, elsewhere, brain) == pytest.approx(1)
+    assert reconstruction_l1(image, elsewhere, brain) == 0
+    assert reconstruction_psnr(image, elsewhere, brain) == math.inf
+    assert reconstruction_ssim(image, elsewhere, brain) == pytest.approx(1)
 
 
 def test_bootstrap_interval():
     values = np.random.default_rng(0).normal(0.5, 0.1, 100)
-    interval = metrics.bootstrap_interval(values, seed=0)
-    assert interval == metrics.bootstrap_interval(values, seed=0)
+    interval = bootstrap_interval(values, seed=0)
+    assert interval == bootstrap_interval(values, seed=0)
     assert interval.mean == pytest.approx(values.mean())
     half = 1.96 * values.std() / 10  # the normal interval, close for a hundred values
     assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
-    assert metrics.bootstrap_interval([*values, math.nan]).mean == pytest.approx(values.mean())
-    assert math.isnan(metrics.bootstrap_interval([]).mean)
-    single = metrics.bootstrap_interval([0.3])
+    assert bootstrap_interval([*values, math.nan]).mean == pytest.approx(values.mean())
+    assert math.isnan(bootstrap_interval([]).mean)
+    single = bootstrap_interval([0.3])
     assert single.mean == 0.3
     assert math.isnan(single.low)
 
@@ -205,7 +224,7 @@ def test_pairing_removes_what_subjects_share():
     rng = np.random.default_rng(0)
     hard = rng.random(40)  # how hard a subject is, the same for both
     a, b = hard + 0.02 + 0.005 * rng.standard_normal(40), hard
-    difference = metrics.paired_difference(a, b)
+    difference = paired_difference(a, b)
     assert 0 < difference.low < 0.02 < difference.high < 0.03
-    assert metrics.bootstrap_interval(a).low < metrics.bootstrap_interval(b).mean  # unpaired, they overlap
-    assert metrics.paired_difference([1.0, math.nan, 3.0], [0.0, 5.0, 1.0]).mean == 1.5
+    assert bootstrap_interval(a).low < bootstrap_interval(b).mean  # unpaired, they overlap
+    assert paired_difference([1.0, math.nan, 3.0], [0.0, 5.0, 1.0]).mean == 1.5

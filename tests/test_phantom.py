@@ -9,20 +9,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from maediff import phantom
 from maediff.errors import InputError
-from maediff.phantom_brain import smooth_field
+from maediff.phantom import MIX, lesioned_subject, make_phantom_dataset
+from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain, smooth_field
+from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 VOXEL_ML = 2 * 2 * 4 / 1000
 
 
 @pytest.fixture(scope="module")
-def brain() -> phantom.Phantom:
-    return phantom.healthy_brain((5, 1))
+def brain() -> Phantom:
+    return healthy_brain((5, 1))
 
 
-def test_brain_fits_the_model_grid(brain: phantom.Phantom) -> None:
+def test_brain_fits_the_model_grid(brain: Phantom) -> None:
     assert brain.image.shape == brain.brain.shape == (80, 100, 40)
     assert brain.image.dtype == np.float32
     np.testing.assert_array_equal(np.abs(np.diag(brain.affine)[:3]), [2, 2, 4])
@@ -32,12 +33,12 @@ def test_brain_fits_the_model_grid(brain: phantom.Phantom) -> None:
         assert not brain.brain.take([0, -1], axis=axis).any()
 
 
-def test_zero_outside_the_brain_and_positive_inside(brain: phantom.Phantom) -> None:
+def test_zero_outside_the_brain_and_positive_inside(brain: Phantom) -> None:
     assert (brain.image[~brain.brain] == 0).all()
     assert (brain.image[brain.brain] > 0).mean() == 1
 
 
-def test_fractions_sum_to_one_in_the_brain(brain: phantom.Phantom) -> None:
+def test_fractions_sum_to_one_in_the_brain(brain: Phantom) -> None:
     total = brain.fractions.sum(0)
     np.testing.assert_allclose(total[brain.depth_mm > 0], 1, atol=1e-5)
     assert (total[brain.depth_mm <= 0] == 0).all()
@@ -46,8 +47,8 @@ def test_fractions_sum_to_one_in_the_brain(brain: phantom.Phantom) -> None:
 
 
 @pytest.mark.parametrize(("contrast", "order"), [("T1w", "csf gm wm"), ("T2w", "wm gm csf"), ("FLAIR", "csf wm gm")])
-def test_tissues_are_ordered_as_in_the_contrast(contrast: phantom.Contrast, order: str) -> None:
-    b = phantom.healthy_brain((5, 2), phantom.PhantomConfig(contrast=contrast))
+def test_tissues_are_ordered_as_in_the_contrast(contrast: Contrast, order: str) -> None:
+    b = healthy_brain((5, 2), PhantomConfig(contrast=contrast))
     thick = 0.5 * (b.fractions[:, :, :, 0::2] + b.fractions[:, :, :, 1::2])
     pure = {
         name: float(np.median(b.image[(f > 0.9) & b.brain])) for name, f in zip(("csf", "gm", "wm"), thick, strict=True)
@@ -56,20 +57,20 @@ def test_tissues_are_ordered_as_in_the_contrast(contrast: phantom.Contrast, orde
     assert values == sorted(values), pure
 
 
-def test_same_seed_same_brain_other_seed_another(brain: phantom.Phantom) -> None:
-    np.testing.assert_array_equal(phantom.healthy_brain((5, 1)).image, brain.image)
-    other = phantom.healthy_brain((5, 2)).image
+def test_same_seed_same_brain_other_seed_another(brain: Phantom) -> None:
+    np.testing.assert_array_equal(healthy_brain((5, 1)).image, brain.image)
+    other = healthy_brain((5, 2)).image
     assert np.abs(other - brain.image)[brain.brain].mean() > 0.05
 
 
-def test_contrasts_of_a_seed_share_their_anatomy(brain: phantom.Phantom) -> None:
-    flair = phantom.healthy_brain((5, 1), phantom.PhantomConfig(contrast="FLAIR"))
+def test_contrasts_of_a_seed_share_their_anatomy(brain: Phantom) -> None:
+    flair = healthy_brain((5, 1), PhantomConfig(contrast="FLAIR"))
     np.testing.assert_array_equal(flair.fractions, brain.fractions)
 
 
 def test_sulci_differ_between_subjects_even_without_a_warp() -> None:
-    still = phantom.PhantomConfig(rotation_deg=0, scaling=0, coarse_warp_mm=0, fine_warp_mm=0, ventricle_mm=(0, 0))
-    a, b = (phantom.healthy_brain((5, i), still) for i in (1, 2))
+    still = PhantomConfig(rotation_deg=0, scaling=0, coarse_warp_mm=0, fine_warp_mm=0, ventricle_mm=(0, 0))
+    a, b = (healthy_brain((5, i), still) for i in (1, 2))
     np.testing.assert_allclose(a.depth_mm, b.depth_mm, atol=6)  # one head shape, up to its random size
     cortex = (a.depth_mm > 6) & (a.depth_mm < 14) & (a.cerebrum > 0.9) & (b.depth_mm > 6)
     r = np.corrcoef(a.fractions[2][cortex], b.fractions[2][cortex])[0, 1]
@@ -85,21 +86,21 @@ def test_smooth_field_is_standardised_and_smooth() -> None:
 
 
 @cache
-def cached_brain(contrast: phantom.Contrast) -> phantom.Phantom:
-    return phantom.healthy_brain((6, 0), phantom.PhantomConfig(contrast=contrast))
+def cached_brain(contrast: Contrast) -> Phantom:
+    return healthy_brain((6, 0), PhantomConfig(contrast=contrast))
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("size", ["large", "small"])
-@pytest.mark.parametrize("kind", phantom.LESION_KINDS)
+@pytest.mark.parametrize("kind", LESION_KINDS)
 def test_lesion_has_the_size_asked_for_and_changes_its_place_only(
-    kind: phantom.LesionKind, size: phantom.LesionSize, contrast: phantom.Contrast
+    kind: LesionKind, size: LesionSize, contrast: Contrast
 ) -> None:
     healthy = cached_brain(contrast)
-    lesioned = phantom.add_lesion(healthy, kind, size, 11)
+    lesioned = add_lesion(healthy, kind, size, 11)
     assert lesioned.lesion is not None and lesioned.lesion.dtype == bool
     assert (lesioned.lesion_kind, lesioned.lesion_size) == (kind, size)
-    low, high = phantom.LESION_ML[size]
+    low, high = LESION_ML[size]
     assert low <= lesioned.lesion.sum() * VOXEL_ML <= high
     assert not (lesioned.lesion & ~healthy.brain).any()
     change = np.abs(lesioned.image - healthy.image)
@@ -107,8 +108,8 @@ def test_lesion_has_the_size_asked_for_and_changes_its_place_only(
 
 
 def test_bright_and_dark_lesions_leave_far_voxels_bit_equal() -> None:
-    healthy = phantom.healthy_brain((6, 1))
-    lesioned = phantom.add_lesion(healthy, "dark", "small", 3)
+    healthy = healthy_brain((6, 1))
+    lesioned = add_lesion(healthy, "dark", "small", 3)
     x = np.argwhere(lesioned.lesion)
     far = np.ones(healthy.brain.shape, bool)
     low, high = np.maximum(x.min(0) - 6, 0), x.max(0) + 7
@@ -117,15 +118,15 @@ def test_bright_and_dark_lesions_leave_far_voxels_bit_equal() -> None:
 
 
 def test_kinds_do_what_their_names_say() -> None:
-    healthy = phantom.healthy_brain((6, 2), phantom.PhantomConfig(contrast="FLAIR"))
+    healthy = healthy_brain((6, 2), PhantomConfig(contrast="FLAIR"))
     quiet = replace(healthy, noise=0.0, blur_mm=0.1)
 
-    def mean_change(kind: phantom.LesionKind) -> float:
-        lesioned = phantom.add_lesion(quiet, kind, "large", 4)
+    def mean_change(kind: LesionKind) -> float:
+        lesioned = add_lesion(quiet, kind, "large", 4)
         thick = 0.5 * (lesioned.clean - quiet.clean)[:, :, 0::2] + 0.5 * (lesioned.clean - quiet.clean)[:, :, 1::2]
         return float(thick[lesioned.lesion].mean())
 
-    changes = {kind: mean_change(kind) for kind in phantom.LESION_KINDS}
+    changes = {kind: mean_change(kind) for kind in LESION_KINDS}
     assert changes["bright"] > 0.08
     assert changes["dark"] < -0.15
     assert abs(changes["texture"]) < 0.05
@@ -133,26 +134,26 @@ def test_kinds_do_what_their_names_say() -> None:
 
 
 def test_unknown_lesion_is_refused() -> None:
-    healthy = phantom.healthy_brain((6, 2))
+    healthy = healthy_brain((6, 2))
     with pytest.raises(ValueError, match=r"'purple'.*mass_effect"):
-        inspect.unwrap(phantom.add_lesion)(healthy, "purple", "large", 0)  # past the tests' own type checker
+        inspect.unwrap(add_lesion)(healthy, "purple", "large", 0)  # past the tests' own type checker
 
 
 def test_unknown_contrast_is_refused() -> None:
     with pytest.raises(ValueError, match="contrast"):
-        phantom.PhantomConfig(contrast="PD")  # type: ignore[arg-type]
+        PhantomConfig(contrast="PD")  # type: ignore[arg-type]
 
 
 def test_mix_is_a_quarter_each_kind_and_half_each_size() -> None:
-    kinds, sizes = zip(*phantom.MIX.lesions, strict=True)
-    assert {kinds.count(kind) for kind in phantom.LESION_KINDS} == {len(kinds) // 4}
+    kinds, sizes = zip(*MIX.lesions, strict=True)
+    assert {kinds.count(kind) for kind in LESION_KINDS} == {len(kinds) // 4}
     assert sizes.count("large") == sizes.count("small")
-    assert len(set(phantom.MIX.lesions)) == len(phantom.MIX.lesions) == 8
-    assert phantom.MIX.n_val % 8 == phantom.MIX.n_test % 8 == 0
+    assert len(set(MIX.lesions)) == len(MIX.lesions) == 8
+    assert MIX.n_val % 8 == MIX.n_test % 8 == 0
 
 
-def test_dataset_on_disk(tmp_path, brain: phantom.Phantom) -> None:
-    manifest = phantom.make_phantom_dataset(
+def test_dataset_on_disk(tmp_path, brain: Phantom) -> None:
+    manifest = make_phantom_dataset(
         tmp_path / "a", contrast="T2w", n_train=1, n_val=2, n_test=1, n_healthy_val=1, n_healthy_test=0, seed=3
     )
     rows = list(csv.DictReader(manifest.read_text().splitlines()))
@@ -174,7 +175,7 @@ def test_dataset_on_disk(tmp_path, brain: phantom.Phantom) -> None:
                 np.testing.assert_array_equal(mask.affine, image.affine)
                 assert set(np.unique(mask.dataobj)) == {0, 1}
         assert not any(word in row["image"].lower() for word in ("mask", "seg", "consensus", "gt"))
-    again = phantom.lesioned_subject("val", 1, "T2w", seed=3)[1]  # the same alone as among the others
+    again = lesioned_subject("val", 1, "T2w", seed=3)[1]  # the same alone as among the others
     np.testing.assert_array_equal(np.asarray(nib.load(manifest.parent / rows[3]["image"]).dataobj), again.image)
     with pytest.raises(InputError, match="not empty"):
-        phantom.make_phantom_dataset(tmp_path / "a", n_train=1)
+        make_phantom_dataset(tmp_path / "a", n_train=1)

@@ -11,7 +11,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from maediff import run_folder
 from maediff.cohort import SubjectSlices
 from maediff.errors import InputError
 from maediff.files import write_json, write_text
@@ -26,6 +25,7 @@ from maediff.report.figures import (
     scan_row,
     tile_chart,
 )
+from maediff.run_folder import config_of, write_config
 from maediff.scoring import Contender, score
 from maediff.snapshots import Snapshot, save_slices, vmax_of
 
@@ -167,7 +167,7 @@ def test_slices_without_brain_can_be_drawn():
 def test_run(tmp_path):
     run = tmp_path / "run"
     method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
-    run_folder.write_config(run, {"method": "ddpm", "preset": "tiny", "config": run_folder.config_of(method),
+    write_config(run, {"method": "ddpm", "preset": "tiny", "config": config_of(method),
                                   "seed": 1, "cohort": {"modality": "FLAIR"}})  # fmt: skip
     assert "No checkpoint yet" in write_report(run).read_text()
     write_text(run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,0.4,1\n20,0.3,0.25,2\n30,0.2,0.3,3\n")

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
-from maediff import run_folder, shipped
+from maediff import shipped
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.detect import detect
@@ -29,11 +29,27 @@ from maediff.inputs import find_scans
 from maediff.methods import build
 from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
 from maediff.references import split_reference
+from maediff.run_folder import config_of, read_config, trained_on
 from maediff.settings import parse_settings
+from maediff.shipped import (
+    CHECKOUT,
+    MAX_BYTES,
+    PACKAGED,
+    Card,
+    Scores,
+    describe,
+    model_folders,
+    pick,
+    read_card,
+    show_terms,
+)
+from maediff.shipped import (
+    models as shipped_models,
+)
 from maediff.train import adopt, train
 
 TRAIN = {"steps": 2, "batch_size": 2, "checkpoint_every": 2, "validation_slices": 2}
-SHIPPED = [path.parent for parent in (shipped.PACKAGED, shipped.CHECKOUT / "models")
+SHIPPED = [path.parent for parent in (PACKAGED, CHECKOUT / "models")
            for path in sorted(parent.glob("*/card.json"))]  # fmt: skip
 
 
@@ -56,7 +72,7 @@ def models(exported, monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "PACKAGED", tmp_path / "none")
     monkeypatch.setattr(shipped, "CHECKOUT", tmp_path / "none")
     monkeypatch.setenv("MAEDIFF_MODELS", str(exported))
-    shipped.show_terms.cache_clear()
+    show_terms.cache_clear()
     return exported
 
 
@@ -85,8 +101,8 @@ def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
 def test_a_models_own_rate_goes_with_it(models, tmp_path):
     run, out = models.parent / "runs" / "t1", tmp_path / "t1"
     card = export_model(run, out, ABOUT | {"default_fpr": 0.001})
-    assert own_fpr(out) == 0.001 and "--fpr 0.001 unless another is given" in shipped.describe(out, card)
-    assert own_fpr(models / "t1") == 0.01 and "unless another" not in shipped.describe(models / "t1", card)
+    assert own_fpr(out) == 0.001 and "--fpr 0.001 unless another is given" in describe(out, card)
+    assert own_fpr(models / "t1") == 0.01 and "unless another" not in describe(models / "t1", card)
     for wrong in (0.9, "1e-4"):  # PyYAML takes 1e-4 for a word
         with pytest.raises(InputError, match="card of t2: default_fpr"):
             export_model(run, tmp_path / "t2", ABOUT | {"default_fpr": wrong})
@@ -97,7 +113,7 @@ def test_a_models_own_threshold_goes_with_it(models, tmp_path):
     own = {"value": 0.07, "chosen_on": "9 patients"}
     card = export_model(run, out, ABOUT | {"default_threshold": own})
     assert json.loads((out / "calibration.json").read_text())["default_threshold"] == own
-    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in shipped.describe(out, card)
+    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in describe(out, card)
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "`detect` takes 0.07, chosen on 9 patients" in text and "1 % of their voxels exceed 0.1000" in text
     for wrong in (0.07, {"value": 0.07}, own | {"value": 1}):
@@ -117,7 +133,7 @@ def test_the_card_says_what_there_is_to_say(models):
 
 
 def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, tmp_path):
-    before = shipped.read_card(models / "t1")
+    before = read_card(models / "t1")
     with pytest.raises(InputError, match="of other settings than are exported; give --cohort"):
         export_model("t1@headroom=true", tmp_path / "t1", ABOUT)
     stored = json.loads((models / "t1" / "calibration.json").read_text())
@@ -135,7 +151,7 @@ def test_the_cards_command_is_the_trainings_whatever_stride_is_exported(models, 
     run = models.parent / "runs" / "t1"
     other = export_model(f"{run}@s=24", tmp_path / "t1", ABOUT, cohort=made_cohort(tmp_path / "cohort"))
     assert load_model(tmp_path / "t1")[0].config.s == 24 != load_model(run)[0].config.s
-    assert other.command == shipped.read_card(models / "t1").command
+    assert other.command == read_card(models / "t1").command
 
 
 def test_the_training_command_asks_for_what_the_run_holds(models):
@@ -145,7 +161,7 @@ def test_the_training_command_asks_for_what_the_run_holds(models):
     settings = [
         words[i + 1] for i, word in enumerate(words) if word == "--set" and not words[i + 1].startswith("train.")
     ]
-    assert run_folder.config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
+    assert config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
     assert words[words.index("--init") + 1] == "t0"
     assert "--max-time" not in words
 
@@ -177,11 +193,11 @@ def test_scores_come_from_an_evaluation(tmp_path):
         read_scores(tmp_path / "eval", "third")
     card = export_model(made_run(tmp_path / "run"), tmp_path / "t9", ABOUT, evaluations=[])
     (tmp_path / "t9" / "config.json").write_text("{")  # damaged: the model is listed all the same
-    shown = shipped.describe(tmp_path / "t9", card)
+    shown = describe(tmp_path / "t9", card)
     assert "marks:" not in shown
     assert "AUPRC" not in shown
     assert "0.1 MB" in shown or "0.2 MB" in shown
-    text = shipped.describe(tmp_path / "t9", shipped.Card(**{**vars(card), "scores": (shipped.Scores(**scores),)}))
+    text = describe(tmp_path / "t9", Card(**{**vars(card), "scores": (Scores(**scores),)}))
     assert (
         "lgg, test split, T1w: AUPRC 0.50 [0.40, 0.60], 3 subjects with a lesion; best baseline (bright) 0.20" in text
     )
@@ -220,8 +236,8 @@ def test_whom_a_model_was_trained_on_goes_with_it(tmp_path):
     run = made_run(tmp_path / "run")
     (run / "train_subjects.json").write_text('["00ff", "abcd"]')
     export_model(run, tmp_path / "t1", ABOUT)
-    assert run_folder.trained_on(tmp_path / "t1") == ["00ff", "abcd"]
-    assert run_folder.trained_on(tmp_path) == []
+    assert trained_on(tmp_path / "t1") == ["00ff", "abcd"]
+    assert trained_on(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -242,7 +258,7 @@ def test_the_card_tells_the_preprocessing_that_was_done(cohort, said, unsaid):
 
 
 def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatch, tmp_path):
-    assert list(shipped.model_folders()) == ["flair", "flair-lgg", "t1"]
+    assert list(model_folders()) == ["flair", "flair-lgg", "t1"]
     assert split_reference("t1@t_test=125") == (models / "t1", "t_test=125")
     method, info = load_model("t1@t_test=125")
     assert method.config.t_test == (125,)
@@ -256,13 +272,13 @@ def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatc
 
 
 def test_the_model_is_picked_by_contrast_but_never_one_that_has_to_be_asked_for(models, monkeypatch, tmp_path):
-    assert [shipped.pick(contrast)[0] for contrast in ("T1w", "FLAIR")] == ["t1", "flair"]
+    assert [pick(contrast)[0] for contrast in ("T1w", "FLAIR")] == ["t1", "flair"]
     with pytest.raises(InputError, match="no model for T2w comes with maediff; give --model RUN"):
-        shipped.pick("T2w")
+        pick("T2w")
     shutil.copytree(models / "flair-lgg", tmp_path / "models" / "flair-lgg")
     monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
     with pytest.raises(InputError, match=r"give --model NAME \(flair-lgg only when asked for\)"):
-        shipped.pick("FLAIR")
+        pick("FLAIR")
 
 
 def test_a_damaged_model_is_named_and_the_others_are_listed(models, monkeypatch, tmp_path, caplog):
@@ -270,7 +286,7 @@ def test_a_damaged_model_is_named_and_the_others_are_listed(models, monkeypatch,
         shutil.copytree(models / name, tmp_path / "models" / name)
     (tmp_path / "models" / "t1" / "card.json").write_text('{"name": "t1"}')
     monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
-    assert [card.name for _, card in shipped.models()] == ["flair"]
+    assert [card.name for _, card in shipped_models()] == ["flair"]
     assert "damaged" in caplog.text
 
 
@@ -289,9 +305,9 @@ def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_p
         assert stored["config"].pop("merge") == "mean"
         write_json(folder / name, stored)
     method, info = load_model(folder)
-    assert threshold_at(str(folder), run_folder.config_of(method), 0.01, step=info["step"])[0] == 0.1
+    assert threshold_at(str(folder), config_of(method), 0.01, step=info["step"])[0] == 0.1
     with pytest.raises(InputError, match="other settings of merge"):
-        other = run_folder.config_of(method) | {"merge": "tapered"}
+        other = config_of(method) | {"merge": "tapered"}
         threshold_at(str(folder), other, 0.01, step=info["step"])
 
 
@@ -340,7 +356,7 @@ def test_without_models_every_command_says_so(no_models, scan, tmp_path):
         detect(find_scans([scan]), tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="t1: is not a run folder"):
         load_model("t1")
-    assert list(shipped.models()) == []
+    assert list(shipped_models()) == []
 
 
 def test_the_settings_of_the_model_stand_where_none_are_given(models):
@@ -360,7 +376,7 @@ def test_a_shipped_model_is_trained_again_by_the_settings_that_it_carries(models
     script = Path(__file__).parent.parent / "scripts" / "remake_model.py"
     monkeypatch.setattr(sys, "argv", [str(script), "t1", str(cohort), str(tmp_path / "out"), "--device", "cpu"])
     runpy.run_path(str(script), run_name="__main__")
-    new, old = (run_folder.read_config(folder / "t1") for folder in (tmp_path / "out", models))
+    new, old = (read_config(folder / "t1") for folder in (tmp_path / "out", models))
     assert {key: new[key] for key in ("method", "preset", "config", "seed")} == {
         key: old[key] for key in ("method", "preset", "config", "seed")}  # fmt: skip
     assert new["train"]["steps"] == old["train"]["steps"] == 2
@@ -377,9 +393,9 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     frozen = TRAIN | {"learning_rate": 0}
     train("maediff", cohort, tmp_path / "run", init="t1", settings={"train": frozen}, quiet=True, device="cpu")
     assert "--init t1: its preset (tiny) and settings stand where none are given" in caplog.text
-    config = run_folder.read_config(tmp_path / "run")
+    config = read_config(tmp_path / "run")
     assert (config["preset"], config["init"]) == ("tiny", "t1")
-    assert config["config"] == run_folder.read_config(models / "t1")["config"]
+    assert config["config"] == read_config(models / "t1")["config"]
     assert config["train"]["learning_rate"] == 0
     tuned, source = load_model(tmp_path / "run")[0].state_dict(), load_model("t1")[0].state_dict()
     for key, value in source.items():
@@ -395,14 +411,14 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
         quiet=True,
         device="cpu",
     )
-    assert set(run_folder.trained_on(tmp_path / "on")) == people | {"00ff"}  # those of --init, too
+    assert set(trained_on(tmp_path / "on")) == people | {"00ff"}  # those of --init, too
     with pytest.raises(InputError, match="weights do not fit"):
         train("maediff", cohort, tmp_path / "run2", preset="small", init="t1", device="cpu")
     with pytest.raises(InputError, match="cannot start one of 'pddpm'"):
         train("pddpm", cohort, tmp_path / "run2", init="t1", device="cpu")
     train("maediff", cohort, tmp_path / "run3", init="flair", settings={"train": TRAIN, "t_test": 60}, quiet=True,
           device="cpu")  # fmt: skip
-    assert run_folder.read_config(tmp_path / "run3")["config"]["t_test"] == [60]
+    assert read_config(tmp_path / "run3")["config"]["t_test"] == [60]
     assert "flair is a model for FLAIR, and" in caplog.text
     exported = export_model(f"{tmp_path / 'run3'}@t_test=125", tmp_path / "new", ABOUT, cohort=cohort)
     assert "--init flair" in exported.command
@@ -473,14 +489,14 @@ def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
 def test_every_model_that_is_shipped_loads_and_is_small(folder):
-    card = shipped.read_card(folder)
+    card = read_card(folder)
     assert card.name == folder.name
-    assert card.opt_in == (folder.parent != shipped.PACKAGED), "weights under other terms stay out of the wheel"
+    assert card.opt_in == (folder.parent != PACKAGED), "weights under other terms stay out of the wheel"
     assert bool(card.terms) == card.opt_in
-    assert sum(path.stat().st_size for path in folder.iterdir()) < shipped.MAX_BYTES
+    assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
     assert (folder / "MODEL_CARD.md").is_file()
     method, info = load_model(folder)
     assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
     own = own_postprocess(folder)
-    threshold, _ = threshold_at(str(folder), run_folder.config_of(method), 0.01, step=info["step"], post=own)
+    threshold, _ = threshold_at(str(folder), config_of(method), 0.01, step=info["step"], post=own)
     assert 0 < threshold < 1

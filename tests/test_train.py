@@ -20,16 +20,19 @@ from torch import nn
 
 from made_models import made_run
 from made_scans import made_cohort
-from maediff import checkpoint, run_folder, training
+from maediff import training
 from maediff.batches import batch_indices, slices_by_subject
-from maediff.checkpoint import load_model
+from maediff.checkpoint import load_model, load_optimizer, read_weights
 from maediff.cohort import Cohort, person_code
 from maediff.errors import InputError
 from maediff.fabricate import FabricateConfig
 from maediff.methods import build
 from maediff.methods.base import Method, Objective
+from maediff.run_folder import FORMAT
 from maediff.train import parse_duration, train
 from maediff.train_config import TrainConfig, learning_rate
+from maediff.training import TrainingRun, validation_loss
+from maediff.training import update_ema as ema_update
 
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -103,7 +106,7 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
 @pytest.fixture
 def press(monkeypatch):
     """Ctrl-C is pressed in the middle of the steps appended to this list, as often as they stand there."""
-    steps, update_ema = [], training.update_ema
+    steps, update_ema = [], ema_update
 
     def pressed(ema, method, decay, step):
         for _ in range(steps.count(step)):
@@ -150,10 +153,10 @@ def test_where_a_training_was_stopped_does_not_choose_its_weights(cohort, tmp_pa
     monkeypatch.setattr(training, "validation_loss", lambda *_: next(measured))
     press.append(2)
     assert run(cohort, tmp_path / "run")["best_val_loss"] == 0.1
-    assert checkpoint.load_model(str(tmp_path / "run"))[1]["step"] == 3  # as long as it is not gone on with
+    assert load_model(str(tmp_path / "run"))[1]["step"] == 3  # as long as it is not gone on with
     press.clear()
     assert run(cohort, tmp_path / "run", resume=True)["best_val_loss"] == 0.2
-    assert checkpoint.load_model(str(tmp_path / "run"))[1]["step"] == 4
+    assert load_model(str(tmp_path / "run"))[1]["step"] == 4
 
 
 def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
@@ -161,7 +164,7 @@ def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
     press.append(5)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, tmp_path / "run")
-    assert checkpoint.read_weights(tmp_path / "run" / "last" / "model.safetensors", "ema.", "maediff")[1] == 6
+    assert read_weights(tmp_path / "run" / "last" / "model.safetensors", "ema.", "maediff")[1] == 6
 
 
 def test_objectives_are_stepped_in_their_phases():
@@ -206,9 +209,7 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
 def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path, name):
     train_config = TrainConfig(steps=4, batch_size=2, validation_slices=4, fabricate=FabricateConfig(share=1.0))
     slices, method = Cohort.open(cohort).training_slices("train"), build(name, "tiny")
-    run = training.TrainingRun(
-        method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16"
-    )
+    run = TrainingRun(method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16")
     given = []
 
     def spied(loss):
@@ -372,7 +373,7 @@ def test_a_pickle_is_refused_unread(cohort, tmp_path):
         load_model(tmp_path / "run")
     (tmp_path / "run" / "last" / "optimizer-6.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(InputError, match=r"optimizer-6\.pt: damaged, or more than tensors .* not read any") as caught:
-        checkpoint.load_optimizer(tmp_path / "run" / "last", 6)
+        load_optimizer(tmp_path / "run" / "last", 6)
     assert "weights_only" not in str(caught.value)  # torch tells there how to run it
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(InputError, match="looks like a pickle"):
@@ -384,7 +385,7 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
     run(cohort, tmp_path / "run")
     path = tmp_path / "run" / "best" / "model.safetensors"
     tensors = load_file(path)
-    good = {"format": run_folder.FORMAT, "method": "maediff", "step": "6"}
+    good = {"format": FORMAT, "method": "maediff", "step": "6"}
     for change, said in [({"method": "pddpm"}, "weights of 'pddpm'"), ({"format": "maediff-0"}, "format 'maediff-0'")]:
         save_file(tensors, path, good | change)
         with pytest.raises(InputError, match=rf"{said}.*; restore the run's files, or train the model again"):
@@ -418,7 +419,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
         with pytest.raises(InputError, match=rf"run.config\.json: {said}.*; train the model again"):
             load_model(folder)
     path.write_text(json.dumps(config))
-    tensors, good = load_file(weights_path), {"format": run_folder.FORMAT, "method": "maediff", "step": "6"}
+    tensors, good = load_file(weights_path), {"format": FORMAT, "method": "maediff", "step": "6"}
     for key, changed, said in [
         ("method", {}, "weights of None"),
         ("step", {}, "no step"),
@@ -483,7 +484,7 @@ def test_the_average_follows_the_weights_by_hand():
         nn.init.constant_(ema.weight, 1)
         nn.init.constant_(method.weight, 3)
         method.running_mean.fill_(5)  # a buffer is copied as it is
-        training.update_ema(ema, method, 0.999, step)
+        ema_update(ema, method, 0.999, step)
         assert ema.weight.item() == pytest.approx(expected, rel=1e-6)
         assert ema.running_mean.item() == 5
         assert method.weight.item() == 3
@@ -493,11 +494,11 @@ def test_validation_draws_the_same_whatever_was_drawn_before(cohort, tmp_path):
     method = build("maediff", "tiny", {key: FAST[key] for key in ("unet", "mae")})
     slices, config = Cohort.open(cohort).training_slices("train"), TrainConfig(**FAST["train"])
     full = {"method": "maediff", "seed": 0, "cohort": {"hash": ""}}
-    run = training.TrainingRun(method, slices, slices, config, tmp_path, full, "cpu", "fp32")
+    run = TrainingRun(method, slices, slices, config, tmp_path, full, "cpu", "fp32")
     ema = deepcopy(run.ema)
 
     def validate(model):
-        return training.validation_loss(model, slices, config, run.fabric)
+        return validation_loss(model, slices, config, run.fabric)
 
     first, again = validate(ema), validate(ema)
     run.train_step()

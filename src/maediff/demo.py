@@ -21,7 +21,8 @@ from maediff.evaluate import evaluate
 from maediff.files import fresh_folder
 from maediff.inputs import find_scans
 from maediff.operating_point import calibrate
-from maediff.phantom import Contrast, make_phantom_dataset
+from maediff.phantom import make_phantom_dataset
+from maediff.phantom_brain import Contrast
 from maediff.preprocess import preprocess
 from maediff.report import write_report
 from maediff.settings import resolve_device

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from maediff import __version__, checkpoint, run_folder
+from maediff import __version__
 from maediff.calibration import MAX_SCANS
+from maediff.checkpoint import load_model, write_tensors
 from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
@@ -26,6 +27,7 @@ from maediff.operating_point import FPRS, at_most, calibrate, is_own_threshold, 
 from maediff.postprocess import PostprocessConfig
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
+from maediff.run_folder import FORMAT, TRAINED_ON, complete, config_of, read_config, trained_on, write_config
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
@@ -92,12 +94,12 @@ def export_model(
         raise InputError(f"card of {out.name}: default_threshold {about['default_threshold']}; give value, between 0 "
                          "and 1, and chosen_on")  # fmt: skip
     run = split_reference(reference)[0]
-    method, info = checkpoint.load_model(reference)
+    method, info = load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:
         config = {key: info[key] for key in ("method", "preset", "train", "seed", "cohort")}
         init = _without_path(info.get("init"))
-        run_folder.write_config(temporary, {**config, "config": run_folder.config_of(method), "init": init})
+        write_config(temporary, {**config, "config": config_of(method), "init": init})
         save_weights(temporary / "model.safetensors", method, info, half)
         if cohort is not None:
             post = post or own_postprocess(run)
@@ -108,15 +110,15 @@ def export_model(
                 which = "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"
                 raise InputError(f"{cohort}: no {which} to calibrate on; choose another --cohort")
         else:
-            _copy_calibration(run, temporary, run_folder.config_of(method), info["step"])
+            _copy_calibration(run, temporary, config_of(method), info["step"])
         told = {
             "source": about.get("calibrated_on"),
             **{key: about.get(key) for key in ("default_fpr", "default_threshold")},
         }
         if told := {key: value for key, value in told.items() if value is not None}:
             write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
-        if people := run_folder.trained_on(run):
-            write_json(temporary / run_folder.TRAINED_ON, people)
+        if people := trained_on(run):
+            write_json(temporary / TRAINED_ON, people)
         card = make_card(
             out.name,
             run,
@@ -147,9 +149,9 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
     size = sum(value.numel() * value.element_size() for value in state.values())
     if half or (half is None and size > 0.98 * MAX_BYTES):
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    metadata = {"format": run_folder.FORMAT, "method": info["method"], "step": str(info["step"])}
+    metadata = {"format": FORMAT, "method": info["method"], "step": str(info["step"])}
     tensors = {f"ema.{key}": value for key, value in state.items()}
-    checkpoint.write_tensors(path, tensors, {**metadata, "maediff": __version__})
+    write_tensors(path, tensors, {**metadata, "maediff": __version__})
     if path.stat().st_size > MAX_BYTES:
         raise InputError(
             f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, and a shipped model has at most {MAX_BYTES / 1e6:.0f}; "
@@ -161,7 +163,7 @@ def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -
     path = run / "calibration.json"
     stored = read_json(path, remedy="give --cohort to calibrate anew") if path.is_file() else {}
     settings = stored.get("config")
-    known = run_folder.complete(run_folder.read_config(run), settings) if isinstance(settings, dict) else None
+    known = complete(read_config(run), settings) if isinstance(settings, dict) else None
     if (known, stored.get("step")) != (config, step):
         raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
     write_json(out / "calibration.json", stored)
@@ -178,7 +180,7 @@ def make_card(
     """
     path = run / "provenance.json"
     provenance = read_json(path) if path.is_file() else {}
-    asked = {**info, "config": run_folder.read_config(run)["config"]}  # before the settings at test
+    asked = {**info, "config": read_config(run)["config"]}  # before the settings at test
     command = training_command(asked, provenance)
     if not provenance and (run / "card.json").is_file():
         known = read_card(run)
@@ -232,7 +234,7 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
-    asked = flatten({**run_folder.complete(info, info["config"]), "train": info["train"]})
+    asked = flatten({**complete(info, info["config"]), "train": info["train"]})
     changed = {key: value for key, value in asked.items() if default.get(key) != value}
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]

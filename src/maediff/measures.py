@@ -15,9 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from maediff import metrics
 from maediff.calibration import conformal_threshold, smallest_alpha, threshold_from_healthy
 from maediff.cohort import SubjectSlices
+from maediff.metrics import (
+    auprc,
+    dice,
+    dice_by_threshold,
+    false_positive_rate,
+    lesion_counts,
+    lesions_found,
+    precision_recall,
+)
 from maediff.postprocess import Map, PostprocessConfig, anomaly_mask, eroded_brain
 from maediff.scan_score import scan_score
 
@@ -97,7 +105,7 @@ def choose_thresholds(
 
 def _dice(cases: Sequence[Case], post: PostprocessConfig, also: Sequence[float] = ()) -> tuple[np.ndarray, np.ndarray]:
     labelled = [(c, c.subject.lesion) for c in cases if c.subject.lesion is not None]
-    return metrics.dice_by_threshold(
+    return dice_by_threshold(
         [c.anomaly for c, _ in labelled],
         [lesion for _, lesion in labelled],
         [c.subject.brain for c, _ in labelled],
@@ -126,26 +134,26 @@ def measure(case: Case, thresholds: Thresholds, post: PostprocessConfig) -> tupl
         if not math.isnan(value)
     }
     if truth is not None and truth.any():
-        row["auprc"] = row["auprc_all_voxels"] = metrics.auprc(anomaly, truth, brain)
+        row["auprc"] = row["auprc_all_voxels"] = auprc(anomaly, truth, brain)
         if (anomaly[truth] <= 0).any():  # only then does the background count
-            row["auprc_all_voxels"] = metrics.auprc(anomaly, truth, brain, all_voxels=True)
-        row |= {column: metrics.dice(masks[name], truth) for column, name in DICES.items() if name in masks}
+            row["auprc_all_voxels"] = auprc(anomaly, truth, brain, all_voxels=True)
+        row |= {column: dice(masks[name], truth) for column, name in DICES.items() if name in masks}
         if "label" in masks:
-            voxels, found = metrics.lesions_found(masks["label"], truth)
+            voxels, found = lesions_found(masks["label"], truth)
             row["lesions_found"] = float(found.sum())
             row["lesion_recall"] = float(found.mean())
-            row["false_positives"] = float(metrics.lesion_counts(masks["label"], truth).false_positives)
+            row["false_positives"] = float(lesion_counts(masks["label"], truth).false_positives)
             lesions = {"volume_ml": (voxels * voxel_ml(s)).tolist(), "found": found.tolist()}
         if "conformal" in masks:
             row["flagged_ill_conformal"] = float(masks["conformal"].any())
     if s.healthy:
         for suffix, name in (("", "healthy"), ("_label_calibrated", "label")):
             if name in masks:
-                row[f"fpr_healthy{suffix}"] = metrics.false_positive_rate(masks[name], brain)
+                row[f"fpr_healthy{suffix}"] = false_positive_rate(masks[name], brain)
                 row[f"flagged_healthy{suffix}"] = float(masks[name].any())
         if "label" in masks:
             nothing = np.zeros_like(brain)
-            row["false_positives_healthy"] = float(metrics.lesion_counts(masks["label"], nothing).false_positives)
+            row["false_positives_healthy"] = float(lesion_counts(masks["label"], nothing).false_positives)
         if "conformal" in masks:
             row["flagged_healthy_conformal"] = float(masks["conformal"].any())
     row["scan_score"] = scan_score(anomaly, brain, s.spacing_mm, post)
@@ -168,7 +176,7 @@ def pooled_curve(scored: Sequence[Case]) -> tuple[float | None, dict[str, list[f
         return None, {"recall": [], "precision": []}
     truth = np.concatenate([lesion[c.subject.brain] for c, lesion in with_lesion])
     scores = np.concatenate([c.anomaly[c.subject.brain] for c, _ in with_lesion])
-    precision, recall = metrics.precision_recall(truth, scores)
+    precision, recall = precision_recall(truth, scores)
     at = np.searchsorted(recall, RECALLS - 1e-9)
     average = float(np.diff(recall, prepend=0.0) @ precision)
     return average, {"recall": RECALLS.tolist(), "precision": precision[at].tolist()}

@@ -15,28 +15,9 @@ from pydantic.dataclasses import dataclass
 
 from maediff.files import atomic_path, fresh_folder, write_table
 from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain
-from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
+from maediff.phantom_lesion import LesionKind, LesionSize, add_lesion
 
 Split = Literal["train", "val", "test"]
-
-__all__ = [
-    "LESION_KINDS",
-    "LESION_ML",
-    "MIX",
-    "SPLITS",
-    "Contrast",
-    "LesionKind",
-    "LesionSize",
-    "Mix",
-    "Phantom",
-    "PhantomConfig",
-    "Split",
-    "add_lesion",
-    "healthy_brain",
-    "healthy_subject",
-    "lesioned_subject",
-    "make_phantom_dataset",
-]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maediff import checkpoint, run_folder
+from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, Row, person_code, scans_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_fpr, own_postprocess
 from maediff.postprocess import changed
 from maediff.references import split_mean, split_reference
+from maediff.run_folder import read_config, trained_on, write_config
 from maediff.settings import resolve_device
 
 LEFT_BEHIND = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")  # what only training and reading need
@@ -26,7 +27,7 @@ MAX_SCANS = 200
 
 def unseen_healthy(cohort: Cohort, folder: Path) -> list[Row]:
     """The healthy scans, of any split, of people that the model in `folder` was not trained on."""
-    seen = set(run_folder.trained_on(folder))
+    seen = set(trained_on(folder))
     return [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
 
 
@@ -54,7 +55,7 @@ def recalibrate(
     """
     if len(split_mean(model)) > 1:
         raise InputError(f"{model}: the mean of runs cannot be calibrated; give one model")
-    _, info = checkpoint.load_model(model)
+    _, info = load_model(model)
     folder, cohort = split_reference(model)[0], Cohort.open(cohort_path)
     if unlike := scans_unlike(info["cohort"], cohort.meta):
         raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
@@ -68,8 +69,8 @@ def recalibrate(
     fresh_folder(out, overwrite=overwrite)
     try:
         shutil.copytree(folder, out, ignore=LEFT_BEHIND, dirs_exist_ok=True)
-        config = run_folder.read_config(folder) | {"config": info["config"]}
-        run_folder.write_config(out, {key: value for key, value in config.items() if key != "format"})
+        config = read_config(folder) | {"config": info["config"]}
+        write_config(out, {key: value for key, value in config.items() if key != "format"})
         device = resolve_device(device)
         result = calibrate(out, cohort, rows=rows, post=chosen, max_scans=max_scans, device=device, seed=seed,
                            rate=rate)  # fmt: skip

@@ -26,20 +26,6 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from maediff.errors import InputError
 from maediff.file_names import is_nifti
 from maediff.files import atomic_path
-from maediff.inputs import find_scans
-from maediff.scan_ref import ScanRef
-
-__all__ = [
-    "ScanRef",
-    "Volume",
-    "find_scans",
-    "read_mask",
-    "read_scan",
-    "slices_to_volume",
-    "volume_to_slices",
-    "write_on_scan_grid",
-    "write_volume",
-]
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")

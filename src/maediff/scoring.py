@@ -23,10 +23,16 @@ from joblib import Parallel, delayed, parallel_config
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff import metrics
 from maediff.cohort import SubjectSlices
 from maediff.errors import InputError
 from maediff.measures import COLUMNS, NAN, Case, choose_thresholds, measure, pooled_curve, voxel_ml
+from maediff.metrics import (
+    lesion_counts,
+    lesion_outside_brain,
+    reconstruction_l1,
+    reconstruction_psnr,
+    reconstruction_ssim,
+)
 from maediff.postprocess import DEFAULT, Map, PostprocessConfig, anomaly_mask, residual_map
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.summary import summarise
@@ -197,12 +203,12 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None, person: 
         "healthy": s.healthy,
         "lesion_kind": s.extra.get("lesion_kind", ""),
         "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(s),
-        "lesions": NAN if truth is None else float(metrics.lesion_counts(truth, truth).lesions),
-        "lesion_outside_brain": NAN if s.lesion is None else metrics.lesion_outside_brain(s.lesion, s.brain),
+        "lesions": NAN if truth is None else float(lesion_counts(truth, truth).lesions),
+        "lesion_outside_brain": NAN if s.lesion is None else lesion_outside_brain(s.lesion, s.brain),
         "brain_voxels": float(s.brain.sum()),
-        "l1": NAN if drawn is None else metrics.reconstruction_l1(images, drawn, s.brain),
-        "psnr": NAN if drawn is None else metrics.reconstruction_psnr(images, drawn, s.brain),
-        "ssim": NAN if drawn is None else metrics.reconstruction_ssim(images, drawn, s.brain),
+        "l1": NAN if drawn is None else reconstruction_l1(images, drawn, s.brain),
+        "psnr": NAN if drawn is None else reconstruction_psnr(images, drawn, s.brain),
+        "ssim": NAN if drawn is None else reconstruction_ssim(images, drawn, s.brain),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maediff import checkpoint, run_folder
+from maediff.checkpoint import load_model, load_state
 from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
 from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, write_json
@@ -15,6 +15,7 @@ from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.references import split_reference
+from maediff.run_folder import TRAINED_ON, complete, config_of, plain, read_config, trained_on, write_config
 from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
 from maediff.train_config import Precision, TrainConfig
 from maediff.training import TrainingRun
@@ -78,7 +79,7 @@ def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[st
         return str(preset), settings
     logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
     shown = {key: info["train"][key] for key in ("augment", "fabricate") if key in info["train"]}
-    return info["preset"], merge({**run_folder.complete(info, info["config"]), "train": shown}, settings)
+    return info["preset"], merge({**complete(info, info["config"]), "train": shown}, settings)
 
 
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
@@ -118,7 +119,7 @@ def train(
     """
     settings = dict(settings or {})
     if init:
-        source, info = checkpoint.load_model(init)
+        source, info = load_model(init)
         preset, settings = adopt(info, name, preset, settings)
     if preset is None and resolve_device(device) == "cpu":
         logger.warning(
@@ -142,8 +143,8 @@ def train(
     config = {
         "method": name,
         "preset": preset,
-        "config": run_folder.config_of(method),
-        "train": run_folder.plain(train_config),
+        "config": config_of(method),
+        "train": plain(train_config),
         "seed": seed,
         "init": init,
         "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
@@ -153,7 +154,7 @@ def train(
     people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     if init:
         known, given, folder = info["cohort"], cohort.meta, split_reference(init)[0]
-        people.update(run_folder.trained_on(folder))
+        people.update(trained_on(folder))
         if known["modality"] != given["modality"]:
             logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
                            given["modality"])  # fmt: skip
@@ -166,19 +167,19 @@ def train(
                            "registered; the run goes without", init, post.symmetry, cohort_path)  # fmt: skip
             post = replace(post, symmetry=0.0)
         remedy = "leave out --preset and the network's settings, or --init"
-        checkpoint.load_state(method, source.state_dict(), folder, remedy)
+        load_state(method, source.state_dict(), folder, remedy)
         check_apart(out, [folder])
     check_apart(out, [cohort_path])
     precision = training_precision(train_config.precision, device)
     fresh_folder(out, overwrite=overwrite, resume=resume)
     resuming = (out / "config.json").is_file()
     if resuming:
-        saved = run_folder.read_config(out)
-        saved["train"] = run_folder.plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
+        saved = read_config(out)
+        saved["train"] = plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
         _check_same(saved, config, out)
     else:
-        write_json(out / run_folder.TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
-        run_folder.write_config(out, config)  # the last, because it is what marks a run
+        write_json(out / TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
+        write_config(out, config)  # the last, because it is what marks a run
     run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
     if resuming:
         run.restore()

@@ -21,14 +21,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from maediff import checkpoint, run_folder
 from maediff.augment import augment
 from maediff.batches import TRAIN, VALIDATE, batch_indices, slices_by_subject, stream, to_batch
+from maediff.checkpoint import load_optimizer, load_state, prune, read_weights, save_model, save_optimizer
 from maediff.cuda_graphs import graph_network
 from maediff.errors import InputError
 from maediff.fabricate import fabricate
 from maediff.files import write_json, write_table
 from maediff.methods import Method
+from maediff.run_folder import provenance
 from maediff.settings import no_tf32
 from maediff.slice_cache import SliceSet
 from maediff.train_config import TrainConfig, learning_rate
@@ -136,10 +137,10 @@ class TrainingRun:
         if not path.is_file():
             return False
         name = self.full_config["method"]
-        weights, self.step = checkpoint.read_weights(path, "weights.", name)
-        checkpoint.load_state(self.method, weights, path)
-        checkpoint.load_state(self.ema, checkpoint.read_weights(path, "ema.", name)[0], path)
-        state = checkpoint.load_optimizer(self.out / "last", self.step)
+        weights, self.step = read_weights(path, "weights.", name)
+        load_state(self.method, weights, path)
+        load_state(self.ema, read_weights(path, "ema.", name)[0], path)
+        state = load_optimizer(self.out / "last", self.step)
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -177,14 +178,12 @@ class TrainingRun:
             "history": self.history,
             "scaler": scaler.state_dict() if scaler else None,
         }
-        checkpoint.save_optimizer(last, state, self.step)
+        save_optimizer(last, state, self.step)
         for folder in (self.out / "best", last) if improved else (last,):
-            checkpoint.save_model(
-                folder / "model.safetensors", self.method, self.ema, name=name, step=self.step, val_loss=value
-            )
-        checkpoint.prune(self.out, self.step)
+            save_model(folder / "model.safetensors", self.method, self.ema, name=name, step=self.step, val_loss=value)
+        prune(self.out, self.step)
         write_table(self.out / "metrics.csv", list(row), [list(line.values()) for line in self.history])
-        write_json(self.out / "provenance.json", run_folder.provenance(
+        write_json(self.out / "provenance.json", provenance(
             seed=self.full_config["seed"], device=str(self.fabric.device), precision=self.precision,
             cohort_hash=self.full_config["cohort"]["hash"], step=self.step, wall_seconds=round(self.seconds, 1),
             parameters=sum(p.numel() for p in self.method.parameters()),
