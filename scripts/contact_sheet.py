@@ -18,9 +18,13 @@ COLUMNS = 2
 
 def main(cohort: Path, out: Path) -> None:
     with (cohort / "qc.csv").open(newline="", encoding="utf-8") as handle:
-        rows = [row for row in csv.DictReader(handle) if (cohort / row["name"] / "qc.png").is_file()]
+        rows = [
+            row for row in csv.DictReader(handle) if (cohort / row["name"] / "qc.png").is_file()
+        ]
     if not rows:
-        sys.exit(f"{cohort}: no scan has a qc.png; it is drawn for scans whose brain was extracted, and flagged ones")
+        sys.exit(
+            f"{cohort}: no scan has a qc.png; it is drawn for scans whose brain was extracted, and flagged ones"
+        )
     lines = -(-len(rows) // COLUMNS)
     figure = Figure(figsize=(8 * COLUMNS, 1.85 * lines), layout="constrained", facecolor="black")
     for number, axes in enumerate(figure.subplots(lines, COLUMNS, squeeze=False).flat):

@@ -27,32 +27,61 @@ from maediff.run_folder import config_of
 
 def main() -> None:
     """Print a line for each rate."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("cohort", type=Path)
-    parser.add_argument("--rates", nargs="+", type=float, default=[1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2])
-    parser.add_argument("--thresholds", nargs="+", type=float, default=[], help="beside those of the rates")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=[1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+    )
+    parser.add_argument(
+        "--thresholds", nargs="+", type=float, default=[], help="beside those of the rates"
+    )
     parser.add_argument("--split", default="val")
     args = parser.parse_args()
     cohort = Cohort.open(args.cohort)
     method, info = load_model(args.model)
     post = own_postprocess(args.model)
-    ill = [s for s in map(cohort.load, cohort.split(args.split)) if s.lesion is not None and (s.lesion & s.brain).any()]
+    ill = [
+        s
+        for s in map(cohort.load, cohort.split(args.split))
+        if s.lesion is not None and (s.lesion & s.brain).any()
+    ]
     maps = []
     for s in ill:
         residual, _ = predict_volume(method, s.images, s.brain, s.slice_ids, seed=0)
         maps.append(residual_map(residual, s.brain, s.spacing_mm, post, s.images))
     scores = read_json(run_folders(args.model)[0] / "calibration.json").get("scan_scores") or []
     of_rate = {
-        rate: threshold_at(args.model, config_of(method), rate, step=info["step"], post=post)[0] for rate in args.rates
+        rate: threshold_at(args.model, config_of(method), rate, step=info["step"], post=post)[0]
+        for rate in args.rates
     }
-    for rate, threshold in [*of_rate.items(), *((None, threshold) for threshold in args.thresholds)]:
-        masks = [anomaly_mask(a, s.brain, threshold, s.spacing_mm, post) for a, s in zip(maps, ill, strict=True)]
+    for rate, threshold in [
+        *of_rate.items(),
+        *((None, threshold) for threshold in args.thresholds),
+    ]:
+        masks = [
+            anomaly_mask(a, s.brain, threshold, s.spacing_mm, post)
+            for a, s in zip(maps, ill, strict=True)
+        ]
         found = [dice(mask, s.lesion & s.brain) for mask, s in zip(masks, ill, strict=True)]
-        marked_ml = np.median([mask.sum() * voxel_ml(s) for mask, s in zip(masks, ill, strict=True)])
-        healthy = f"{sum(score > threshold for score in scores)} of {len(scores)}" if scores else "none"
+        marked_ml = np.median(
+            [mask.sum() * voxel_ml(s) for mask, s in zip(masks, ill, strict=True)]
+        )
+        healthy = (
+            f"{sum(score > threshold for score in scores)} of {len(scores)}" if scores else "none"
+        )
         name = "-" if rate is None else f"{rate:g}"
-        print(name, f"{threshold:.4f}", f"{np.mean(found):.3f}", f"{marked_ml:.0f}", healthy, sep="\t", flush=True)
+        print(
+            name,
+            f"{threshold:.4f}",
+            f"{np.mean(found):.3f}",
+            f"{marked_ml:.0f}",
+            healthy,
+            sep="\t",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

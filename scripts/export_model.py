@@ -20,26 +20,53 @@ from maediff.shipped import CHECKOUT, PACKAGED, describe
 
 def main() -> None:
     """Export, and print what `maediff models` will say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run")
     parser.add_argument("name")
     parser.add_argument("--card", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, nargs="+", default=[], help="EVAL folders that scored RUN")
-    parser.add_argument("--cohort", type=Path, help="to calibrate on; default: the run's own calibration")
-    parser.add_argument("--post", nargs="+", help="key=value of the post-processing; default: the run's own")
-    parser.add_argument("--calibration-scans", type=int, default=MAX_SCANS, help="healthy val scans at most")
-    parser.add_argument("--unseen", action="store_true", help="calibrate on all who were not trained on")
-    parser.add_argument("--half", action=argparse.BooleanOptionalAction, help="fp16; default: only if too large")
+    parser.add_argument(
+        "--scores", type=Path, nargs="+", default=[], help="EVAL folders that scored RUN"
+    )
+    parser.add_argument(
+        "--cohort", type=Path, help="to calibrate on; default: the run's own calibration"
+    )
+    parser.add_argument(
+        "--post", nargs="+", help="key=value of the post-processing; default: the run's own"
+    )
+    parser.add_argument(
+        "--calibration-scans", type=int, default=MAX_SCANS, help="healthy val scans at most"
+    )
+    parser.add_argument(
+        "--unseen", action="store_true", help="calibrate on all who were not trained on"
+    )
+    parser.add_argument(
+        "--half", action=argparse.BooleanOptionalAction, help="fp16; default: only if too large"
+    )
     parser.add_argument("--folder", type=Path, help="put NAME there instead")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     try:
         about = read_settings(args.card)
         parent = args.folder or (CHECKOUT / "models" if about.get("opt_in") else PACKAGED)
-        post = build_config(PostprocessConfig, parse_settings(args.post), "--post") if args.post else None
-        card = export_model(args.run, parent / args.name, about, evaluations=args.scores, cohort=args.cohort, post=post,
-                            max_scans=args.calibration_scans, unseen=args.unseen, half=args.half,
-                            overwrite=args.overwrite)  # fmt: skip
+        post = (
+            build_config(PostprocessConfig, parse_settings(args.post), "--post")
+            if args.post
+            else None
+        )
+        card = export_model(
+            args.run,
+            parent / args.name,
+            about,
+            evaluations=args.scores,
+            cohort=args.cohort,
+            post=post,
+            max_scans=args.calibration_scans,
+            unseen=args.unseen,
+            half=args.half,
+            overwrite=args.overwrite,
+        )
     except InputError as error:
         parser.error(str(error))
     print(describe(parent / args.name, card))

@@ -23,7 +23,9 @@ def main(path: Path) -> None:
     if not scans:
         sys.exit(f"{path}: no healthy scan in its train split")
     landmarks = learn_landmarks([deciles_of(scan.images, scan.brain) for scan in scans])
-    print(f"--set normalise.landmarks={[round(float(value), 4) for value in np.asarray(landmarks)]}")
+    print(
+        f"--set normalise.landmarks={[round(float(value), 4) for value in np.asarray(landmarks)]}"
+    )
 
 
 if __name__ == "__main__":

@@ -21,11 +21,21 @@ def main() -> None:
     """Print a line for each run."""
     cohort, *runs = sys.argv[1:]
     slices = Cohort.open(Path(cohort)).training_slices("val")
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if has_bf16("cpu") else "32-true")
+    fabric = Fabric(
+        accelerator="cpu", devices=1, precision="bf16-mixed" if has_bf16("cpu") else "32-true"
+    )
     for run in runs:
         methods = {t: load_model(f"{run}@t_train=[{t},{t + 1}]")[0] for t in LEVELS}
-        losses = (validation_loss(m, slices, TrainConfig(batch_size=16), fabric) for m in methods.values())
-        print(run, *(f"t={t}: {loss:.4f}" for t, loss in zip(LEVELS, losses, strict=True)), sep="  ", flush=True)
+        losses = (
+            validation_loss(m, slices, TrainConfig(batch_size=16), fabric)
+            for m in methods.values()
+        )
+        print(
+            run,
+            *(f"t={t}: {loss:.4f}" for t, loss in zip(LEVELS, losses, strict=True)),
+            sep="  ",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

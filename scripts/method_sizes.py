@@ -34,7 +34,12 @@ def gflop_a_step(method: Method, device: str, steps: int = 1000) -> float:
         with FlopCounterMode(display=False) as counter:
             loss = objective.loss(x, torch.Generator().manual_seed(0), None)
             torch.autograd.grad(loss, list(objective.parameters))
-        total += counter.get_total_flops() / 1e9 * sum(objective.due(step, steps) for step in range(steps)) / steps
+        total += (
+            counter.get_total_flops()
+            / 1e9
+            * sum(objective.due(step, steps) for step in range(steps))
+            / steps
+        )
     return total
 
 
@@ -49,14 +54,20 @@ def counted(count: Callable[[Method, str], float], method: Method) -> float:
 def main() -> None:
     preset = sys.argv[1] if len(sys.argv) > 1 else "tiny"
     torch.manual_seed(0)
-    print(f"| {preset} | parameters | passes a slice | GFLOP a pass | GFLOP a slice | GFLOP a training step |")
+    print(
+        f"| {preset} | parameters | passes a slice | GFLOP a pass | GFLOP a slice | GFLOP a training step |"
+    )
     print("|---|---|---|---|---|---|")
     for name in METHODS:
         if name in BASELINES:
             continue
         method = build(name, preset).eval()
         config = method.config
-        noised = [len(config.timesteps(t)) for t in getattr(config, "t_test", ()) for _ in range(config.draws)]
+        noised = [
+            len(config.timesteps(t))
+            for t in getattr(config, "t_test", ())
+            for _ in range(config.draws)
+        ]
         levels = sum(noised) if noised else 1
         passes = (len(method.grid.corners) if hasattr(method, "grid") else 1) * levels
         once = counted(gflop_a_pass, method) / levels

@@ -43,7 +43,9 @@ def main() -> None:
             optimiser.step()
 
         shape = (SLICES, pixels, pixels)
-        noise = seconds(lambda config=config, shape=shape: config.noise_of(shape, generator, "cpu"))  # type: ignore[misc]
+        noise = seconds(
+            lambda config=config, shape=shape: config.noise_of(shape, generator, "cpu")
+        )  # type: ignore[misc]
         print(f"{name} {preset}, {config.noise}: {noise / seconds(step):.4f} of a training step")
 
 

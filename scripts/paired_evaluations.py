@@ -40,8 +40,14 @@ def main() -> None:
         new, _, old = run.partition("//")
         now, before = rows_of(Path(sys.argv[1]), new), rows_of(Path(sys.argv[2]), old or new)
         (found,) = differences({"now": now, "before": before}, [("now", "before")])
-        parts = {"auprc": found, **{key: found[key] for key in ("auprc_unfiltered", "dice") if found[key]}}
-        text = (f"{key} {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for key, d in parts.items())
+        parts = {
+            "auprc": found,
+            **{key: found[key] for key in ("auprc_unfiltered", "dice") if found[key]},
+        }
+        text = (
+            f"{key} {d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
+            for key, d in parts.items()
+        )
         of = {row["subject"]: row["auprc"] for row in before}
         better = sum(row["auprc"] > of.get(row["subject"], math.nan) for row in now)
         print(run, f"better in {better} of {found['n_subjects']}", *text, sep="\t")

@@ -43,7 +43,10 @@ def mean_healthy_image(contrast: Contrast, seed: int, count: int) -> np.ndarray:
     for i in range(count):
         p = healthy_subject("train", i, contrast, seed)
         brain = slices(p.brain)
-        x = centred(normalised(slices(p.image), brain, tuple(np.percentile(p.image[p.brain], (1, 99)))), brain)
+        x = centred(
+            normalised(slices(p.image), brain, tuple(np.percentile(p.image[p.brain], (1, 99)))),
+            brain,
+        )
         total, weight = total + x, weight + (x > 0)
     return np.asarray(total / weight, np.float32)
 
@@ -53,7 +56,9 @@ def scores(p: Phantom, healthy: Phantom, mean_image: np.ndarray) -> list[float]:
     brain, lesion = slices(p.brain), slices(p.lesion)
     limits = tuple(np.percentile(p.image[p.brain], (1, 99)))
     x = normalised(slices(p.image), brain, limits)
-    medians = np.array([np.median(s[b]) if b.any() else 0.0 for s, b in zip(x, brain, strict=True)])[:, None, None]
+    medians = np.array(
+        [np.median(s[b]) if b.any() else 0.0 for s, b in zip(x, brain, strict=True)]
+    )[:, None, None]
     back = [-s for s in _shift(brain)]
     residuals = {
         "bright": x,
@@ -63,7 +68,10 @@ def scores(p: Phantom, healthy: Phantom, mean_image: np.ndarray) -> list[float]:
         "aligned": np.abs(x - np.roll(mean_image, back, (0, 1, 2))),
         "truth": np.abs(x - normalised(slices(healthy.image), brain, limits)),
     }
-    return [auprc(residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain) for b in BASELINES]
+    return [
+        auprc(residual_map(residuals[b].astype(np.float32), brain, SPACING_MM), lesion, brain)
+        for b in BASELINES
+    ]
 
 
 def _shift(brain: np.ndarray) -> list[int]:
@@ -74,11 +82,17 @@ def _shift(brain: np.ndarray) -> list[int]:
 
 def main() -> None:
     """Print a table per contrast."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--contrast", action="append", choices=("T1w", "T2w", "FLAIR"))
     parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--subjects", type=int, default=32, help="lesioned subjects, a multiple of 8")
-    parser.add_argument("--templates", type=int, default=40, help="healthy brains in the mean image")
+    parser.add_argument(
+        "--subjects", type=int, default=32, help="lesioned subjects, a multiple of 8"
+    )
+    parser.add_argument(
+        "--templates", type=int, default=40, help="healthy brains in the mean image"
+    )
     parser.add_argument("--seed", type=int, default=MIX.seed)
     args = parser.parse_args()
     for contrast in args.contrast or ("T1w", "T2w", "FLAIR"):

@@ -20,16 +20,24 @@ from maediff.shipped import describe, locate
 from maediff.train import parse_duration, train
 
 CARDS = Path(__file__).parent / "cards"
-MEASURED = ("default_threshold", "calibrated_on", "failure_cases")  # of the shipped weights, not of these
+MEASURED = (
+    "default_threshold",
+    "calibrated_on",
+    "failure_cases",
+)  # of the shipped weights, not of these
 
 
 def main() -> None:
     """Train, export, and print what `maediff models` would say."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=sorted(path.stem for path in CARDS.glob("*.yaml")))
     parser.add_argument("cohort", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--max-time", help="stop training after 12m, 1.5h; default: when its steps are done")
+    parser.add_argument(
+        "--max-time", help="stop training after 12m, 1.5h; default: when its steps are done"
+    )
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     try:
@@ -38,13 +46,38 @@ def main() -> None:
         run, settings = args.out / f"{args.name}-run", {**like["config"], "train": like["train"]}
         limit = parse_duration(args.max_time)
         left = None if limit is None else f"{max(0.0, limit - seconds_used(run)):.3f}s"
-        train(like["method"], args.cohort, run, preset=like["preset"], settings=settings, seed=like["seed"],
-              max_time=left, device=args.device, resume=True)  # fmt: skip
-        about = {key: value for key, value in read_settings(CARDS / f"{args.name}.yaml").items() if key not in MEASURED}
-        about["summary"] = about["summary"].partition(" Trained ")[0] + " Trained anew by scripts/remake_model.py."
-        about["failure_cases"] = ["Not looked at since it was trained; those of the shipped one are a guess."]
-        card = export_model(run, args.out / args.name, about, cohort=args.cohort, unseen=args.name == "t1",
-                            post=own_postprocess(folder), overwrite=True)  # fmt: skip
+        train(
+            like["method"],
+            args.cohort,
+            run,
+            preset=like["preset"],
+            settings=settings,
+            seed=like["seed"],
+            max_time=left,
+            device=args.device,
+            resume=True,
+        )
+        about = {
+            key: value
+            for key, value in read_settings(CARDS / f"{args.name}.yaml").items()
+            if key not in MEASURED
+        }
+        about["summary"] = (
+            about["summary"].partition(" Trained ")[0]
+            + " Trained anew by scripts/remake_model.py."
+        )
+        about["failure_cases"] = [
+            "Not looked at since it was trained; those of the shipped one are a guess."
+        ]
+        card = export_model(
+            run,
+            args.out / args.name,
+            about,
+            cohort=args.cohort,
+            unseen=args.name == "t1",
+            post=own_postprocess(folder),
+            overwrite=True,
+        )
     except InputError as error:
         parser.error(str(error))
     print(describe(args.out / args.name, card))

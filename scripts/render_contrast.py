@@ -12,8 +12,12 @@ from maediff.errors import InputError
 from maediff.synthesis import CONFIGS, render_scans
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="cohort of T1w scans, BIDS dataset, folder or manifest")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, help="cohort of T1w scans, BIDS dataset, folder or manifest"
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("contrast", choices=list(CONFIGS))
     parser.add_argument("--n", type=int, default=3, help="renderings a scan")
@@ -21,7 +25,14 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
     try:
-        failed = render_scans(args.source, args.out, args.contrast, n=args.n, seed=args.seed, overwrite=args.overwrite)
+        failed = render_scans(
+            args.source,
+            args.out,
+            args.contrast,
+            n=args.n,
+            seed=args.seed,
+            overwrite=args.overwrite,
+        )
     except InputError as error:
         sys.exit(f"error: {error}")
     print(args.out / "manifest.csv")

@@ -38,7 +38,9 @@ def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
     blurs = [float(mm) for key in more if key[0] in "gG" for mm in key[1:].split(",")]
     numbers = {key[0]: float(key[1:] or 1) for key in more if key[0] not in "gG"}
     if not numbers.keys() <= set("chxbymai"):
-        sys.exit(f"{name}: + is followed by c, h, i, x, b, g, G, y, a or m, all but the first two with a number")
+        sys.exit(
+            f"{name}: + is followed by c, h, i, x, b, g, G, y, a or m, all but the first two with a number"
+        )
     post = PostprocessConfig(
         median_size=int(numbers.get("m", DEFAULT.median_size)),
         smooth_mm=tuple(blurs),
@@ -59,15 +61,26 @@ def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:
 
 def main() -> None:
     """Print a line for each setting as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run")
     parser.add_argument("cohort", type=Path)
     parser.add_argument(
-        "--t", nargs="+", default=["60", "125", "250", "500"], help="125,250 is averaged; own: unchanged"
+        "--t",
+        nargs="+",
+        default=["60", "125", "250", "500"],
+        help="125,250 is averaged; own: unchanged",
     )
-    parser.add_argument("--s", nargs="+", type=int, help="strides of a patch method; default: the run's own")
-    parser.add_argument("--noise", nargs="+", type=float, help="values of noise_test; default: the run's own")
-    parser.add_argument("--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)")
+    parser.add_argument(
+        "--s", nargs="+", type=int, help="strides of a patch method; default: the run's own"
+    )
+    parser.add_argument(
+        "--noise", nargs="+", type=float, help="values of noise_test; default: the run's own"
+    )
+    parser.add_argument(
+        "--refine", nargs="+", type=float, help="values of refine_above (lesion-aware patches)"
+    )
     parser.add_argument("--residuals", nargs="+", default=["abs"])
     parser.add_argument("--split", default="val")
     parser.add_argument("--precision", default="fp32", help="fp32, as `evaluate` scores, or bf16")
@@ -82,10 +95,19 @@ def main() -> None:
     done: set[tuple[str, ...]] = set()
     if args.csv and args.csv.is_file():
         with args.csv.open(newline="") as file:
-            done = {(*row[:3], row[4]) for row in csv.reader(file) if len(row) == 9 + len(subjects)}
+            done = {
+                (*row[:3], row[4]) for row in csv.reader(file) if len(row) == 9 + len(subjects)
+            }
     precision = resolve_precision(args.precision, "cpu")
-    for s, t, noise, refine in product(args.s or [None], args.t, args.noise or [None], args.refine or [None]):
-        chosen = {"t_test": None if t == "own" else f"[{t}]", "s": s, "noise_test": noise, "refine_above": refine}
+    for s, t, noise, refine in product(
+        args.s or [None], args.t, args.noise or [None], args.refine or [None]
+    ):
+        chosen = {
+            "t_test": None if t == "own" else f"[{t}]",
+            "s": s,
+            "noise_test": noise,
+            "refine_above": refine,
+        }
         settings = ",".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
         model = f"{args.run}{',' if '@' in args.run else '@'}{settings}" if settings else args.run
         here = [
@@ -99,19 +121,33 @@ def main() -> None:
         method, _ = load_model(model)
         passes: list[int] = []
         if hasattr(method, "unet"):  # its stem: MAEDiff runs encoder and decoder apart
-            method.unet.stem.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))  # noqa: B023
+            method.unet.stem.register_forward_pre_hook(
+                lambda _, inputs: passes.append(len(inputs[0]))
+            )  # noqa: B023
         scores: dict[str, list[float]] = {name: [] for name in wanted}
         unlike: list[tuple[float, float]] = []
         for subject in subjects:
             _, reference = predict_volume(
-                method, subject.images, subject.brain, subject.slice_ids, seed=0, precision=precision
+                method,
+                subject.images,
+                subject.brain,
+                subject.slice_ids,
+                seed=0,
+                precision=precision,
             )
-            lesion, difference = subject.lesion & subject.brain, abs(subject.images.clip(max=1) - reference)
+            lesion, difference = (
+                subject.lesion & subject.brain,
+                abs(subject.images.clip(max=1) - reference),
+            )
             unlike.append((difference[lesion].mean(), difference[subject.brain & ~lesion].mean()))
-            x, ref, brain = (torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain))
+            x, ref, brain = (
+                torch.from_numpy(a)[:, None] for a in (subject.images, reference, subject.brain)
+            )
             for name, (config, post) in wanted.items():
                 residual = residual_of(x, ref, brain, config)[:, 0].numpy()
-                anomaly = residual_map(residual, subject.brain, subject.spacing_mm, post, subject.images)
+                anomaly = residual_map(
+                    residual, subject.brain, subject.spacing_mm, post, subject.images
+                )
                 scores[name].append(auprc(anomaly, lesion, subject.brain))
         for name, values in scores.items():
             work = f"{sum(passes) / len(subjects):.0f}"

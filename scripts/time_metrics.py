@@ -25,17 +25,32 @@ def made(index: int) -> tuple[SubjectSlices, Map]:
     """A subject and its residual, in which the lesion is a little brighter than the noise."""
     rng = np.random.default_rng(index)
     grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
-    brain = sum((axis / radius) ** 2 for axis, radius in zip(grid, (0.9, 0.9, 0.75), strict=True)) < 1
+    brain = (
+        sum((axis / radius) ** 2 for axis, radius in zip(grid, (0.9, 0.9, 0.75), strict=True)) < 1
+    )
     at, radius = rng.uniform(-0.3, 0.3, 3), rng.uniform(0.1, 0.25)
     ball = sum((axis - middle) ** 2 for axis, middle in zip(grid, at, strict=True)) < radius**2
     lesion = ball if index % 2 else np.zeros_like(ball)
-    noise = 0.3 * ndimage.gaussian_filter(rng.standard_normal(SHAPE), 1.5) + 0.05 * rng.standard_normal(SHAPE)
+    noise = 0.3 * ndimage.gaussian_filter(
+        rng.standard_normal(SHAPE), 1.5
+    ) + 0.05 * rng.standard_normal(SHAPE)
     residual = np.where(brain, abs(noise) + 0.1 * lesion, 0).astype(np.float32)
-    images = np.where(brain, 0.5 + 0.1 * np.sin(9 * grid[0]) * np.cos(7 * grid[1]), 0).astype(np.float32)
+    images = np.where(brain, 0.5 + 0.1 * np.sin(9 * grid[0]) * np.cos(7 * grid[1]), 0).astype(
+        np.float32
+    )
     subject = SubjectSlices(
-        f"s{index}", images, brain, lesion, ~lesion.any(axis=(1, 2)), np.arange(SHAPE[0]), np.eye(4), np.eye(4),
-        (2.0, 2.0, 2.0), not lesion.any(), {},
-    )  # fmt: skip
+        f"s{index}",
+        images,
+        brain,
+        lesion,
+        ~lesion.any(axis=(1, 2)),
+        np.arange(SHAPE[0]),
+        np.eye(4),
+        np.eye(4),
+        (2.0, 2.0, 2.0),
+        not lesion.any(),
+        {},
+    )
     return subject, residual
 
 
@@ -49,7 +64,9 @@ def main() -> None:
         spent[name] += time.process_time() - began
         began = time.process_time()
 
-    reconstruction_ssim(*2 * [subjects[0][0].images[:1]], subjects[0][0].brain[:1])  # imports scikit-image
+    reconstruction_ssim(
+        *2 * [subjects[0][0].images[:1]], subjects[0][0].brain[:1]
+    )  # imports scikit-image
     began = time.process_time()
     for s, residual in subjects:
         reference = (s.images + residual).clip(0, 1)
@@ -57,7 +74,9 @@ def main() -> None:
             of_reconstruction(s.images, reference, s.brain)
     lap("scan: l1, PSNR, SSIM")
     for said, post in {"filtered": DEFAULT, "unfiltered": replace(DEFAULT, median_size=1)}.items():
-        cases = [Case(s, residual_map(r, s.brain, s.spacing_mm, post), s.subject) for s, r in subjects]
+        cases = [
+            Case(s, residual_map(r, s.brain, s.spacing_mm, post), s.subject) for s, r in subjects
+        ]
         lap(f"{said}: maps")
         thresholds, *_ = choose_thresholds(cases[::2] + cases[1::4], cases, 0.01, 0.1, post)
         lap(f"{said}: thresholds")

@@ -32,7 +32,9 @@ def disc_slices() -> SliceSet:
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     brain = np.broadcast_to(y**2 + x**2 < 40**2, (SUBJECTS * SLICES, SIZE, SIZE))
     images = np.random.default_rng(0).integers(1, 256, brain.shape, dtype=np.uint8) * brain
-    return SliceSet(images, brain, np.repeat(np.arange(SUBJECTS), SLICES), [str(n) for n in range(SUBJECTS)])
+    return SliceSet(
+        images, brain, np.repeat(np.arange(SUBJECTS), SLICES), [str(n) for n in range(SUBJECTS)]
+    )
 
 
 def profiled(run: TrainingRun, steps: int = 5) -> str:
@@ -41,7 +43,9 @@ def profiled(run: TrainingRun, steps: int = 5) -> str:
         for _ in range(steps):
             run.train_step()
         torch.cuda.synchronize()
-    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    events = [
+        event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
     busy = sum(event.device_time for event in events) / 1e3 / steps
     return f", GPU busy {busy:.2f} ms in {len(events) / steps:.0f} kernels and copies"
 
@@ -49,7 +53,9 @@ def profiled(run: TrainingRun, steps: int = 5) -> str:
 @no_tf32()
 def main() -> None:
     """Print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("preset")
     parser.add_argument("method")
     parser.add_argument("batch", type=int)
@@ -70,11 +76,15 @@ def main() -> None:
     config = resolve_training(given.preset, {"batch_size": given.batch, **graphs})
     method = build(given.method, given.preset)
     with FlopCounterMode(display=False) as counter:
-        method.objectives()[0].loss(torch.rand(1, 1, SIZE, SIZE), torch.Generator().manual_seed(0), None).backward()  # type: ignore[no-untyped-call]
+        method.objectives()[0].loss(
+            torch.rand(1, 1, SIZE, SIZE), torch.Generator().manual_seed(0), None
+        ).backward()  # type: ignore[no-untyped-call]
     method.zero_grad()
     flop = counter.get_total_flops() * given.batch
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(method, disc_slices(), None, config, Path(folder), {"seed": 0}, device, precision)
+        run = TrainingRun(
+            method, disc_slices(), None, config, Path(folder), {"seed": 0}, device, precision
+        )
         for _ in range(3):
             run.train_step()
         steps, began = 0, time.perf_counter()
@@ -85,7 +95,10 @@ def main() -> None:
         kernels = profiled(run) if cuda and given.kernels else ""
     memory = ""
     if cuda:
-        used, kept = torch.cuda.max_memory_allocated() / 1e9, torch.cuda.max_memory_reserved() / 1e9
+        used, kept = (
+            torch.cuda.max_memory_allocated() / 1e9,
+            torch.cuda.max_memory_reserved() / 1e9,
+        )
         memory = f", peak {used:.2f} GB ({kept:.2f} GB taken)"
     peak = matmul_rate(device, precision)
     print(

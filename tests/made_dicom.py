@@ -13,12 +13,19 @@ PLANES = {
     "sagittal": ((1, -1), (2, -1), (0, 1)),
     "coronal": ((0, -1), (2, -1), (1, 1)),
 }
-SECRETS = {"PatientName": "Secret^Person", "PatientID": "ID-4711", "PatientBirthDate": "19700102",
-           "InstitutionName": "Secret Clinic", "AccessionNumber": "ACC-99"}  # fmt: skip
+SECRETS = {
+    "PatientName": "Secret^Person",
+    "PatientID": "ID-4711",
+    "PatientBirthDate": "19700102",
+    "InstitutionName": "Secret Clinic",
+    "AccessionNumber": "ACC-99",
+}
 LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def write_series(folder: Path, data, affine, plane="axial", *, seed=0, change=None, compress=None, **header):
+def write_series(
+    folder: Path, data, affine, plane="axial", *, seed=0, change=None, compress=None, **header
+):
     """Write whole numbers `data` as one series and return the files, first slice first.
 
     Args:
@@ -30,9 +37,14 @@ def write_series(folder: Path, data, affine, plane="axial", *, seed=0, change=No
     (col, col_way), (row, row_way), (cut, cut_way) = PLANES[plane]
     frames = np.transpose(data, (cut, row, col))[::cut_way, ::row_way, ::col_way]
     names = np.random.default_rng(seed).permutation(len(frames))
-    uids = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
+    uids = {
+        name: generate_uid()
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    }
     steps = {axis: way * affine[:3, axis] for axis, way in PLANES[plane]}
-    first = np.array([data.shape[axis] - 1 if way < 0 else 0 for axis, way in sorted(PLANES[plane])])
+    first = np.array(
+        [data.shape[axis] - 1 if way < 0 else 0 for axis, way in sorted(PLANES[plane])]
+    )
     origin = affine[:3, :3] @ first + affine[:3, 3]
     files = []
     for number, frame in enumerate(frames):
@@ -46,7 +58,11 @@ def write_series(folder: Path, data, affine, plane="axial", *, seed=0, change=No
         one.PixelSpacing = [f"{np.linalg.norm(steps[axis]):.10g}" for axis in (row, col)]
         one.SliceThickness = f"{np.linalg.norm(steps[cut]):.10g}"
         one.Rows, one.Columns = frame.shape
-        one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = 1, "MONOCHROME2", 0
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = (
+            1,
+            "MONOCHROME2",
+            0,
+        )
         one.BitsAllocated, one.BitsStored, one.HighBit = 16, 16, 15
         one.StudyID, one.StudyDate, one.StudyTime, one.PatientSex = "", "", "", ""
         for name, value in {**uids, **SECRETS, **header}.items():

@@ -24,7 +24,9 @@ def fake_deepbet(monkeypatch, draw):
         return draw(volume)
 
     monkeypatch.setattr("maediff.brain_extraction._choose", lambda volume, tool: "deepbet")
-    monkeypatch.setitem(__import__("maediff.brain_extraction").brain_extraction.EXTRACTORS, "deepbet", extract)
+    monkeypatch.setitem(
+        __import__("maediff.brain_extraction").brain_extraction.EXTRACTORS, "deepbet", extract
+    )
     return calls
 
 

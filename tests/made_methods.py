@@ -23,8 +23,12 @@ def make(name, *, fresh=False, **settings):
     """A method of the `tiny` preset, made smaller; unless `fresh`, no layer starts at zero."""
     torch.manual_seed(0)
     fields = METHODS[name][1].__pydantic_fields__
-    method = build(name, "tiny", {key: value for key, value in SMALL.items() if key in fields} | settings)
-    for parameter in method.parameters():  # layers that start at zero would hide what stands before them
+    method = build(
+        name, "tiny", {key: value for key, value in SMALL.items() if key in fields} | settings
+    )
+    for (
+        parameter
+    ) in method.parameters():  # layers that start at zero would hide what stands before them
         if not fresh and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     if isinstance(method, Template):
@@ -38,7 +42,9 @@ def scan(n=5, size=48):
     y, x = np.mgrid[:size, :size] - size / 2
     radius = np.array([0, 8, 14, 17, 0][:n])[:, None, None]
     brain = np.hypot(y, x)[None] < radius
-    images = np.where(brain, np.random.default_rng(0).uniform(0.2, 0.8, (n, size, size)), 0).astype(np.float32)
+    images = np.where(
+        brain, np.random.default_rng(0).uniform(0.2, 0.8, (n, size, size)), 0
+    ).astype(np.float32)
     return images, brain, np.arange(n) + 3
 
 

@@ -18,10 +18,11 @@ SMALL = {
     "s": 48,
 }
 COHORT = {
-    "hash": "0" * 64, "modality": "T1w",
+    "hash": "0" * 64,
+    "modality": "T1w",
     "grid": {"size": 96, "spacing_mm": 2.0, "thick_slice_mm": 3.0, "max_brain_mm": 190.0},
     "normalise": {"low_percentile": 1.0, "high_percentile": 99.0},
-}  # fmt: skip
+}
 ABOUT = {
     "summary": "A model for tests.",
     "licence": "Apache-2.0",
@@ -33,20 +34,39 @@ ABOUT = {
 def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """A run folder with random weights: what `train` writes, without training."""
     method = build("maediff", "tiny", SMALL)
-    write_config(folder, {
-        "method": "maediff", "preset": "tiny", "config": config_of(method),
-        "train": {"steps": 2}, "seed": 3, "init": None, "cohort": {**COHORT, "modality": modality},
-        **more})  # fmt: skip
+    write_config(
+        folder,
+        {
+            "method": "maediff",
+            "preset": "tiny",
+            "config": config_of(method),
+            "train": {"steps": 2},
+            "seed": 3,
+            "init": None,
+            "cohort": {**COHORT, "modality": modality},
+            **more,
+        },
+    )
     ema = deepcopy(method)
     with torch.no_grad():
         ema.unet.head.bias += 0.25
     for which in ("best", "last"):
         save_model(folder / which / "model.safetensors", method, ema, name="maediff", step=2)
-    write_json(folder / "calibration.json", {
-        "source": "healthy scans", "n_scans": 1, "n_voxels": 9, "config": config_of(method),
-        "postprocess": asdict(DEFAULT), "step": 2, "fprs": [1e-4, 0.01, 0.5],
-        "thresholds": [0.9, 0.1, 0.05]})  # fmt: skip
     write_json(
-        folder / "provenance.json", {"maediff": "0.1.0", "step": 2, "parameters": 12345, "versions": {"torch": "2"}}
+        folder / "calibration.json",
+        {
+            "source": "healthy scans",
+            "n_scans": 1,
+            "n_voxels": 9,
+            "config": config_of(method),
+            "postprocess": asdict(DEFAULT),
+            "step": 2,
+            "fprs": [1e-4, 0.01, 0.5],
+            "thresholds": [0.9, 0.1, 0.05],
+        },
+    )
+    write_json(
+        folder / "provenance.json",
+        {"maediff": "0.1.0", "step": 2, "parameters": 12345, "versions": {"torch": "2"}},
     )
     return folder

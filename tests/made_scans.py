@@ -8,17 +8,28 @@ import numpy as np
 FIELD = {"shape": (60, 72, 50), "spacing": (2.0, 2.0, 2.0)}
 
 
-def made_brain(shape=FIELD["shape"], spacing=FIELD["spacing"], radii_mm=(50.0, 62.0, 42.0), seed=0):
+def made_brain(
+    shape=FIELD["shape"], spacing=FIELD["spacing"], radii_mm=(50.0, 62.0, 42.0), seed=0
+):
     """(data, brain, affine): intensities 40 to 200 in the ellipsoid, 0 outside; RAS+, mm, origin in its middle."""
     affine = np.diag([*spacing, 1.0]).astype(float)
     affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(spacing)
     x, y, z = np.meshgrid(
-        *[np.arange(size) * step + start for size, step, start in zip(shape, spacing, affine[:3, 3], strict=True)],
+        *[
+            np.arange(size) * step + start
+            for size, step, start in zip(shape, spacing, affine[:3, 3], strict=True)
+        ],
         indexing="ij",
     )
     brain = (x / radii_mm[0]) ** 2 + (y / radii_mm[1]) ** 2 + (z / radii_mm[2]) ** 2 <= 1
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
-    texture = np.sin(x / 9 + phase[0]) + np.sin(y / 11 + phase[1]) + np.sin(z / 7 + phase[2]) + x / 100 + y / 80
+    texture = (
+        np.sin(x / 9 + phase[0])
+        + np.sin(y / 11 + phase[1])
+        + np.sin(z / 7 + phase[2])
+        + x / 100
+        + y / 80
+    )
     data = np.where(brain, np.clip(120 + 25 * texture, 40, 200), 0)
     return data.astype(np.float32), brain, affine
 
@@ -36,7 +47,9 @@ def save(path: Path, data, affine, axes: str | None = None) -> Path:
     image = nib.Nifti1Image(data.astype(np.uint8) if data.dtype == bool else data, affine)
     if axes:
         there = nib.orientations.axcodes2ornt(axes)
-        image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), there))
+        image = image.as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(affine), there)
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return path
@@ -65,7 +78,9 @@ def made_dataset(folder: Path) -> Path:
         data, brain, affine = made_brain(shape=(60, 72, 10), spacing=(2.0, 2.0, 8.0), seed=number)
         lesion = ball(data.shape, affine, (12, -10, 5), 20) & brain
         save(
-            folder / name / "image.nii.gz", data if healthy else np.where(lesion, 250, data).astype(np.float32), affine
+            folder / name / "image.nii.gz",
+            data if healthy else np.where(lesion, 250, data).astype(np.float32),
+            affine,
         )
         save(folder / name / "brain.nii.gz", brain, affine)
         save(folder / name / "lesion.nii.gz", lesion & (not healthy), affine)
@@ -79,5 +94,8 @@ def made_cohort(folder: Path) -> Path:
     """A cohort of `made_dataset`."""
     from maediff.preprocess import preprocess
 
-    assert preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", quiet=True) == 0
+    assert (
+        preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", quiet=True)
+        == 0
+    )
     return folder / "cohort"

@@ -87,13 +87,16 @@ def test_contrast_keeps_the_order_and_both_ends():
 
 
 @pytest.mark.parametrize(
-    "effect", [lambda x, b, g: contrast(x, replace(OFF, gamma=0, curve=0), g),
-               lambda x, b, g: bias(x, replace(OFF, bias_log=0), g),
-               lambda x, b, g: resolution(x, b, replace(OFF, width_px=1), g),
-               lambda x, b, g: ghosting(x, replace(OFF, ghost=0), g),
-               lambda x, b, g: noise(x, replace(OFF, sigma=0), g),
-               lambda x, b, g: place(x, b, replace(OFF, rotation_deg=0, scaling=0, shift_px=0), g)[0]]
-)  # fmt: skip
+    "effect",
+    [
+        lambda x, b, g: contrast(x, replace(OFF, gamma=0, curve=0), g),
+        lambda x, b, g: bias(x, replace(OFF, bias_log=0), g),
+        lambda x, b, g: resolution(x, b, replace(OFF, width_px=1), g),
+        lambda x, b, g: ghosting(x, replace(OFF, ghost=0), g),
+        lambda x, b, g: noise(x, replace(OFF, sigma=0), g),
+        lambda x, b, g: place(x, b, replace(OFF, rotation_deg=0, scaling=0, shift_px=0), g)[0],
+    ],
+)
 def test_without_strength_an_effect_is_the_identity(slices, effect):
     x, brain = slices
     torch.testing.assert_close(effect(x, brain, generator()), x, atol=0.005, rtol=0)
@@ -107,7 +110,9 @@ def test_bias_is_smooth():
 
 def test_resolution_blurs_but_keeps_what_is_flat_up_to_the_rim(slices):
     x, brain = slices
-    torch.testing.assert_close(resolution(brain.float(), brain, ROBUST, generator()), brain.float())
+    torch.testing.assert_close(
+        resolution(brain.float(), brain, ROBUST, generator()), brain.float()
+    )
     y = resolution(x, brain, AugmentConfig(width_px=6), generator())
     rough, smooth = (v[:, :, 30:66, 30:60].diff(dim=2).abs().mean() for v in (x, y))
     assert smooth < 0.8 * rough
@@ -125,14 +130,18 @@ def test_ghosts_are_copies_at_a_fraction_of_the_slice():
         assert len(places) in range(1, 6)
         period = 96 / (len(places) + 1)
         wanted = period * torch.arange(1, len(places) + 1)
-        torch.testing.assert_close((offset[:, axis] % 96).sort().values.float(), wanted, atol=0.5, rtol=0)
+        torch.testing.assert_close(
+            (offset[:, axis] % 96).sort().values.float(), wanted, atol=0.5, rtol=0
+        )
         assert image.max() <= 0.1
 
 
 def test_noise_is_rician(slices):
     flat = torch.full((400, 1, 16, 16), 0.5)
     y = noise(flat, AugmentConfig(sigma=0.1), generator())
-    assert y.mean() == pytest.approx(0.5 + (0.1**2 / 3) / (2 * 0.5), abs=1e-3)  # E sigma^2 = max^2 / 3
+    assert y.mean() == pytest.approx(
+        0.5 + (0.1**2 / 3) / (2 * 0.5), abs=1e-3
+    )  # E sigma^2 = max^2 / 3
     assert y.std() == pytest.approx(0.1 / 3**0.5, rel=0.1)
 
 
@@ -145,10 +154,14 @@ def test_the_brain_never_leaves_the_slice():
     assert torch.equal(x > 0, moved)
     rows, columns = moved.any(3)[:, 0].sum(1), moved.any(2)[:, 0].sum(1)
     area = moved.flatten(1).sum(1)
-    long_side = (area / brain[0].sum()).sqrt() * 94  # had a piece been cut, the area would tell of a shorter one
+    long_side = (
+        area / brain[0].sum()
+    ).sqrt() * 94  # had a piece been cut, the area would tell of a shorter one
     assert (torch.hypot(rows.float(), columns.float()) > long_side).all()
     assert (rows >= 70).all()
-    grown = place(brain.float(), brain, replace(config, rotation_deg=0.0, scaling=2.0), generator())[1]
+    grown = place(
+        brain.float(), brain, replace(config, rotation_deg=0.0, scaling=2.0), generator()
+    )[1]
     assert grown.any(3)[:, 0].sum(1).max() == 96
     assert grown.any(3)[:, 0].sum(1).min() < 60
 
@@ -174,12 +187,17 @@ def test_the_percentiles_go_back_to_where_they_were(slices):
 
 def test_settings_take_a_preset_by_name_or_a_share_an_effect():
     assert resolve_training("small", {"augment": "robust"}).augment == ROBUST == PRESETS["robust"]
-    assert resolve_training("small", {"augment": {"contrast": 0.5}}).augment == AugmentConfig(contrast=0.5)
+    assert resolve_training("small", {"augment": {"contrast": 0.5}}).augment == AugmentConfig(
+        contrast=0.5
+    )
     assert resolve_training("small", {}).augment == OFF
     changed = resolve_training("small", {"augment": {"preset": "robust", "noise": 0.0}}).augment
     assert changed == replace(ROBUST, noise=0.0)
     assert resolve_training("small", parse_settings(["train.augment=off"])["train"]).augment == OFF
-    assert resolve_training("small", parse_settings(["train.augment.preset=off"])["train"]).augment == OFF
+    assert (
+        resolve_training("small", parse_settings(["train.augment.preset=off"])["train"]).augment
+        == OFF
+    )
     with pytest.raises(InputError, match="'wild': one of off, robust, robust-bright"):
         resolve_training("small", {"augment": "wild"})
     with pytest.raises(InputError, match="shares from 0 to 1"):
@@ -198,12 +216,30 @@ def test_training_with_it_is_another_training_and_resumes_exactly(tmp_path, monk
     from maediff.train import train
 
     net = {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2}
-    common = {"steps": 4, "batch_size": 2, "checkpoint_every": 2, "precision": "fp32", "validation_slices": 2}
+    common = {
+        "steps": 4,
+        "batch_size": 2,
+        "checkpoint_every": 2,
+        "precision": "fp32",
+        "validation_slices": 2,
+    }
     cohort = made_cohort(tmp_path / "cohort")
 
     def run(name, **kwargs):
-        settings = {"unet": net, "train": common | {"flip": True, "augment": kwargs.pop("augment", "robust")}}
-        train("pddpm", cohort, tmp_path / name, preset="tiny", settings=settings, quiet=True, device="cpu", **kwargs)
+        settings = {
+            "unet": net,
+            "train": common | {"flip": True, "augment": kwargs.pop("augment", "robust")},
+        }
+        train(
+            "pddpm",
+            cohort,
+            tmp_path / name,
+            preset="tiny",
+            settings=settings,
+            quiet=True,
+            device="cpu",
+            **kwargs,
+        )
         return load_file(tmp_path / name / "last" / "model.safetensors")
 
     whole, off = run("whole"), run("off", augment="off")

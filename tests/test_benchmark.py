@@ -19,7 +19,13 @@ from maediff.training import TrainingRun
 @pytest.mark.slow
 def test_benchmark_gives_every_figure():
     result = module.benchmark("maediff", preset="tiny", repeats=1, device="cpu")
-    assert {"scans_per_minute", "ratio_to_reference_loop", "mfu", "peak_memory_gb", "stages"} <= result.keys()
+    assert {
+        "scans_per_minute",
+        "ratio_to_reference_loop",
+        "mfu",
+        "peak_memory_gb",
+        "stages",
+    } <= result.keys()
     assert {"prepare", "predict", "postprocess", "reference_loop"} <= result["stages"].keys()
     assert all(value > 0 for value in result["stages"].values())
     assert 0 < result["mfu"] < 1.5
@@ -30,10 +36,18 @@ def test_benchmark_gives_every_figure():
 
 def test_the_two_predictions_agree_in_fp32_and_differ_a_little_in_bf16(monkeypatch):
     data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, 8.0))
-    monkeypatch.setattr(module, "healthy_subject", lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine))
-    monkeypatch.setattr(module, "build", lambda name, preset, seed: build(name, preset, SMALL, seed))
+    monkeypatch.setattr(
+        module,
+        "healthy_subject",
+        lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine),
+    )
+    monkeypatch.setattr(
+        module, "build", lambda name, preset, seed: build(name, preset, SMALL, seed)
+    )
     monkeypatch.setattr(module, "matmul_rate", lambda *_: 1e12)
-    counter = nullcontext(SimpleNamespace(get_total_flops=lambda: 1))  # the true one imports for seconds
+    counter = nullcontext(
+        SimpleNamespace(get_total_flops=lambda: 1)
+    )  # the true one imports for seconds
     monkeypatch.setattr(module, "FlopCounterMode", lambda **_: counter)
     for precision, low, high in (("fp32", 0, 1e-5), ("bf16", 1e-4, 0.2)):
         result = module.benchmark(preset="tiny", precision=precision, repeats=1, device="cpu")
@@ -66,7 +80,9 @@ def test_fp32_is_no_tf32_in_prediction_and_training_and_what_stood_before_comes_
         seen.append([backend.allow_tf32 for backend in of])
         return wrapped(*args, **kwargs) if kwargs else True
 
-    run = SimpleNamespace(_steps=look, best=0.5, history=[], step=1, seconds=1.0, config=SimpleNamespace(steps=1))
+    run = SimpleNamespace(
+        _steps=look, best=0.5, history=[], step=1, seconds=1.0, config=SimpleNamespace(steps=1)
+    )
     monkeypatch.setattr(method, "predict", look)
     with no_tf32():  # for its end, which puts back what this session began with
         for backend in of:

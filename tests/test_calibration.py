@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from maediff.calibration import conformal_threshold, scans_needed, smallest_alpha, threshold_from_healthy
+from maediff.calibration import (
+    conformal_threshold,
+    scans_needed,
+    smallest_alpha,
+    threshold_from_healthy,
+)
 from maediff.metrics import clopper_pearson
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.scan_score import scan_score
@@ -24,7 +29,9 @@ def test_by_hand(fpr, expected):
 
 def test_at_most_the_share_lies_above_even_with_ties():
     anomaly = volume([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert threshold_from_healthy([anomaly], [anomaly >= 0], 0.3) == 1  # 0 would let four in ten through
+    assert (
+        threshold_from_healthy([anomaly], [anomaly >= 0], 0.3) == 1
+    )  # 0 would let four in ten through
     assert threshold_from_healthy([anomaly], [anomaly >= 0], 0.4) == 0
 
 
@@ -56,7 +63,17 @@ def test_what_cannot_work_is_refused():
     [(0.1, 9), (0.2, 8), (0.25, 8), (0.5, 5), (0.9, 1)],
 )
 def test_conformal_by_hand(alpha, expected):
-    scores = [3.0, 1.0, 9.0, 7.0, 5.0, 2.0, 8.0, 4.0, 6.0]  # n = 9: the ceil((1 - alpha) 10)-th smallest
+    scores = [
+        3.0,
+        1.0,
+        9.0,
+        7.0,
+        5.0,
+        2.0,
+        8.0,
+        4.0,
+        6.0,
+    ]  # n = 9: the ceil((1 - alpha) 10)-th smallest
     assert conformal_threshold(scores, alpha) == expected
 
 
@@ -64,9 +81,13 @@ def test_what_cannot_be_promised_is_refused_and_what_can_is_named():
     assert (
         conformal_threshold(np.arange(19, dtype=float), 0.05) == 18
     )  # (19 + 1) 0.05 is 1, although not in floating point
-    with pytest.raises(ValueError, match=r"alpha 0\.05 .* 18 healthy scans: .* 0\.0527, .* needs 19 scans"):
+    with pytest.raises(
+        ValueError, match=r"alpha 0\.05 .* 18 healthy scans: .* 0\.0527, .* needs 19 scans"
+    ):
         conformal_threshold(np.arange(18, dtype=float), 0.05)
-    assert conformal_threshold(np.arange(18, dtype=float), 0.0527) == 17  # the rate that the message names is possible
+    assert (
+        conformal_threshold(np.arange(18, dtype=float), 0.0527) == 17
+    )  # the rate that the message names is possible
     for n in range(1, 200):
         assert conformal_threshold(np.arange(n, dtype=float), smallest_alpha(n)) == n - 1
         assert scans_needed(1 / (n + 1)) == n
@@ -113,13 +134,22 @@ def test_promise_holds_on_healthy_phantoms_never_seen():
         for index in range(count):
             phantom = healthy_subject(split, index, "FLAIR")
             brain = volume_to_slices(phantom.brain)
-            image = volume_to_slices(phantom.image) / np.percentile(phantom.image[phantom.brain], 99)
-            anomalies.append(residual_map(np.abs(image - np.median(image[brain])).astype(np.float32), brain, SPACING))
+            image = volume_to_slices(phantom.image) / np.percentile(
+                phantom.image[phantom.brain], 99
+            )
+            anomalies.append(
+                residual_map(
+                    np.abs(image - np.median(image[brain])).astype(np.float32), brain, SPACING
+                )
+            )
             brains.append(brain)
     scores = np.array([scan_score(a, b, SPACING) for a, b in zip(anomalies, brains, strict=True)])
     assert len(np.unique(scores)) > 25
     threshold = conformal_threshold(scores[:n], alpha)
-    flagged = [anomaly_mask(a, b, threshold, SPACING).any() for a, b in zip(anomalies[n:], brains[n:], strict=True)]
+    flagged = [
+        anomaly_mask(a, b, threshold, SPACING).any()
+        for a, b in zip(anomalies[n:], brains[n:], strict=True)
+    ]
     assert flagged == (scores[n:] > threshold).tolist()
     assert clopper_pearson(int(np.sum(flagged)), len(flagged), level=0.999).low <= alpha
     rng, rates = np.random.default_rng(0), []

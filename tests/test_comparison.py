@@ -7,7 +7,13 @@ from skimage.metrics import structural_similarity
 
 from maediff.errors import InputError
 from maediff.methods import build
-from maediff.methods.comparison import ComparisonConfig, masked_blur, reconstruction_loss, residual_of, ssim
+from maediff.methods.comparison import (
+    ComparisonConfig,
+    masked_blur,
+    reconstruction_loss,
+    residual_of,
+    ssim,
+)
 
 
 def images(seed, b=2, size=24):
@@ -23,9 +29,14 @@ def test_ssim_is_scikit_images_where_windows_are_whole():
     ours = ssim(a.double(), b.double(), everywhere(a), data_range=1.0)
     for one, other, similarity in zip(a, b, ours, strict=True):
         _, theirs = structural_similarity(
-            one[0].double().numpy(), other[0].double().numpy(), data_range=1.0, gaussian_weights=True, sigma=1.5,
-            use_sample_covariance=False, full=True,
-        )  # fmt: skip
+            one[0].double().numpy(),
+            other[0].double().numpy(),
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
         np.testing.assert_allclose(similarity[0, 5:-5, 5:-5], theirs[5:-5, 5:-5], atol=1e-6)
     torch.testing.assert_close(ssim(a, a, everywhere(a)), torch.ones_like(a))
 
@@ -73,7 +84,9 @@ def test_l1_alone_is_the_mean_over_the_mask_to_the_bit():
 
 def test_defaults_of_the_residual_are_the_absolute_difference_to_the_bit():
     x, reference = images(0), images(1)
-    assert torch.equal(residual_of(x, reference, x > 0, ComparisonConfig()), (x - reference).abs().clamp(0, 1))
+    assert torch.equal(
+        residual_of(x, reference, x > 0, ComparisonConfig()), (x - reference).abs().clamp(0, 1)
+    )
 
 
 def test_a_shift_of_a_whole_region_is_taken_off_and_a_lesion_stays():
@@ -82,7 +95,9 @@ def test_a_shift_of_a_whole_region_is_taken_off_and_a_lesion_stays():
     reference[..., 30:] -= 0.2  # drawn too dark on one side
     x[..., 10:14, 40:44] += 0.4
     plain, local = (
-        residual_of(x, reference, everywhere(x), ComparisonConfig(residual="bright", local_sigma=sigma))
+        residual_of(
+            x, reference, everywhere(x), ComparisonConfig(residual="bright", local_sigma=sigma)
+        )
         for sigma in (0, 6)
     )
     assert plain[0, 0, 45, 52].item() == pytest.approx(0.2)
@@ -96,8 +111,12 @@ def test_ssim_in_the_residual_is_mixed_by_its_weight_and_keeps_the_sign():
     unlike = (1 - ssim(x.double(), reference.double(), brain).float()) / 2
     mixed = residual_of(x, reference, brain, ComparisonConfig(ssim_weight=0.25))
     torch.testing.assert_close(mixed, 0.75 * (x - reference).abs() + 0.25 * unlike)
-    torch.testing.assert_close(residual_of(x, reference, brain, ComparisonConfig(ssim_weight=1)), unlike)
-    bright = residual_of(x, reference, brain, ComparisonConfig(ssim_weight=0.25, residual="bright"))
+    torch.testing.assert_close(
+        residual_of(x, reference, brain, ComparisonConfig(ssim_weight=1)), unlike
+    )
+    bright = residual_of(
+        x, reference, brain, ComparisonConfig(ssim_weight=0.25, residual="bright")
+    )
     assert not bright[x <= reference].any()
     torch.testing.assert_close(bright[x > reference], mixed[x > reference])
 
@@ -109,7 +128,9 @@ def test_a_blurred_residual_keeps_a_lesion_and_levels_grain_inside_the_brain():
     brain[..., :20] = False
     x = torch.where(brain, reference + grain.clamp(-0.4, 0.4), 0)
     x[..., 20:32, 40:52] = 1
-    plain, blurred = (residual_of(x, reference, brain, ComparisonConfig(smooth_sigma=sigma)) for sigma in (0, 2))
+    plain, blurred = (
+        residual_of(x, reference, brain, ComparisonConfig(smooth_sigma=sigma)) for sigma in (0, 2)
+    )
     healthy = (slice(None), slice(None), slice(0, 14), slice(22, None))
     assert blurred[healthy].std() < 0.3 * plain[healthy].std()
     assert blurred[0, 0, 26, 46].item() == pytest.approx(0.5, abs=0.02)
@@ -121,7 +142,9 @@ def test_a_blurred_residual_keeps_a_lesion_and_levels_grain_inside_the_brain():
 
 def test_the_residual_is_multiplied_by_a_power_of_the_intensity():
     x, reference = images(0), images(1)
-    by_power = [residual_of(x, reference, x > 0, ComparisonConfig(times_intensity=k)) for k in (0, 1, 2)]
+    by_power = [
+        residual_of(x, reference, x > 0, ComparisonConfig(times_intensity=k)) for k in (0, 1, 2)
+    ]
     torch.testing.assert_close(by_power[1], by_power[0] * x)
     torch.testing.assert_close(by_power[2], by_power[0] * x * x)
 

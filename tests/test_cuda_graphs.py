@@ -10,7 +10,9 @@ from maediff.cuda_graphs import graph_network
 from maediff.methods import build
 from maediff.settings import no_tf32
 
-SMALL = {"unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}}
+SMALL = {
+    "unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}
+}
 WITH_MAE = SMALL | {"mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2}}
 
 
@@ -37,7 +39,9 @@ def launches(monkeypatch):
         before = module.forward
 
         def forward(*given):
-            assert [(one.shape, one.dtype) for one in given] == [(one.shape, one.dtype) for one in inputs]
+            assert [(one.shape, one.dtype) for one in given] == [
+                (one.shape, one.dtype) for one in inputs
+            ]
             counted.append(module)
             return before(*given)
 

@@ -33,8 +33,14 @@ def check(demo, page):
     text = page.read_text(encoding="utf-8")
     assert "<html" in text
     assert "http-equiv" not in text
-    assert not any(f'{kind}="http' in text for kind in ("src", "href"))  # one file, nothing fetched
-    for folder, name in (("cohort", "manifest.csv"), ("run", "calibration.json"), ("detect", "detect.json")):
+    assert not any(
+        f'{kind}="http' in text for kind in ("src", "href")
+    )  # one file, nothing fetched
+    for folder, name in (
+        ("cohort", "manifest.csv"),
+        ("run", "calibration.json"),
+        ("detect", "detect.json"),
+    ):
         assert (demo / folder / name).is_file()
     summary = json.loads((demo / "eval" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["n_subjects"], summary["n_lesion"]) == (2, 1)
@@ -53,8 +59,12 @@ def test_demo_goes_the_whole_way_with_a_shipped_model(tmp_path, models, capsys):
     assert (tmp_path / "demo" / "run" / "model.safetensors").read_bytes() == (
         models / "t1" / "model.safetensors"
     ).read_bytes()
-    assert (models / "t1" / "calibration.json").read_bytes() == before  # the demo's threshold is the copy's only
-    stored = json.loads((tmp_path / "demo" / "run" / "calibration.json").read_text(encoding="utf-8"))
+    assert (
+        models / "t1" / "calibration.json"
+    ).read_bytes() == before  # the demo's threshold is the copy's only
+    stored = json.loads(
+        (tmp_path / "demo" / "run" / "calibration.json").read_text(encoding="utf-8")
+    )
     assert (stored["n_scans"], stored["source"]) == (1, "healthy scans")
     assert stored["n_voxels"] > 1000
     said = capsys.readouterr().out
@@ -83,7 +93,9 @@ def test_the_demo_shows_the_first_model_of_a_contrast_it_can_make(tmp_path, mode
     shutil.copytree(models / "t1", models / "lgg")
     card = json.loads((models / "lgg" / "card.json").read_text(encoding="utf-8"))
     (models / "lgg" / "card.json").write_text(
-        json.dumps(card | {"name": "lgg", "modality": "FLAIR", "opt_in": True, "terms": "research only"})
+        json.dumps(
+            card | {"name": "lgg", "modality": "FLAIR", "opt_in": True, "terms": "research only"}
+        )
     )
     assert module.shipped_model() == ("t1", "T1w")  # never one that has to be asked for
     export_model(made_run(tmp_path / "runs" / "flair", "FLAIR"), models / "flair", ABOUT)

@@ -22,7 +22,14 @@ from maediff.cohort import Cohort, person_code
 from maediff.detect import _check_same, detect
 from maediff.errors import InputError
 from maediff.inputs import find_scans
-from maediff.operating_point import FPRS, calibrate, own_fpr, own_postprocess, threshold_at, threshold_for_scans
+from maediff.operating_point import (
+    FPRS,
+    calibrate,
+    own_fpr,
+    own_postprocess,
+    threshold_at,
+    threshold_for_scans,
+)
 from maediff.postprocess import PostprocessConfig
 from maediff.quality import QualityConfig
 from maediff.recalibrate import recalibrate
@@ -46,19 +53,36 @@ FILES = {"anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask"}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("detect")
-    train("maediff", made_cohort(folder), folder / "run", preset="tiny", settings=TINY, quiet=True, device="cpu")
+    train(
+        "maediff",
+        made_cohort(folder),
+        folder / "run",
+        preset="tiny",
+        settings=TINY,
+        quiet=True,
+        device="cpu",
+    )
     return folder / "run"
 
 
 @pytest.fixture
 def scan(tmp_path):
     data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
-    data = np.where(ball(data.shape, affine, (15, -10, 0), 15) & brain, 230, data).astype(np.float32)
+    data = np.where(ball(data.shape, affine, (15, -10, 0), 15) & brain, 230, data).astype(
+        np.float32
+    )
     return save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine), data, brain, affine
 
 
 def go(inputs, out, run, **kwargs):
-    return detect(find_scans(inputs), out, model=str(run), quiet=True, device="cpu", **{"modality": "T1w", **kwargs})
+    return detect(
+        find_scans(inputs),
+        out,
+        model=str(run),
+        quiet=True,
+        device="cpu",
+        **{"modality": "T1w", **kwargs},
+    )
 
 
 def load(out, name, subject="sub-1"):
@@ -89,15 +113,29 @@ def test_the_summary_says_what_was_found(scan, run, tmp_path):
     path, *_ = scan
     go([path], tmp_path / "out", run, threshold=0.1)
     summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
-    keys = {"subject", "model", "modality", "score", "threshold", "volume_ml", "regions", "qc", "versions"}
+    keys = {
+        "subject",
+        "model",
+        "modality",
+        "score",
+        "threshold",
+        "volume_ml",
+        "regions",
+        "qc",
+        "versions",
+    }
     assert keys <= summary.keys()
     assert (summary["subject"], summary["model"], summary["threshold"]) == ("sub-1", "run", 0.1)
     mask = load(tmp_path / "out", "anomaly_mask")
     on_scan = mask.get_fdata().sum() * np.prod(mask.header.get_zooms()) / 1000
     assert summary["volume_ml"] == pytest.approx(on_scan, rel=0.02, abs=0.1)
-    assert summary["volume_ml"] == pytest.approx(sum(r["volume_ml"] for r in summary["regions"]), rel=1e-6)
+    assert summary["volume_ml"] == pytest.approx(
+        sum(r["volume_ml"] for r in summary["regions"]), rel=1e-6
+    )
     shown = load_slices(tmp_path / "out" / "sub-1" / "slices.npz")
-    heights = load(tmp_path / "out", "brain_mask").affine[2, 3] + 7.0 * np.arange(12)  # of the file's own slices
+    heights = load(tmp_path / "out", "brain_mask").affine[2, 3] + 7.0 * np.arange(
+        12
+    )  # of the file's own slices
     assert (np.abs(heights[:, None] - shown.z_mm).min(axis=0) < 1e-3).all()
 
 
@@ -110,7 +148,9 @@ def test_the_frame_and_the_name_of_the_file_change_nothing(scan, run, tmp_path):
         go([other], tmp_path / f"out-{axes}", run, threshold=0.2)
         result = load(tmp_path / f"out-{axes}", "anomaly_map", f"sub-{axes}")
         assert nib.aff2axcodes(result.affine) == tuple(axes)
-        np.testing.assert_allclose(nib.as_closest_canonical(result).get_fdata(), expected, atol=1e-4)
+        np.testing.assert_allclose(
+            nib.as_closest_canonical(result).get_fdata(), expected, atol=1e-4
+        )
     turned = save(tmp_path / "oblique" / "sub-1_T1w.nii.gz", data, oblique(affine))
     go([turned], tmp_path / "out-oblique", run, threshold=0.2)
     result = load(tmp_path / "out-oblique", "anomaly_map")
@@ -138,7 +178,11 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
     page = write_report(tmp_path / "out").read_text()
     assert "1 failed." in page and "Failed" in page and "sub-0_T1w.nii.gz: holds NaN" in page
     assert str(path) in caplog.text.replace("sub-0", "sub-1")
-    for name in ("detect.json", "report.html", "sub-1/summary.json"):  # these go to others, the log does not
+    for name in (
+        "detect.json",
+        "report.html",
+        "sub-1/summary.json",
+    ):  # these go to others, the log does not
         assert str(tmp_path) not in (tmp_path / "out" / name).read_text(), name
 
 
@@ -152,11 +196,23 @@ def test_a_threshold_that_no_map_can_have_is_refused(scan, run, tmp_path, thresh
 def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkeypatch):
     path, data, _, affine = scan
     flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
-    with pytest.raises(InputError, match=r"FLAIR by its name.*add --modality T1w if the name is wrong"):
-        detect(find_scans([flair]), tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu")
+    with pytest.raises(
+        InputError, match=r"FLAIR by its name.*add --modality T1w if the name is wrong"
+    ):
+        detect(
+            find_scans([flair]),
+            tmp_path / "out",
+            model=str(run),
+            threshold=0.2,
+            quiet=True,
+            device="cpu",
+        )
     assert not (tmp_path / "out").exists()
     refs = [*find_scans([path]), *find_scans([flair])]
-    assert detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu") == 1
+    assert (
+        detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu")
+        == 1
+    )
     assert "FLAIR by its name" in caplog.text
     refs = refs[1:]
     with pytest.raises(InputError, match="a model for T1w"):
@@ -261,24 +317,37 @@ def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     config = json.loads((run / "calibration.json").read_text())["config"]
     threshold, about = threshold_at(str(run), config, 0.01, step=4)
     assert about["fpr"] == max(rate for rate in FPRS if rate <= 0.01)
-    assert about["n_marked"] == sum(score > threshold for score in stored["scan_scores"]) <= about["n_scores"] == 1
+    assert (
+        about["n_marked"]
+        == sum(score > threshold for score in stored["scan_scores"])
+        <= about["n_scores"]
+        == 1
+    )
     assert stored["thresholds"][-1] < threshold <= stored["thresholds"][0]
     assert about["fpr"] == 0.01  # what is asked for, and what `evaluate` takes
     assert (FPRS[0], FPRS[-1]) == (1e-5, 0.5)
 
 
-def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(run, scan, tmp_path, caplog):
+def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps(
+    run, scan, tmp_path, caplog
+):
     model = shutil.copytree(run, tmp_path / "model")
     assert own_fpr(model) == 0.01
     stored = calibrate(model, Cohort.open(run.parent / "cohort"))
     (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": 1e-4}))
     assert own_fpr(model) == 1e-4
-    assert go([scan[0]], tmp_path / "own", model) == 0 and go([scan[0]], tmp_path / "told", model, fpr=0.01) == 0
+    assert (
+        go([scan[0]], tmp_path / "own", model) == 0
+        and go([scan[0]], tmp_path / "told", model, fpr=0.01) == 0
+    )
     rates = [
-        json.loads((tmp_path / out / "detect.json").read_text())["threshold_from"]["fpr"] for out in ("own", "told")
+        json.loads((tmp_path / out / "detect.json").read_text())["threshold_from"]["fpr"]
+        for out in ("own", "told")
     ]
     assert rates == [1e-4, max(rate for rate in FPRS if rate <= 0.01)]
-    (model / "train_subjects.json").unlink()  # the site's people have the names of those trained on
+    (
+        model / "train_subjects.json"
+    ).unlink()  # the site's people have the names of those trained on
     recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
     assert own_fpr(tmp_path / "site") == 1e-4
     settings = {"train": TINY["train"]}
@@ -292,11 +361,15 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
     assert own_postprocess(tmp_path / "as-they-lie").symmetry == 0
     for wrong in (0.9, "much", None):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
-        with pytest.raises(InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"):
+        with pytest.raises(
+            InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"
+        ):
             own_fpr(model)
 
 
-def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_anew(run, scan, tmp_path):
+def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_anew(
+    run, scan, tmp_path
+):
     model = shutil.copytree(run, tmp_path / "model")
     stored = calibrate(model, Cohort.open(run.parent / "cohort"))
     own = {"value": 0.3, "chosen_on": "9 patients"}
@@ -307,13 +380,24 @@ def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_an
         said[name] = json.loads((tmp_path / name / "detect.json").read_text())
     assert said["own"]["threshold"] == 0.3
     marked = sum(score > 0.3 for score in stored["scan_scores"])
-    assert said["own"]["threshold_from"] == {"chosen_on": "9 patients", "n_marked": marked, "n_scores": 1}
+    assert said["own"]["threshold_from"] == {
+        "chosen_on": "9 patients",
+        "n_marked": marked,
+        "n_scores": 1,
+    }
     assert said["rate"]["threshold_from"]["fpr"] == 0.01 and said["given"]["threshold"] == 0.2
-    assert "the model&#39;s own, chosen on 9 patients" in write_report(tmp_path / "own").read_text()
-    (model / "train_subjects.json").unlink()  # the site's people have the names of those trained on
+    assert (
+        "the model&#39;s own, chosen on 9 patients" in write_report(tmp_path / "own").read_text()
+    )
+    (
+        model / "train_subjects.json"
+    ).unlink()  # the site's people have the names of those trained on
     recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
     assert go([scan[0]], tmp_path / "at-site", tmp_path / "site") == 0
-    assert json.loads((tmp_path / "at-site" / "detect.json").read_text())["threshold_from"]["fpr"] == 0.01
+    assert (
+        json.loads((tmp_path / "at-site" / "detect.json").read_text())["threshold_from"]["fpr"]
+        == 0.01
+    )
     for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_threshold": wrong}))
         with pytest.raises(InputError, match=r"calibration\.json: damaged \(default_threshold"):
@@ -322,9 +406,13 @@ def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_an
 
 def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path):
     cohort = made_cohort(tmp_path / "site")
-    (run / "train_subjects.json").replace(tmp_path / "kept")  # the site's people have the names of those trained on
+    (run / "train_subjects.json").replace(
+        tmp_path / "kept"
+    )  # the site's people have the names of those trained on
     try:
-        found = recalibrate(f"{run}@t_test=60", cohort, tmp_path / "out", post={"median_size": 3}, device="cpu")
+        found = recalibrate(
+            f"{run}@t_test=60", cohort, tmp_path / "out", post={"median_size": 3}, device="cpu"
+        )
         unseen = recalibrate(str(run), cohort, tmp_path / "again", max_scans=2, device="cpu")
     finally:
         (tmp_path / "kept").replace(run / "train_subjects.json")
@@ -333,15 +421,22 @@ def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path)
     method, info = load_model(tmp_path / "out")
     assert method.config.t_test == (60,)
     assert own_postprocess(tmp_path / "out").median_size == 3
-    assert threshold_at(str(tmp_path / "out"), info["config"], 0.01, step=4, post=own_postprocess(tmp_path / "out"))
+    assert threshold_at(
+        str(tmp_path / "out"), info["config"], 0.01, step=4, post=own_postprocess(tmp_path / "out")
+    )
     assert go([scan[0]], tmp_path / "found", tmp_path / "out") == 0  # no --threshold is needed
     assert not list((tmp_path / "out").rglob("optimizer*"))
-    with pytest.raises(InputError, match=r"no healthy scan of a person that .* was not trained on"):
+    with pytest.raises(
+        InputError, match=r"no healthy scan of a person that .* was not trained on"
+    ):
         everyone = [person_code(row.dataset, row.subject) for row in Cohort.open(cohort).rows]
         seen = shutil.copytree(run, tmp_path / "seen")
         (seen / "train_subjects.json").write_text(json.dumps(everyone))
         recalibrate(str(seen), cohort, tmp_path / "none", device="cpu")
-    with pytest.raises(InputError, match=r"has another bias than the scans of .*; preprocess the scans with --like"):
+    with pytest.raises(
+        InputError,
+        match=r"has another bias than the scans of .*; preprocess the scans with --like",
+    ):
         meta = json.loads((cohort / "cohort.json").read_text())
         (cohort / "cohort.json").write_text(json.dumps({**meta, "bias": {"enabled": True}}))
         recalibrate(str(run), cohort, tmp_path / "none", device="cpu")
@@ -351,7 +446,14 @@ def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path)
 def test_no_threshold_is_taken_where_erosion_leaves_no_brain(run, tmp_path):
     copied = shutil.copytree(run, tmp_path / "run")
     before = (copied / "calibration.json").read_text()
-    assert calibrate(copied, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(erosion_iterations=60)) is None
+    assert (
+        calibrate(
+            copied,
+            Cohort.open(run.parent / "cohort"),
+            post=PostprocessConfig(erosion_iterations=60),
+        )
+        is None
+    )
     assert (copied / "calibration.json").read_text() == before
 
 
@@ -359,10 +461,21 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
     path, *_ = scan
     other = tmp_path / "other+run"
     settings = {"net": {"channels": [8, 8], "blocks": 1, "stem": 4}, "train": TINY["train"]}
-    train("ae", run.parent / "cohort", other, preset="tiny", settings=settings, quiet=True, device="cpu")
+    train(
+        "ae",
+        run.parent / "cohort",
+        other,
+        preset="tiny",
+        settings=settings,
+        quiet=True,
+        device="cpu",
+    )
     both = f"{run}@t_test=[60,125]+{other}@residual=bright"
     method, info = load_model(both)
-    assert (info["name"], info["method"]) == ("run@t_test=[60,125]+other+run@residual=bright", "maediff+ae")
+    assert (info["name"], info["method"]) == (
+        "run@t_test=[60,125]+other+run@residual=bright",
+        "maediff+ae",
+    )
     assert [config.residual for config in method.config.methods] == ["abs", "bright"]
     with pytest.raises(InputError, match="the mean of runs is not calibrated; give --threshold"):
         go([path], tmp_path / "out", both)
@@ -404,7 +517,9 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     method, _ = load_model(run)
     assert (
         threshold
-        == threshold_at(str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4)[0]
+        == threshold_at(
+            str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4
+        )[0]
     )
     assert method.config.s == 48
 
@@ -415,20 +530,37 @@ def test_damaged_json_is_said_with_its_file(tmp_path):
     good = json.loads(path.read_text()) | {"scan_scores": [0.1, 0.2]}
     config, settings = good["config"], {"step": 2}
     threshold_at(str(run), config, 0.01, **settings)
-    changes = {"config": [1]}, {"config": "x"}, {"fprs": "x"}, {"thresholds": [None] * 3}, {"thresholds": []}
-    for content in ([], "text", *(good | change for change in changes), {**good, "step": None, "config": None}):
+    changes = (
+        {"config": [1]},
+        {"config": "x"},
+        {"fprs": "x"},
+        {"thresholds": [None] * 3},
+        {"thresholds": []},
+    )
+    for content in (
+        [],
+        "text",
+        *(good | change for change in changes),
+        {**good, "step": None, "config": None},
+    ):
         path.write_text(json.dumps(content))
         with pytest.raises(
-            InputError, match=r"calibration\.json: damaged .*; give --threshold, or finish the training"
+            InputError,
+            match=r"calibration\.json: damaged .*; give --threshold, or finish the training",
         ):
             threshold_at(str(run), config, 0.01, **settings)
     for scores in (["x", 0.1], [None]):
         path.write_text(json.dumps(good | {"scan_scores": scores}))
-        with pytest.raises(InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"):
+        with pytest.raises(
+            InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"
+        ):
             threshold_for_scans(str(run), config, 0.5, **settings)
     for content in ("[]", '{"model": '):
         (tmp_path / "detect.json").write_text(content)
-        with pytest.raises(InputError, match=r"detect\.json: .*damaged .*; choose another folder or add --overwrite"):
+        with pytest.raises(
+            InputError,
+            match=r"detect\.json: .*damaged .*; choose another folder or add --overwrite",
+        ):
             _check_same(tmp_path / "detect.json", {"model": "t1"})
 
 
@@ -436,7 +568,9 @@ def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):
     path, *_ = scan
     stored = json.loads((run / "calibration.json").read_text())
     assert len(stored["scan_scores"]) == stored["n_scans"] == 1
-    with pytest.raises(InputError, match=r"--scan-fpr 0\.1: .* from 1 healthy scans: .* 0\.5, .* 9 scans"):
+    with pytest.raises(
+        InputError, match=r"--scan-fpr 0\.1: .* from 1 healthy scans: .* 0\.5, .* 9 scans"
+    ):
         go([path], tmp_path / "out", run, scan_fpr=0.1)
     assert go([path], tmp_path / "out", run, scan_fpr=0.5) == 0
     shared = json.loads((tmp_path / "out" / "detect.json").read_text())
@@ -488,7 +622,15 @@ def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, 
     with refused:
         go([path], out, run, threshold=0.2, overwrite=True, brain_mask=mine)
     with refused:
-        cli.detect(out, [path], model=str(run), threshold=0.2, brain_mask=mine, overwrite=True, bids_derivative=True)
+        cli.detect(
+            out,
+            [path],
+            model=str(run),
+            threshold=0.2,
+            brain_mask=mine,
+            overwrite=True,
+            bids_derivative=True,
+        )
     with pytest.raises(InputError, match=r"out: holds the input .*sub-1"):
         cli.detect(out, [out / "sub-1"], model=str(run), threshold=0.2, resume=True)
     assert mine.is_file()
@@ -497,25 +639,40 @@ def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, 
 def test_progress_goes_to_the_error_stream(scan, run, tmp_path, capsys):
     path, data, _, affine = scan
     save(path.parent / "sub-2_T1w.nii.gz", data, affine)
-    assert detect(find_scans([path.parent]), tmp_path / "out", model=str(run), threshold=0.2, device="cpu") == 0
+    assert (
+        detect(
+            find_scans([path.parent]),
+            tmp_path / "out",
+            model=str(run),
+            threshold=0.2,
+            device="cpu",
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.out == "" and "detect" in captured.err
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_results_and_a_failure_stops_no_other(scan, run, tmp_path, caplog):
+def test_several_processes_give_the_same_results_and_a_failure_stops_no_other(
+    scan, run, tmp_path, caplog
+):
     path, data, _, affine = scan
     save(path.parent / "sub-0_T1w.nii.gz", np.full_like(data, np.nan), affine)
     save(path.parent / "sub-2_T1w.nii.gz", data[::-1].copy(), affine)
     for workers in (1, 2):
-        assert go([path.parent], tmp_path / f"out{workers}", run, threshold=0.2, workers=workers) == 1
+        assert (
+            go([path.parent], tmp_path / f"out{workers}", run, threshold=0.2, workers=workers) == 1
+        )
         assert "sub-0 failed" in caplog.text and "NaN" in caplog.text
         caplog.clear()
     for subject in ("sub-1", "sub-2"):
         for name in FILES:
             a, b = (load(tmp_path / out, name, subject).get_fdata() for out in ("out1", "out2"))
             np.testing.assert_allclose(a, b, atol=1e-5)
-        texts = [(tmp_path / out / subject / "summary.json").read_text() for out in ("out1", "out2")]
+        texts = [
+            (tmp_path / out / subject / "summary.json").read_text() for out in ("out1", "out2")
+        ]
         assert texts[0] == texts[1]
 
 
@@ -552,14 +709,19 @@ def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path, 
     assert "Brain outline" in write_report(tmp_path / "out").read_text()
 
 
-def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(run, tmp_path, monkeypatch):
+def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(
+    run, tmp_path, monkeypatch
+):
     """Both steps stood in for: a known matrix and a known field, so that what comes back can be told."""
     data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     to_atlas = np.linalg.inv(oblique(np.diag([1.1, 1.05, 1.0, 1.0])))
-    monkeypatch.setattr("maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(to_atlas, -0.5))
+    monkeypatch.setattr(
+        "maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(to_atlas, -0.5)
+    )
     monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
     monkeypatch.setattr(
-        "maediff.steps.correct_bias", lambda volume, *_: (volume, np.full(volume.data.shape, 2.0, dtype=np.float32))
+        "maediff.steps.correct_bias",
+        lambda volume, *_: (volume, np.full(volume.data.shape, 2.0, dtype=np.float32)),
     )
     maps = {}
     for kind, changes in {
@@ -578,12 +740,20 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(ru
             assert go([path], out, model, threshold=0.2) == 0
             image = {name: nib.as_closest_canonical(load(out, name)).get_fdata() for name in FILES}
             maps[kind, axes] = image
-            assert image["anomaly_map"].shape == data.shape and not image["anomaly_map"][~brain].any()
-            np.testing.assert_allclose(load(out, "anomaly_map").affine, nib.load(path).affine, atol=1e-4)
-        np.testing.assert_allclose(maps[kind, "PSR"]["anomaly_map"], maps[kind, "RAS"]["anomaly_map"], atol=1e-4)
+            assert (
+                image["anomaly_map"].shape == data.shape and not image["anomaly_map"][~brain].any()
+            )
+            np.testing.assert_allclose(
+                load(out, "anomaly_map").affine, nib.load(path).affine, atol=1e-4
+            )
+        np.testing.assert_allclose(
+            maps[kind, "PSR"]["anomaly_map"], maps[kind, "RAS"]["anomaly_map"], atol=1e-4
+        )
         np.testing.assert_array_equal(maps[kind, "RAS"]["brain_mask"] > 0, brain)
     np.testing.assert_allclose(
-        maps["both", "RAS"]["healthy_reference"], 2 * maps["turned", "RAS"]["healthy_reference"], rtol=1e-4
+        maps["both", "RAS"]["healthy_reference"],
+        2 * maps["turned", "RAS"]["healthy_reference"],
+        rtol=1e-4,
     )
 
 
@@ -595,8 +765,16 @@ def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, ru
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):
         find_anomalies(read_scan(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5))
     registered = {**info["cohort"], "registration": {"enabled": True}}
-    with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):  # by what is done to the scan
-        find_anomalies(read_scan(scan[0]), method, registered, PostprocessConfig(symmetry=0.5), steps=StepsConfig())
+    with pytest.raises(
+        InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"
+    ):  # by what is done to the scan
+        find_anomalies(
+            read_scan(scan[0]),
+            method,
+            registered,
+            PostprocessConfig(symmetry=0.5),
+            steps=StepsConfig(),
+        )
     with pytest.raises(InputError, match=r"postprocess\.symmetry"):
         calibrate(run, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(symmetry=0.5))
 
@@ -605,7 +783,9 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
     """The slices at -3.5 and 3.5 mm, a lesion from -3 to 3: no slice's centre lies in it."""
     data, _, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
-    monkeypatch.setattr("maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(np.eye(4), -0.5))
+    monkeypatch.setattr(
+        "maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(np.eye(4), -0.5)
+    )
     monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
 
     def predict(method, images, *_args, **_kwargs):
@@ -627,12 +807,16 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
     assert 2 * mask[..., 5].sum() == 2 * mask[..., 6].sum() == mask.sum() == 18
 
 
-def test_a_page_to_move_through_the_scan_needs_no_network_and_is_linked_from_the_report(scan, run, tmp_path):
+def test_a_page_to_move_through_the_scan_needs_no_network_and_is_linked_from_the_report(
+    scan, run, tmp_path
+):
     out = tmp_path / "out"
     assert go([scan[0]], out, run, threshold=0.2, viewer=True) == 0
     page = (out / "sub-1" / "viewer.html").read_text(encoding="utf-8")
     assert "<canvas" in page and "<title>sub-1</title>" in page and "not for diagnosis" in page
-    fetched = re.findall(r"<(?:link|script|img|iframe)[^>]*?(?:href|src)=[\"'](?!data:)([^\"']*)", page, re.DOTALL)
+    fetched = re.findall(
+        r"<(?:link|script|img|iframe)[^>]*?(?:href|src)=[\"'](?!data:)([^\"']*)", page, re.DOTALL
+    )
     assert not fetched
     assert 'href="sub-1/viewer.html"' in write_report(out).read_text()
     (out / "sub-1" / "viewer.html").unlink()
@@ -648,10 +832,19 @@ def test_a_map_below_the_threshold_colours_nothing_in_the_viewer(tmp_path):
     volume = read_scan(save(tmp_path / "scan.nii.gz", data.astype(np.float32), affine))
 
     def sprite(height):
-        write_viewer(tmp_path / "viewer.html", volume, np.where(brain, height, 0).astype(np.float32), 0.2, "a")
+        write_viewer(
+            tmp_path / "viewer.html",
+            volume,
+            np.where(brain, height, 0).astype(np.float32),
+            0.2,
+            "a",
+        )
         page = (tmp_path / "viewer.html").read_text(encoding="utf-8")
         images = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
-        shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGBA")) for one in images]
+        shown = [
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGBA"))
+            for one in images
+        ]
         return [image[..., 3].any() for image in shown], page
 
     below, _ = sprite(0.1)

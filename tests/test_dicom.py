@@ -46,7 +46,9 @@ def test_the_same_volume_as_from_nifti(volume, tmp_path, plane, turned):
 
 def test_file_names_and_folders_change_nothing_and_rle_is_read(volume, tmp_path):
     data, affine = volume
-    files = write_series(tmp_path / "a" / "s", data, affine, "sagittal", seed=1, compress=RLELossless)
+    files = write_series(
+        tmp_path / "a" / "s", data, affine, "sagittal", seed=1, compress=RLELossless
+    )
     (tmp_path / "a" / "t").mkdir()
     for file in files[::2]:
         file.rename(tmp_path / "a" / "t" / (file.name + ".dcm"))
@@ -72,15 +74,30 @@ def test_subjects_are_named_by_folders_and_a_persons_studies_are_sessions(volume
 def study(folder, volume, *described, **header):
     uid = generate_uid()
     for number, text in enumerate(described, start=1):
-        write_series(folder / f"s{number}", *volume, StudyInstanceUID=uid, SeriesNumber=number, SeriesDescription=text,
-                     **header)  # fmt: skip
+        write_series(
+            folder / f"s{number}",
+            *volume,
+            StudyInstanceUID=uid,
+            SeriesNumber=number,
+            SeriesDescription=text,
+            **header,
+        )
 
 
 def test_several_series_are_listed_and_one_is_asked_for(volume, tmp_path):
-    study(tmp_path / "p", volume, "t1_mprage", "t2_flair_tra", "ep2d_diff_adc", "my scan", "t2_tse")
-    write_series(tmp_path / "p" / "scout", volume[0][:, :, :2], volume[1], SeriesNumber=9,
-                 StudyInstanceUID=find_series(tmp_path / "p")[0].study)  # fmt: skip
-    with pytest.raises(InputError, match="say which with --series NUMBER or UID, or with --modality") as caught:
+    study(
+        tmp_path / "p", volume, "t1_mprage", "t2_flair_tra", "ep2d_diff_adc", "my scan", "t2_tse"
+    )
+    write_series(
+        tmp_path / "p" / "scout",
+        volume[0][:, :, :2],
+        volume[1],
+        SeriesNumber=9,
+        StudyInstanceUID=find_series(tmp_path / "p")[0].study,
+    )
+    with pytest.raises(
+        InputError, match="say which with --series NUMBER or UID, or with --modality"
+    ) as caught:
         find_dicom(tmp_path / "p")
     said = str(caught.value)
     assert "series 2: t2_flair_tra (MR, FLAIR, 12 images, UID " in said
@@ -93,7 +110,9 @@ def test_several_series_are_listed_and_one_is_asked_for(volume, tmp_path):
     assert (ref.image, ref.modality) == (tmp_path / "p" / "s4", None)
     (ref,) = find_dicom(tmp_path / "p", "T1w", series=find_series(tmp_path / "p" / "s4")[0].uid)
     assert (ref.image, ref.modality) == (tmp_path / "p" / "s4", "T1w")
-    with pytest.raises(InputError, match="--series 7: no such series; choose one of\n  series 1: t1_mprage"):
+    with pytest.raises(
+        InputError, match="--series 7: no such series; choose one of\n  series 1: t1_mprage"
+    ):
         find_dicom(tmp_path / "p", series="7")
 
 
@@ -124,19 +143,45 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
 @pytest.mark.parametrize(
     ("text", "contrast"),
     [
-        ("t1_mprage_sag_p2_iso", "T1w"), ("sT1W_3D_TFE", "T1w"), ("SAG BRAVO", "T1w"), ("AX T2 FSE", "T2w"),
-        ("t2_tse_tra", "T2w"), ("AX T2 FLAIR", "FLAIR"), ("t2_tirm_tra_dark-fluid", "FLAIR"), ("Ax T1 FLAIR", None),
-        ("T2*_GRE", "other"), ("t1_mprage_post gd", "other"), ("AX T1 +C", "other"), ("ep2d_diff_trace", "other"),
-        ("T1 map", "other"), ("brain", None), ("T10", None), ("", None), ("PD TSE", "other"),
-        ("T1 C+", "other"), ("MPRAGE_C+", "other"), ("AX T1 GADO", "other"), ("t1_mprage_gadolinium", "other"),
-        ("T1 postcontrast", "other"), ("T1 POSTGAD", "other"), ("T1 mit Kontrast", "other"), ("T1GD", "other"),
-        ("SAG T1 DOTAREM", "other"), ("t1 posterior fossa", "T1w"),
-        ("AX T1 WITHOUT CONTRAST", "T1w"), ("T1 PRE CONTRAST", "T1w"), ("SAG T1 W/O CONTRAST", "T1w"),
-        ("T1_MPRAGE_NON-CONTRAST", "T1w"), ("AX T1 PRE GD", "T1w"), ("AX T1 W/O I.V. CONTRAST", "T1w"),
-        ("AX T1 MRI BRAIN W/WO CONTRAST", "other"), ("AX T1 MRI BRAIN W/ & W/O CONTRAST", "other"),
-        ("AX T1 +C MRI BRAIN W/O CONTRAST", "other"), ("T1 POST MRI BRAIN WITHOUT CONTRAST", "other"),
+        ("t1_mprage_sag_p2_iso", "T1w"),
+        ("sT1W_3D_TFE", "T1w"),
+        ("SAG BRAVO", "T1w"),
+        ("AX T2 FSE", "T2w"),
+        ("t2_tse_tra", "T2w"),
+        ("AX T2 FLAIR", "FLAIR"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("Ax T1 FLAIR", None),
+        ("T2*_GRE", "other"),
+        ("t1_mprage_post gd", "other"),
+        ("AX T1 +C", "other"),
+        ("ep2d_diff_trace", "other"),
+        ("T1 map", "other"),
+        ("brain", None),
+        ("T10", None),
+        ("", None),
+        ("PD TSE", "other"),
+        ("T1 C+", "other"),
+        ("MPRAGE_C+", "other"),
+        ("AX T1 GADO", "other"),
+        ("t1_mprage_gadolinium", "other"),
+        ("T1 postcontrast", "other"),
+        ("T1 POSTGAD", "other"),
+        ("T1 mit Kontrast", "other"),
+        ("T1GD", "other"),
+        ("SAG T1 DOTAREM", "other"),
+        ("t1 posterior fossa", "T1w"),
+        ("AX T1 WITHOUT CONTRAST", "T1w"),
+        ("T1 PRE CONTRAST", "T1w"),
+        ("SAG T1 W/O CONTRAST", "T1w"),
+        ("T1_MPRAGE_NON-CONTRAST", "T1w"),
+        ("AX T1 PRE GD", "T1w"),
+        ("AX T1 W/O I.V. CONTRAST", "T1w"),
+        ("AX T1 MRI BRAIN W/WO CONTRAST", "other"),
+        ("AX T1 MRI BRAIN W/ & W/O CONTRAST", "other"),
+        ("AX T1 +C MRI BRAIN W/O CONTRAST", "other"),
+        ("T1 POST MRI BRAIN WITHOUT CONTRAST", "other"),
     ],
-)  # fmt: skip
+)
 def test_the_contrast_is_guessed_only_where_the_words_leave_no_doubt(text, contrast):
     assert contrast_of_text(text) == contrast
 
@@ -199,7 +244,9 @@ BROKEN = {
     "expected 7.00 mm; 5 such gaps": broken(without(1, 3, 5, 7, 9), SpacingBetweenSlices=7),
     "lie 5.50 to 8.50 mm apart": broken(moved([0, 0, 1.5])),
     "mixed series .*two or more images at one place, as IM.* \\(echoes": two_echoes,
-    "mixed series .*different directions": broken(changed(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1])),
+    "mixed series .*different directions": broken(
+        changed(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1])
+    ),
     "mixed series .*different sizes": broken(changed(3, PixelSpacing=[1, 1])),
     "mixed series .*on one line": broken(moved([9, 0, 0])),
     "no series or study UID": broken(changed(3, SeriesInstanceUID="")),
@@ -259,10 +306,16 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     write_series(root / "mixed", *volume, PatientID="5")
     (root / "empty").mkdir()
     (root / "empty" / "y.dcm").write_bytes(b"no DICOM")
-    assert {ref.name: (ref.problem or "").partition(": ")[2][:21] for ref in find_sources([root])} == {
-        "good_s": "", "junk_s": "cannot be read as DIC", "two": "several series; say w",
-        "empty": "cannot be read as DIC", "contrast_s1": "no MR series that may", "mixed": "holds several studies",
-    }  # fmt: skip
+    assert {
+        ref.name: (ref.problem or "").partition(": ")[2][:21] for ref in find_sources([root])
+    } == {
+        "good_s": "",
+        "junk_s": "cannot be read as DIC",
+        "two": "several series; say w",
+        "empty": "cannot be read as DIC",
+        "contrast_s1": "no MR series that may",
+        "mixed": "holds several studies",
+    }
     assert preprocess([root], tmp_path / "out", quiet=True) == 5
     for name in ("junk_s", "two", "contrast_s1", "mixed", "empty"):
         assert f"{name} failed: {root / name.partition('_')[0]}" in caplog.text
@@ -270,13 +323,18 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     assert f"(listed where {root / 'two'} is the only INPUT)" in caplog.text
     written = (tmp_path / "out" / "qc.csv").read_text() + caplog.text
     assert not any(secret in written for secret in (*SECRETS.values(), "1.2.826"))
-    assert [ref.problem is None for ref in find_sources([root / "good", root / "two"])] == [True, False]
+    assert [ref.problem is None for ref in find_sources([root / "good", root / "two"])] == [
+        True,
+        False,
+    ]
     (tmp_path / "list.csv").write_text("subject,image\nx,in/good\ny,in/two\nz,in\n")
     listed = find_sources([tmp_path / "list.csv"])
     assert [ref.name for ref in listed if ref.problem] == ["y", "z"]
     for name in ("good", "junk", "mixed", "empty"):
         shutil.rmtree(root / name)
-    with pytest.raises(InputError, match=r"no MR series that(.|\n)*1 more studies in .* cannot be taken either"):
+    with pytest.raises(
+        InputError, match=r"no MR series that(.|\n)*1 more studies in .* cannot be taken either"
+    ):
         find_dicom(root)
 
 
@@ -287,7 +345,10 @@ def test_a_series_uid_is_for_the_study_that_holds_it(volume, tmp_path):
     first, second = find_sources([tmp_path], series=uid)
     assert (first.name, first.image, first.series) == ("a", tmp_path / "a" / "s2", uid)
     assert (second.name, second.problem) == ("b_s1", None)
-    assert [ref.problem for ref in find_sources([tmp_path / "a", tmp_path / "b"], series=uid)] == [None, None]
+    assert [ref.problem for ref in find_sources([tmp_path / "a", tmp_path / "b"], series=uid)] == [
+        None,
+        None,
+    ]
     with pytest.raises(InputError, match=r"--series 1\.2\.3: no study among the inputs holds it"):
         find_sources([tmp_path / "b"], series="1.2.3")
 
@@ -303,12 +364,19 @@ def test_without_an_id_folders_tell_people_apart(volume, tmp_path, caplog):
     assert not caplog.text
     for name in ("p1", "p2"):
         write_series(tmp_path / "same" / name, *volume)
-    assert [(ref.subject, ref.session) for ref in find_dicom(tmp_path / "same")] == [("same", "p1"), ("same", "p2")]
+    assert [(ref.subject, ref.session) for ref in find_dicom(tmp_path / "same")] == [
+        ("same", "p1"),
+        ("same", "p2"),
+    ]
     assert "same: its 2 studies carry one patient ID and lie in 2 folders" in caplog.text
-    assert "manifest CSV" in caplog.text and not any(secret in caplog.text for secret in SECRETS.values())
+    assert "manifest CSV" in caplog.text and not any(
+        secret in caplog.text for secret in SECRETS.values()
+    )
 
 
-def test_what_is_wrong_is_said_of_whole_paths_though_the_folder_was_given_relatively(volume, tmp_path, monkeypatch):
+def test_what_is_wrong_is_said_of_whole_paths_though_the_folder_was_given_relatively(
+    volume, tmp_path, monkeypatch
+):
     """`detect` cuts a scan's own, absolute folder from what it writes: a patient's name can stand in it."""
     write_series(tmp_path / "Doe Jane" / "a", *volume, PatientID="a")
     write_series(tmp_path / "Doe Jane" / "b", *volume, PatientID="b")
@@ -344,12 +412,16 @@ def test_a_cohort_from_dicom_names_nobody_and_is_resumed(tmp_path, caplog, monke
     out = tmp_path / "out"
     assert preprocess([tmp_path / "in"], out, quiet=True) == 1
     assert "c failed" in caplog.text and "a slice is missing" in caplog.text
-    written = "".join(p.read_text(errors="replace") for p in out.rglob("*") if p.suffix in (".json", ".csv"))
+    written = "".join(
+        p.read_text(errors="replace") for p in out.rglob("*") if p.suffix in (".json", ".csv")
+    )
     names = " ".join(str(p) for p in out.rglob("*"))
     for secret in (*SECRETS.values(), "Secret", "1.2.826"):
         assert secret not in written + names + caplog.text
     read = []
-    monkeypatch.setattr("maediff.preprocess.read_volume", lambda ref: read.append(ref.name) or read_volume(ref))
+    monkeypatch.setattr(
+        "maediff.preprocess.read_volume", lambda ref: read.append(ref.name) or read_volume(ref)
+    )
     assert preprocess([tmp_path / "in"], out, quiet=True, resume=True) == 1
     assert read == ["c"]
 

@@ -12,7 +12,9 @@ def test_schedule_is_its_closed_form_where_no_beta_is_clipped():
     alpha_bar = cosine_alpha_bar()
     f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
     closed = torch.tensor(f[1:], dtype=torch.float64) / f[0]
-    torch.testing.assert_close(alpha_bar[:-1], closed[:-1], rtol=1e-9, atol=0)  # only the last beta is clipped
+    torch.testing.assert_close(
+        alpha_bar[:-1], closed[:-1], rtol=1e-9, atol=0
+    )  # only the last beta is clipped
     assert alpha_bar[-1] == pytest.approx(float(alpha_bar[-2]) * 0.001)
     assert round(float(alpha_bar[499]), 3) == 0.494
     assert (alpha_bar.diff() < 0).all()
@@ -21,7 +23,9 @@ def test_schedule_is_its_closed_form_where_no_beta_is_clipped():
 @pytest.mark.filterwarnings("ignore")  # diffusers' own
 def test_schedule_equals_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
-    theirs = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    theirs = diffusers.DDPMScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2"
+    ).alphas_cumprod
     torch.testing.assert_close(cosine_alpha_bar().float(), theirs, rtol=1e-4, atol=1e-7)
 
 
@@ -63,10 +67,18 @@ def test_ddim_follows_the_closed_form_of_its_flow():
 
 def test_with_fresh_noise_a_step_is_that_of_ho_et_al():
     """Mean and variance of q(x_{t-1} | x_t, x0), Ho et al. 2020, eq. 7, which eta = 1 draws from."""
-    alpha_bar, x0, x_t, z = cosine_alpha_bar(), 0.3, torch.full((1, 1, 1, 1), -0.7, dtype=torch.float64), 1.7
+    alpha_bar, x0, x_t, z = (
+        cosine_alpha_bar(),
+        0.3,
+        torch.full((1, 1, 1, 1), -0.7, dtype=torch.float64),
+        1.7,
+    )
     a, a_next = float(alpha_bar[250]), float(alpha_bar[249])
     beta = 1 - a / a_next
-    mean = math.sqrt(a_next) * beta / (1 - a) * x0 + math.sqrt(1 - beta) * (1 - a_next) / (1 - a) * -0.7
+    mean = (
+        math.sqrt(a_next) * beta / (1 - a) * x0
+        + math.sqrt(1 - beta) * (1 - a_next) / (1 - a) * -0.7
+    )
     sd = math.sqrt((1 - a_next) / (1 - a) * beta)
     seen, asked = [], []
 
@@ -91,7 +103,9 @@ def test_a_chain_with_fresh_noise_recovers_gaussian_data_too():
     def draw(step):
         return torch.randn(20_000, 1, 1, 1, generator=generator, dtype=torch.float64)
 
-    x0 = reverse_chain(gaussian_denoiser(0.3, 0.2, alpha_bar), draw(0), range(999, -1, -1), alpha_bar, 1.0, draw)
+    x0 = reverse_chain(
+        gaussian_denoiser(0.3, 0.2, alpha_bar), draw(0), range(999, -1, -1), alpha_bar, 1.0, draw
+    )
     assert float(x0.mean()) == pytest.approx(0.3, abs=0.01)
     assert float(x0.std()) == pytest.approx(0.2, rel=0.03)
 

@@ -29,8 +29,16 @@ from maediff.snapshots import Snapshot, load_slices, pick_slices, save_slices
 from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run
 from maediff.table import markdown_table
 
-KEYS = {"auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
-        "l1_healthy"}  # fmt: skip
+KEYS = {
+    "auprc",
+    "auprc_pooled",
+    "dice",
+    "dice_healthy_calibrated",
+    "dice_oracle",
+    "fpr_healthy",
+    "scan_fpr_healthy",
+    "l1_healthy",
+}
 SPACING = (2.0, 2.0, 4.0)
 
 
@@ -43,11 +51,23 @@ def subject(name, *, healthy, seed, kind="", at=(3, 20, 20)):
     if not healthy:
         z, y, x = at
         lesion[z : z + 2, y : y + 8, x : x + 7] = True
-    images = np.where(brain, 0.3 + 0.2 * rng.random(brain.shape) + 0.3 * lesion, 0).astype(np.float32)
+    images = np.where(brain, 0.3 + 0.2 * rng.random(brain.shape) + 0.3 * lesion, 0).astype(
+        np.float32
+    )
     free = ~lesion.any(axis=(1, 2))
     extra = {"lesion_kind": kind} if kind else {}
     return SubjectSlices(
-        name, images, brain, lesion, free, np.arange(6, dtype=np.int64), np.eye(4), np.eye(4), SPACING, healthy, extra
+        name,
+        images,
+        brain,
+        lesion,
+        free,
+        np.arange(6, dtype=np.int64),
+        np.eye(4),
+        np.eye(4),
+        SPACING,
+        healthy,
+        extra,
     )
 
 
@@ -94,12 +114,20 @@ def outcome(calibrate, scored):
 
 def test_docs_name_every_column_that_the_summary_calls_otherwise():
     text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    table = text.partition("| column of `scores.csv` | key of `summary.json` |")[2].partition("\n\n")[0]
+    table = text.partition("| column of `scores.csv` | key of `summary.json` |")[2].partition(
+        "\n\n"
+    )[0]
     pairs = {**BY_SUBJECT, **SCAN_RATES}
-    unlike = {key: column for key, column in pairs.items() if key != column and not key.endswith("_unfiltered")}
+    unlike = {
+        key: column
+        for key, column in pairs.items()
+        if key != column and not key.endswith("_unfiltered")
+    }
     assert unlike
     for key, column in unlike.items():
-        assert any(f"`{column}`" in line and f"`{key}`" in line for line in table.splitlines()), key
+        assert any(f"`{column}`" in line and f"`{key}`" in line for line in table.splitlines()), (
+            key
+        )
 
 
 def test_a_row_is_what_the_metrics_say(outcome, calibrate, scored):
@@ -128,7 +156,9 @@ def test_label_threshold_comes_from_calibration_and_oracle_from_scored(outcome, 
     tried, curve = dice_by_threshold(maps, [ill.lesion], [ill.brain], [SPACING])
     assert thresholds["label"] == tried[curve.argmax()]
     for method in outcome[1]["methods"].values():
-        assert method["dice_oracle"]["mean"] >= max(method["dice"]["mean"], method["dice_healthy_calibrated"]["mean"])
+        assert method["dice_oracle"]["mean"] >= max(
+            method["dice"]["mean"], method["dice_healthy_calibrated"]["mean"]
+        )
 
 
 def test_healthy_rows_have_rates_and_reconstruction_but_no_overlap(outcome):
@@ -168,8 +198,14 @@ def test_groups_pool_seeds(outcome):
 def test_differences_are_paired_by_subject(outcome):
     rows, summary, _ = outcome
     by_pair = {(d["a"], d["b"]): d for d in summary["differences"]}
-    assert by_pair.keys() == {("net-0", "net-1"), ("net-0", "poor-0"), ("net-1", "poor-0"),
-                              ("net-0", "bright"), ("net-1", "bright"), ("poor-0", "bright")}  # fmt: skip
+    assert by_pair.keys() == {
+        ("net-0", "net-1"),
+        ("net-0", "poor-0"),
+        ("net-1", "poor-0"),
+        ("net-0", "bright"),
+        ("net-1", "bright"),
+        ("poor-0", "bright"),
+    }
     value = {(r["method"], r["subject"]): r["auprc"] for r in rows}
     expected = np.mean([value["net-0", s] - value["poor-0", s] for s in "ab"])
     assert by_pair["net-0", "poor-0"]["mean"] == pytest.approx(expected)
@@ -182,20 +218,29 @@ def test_differences_are_paired_by_subject(outcome):
 
 def test_a_person_with_many_scans_counts_once():
     """Two people: five sessions of 0.2, one of 0.8; a third with a session that the other run has no value of."""
-    scans = [("a", f"a_{i}", 0.2) for i in range(5)] + [("b", "b_0", 0.8), ("c", "c_0", 0.5), ("c", "c_1", 0.7)]
+    scans = [("a", f"a_{i}", 0.2) for i in range(5)] + [
+        ("b", "b_0", 0.8),
+        ("c", "c_0", 0.5),
+        ("c", "c_1", 0.7),
+    ]
     rows = [
-        {**_blank(), "person": who, "subject": scan, "auprc": value, "lesion_kind": "ms"} for who, scan, value in scans
+        {**_blank(), "person": who, "subject": scan, "auprc": value, "lesion_kind": "ms"}
+        for who, scan, value in scans
     ]
     other = [{**row, "auprc": row["auprc"] - 0.1 * (row["person"] == "b")} for row in rows[:-1]]
     summary = summarise_run(rows)
     assert summary["auprc"]["mean"] == pytest.approx((0.2 + 0.8 + 0.6) / 3)
     assert summary["auprc_by_kind"]["ms"] == summary["auprc"]
     once = [{**rows[i], "auprc": value} for i, value in ((0, 0.2), (5, 0.8), (6, 0.6))]
-    assert summary["auprc"] == summarise_run(once)["auprc"]  # the interval, too, is of three people
+    assert (
+        summary["auprc"] == summarise_run(once)["auprc"]
+    )  # the interval, too, is of three people
     (found,) = differences({"x": rows, "y": other}, [("x", "y")])
     assert found["n_subjects"] == 3
     assert found["mean"] == pytest.approx(0.1 / 3)
-    group = summarise_group([rows, [{**row, "auprc": row["auprc"] - 0.1} for row in rows]])["auprc"]
+    group = summarise_group([rows, [{**row, "auprc": row["auprc"] - 0.1} for row in rows]])[
+        "auprc"
+    ]
     assert group["mean"] == pytest.approx((0.2 + 0.8 + 0.6) / 3 - 0.05)
     assert group["sd"] == pytest.approx(np.std([0.1, 0.0], ddof=1))
 
@@ -218,7 +263,10 @@ def test_conformal_threshold_is_from_healthy_scans_one_a_person(calibrate, score
     found = score(CONTENDERS[:1], [*healthy, calibrate[1]], scored, both)
     method, post = found.summary["methods"]["bright"], PostprocessConfig()
     assert method["conformal"] == {"alpha": 0.25, "n_scans": 5, "smallest_alpha": 0.1667}
-    scores = [scan_score(residual_map(s.images, s.brain, SPACING), s.brain, SPACING, post) for s in healthy]
+    scores = [
+        scan_score(residual_map(s.images, s.brain, SPACING), s.brain, SPACING, post)
+        for s in healthy
+    ]
     assert method["thresholds"]["conformal"] == max(scores)  # floor(6 / 4) of 6 may lie above
     rows = {row["subject"]: row for row in found.rows}
     assert rows["h"]["flagged_healthy_conformal"] == float(rows["h"]["scan_score"] > max(scores))
@@ -226,10 +274,21 @@ def test_conformal_threshold_is_from_healthy_scans_one_a_person(calibrate, score
     assert rows["a"]["dice_conformal"] > 0
     assert math.isnan(rows["h"]["flagged_ill_conformal"])
     assert method["scan_recall_conformal"]["mean"] >= 0.5
-    twice = score(CONTENDERS[:1], healthy, scored, both, people={"k0": "one", "k1": "one", "k2": "two", "k3": "two"})
+    twice = score(
+        CONTENDERS[:1],
+        healthy,
+        scored,
+        both,
+        people={"k0": "one", "k1": "one", "k2": "two", "k3": "two"},
+    )
     assert twice.summary["methods"]["bright"]["conformal"]["n_scans"] == 3
     few = score(CONTENDERS[:1], healthy, scored).summary["methods"]["bright"]  # 0.1 needs nine
-    assert few["thresholds"]["conformal"] is few["scan_fpr_healthy_conformal"] is few["dice_conformal"] is None
+    assert (
+        few["thresholds"]["conformal"]
+        is few["scan_fpr_healthy_conformal"]
+        is few["dice_conformal"]
+        is None
+    )
 
 
 def test_without_the_filter_everything_is_measured_again(outcome, calibrate, scored):
@@ -238,19 +297,39 @@ def test_without_the_filter_everything_is_measured_again(outcome, calibrate, sco
     again = score(CONTENDERS[2:3], calibrate, scored, plain)
     ours = [row for row in rows if row["method"] == "net-0"]
     for row, other in zip(ours, again.rows, strict=True):
-        for column in ("auprc", "dice", "dice_oracle", "false_positives", "fpr_healthy", "scan_score"):
+        for column in (
+            "auprc",
+            "dice",
+            "dice_oracle",
+            "false_positives",
+            "fpr_healthy",
+            "scan_score",
+        ):
             assert row[f"{column}_unfiltered"] == pytest.approx(other[column], nan_ok=True), column
-    assert summary["methods"]["net-0"]["thresholds_unfiltered"] == again.summary["methods"]["net-0"]["thresholds"]
+    assert (
+        summary["methods"]["net-0"]["thresholds_unfiltered"]
+        == again.summary["methods"]["net-0"]["thresholds"]
+    )
     assert any(row["dice"] != row["dice_unfiltered"] for row in ours[:2])
-    filtered = score([replace(CONTENDERS[2], filtered=True)], calibrate, scored).summary["methods"]["net-0"]
-    assert filtered["auprc"]["mean"] == pytest.approx(summary["methods"]["net-0"]["auprc_unfiltered"]["mean"])
+    filtered = score([replace(CONTENDERS[2], filtered=True)], calibrate, scored).summary[
+        "methods"
+    ]["net-0"]
+    assert filtered["auprc"]["mean"] == pytest.approx(
+        summary["methods"]["net-0"]["auprc_unfiltered"]["mean"]
+    )
     assert filtered["auprc_unfiltered"] is filtered["auprc_pooled_unfiltered"] is None
 
 
 def test_no_label_and_no_calibration_gives_null(scored):
     healthy = [scored[2]]
     summary = score(CONTENDERS[2:3], healthy, healthy)[1]["methods"]["net-0"]
-    assert summary["auprc"] is summary["dice"] is summary["dice_oracle"] is summary["auprc_pooled"] is None
+    assert (
+        summary["auprc"]
+        is summary["dice"]
+        is summary["dice_oracle"]
+        is summary["auprc_pooled"]
+        is None
+    )
     assert summary["fpr_healthy"]["mean"] <= 0.01
     assert summary["scan_fpr_healthy"]["high"] > 0.9  # one scan says little
     alone = score(CONTENDERS[:1], [], scored)[1]["methods"]["bright"]
@@ -266,7 +345,10 @@ def test_post_processing_is_configured_in_one_place(calibrate, scored):
 
 @pytest.mark.parametrize(
     ("residual", "message"),
-    [(np.zeros((5, 40, 40), np.float32), "cohort has"), (np.full((6, 40, 40), np.nan, np.float32), "NaN")],
+    [
+        (np.zeros((5, 40, 40), np.float32), "cohort has"),
+        (np.full((6, 40, 40), np.nan, np.float32), "NaN"),
+    ],
 )
 def test_a_map_that_cannot_be_scored_is_refused_by_name(scored, residual, message):
     with pytest.raises(InputError, match=rf"mine, a: .*{message}"):
@@ -274,10 +356,15 @@ def test_a_map_that_cannot_be_scored_is_refused_by_name(scored, residual, messag
 
 
 def test_clopper_pearson_is_used_for_flagged_scans():
-    rows = [{**_blank(), "subject": str(i), "person": str(i), "flagged_healthy": float(i < 3)} for i in range(10)]
+    rows = [
+        {**_blank(), "subject": str(i), "person": str(i), "flagged_healthy": float(i < 3)}
+        for i in range(10)
+    ]
     rate = summarise_run(rows)["scan_fpr_healthy"]
     assert (rate["mean"], rate["low"]) == pytest.approx((0.3, 0.06674), abs=1e-5)
-    pooled = summarise_group([rows, [{**row, "flagged_healthy": 0.0} for row in rows]])["scan_fpr_healthy"]
+    pooled = summarise_group([rows, [{**row, "flagged_healthy": 0.0} for row in rows]])[
+        "scan_fpr_healthy"
+    ]
     assert pooled["mean"] == pytest.approx(0.15)
 
 
@@ -302,7 +389,9 @@ def test_voxel_rate_on_healthy_scans_counts_voxels():
     assert summary["fpr_healthy"]["mean"] == pytest.approx(0.005)
     rate = summary["fpr_healthy_voxels"]
     expected = clopper_pearson(3, 1300)
-    assert (rate["mean"], rate["low"], rate["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert (rate["mean"], rate["low"], rate["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
 
 
 def test_table_holds_every_method_and_says_what_is_not_achievable(outcome):
@@ -319,10 +408,20 @@ def test_table_holds_every_method_and_says_what_is_not_achievable(outcome):
 
 def test_runs_that_differ_in_more_than_the_seed_are_other_groups():
     def info(method="pddpm", s=48, seed=0, rate=1e-3):
-        return {"method": method, "config": {"s": s, "unet": {"blocks": 1}}, "seed": seed, "train": {"rate": rate}}
+        return {
+            "method": method,
+            "config": {"s": s, "unet": {"blocks": 1}},
+            "seed": seed,
+            "train": {"rate": rate},
+        }
 
     runs = {"a": info(), "b": info(seed=1), "c": info(s=16), "d": info("maediff")}
-    assert group_names(runs) == {"a": "pddpm s=48", "b": "pddpm s=48", "c": "pddpm s=16", "d": "maediff"}
+    assert group_names(runs) == {
+        "a": "pddpm s=48",
+        "b": "pddpm s=48",
+        "c": "pddpm s=16",
+        "d": "maediff",
+    }
     rates = group_names({"a": info(), "b": info(rate=1e-4)})
     assert rates == {"a": "pddpm train.rate=0.001", "b": "pddpm train.rate=0.0001"}
     assert group_names({"a": info(), "b": info(seed=1)}) == {"a": "pddpm", "b": "pddpm"}
@@ -347,7 +446,9 @@ def test_heaviest_slices_are_picked_and_gaps_filled():
 
 def test_slices_come_back_as_saved(tmp_path, scored):
     s = scored[0]
-    whole = Snapshot(s.slice_ids + 10, s.images, s.images / 2, s.brain, s.lesion, SPACING, None, s.lesion)
+    whole = Snapshot(
+        s.slice_ids + 10, s.images, s.images / 2, s.brain, s.lesion, SPACING, None, s.lesion
+    )
     save_slices(tmp_path / "x" / "slices.npz", whole, np.array([1, 4]))
     found = load_slices(tmp_path / "x" / "slices.npz")
     assert found.slice_ids.tolist() == [11, 14]
@@ -372,7 +473,9 @@ def cohort(tmp_path_factory):
     for number, split in enumerate(("train", "val", "test")):
         for healthy in (1, 0):
             name = f"{split}-{'healthy' if healthy else 'ill'}"
-            data, brain, affine = made_brain((60, 72, 12), (2.0, 2.0, 8.0), seed=number + 10 * healthy)
+            data, brain, affine = made_brain(
+                (60, 72, 12), (2.0, 2.0, 8.0), seed=number + 10 * healthy
+            )
             lesion = ball(data.shape, affine, (15, 10, 0), 15) & brain & (healthy == 0)
             save(folder / f"{name}.nii.gz", data + 60 * lesion, affine)
             save(folder / f"{name}_lesion_mask.nii.gz", lesion, affine)
@@ -385,11 +488,19 @@ def cohort(tmp_path_factory):
 def make_run(path, method="ddpm", seed=0, modality="FLAIR"):
     settings = {"unet": {"channels": (8, 16), "blocks": 1, "attention": False, "stem": 2}}
     model = build(method, "tiny", settings)
-    config = {"method": method, "preset": "tiny", "config": config_of(model), "train": {"steps": 1},
-              "seed": seed, "init": None,
-              "cohort": {"hash": "0", "modality": modality, "grid": {}, "normalise": {}}}  # fmt: skip
+    config = {
+        "method": method,
+        "preset": "tiny",
+        "config": config_of(model),
+        "train": {"steps": 1},
+        "seed": seed,
+        "init": None,
+        "cohort": {"hash": "0", "modality": modality, "grid": {}, "normalise": {}},
+    }
     write_config(path, config)
-    save_model(path / "best" / "model.safetensors", model, copy.deepcopy(model), name=method, step=1)
+    save_model(
+        path / "best" / "model.safetensors", model, copy.deepcopy(model), name=method, step=1
+    )
     return path
 
 
@@ -400,7 +511,13 @@ def test_whole_way(tmp_path, cohort, capsys):
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     baselines = {*BASELINES} - {"mirror", "mirror-dark"}  # the scans are not registered
     assert set(summary["methods"]) == {*baselines, "ddpm-0", "ddpm-1"}
-    assert sum(note.startswith(("No mirror baseline", "No mirror-dark baseline")) for note in summary["notes"]) == 2
+    assert (
+        sum(
+            note.startswith(("No mirror baseline", "No mirror-dark baseline"))
+            for note in summary["notes"]
+        )
+        == 2
+    )
     assert summary["groups"]["ddpm"]["seeds"] == [0, 1]
     assert summary["methods"]["slice"]["auprc"]["mean"] > 0.5
     assert summary["methods"]["ddpm-0"]["l1_healthy"]["mean"] > 0
@@ -431,17 +548,28 @@ def test_same_numbers_again_and_in_another_order(tmp_path, cohort):
 def test_refusals_name_what_is_wrong(tmp_path, cohort):
     good = make_run(tmp_path / "good")
     with pytest.raises(InputError, match=r"t1.*T1w.*FLAIR"):
-        evaluate([good, make_run(tmp_path / "t1", modality="T1w")], cohort, tmp_path / "out", quiet=True)
+        evaluate(
+            [good, make_run(tmp_path / "t1", modality="T1w")], cohort, tmp_path / "out", quiet=True
+        )
     with pytest.raises(InputError, match="baseline 'bright'"):
         evaluate([make_run(tmp_path / "bright")], cohort, tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="second run named 'good'"):
-        evaluate([good, make_run(tmp_path / "other" / "good")], cohort, tmp_path / "out", quiet=True)
+        evaluate(
+            [good, make_run(tmp_path / "other" / "good")], cohort, tmp_path / "out", quiet=True
+        )
     with pytest.raises(InputError, match="nowhere"):
         evaluate([tmp_path / "nowhere"], cohort, tmp_path / "out", quiet=True)
     for site in ("a", "b"):
         save(tmp_path / site / "maps" / "test-ill.nii.gz", np.zeros((4, 4, 4)), np.eye(4))
-    with pytest.raises(InputError, match=r"b/maps: a second folder of maps named 'maps', beside .*a/maps"):
-        evaluate([tmp_path / "a" / "maps", tmp_path / "b" / "maps"], cohort, tmp_path / "out", quiet=True)
+    with pytest.raises(
+        InputError, match=r"b/maps: a second folder of maps named 'maps', beside .*a/maps"
+    ):
+        evaluate(
+            [tmp_path / "a" / "maps", tmp_path / "b" / "maps"],
+            cohort,
+            tmp_path / "out",
+            quiet=True,
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -475,10 +603,14 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
     check_unseen([run], Cohort.open(cohort), "test")
     (run / "train_subjects.json").write_text(json.dumps([codes["val-ill"]]))
     (remark,) = calibrated_on_seen([run], Cohort.open(cohort), "val")
-    assert remark.startswith("run was trained on val-ill of split 'val', from which thresholds were taken")
+    assert remark.startswith(
+        "run was trained on val-ill of split 'val', from which thresholds were taken"
+    )
     for content in ("", "[1, ", '"text"', "{}"):
         (run / "train_subjects.json").write_text(content)
-        with pytest.raises(InputError, match=r"train_subjects\.json: .*damaged .*; whom the run saw is not known"):
+        with pytest.raises(
+            InputError, match=r"train_subjects\.json: .*damaged .*; whom the run saw is not known"
+        ):
             check_unseen([run], Cohort.open(cohort), "test")
     (run / "train_subjects.json").write_text("[1, {}]")
     check_unseen([run], Cohort.open(cohort), "test")
@@ -486,11 +618,15 @@ def test_a_run_that_was_trained_on_a_scored_subject_is_refused(tmp_path, cohort)
 
 def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
     meta = Cohort.open(cohort).meta
-    alike = {key: meta[key] for key in ("grid", "normalise", "bias")}  # no word of registration, which is off here
+    alike = {
+        key: meta[key] for key in ("grid", "normalise", "bias")
+    }  # no word of registration, which is off here
     registered = alike | {"registration": {"enabled": True}}
     infos = {"alike": {"cohort": alike}, "other": {"cohort": registered}}
     (remark,) = prepared_otherwise(infos, Cohort.open(cohort))
-    assert remark == "other learned from scans with other settings of registration than the cohort's."
+    assert (
+        remark == "other learned from scans with other settings of registration than the cohort's."
+    )
 
 
 def test_left_and_right_are_compared_where_scans_are_registered(tmp_path, cohort):
@@ -501,10 +637,14 @@ def test_left_and_right_are_compared_where_scans_are_registered(tmp_path, cohort
     meta = json.loads((cohort / "cohort.json").read_text())
     meta["registration"]["enabled"] = True  # these brains lie straight anyway
     (tmp_path / "turned" / "cohort.json").write_text(json.dumps(meta))
-    found = evaluate([], tmp_path / "turned", tmp_path / "eval", post={"symmetry": 0.5}, quiet=True)
+    found = evaluate(
+        [], tmp_path / "turned", tmp_path / "eval", post={"symmetry": 0.5}, quiet=True
+    )
     plain = evaluate([], tmp_path / "turned", tmp_path / "plain", quiet=True)
     score = {name: method["auprc"]["mean"] for name, method in plain["methods"].items()}
-    assert score["mirror"] > score["bright"] and score["mirror"] > score["mirror-dark"]  # a bright ball on one side
+    assert (
+        score["mirror"] > score["bright"] and score["mirror"] > score["mirror-dark"]
+    )  # a bright ball on one side
     assert found["methods"]["bright"]["auprc"]["mean"] > score["bright"]
     assert any("less 50% of what both sides of the brain share" in note for note in found["notes"])
 
@@ -515,16 +655,26 @@ def test_scoring_the_calibration_split_says_that_it_is_optimistic(tmp_path, coho
     assert summary["methods"]["bright"]["dice"] == summary["methods"]["bright"]["dice_oracle"]
 
 
-def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_asked_for_otherwise(tmp_path, cohort):
+def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_asked_for_otherwise(
+    tmp_path, cohort
+):
     one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other")
     own = {"median_size": 1, "smooth_mm": 4.0}
 
     def used(name, runs, post=None, **asked):
-        summary = evaluate(runs, cohort, tmp_path / name, config=ScoringConfig(**asked), post=post, quiet=True)
+        summary = evaluate(
+            runs, cohort, tmp_path / name, config=ScoringConfig(**asked), post=post, quiet=True
+        )
         post = summary["config"]["postprocess"]
-        said = f"median filter {post['median_size']} " if post["median_size"] > 1 else "no median filter;"
+        said = (
+            f"median filter {post['median_size']} "
+            if post["median_size"] > 1
+            else "no median filter;"
+        )
         assert said in " ".join(summary["notes"])
-        assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (post["smooth_mm"] == (4.0,))
+        assert ("a Gaussian of 4 mm" in " ".join(summary["notes"])) == (
+            post["smooth_mm"] == (4.0,)
+        )
         noted = any("one brings its own post-processing" in note for note in summary["notes"])
         assert noted == (name == "disagree")
         return post["median_size"], post["smooth_mm"], summary["methods"]["slice"]["auprc"]["mean"]
@@ -536,4 +686,7 @@ def test_the_post_processing_is_the_runs_own_if_they_agree_on_one_and_what_is_as
     assert blurred[:2] == (1, (4.0,)) and blurred[2] != default[2]  # the baselines, too
     assert used("disagree", [one, other]) == default
     assert used("asked", [one], postprocess=PostprocessConfig()) == default
-    assert used("changed", [one], post={"median_size": 3})[:2] == (3, (4.0,))  # the rest stays the run's own
+    assert used("changed", [one], post={"median_size": 3})[:2] == (
+        3,
+        (4.0,),
+    )  # the rest stays the run's own

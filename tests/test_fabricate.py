@@ -37,7 +37,12 @@ def test_share_of_the_slices():
 def test_size_follows_the_radius():
     x = slices()
     areas = [
-        ((make(x, share=1.0, most=1, radius=(r, r), level=(1.0, 1.0), opacity=(1.0, 1.0)) - x) > 0.25).sum().item()
+        (
+            (make(x, share=1.0, most=1, radius=(r, r), level=(1.0, 1.0), opacity=(1.0, 1.0)) - x)
+            > 0.25
+        )
+        .sum()
+        .item()
         for r in (3.0, 10.0)
     ]
     assert 4 < areas[1] / areas[0] < 20  # (10 / 3)^2 = 11, less what lies outside the brain
@@ -58,7 +63,14 @@ def test_same_generator_same_lesions_and_each_slice_its_own():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"share": 1.5}, {"most": 0}, {"radius": (0.0, 3.0)}, {"radius": (5.0, 3.0)}, {"level": (-0.1, 1.0)}]
+    "wrong",
+    [
+        {"share": 1.5},
+        {"most": 0},
+        {"radius": (0.0, 3.0)},
+        {"radius": (5.0, 3.0)},
+        {"level": (-0.1, 1.0)},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(InputError):

@@ -25,7 +25,9 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(InputError, match=r"b\.json: could not be written \(No space left on device\)"):
+    with pytest.raises(
+        InputError, match=r"b\.json: could not be written \(No space left on device\)"
+    ):
         write_json(tmp_path / "b.json", {"a": 1})
     assert list(tmp_path.iterdir()) == []
 
@@ -51,7 +53,9 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
     assert (fresh_folder(out, resume=True) / "result").exists()
     assert not (fresh_folder(out, overwrite=True) / "result").exists()
     (out / "result").write_text("x")
-    with pytest.raises(InputError, match="--resume keeps what is there and --overwrite removes it; give one"):
+    with pytest.raises(
+        InputError, match="--resume keeps what is there and --overwrite removes it; give one"
+    ):
         fresh_folder(out, resume=True, overwrite=True)
     assert (out / "result").exists()
     (tmp_path / "file").write_text("x")
@@ -62,7 +66,10 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"overwrite": False, "resume": False}, ", or add --resume to go on or --overwrite to start anew"),
+        (
+            {"overwrite": False, "resume": False},
+            ", or add --resume to go on or --overwrite to start anew",
+        ),
         ({"overwrite": False}, ", or add --overwrite to start anew"),
         ({}, ""),
     ],
@@ -86,12 +93,19 @@ def test_damaged_json_is_said_with_its_file_and_what_to_do(tmp_path):
     write_json(path, {"a": 1})
     assert read_json(path) == {"a": 1}
     for content, said in [
-        (b"", "Expecting value"), (b'{"a": ', "Expecting value"), (b"\xff\xfe", "decode"),
-        (b"[" * 100_000, "recursion"), (b"[1]", "list found, dict expected"),
-        (b'"text"', "str found"), (b"null", "NoneType found"),
-    ]:  # fmt: skip
+        (b"", "Expecting value"),
+        (b'{"a": ', "Expecting value"),
+        (b"\xff\xfe", "decode"),
+        (b"[" * 100_000, "recursion"),
+        (b"[1]", "list found, dict expected"),
+        (b'"text"', "str found"),
+        (b"null", "NoneType found"),
+    ]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"a\.json: .*damaged \(.*{said}.*\); make it again"):
             read_json(path, remedy="make it again")
-    with pytest.raises(InputError, match=r"b\.json: missing or damaged \(No such file or directory\); run the command"):
+    with pytest.raises(
+        InputError,
+        match=r"b\.json: missing or damaged \(No such file or directory\); run the command",
+    ):
         read_json(tmp_path / "b.json", list)

@@ -36,7 +36,15 @@ TINY = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
-    train("maediff", made_cohort(folder), folder / "run", preset="tiny", settings=TINY, quiet=True, device="cpu")
+    train(
+        "maediff",
+        made_cohort(folder),
+        folder / "run",
+        preset="tiny",
+        settings=TINY,
+        quiet=True,
+        device="cpu",
+    )
     return folder / "run"
 
 
@@ -49,7 +57,16 @@ def scan():
 
 def go(inputs, out, run, **kwargs):
     refs = find_sources(inputs, "T1w")
-    return detect(refs, out, model=str(run), modality="T1w", threshold=0.2, quiet=True, device="cpu", **kwargs)
+    return detect(
+        refs,
+        out,
+        model=str(run),
+        modality="T1w",
+        threshold=0.2,
+        quiet=True,
+        device="cpu",
+        **kwargs,
+    )
 
 
 def in_ras(path):
@@ -68,17 +85,31 @@ def test_the_same_scan_as_dicom_gives_the_same_map_and_a_seg_on_its_frames(scan,
         write_series(folder, data, affine, plane)
         out = tmp_path / f"out {plane}"
         assert go([folder], out, run, dicom_seg=True) == 0
-        np.testing.assert_allclose(in_ras(out / folder.name / "anomaly_map.nii.gz"), expected, atol=2e-3)
+        np.testing.assert_allclose(
+            in_ras(out / folder.name / "anomaly_map.nii.gz"), expected, atol=2e-3
+        )
         mask = in_ras(out / folder.name / "anomaly_mask.nii.gz")
-        assert pydicom.dcmread(out / folder.name / "anomaly_mask.dcm").pixel_array.sum() == mask.sum() > 0
-        texts = "".join(p.read_text(errors="replace") for p in out.rglob("*") if p.suffix in (".json", ".html", ".csv"))
+        assert (
+            pydicom.dcmread(out / folder.name / "anomaly_mask.dcm").pixel_array.sum()
+            == mask.sum()
+            > 0
+        )
+        texts = "".join(
+            p.read_text(errors="replace")
+            for p in out.rglob("*")
+            if p.suffix in (".json", ".html", ".csv")
+        )
         names = " ".join(str(p.relative_to(out)) for p in out.rglob("*"))
-        assert not any(secret in texts + names for secret in (*SECRETS.values(), "Secret", "1.2.826"))
+        assert not any(
+            secret in texts + names for secret in (*SECRETS.values(), "Secret", "1.2.826")
+        )
 
 
 def test_one_real_scan_in_an_oblique_frame_and_as_dicom_gives_the_same_map(shared_data, tmp_path):
     """What registration leaves is less than what interpolating the scan twice, on its own grid, does to the map."""
-    image = nib.as_closest_canonical(nib.load(shared_data / "ds002748" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"))
+    image = nib.as_closest_canonical(
+        nib.load(shared_data / "ds002748" / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    )
     data, affine = image.get_fdata(dtype=np.float32), image.affine
     start, end = np.argwhere(data).min(axis=0), np.argwhere(data).max(axis=0) + 1
     affine = affine @ nib.affines.from_matvec(np.eye(3), start)
@@ -89,19 +120,28 @@ def test_one_real_scan_in_an_oblique_frame_and_as_dicom_gives_the_same_map(share
     resampled = resample(data, np.linalg.inv(affine) @ turned, shape)
     save(tmp_path / "own" / "x.nii.gz", data, affine)
     save(tmp_path / "turned" / "x.nii.gz", resampled, turned)
-    save(tmp_path / "twice" / "x.nii.gz", resample(resampled, np.linalg.inv(turned) @ affine, data.shape), affine)
+    save(
+        tmp_path / "twice" / "x.nii.gz",
+        resample(resampled, np.linalg.inv(turned) @ affine, data.shape),
+        affine,
+    )
     write_series(tmp_path / "dicom" / "x", data, affine, "sagittal")
     run = made_run(tmp_path / "run", cohort={**COHORT, "registration": {"enabled": True}})
     maps, brains = {}, {}
     for kind in ("own", "turned", "twice", "dicom"):
         assert go([tmp_path / kind], tmp_path / "out" / kind, run) == 0
-        maps[kind], brains[kind] = (in_ras(tmp_path / "out" / kind / "x" / f"{name}.nii.gz")
-                                    for name in ("anomaly_map", "brain_mask"))  # fmt: skip
+        maps[kind], brains[kind] = (
+            in_ras(tmp_path / "out" / kind / "x" / f"{name}.nii.gz")
+            for name in ("anomaly_map", "brain_mask")
+        )
     np.testing.assert_allclose(maps["dicom"], maps["own"], atol=1e-3)
     there = np.linalg.inv(turned) @ affine
     back, brain = (resample(one["turned"], there, data.shape) for one in (maps, brains))
     inside = ndimage.binary_erosion((brains["own"] > 0) & (brain > 0.5), iterations=2)
-    apart = [np.abs(one - maps["own"])[inside].mean() for one in (back, maps["twice"], np.roll(back, 2, 0))]
+    apart = [
+        np.abs(one - maps["own"])[inside].mean()
+        for one in (back, maps["twice"], np.roll(back, 2, 0))
+    ]
     assert apart[0] < apart[1] < apart[2]
     assert np.corrcoef(back[inside], maps["own"][inside])[0, 1] > 0.95
 
@@ -111,7 +151,9 @@ def centre(affine, shape):
 
 
 def resample(data, matrix, shape):
-    return ndimage.affine_transform(data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1)
+    return ndimage.affine_transform(
+        data, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=1
+    )
 
 
 @pytest.mark.parametrize("plane", PLANES)
@@ -125,7 +167,11 @@ def test_a_seg_names_for_each_frame_the_slice_and_its_pixels(tmp_path, plane):
     write_dicom_seg(tmp_path / "seg.dcm", mask, volume, ref, "run")
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     (segment,) = seg.SegmentSequence
-    assert (seg.Modality, seg.SegmentationType, segment.SegmentLabel) == ("SEG", "BINARY", "Anomaly")
+    assert (seg.Modality, seg.SegmentationType, segment.SegmentLabel) == (
+        "SEG",
+        "BINARY",
+        "Anomaly",
+    )
     assert segment.SegmentAlgorithmType == "AUTOMATIC" and seg.Manufacturer == "maediff"
     source = {pydicom.dcmread(file).SOPInstanceUID: pydicom.dcmread(file) for file in files}
     any_source = next(iter(source.values()))
@@ -138,7 +184,9 @@ def test_a_seg_names_for_each_frame_the_slice_and_its_pixels(tmp_path, plane):
         uid = about.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         # the same voxels, counted by their intensities: each voxel of the mask has its own place in the source slice
         assert sorted(source[uid].pixel_array[frame > 0]) == sorted(
-            pixel for pixel, at in slice_of(data, mask, plane, source[uid].InstanceNumber - 1) if at
+            pixel
+            for pixel, at in slice_of(data, mask, plane, source[uid].InstanceNumber - 1)
+            if at
         )
         marked[uid] = frame.sum()
     assert sum(marked.values()) == mask.sum()
@@ -147,20 +195,31 @@ def test_a_seg_names_for_each_frame_the_slice_and_its_pixels(tmp_path, plane):
 def slice_of(data, mask, plane, number):
     (axis, way) = PLANES[plane][2]
     at = number if way > 0 else data.shape[axis] - 1 - number
-    return zip(np.round(np.take(data, at, axis)).ravel(), np.take(mask, at, axis).ravel(), strict=True)
+    return zip(
+        np.round(np.take(data, at, axis)).ravel(), np.take(mask, at, axis).ravel(), strict=True
+    )
 
 
 def test_an_empty_mask_and_a_source_without_patient_fields(tmp_path):
     data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
 
     def bare(number, one):
-        for name in ("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"):
+        for name in (
+            "PatientName",
+            "PatientBirthDate",
+            "PatientSex",
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+        ):
             delattr(one, name)
         return one
 
     write_series(tmp_path / "in", np.round(data), affine, change=bare)
     (ref,) = find_dicom(tmp_path / "in")
-    write_dicom_seg(tmp_path / "seg.dcm", np.zeros(data.shape, dtype=bool), read_volume(ref), ref, "run")
+    write_dicom_seg(
+        tmp_path / "seg.dcm", np.zeros(data.shape, dtype=bool), read_volume(ref), ref, "run"
+    )
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
     assert seg.NumberOfFrames == 12 and not seg.pixel_array.any()
 
@@ -169,12 +228,20 @@ def test_pydicom_neither_warns_nor_logs_what_it_finds_in_a_header(tmp_path, capl
     data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write_series(tmp_path / "in", np.round(data), affine, compress=RLELossless, PatientID="longer than allowed" * 9)
+        write_series(
+            tmp_path / "in",
+            np.round(data),
+            affine,
+            compress=RLELossless,
+            PatientID="longer than allowed" * 9,
+        )
     caplog.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (ref,) = find_dicom(tmp_path / "in")
-        write_dicom_seg(tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), ref, "run")
+        write_dicom_seg(
+            tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), ref, "run"
+        )
     assert not caplog.records and not caught
 
 
@@ -186,7 +253,9 @@ def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monke
         go([nifti], tmp_path / "out", run, dicom_seg=True)
     write_series(tmp_path / "in", data, affine)
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "highdicom" else found(name)
+    )
     with pytest.raises(InputError, match=r"needs highdicom; pip install highdicom"):
         go([tmp_path / "in"], tmp_path / "out", run, dicom_seg=True)
     assert not (tmp_path / "out").exists()
@@ -203,7 +272,9 @@ def test_a_slice_on_another_grid_is_refused(tmp_path):
     (other,) = find_dicom(tmp_path / "b")
     assert len(images_of(other.image, uid)) == 12
     with pytest.raises(InputError, match="does not lie on the grid"):
-        write_dicom_seg(tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), other, "run")
+        write_dicom_seg(
+            tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), other, "run"
+        )
     assert not (tmp_path / "seg.dcm").exists()
 
 
@@ -211,7 +282,10 @@ def test_a_slice_on_another_grid_is_refused(tmp_path):
 def bids(scan, tmp_path):
     root = tmp_path / "Mein Datensatz é"
     data, affine = scan
-    for name in ("sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz", "sub-02/anat/sub-02_desc-defaced_T1w.nii"):
+    for name in (
+        "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz",
+        "sub-02/anat/sub-02_desc-defaced_T1w.nii",
+    ):
         save(root / name, data, affine, "LAS")
     (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
     return root
@@ -226,23 +300,50 @@ def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     out = bids / "derivatives" / "maediff"
 
     def command(**flags):
-        cli.detect(out, [bids], model=str(run), threshold=0.2, bids_derivative=True, quiet=True, device="cpu", **flags)
+        cli.detect(
+            out,
+            [bids],
+            model=str(run),
+            threshold=0.2,
+            bids_derivative=True,
+            quiet=True,
+            device="cpu",
+            **flags,
+        )
 
     command()
     assert f"report: {out / 'report.html'}\n" in capsys.readouterr().out
-    seen = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and ".detect" not in p.parts}
+    seen = {
+        p.relative_to(out).as_posix()
+        for p in out.rglob("*")
+        if p.is_file() and ".detect" not in p.parts
+    }
     images = {"desc-anomaly_T1w", "desc-anomaly_mask", "desc-healthy_T1w", "desc-brain_mask"}
     assert seen == {
-        ".maediff", ".bidsignore", "README.md", "dataset_description.json", "report.html",
-        *(f"{scan}{name}.{kind}" for scan in (ONE, TWO) for name in images for kind in ("nii.gz", "json")),
+        ".maediff",
+        ".bidsignore",
+        "README.md",
+        "dataset_description.json",
+        "report.html",
+        *(
+            f"{scan}{name}.{kind}"
+            for scan in (ONE, TWO)
+            for name in images
+            for kind in ("nii.gz", "json")
+        ),
         *(f"{scan}desc-anomaly_summary.json" for scan in (ONE, TWO)),
-    }  # fmt: skip
+    }
     assert not list((out / ".detect").rglob("*.nii.gz"))
     about = json.loads((out / "dataset_description.json").read_text())
     assert about["DatasetType"] == "derivative" and about["GeneratedBy"][0]["Name"] == "maediff"
     assert about["DatasetLinks"] == {"raw": "../.."}
-    assert json.loads((out / f"{ONE}desc-anomaly_mask.json").read_text())["Sources"] == [f"bids:raw:{ONE}T1w.nii.gz"]
-    assert json.loads((out / f"{ONE}desc-anomaly_summary.json").read_text())["subject"] == "sub-01_ses-2_run-1"
+    assert json.loads((out / f"{ONE}desc-anomaly_mask.json").read_text())["Sources"] == [
+        f"bids:raw:{ONE}T1w.nii.gz"
+    ]
+    assert (
+        json.loads((out / f"{ONE}desc-anomaly_summary.json").read_text())["subject"]
+        == "sub-01_ses-2_run-1"
+    )
     image = nib.load(out / f"{ONE}desc-anomaly_T1w.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("L", "A", "S") and image.get_fdata().max() > 0.2
     assert ".detect" not in (out / "report.html").read_text()
@@ -254,14 +355,26 @@ def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     (out / "report.html").unlink()
     cli.report(out)
     assert "maediff</h1>" in (out / "report.html").read_text()
-    assert [ref.name for ref in find_sources([bids], "T1w")] == ["sub-01_ses-2_run-1", "sub-02_desc-defaced"]
+    assert [ref.name for ref in find_sources([bids], "T1w")] == [
+        "sub-01_ses-2_run-1",
+        "sub-02_desc-defaced",
+    ]
 
 
 def test_a_derivative_that_lost_its_images_is_made_again(bids, run, tmp_path):
     out = tmp_path / "out"
 
     def command(**flags):
-        cli.detect(out, [bids], model=str(run), threshold=0.2, bids_derivative=True, quiet=True, device="cpu", **flags)
+        cli.detect(
+            out,
+            [bids],
+            model=str(run),
+            threshold=0.2,
+            bids_derivative=True,
+            quiet=True,
+            device="cpu",
+            **flags,
+        )
 
     command()
     before = sorted(path.relative_to(out) for path in out.rglob("*"))
@@ -277,12 +390,16 @@ def test_a_derivative_that_lost_its_images_is_made_again(bids, run, tmp_path):
     assert (out / f"{TWO}desc-anomaly_T1w.nii.gz").is_file()
 
 
-def test_overwriting_a_derivative_takes_old_subjects_away_only_when_the_new_are_there(bids, tmp_path):
+def test_overwriting_a_derivative_takes_old_subjects_away_only_when_the_new_are_there(
+    bids, tmp_path
+):
     refs = find_sources([bids], "T1w")
     out = tmp_path / "out"
     work = prepare_derivative(refs, out)
     assert work == out / ".detect"
-    old = save(out / "sub-99" / "anat" / "sub-99_desc-brain_mask.nii.gz", np.ones((2, 2, 2)), np.eye(4))
+    old = save(
+        out / "sub-99" / "anat" / "sub-99_desc-brain_mask.nii.gz", np.ones((2, 2, 2)), np.eye(4)
+    )
     with pytest.raises(InputError, match="exists and is not empty"):
         prepare_derivative(refs, out)
     assert prepare_derivative(refs, out, overwrite=True) == work

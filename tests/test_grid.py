@@ -25,7 +25,9 @@ CONFIG = GridConfig()
 
 
 def volume_of(data, affine):
-    return Volume(np.asarray(data, dtype=np.float32), affine, Path("scan.nii.gz"), data.shape, affine)
+    return Volume(
+        np.asarray(data, dtype=np.float32), affine, Path("scan.nii.gz"), data.shape, affine
+    )
 
 
 def dice(a, b):
@@ -43,7 +45,9 @@ def test_two_millimetre_scans_are_moved_but_not_interpolated():
     assert prepared.brain.sum() == brain.sum()
     moved = to_grid(data, affine, prepared.grid, "linear")
     np.testing.assert_array_equal(np.sort(moved[moved > 0]), np.sort(data[data > 0]))
-    assert prepared.record["scale"] == 1.0 and prepared.record["flags"] == ["brain volume out of 800 to 2200 ml"]
+    assert prepared.record["scale"] == 1.0 and prepared.record["flags"] == [
+        "brain volume out of 800 to 2200 ml"
+    ]
 
 
 @pytest.mark.parametrize("turn", range(0, 90, 7))
@@ -68,14 +72,17 @@ def test_the_brain_lies_in_the_middle_and_every_slice_holds_some():
 
 
 @pytest.mark.parametrize(
-    "spacing", [(1.0, 1.0, 1.0), (0.94, 0.94, 6.5), (1.5, 1.5, 1.5), (2.0, 1.0, 3.0), (3.0, 2.5, 1.2)]
+    "spacing",
+    [(1.0, 1.0, 1.0), (0.94, 0.94, 6.5), (1.5, 1.5, 1.5), (2.0, 1.0, 3.0), (3.0, 2.5, 1.2)],
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_is_in_one_place_of_the_head_stays_there(spacing, turned):
     shape = tuple(round(136 / step) for step in spacing)
     data, _, affine = made_brain(shape, spacing)
     affine = oblique(affine) if turned else affine
-    lesion = ball(shape, affine, affine[:3, :3] @ (np.array(shape) * [0.6, 0.4, 0.55]) + affine[:3, 3], 12.0)
+    lesion = ball(
+        shape, affine, affine[:3, :3] @ (np.array(shape) * [0.6, 0.4, 0.55]) + affine[:3, 3], 12.0
+    )
     prepared = prepare_scan(volume_of(data, affine), lesion=lesion)
     centre = places(prepared.lesion, prepared.grid.affine).mean(axis=0)
     expected = places(lesion, affine).mean(axis=0)
@@ -83,7 +90,9 @@ def test_what_is_in_one_place_of_the_head_stays_there(spacing, turned):
     volume_ml = prepared.lesion.sum() * np.prod(prepared.grid.spacing_mm) / 1000
     assert abs(volume_ml - lesion.sum() * np.prod(spacing) / 1000) < 1.0
     thick = spacing[2] > 3
-    np.testing.assert_allclose(prepared.grid.spacing_mm, [2, 2, spacing[2] if thick else 2], atol=1e-6)
+    np.testing.assert_allclose(
+        prepared.grid.spacing_mm, [2, 2, spacing[2] if thick else 2], atol=1e-6
+    )
 
 
 def test_thick_slices_are_kept_one_for_one():
@@ -117,9 +126,19 @@ def test_going_to_cells_twice_as_large_by_hand():
     data[2, :, :] = True
     data[2, 0, 0] = False  # three eighths of cell 1
     np.testing.assert_array_equal(to_grid(data, affine, grid, "majority").ravel(), [True, False])
-    back = from_grid(np.array([[[1.0]], [[3.0]]], dtype=np.float32), grid, volume_of(data * 1.0, affine), "nearest")
+    back = from_grid(
+        np.array([[[1.0]], [[3.0]]], dtype=np.float32),
+        grid,
+        volume_of(data * 1.0, affine),
+        "nearest",
+    )
     np.testing.assert_array_equal(back[:, 0, 0], [1, 1, 3, 3])
-    back = from_grid(np.array([[[1.0]], [[3.0]]], dtype=np.float32), grid, volume_of(data * 1.0, affine), "linear")
+    back = from_grid(
+        np.array([[[1.0]], [[3.0]]], dtype=np.float32),
+        grid,
+        volume_of(data * 1.0, affine),
+        "linear",
+    )
     np.testing.assert_allclose(back[:, 0, 0], [1, 1.5, 2.5, 3])
 
 
@@ -150,7 +169,12 @@ def _lesion_round_trip(shift_mm=(0, 0, 0)):
     moved = Grid(grid.shape, shift @ grid.affine, grid.scale, grid.notes)
     scores = []
     for number, volume_ml in enumerate((1.1, 1.5, 3.0, 20.0)):
-        lesion = ball(data.shape, affine, [10.0 + 0.3 * number, -13.7 + 0.45 * number, 5.2 * number - 8], volume_ml)
+        lesion = ball(
+            data.shape,
+            affine,
+            [10.0 + 0.3 * number, -13.7 + 0.45 * number, 5.2 * number - 8],
+            volume_ml,
+        )
         back = from_grid(to_grid(lesion, affine, grid, "majority"), moved, volume, "nearest")
         scores.append(dice(lesion, back))
     return scores
@@ -167,9 +191,12 @@ def test_half_a_voxel_of_the_models_grid_on_one_axis_would_be_seen(shift_mm):
 
 
 @pytest.mark.parametrize(
-    "spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 6.0), (6.0, 1.0, 1.0), (0.7, 3.0, 8.0)]
+    "spacing",
+    [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 6.0), (6.0, 1.0, 1.0), (0.7, 3.0, 8.0)],
 )
-@pytest.mark.parametrize("to_atlas", [np.eye(4), oblique(np.diag([1.1, 1.05, 1.15, 1.0]))], ids=["along", "turned"])
+@pytest.mark.parametrize(
+    "to_atlas", [np.eye(4), oblique(np.diag([1.1, 1.05, 1.15, 1.0]))], ids=["along", "turned"]
+)
 def test_no_component_of_a_mask_is_lost_on_the_scans_own_grid(spacing, to_atlas):
     shape = tuple(round(100 / step) for step in spacing)
     data, _, affine = made_brain(shape, spacing)
@@ -179,7 +206,10 @@ def test_no_component_of_a_mask_is_lost_on_the_scans_own_grid(spacing, to_atlas)
         mask = np.zeros(grid.shape, dtype=bool)
         mask[40 + at : 42 + at, 46:50, 28 + at : 30 + at] = True  # 128 mm3 in MNI152
         mm3 = mask.sum() * np.linalg.det(grid.affine[:3, :3])
-        nearest, result = from_grid(mask, grid, volume, "nearest"), mask_from_grid(mask, grid, volume)
+        nearest, result = (
+            from_grid(mask, grid, volume, "nearest"),
+            mask_from_grid(mask, grid, volume),
+        )
         assert result.sum() * np.prod(spacing) >= mm3 / 2
         if nearest.sum() * np.prod(spacing) >= mm3 / 2:
             np.testing.assert_array_equal(result, nearest)
@@ -207,26 +237,35 @@ def test_a_mask_between_two_thick_slices_by_hand():
 
 
 @pytest.mark.parametrize(
-    "spacing", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 5.0), (1.5, 1.5, 1.5), (1.0, 1.0, 2.7)]
+    "spacing",
+    [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.0, 5.0), (1.5, 1.5, 1.5), (1.0, 1.0, 2.7)],
 )
 @pytest.mark.parametrize("margin", [0, 2])
-def test_lesion_free_slices_do_not_see_the_slices_with_lesion_nor_their_neighbours(spacing, margin):
+def test_lesion_free_slices_do_not_see_the_slices_with_lesion_nor_their_neighbours(
+    spacing, margin
+):
     shape = tuple(round(136 / step) for step in spacing)
     data, brain, affine = made_brain(shape, spacing)
     grid = model_grid(volume_of(data, affine), brain, CONFIG)
     first = shape[2] // 2
     lesion = np.zeros(shape, dtype=bool)
-    lesion[40, 40, first : first + 3] = True  # one voxel wide: too small for the grid, and still it counts
+    lesion[40, 40, first : first + 3] = (
+        True  # one voxel wide: too small for the grid, and still it counts
+    )
     free = lesion_free_slices(lesion, affine, grid, margin)
     assert free.any() and not free.all()
     changed = data.copy()
     changed[:, :, max(0, first - margin) : first + 3 + margin] += 1000
-    same = np.isclose(to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")).all(axis=(0, 1))
+    same = np.isclose(
+        to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")
+    ).all(axis=(0, 1))
     assert not (free & ~same).any()
     assert (same & ~free).sum() <= 4  # and hardly more slices than needed are left out
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.94, 0.94, 6.5), (2.0, 1.3, 2.5)])
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.94, 0.94, 6.5), (2.0, 1.3, 2.5)]
+)
 def test_a_ramp_comes_back_from_the_grid_as_it_was(spacing):
     """Values are millimetres along an axis, so a shift of any size would show as just that difference."""
     shape = tuple(round(136 / step) for step in spacing)
@@ -247,7 +286,9 @@ def test_lesion_free_by_hand_on_thick_slices():
     affine = np.diag([2.0, 2.0, 5.0, 1.0])
     free = lesion_free_slices(lesion, affine, grid, 1)
     np.testing.assert_array_equal(free, [True, True, False, False, False, False, True, True])
-    np.testing.assert_array_equal(lesion_free_slices(lesion, affine, grid, 0), ~lesion.any(axis=(0, 1)))
+    np.testing.assert_array_equal(
+        lesion_free_slices(lesion, affine, grid, 0), ~lesion.any(axis=(0, 1))
+    )
     assert lesion_free_slices(np.zeros_like(lesion), affine, grid, 1).all()
 
 
@@ -259,7 +300,9 @@ def test_normalise_by_hand():
     assert result[0] == 0 and result[1] == 0 and result[100] == 1
     assert result[51] == pytest.approx(50 / 99)
     clipped = normalise(
-        data, np.ones_like(brain), intensity_range(data, np.ones_like(brain), NormaliseConfig(10, 90))
+        data,
+        np.ones_like(brain),
+        intensity_range(data, np.ones_like(brain), NormaliseConfig(10, 90)),
     ).ravel()
     assert clipped[10] == 0 and clipped[90] == 1 and clipped[50] == pytest.approx(0.5)
     assert clipped[100] == pytest.approx(90 / 80)
@@ -274,7 +317,9 @@ def test_brightness_and_contrast_of_the_scanner_do_not_matter():
     one = prepare_scan(volume_of(data, affine), brain)
     other = prepare_scan(volume_of(np.where(brain, data * 7 + 30, 0), affine), brain)
     np.testing.assert_allclose(one.image, other.image, atol=1e-5)
-    assert one.image.min() == 0 and 1 < one.image.max() < CEILING and not one.image[~one.brain].any()
+    assert (
+        one.image.min() == 0 and 1 < one.image.max() < CEILING and not one.image[~one.brain].any()
+    )
 
 
 @pytest.mark.parametrize(("outside", "atol"), [("scored, too", 1e-3), ("zero", 0.2)])
@@ -283,7 +328,9 @@ def test_z_scores_give_the_same_slices(outside, atol):
     one = prepare_scan(volume_of(data, affine))
     mean, sd = data[brain].mean(), data[brain].std()
     scored = (data - mean) / sd
-    if outside == "zero":  # mid-grey there; where black was is lost, and the dark end of the brain stands for it
+    if (
+        outside == "zero"
+    ):  # mid-grey there; where black was is lost, and the dark end of the brain stands for it
         scored = np.where(brain, scored, 0)
     other = prepare_scan(volume_of(scored, affine), brain if outside == "zero" else None)
     np.testing.assert_array_equal(other.brain, one.brain)
@@ -308,7 +355,9 @@ def test_raw_scans_are_refused():
     head = made_brain((100, 110, 90), (2.0, 2.0, 2.0), radii_mm=(92.0, 107.0, 88.0))[1]
     skull = np.where(head, 90, 0)
     for raw in (np.where(brain, data, noise), np.where(brain, data, skull)):
-        with pytest.raises(InputError, match=r"scan\.nii\.gz: raw scan with skull.*brain_mask in a manifest"):
+        with pytest.raises(
+            InputError, match=r"scan\.nii\.gz: raw scan with skull.*brain_mask in a manifest"
+        ):
             prepare_scan(volume_of(raw, affine))
         assert prepare_scan(volume_of(raw, affine), brain).brain.any()  # with a mask it is fine
     slab = data[:, :, 43:47]
@@ -365,7 +414,10 @@ def test_a_turned_grid_takes_a_ramp_there_and_back():
 def test_the_midsagittal_plane_of_mni152_is_the_middle_of_a_registered_slice():
     grid = atlas_grid(np.eye(4), CONFIG)
     x = (
-        grid.atlas_affine @ np.array([np.arange(grid.shape[0]), *np.zeros((2, grid.shape[0])), np.ones(grid.shape[0])])
+        grid.atlas_affine
+        @ np.array(
+            [np.arange(grid.shape[0]), *np.zeros((2, grid.shape[0])), np.ones(grid.shape[0])]
+        )
     )[0]
     np.testing.assert_allclose(x, -x[::-1])
 
@@ -418,9 +470,13 @@ def test_real_scans_with_and_without_skull_are_told_apart(shared_data, folder, m
 
 def test_real_lesions_come_back_from_the_grid(shared_data):
     """Ten gliomas of 0.94 mm pixels, drawn by hand, some in heads that were scaled to fit."""
-    for ref in [ref for ref in find_scans([shared_data / "lgg" / "flair.csv"]) if ref.split == "val"]:
+    for ref in [
+        ref for ref in find_scans([shared_data / "lgg" / "flair.csv"]) if ref.split == "val"
+    ]:
         volume = read_scan(ref.image)
         brain, lesion = read_mask(ref.brain_mask, volume), read_mask(ref.lesion_mask, volume)
         prepared = prepare_scan(volume, brain, lesion)
         assert prepared.record["lesion_ml"] > 1
-        assert dice(lesion, from_grid(prepared.lesion, prepared.grid, volume, "nearest")) >= 0.90, ref.name
+        assert (
+            dice(lesion, from_grid(prepared.lesion, prepared.grid, volume, "nearest")) >= 0.90
+        ), ref.name

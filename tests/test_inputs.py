@@ -47,7 +47,9 @@ def test_a_bids_dataset_by_suffix_with_sessions_apart(tmp_path):
     assert names(find_scans([root], "FLAIR")) == ["sub-01"]
     with pytest.raises(InputError, match="holds T1w and FLAIR; say which with --modality"):
         find_scans([root])
-    with pytest.raises(InputError, match=r"no T2w scan in this BIDS dataset \(it has FLAIR, T1w, mask\)"):
+    with pytest.raises(
+        InputError, match=r"no T2w scan in this BIDS dataset \(it has FLAIR, T1w, mask\)"
+    ):
         find_scans([root], "T2w")
 
 
@@ -72,11 +74,17 @@ def test_a_folder_leaves_masks_and_hidden_files_out_and_names_by_relative_path(t
     )
     refs = find_scans([tmp_path])
     assert names(refs) == ["flat", "p1_T1", "p2_T1", "sub-7_ses-1", "p4_image"]
-    assert refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
+    assert (
+        refs[0].modality is None and refs[1].modality == "T1w" and refs[0].dataset == tmp_path.name
+    )
 
 
 def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
-    touch(tmp_path / "T1.nii", tmp_path / "out" / ".maediff", tmp_path / "out" / "T1" / "anomaly_map.nii.gz")
+    touch(
+        tmp_path / "T1.nii",
+        tmp_path / "out" / ".maediff",
+        tmp_path / "out" / "T1" / "anomaly_map.nii.gz",
+    )
     assert names(find_scans([tmp_path])) == ["T1"]
     touch(tmp_path / ".maediff")  # but a folder that is named itself is read
     assert names(find_scans([tmp_path])) == ["T1"]
@@ -85,7 +93,11 @@ def test_what_maediff_wrote_into_the_folder_is_not_taken_for_scans(tmp_path):
 
 
 def test_folders_behind_links_are_entered_and_none_of_them_twice(tmp_path):
-    touch(tmp_path / "store" / "T1.nii", tmp_path / "in" / "p2" / "T1.nii", tmp_path / "store" / "deep" / "T2.nii")
+    touch(
+        tmp_path / "store" / "T1.nii",
+        tmp_path / "in" / "p2" / "T1.nii",
+        tmp_path / "store" / "deep" / "T2.nii",
+    )
     (tmp_path / "in" / "a").symlink_to(tmp_path / "in" / "p2")  # another name for what is there
     (tmp_path / "in" / "p1").symlink_to(tmp_path / "store")
     (tmp_path / "store" / "deep" / "up").symlink_to(tmp_path / "in")
@@ -102,11 +114,19 @@ def test_a_link_that_leads_nowhere_fails_by_name(tmp_path):
     gone.unlink()
     gone.symlink_to("../../.git/annex/objects/x")
     (tmp_path / "ds" / "notes.txt").symlink_to("nowhere")
-    for given in ([root], [root / "sub-01", root / "sub-02"], [root / "sub-01" / "anat" / "sub-01_T1w.nii.gz", gone]):
+    for given in (
+        [root],
+        [root / "sub-01", root / "sub-02"],
+        [root / "sub-01" / "anat" / "sub-01_T1w.nii.gz", gone],
+    ):
         first, second = find_scans(given, "T1w")
         assert (first.name, first.problem, second.name) == ("sub-01", None, "sub-02")
-        assert second.problem and second.problem.startswith(f"{gone}: a link whose content is not there; `datalad get`")
-    with pytest.raises(InputError, match=r"sub-02_T1w\.nii\.gz: a link whose content is not there"):
+        assert second.problem and second.problem.startswith(
+            f"{gone}: a link whose content is not there; `datalad get`"
+        )
+    with pytest.raises(
+        InputError, match=r"sub-02_T1w\.nii\.gz: a link whose content is not there"
+    ):
         find_sources([root / "sub-02"])
 
 
@@ -120,11 +140,22 @@ def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(
     )
     assert names(find_scans([root])) == ["sub-01", "sub-03"]
     assert "1 NIfTI file(s) left out, their names are no BIDS names" in caplog.text
-    assert "sub-02_T1w_defaced.nii.gz" in caplog.text and "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
+    assert (
+        "sub-02_T1w_defaced.nii.gz" in caplog.text
+        and "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
+    )
     caplog.clear()
-    touch(*(tmp_path / "f" / name for name in ("a_T1.NII", "b_T1.nii", "segovia_T1.nii", "b_T1_post.nii", "b_MRA.nii")))
+    touch(
+        *(
+            tmp_path / "f" / name
+            for name in ("a_T1.NII", "b_T1.nii", "segovia_T1.nii", "b_T1_post.nii", "b_MRA.nii")
+        )
+    )
     assert names(find_scans([tmp_path / "f"], "T1w")) == ["a_T1", "b_T1"]
-    assert "1 NIfTI file(s) left out, masks by their names: segovia_T1.nii; a manifest CSV can" in caplog.text
+    assert (
+        "1 NIfTI file(s) left out, masks by their names: segovia_T1.nii; a manifest CSV can"
+        in caplog.text
+    )
     assert "2 NIfTI file(s) left out" in caplog.text and "b_MRA.nii, b_T1_post.nii" in caplog.text
 
 
@@ -142,13 +173,32 @@ def test_contrasts_in_a_folders_file_names(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["T1_post", "T1_Gd", "t1_ce", "T1_C+", "T1+C_brain", "p1_gadolinium_T1", "T1-Gadovist", "mprage_T1_KM_postcontrast",
-     "sub-1_ce-gadolinium_T1w", "sub-1_acq-postGd_T1w", "sub-1_part-phase_T2w", "sub-1_part-real_T1w"],
-)  # fmt: skip
+    [
+        "T1_post",
+        "T1_Gd",
+        "t1_ce",
+        "T1_C+",
+        "T1+C_brain",
+        "p1_gadolinium_T1",
+        "T1-Gadovist",
+        "mprage_T1_KM_postcontrast",
+        "sub-1_ce-gadolinium_T1w",
+        "sub-1_acq-postGd_T1w",
+        "sub-1_part-phase_T2w",
+        "sub-1_part-real_T1w",
+    ],
+)
 def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
     assert contrast_of(Path(f"{name}.nii.gz")) == "other"
-    touch(tmp_path / "f" / f"{name}.nii", tmp_path / "f" / "sub-1_FLAIR.nii", tmp_path / "f" / "p1_FLAIR.nii")
-    assert [(ref.name, ref.t1) for ref in find_scans([tmp_path / "f"])] == [("p1_FLAIR", None), ("sub-1", None)]
+    touch(
+        tmp_path / "f" / f"{name}.nii",
+        tmp_path / "f" / "sub-1_FLAIR.nii",
+        tmp_path / "f" / "p1_FLAIR.nii",
+    )
+    assert [(ref.name, ref.t1) for ref in find_scans([tmp_path / "f"])] == [
+        ("p1_FLAIR", None),
+        ("sub-1", None),
+    ]
     if name.startswith("sub-"):
         root = bids(tmp_path / "ds", f"sub-1/anat/{name}.nii")
         with pytest.raises(InputError, match=r"no T.w scan in this BIDS dataset"):
@@ -157,25 +207,54 @@ def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["p_no_contrast_T1w", "p1_T1_without_contrast", "T1 pre contrast", "T1_w-o_contrast", "T1_wo_iv_contrast",
-     "p1-non-contrast-T1", "T1_pre_Gd", "no.gadolinium.T1", "T1_non-enhanced", "T1_ohne_KM", "T1_with_no_contrast",
-     "sub-1_acq-precontrast_T1w", "precontrast_T1"],
-)  # fmt: skip
+    [
+        "p_no_contrast_T1w",
+        "p1_T1_without_contrast",
+        "T1 pre contrast",
+        "T1_w-o_contrast",
+        "T1_wo_iv_contrast",
+        "p1-non-contrast-T1",
+        "T1_pre_Gd",
+        "no.gadolinium.T1",
+        "T1_non-enhanced",
+        "T1_ohne_KM",
+        "T1_with_no_contrast",
+        "sub-1_acq-precontrast_T1w",
+        "precontrast_T1",
+    ],
+)
 def test_a_contrast_agent_that_is_denied_is_none(name):
     assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["T1_pre_and_post_contrast", "T1_w_wo_contrast", "T1_with_and_without_contrast", "T1_without_and_with_contrast",
-     "T1_pre_contrast_post_contrast", "T1_with_contrast", "T1_pre_contrast_post", "no_motion_T1_contrast"],
-)  # fmt: skip
+    [
+        "T1_pre_and_post_contrast",
+        "T1_w_wo_contrast",
+        "T1_with_and_without_contrast",
+        "T1_without_and_with_contrast",
+        "T1_pre_contrast_post_contrast",
+        "T1_with_contrast",
+        "T1_pre_contrast_post",
+        "no_motion_T1_contrast",
+    ],
+)
 def test_a_contrast_agent_that_is_denied_and_said_stays_one(name):
     assert contrast_of(Path(f"{name}.nii.gz")) == "other"
 
 
 @pytest.mark.parametrize(
-    "name", ["sub-1_ses-post_T1w", "sub-post_T1w", "sub-1_part-mag_T1w", "post_T1", "GD_T1", "delgado_T1w", "ce01_T1"]
+    "name",
+    [
+        "sub-1_ses-post_T1w",
+        "sub-post_T1w",
+        "sub-1_part-mag_T1w",
+        "post_T1",
+        "GD_T1",
+        "delgado_T1w",
+        "ce01_T1",
+    ],
 )
 def test_a_time_point_or_a_person_is_no_contrast_agent(name):
     assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
@@ -184,21 +263,37 @@ def test_a_time_point_or_a_person_is_no_contrast_agent(name):
 def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
     touch(tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii")
     assert names(find_scans([tmp_path / "a" / "T1.nii"])) == ["T1"]
-    assert names(find_scans([tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii"])) == ["T1", "other"]
-    assert names(find_scans([tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz"])) == ["a_T1", "b_T1"]
+    assert names(find_scans([tmp_path / "b" / "T1.nii.gz", tmp_path / "b" / "other.nii"])) == [
+        "T1",
+        "other",
+    ]
+    assert names(find_scans([tmp_path / "a" / "T1.nii", tmp_path / "b" / "T1.nii.gz"])) == [
+        "a_T1",
+        "b_T1",
+    ]
 
 
 def test_modality_chooses_among_named_files_and_a_manifests_lines(tmp_path, caplog):
-    told = [tmp_path / f"p{number}_{kind}.nii" for number in (1, 2) for kind in ("T1", "T1ce", "T2", "FLAIR")]
+    told = [
+        tmp_path / f"p{number}_{kind}.nii"
+        for number in (1, 2)
+        for kind in ("T1", "T1ce", "T2", "FLAIR")
+    ]
     untold = tmp_path / "p3.nii"
     touch(*told, untold)
     assert names(find_scans([*told, untold], "T1w")) == ["p1_T1", "p2_T1", "p3"]
-    assert "6 named scan(s) left out, not T1w by their names: p1_FLAIR.nii, p1_T1ce.nii, p1_T2.nii" in caplog.text
+    assert (
+        "6 named scan(s) left out, not T1w by their names: p1_FLAIR.nii, p1_T1ce.nii, p1_T2.nii"
+        in caplog.text
+    )
     rows = "".join(f"{path.stem},{path.name}\n" for path in [*told, untold])
     listed = manifest(tmp_path, f"subject,image\n{rows}")
     assert names(find_scans([listed], "FLAIR")) == ["p1_FLAIR", "p2_FLAIR", "p3"]
     assert len(find_scans([listed])) == len(find_scans([*told, untold])) == 9
-    with pytest.raises(InputError, match=r"tell FLAIR and T2w, and --modality says T1w; give those of one contrast"):
+    with pytest.raises(
+        InputError,
+        match=r"tell FLAIR and T2w, and --modality says T1w; give those of one contrast",
+    ):
         find_scans([told[2], told[3]], "T1w")
 
 
@@ -207,8 +302,14 @@ def test_modality_overrides_names_that_agree(tmp_path):
     paths = sorted(tmp_path.iterdir())
     assert names(find_scans([tmp_path / "a_FLAIR.nii"], "T1w")) == ["a_FLAIR"]
     assert names(find_scans([tmp_path / "a_T1ce.nii"], "T1w")) == ["a_T1ce"]
-    assert names(find_scans([path for path in paths if "ce" not in path.name], "T1w")) == ["a_FLAIR", "b_FLAIR", "c"]
-    assert names(find_scans([manifest(tmp_path, "subject,image\na,a_FLAIR.nii\nc,c.nii\n")], "T1w")) == ["a", "c"]
+    assert names(find_scans([path for path in paths if "ce" not in path.name], "T1w")) == [
+        "a_FLAIR",
+        "b_FLAIR",
+        "c",
+    ]
+    assert names(
+        find_scans([manifest(tmp_path, "subject,image\na,a_FLAIR.nii\nc,c.nii\n")], "T1w")
+    ) == ["a", "c"]
 
 
 def test_a_manifest_with_everything(tmp_path):
@@ -224,7 +325,10 @@ def test_a_manifest_with_everything(tmp_path):
     )
     first, second, third = find_scans([path])
     assert (first.name, second.name, third.name) == ("anna_1", "anna_2", "bert")
-    assert first.brain_mask == tmp_path / "study" / "b.nii" and first.lesion_mask == tmp_path / "study" / "l.nii"
+    assert (
+        first.brain_mask == tmp_path / "study" / "b.nii"
+        and first.lesion_mask == tmp_path / "study" / "l.nii"
+    )
     assert (first.split, first.healthy, first.dataset) == ("val", False, "site A")
     assert first.extra == {"lesion_kind": "bright"}
     assert second.healthy is True and second.brain_mask is None
@@ -232,7 +336,9 @@ def test_a_manifest_with_everything(tmp_path):
 
 
 def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
-    (ref,) = find_scans([manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")])
+    (ref,) = find_scans(
+        [manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")]
+    )
     assert ref.name == "Zoë" and ref.image == tmp_path / "my scan.nii" and not ref.stated
 
 
@@ -251,8 +357,14 @@ def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
         ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
         ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
         ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
-        ("subject,image\nCache,a.nii\n", "a scan cannot be named Cache, which maediff puts beside"),
-        ("subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n", "x stands in split train .* and in test"),
+        (
+            "subject,image\nCache,a.nii\n",
+            "a scan cannot be named Cache, which maediff puts beside",
+        ),
+        (
+            "subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n",
+            "x stands in split train .* and in test",
+        ),
     ],
 )
 def test_a_bad_manifest_is_refused_by_name(tmp_path, text, says):
@@ -287,10 +399,20 @@ def test_data_sets_that_share_names_are_told_apart_and_a_person_stays_who_he_is(
     other = bids(tmp_path / "other", "sub-03/anat/sub-03_T1w.nii.gz")
     for found in (find_scans([one, two, other], "T1w"), find_sources([one, two, other], "T1w")):
         assert [(ref.dataset, ref.name) for ref in found] == [
-            ("one", "one__sub-01"), ("one", "one__sub-02"), ("two", "two__sub-01"), ("other", "sub-03")]  # fmt: skip
-    assert person_code("two", "two__sub-01") == person_code("two", "sub-01") != person_code("one", "sub-01")
+            ("one", "one__sub-01"),
+            ("one", "one__sub-02"),
+            ("two", "two__sub-01"),
+            ("other", "sub-03"),
+        ]
+    assert (
+        person_code("two", "two__sub-01")
+        == person_code("two", "sub-01")
+        != person_code("one", "sub-01")
+    )
     assert person_code("site", "site_01") != person_code("site", "01")
-    assert all(split_of("two", f"two__{name}") == split_of("two", name) for name in map(str, range(30)))
+    assert all(
+        split_of("two", f"two__{name}") == split_of("two", name) for name in map(str, range(30))
+    )
     again = bids(tmp_path / "elsewhere" / "one", "sub-01/anat/sub-01_T1w.nii.gz")
     inner = bids(one / "derivatives" / "prep", "sub-01/anat/sub-01_T1w.nii.gz")
     for maybe_the_same in ([one, again], [one, inner], [one, one], [one, one / "sub-01" / "anat"]):
@@ -307,6 +429,10 @@ def test_the_real_folders_are_understood(shared_data):
     assert len(find_scans([shared_data / "ds002748"])) == 60
     assert len(find_scans([shared_data / "ds000011"])) == 14
     flair = find_scans([shared_data / "lgg" / "flair.csv"])
-    assert [sum(ref.split == split for ref in flair) for split in ("train", "val", "test")] == [48, 10, 20]
+    assert [sum(ref.split == split for ref in flair) for split in ("train", "val", "test")] == [
+        48,
+        10,
+        20,
+    ]
     assert names(find_scans([shared_data / "mslub"], "T1w")) == ["patient07_T1"]
     assert len(find_scans([shared_data / "lgg"], "FLAIR")) == 78

@@ -30,43 +30,69 @@ def tiny(*paths: Path) -> None:
     header = nib.Nifti1Image(np.zeros((2, 2, 2), dtype=np.float32), np.eye(4)).to_bytes()[:352]
     for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = header + np.random.default_rng([number, len(paths)]).normal(size=8).astype("<f4").tobytes()
+        data = (
+            header
+            + np.random.default_rng([number, len(paths)]).normal(size=8).astype("<f4").tobytes()
+        )
         path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 def ixi(root: Path) -> Path:
     tiny(
-        *(root / f"IXI-{kind}" / f"{name}-{kind}.nii.gz"
-          for name in ("IXI012-HH-1211", "IXI013-HH-1212", "IXI002-Guys-0828", "IXI035-IOP-0873")
-          for kind in ("T1", "T2", "PD"))
-    )  # fmt: skip
+        *(
+            root / f"IXI-{kind}" / f"{name}-{kind}.nii.gz"
+            for name in ("IXI012-HH-1211", "IXI013-HH-1212", "IXI002-Guys-0828", "IXI035-IOP-0873")
+            for kind in ("T1", "T2", "PD")
+        )
+    )
     return root
 
 
 BRATS = {
     "BraTS2018": (["HGG/Brats18_CBICA_AAB_1", "LGG/Brats18_TCIA09_177_1"], "_", ".nii.gz"),
     "BraTS2019": (["HGG/BraTS19_CBICA_AAB_1", "LGG/BraTS19_2013_0_1"], "_", ".nii"),
-    "BraTS2020": (["MICCAI_BraTS2020_TrainingData/BraTS20_Training_001", "v/BraTS20_Validation_001"], "_", ".nii.gz"),
+    "BraTS2020": (
+        ["MICCAI_BraTS2020_TrainingData/BraTS20_Training_001", "v/BraTS20_Validation_001"],
+        "_",
+        ".nii.gz",
+    ),
     "BraTS2021": (["BraTS2021_00000", "BraTS2021_01666"], "_", ".nii.gz"),
-    "BraTS2023": (["BraTS-GLI-00000-000", "BraTS-GLI-00000-001", "BraTS-GLI-00002-000"], "-", ".nii.gz"),
+    "BraTS2023": (
+        ["BraTS-GLI-00000-000", "BraTS-GLI-00000-001", "BraTS-GLI-00002-000"],
+        "-",
+        ".nii.gz",
+    ),
 }
-KINDS_OF_YEAR = {"-": ("t1n", "t1c", "t2w", "t2f", "seg"), "_": ("t1", "t1ce", "t2", "flair", "seg")}
+KINDS_OF_YEAR = {
+    "-": ("t1n", "t1c", "t2w", "t2f", "seg"),
+    "_": ("t1", "t1ce", "t2", "flair", "seg"),
+}
 
 
 def brats(root: Path, year: str) -> Path:
     cases, join, end = BRATS[year]
     kinds = KINDS_OF_YEAR[join]
     tiny(
-        *(root / case / f"{Path(case).name}{join}{kind}{end}" for case in cases for kind in kinds
-          if not ("Validation" in case and kind == "seg"))
-    )  # fmt: skip
+        *(
+            root / case / f"{Path(case).name}{join}{kind}{end}"
+            for case in cases
+            for kind in kinds
+            if not ("Validation" in case and kind == "seg")
+        )
+    )
     return root
 
 
 def mslub(root: Path, prefix=True) -> Path:
     kinds = ("T1W", "T2W", "FLAIR", "T1WKS", "brainmask", "consensus_gt")
     people = [f"patient{number:02}" for number in range(1, 31)]
-    tiny(*(root / who / f"{who + '_' if prefix else ''}{kind}.nii.gz" for who in people for kind in kinds))
+    tiny(
+        *(
+            root / who / f"{who + '_' if prefix else ''}{kind}.nii.gz"
+            for who in people
+            for kind in kinds
+        )
+    )
     return root
 
 
@@ -74,13 +100,23 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
     root = ixi(tmp_path / "IXI")
     assert recognise(root) == recognise(root / "IXI-T1") == "ixi"
     names = ["IXI002", "IXI012", "IXI013", "IXI035"]
-    by_contrast = [find_sources([root], "T1w"), find_sources([root / "IXI-T2"]), read_layout(root, "ixi", "PDw")]
+    by_contrast = [
+        find_sources([root], "T1w"),
+        find_sources([root / "IXI-T2"]),
+        read_layout(root, "ixi", "PDw"),
+    ]
     for refs, kind in zip(by_contrast, ("T1", "T2", "PD"), strict=True):
         assert [ref.name for ref in refs] == names
         assert {ref.image.parent.name for ref in refs} == {f"IXI-{kind}"}
-        assert {(ref.healthy, ref.dataset, ref.lesion_mask) for ref in refs} == {(True, "IXI", None)}
+        assert {(ref.healthy, ref.dataset, ref.lesion_mask) for ref in refs} == {
+            (True, "IXI", None)
+        }
         assert [ref.split for ref in refs] == [ref.split for ref in by_contrast[0]]
-        t1s = [None] * 4 if kind == "T1" or refs is by_contrast[1] else [ref.image for ref in by_contrast[0]]
+        t1s = (
+            [None] * 4
+            if kind == "T1" or refs is by_contrast[1]
+            else [ref.image for ref in by_contrast[0]]
+        )
         assert [ref.t1 for ref in refs] == t1s
     assert [ref.t1 for ref in find_sources([root], "T2w")] == [ref.image for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
@@ -95,17 +131,29 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
 
 def test_ixi_with_mra_and_dti_beside_it(tmp_path):
     root = ixi(tmp_path / "IXI")
-    tiny(*(root / f"IXI-{kind}" / f"IXI012-HH-1211-{name}.nii.gz" for kind, name in
-           (("MRA", "MRA"), ("DTI", "DTI-00"), ("DTI", "DTI-01"))))  # fmt: skip
+    tiny(
+        *(
+            root / f"IXI-{kind}" / f"IXI012-HH-1211-{name}.nii.gz"
+            for kind, name in (("MRA", "MRA"), ("DTI", "DTI-00"), ("DTI", "DTI-01"))
+        )
+    )
     assert recognise(root) == "ixi"
-    assert [ref.name for ref in find_sources([root], "T1w")] == ["IXI002", "IXI012", "IXI013", "IXI035"]
+    assert [ref.name for ref in find_sources([root], "T1w")] == [
+        "IXI002",
+        "IXI012",
+        "IXI013",
+        "IXI035",
+    ]
     for kind in ("MRA", "DTI"):
         with pytest.raises(InputError, match="no NIfTI scan"):
             find_sources([root / f"IXI-{kind}"], "T1w")
 
 
 def refs_of(dataset: str, count: int, lesion: Path | None = None) -> list[ScanRef]:
-    return [ScanRef(f"{dataset}{n:04}", "", Path(f"{n}.nii"), dataset, lesion_mask=lesion) for n in range(count)]
+    return [
+        ScanRef(f"{dataset}{n:04}", "", Path(f"{n}.nii"), dataset, lesion_mask=lesion)
+        for n in range(count)
+    ]
 
 
 def test_roles_have_the_fields_sizes_and_folds_share_the_test_scans_only():
@@ -123,7 +171,9 @@ def test_roles_have_the_fields_sizes_and_folds_share_the_test_scans_only():
         assert Counter(ref.split for ref in roles) == {"val": 100, "test": 1151}
     again = assign_roles(patients[::-1], "brats")[::-1]
     assert [ref.split for ref in again] == [ref.split for ref in roles]
-    assert Counter(ref.split for ref in assign_roles(refs_of("MSLUB", 30, Path("gt.nii")), "mslub")) == {
+    assert Counter(
+        ref.split for ref in assign_roles(refs_of("MSLUB", 30, Path("gt.nii")), "mslub")
+    ) == {
         "val": 10,
         "test": 20,
     }
@@ -145,7 +195,9 @@ def test_brats_of_each_year(tmp_path, year):
             assert ref.image.name.split(".")[0].endswith(join + KINDS_OF_YEAR[join][index])
             assert ref.split in ("val", "test") and ref.stated
             labelled = "Validation" not in ref.name
-            assert (ref.healthy, ref.lesion_labels) == ((False, True) if labelled else (None, False))
+            assert (ref.healthy, ref.lesion_labels) == (
+                (False, True) if labelled else (None, False)
+            )
             assert ref.lesion_mask is None or ref.lesion_mask.parent == ref.image.parent
     with pytest.raises(InputError, match="holds FLAIR and T1w and T2w"):
         find_sources([root])
@@ -173,15 +225,19 @@ def test_brats_without_any_contrast_of_ours_says_what_it_has(tmp_path, modality)
     for path in sorted(root.rglob("*.nii.gz")):
         if not path.name.endswith(("_t1ce.nii.gz", "_seg.nii.gz")):
             path.unlink()
-    with pytest.raises(InputError, match=r"no T1w, T2w or FLAIR scan in this brats folder \(it has seg, t1ce\)"):
+    with pytest.raises(
+        InputError, match=r"no T1w, T2w or FLAIR scan in this brats folder \(it has seg, t1ce\)"
+    ):
         find_sources([root], modality, layout="brats")
 
 
 def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_path):
     refs = find_sources([brats(tmp_path / "2023", "BraTS2023")], "FLAIR")
     assert [(ref.subject, ref.session) for ref in refs] == [
-        ("BraTS-GLI-00000", "000"), ("BraTS-GLI-00000", "001"), ("BraTS-GLI-00002", "000"),
-    ]  # fmt: skip
+        ("BraTS-GLI-00000", "000"),
+        ("BraTS-GLI-00000", "001"),
+        ("BraTS-GLI-00002", "000"),
+    ]
     assert refs[0].split == refs[1].split
     case = tmp_path / "2020" / "BraTS20_Training_355"
     tiny(case / "BraTS20_Training_355_flair.nii", case / "W39_1998.09.19_Segm.nii")
@@ -197,12 +253,20 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
     refs = find_sources([root], "FLAIR")
     assert [ref.name for ref in refs] == [f"patient{number:02}" for number in range(1, 31)]
     assert Counter(ref.split for ref in refs) == {"val": 10, "test": 20}
-    assert {(ref.healthy, ref.lesion_labels, ref.dataset) for ref in refs} == {(False, False, "MSLUB")}
+    assert {(ref.healthy, ref.lesion_labels, ref.dataset) for ref in refs} == {
+        (False, False, "MSLUB")
+    }
     first = refs[0]
     assert first.image.parent == root / "patient01"
     assert "brainmask" in first.brain_mask.name and "consensus_gt" in first.lesion_mask.name
-    tiny(tmp_path / "deep" / "cases" / "patient01_FLAIR.nii.gz", tmp_path / "deep" / "cases" / "patient02_FLAIR.nii.gz")
-    assert [ref.name for ref in find_sources([tmp_path / "deep"], layout="mslub")] == ["patient01", "patient02"]
+    tiny(
+        tmp_path / "deep" / "cases" / "patient01_FLAIR.nii.gz",
+        tmp_path / "deep" / "cases" / "patient02_FLAIR.nii.gz",
+    )
+    assert [ref.name for ref in find_sources([tmp_path / "deep"], layout="mslub")] == [
+        "patient01",
+        "patient02",
+    ]
     for folder in ("coregistered", "coregistered_resampled"):
         mslub(tmp_path / "open_ms_data" / folder, prefix=False)
     with pytest.raises(InputError, match="patient01 twice"):
@@ -214,21 +278,32 @@ def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tm
     tiny(root / "mine" / "T1.nii")
     assert recognise(root) is None
     own = tmp_path / "own" / "patient07"
-    tiny(own / "T1.nii.gz", own / "FLAIR.nii.gz", own / "T2W.nii.gz", own / "BraTS2021_00001_t1.nii.gz")
+    tiny(
+        own / "T1.nii.gz",
+        own / "FLAIR.nii.gz",
+        own / "T2W.nii.gz",
+        own / "BraTS2021_00001_t1.nii.gz",
+    )
     assert recognise(tmp_path / "own") is None
     assert find_sources([root], "T1w", layout="ixi")[0].name == "IXI002"
     plain = find_sources([root / "IXI-T1"], layout="plain")
     assert plain[0].name == "IXI002-Guys-0828-T1" and plain[0].split is None
     with pytest.raises(InputError, match="no file named as in the brats layout"):
         find_sources([root], "T1w", layout="brats")
-    with pytest.raises(InputError, match="--layout adni: not known; choose one of auto, plain, ixi, brats, mslub"):
+    with pytest.raises(
+        InputError, match="--layout adni: not known; choose one of auto, plain, ixi, brats, mslub"
+    ):
         find_sources([root], layout="adni")
 
 
 @pytest.mark.parametrize(
     ("make", "mask", "stray"),
     [
-        (lambda root: brats(root, "BraTS2021"), "BraTS2021_00000/BraTS2021_00000_brainmask.nii.gz", "mine/T1.nii"),
+        (
+            lambda root: brats(root, "BraTS2021"),
+            "BraTS2021_00000/BraTS2021_00000_brainmask.nii.gz",
+            "mine/T1.nii",
+        ),
         (mslub, "patient01/patient01_T1W_mask.nii.gz", "patient01/patient01_T1W_n4.nii.gz"),
     ],
 )
@@ -237,10 +312,16 @@ def test_a_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray
     expected = find_sources([root], "T1w")
     tiny(root / mask)
     assert find_sources([root], "T1w") == expected
-    assert "1 NIfTI file(s) left out, their names do not fit the" in caplog.text and mask in caplog.text
+    assert (
+        "1 NIfTI file(s) left out, their names do not fit the" in caplog.text
+        and mask in caplog.text
+    )
     tiny(root / stray)
     layout = expected[0].dataset.lower()[:5]
-    with pytest.raises(InputError, match=f"{stray}: does not fit the {layout} layout, .* --layout {layout} .* plain"):
+    with pytest.raises(
+        InputError,
+        match=f"{stray}: does not fit the {layout} layout, .* --layout {layout} .* plain",
+    ):
         find_sources([root], "T1w")
     assert find_sources([root], "T1w", layout=layout) == expected
     assert all(ref.split is None for ref in find_sources([root], "T1w", layout="plain"))
@@ -255,7 +336,10 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path):
     nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, image.header), twin)
     assert first.read_bytes() != twin.read_bytes()
     refs = find_sources([root], "T1w")
-    with pytest.raises(InputError, match=r"IXI012-HH-1211-T1.nii.gz and .*IXI999.*: the same voxels under two names"):
+    with pytest.raises(
+        InputError,
+        match=r"IXI012-HH-1211-T1.nii.gz and .*IXI999.*: the same voxels under two names",
+    ):
         find_sources([root], "T1w", unique=True)
     check_content([ref for ref in refs if ref.subject != "IXI999"])
     twin.write_bytes(gzip.compress(b"")[:-3])  # damaged files are named later, each by itself
@@ -286,28 +370,55 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
     back = find_sources([tmp_path / "out" / "manifest.csv"])
     for ref, same in zip(refs, back, strict=True):
         assert same.image.resolve() == ref.image.resolve()
-        for field in ("subject", "session", "split", "healthy", "dataset", "modality", "lesion_labels", "stated"):
+        for field in (
+            "subject",
+            "session",
+            "split",
+            "healthy",
+            "dataset",
+            "modality",
+            "lesion_labels",
+            "stated",
+        ):
             assert getattr(same, field) == getattr(ref, field), field
         assert ref.t1 and same.t1 and same.t1.resolve() == ref.t1.resolve()
     tiny(tmp_path / "m" / "a.nii", tmp_path / "m" / "else where" / "t.nii")
     (tmp_path / "m" / "m.csv").write_text("subject,image,t1\na,a.nii,else where/t.nii\n")
     write_manifest(tmp_path / "m.csv", find_sources([tmp_path / "m" / "m.csv"]))
-    assert find_sources([tmp_path / "m.csv"])[0].t1.resolve() == tmp_path / "m" / "else where" / "t.nii"
+    assert (
+        find_sources([tmp_path / "m.csv"])[0].t1.resolve()
+        == tmp_path / "m" / "else where" / "t.nii"
+    )
     with pytest.raises(InputError, match="DICOM series cannot stand in a manifest"):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
 
 
 def test_a_manifest_of_scans_of_which_nothing_is_stated_keeps_them_healthy(tmp_path):
     data, brain, affine = made_brain(shape=(20, 24, 8), spacing=(6.0, 6.0, 12.0))
-    for number, name in enumerate(("plain/a_T1.nii", "plain/b_T1.nii", "ds/sub-1/ses-2/anat/sub-1_ses-2_T1w.nii")):
+    for number, name in enumerate(
+        ("plain/a_T1.nii", "plain/b_T1.nii", "ds/sub-1/ses-2/anat/sub-1_ses-2_T1w.nii")
+    ):
         save(tmp_path / name, data + number * brain, affine)
     (tmp_path / "ds" / "dataset_description.json").write_text("{}")
     for number, given in enumerate([["plain"], ["ds"], ["plain", "ds"]]):
         refs = find_sources([tmp_path / name for name in given])
-        cli.preprocess(tmp_path / f"list{number}", [tmp_path / name for name in given], manifest_only=True)
+        cli.preprocess(
+            tmp_path / f"list{number}", [tmp_path / name for name in given], manifest_only=True
+        )
         back = find_sources([tmp_path / f"list{number}" / "manifest.csv"])
-        for field in ("name", "subject", "session", "dataset", "healthy", "stated", "modality", "split"):
-            assert [getattr(ref, field) for ref in back] == [getattr(ref, field) for ref in refs], field
+        for field in (
+            "name",
+            "subject",
+            "session",
+            "dataset",
+            "healthy",
+            "stated",
+            "modality",
+            "split",
+        ):
+            assert [getattr(ref, field) for ref in back] == [
+                getattr(ref, field) for ref in refs
+            ], field
     assert preprocess([tmp_path / "list2" / "manifest.csv"], tmp_path / "out", quiet=True) == 0
     assert [row.healthy for row in Cohort.open(tmp_path / "out").rows] == [True] * 3
 
@@ -318,9 +429,13 @@ def test_a_manifest_of_stated_and_other_scans_says_what_preprocess_takes_them_fo
         save(tmp_path / f"{name}.nii", data, affine)
     save(tmp_path / "lesion.nii", ball(data.shape, affine, (0, 0, 0), 30) & brain, affine)
     save(tmp_path / "none.nii", brain & False, affine)
-    (tmp_path / "open.csv").write_text("subject,image,lesion_mask\nx,x.nii,\ny,y.nii,lesion.nii\nz,z.nii,none.nii\n")
+    (tmp_path / "open.csv").write_text(
+        "subject,image,lesion_mask\nx,x.nii,\ny,y.nii,lesion.nii\nz,z.nii,none.nii\n"
+    )
     (tmp_path / "stated.csv").write_text("subject,image,healthy\n1,1.nii,1\n0,0.nii,0\nu,u.nii,\n")
-    write_manifest(tmp_path / "both.csv", find_sources([tmp_path / "open.csv", tmp_path / "stated.csv"]))
+    write_manifest(
+        tmp_path / "both.csv", find_sources([tmp_path / "open.csv", tmp_path / "stated.csv"])
+    )
     back = {ref.name: ref.healthy for ref in find_sources([tmp_path / "both.csv"])}
     assert back == {"x": True, "y": False, "z": True, "1": True, "0": False, "u": None}
 
@@ -369,10 +484,16 @@ def test_the_real_folders_fit(shared_data):
     assert [ref.name for ref in find_sources([shared_data / "mslub"], "T1w")] == ["patient07_T1"]
 
 
-def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(
+    tmp_path, monkeypatch, caplog
+):
     data, brain, affine = made_brain(shape=(20, 24, 8), spacing=(6.0, 6.0, 12.0))
     for number in range(3):
-        save(tmp_path / "IXI" / f"IXI00{number}-HH-000{number}-T1.nii", data + number * brain, affine)
+        save(
+            tmp_path / "IXI" / f"IXI00{number}-HH-000{number}-T1.nii",
+            data + number * brain,
+            affine,
+        )
     (tmp_path / "m.csv").write_text("subject,image\n")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes").write_text("x")
@@ -389,10 +510,17 @@ def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(tmp_path
     with pytest.raises(PermissionError):
         locked.read_bytes()
     assert preprocess([tmp_path / "IXI"], tmp_path / "out", quiet=True) == 1
-    assert "IXI001 failed" in caplog.text and "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
+    assert (
+        "IXI001 failed" in caplog.text
+        and "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
+    )
     assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["IXI000", "IXI002"]
-    assert [ref.name for ref in find_sources(sorted((tmp_path / "IXI").iterdir()))][1] == "IXI001-HH-0001-T1"
-    with pytest.raises(InputError, match=r"m\.csv: cannot be read \(Permission denied\); check its permissions"):
+    assert [ref.name for ref in find_sources(sorted((tmp_path / "IXI").iterdir()))][
+        1
+    ] == "IXI001-HH-0001-T1"
+    with pytest.raises(
+        InputError, match=r"m\.csv: cannot be read \(Permission denied\); check its permissions"
+    ):
         find_sources([tmp_path / "m.csv"])
     with pytest.raises(InputError, match="in: no NIfTI scan in this folder"):
         find_sources([tmp_path / "in"])
@@ -410,7 +538,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
         raise PermissionError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "touch", read_only)
-    with pytest.raises(InputError, match=r"out: could not be .* \(Read-only file system\); choose another"):
+    with pytest.raises(
+        InputError, match=r"out: could not be .* \(Read-only file system\); choose another"
+    ):
         preprocess([root], tmp_path / "out", modality="FLAIR", quiet=True)
 
 
@@ -429,7 +559,9 @@ def test_a_cohort_that_may_only_be_read_is_named_when_resumed(tmp_path, monkeypa
     (out / "cohort.json").write_text("{}")
     monkeypatch.setattr(os, "open", no_new_file(os.open))
     monkeypatch.setattr(os, "unlink", no_new_file(os.unlink))
-    with pytest.raises(InputError, match=r"out: could not be written to \(Permission denied\); choose another"):
+    with pytest.raises(
+        InputError, match=r"out: could not be written to \(Permission denied\); choose another"
+    ):
         preprocess([root], out, modality="FLAIR", resume=True, quiet=True)
     with pytest.raises(InputError, match=r"out: could not be written to"):
         fresh_folder(out, resume=True)  # as detect does

@@ -16,7 +16,9 @@ NOISED = noised_cells(CORNERS, p=48, size=96, r=16)
 def make(**changes):
     """An autoencoder whose last layer has left zero, where it starts."""
     torch.manual_seed(0)
-    mae = MAE(channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**{**SMALL, **changes})).eval()
+    mae = MAE(
+        channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**{**SMALL, **changes})
+    ).eval()
     torch.manual_seed(1)
     mae.proj.reset_parameters()
     return mae
@@ -33,9 +35,13 @@ def encode(mae, feature_map):
 
 
 def test_widths_that_do_not_fit_are_refused_with_those_that_do():
-    with pytest.raises(ValueError, match=r"\(33, 64\): the first is the time embedding's width, and must be even"):
+    with pytest.raises(
+        ValueError, match=r"\(33, 64\): the first is the time embedding's width, and must be even"
+    ):
         UNetConfig(channels=(33, 64))
-    with pytest.raises(ValueError, match=r"attention with 3 heads of 64 needs a last one of 192 or 256"):
+    with pytest.raises(
+        ValueError, match=r"attention with 3 heads of 64 needs a last one of 192 or 256"
+    ):
         UNetConfig(channels=(32, 64, 200))
     UNetConfig(channels=(32, 64, 200), attention=False)
 
@@ -95,7 +101,9 @@ def test_visible_only_ignores_the_noised_cells_and_map_only_has_no_encoder():
     mae = make(fusion="visible_only", back="replace")
     changed = torch.where(cells(NOISED), feature_map + 1, feature_map)
     assert torch.equal(mae(feature_map, NOISED), mae(changed, NOISED))
-    assert not any(name.startswith("encoder") for name, _ in make(fusion="map_only").named_parameters())
+    assert not any(
+        name.startswith("encoder") for name, _ in make(fusion="map_only").named_parameters()
+    )
 
 
 def test_back_add_adds_what_back_replace_returns():
@@ -121,11 +129,16 @@ def test_positions_differ_from_cell_to_cell():
 
 
 @pytest.mark.parametrize(
-    ("channels", "stem", "d"), [((8, 16), 2, 4), ((8, 16, 16), 1, 4), ((8,), 1, 1), ((8, 16, 32), 2, 8)]
+    ("channels", "stem", "d"),
+    [((8, 16), 2, 4), ((8, 16, 16), 1, 4), ((8,), 1, 1), ((8, 16, 32), 2, 8)],
 )
 @pytest.mark.parametrize(("attention", "resample"), [(False, "conv"), (True, "residual")])
-def test_unet_keeps_the_size_and_its_map_is_d_times_smaller(channels, stem, d, attention, resample):
-    config = UNetConfig(channels=channels, stem=stem, blocks=1, attention=attention, resample=resample)
+def test_unet_keeps_the_size_and_its_map_is_d_times_smaller(
+    channels, stem, d, attention, resample
+):
+    config = UNetConfig(
+        channels=channels, stem=stem, blocks=1, attention=attention, resample=resample
+    )
     unet, x, t = UNet(config), torch.rand(2, 1, 48, 48), torch.tensor([0, 999])
     assert config.d == d
     feature_map, _, _ = unet.encode(x, t)
@@ -151,4 +164,6 @@ def test_group_norm_keeps_the_type_that_it_is_given_and_computes_as_torch_does()
     with torch.autocast(device, torch.bfloat16):
         found = norm(x.to(device, torch.bfloat16))
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), reference(x.bfloat16().float().to(device)), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(
+        found.float(), reference(x.bfloat16().float().to(device)), rtol=0.02, atol=0.02
+    )

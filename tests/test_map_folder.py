@@ -36,10 +36,16 @@ def test_a_map_on_the_cohorts_grid_is_taken_as_it_is(subject, tmp_path):
     np.testing.assert_array_equal(read_map(tmp_path, subject), truth)
 
 
-@pytest.mark.parametrize("name", ["{}.nii", "{}/anomaly_map.nii", "{}.nii.gz", "{}/anomaly_map.nii.gz"])
+@pytest.mark.parametrize(
+    "name", ["{}.nii", "{}/anomaly_map.nii", "{}.nii.gz", "{}/anomaly_map.nii.gz"]
+)
 def test_maps_may_be_compressed_and_lie_a_rounding_beyond_one(subject, tmp_path, name):
     truth = subject.lesion.astype(np.float32)
-    save(tmp_path / name.format(subject.subject), slices_to_volume(truth * 1.000001 - 1e-6), subject.affine)
+    save(
+        tmp_path / name.format(subject.subject),
+        slices_to_volume(truth * 1.000001 - 1e-6),
+        subject.affine,
+    )
     assert is_map_folder(tmp_path)
     check_maps(tmp_path, [subject], "T1w")
     found = read_map(tmp_path, subject)
@@ -57,7 +63,9 @@ def test_a_map_on_the_scans_own_grid_comes_to_the_same_place(cohort, subject, tm
     assert 2 * (found & subject.lesion).sum() / (found.sum() + subject.lesion.sum()) > 0.97
 
 
-def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_mni152(tmp_path, monkeypatch):
+def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_mni152(
+    tmp_path, monkeypatch
+):
     """The template's own brain, coarse, turned and shifted, is the scan, so its way back is known; the true lesion is
     the map.
     """
@@ -73,9 +81,16 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
     save(tmp_path / "scan.nii.gz", np.where(lesion, 1.2, t1 + 0.01) * brain, affine)
     for name, mask in (("brain", brain), ("lesion", lesion)):
         save(tmp_path / f"{name}.nii.gz", mask, affine)
-    (tmp_path / "m.csv").write_text("subject,image,brain_mask,lesion_mask\na,scan.nii.gz,brain.nii.gz,lesion.nii.gz\n")
+    (tmp_path / "m.csv").write_text(
+        "subject,image,brain_mask,lesion_mask\na,scan.nii.gz,brain.nii.gz,lesion.nii.gz\n"
+    )
     steps = StepsConfig(registration=RegistrationConfig(enabled=True))
-    assert preprocess([tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, quiet=True) == 0
+    assert (
+        preprocess(
+            [tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, quiet=True
+        )
+        == 0
+    )
     cohort = Cohort.open(tmp_path / "cohort")
     s = cohort.load(cohort.rows[0])
     assert np.abs(s.affine - s.affine_to_scan).max() > 10
@@ -85,7 +100,9 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
         assert average_precision_score(s.lesion.ravel(), found.ravel()) > 0.95
         assert 2 * (s.lesion & (found > 0.5)).sum() / (s.lesion.sum() + (found > 0.5).sum()) > 0.8
     save(tmp_path / "maps" / "a.nii.gz", slices_to_volume(s.lesion.astype(np.float32)), s.affine)
-    np.testing.assert_array_equal(read_map(tmp_path / "maps", s, Path(cohort.rows[0].source)), s.lesion)
+    np.testing.assert_array_equal(
+        read_map(tmp_path / "maps", s, Path(cohort.rows[0].source)), s.lesion
+    )
 
 
 def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
@@ -115,10 +132,13 @@ def test_a_map_on_a_third_grid_is_refused_while_the_scan_is_there(cohort, subjec
     coarse[:2, 3] += subject.affine[:2, :2] @ [0.5, 0.5]
     save(tmp_path / f"{subject.subject}.nii.gz", data, coarse)
     with pytest.raises(
-        InputError, match=rf"{subject.subject}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image"
+        InputError,
+        match=rf"{subject.subject}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image",
     ):
         read_map(tmp_path, subject, source)
-    assert read_map(tmp_path, subject, tmp_path / "moved_away.nii.gz").shape == subject.images.shape
+    assert (
+        read_map(tmp_path, subject, tmp_path / "moved_away.nii.gz").shape == subject.images.shape
+    )
     scan = nib.load(source)
     save(tmp_path / f"{subject.subject}.nii.gz", np.zeros(scan.shape, np.float32), scan.affine)
     assert not read_map(tmp_path, subject, source).any()
@@ -130,7 +150,9 @@ def test_maps_are_refused_before_anything_is_written(cohort, tmp_path):
         s = cohort.load(row)
         moved = s.affine.copy()
         moved[0, 3] += 5 if row.name == cohort.split("test")[-1].name else 0
-        save(tmp_path / "maps" / f"{row.name}.nii.gz", slices_to_volume(s.images.clip(0, 1)), moved)
+        save(
+            tmp_path / "maps" / f"{row.name}.nii.gz", slices_to_volume(s.images.clip(0, 1)), moved
+        )
     with pytest.raises(InputError, match=r"neither the grid .* but lies up to 5 mm off; resample"):
         evaluate([tmp_path / "maps"], cohort.path, tmp_path / "eval", quiet=True)
     assert not (tmp_path / "eval").exists()
@@ -142,7 +164,9 @@ def test_maps_of_another_contrast_are_refused(subject, tmp_path):
         check_maps(tmp_path, [subject], "T1w")
     for content in ("[]", '{"moda'):
         (tmp_path / "detect.json").write_text(content)
-        with pytest.raises(InputError, match=r"detect\.json: .*damaged .*; run `maediff detect` again"):
+        with pytest.raises(
+            InputError, match=r"detect\.json: .*damaged .*; run `maediff detect` again"
+        ):
             check_maps(tmp_path, [subject], "T1w")
 
 
@@ -151,14 +175,26 @@ def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):
         s = cohort.load(row)
         lesion = np.zeros(s.images.shape) if s.lesion is None else s.lesion
         for name, maps in (("perfect", lesion), ("empty", 0 * lesion)):
-            save(tmp_path / name / f"{s.subject}.nii.gz", slices_to_volume(maps.astype(np.float32)), s.affine)
-    summary = evaluate([tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "eval", quiet=True)
+            save(
+                tmp_path / name / f"{s.subject}.nii.gz",
+                slices_to_volume(maps.astype(np.float32)),
+                s.affine,
+            )
+    summary = evaluate(
+        [tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "eval", quiet=True
+    )
     methods = summary["methods"]
     assert methods["perfect"]["auprc_unfiltered"]["mean"] == 1
     assert methods["perfect"]["auprc"]["mean"] > 0.9
     assert methods["empty"]["auprc"]["mean"] < 0.1
     assert methods["perfect"]["l1_healthy"] is None
-    evaluate([tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "two", workers=2, quiet=True)
+    evaluate(
+        [tmp_path / "perfect", tmp_path / "empty"],
+        cohort.path,
+        tmp_path / "two",
+        workers=2,
+        quiet=True,
+    )
     for name in ("scores.csv", "table.md"):  # processes side by side change nothing
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "eval" / name).read_text()
     shutil.copytree(tmp_path / "perfect", tmp_path / "bright")

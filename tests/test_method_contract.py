@@ -99,7 +99,9 @@ def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
     method, (images, brain, ids) = make(name), scan()
     whole = predict(method, images, brain, ids, batch_size=16)
     for batch_size in (1, 5, 64):
-        for a, b in zip(whole, predict(method, images, brain, ids, batch_size=batch_size), strict=True):
+        for a, b in zip(
+            whole, predict(method, images, brain, ids, batch_size=batch_size), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     if name == "median":
         return  # of the scan's brain, all slices together
@@ -132,11 +134,19 @@ def test_what_is_saved_is_loaded(name, tmp_path):
     config = {"method": name, "preset": "tiny", "config": config_of(method)}
     cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
     write_config(tmp_path / "run", config | {"seed": 0, "cohort": cohort, "train": {}})
-    save_model(tmp_path / "run" / "last" / "model.safetensors", method, deepcopy(method), name=name, step=1)
+    save_model(
+        tmp_path / "run" / "last" / "model.safetensors",
+        method,
+        deepcopy(method),
+        name=name,
+        step=1,
+    )
     loaded, info = load_model(tmp_path / "run")
     assert loaded.config == method.config
     assert info["step"] == 1
-    for a, b in zip(predict(loaded, images, brain, ids), predict(method, images, brain, ids), strict=True):
+    for a, b in zip(
+        predict(loaded, images, brain, ids), predict(method, images, brain, ids), strict=True
+    ):
         assert np.array_equal(a, b)
 
 
@@ -145,7 +155,9 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
     for size in (50, 98):
         with pytest.raises(InputError, match=rf"size={size} .* would fit") as refusal:
             make(name, size=size)
-        suggested = str(refusal.value).partition("pixels: size=")[2].partition(" would")[0].split(" or ")
+        suggested = (
+            str(refusal.value).partition("pixels: size=")[2].partition(" would")[0].split(" or ")
+        )
         assert len(suggested) == 2
         for fits in suggested:
             make(name, size=int(fits))
@@ -162,7 +174,9 @@ def phantom_slices():
     from maediff.scans import Volume, volume_to_slices
 
     phantom = healthy_subject("train", 0)
-    volume = Volume(phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine)
+    volume = Volume(
+        phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine
+    )
     images = volume_to_slices(prepare_scan(volume, phantom.brain).image)
     middle = len(images) // 2
     slices = torch.from_numpy(images[middle - 5 : middle + 5].astype(np.float32))[:, None]
@@ -173,14 +187,23 @@ def phantom_slices():
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_loss_falls_by_half_on_ten_phantom_slices(name, phantom_slices):
     """As the trainer does it, each objective in its phase; the one that validation looks at is measured."""
-    quick = {"fanogan": {"critic_steps": 2, "kappa": 0}}  # features of a critic that is itself trained cannot compare
-    method, steps = make(name, fresh=True, **quick.get(name, {})).train(), 200 if name == "fanogan" else 60
+    quick = {
+        "fanogan": {"critic_steps": 2, "kappa": 0}
+    }  # features of a critic that is itself trained cannot compare
+    method, steps = (
+        make(name, fresh=True, **quick.get(name, {})).train(),
+        200 if name == "fanogan" else 60,
+    )
     objectives = method.objectives()
-    optimizers = [torch.optim.Adam(objective.parameters, 3e-3, objective.betas) for objective in objectives]
+    optimizers = [
+        torch.optim.Adam(objective.parameters, 3e-3, objective.betas) for objective in objectives
+    ]
 
     @torch.no_grad()
     def measured():
-        return np.mean([objectives[-1].loss(phantom_slices, rng(seed), None).item() for seed in range(4)])
+        return np.mean(
+            [objectives[-1].loss(phantom_slices, rng(seed), None).item() for seed in range(4)]
+        )
 
     before = measured()
     for step in range(steps):

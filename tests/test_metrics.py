@@ -54,7 +54,9 @@ def test_auprc_is_scikit_learns(case):
     expected = average_precision_score(lesion[brain], anomaly[brain])
     assert auprc(anomaly, lesion, brain) == pytest.approx(expected, abs=1e-12)
     everywhere = auprc(anomaly, lesion, brain, all_voxels=True)
-    assert everywhere == pytest.approx(average_precision_score(lesion.ravel(), anomaly.ravel()), abs=1e-12)
+    assert everywhere == pytest.approx(
+        average_precision_score(lesion.ravel(), anomaly.ravel()), abs=1e-12
+    )
 
 
 def test_precision_recall_is_scikit_learns_where_recall_grows(case):
@@ -68,7 +70,9 @@ def test_precision_recall_is_scikit_learns_where_recall_grows(case):
     expected = average_precision_score(truth, score)
     assert average_precision(truth, score) == pytest.approx(expected, abs=1e-12)
     zero = np.where(truth, 0, score)  # positives tie with the background
-    everything = average_precision_score(np.append(truth, np.zeros(50, bool)), np.append(zero, np.zeros(50)))
+    everything = average_precision_score(
+        np.append(truth, np.zeros(50, bool)), np.append(zero, np.zeros(50))
+    )
     assert average_precision(truth, zero, background=50) == pytest.approx(everything, abs=1e-12)
 
 
@@ -111,7 +115,9 @@ def test_lesions_counted_by_hand():
     truth, predicted = np.zeros((2, 3, 20, 20), dtype=bool)
     truth[1, 2:5, 2:5] = truth[1, 10:12, 10:12] = truth[0, 18, 18] = True  # three lesions
     predicted[1, 4:7, 4:7] = True  # touches the first
-    predicted[2, 12, 12] = True  # only a corner away from the second: overlap is none, so a false positive
+    predicted[2, 12, 12] = (
+        True  # only a corner away from the second: overlap is none, so a false positive
+    )
     predicted[0, 0, 15:] = True  # a false positive
     counts = lesion_counts(predicted, truth)
     assert (counts.lesions, counts.found, counts.false_positives) == (3, 1, 2)
@@ -155,7 +161,9 @@ def test_best_threshold_separates_what_can_be_separated(case):
 def test_best_threshold_tries_the_given_ones_too():
     brain = np.ones((4, 10, 10), dtype=bool)
     lesion = np.zeros_like(brain)
-    lesion[:2] = True  # half of the brain: every quantile of the grid lies inside it, and its mask is empty
+    lesion[:2] = (
+        True  # half of the brain: every quantile of the grid lies inside it, and its mask is empty
+    )
     anomaly = np.where(lesion, 0.8, 0.2).astype(np.float32)
     case = ([anomaly], [lesion], [brain], [SPACING], PLAIN)
     assert best_threshold(*case) == pytest.approx(0.8)
@@ -179,9 +187,13 @@ def test_false_positive_rate_is_of_the_brain(case):
 
 def test_reconstruction_scores_against_scikit_image(case):
     image, _, brain = case
-    other = np.clip(image + 0.1 * np.random.default_rng(1).standard_normal(image.shape), 0, 1).astype(np.float32)
+    other = np.clip(
+        image + 0.1 * np.random.default_rng(1).standard_normal(image.shape), 0, 1
+    ).astype(np.float32)
     everywhere = np.ones_like(brain)
-    assert reconstruction_l1(image, other, everywhere) == pytest.approx(np.abs(image - other).mean(), rel=1e-5)
+    assert reconstruction_l1(image, other, everywhere) == pytest.approx(
+        np.abs(image - other).mean(), rel=1e-5
+    )
     expected = peak_signal_noise_ratio(image.astype(float), other.astype(float), data_range=1)
     assert reconstruction_psnr(image, other, everywhere) == pytest.approx(expected)
     inside = [
@@ -195,7 +207,9 @@ def test_reconstruction_scores_against_scikit_image(case):
         )[1][b]
         for x, y, b in zip(image, other, brain, strict=True)
     ]
-    assert reconstruction_ssim(image, other, brain) == pytest.approx(np.concatenate(inside).mean(), abs=1e-12)
+    assert reconstruction_ssim(image, other, brain) == pytest.approx(
+        np.concatenate(inside).mean(), abs=1e-12
+    )
 
 
 def test_reconstruction_scores_ignore_the_background(case):
@@ -212,7 +226,9 @@ def test_bootstrap_interval():
     assert interval == bootstrap_interval(values, seed=0)
     assert interval.mean == pytest.approx(values.mean())
     half = 1.96 * values.std() / 10  # the normal interval, close for a hundred values
-    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
+    assert (interval.low, interval.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.004
+    )
     assert bootstrap_interval([*values, math.nan]).mean == pytest.approx(values.mean())
     assert math.isnan(bootstrap_interval([]).mean)
     single = bootstrap_interval([0.3])

@@ -31,7 +31,9 @@ PATCHES = torch.tensor([0, 5, 0])
     ],
 )
 def test_has_zero_mean_and_unit_variance_at_every_pixel(kind, waves):
-    field = draw_noise(kind, (2000, 24, 24), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves))
+    field = draw_noise(
+        kind, (2000, 24, 24), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves)
+    )
     assert field.shape == (2000, 1, 24, 24)
     # sd of a mean of 2000 values is 0.022, of their variance 0.032; the worst of 576 pixels is under 4.5 sd off
     assert field.mean(0).abs().max() < 0.1
@@ -49,7 +51,12 @@ def test_the_defaults_draw_what_runs_were_trained_with():
 
 def test_fewer_octaves_and_less_persistence_are_smoother():
     def roughness(**waves):
-        field = draw_noise("simplex", (100, 32, 32), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves))
+        field = draw_noise(
+            "simplex",
+            (100, 32, 32),
+            torch.Generator().manual_seed(0),
+            simplex=SimplexConfig(**waves),
+        )
         return float((field[..., 1:] - field[..., :-1]).square().mean())
 
     assert roughness(octaves=3) < 0.5 * roughness()
@@ -62,7 +69,10 @@ def test_fewer_octaves_and_less_persistence_are_smoother():
     [
         ({"octaves": 0}, "octaves=0 must be at least 1"),
         ({"octaves": 2.5}, "octaves: "),
-        ({"octaves": 8}, "octaves=8 end in waves finer than a pixel: from frequency=64 at most octaves=7"),
+        (
+            {"octaves": 8},
+            "octaves=8 end in waves finer than a pixel: from frequency=64 at most octaves=7",
+        ),
         ({"octaves": 10**6}, "octaves=1000000"),
         ({"persistence": -0.1}, "persistence=-0.1 must be in 0..1"),
         ({"persistence": 1.5}, "persistence=1.5 must be in 0..1"),
@@ -110,7 +120,11 @@ def test_simplex_does_not_vanish_at_the_first_pixel():
 
 
 def test_simplex_is_smooth_coarse_noise_smoother_and_gaussian_is_not():
-    for kind, low, high in (("coarse", 0.95, 1.0), ("simplex", 0.5, 0.95), ("gaussian", -0.1, 0.1)):
+    for kind, low, high in (
+        ("coarse", 0.95, 1.0),
+        ("simplex", 0.5, 0.95),
+        ("gaussian", -0.1, 0.1),
+    ):
         field = draw_noise(kind, (200, 16, 16), torch.Generator().manual_seed(2))
         neighbours = float((field[..., 1:] * field[..., :-1]).mean() / field.var())
         assert low < neighbours < high, kind

@@ -19,7 +19,9 @@ TABLE = TEXT.partition("## What we chose")[2].partition("Presets change")[0]
 CHOICES = re.findall(r"^\|[^|]+\| `(maediff\.[\w.]+)` \| `([^`]+)` \|", TABLE, re.MULTILINE)
 SETTINGS = {
     setting: values
-    for setting, *values in re.findall(r"^\| `([a-z_.]+)`" + 3 * r" \| `([^`]+)`" + r" \|$", TEXT, re.MULTILINE)
+    for setting, *values in re.findall(
+        r"^\| `([a-z_.]+)`" + 3 * r" \| `([^`]+)`" + r" \|$", TEXT, re.MULTILINE
+    )
 }
 
 
@@ -40,7 +42,9 @@ def resolve(name: str) -> Any:
 def test_the_map_is_read() -> None:
     assert len(NAMES) > 60
     assert len(CHOICES) > 35
-    assert len(CHOICES) == len(re.findall(r"^\| ", TABLE, re.MULTILINE)) - 1, "a row of another form"  # but the heading
+    assert len(CHOICES) == len(re.findall(r"^\| ", TABLE, re.MULTILINE)) - 1, (
+        "a row of another form"
+    )  # but the heading
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,15 +64,23 @@ def test_choice_is_a_field_with_that_default(name: str, default: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["maediff.patches.PatchGrid.no_such", "maediff.no_such_module", "maediff.nn.mae.no_such"]
+    "name",
+    ["maediff.patches.PatchGrid.no_such", "maediff.no_such_module", "maediff.nn.mae.no_such"],
 )
 def test_a_wrong_name_is_found(name: str) -> None:
     with pytest.raises((AttributeError, ModuleNotFoundError)):
         resolve(name)
 
 
-@pytest.mark.parametrize("name", ["maediff.methods.maediff.MAEDiffConfig", "maediff.nn.mae.MAEConfig",
-                                  "maediff.nn.unet.UNetConfig", "maediff.noise.SimplexConfig"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maediff.methods.maediff.MAEDiffConfig",
+        "maediff.nn.mae.MAEConfig",
+        "maediff.nn.unet.UNetConfig",
+        "maediff.noise.SimplexConfig",
+    ],
+)
 def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
     listed = {choice.rpartition(".")[2] for choice, _ in CHOICES if choice.startswith(name + ".")}
     assert {f.name for f in fields(resolve(name))} - {"unet", "mae", "simplex"} == listed
@@ -76,17 +88,31 @@ def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_presets_are_as_told(setting: str) -> None:
-    methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
+    methods, train = (
+        importlib.import_module("maediff.methods"),
+        importlib.import_module("maediff.train"),
+    )
     group, *keys = setting.split(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
-        holds = [name for name, (_, config) in methods.METHODS.items() if group in config.__pydantic_fields__]
-        config = train.resolve_training(preset, {}) if group == "train" else methods.resolve(holds[0], preset)
+        holds = [
+            name
+            for name, (_, config) in methods.METHODS.items()
+            if group in config.__pydantic_fields__
+        ]
+        config = (
+            train.resolve_training(preset, {})
+            if group == "train"
+            else methods.resolve(holds[0], preset)
+        )
         actual = functools.reduce(getattr, keys if group == "train" else [group, *keys], config)
         assert actual == ast.literal_eval(told), f"{preset}: {setting}"
 
 
 def test_every_setting_that_a_preset_changes_is_told() -> None:
-    methods, train = importlib.import_module("maediff.methods"), importlib.import_module("maediff.train")
+    methods, train = (
+        importlib.import_module("maediff.methods"),
+        importlib.import_module("maediff.train"),
+    )
     changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
     for preset in methods.PRESETS.values():
         for_all = {key: value for key, value in preset.items() if key not in methods.GROUPS}

@@ -42,12 +42,16 @@ def test_merge_of_a_4x4_slice_by_hand():
     torch.testing.assert_close(merged[0, 0], by_hand)
 
 
-@pytest.mark.parametrize(("size", "p", "s"), [(96, 48, 48), (96, 48, 16), (10, 5, 4), (7, 7, 3), (9, 4, 3)])
+@pytest.mark.parametrize(
+    ("size", "p", "s"), [(96, 48, 48), (96, 48, 16), (10, 5, 4), (7, 7, 3), (9, 4, 3)]
+)
 @pytest.mark.parametrize("kind", ["mean", "tapered"])
 def test_merging_the_patches_of_an_image_gives_the_image(size, p, s, kind):
     grid = PatchGrid(size, p, s)
     image = torch.rand(1, 1, size, size)
-    merged = merge(torch.zeros_like(image), image.expand(len(grid.corners), -1, -1, -1), grid, kind)
+    merged = merge(
+        torch.zeros_like(image), image.expand(len(grid.corners), -1, -1, -1), grid, kind
+    )
     torch.testing.assert_close(merged, image, rtol=0, atol=1e-6)
 
 
@@ -75,7 +79,9 @@ def test_every_pixel_is_covered_and_every_patch_is_whole(size, p, s):
     assert (masks.sum((1, 2)) == p * p).all()
 
 
-@pytest.mark.parametrize(("p", "s", "said"), [(99, 16, "p=99"), (48, 99, "s=99"), (0, 1, "p=0"), (48, 0, "s=0")])
+@pytest.mark.parametrize(
+    ("p", "s", "said"), [(99, 16, "p=99"), (48, 99, "s=99"), (0, 1, "p=0"), (48, 0, "s=0")]
+)
 def test_patches_that_do_not_fit_are_refused(p, s, said):
     with pytest.raises(ValueError, match=said):
         PatchGrid(96, p, s)
@@ -102,7 +108,12 @@ def test_patchify_then_unpatchify_is_the_identity(cell):
 
 def test_tokens_stand_row_by_row():
     feature_map = torch.arange(16.0).view(1, 1, 4, 4)
-    assert patchify(feature_map, 2)[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert patchify(feature_map, 2)[0].tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
 
 
 def test_noised_cells_are_those_the_patch_touches():
@@ -118,7 +129,9 @@ def test_noised_cells_are_those_the_patch_touches():
 def test_cells_that_do_not_fit_are_refused_with_those_that_do(d, fits):
     grid = PatchGrid(96, 48, 16)
     for r in {*range(50)} - {*fits}:
-        with pytest.raises(ValueError, match=rf"r={r} .* d={d} pixels: r in {re.escape(str(fits))} would fit"):
+        with pytest.raises(
+            ValueError, match=rf"r={r} .* d={d} pixels: r in {re.escape(str(fits))} would fit"
+        ):
             check_cells(grid, r, d)
     for r in fits:
         check_cells(grid, r, d)

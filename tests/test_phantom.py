@@ -46,12 +46,15 @@ def test_fractions_sum_to_one_in_the_brain(brain: Phantom) -> None:
     assert 0.03 < csf < 0.25 and gm > 0.3 and wm > 0.25
 
 
-@pytest.mark.parametrize(("contrast", "order"), [("T1w", "csf gm wm"), ("T2w", "wm gm csf"), ("FLAIR", "csf wm gm")])
+@pytest.mark.parametrize(
+    ("contrast", "order"), [("T1w", "csf gm wm"), ("T2w", "wm gm csf"), ("FLAIR", "csf wm gm")]
+)
 def test_tissues_are_ordered_as_in_the_contrast(contrast: Contrast, order: str) -> None:
     b = healthy_brain((5, 2), PhantomConfig(contrast=contrast))
     thick = 0.5 * (b.fractions[:, :, :, 0::2] + b.fractions[:, :, :, 1::2])
     pure = {
-        name: float(np.median(b.image[(f > 0.9) & b.brain])) for name, f in zip(("csf", "gm", "wm"), thick, strict=True)
+        name: float(np.median(b.image[(f > 0.9) & b.brain]))
+        for name, f in zip(("csf", "gm", "wm"), thick, strict=True)
     }
     values = [pure[name] for name in order.split()]
     assert values == sorted(values), pure
@@ -69,9 +72,13 @@ def test_contrasts_of_a_seed_share_their_anatomy(brain: Phantom) -> None:
 
 
 def test_sulci_differ_between_subjects_even_without_a_warp() -> None:
-    still = PhantomConfig(rotation_deg=0, scaling=0, coarse_warp_mm=0, fine_warp_mm=0, ventricle_mm=(0, 0))
+    still = PhantomConfig(
+        rotation_deg=0, scaling=0, coarse_warp_mm=0, fine_warp_mm=0, ventricle_mm=(0, 0)
+    )
     a, b = (healthy_brain((5, i), still) for i in (1, 2))
-    np.testing.assert_allclose(a.depth_mm, b.depth_mm, atol=6)  # one head shape, up to its random size
+    np.testing.assert_allclose(
+        a.depth_mm, b.depth_mm, atol=6
+    )  # one head shape, up to its random size
     cortex = (a.depth_mm > 6) & (a.depth_mm < 14) & (a.cerebrum > 0.9) & (b.depth_mm > 6)
     r = np.corrcoef(a.fractions[2][cortex], b.fractions[2][cortex])[0, 1]
     assert r < 0.5
@@ -123,7 +130,10 @@ def test_kinds_do_what_their_names_say() -> None:
 
     def mean_change(kind: LesionKind) -> float:
         lesioned = add_lesion(quiet, kind, "large", 4)
-        thick = 0.5 * (lesioned.clean - quiet.clean)[:, :, 0::2] + 0.5 * (lesioned.clean - quiet.clean)[:, :, 1::2]
+        thick = (
+            0.5 * (lesioned.clean - quiet.clean)[:, :, 0::2]
+            + 0.5 * (lesioned.clean - quiet.clean)[:, :, 1::2]
+        )
         return float(thick[lesioned.lesion].mean())
 
     changes = {kind: mean_change(kind) for kind in LESION_KINDS}
@@ -136,7 +146,9 @@ def test_kinds_do_what_their_names_say() -> None:
 def test_unknown_lesion_is_refused() -> None:
     healthy = healthy_brain((6, 2))
     with pytest.raises(ValueError, match=r"'purple'.*mass_effect"):
-        inspect.unwrap(add_lesion)(healthy, "purple", "large", 0)  # past the tests' own type checker
+        inspect.unwrap(add_lesion)(
+            healthy, "purple", "large", 0
+        )  # past the tests' own type checker
 
 
 def test_unknown_contrast_is_refused() -> None:
@@ -154,7 +166,14 @@ def test_mix_is_a_quarter_each_kind_and_half_each_size() -> None:
 
 def test_dataset_on_disk(tmp_path, brain: Phantom) -> None:
     manifest = make_phantom_dataset(
-        tmp_path / "a", contrast="T2w", n_train=1, n_val=2, n_test=1, n_healthy_val=1, n_healthy_test=0, seed=3
+        tmp_path / "a",
+        contrast="T2w",
+        n_train=1,
+        n_val=2,
+        n_test=1,
+        n_healthy_val=1,
+        n_healthy_test=0,
+        seed=3,
     )
     rows = list(csv.DictReader(manifest.read_text().splitlines()))
     assert [(r["split"], r["healthy"], r["lesion_kind"], r["lesion_size"]) for r in rows] == [
@@ -176,6 +195,8 @@ def test_dataset_on_disk(tmp_path, brain: Phantom) -> None:
                 assert set(np.unique(mask.dataobj)) == {0, 1}
         assert not any(word in row["image"].lower() for word in ("mask", "seg", "consensus", "gt"))
     again = lesioned_subject("val", 1, "T2w", seed=3)[1]  # the same alone as among the others
-    np.testing.assert_array_equal(np.asarray(nib.load(manifest.parent / rows[3]["image"]).dataobj), again.image)
+    np.testing.assert_array_equal(
+        np.asarray(nib.load(manifest.parent / rows[3]["image"]).dataobj), again.image
+    )
     with pytest.raises(InputError, match="not empty"):
         make_phantom_dataset(tmp_path / "a", n_train=1)

@@ -33,10 +33,13 @@ def residual():
 
 
 @pytest.mark.parametrize(
-    ("spacing", "size"), [(SPACING, (5, 5, 5)), ((2.0, 2.0, 3.0), (5, 5, 5)), ((2.0, 2.0, 5.0), (1, 5, 5))]
+    ("spacing", "size"),
+    [(SPACING, (5, 5, 5)), ((2.0, 2.0, 3.0), (5, 5, 5)), ((2.0, 2.0, 5.0), (1, 5, 5))],
 )
 def test_map_is_scipys_median_filter_inside_the_brain(residual, spacing, size):
-    brain = ball(radii=(7, 11, 10))  # touches the edges of the field of view: mirrored as scipy does
+    brain = ball(
+        radii=(7, 11, 10)
+    )  # touches the edges of the field of view: mirrored as scipy does
     expected = np.where(brain, ndimage.median_filter(np.where(brain, residual, 0), size), 0)
     np.testing.assert_array_equal(residual_map(residual, brain, spacing), expected)
 
@@ -44,7 +47,9 @@ def test_map_is_scipys_median_filter_inside_the_brain(residual, spacing, size):
 def test_map_ignores_what_is_drawn_outside_the_brain(residual):
     brain = ball()
     elsewhere = np.where(brain, residual, 7.0).astype(np.float32)
-    np.testing.assert_array_equal(residual_map(elsewhere, brain, SPACING), residual_map(residual, brain, SPACING))
+    np.testing.assert_array_equal(
+        residual_map(elsewhere, brain, SPACING), residual_map(residual, brain, SPACING)
+    )
 
 
 def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
@@ -66,7 +71,9 @@ def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_tak
     assert not residual_map(lesion, brain, SPACING).any()
     found = residual_map(lesion, brain, SPACING, blurred)
     assert np.unravel_index(found.argmax(), found.shape) == (6, 10, 9)
-    spread, share = (ndimage.gaussian_filter(a.astype(float), 2, mode="constant") for a in (lesion, brain))
+    spread, share = (
+        ndimage.gaussian_filter(a.astype(float), 2, mode="constant") for a in (lesion, brain)
+    )
     np.testing.assert_allclose(found, np.where(brain, spread / share, 0), atol=1e-6)
     thick = residual_map(lesion, brain, (2.0, 2.0, 5.0), blurred)
     assert np.flatnonzero(thick.any(axis=(1, 2))).tolist() == [6]
@@ -74,19 +81,30 @@ def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_tak
 
 def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
     brain = np.ones_like(residual, dtype=bool)
-    found = residual_map(residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=(3.0,)))
+    found = residual_map(
+        residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=(3.0,))
+    )
     weights = ndimage.gaussian_filter(brain.astype(float), (1, 1.5, 3), mode="constant")
-    expected = ndimage.gaussian_filter(residual.astype(float), (1, 1.5, 3), mode="constant") / weights
+    expected = (
+        ndimage.gaussian_filter(residual.astype(float), (1, 1.5, 3), mode="constant") / weights
+    )
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    narrow, wide = (residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=mm)) for mm in (2, 6))
+    narrow, wide = (
+        residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=mm)) for mm in (2, 6)
+    )
     both = residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=(2, 6)))
     np.testing.assert_allclose(both, (narrow + wide) / 2, atol=1e-6)
 
 
 def test_the_geometric_mean_of_blurs_keeps_what_stands_out_at_each_scale():
     brain = ball()
-    residual = np.where(brain, np.random.default_rng(0).uniform(0, 0.1, brain.shape), 0).astype(np.float32)
-    one = {mm: residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=(mm,))) for mm in (2, 6)}
+    residual = np.where(brain, np.random.default_rng(0).uniform(0, 0.1, brain.shape), 0).astype(
+        np.float32
+    )
+    one = {
+        mm: residual_map(residual, brain, SPACING, PostprocessConfig(1, smooth_mm=(mm,)))
+        for mm in (2, 6)
+    }
 
     def geometric(*mm):
         post = PostprocessConfig(1, smooth_mm=mm, smooth_mean="geometric")
@@ -97,18 +115,27 @@ def test_the_geometric_mean_of_blurs_keeps_what_stands_out_at_each_scale():
     np.testing.assert_allclose(geometric(2, 6, 6), (one[2] * one[6] ** 2) ** (1 / 3), atol=1e-6)
     spot = np.zeros_like(residual)
     spot[brain.shape[0] // 2, brain.shape[1] // 2, brain.shape[2] // 2] = 1
-    halo, narrow = (residual_map(spot, brain, SPACING, PostprocessConfig(1, smooth_mm=(1, 12), smooth_mean=mean))
-                    for mean in ("arithmetic", "geometric"))  # fmt: skip
+    halo, narrow = (
+        residual_map(
+            spot, brain, SPACING, PostprocessConfig(1, smooth_mm=(1, 12), smooth_mean=mean)
+        )
+        for mean in ("arithmetic", "geometric")
+    )
     far = brain.shape[0] // 2, brain.shape[1] // 2, brain.shape[2] // 2 + 6
     assert halo[far] > 1e-5 > 100 * narrow[far]
 
 
 def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual):
-    brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
+    brain, images = (
+        ball(),
+        np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32),
+    )
     blur = PostprocessConfig(median_size=1, smooth_mm=(2.0,))
     both = PostprocessConfig(median_size=1, smooth_mm=(2.0,), times_intensity=2.0)
     expected = (residual_map(residual, brain, SPACING, blur) * images**2).clip(0, 1)
-    np.testing.assert_allclose(residual_map(residual, brain, SPACING, both, images), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        residual_map(residual, brain, SPACING, both, images), expected, atol=1e-6
+    )
     with pytest.raises(ValueError, match="needs the scan's images"):
         residual_map(residual, brain, SPACING, both)
     with pytest.raises(ValueError, match=r"smooth_mm \[-1.0\]"):
@@ -123,13 +150,25 @@ def test_symmetry_takes_off_a_share_of_what_both_sides_have():
     np.testing.assert_allclose(found, [[[0.0, 0.35, 0.1, 0.5, 0.05, 0.8]]], atol=1e-6)
     whole = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1, symmetry=1))
     np.testing.assert_allclose(whole, [[[0.0, 0.3, 0.0, 0.4, 0.0, 0.8]]], atol=1e-6)
-    signed = residual_map(np.where(residual == 0.6, -0.6, residual), brain, SPACING, PostprocessConfig(1, symmetry=0.5))
-    np.testing.assert_allclose(signed[..., 2], 0.2, atol=1e-6)  # nothing is added where the other side is below zero
+    signed = residual_map(
+        np.where(residual == 0.6, -0.6, residual),
+        brain,
+        SPACING,
+        PostprocessConfig(1, symmetry=0.5),
+    )
+    np.testing.assert_allclose(
+        signed[..., 2], 0.2, atol=1e-6
+    )  # nothing is added where the other side is below zero
 
 
 def test_symmetry_comes_after_the_blur_and_before_the_intensity(residual):
-    brain, images = ball(), np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32)
-    blurred = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1, smooth_mm=(2.0,)))
+    brain, images = (
+        ball(),
+        np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32),
+    )
+    blurred = residual_map(
+        residual, brain, SPACING, PostprocessConfig(median_size=1, smooth_mm=(2.0,))
+    )
     shared = np.minimum(blurred, np.where(brain, blurred[:, :, ::-1], 0))
     post = PostprocessConfig(median_size=1, smooth_mm=(2.0,), symmetry=0.5, times_intensity=2)
     found = residual_map(residual, brain, SPACING, post, images)
@@ -194,7 +233,9 @@ def test_threshold_is_strict():
     brain = np.ones(anomaly.shape, dtype=bool)
     assert not anomaly_mask(anomaly, brain, 0.5, SPACING).any()
     np.testing.assert_array_equal(anomaly_mask(anomaly, brain, 0.49, SPACING), eroded_brain(brain))
-    np.testing.assert_array_equal(anomaly_mask(anomaly, brain, 0.5 - 1e-9, SPACING), eroded_brain(brain))  # in doubles
+    np.testing.assert_array_equal(
+        anomaly_mask(anomaly, brain, 0.5 - 1e-9, SPACING), eroded_brain(brain)
+    )  # in doubles
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -212,7 +253,9 @@ def test_score_is_found_below_the_highest_voxels_too():
     """Eight thousand isolated bright voxels, and one dimmer component."""
     brain = np.ones((41, 40, 40), dtype=bool)
     anomaly = np.zeros(brain.shape, np.float32)
-    anomaly[::2, ::2, ::2] = 0.5 + 0.5 * np.random.default_rng(0).random((21, 20, 20), dtype=np.float32)
+    anomaly[::2, ::2, ::2] = 0.5 + 0.5 * np.random.default_rng(0).random(
+        (21, 20, 20), dtype=np.float32
+    )
     anomaly[21:24, 21:24, 21:24] = np.float32(0.3)
     plain = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=80)
     assert scan_score(anomaly, brain, SPACING, plain) == np.float32(0.3)
@@ -225,7 +268,9 @@ def test_linked_voxels_by_hand():
     assert voxels.tolist() == [2, 5, 4, 1]
     assert [sorted(pair) for pair in pairs.tolist()] == [[1, 2], [0, 3]]
     cube = linked_voxels(np.ones((2, 2, 2), dtype=np.float32))[1]
-    assert len({tuple(sorted(pair)) for pair in cube.tolist()}) == len(cube) == 8 * 7 / 2  # all are neighbours
+    assert (
+        len({tuple(sorted(pair)) for pair in cube.tolist()}) == len(cube) == 8 * 7 / 2
+    )  # all are neighbours
     assert linked_voxels(np.zeros((2, 2, 2)))[1].shape == (0, 2)
 
 
@@ -259,7 +304,8 @@ def test_bounding_box_of_nothing_is_empty():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"median_size": 4}, {"erosion_iterations": -1}, {"min_volume_mm3": -1.0}, {"size": 5}]
+    "wrong",
+    [{"median_size": 4}, {"erosion_iterations": -1}, {"min_volume_mm3": -1.0}, {"size": 5}],
 )
 def test_what_cannot_work_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

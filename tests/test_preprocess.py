@@ -38,7 +38,9 @@ def test_a_folder_becomes_a_cohort_of_healthy_scans(folder, tmp_path):
     assert preprocess([folder], out, modality="T2w", quiet=True) == 0
     cohort = Cohort.open(out)
     assert [row.subject for row in cohort.rows] == ["p0", "p1", "p2"]
-    assert all(row.healthy for row in cohort.rows) and {row.dataset for row in cohort.rows} == {"in"}
+    assert all(row.healthy for row in cohort.rows) and {row.dataset for row in cohort.rows} == {
+        "in"
+    }
     assert cohort.meta["modality"] == "T2w" and cohort.meta["grid"]["size"] == 96
     header = (out / "manifest.csv").read_text().splitlines()[0]
     assert header == "subject,session,dataset,split,healthy,image,brain_mask,lesion_mask,source"
@@ -92,10 +94,16 @@ def test_who_is_healthy(tmp_path, column, lesion, expected):
 
 def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
     (folder / "p1.nii.gz").write_bytes(b"")
-    save(folder / "p3.nii.gz", np.random.default_rng(0).random((40, 40, 20)), np.diag([4.0, 4.0, 4.0, 1.0]))
+    save(
+        folder / "p3.nii.gz",
+        np.random.default_rng(0).random((40, 40, 20)),
+        np.diag([4.0, 4.0, 4.0, 1.0]),
+    )
     no_tool = StepsConfig(brain=BrainConfig(tool="none"))
     with caplog.at_level(logging.ERROR):
-        assert preprocess([folder], tmp_path / "out", modality="T1w", steps=no_tool, quiet=True) == 2
+        assert (
+            preprocess([folder], tmp_path / "out", modality="T1w", steps=no_tool, quiet=True) == 2
+        )
     assert "p1 failed" in caplog.text and "0 bytes" in caplog.text
     assert "p3 failed" in caplog.text and "raw scan with skull" in caplog.text
     assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["p0", "p2"]
@@ -162,12 +170,21 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
     with pytest.raises(InputError, match="--resume"):
         preprocess([folder], out, modality="T1w", quiet=True)
     assert preprocess([folder], out, modality="T1w", quiet=True, resume=True) == 0
-    assert [str(args[0].source.name) for args in calls] == ["p0.nii.gz", "p1.nii.gz", "p1.nii.gz", "p2.nii.gz"]
+    assert [str(args[0].source.name) for args in calls] == [
+        "p0.nii.gz",
+        "p1.nii.gz",
+        "p1.nii.gz",
+        "p2.nii.gz",
+    ]
     for name in ("manifest.csv", "qc.csv", "cohort.json"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
     for row in Cohort.open(out).rows:
-        whole = next(other for other in Cohort.open(tmp_path / "whole").rows if other.name == row.name)
-        np.testing.assert_array_equal(Cohort.open(out).load(row).images, Cohort.open(out).load(whole).images)
+        whole = next(
+            other for other in Cohort.open(tmp_path / "whole").rows if other.name == row.name
+        )
+        np.testing.assert_array_equal(
+            Cohort.open(out).load(row).images, Cohort.open(out).load(whole).images
+        )
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
@@ -208,7 +225,10 @@ def test_a_file_that_went_missing_is_made_again(tmp_path, kind):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     save(tmp_path / "l.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
-    inputs, out = _rows(tmp_path, "subject,image,lesion_mask", "a,a.nii.gz,l.nii.gz"), tmp_path / "out"
+    inputs, out = (
+        _rows(tmp_path, "subject,image,lesion_mask", "a,a.nii.gz,l.nii.gz"),
+        tmp_path / "out",
+    )
     preprocess(inputs, out, modality="T1w", quiet=True)
     (out / "a" / f"{kind}.nii.gz").unlink()
     assert preprocess(inputs, out, modality="T1w", quiet=True, resume=True) == 0
@@ -225,7 +245,9 @@ def test_a_scan_of_another_version_is_done_again(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "prepare_scan", count)
     for version, done in (("1.0", 1), ("1.0", 1), ("1.1", 2)):
         monkeypatch.setattr(module, "__version__", version)
-        preprocess([folder / "p0.nii.gz"], tmp_path / "out", modality="T1w", quiet=True, resume=True)
+        preprocess(
+            [folder / "p0.nii.gz"], tmp_path / "out", modality="T1w", quiet=True, resume=True
+        )
         assert len(calls) == done
         assert Cohort.open(tmp_path / "out").meta["maediff"] == version
 
@@ -235,7 +257,9 @@ def test_an_output_folder_that_exists(folder, tmp_path):
     preprocess([folder], out, modality="T1w", quiet=True)
     with pytest.raises(InputError, match="exists and is not empty"):
         preprocess([folder], out, modality="T1w", quiet=True)
-    with pytest.raises(InputError, match="was made with modality T1w, now asked for T2w; add --overwrite"):
+    with pytest.raises(
+        InputError, match="was made with modality T1w, now asked for T2w; add --overwrite"
+    ):
         preprocess([folder], out, modality="T2w", quiet=True, resume=True)
     assert Cohort.open(out).meta["modality"] == "T1w"
     assert preprocess([folder / "p0.nii.gz"], out, modality="T2w", quiet=True, overwrite=True) == 0
@@ -255,7 +279,9 @@ def test_an_output_folder_that_holds_an_input_is_not_touched(tmp_path, inside, f
         cells = {"image": "p0_FLAIR.nii.gz", inside: "out/mine.nii.gz"}
         inputs = _rows(tmp_path, ",".join(["subject", *cells]), ",".join(["a", *cells.values()]))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"out: holds the input .*out/(mine\.nii\.gz|manifest\.csv); choose"):
+    with pytest.raises(
+        InputError, match=r"out: holds the input .*out/(mine\.nii\.gz|manifest\.csv); choose"
+    ):
         preprocess(inputs, out, modality="FLAIR", quiet=True, **flags)
     with pytest.raises(InputError, match="holds the input"):
         cli.preprocess(out, inputs, modality="FLAIR", manifest_only=True, **flags)
@@ -283,7 +309,13 @@ def test_the_record_beside_the_image_and_the_margin(tmp_path):
     inputs = _rows(tmp_path, "subject,image,lesion_mask,lesion_kind", "a,a.nii.gz,l.nii.gz,bright")
     free = []
     for margin in (0, 1, 3):
-        preprocess(inputs, tmp_path / f"out{margin}", modality="T1w", lesion_free_margin=margin, quiet=True)
+        preprocess(
+            inputs,
+            tmp_path / f"out{margin}",
+            modality="T1w",
+            lesion_free_margin=margin,
+            quiet=True,
+        )
         record = json.loads((tmp_path / f"out{margin}" / "a" / "image.json").read_text())
         free.append(sum(record["lesion_free"]))
         assert record["extra"] == {"lesion_kind": "bright"} and record["record"]["lesion_ml"] > 4
@@ -305,11 +337,15 @@ def test_the_real_manifest_of_gliomas(shared_data, tmp_path):
     assert cohort.meta["modality"] == "FLAIR"
     slices = cohort.training_slices("train")
     assert len(slices.subjects) == 48
-    scaled = [name for name, row in qc(tmp_path / "out").items() if "scaled to fit" in row["flags"]]
+    scaled = [
+        name for name, row in qc(tmp_path / "out").items() if "scaled to fit" in row["flags"]
+    ]
     assert 1 <= len(scaled) <= 20
     for row in cohort.rows:
         loaded = cohort.load(row)
         assert not (loaded.lesion.any(axis=(1, 2)) & loaded.lesion_free).any()
         record = json.loads(row.image.with_name("image.json").read_text())["record"]
         brain_ml = loaded.brain.sum() * np.prod(loaded.spacing_mm) / 1000
-        assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), row.name  # no head is cut by the grid
+        assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), (
+            row.name
+        )  # no head is cut by the grid

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow  # nilearn alone takes seconds to import
 
 
 def volume_of(data, affine):
-    return Volume(np.asarray(data, dtype=np.float32), affine, Path("scan.nii.gz"), data.shape, affine)
+    return Volume(
+        np.asarray(data, dtype=np.float32), affine, Path("scan.nii.gz"), data.shape, affine
+    )
 
 
 def dice(a, b):
@@ -37,13 +39,17 @@ def atlas_head(step=3, place=None):
     """(data, brain, affine): the template with a shell around it, on noise, 3 mm; `place` moves it in space."""
     atlas = load_atlas()
     brain = atlas.brain[::step, ::step, ::step]
-    affine = (np.eye(4) if place is None else place) @ atlas.affine @ np.diag([step, step, step, 1.0])
+    affine = (
+        (np.eye(4) if place is None else place) @ atlas.affine @ np.diag([step, step, step, 1.0])
+    )
     from scipy import ndimage
 
     far = ndimage.distance_transform_edt(~brain)
     noise = np.random.default_rng(0).integers(1, 9, brain.shape)
     data = np.where(
-        brain, 40 + 160 * atlas.t1[::step, ::step, ::step].clip(0, 1), np.where((far > 1) & (far < 3), 230, noise)
+        brain,
+        40 + 160 * atlas.t1[::step, ::step, ::step].clip(0, 1),
+        np.where((far > 1) & (far < 3), 230, noise),
     )
     return data.astype(np.float32), brain, affine
 
@@ -51,7 +57,9 @@ def atlas_head(step=3, place=None):
 def test_the_grid_in_mni_holds_its_brain():
     atlas = load_atlas()
     for axis, (low, high) in enumerate(ATLAS_BOX_MM):
-        where = np.flatnonzero(atlas.brain.any(axis=tuple({0, 1, 2} - {axis}))) + atlas.affine[axis, 3]
+        where = (
+            np.flatnonzero(atlas.brain.any(axis=tuple({0, 1, 2} - {axis}))) + atlas.affine[axis, 3]
+        )
         assert low <= where[0] - 0.5 <= low + 1 and high - 1 <= where[-1] + 0.5 <= high
     grid = atlas_grid(np.eye(4), GridConfig())
     prepared = prepare_scan(volume_of(atlas.t1, atlas.affine), atlas.brain, to_atlas=np.eye(4))
@@ -89,10 +97,15 @@ def test_what_went_wrong_on_purpose_is_flagged():
     assert "does not look like the atlas's brain" in found
     half = brain.copy()
     half[: len(half) // 2] = False
-    assert any("overlaps" in flag or "stretched" in flag for flag in flags(volume_of(data, affine), half))
+    assert any(
+        "overlaps" in flag or "stretched" in flag for flag in flags(volume_of(data, affine), half)
+    )
     seen = slice(0, data.shape[2] // 2)
     upper = affine.copy()
-    assert any("of the atlas's brain" in f for f in flags(volume_of(data[:, :, seen], upper), brain[:, :, seen]))
+    assert any(
+        "of the atlas's brain" in f
+        for f in flags(volume_of(data[:, :, seen], upper), brain[:, :, seen])
+    )
     for axis in (1, 2):
         flip = np.eye(4)
         flip[axis, axis] = -1
@@ -126,19 +139,30 @@ def test_a_contrast_that_runs_against_the_said_one_is_flagged():
     data, brain, affine = atlas_head()
     config, found = QualityConfig(), {}
     for kind, values in (("like", data), ("against", data.max() - data)):
-        record, flags = check_against_atlas(volume_of(values, affine), brain, Alignment(np.eye(4), -0.4), config)
+        record, flags = check_against_atlas(
+            volume_of(values, affine), brain, Alignment(np.eye(4), -0.4), config
+        )
         assert flags == []
-        found[kind] = {contrast: check_contrast(record, contrast, config) for contrast in ("T1w", "T2w", "FLAIR")}
+        found[kind] = {
+            contrast: check_contrast(record, contrast, config)
+            for contrast in ("T1w", "T2w", "FLAIR")
+        }
     wrong = {c: [f"does not look like {c}: check the contrast"] for c in ("T1w", "T2w")}
     assert found["like"] == {"T1w": [], "T2w": wrong["T2w"], "FLAIR": []}
     assert found["against"] == {"T1w": wrong["T1w"], "T2w": [], "FLAIR": []}
     assert check_contrast({}, "T1w", config) == []  # not aligned
 
 
-@pytest.mark.parametrize(("name", "said", "flagged"), [("T1", "T2w", True), ("T1", "T1w", False), ("T2", "T2w", False)])
+@pytest.mark.parametrize(
+    ("name", "said", "flagged"), [("T1", "T2w", True), ("T1", "T1w", False), ("T2", "T2w", False)]
+)
 def test_a_real_scan_of_another_contrast_is_flagged(shared_data, name, said, flagged):
-    stepped = run_steps(read_scan(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"), None, StepsConfig(
-        registration=RegistrationConfig(enabled=True)), modality=said)  # fmt: skip
+    stepped = run_steps(
+        read_scan(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"),
+        None,
+        StepsConfig(registration=RegistrationConfig(enabled=True)),
+        modality=said,
+    )
     assert (f"does not look like {said}: check the contrast" in stepped.flags) == flagged
 
 
@@ -147,7 +171,9 @@ def test_a_stripped_scan_upside_down_is_flagged_where_it_is_registered():
     stripped = np.where(brain, data, 0)
     good = run_steps(volume_of(stripped, affine), None, REGISTERED, modality="T1w")
     assert good.brain_from == "from the zero background" and good.flags == []
-    flipped = run_steps(volume_of(np.flip(stripped, 2).copy(), affine), None, REGISTERED, modality="T1w")
+    flipped = run_steps(
+        volume_of(np.flip(stripped, 2).copy(), affine), None, REGISTERED, modality="T1w"
+    )
     assert "fits the atlas as well upside down or back to front, if not better" in flipped.flags
 
 
@@ -157,7 +183,9 @@ def zeroed_head():
     below = ((0, 0), (0, 10), (20, 0))
     data, brain, affine = np.pad(data, below), np.pad(brain, below), affine.copy()
     affine[2, 3] -= 60
-    x, y, z = np.moveaxis(np.moveaxis(np.indices(data.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+    x, y, z = np.moveaxis(
+        np.moveaxis(np.indices(data.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3], -1, 0
+    )
     face = (x / 60) ** 2 + ((y - 45) / 50) ** 2 + ((z + 55) / 70) ** 2 < 1
     neck = ((x / 50) ** 2 + ((y + 30) / 55) ** 2 < 1) & (z < -40)
     data = np.where((face | neck) & ~brain, 90, np.where(data < 10, 0, data)).astype(np.float32)
@@ -165,17 +193,24 @@ def zeroed_head():
 
 
 @pytest.mark.parametrize("config", [REGISTERED, StepsConfig()], ids=["registered", "as it lies"])
-def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(monkeypatch, config):
+def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(
+    monkeypatch, config
+):
     data, brain, affine = zeroed_head()
     volume = volume_of(data, affine)
     assert brain_from_background(volume).sum() > 1.3 * brain.sum()  # taken as stripped at first
     none = StepsConfig(brain=BrainConfig(tool="none"), registration=config.registration)
-    assert "may still have its skull, and no brain could be extracted" in run_steps(
-        volume, None, none, modality="T1w"
-    ).flags  # fmt: skip
+    assert (
+        "may still have its skull, and no brain could be extracted"
+        in run_steps(volume, None, none, modality="T1w").flags
+    )
     fake_deepbet(monkeypatch, lambda _: brain)
     stepped = run_steps(volume, None, config, modality="T1w")
-    assert stepped.brain_from == "deepbet" and stepped.flags == [] and "a skull in it" in stepped.notes[-1]
+    assert (
+        stepped.brain_from == "deepbet"
+        and stepped.flags == []
+        and "a skull in it" in stepped.notes[-1]
+    )
     np.testing.assert_array_equal(stepped.brain, brain)
 
 
@@ -195,7 +230,11 @@ def test_real_heads_on_a_background_of_zeros(shared_data, folder, modality):
     zeroed = replace(volume, data=np.where(head, volume.data, 0).astype(np.float32))
     before = brain_from_background(zeroed).sum()
     stepped = run_steps(zeroed, None, modality=modality)
-    assert stepped.brain_from == "deepbet" and stepped.flags == [] and stepped.brain.sum() < 0.8 * before
+    assert (
+        stepped.brain_from == "deepbet"
+        and stepped.flags == []
+        and stepped.brain.sum() < 0.8 * before
+    )
 
 
 def test_real_stripped_scans_go_on_as_they_are(shared_data):
@@ -204,7 +243,8 @@ def test_real_stripped_scans_go_on_as_they_are(shared_data):
         shared_data / "mslub" / "patient07" / "FLAIR.nii.gz",
     ]
     files += [
-        shared_data / "lgg" / name / "FLAIR.nii.gz" for name in ("TCGA_FG_8189_20030516", "TCGA_FG_7634_20000128")
+        shared_data / "lgg" / name / "FLAIR.nii.gz"
+        for name in ("TCGA_FG_8189_20030516", "TCGA_FG_7634_20000128")
     ]
     for path in files:  # the last two: one that the atlas does not fit, and one of 3250 ml
         volume = read_scan(path)
@@ -233,7 +273,9 @@ def test_a_registered_scan_is_the_same_in_any_frame(tmp_path, monkeypatch):
     images.append(prepare_scan(turned, stepped.brain, to_atlas=stepped.to_atlas).image)
     np.testing.assert_allclose(images[1], images[0], atol=1e-4)
     np.testing.assert_allclose(images[2], images[0], atol=1e-4)
-    assert np.abs(images[3] - images[0]).mean() < 0.01  # another frame: the metric samples other points
+    assert (
+        np.abs(images[3] - images[0]).mean() < 0.01
+    )  # another frame: the metric samples other points
 
 
 @pytest.mark.parametrize("folder", ["ixi10", "ds000011"])
@@ -253,13 +295,17 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
     volume = read_scan(path)
     image = nib.as_closest_canonical(nib.load(path))
     data = np.asarray(image.dataobj).astype(np.float32)
-    brain = run_steps(volume, None, StepsConfig(qc=QualityConfig(align="never")), modality="T1w").brain
+    brain = run_steps(
+        volume, None, StepsConfig(qc=QualityConfig(align="never")), modality="T1w"
+    ).brain
     noise = np.random.default_rng(0).normal(100, 20, data.shape)
     middle = image.affine[:3, :3] @ (np.array(data.shape) / 2) + image.affine[:3, 3]
     heads = {
         "upside_down": np.flip(data, 2).copy(),
         "half": np.where(np.arange(len(data))[:, None, None] < len(data) // 2, 0, data),
-        "noise": np.where(ball(data.shape, image.affine, middle, 1500), noise, np.abs(noise) / 20).astype(np.float32),
+        "noise": np.where(
+            ball(data.shape, image.affine, middle, 1500), noise, np.abs(noise) / 20
+        ).astype(np.float32),
         "empty": np.where(brain, 2, data),
     }
     for name, head in heads.items():

@@ -46,23 +46,49 @@ def snapshot(peak=0.6, slices=2):
 def picture(uri):
     kind, data = uri.split(",", 1)
     assert kind == "data:image/png;base64"
-    return np.round(255 * matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))[..., :3]).astype(int)
+    return np.round(
+        255 * matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))[..., :3]
+    ).astype(int)
 
 
 @pytest.fixture
 def detected(tmp_path):
     folder = tmp_path / "detect"
-    write_json(folder / "detect.json", {
-        "model": "run", "method": "maediff", "modality": "T1w", "threshold": 0.2, "seed": 3,
-        "threshold_from": {"fpr": 0.01, "source": "healthy scans", "n_scans": 5},
-        "config": {"t_test": [250], "unet": {"blocks": 1}}, "versions": {"maediff": "0.1.0"}})  # fmt: skip
+    write_json(
+        folder / "detect.json",
+        {
+            "model": "run",
+            "method": "maediff",
+            "modality": "T1w",
+            "threshold": 0.2,
+            "seed": 3,
+            "threshold_from": {"fpr": 0.01, "source": "healthy scans", "n_scans": 5},
+            "config": {"t_test": [250], "unet": {"blocks": 1}},
+            "versions": {"maediff": "0.1.0"},
+        },
+    )
     for name, region in (("ill", True), ("<b>odd</b> & name", False)):
         flags = [] if region else ["brain wider than 190 mm"]
-        regions = [{"volume_ml": 1.5, "peak": 0.6, "center_mm": [-4.4, 0.2, 31.0]}] if region else []
-        write_json(folder / name / "summary.json" if region else folder / "odd" / "summary.json", {
-            "subject": name, "model": "run", "modality": "T1w", "score": 0.6, "threshold": 0.2, "volume_ml": 1.5,
-            "regions": regions, "qc": {"flags": flags}, "versions": {}})  # fmt: skip
-        save_slices(folder / (name if region else "odd") / "slices.npz", snapshot(), np.array([0, 1]))
+        regions = (
+            [{"volume_ml": 1.5, "peak": 0.6, "center_mm": [-4.4, 0.2, 31.0]}] if region else []
+        )
+        write_json(
+            folder / name / "summary.json" if region else folder / "odd" / "summary.json",
+            {
+                "subject": name,
+                "model": "run",
+                "modality": "T1w",
+                "score": 0.6,
+                "threshold": 0.2,
+                "volume_ml": 1.5,
+                "regions": regions,
+                "qc": {"flags": flags},
+                "versions": {},
+            },
+        )
+        save_slices(
+            folder / (name if region else "odd") / "slices.npz", snapshot(), np.array([0, 1])
+        )
     return folder
 
 
@@ -79,8 +105,15 @@ def links(html):
 
 def test_detection(detected):
     html = write_report(detected).read_text()
-    for text in ("For research, not for diagnosis", "1.000% of the voxels of 5 healthy scans", "-4, 0, 31",
-                 "threshold 0.2<", "brain wider than 190 mm", "config.unet.blocks", "maediff 0.1.0"):  # fmt: skip
+    for text in (
+        "For research, not for diagnosis",
+        "1.000% of the voxels of 5 healthy scans",
+        "-4, 0, 31",
+        "threshold 0.2<",
+        "brain wider than 190 mm",
+        "config.unet.blocks",
+        "maediff 0.1.0",
+    ):
         assert text in html, text
     assert "&lt;b&gt;odd&lt;/b&gt; &amp; name" in html
     assert "<b>odd" not in html
@@ -89,7 +122,10 @@ def test_detection(detected):
 
 def test_a_reason_with_brackets_is_told_whole(detected):
     shared = json.loads((detected / "detect.json").read_text())
-    write_json(detected / "detect.json", {**shared, "failures": {"p": "scans [1]/x.nii: OSError: [Errno 28] No space"}})
+    write_json(
+        detected / "detect.json",
+        {**shared, "failures": {"p": "scans [1]/x.nii: OSError: [Errno 28] No space"}},
+    )
     assert "[1]/x.nii: OSError: [Errno 28] No space" in write_report(detected).read_text()
 
 
@@ -119,12 +155,16 @@ def test_colour_scale_is_fixed_and_never_stretched():
     above = healthy[:-18]  # the letters
     shown = above[(above != 255).any(axis=2)]  # without the white between slices
     assert shown.max() < 100  # stretched to its own maximum, this one would glow as the other does
-    np.testing.assert_array_equal(ill[-20, 10], healthy[-20, 10])  # the same value, the same colour
+    np.testing.assert_array_equal(
+        ill[-20, 10], healthy[-20, 10]
+    )  # the same value, the same colour
 
 
 def test_rows_show_what_they_say():
     shot = snapshot()
-    scan, reference, mask = (picture(row) for row in (scan_row(shot), reference_row(shot), mask_row(shot)))
+    scan, reference, mask = (
+        picture(row) for row in (scan_row(shot), reference_row(shot), mask_row(shot))
+    )
     assert scan.shape == reference.shape == mask.shape
     assert (scan[len(scan) // 2, 30] == 128).all()  # 0.5 on the grey scale
     assert (scan[:3] == np.array([0, 0, 0])).all(axis=2).mean() > 0.9  # background
@@ -147,12 +187,16 @@ def test_the_patients_left_is_marked_in_every_slice():
         assert left[:, np.flatnonzero(left.any(axis=0))[0]].sum() == 14  # the stem of an L
         assert right[:, middle // 2 :].sum() > left.sum()  # an R has more to it
     one = snapshot()
-    tiny = Snapshot(**{**vars(one), "brain": one.brain & (np.indices(one.brain.shape)[1:] == 16).all(axis=0)})
+    tiny = Snapshot(
+        **{**vars(one), "brain": one.brain & (np.indices(one.brain.shape)[1:] == 16).all(axis=0)}
+    )
     assert not (picture(scan_row(tiny)) == LETTER_COLOUR).all(axis=2).any()  # no room
 
 
 def test_slices_are_named_by_their_height_where_it_is_known(detected):
-    assert "<span>21</span>" in write_report(detected).read_text()  # of an older version's folder: by number
+    assert (
+        "<span>21</span>" in write_report(detected).read_text()
+    )  # of an older version's folder: by number
     shot = Snapshot(**{**vars(snapshot()), "z_mm": np.array([-12.4, 30.6])})
     save_slices(detected / "ill" / "slices.npz", shot, np.array([0, 1]))
     html = write_report(detected).read_text()
@@ -161,22 +205,38 @@ def test_slices_are_named_by_their_height_where_it_is_known(detected):
 
 def test_slices_without_brain_can_be_drawn():
     shot = snapshot()
-    assert picture(scan_row(Snapshot(**{**vars(shot), "brain": np.zeros_like(shot.brain)}))).shape[0] == 64
+    assert (
+        picture(scan_row(Snapshot(**{**vars(shot), "brain": np.zeros_like(shot.brain)}))).shape[0]
+        == 64
+    )
 
 
 def test_run(tmp_path):
     run = tmp_path / "run"
     method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
-    write_config(run, {"method": "ddpm", "preset": "tiny", "config": config_of(method),
-                                  "seed": 1, "cohort": {"modality": "FLAIR"}})  # fmt: skip
+    write_config(
+        run,
+        {
+            "method": "ddpm",
+            "preset": "tiny",
+            "config": config_of(method),
+            "seed": 1,
+            "cohort": {"modality": "FLAIR"},
+        },
+    )
     assert "No checkpoint yet" in write_report(run).read_text()
-    write_text(run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,0.4,1\n20,0.3,0.25,2\n30,0.2,0.3,3\n")
+    write_text(
+        run / "metrics.csv",
+        "step,train_loss,val_loss,seconds\n10,0.5,0.4,1\n20,0.3,0.25,2\n30,0.2,0.3,3\n",
+    )
     write_json(run / "provenance.json", {"parameters": 12345, "step": 30})
     html = write_report(run).read_text()
     assert "Lowest validation loss 0.2500 at step 20" in html
     assert "data:image/svg+xml;base64" in html
     assert "12,345" in html
-    write_text(run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,,1\n")  # a cohort without val
+    write_text(
+        run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,,1\n"
+    )  # a cohort without val
     assert "Lowest" not in write_report(run).read_text()
 
 
@@ -189,10 +249,14 @@ def evaluated(tmp_path):
     subjects = []
     for name, healthy in (("ill-1", False), ("ill-2", False), ("well", True)):
         images = (shot.image + 0.1 * rng.random(shot.image.shape) * shot.brain).astype(np.float32)
-        lesion, extra = (shot.brain & False, {}) if healthy else (shot.lesion, {"lesion_kind": "dark"})
+        lesion, extra = (
+            (shot.brain & False, {}) if healthy else (shot.lesion, {"lesion_kind": "dark"})
+        )
         ids, free = np.arange(6, dtype=np.int64), np.ones(6, dtype=bool)
         place = (np.eye(4), np.eye(4), SPACING)
-        subjects.append(SubjectSlices(name, images, shot.brain, lesion, free, ids, *place, healthy, extra))
+        subjects.append(
+            SubjectSlices(name, images, shot.brain, lesion, free, ids, *place, healthy, extra)
+        )
     contenders = [
         Contender("bright", "bright", lambda s: (s.images, None), trained=False),
         Contender("net-0", "net", lambda s: (shot.anomaly_map, s.images), seed=0),
@@ -200,7 +264,9 @@ def evaluated(tmp_path):
     ]
     folder = tmp_path / "eval"
     rows, summary, curves = score(contenders, subjects, subjects, slices=folder / "slices")
-    write_json(folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"})
+    write_json(
+        folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"}
+    )
     write_text(folder / "scores.csv", _as_csv(rows))
     write_json(folder / "curves.json", curves)
     return folder
@@ -208,11 +274,21 @@ def evaluated(tmp_path):
 
 def test_evaluation(evaluated):
     html = write_report(evaluated).read_text()
-    for text in ("2 runs and 1 simple baseline on 3 subjects", "net-0",
-                 "bright (best baseline)", "net - bright", "Curves", "Comparison",
-                 "raw residual [%]", "AUPRC by kind of lesion", "oracle (not",
-                 "Read this &lt;note&gt;.", "seeds pooled", "truth outlined",
-                 "For research, not for diagnosis"):  # fmt: skip
+    for text in (
+        "2 runs and 1 simple baseline on 3 subjects",
+        "net-0",
+        "bright (best baseline)",
+        "net - bright",
+        "Curves",
+        "Comparison",
+        "raw residual [%]",
+        "AUPRC by kind of lesion",
+        "oracle (not",
+        "Read this &lt;note&gt;.",
+        "seeds pooled",
+        "truth outlined",
+        "For research, not for diagnosis",
+    ):
         assert text in html, text
     assert all(link.startswith(("data:image/", "#")) for link in links(html))
     assert html.count("<article") == 3
@@ -229,7 +305,9 @@ def test_comparison_and_curves_are_drawn_from_files(evaluated):
     assert curves.keys() == {"bright", "net-0", "net-1"}
     net = curves["net-0"]
     assert net["precision_recall"]["precision"][0] == 1  # that map is the lesion itself
-    oracle = json.loads((evaluated / "summary.json").read_text())["methods"]["net-0"]["dice_oracle"]["mean"]
+    oracle = json.loads((evaluated / "summary.json").read_text())["methods"]["net-0"][
+        "dice_oracle"
+    ]["mean"]
     assert max(net["dice_by_threshold"]["dice"]) == pytest.approx(oracle)
     assert net["lesions"]["found"] == [True, True]
     assert net["lesions"]["volume_ml"] == pytest.approx([6 * 16 * 8 / 1000] * 2)
@@ -265,7 +343,10 @@ def test_damage_is_named(tmp_path, detected):
     shared = json.loads((detected / "detect.json").read_text())
     for threshold in ("x", [], None):
         write_json(detected / "detect.json", shared | {"threshold": threshold})
-        with pytest.raises(InputError, match=r"detect: its files are not as this version writes them .*; run the comm"):
+        with pytest.raises(
+            InputError,
+            match=r"detect: its files are not as this version writes them .*; run the comm",
+        ):
             write_report(detected)
     (detected / "ill" / "slices.npz").unlink()
     write_json(detected / "detect.json", shared)

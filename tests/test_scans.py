@@ -74,12 +74,20 @@ def test_the_frames_code_is_kept_and_free_text_of_the_header_is_not(tmp_path, ca
 
 
 def test_a_trailing_axis_of_one_and_one_slice_are_fine(tmp_path):
-    assert read_scan(save(tmp_path / "a.nii", numbered((4, 5, 6))[..., None], np.eye(4))).data.shape == (4, 5, 6)
-    assert read_scan(save(tmp_path / "b.nii", numbered((4, 5, 1)), np.eye(4))).data.shape == (4, 5, 1)
+    assert read_scan(
+        save(tmp_path / "a.nii", numbered((4, 5, 6))[..., None], np.eye(4))
+    ).data.shape == (4, 5, 6)
+    assert read_scan(save(tmp_path / "b.nii", numbered((4, 5, 1)), np.eye(4))).data.shape == (
+        4,
+        5,
+        1,
+    )
 
 
 def test_paths_with_spaces_and_letters_of_any_alphabet(tmp_path):
-    assert read_scan(save(tmp_path / "Ümläut 脳" / "my scan é.nii.gz", numbered(), np.eye(4))).data.shape == (4, 5, 6)
+    assert read_scan(
+        save(tmp_path / "Ümläut 脳" / "my scan é.nii.gz", numbered(), np.eye(4))
+    ).data.shape == (4, 5, 6)
 
 
 def _broken(tmp_path, kind):

@@ -49,8 +49,11 @@ from maediff.shipped import (
 from maediff.train import adopt, train
 
 TRAIN = {"steps": 2, "batch_size": 2, "checkpoint_every": 2, "validation_slices": 2}
-SHIPPED = [path.parent for parent in (PACKAGED, CHECKOUT / "models")
-           for path in sorted(parent.glob("*/card.json"))]  # fmt: skip
+SHIPPED = [
+    path.parent
+    for parent in (PACKAGED, CHECKOUT / "models")
+    for path in sorted(parent.glob("*/card.json"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,9 @@ def exported(tmp_path_factory):
         ("flair", "FLAIR", {}),
         ("flair-lgg", "FLAIR", {"opt_in": True, "terms": "CC BY-NC-SA 4.0, research only."}),
     ):
-        export_model(made_run(folder / "runs" / name, modality), folder / "models" / name, ABOUT | more)
+        export_model(
+            made_run(folder / "runs" / name, modality), folder / "models" / name, ABOUT | more
+        )
     return folder / "models"
 
 
@@ -88,7 +93,12 @@ def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
         assert torch.equal(value, method.state_dict()[key]), key
     assert (info["name"], info["step"], info["seed"]) == ("t1", 2, 3)
     assert {p.name for p in (models / "t1").iterdir()} == {
-        "model.safetensors", "config.json", "calibration.json", "card.json", "MODEL_CARD.md"}  # fmt: skip
+        "model.safetensors",
+        "config.json",
+        "calibration.json",
+        "card.json",
+        "MODEL_CARD.md",
+    }
     with safe_open(models / "t1" / "model.safetensors", framework="pt") as file:
         assert all(key.startswith("ema.") for key in file.keys())  # noqa: SIM118
     half = export_model(run, models.parent / "half" / "t1", ABOUT, half=True)
@@ -113,9 +123,14 @@ def test_a_models_own_threshold_goes_with_it(models, tmp_path):
     own = {"value": 0.07, "chosen_on": "9 patients"}
     card = export_model(run, out, ABOUT | {"default_threshold": own})
     assert json.loads((out / "calibration.json").read_text())["default_threshold"] == own
-    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in describe(out, card)
+    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in describe(
+        out, card
+    )
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "`detect` takes 0.07, chosen on 9 patients" in text and "1 % of their voxels exceed 0.1000" in text
+    assert (
+        "`detect` takes 0.07, chosen on 9 patients" in text
+        and "1 % of their voxels exceed 0.1000" in text
+    )
     for wrong in (0.07, {"value": 0.07}, own | {"value": 1}):
         with pytest.raises(InputError, match="card of t2: default_threshold"):
             export_model(run, tmp_path / "t2", ABOUT | {"default_threshold": wrong})
@@ -123,10 +138,21 @@ def test_a_models_own_threshold_goes_with_it(models, tmp_path):
 
 def test_the_card_says_what_there_is_to_say(models):
     text = (models / "flair-lgg" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for said in ("# flair-lgg", "| made | CC0 | ellipsoids |", "CC BY-NC-SA 4.0", "Seed: 3.", "- Finds nothing.",
-                 "12,345", "Not a medical device", "--set 'unet.channels=[8,16]'", "only by name",
-                 "None measured", "postprocess.median_size=5", "from healthy scans (1 people, 9 voxels)",
-                 "1 % of the voxels exceed, 0.1000"):  # fmt: skip
+    for said in (
+        "# flair-lgg",
+        "| made | CC0 | ellipsoids |",
+        "CC BY-NC-SA 4.0",
+        "Seed: 3.",
+        "- Finds nothing.",
+        "12,345",
+        "Not a medical device",
+        "--set 'unet.channels=[8,16]'",
+        "only by name",
+        "None measured",
+        "postprocess.median_size=5",
+        "from healthy scans (1 people, 9 voxels)",
+        "1 % of the voxels exceed, 0.1000",
+    ):
         assert said in text, said
     assert "\n\n\n" not in text
     assert "maediff train maediff --cohort COHORT -o RUN --preset tiny --seed 3" in text
@@ -137,7 +163,11 @@ def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, 
     with pytest.raises(InputError, match="of other settings than are exported; give --cohort"):
         export_model("t1@headroom=true", tmp_path / "t1", ABOUT)
     stored = json.loads((models / "t1" / "calibration.json").read_text())
-    changed = {**stored, "config": {**stored["config"], "headroom": True}, "postprocess": {"smooth_mm": [3, 20]}}
+    changed = {
+        **stored,
+        "config": {**stored["config"], "headroom": True},
+        "postprocess": {"smooth_mm": [3, 20]},
+    }
     copied = tmp_path / "from" / "t1"
     shutil.copytree(models / "t1", copied)
     (copied / "calibration.json").write_text(json.dumps(changed))
@@ -149,7 +179,9 @@ def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, 
 
 def test_the_cards_command_is_the_trainings_whatever_stride_is_exported(models, tmp_path):
     run = models.parent / "runs" / "t1"
-    other = export_model(f"{run}@s=24", tmp_path / "t1", ABOUT, cohort=made_cohort(tmp_path / "cohort"))
+    other = export_model(
+        f"{run}@s=24", tmp_path / "t1", ABOUT, cohort=made_cohort(tmp_path / "cohort")
+    )
     assert load_model(tmp_path / "t1")[0].config.s == 24 != load_model(run)[0].config.s
     assert other.command == read_card(models / "t1").command
 
@@ -159,7 +191,9 @@ def test_the_training_command_asks_for_what_the_run_holds(models):
     info = load_model(run)[1] | {"init": "/somewhere/t0"}
     words = shlex.split(training_command(info))
     settings = [
-        words[i + 1] for i, word in enumerate(words) if word == "--set" and not words[i + 1].startswith("train.")
+        words[i + 1]
+        for i, word in enumerate(words)
+        if word == "--set" and not words[i + 1].startswith("train.")
     ]
     assert config_of(build("maediff", "tiny", parse_settings(settings))) == info["config"]
     assert words[words.index("--init") + 1] == "t0"
@@ -179,10 +213,19 @@ def test_scores_come_from_an_evaluation(tmp_path):
         return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
 
     summary = {
-        "methods": {"run@t_test=125": {"auprc": interval(0.5), "dice": None}, "bright": {"auprc": interval(0.2)}},
-        "baselines": ["bright"], "best_baseline": "bright", "n_subjects": 4, "n_lesion": 3, "n_healthy": 1,
-        "cohort": str(tmp_path / "lgg"), "score_split": "test", "modality": "T1w",
-    }  # fmt: skip
+        "methods": {
+            "run@t_test=125": {"auprc": interval(0.5), "dice": None},
+            "bright": {"auprc": interval(0.2)},
+        },
+        "baselines": ["bright"],
+        "best_baseline": "bright",
+        "n_subjects": 4,
+        "n_lesion": 3,
+        "n_healthy": 1,
+        "cohort": str(tmp_path / "lgg"),
+        "score_split": "test",
+        "modality": "T1w",
+    }
     write_json(tmp_path / "eval" / "summary.json", summary)
     scores = read_scores(tmp_path / "eval", "run@t_test=125")
     assert scores["values"] == {"auprc": interval(0.5)}
@@ -199,14 +242,19 @@ def test_scores_come_from_an_evaluation(tmp_path):
     assert "0.1 MB" in shown or "0.2 MB" in shown
     text = describe(tmp_path / "t9", Card(**{**vars(card), "scores": (Scores(**scores),)}))
     assert (
-        "lgg, test split, T1w: AUPRC 0.50 [0.40, 0.60], 3 subjects with a lesion; best baseline (bright) 0.20" in text
+        "lgg, test split, T1w: AUPRC 0.50 [0.40, 0.60], 3 subjects with a lesion; best baseline (bright) 0.20"
+        in text
     )
 
 
 def test_what_cannot_be_shipped_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
     run = made_run(tmp_path / "run")
     for reference, about, said in [
-        (run, ABOUT | {"summary": "made in /home/me/brains"}, "names a path of this machine, /home/me/brains"),
+        (
+            run,
+            ABOUT | {"summary": "made in /home/me/brains"},
+            "names a path of this machine, /home/me/brains",
+        ),
         (run, {k: v for k, v in ABOUT.items() if k != "licence"}, "licence"),
         (run, ABOUT | {"failure_cases": []}, "failure_cases"),
         (run, ABOUT | {"colour": "red"}, "unknown colour"),
@@ -243,7 +291,11 @@ def test_whom_a_model_was_trained_on_goes_with_it(tmp_path):
 @pytest.mark.parametrize(
     ("cohort", "said", "unsaid"),
     [
-        ({"registration": {"enabled": True}}, "affine registration to MNI152; 2 mm, 96 x 96 pixels a slice", "thicker"),
+        (
+            {"registration": {"enabled": True}},
+            "affine registration to MNI152; 2 mm, 96 x 96 pixels a slice",
+            "thicker",
+        ),
         ({}, "slices thicker than 3 mm left as they are", "MNI152"),
         ({"bias": {"enabled": True}, "normalise": {"landmarks": [0.1] * 9}}, "(N4)", "MNI152"),
     ],
@@ -271,7 +323,9 @@ def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatc
     assert split_reference("t1")[0] == Path("t1")
 
 
-def test_the_model_is_picked_by_contrast_but_never_one_that_has_to_be_asked_for(models, monkeypatch, tmp_path):
+def test_the_model_is_picked_by_contrast_but_never_one_that_has_to_be_asked_for(
+    models, monkeypatch, tmp_path
+):
     assert [pick(contrast)[0] for contrast in ("T1w", "FLAIR")] == ["t1", "flair"]
     with pytest.raises(InputError, match="no model for T2w comes with maediff; give --model RUN"):
         pick("T2w")
@@ -311,7 +365,9 @@ def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_p
         threshold_at(str(folder), other, 0.01, step=info["step"])
 
 
-def test_a_setting_younger_than_a_model_stands_at_its_own_default_not_at_the_presets(models, tmp_path):
+def test_a_setting_younger_than_a_model_stands_at_its_own_default_not_at_the_presets(
+    models, tmp_path
+):
     folder = shutil.copytree(models / "t1", tmp_path / "old")
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored["preset"] = "tiny"
@@ -339,14 +395,23 @@ def test_detect_picks_a_model_and_says_why(models, scan, tmp_path, caplog):
     assert (summary["model"], summary["threshold"]) == ("t1", 0.1)  # the shipped threshold for 1 %
     assert summary["model_from"].startswith("chosen because the names")
     plain = scan.rename(scan.with_name("patient.nii.gz"))
-    with pytest.raises(InputError, match=r"patient\.nii\.gz: the name tells no contrast; .* --model"):
+    with pytest.raises(
+        InputError, match=r"patient\.nii\.gz: the name tells no contrast; .* --model"
+    ):
         detect(find_scans([plain]), tmp_path / "out2", quiet=True)
     flair = shutil.copy(plain, plain.with_name("sub-2_FLAIR.nii.gz"))
     other = shutil.copy(plain, plain.with_name("sub-2_T1w.nii.gz"))
     with pytest.raises(InputError, match="the scans are FLAIR and T1w; say which"):
-        detect(find_scans([flair, other.rename(plain.with_name("sub-3_T1w.nii.gz"))]), tmp_path / "out2", quiet=True)
+        detect(
+            find_scans([flair, other.rename(plain.with_name("sub-3_T1w.nii.gz"))]),
+            tmp_path / "out2",
+            quiet=True,
+        )
     assert not (tmp_path / "out2").exists()
-    assert detect(find_scans([plain]), tmp_path / "out2", modality="FLAIR", quiet=True, device="cpu") == 0
+    assert (
+        detect(find_scans([plain]), tmp_path / "out2", modality="FLAIR", quiet=True, device="cpu")
+        == 0
+    )
     assert json.loads((tmp_path / "out2" / "detect.json").read_text())["model"] == "flair"
     assert "--modality says" in caplog.text
 
@@ -364,25 +429,38 @@ def test_the_settings_of_the_model_stand_where_none_are_given(models):
     info = load_model("t1")[1] | {"train": {"steps": 5000, **shown}}
     given = {"t_test": 60, "mae": {"heads": 4}, "train": {"steps": 3, "augment": "off"}}
     preset, settings = adopt(info, "maediff", None, given)
-    assert (preset, settings["t_test"], settings["mae"]) == ("tiny", 60, info["config"]["mae"] | {"heads": 4})
+    assert (preset, settings["t_test"], settings["mae"]) == (
+        "tiny",
+        60,
+        info["config"]["mae"] | {"heads": 4},
+    )
     assert settings["train"] == {"steps": 3, "augment": "off", "fabricate": {"share": 0.9}}
     assert adopt(info, "maediff", "tiny", {}) == ("tiny", info["config"] | {"train": shown})
     assert adopt(info, "maediff", "small", {"s": 48}) == ("small", {"s": 48})
 
 
 @pytest.mark.slow
-def test_a_shipped_model_is_trained_again_by_the_settings_that_it_carries(models, tmp_path, monkeypatch, capsys):
+def test_a_shipped_model_is_trained_again_by_the_settings_that_it_carries(
+    models, tmp_path, monkeypatch, capsys
+):
     cohort = made_cohort(tmp_path)
     script = Path(__file__).parent.parent / "scripts" / "remake_model.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "t1", str(cohort), str(tmp_path / "out"), "--device", "cpu"])
+    monkeypatch.setattr(
+        sys, "argv", [str(script), "t1", str(cohort), str(tmp_path / "out"), "--device", "cpu"]
+    )
     runpy.run_path(str(script), run_name="__main__")
     new, old = (read_config(folder / "t1") for folder in (tmp_path / "out", models))
     assert {key: new[key] for key in ("method", "preset", "config", "seed")} == {
-        key: old[key] for key in ("method", "preset", "config", "seed")}  # fmt: skip
+        key: old[key] for key in ("method", "preset", "config", "seed")
+    }
     assert new["train"]["steps"] == old["train"]["steps"] == 2
     assert own_postprocess(tmp_path / "out" / "t1") == own_postprocess(models / "t1")
-    unseen = {row.subject for row in Cohort.open(cohort).rows if row.healthy and row.split != "train"}
-    assert json.loads((tmp_path / "out" / "t1" / "calibration.json").read_text())["n_scans"] == len(unseen)
+    unseen = {
+        row.subject for row in Cohort.open(cohort).rows if row.healthy and row.split != "train"
+    }
+    assert json.loads((tmp_path / "out" / "t1" / "calibration.json").read_text())[
+        "n_scans"
+    ] == len(unseen)
     assert "t1" in capsys.readouterr().out
 
 
@@ -391,7 +469,15 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     caplog.set_level(logging.INFO, "maediff")
     cohort = made_cohort(tmp_path)
     frozen = TRAIN | {"learning_rate": 0}
-    train("maediff", cohort, tmp_path / "run", init="t1", settings={"train": frozen}, quiet=True, device="cpu")
+    train(
+        "maediff",
+        cohort,
+        tmp_path / "run",
+        init="t1",
+        settings={"train": frozen},
+        quiet=True,
+        device="cpu",
+    )
     assert "--init t1: its preset (tiny) and settings stand where none are given" in caplog.text
     config = read_config(tmp_path / "run")
     assert (config["preset"], config["init"]) == ("tiny", "t1")
@@ -416,11 +502,20 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
         train("maediff", cohort, tmp_path / "run2", preset="small", init="t1", device="cpu")
     with pytest.raises(InputError, match="cannot start one of 'pddpm'"):
         train("pddpm", cohort, tmp_path / "run2", init="t1", device="cpu")
-    train("maediff", cohort, tmp_path / "run3", init="flair", settings={"train": TRAIN, "t_test": 60}, quiet=True,
-          device="cpu")  # fmt: skip
+    train(
+        "maediff",
+        cohort,
+        tmp_path / "run3",
+        init="flair",
+        settings={"train": TRAIN, "t_test": 60},
+        quiet=True,
+        device="cpu",
+    )
     assert read_config(tmp_path / "run3")["config"]["t_test"] == [60]
     assert "flair is a model for FLAIR, and" in caplog.text
-    exported = export_model(f"{tmp_path / 'run3'}@t_test=125", tmp_path / "new", ABOUT, cohort=cohort)
+    exported = export_model(
+        f"{tmp_path / 'run3'}@t_test=125", tmp_path / "new", ABOUT, cohort=cohort
+    )
     assert "--init flair" in exported.command
     stored = json.loads((tmp_path / "new" / "calibration.json").read_text())
     assert stored["config"]["t_test"] == [125]
@@ -443,7 +538,9 @@ def test_a_hub_folder_has_a_card_with_front_matter_and_loads(models, tmp_path):
     with pytest.raises(InputError, match="has no card"):
         save_to_hub_folder(run, tmp_path / "other")
     load_from_hub(save_to_hub_folder(run, tmp_path / "other", ABOUT | {"licence": "Our own"}))
-    assert "license_name: Our own" in (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+    assert "license_name: Our own" in (tmp_path / "other" / "README.md").read_text(
+        encoding="utf-8"
+    )
     with pytest.raises(InputError, match="exists"):
         save_to_hub_folder("t1", tmp_path / "other")
 
@@ -458,7 +555,9 @@ def test_models_are_written_with_the_mode_of_the_umask(models, tmp_path):
     finally:
         os.umask(before)
     for folder in ("exported", "repo"):
-        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / folder).iterdir()} == {"0o640"}
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / folder).iterdir()} == {
+            "0o640"
+        }
 
 
 def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
@@ -479,7 +578,9 @@ def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
     assert info["name"] == "brains@t_test=125"
     assert load_from_hub("lab/brains")[1]["name"] == "brains"
     assert len(asked) == 1  # once in a process, so that weights and settings are of one revision
-    assert not any("pt" in pattern or "bin" in pattern for pattern in asked[0][1])  # no pickle is fetched
+    assert not any(
+        "pt" in pattern or "bin" in pattern for pattern in asked[0][1]
+    )  # no pickle is fetched
     with pytest.raises(InputError, match=r"hf:lab/none: could not be had .*\(404 not found\)"):
         load_model("hf:lab/none")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -491,12 +592,18 @@ def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
 def test_every_model_that_is_shipped_loads_and_is_small(folder):
     card = read_card(folder)
     assert card.name == folder.name
-    assert card.opt_in == (folder.parent != PACKAGED), "weights under other terms stay out of the wheel"
+    assert card.opt_in == (folder.parent != PACKAGED), (
+        "weights under other terms stay out of the wheel"
+    )
     assert bool(card.terms) == card.opt_in
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
     assert (folder / "MODEL_CARD.md").is_file()
     method, info = load_model(folder)
-    assert (info["cohort"]["modality"], info["method"], info["preset"]) == (card.modality, card.method, card.preset)
+    assert (info["cohort"]["modality"], info["method"], info["preset"]) == (
+        card.modality,
+        card.method,
+        card.preset,
+    )
     own = own_postprocess(folder)
     threshold, _ = threshold_at(str(folder), config_of(method), 0.01, step=info["step"], post=own)
     assert 0 < threshold < 1

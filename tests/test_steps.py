@@ -27,7 +27,13 @@ from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, st
 from maediff.prepare import prepare_scan
 from maediff.preprocess import preprocess
 from maediff.quality import QualityConfig, check_voxels, picture
-from maediff.registration import REGISTERED, RegistrationConfig, align_rigidly, align_to_atlas, load_atlas
+from maediff.registration import (
+    REGISTERED,
+    RegistrationConfig,
+    align_rigidly,
+    align_to_atlas,
+    load_atlas,
+)
 from maediff.report import write_report
 from maediff.scans import Volume, read_scan
 from maediff.sources import find_sources
@@ -53,7 +59,9 @@ def test_only_a_raw_scan_has_its_brain_extracted(monkeypatch):
     calls = fake_deepbet(monkeypatch, true_brain)
     head, brain, affine = made_head()
     stepped = run_steps(volume_of(head, affine, "raw"), None, UNSEEN, modality="T1w")
-    assert stepped.brain_from == "deepbet" and stepped.extracted and dice(stepped.brain, brain) > 0.98
+    assert (
+        stepped.brain_from == "deepbet" and stepped.extracted and dice(stepped.brain, brain) > 0.98
+    )
     stripped = volume_of(np.where(brain, head, 0), affine, "stripped")
     assert run_steps(stripped, None, modality="T1w").brain_from == "from the zero background"
     given = run_steps(volume_of(head, affine, "given"), brain, modality="T1w")
@@ -66,7 +74,9 @@ def test_a_stripped_scan_goes_on_exactly_as_before():
     volume = volume_of(data, affine)
     before = prepare_scan(volume)
     stepped = run_steps(volume, None, modality="T1w")
-    after = prepare_scan(stepped.volume, stepped.brain, brain_from=stepped.brain_from, to_atlas=stepped.to_atlas)
+    after = prepare_scan(
+        stepped.volume, stepped.brain, brain_from=stepped.brain_from, to_atlas=stepped.to_atlas
+    )
     stepped.add_to(after)
     np.testing.assert_array_equal(after.image, before.image)
     np.testing.assert_array_equal(after.grid.affine, before.grid.affine)
@@ -74,7 +84,9 @@ def test_a_stripped_scan_goes_on_exactly_as_before():
 
 
 @pytest.mark.parametrize("wrong", ["nothing", "asserts"])
-def test_an_extraction_that_finds_no_brain_fails_that_scan_only(tmp_path, monkeypatch, caplog, wrong):
+def test_an_extraction_that_finds_no_brain_fails_that_scan_only(
+    tmp_path, monkeypatch, caplog, wrong
+):
     def draw(volume):
         if volume.source.name == "b.nii.gz":
             if wrong == "nothing":
@@ -93,25 +105,45 @@ def test_an_extraction_that_finds_no_brain_fails_that_scan_only(tmp_path, monkey
     assert [row.name for row in Cohort.open(out).rows] == ["a", "c"]
     assert qc(out)["a"]["brain_mask"] == "deepbet"
     about = json.loads((out / "cohort.json").read_text())
-    assert about["brain"]["tool"] == "auto" and not about["registration"]["enabled"] and not about["bias"]["enabled"]
+    assert (
+        about["brain"]["tool"] == "auto"
+        and not about["registration"]["enabled"]
+        and not about["bias"]["enabled"]
+    )
     assert json.loads((out / "a" / "image.json").read_text())["settings"]["qc"]["align"] == "never"
     assert (out / "a" / "qc.png").is_file()
     page = write_report(out).read_text()
-    assert "2 of 3 scans went through" in page and "data:image/png" in page and "found no brain" in page
+    assert (
+        "2 of 3 scans went through" in page
+        and "data:image/png" in page
+        and "found no brain" in page
+    )
 
 
 def test_a_label_map_is_no_scan():
     data, brain, affine = made_brain((30, 36, 30), (6.0, 6.0, 5.0))
     with pytest.raises(
-        InputError, match=r"only 3 different values in the brain, so a mask or a label map by its looks"
+        InputError,
+        match=r"only 3 different values in the brain, so a mask or a label map by its looks",
     ):
-        run_steps(volume_of(np.where(brain, np.round(3 * data / data.max()) + 1, 0), affine), None, modality="T1w")
+        run_steps(
+            volume_of(np.where(brain, np.round(3 * data / data.max()) + 1, 0), affine),
+            None,
+            modality="T1w",
+        )
 
 
 def test_no_tool_is_a_clear_word():
     head, _, affine = made_head()
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: raw scan with skull, and brain\.tool=none"):
-        run_steps(volume_of(head, affine), None, StepsConfig(brain=BrainConfig(tool="none")), modality="T1w")
+    with pytest.raises(
+        InputError, match=r"scan\.nii\.gz: raw scan with skull, and brain\.tool=none"
+    ):
+        run_steps(
+            volume_of(head, affine),
+            None,
+            StepsConfig(brain=BrainConfig(tool="none")),
+            modality="T1w",
+        )
     with pytest.raises(InputError, match=r"synthstrip is not installed"):
         extract_brain(volume_of(head, affine), BrainConfig(tool="synthstrip"))
     with pytest.raises(InputError, match="brain: tool: Input should be"):
@@ -135,7 +167,9 @@ def test_other_tools_are_run_as_programs(tmp_path, monkeypatch, tool):
     assert by == tool
     np.testing.assert_array_equal(found, brain)
     program.write_text("#!/bin/sh\necho no licence >&2\nexit 3\n")
-    with pytest.raises(InputError, match=rf"scan\.nii\.gz: brain extraction \({tool}\) failed: no licence"):
+    with pytest.raises(
+        InputError, match=rf"scan\.nii\.gz: brain extraction \({tool}\) failed: no licence"
+    ):
         extract_brain(volume_of(head, affine), BrainConfig(tool=tool))
 
 
@@ -145,7 +179,9 @@ def test_the_brain_of_the_t1_is_moved_rigidly():
     moved[:3, 3] = [4, -6, 3]
     _, true, other = made_brain((80, 90, 28), (1.8, 1.8, 5.0))
     source = np.linalg.inv(affine) @ np.linalg.inv(moved) @ other
-    t2 = ndimage.affine_transform(255 - t1, source[:3, :3], source[:3, 3], output_shape=true.shape, order=1, cval=250)
+    t2 = ndimage.affine_transform(
+        255 - t1, source[:3, :3], source[:3, 3], output_shape=true.shape, order=1, cval=250
+    )
     expected = ndimage.affine_transform(
         brain.astype(float), source[:3, :3], source[:3, 3], output_shape=true.shape, order=1
     )
@@ -179,18 +215,33 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
     uid = generate_uid()
     thick = affine @ np.diag([1, 1, 2.0, 1])
     for number, (text, data, grid) in enumerate(
-        [("t1_tse", head[:, :, ::2], thick), ("t1_mprage", head, affine), ("t1_mprage gd", head, affine),
-         ("t2_tse", head[:, :, ::2], thick)]
-    ):  # fmt: skip
-        write_series(tmp_path / "in" / "p" / text, np.round(data), grid, StudyInstanceUID=uid, SeriesDescription=text,
-                     SeriesNumber=number)  # fmt: skip
+        [
+            ("t1_tse", head[:, :, ::2], thick),
+            ("t1_mprage", head, affine),
+            ("t1_mprage gd", head, affine),
+            ("t2_tse", head[:, :, ::2], thick),
+        ]
+    ):
+        write_series(
+            tmp_path / "in" / "p" / text,
+            np.round(data),
+            grid,
+            StudyInstanceUID=uid,
+            SeriesDescription=text,
+            SeriesNumber=number,
+        )
     (ref,) = find_sources([tmp_path / "in"], "T2w")
-    assert (ref.image.name, ref.t1 and ref.t1.name) == ("t2_tse", "t1_mprage") and ref.t1_series not in repr(ref)
+    assert (ref.image.name, ref.t1 and ref.t1.name) == (
+        "t2_tse",
+        "t1_mprage",
+    ) and ref.t1_series not in repr(ref)
     assert find_sources([tmp_path / "in"], "T1w", series="0")[0].t1 is None
     out = tmp_path / "out"
     assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, quiet=True) == 0
     assert qc(out)["p"]["brain_mask"] == "deepbet on t1_mprage, moved rigidly"
-    stepped = run_steps(read_volume(ref), None, UNSEEN, modality="T2w", t1=ref.t1, t1_series=ref.t1_series)
+    stepped = run_steps(
+        read_volume(ref), None, UNSEEN, modality="T2w", t1=ref.t1, t1_series=ref.t1_series
+    )
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
     assert ref.t1_series not in (out / "p" / "image.json").read_text()
     (tmp_path / "list.csv").write_text("subject,image\nx,in/p\n")
@@ -220,7 +271,9 @@ def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):
     head, _, affine = made_head()
     save(tmp_path / "a.nii.gz", head, affine)
     save(tmp_path / "else where" / "ö.nii.gz", head, affine)
-    (tmp_path / "m.csv").write_text("subject,image,t1\na,a.nii.gz,else where/ö.nii.gz\n", encoding="utf-8")
+    (tmp_path / "m.csv").write_text(
+        "subject,image,t1\na,a.nii.gz,else where/ö.nii.gz\n", encoding="utf-8"
+    )
     assert find_scans([tmp_path / "m.csv"])[0].t1 == tmp_path / "else where" / "ö.nii.gz"
     (tmp_path / "m.csv").write_text("subject,image,t1\na,a.nii.gz,gone.nii.gz\n")
     with pytest.raises(InputError, match=r"gone\.nii\.gz"):
@@ -240,7 +293,10 @@ def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
     preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, quiet=True)
     for name, enabled in (("on", True), ("off", False)):
         meta = json.loads((tmp_path / name / "cohort.json").read_text())
-        assert meta["registration"] == {"enabled": enabled} and steps_of(meta).registration.enabled is enabled
+        assert (
+            meta["registration"] == {"enabled": enabled}
+            and steps_of(meta).registration.enabled is enabled
+        )
         record = json.loads((tmp_path / name / "a" / "image.json").read_text())["record"]
         assert ("to_atlas" in record) is enabled
     assert not steps_of({}).registration.enabled  # a model from before that was recorded
@@ -250,8 +306,12 @@ def test_n4_finds_a_field_that_was_put_in():
     data, brain, affine = made_brain((60, 72, 50))
     x, y, _ = np.indices(data.shape) / 60 - 0.5
     put_in = np.exp(0.4 * x - 0.3 * y * y)
-    flat = np.where(brain, 100 + 0.1 * data, 0)  # tissue with little contrast, so that the field is what varies
-    corrected, field = correct_bias(volume_of(flat * put_in, affine), brain, BiasConfig(iterations=(30, 30)))
+    flat = np.where(
+        brain, 100 + 0.1 * data, 0
+    )  # tissue with little contrast, so that the field is what varies
+    corrected, field = correct_bias(
+        volume_of(flat * put_in, affine), brain, BiasConfig(iterations=(30, 30))
+    )
     inside = ndimage.binary_erosion(brain, iterations=3)
     assert np.corrcoef(np.log(field[inside]), np.log(put_in[inside]))[0, 1] > 0.97
     assert np.std(corrected.data[inside]) < 0.5 * np.std((flat * put_in)[inside])
@@ -273,7 +333,12 @@ def _turned_round_trip(shift_mm=(0, 0, 0), volumes_ml=(1.1, 1.5, 3.0, 20.0)):
     wrong = type(grid)(grid.shape, shift @ grid.affine, atlas_affine=grid.atlas_affine)
     scores = []
     for number, volume_ml in enumerate(volumes_ml):
-        lesion = ball(data.shape, affine, [10.0 + 0.3 * number, -13.7 + 0.45 * number, 5.2 * number - 8], volume_ml)
+        lesion = ball(
+            data.shape,
+            affine,
+            [10.0 + 0.3 * number, -13.7 + 0.45 * number, 5.2 * number - 8],
+            volume_ml,
+        )
         back = from_grid(to_grid(lesion, affine, grid, "majority"), wrong, volume, "nearest")
         scores.append(dice(lesion, back))
     return scores
@@ -291,9 +356,13 @@ def test_lesion_free_slices_of_a_turned_grid_do_not_see_the_lesion():
     grid = atlas_grid(oblique(np.diag([1.1, 1.05, 1.15, 1.0])), GridConfig())
     lesion = np.zeros(brain.shape, dtype=bool)
     lesion[30, 34, 20:22] = True
-    changed = data + 1000 * ndimage.binary_dilation(lesion, np.ones((1, 1, 3)))  # with a margin of one slice
+    changed = data + 1000 * ndimage.binary_dilation(
+        lesion, np.ones((1, 1, 3))
+    )  # with a margin of one slice
     free = lesion_free_slices(lesion, affine, grid, 1)
-    same = np.isclose(to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")).all(axis=(0, 1))
+    same = np.isclose(
+        to_grid(data, affine, grid, "linear"), to_grid(changed, affine, grid, "linear")
+    ).all(axis=(0, 1))
     assert free.any() and not (free & ~same).any()
     assert (same & ~free).sum() <= 8
 
@@ -306,10 +375,16 @@ def test_histogram_standardisation_by_hand_and_back():
     np.testing.assert_allclose(deciles, np.linspace(0.1, 0.9, 9), atol=1e-6)
     moved = standardise(data, deciles, config)
     np.testing.assert_allclose(moved[[0, 100, 500, 1000], 0, 0], [0, 0.01, 0.25, 1], atol=1e-6)
-    np.testing.assert_allclose(moved[150, 0, 0], (0.01 + 0.04) / 2, atol=1e-6)  # a straight line in between
+    np.testing.assert_allclose(
+        moved[150, 0, 0], (0.01 + 0.04) / 2, atol=1e-6
+    )  # a straight line in between
     np.testing.assert_allclose(standardise(moved, deciles, config, back=True), data, atol=1e-6)
     assert learn_landmarks([[0.1] * 9, [0.3] * 9]) == pytest.approx([0.2] * 9)
-    for wrong in ((0.5,), (0.1, 0.3, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)):
+    for wrong in (
+        (0.5,),
+        (0.1, 0.3, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0),
+    ):
         with pytest.raises(ValueError, match="nine numbers that rise"):
             NormaliseConfig(1, 99, wrong)
 
@@ -317,7 +392,9 @@ def test_histogram_standardisation_by_hand_and_back():
 def test_standardised_scans_share_their_deciles_whatever_the_contrast():
     data, brain, affine = made_brain()
     config = NormaliseConfig(landmarks=(0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8))
-    prepared = [prepare_scan(volume_of(d, affine), brain, None, None, config) for d in (data, data**1.7)]
+    prepared = [
+        prepare_scan(volume_of(d, affine), brain, None, None, config) for d in (data, data**1.7)
+    ]
     for one in prepared:
         np.testing.assert_allclose(deciles_of(one.image, one.brain), config.landmarks, atol=0.01)
         assert not one.image[~one.brain].any()
@@ -336,17 +413,23 @@ def test_empty_voxels_are_flagged_and_the_picture_shows_the_outline():
     view = picture(volume_of(data, affine), brain)
     assert view.shape == (120, 600, 3)
     assert 200 < (view == (255, 140, 26)).all(axis=-1).sum() < 3000
-    assert not (picture(volume_of(data, affine), brain & False) == (255, 140, 26)).all(axis=-1).any()
+    assert (
+        not (picture(volume_of(data, affine), brain & False) == (255, 140, 26)).all(axis=-1).any()
+    )
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan_only(tmp_path, monkeypatch):
+def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan_only(
+    tmp_path, monkeypatch
+):
     for seed in range(4):
         data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0), seed=seed)
         save(tmp_path / "in" / f"p{seed}.nii.gz", data, affine)
     preprocess([tmp_path / "in"], tmp_path / "one", modality="T1w", quiet=True)
     preprocess([tmp_path / "in"], tmp_path / "two", modality="T1w", workers=2, quiet=True)
-    for row, other in zip(Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True):
+    for row, other in zip(
+        Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True
+    ):
         np.testing.assert_array_equal(read_scan(row.image).data, read_scan(other.image).data)
 
     def dies(do, ref):
@@ -355,7 +438,10 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
         return do(ref)
 
     monkeypatch.setattr("maediff.parallel._safely", dies)
-    assert preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True) == 1
+    assert (
+        preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True)
+        == 1
+    )
     assert "its process was killed" in qc(tmp_path / "three")["p1"]["flags"]
     assert [row.name for row in Cohort.open(tmp_path / "three").rows] == ["p0", "p2", "p3"]
 
@@ -368,7 +454,9 @@ def test_heads_far_apart_are_brought_together_and_ones_that_cannot_be_are_refuse
     np.testing.assert_allclose(align_rigidly(fixed, moving)[:3, 3], [500, -400, 300], atol=1)
     assert (brain_from_t1(fixed, moving, brain) ^ brain).mean() < 0.01
     monkeypatch.setattr("maediff.registration._refine", lambda *_, **__: (-np.inf, np.eye(4)))
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: rigid registration with t1\.nii\.gz failed"):
+    with pytest.raises(
+        InputError, match=r"scan\.nii\.gz: rigid registration with t1\.nii\.gz failed"
+    ):
         align_rigidly(fixed, moving)
 
 
@@ -393,7 +481,9 @@ def test_a_brain_moved_to_the_wrong_place_is_not_taken(tmp_path, monkeypatch, sh
 def test_a_mask_too_small_for_a_brain_is_a_failure_unless_the_scan_is_small(monkeypatch):
     head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 4.0))
     fake_deepbet(monkeypatch, lambda volume: ball(volume.data.shape, affine, (0, 0, 0), 50))
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: brain extraction \(deepbet\) failed, it found 50 ml"):
+    with pytest.raises(
+        InputError, match=r"scan\.nii\.gz: brain extraction \(deepbet\) failed, it found 50 ml"
+    ):
         extract_brain(volume_of(head, affine))
     slab = slice(12, 18)
     fake_deepbet(monkeypatch, lambda volume: brain[:, :, slab])
@@ -404,7 +494,9 @@ def test_one_slice_is_neither_registered_nor_corrected_and_that_is_said_in_one_l
     data, _, affine = made_brain((60, 72, 50))
     one = volume_of(data[:, :, 25:26], affine)
     on = StepsConfig(registration=RegistrationConfig(enabled=True))
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: .* too thin .*registration\.enabled=false") as said:
+    with pytest.raises(
+        InputError, match=r"scan\.nii\.gz: .* too thin .*registration\.enabled=false"
+    ) as said:
         run_steps(one, None, on, modality="T1w")
     looked = run_steps(one, None, StepsConfig(qc=QualityConfig(align="always")), modality="T1w")
     assert looked.flags == ["could not be aligned to the atlas"] and looked.to_atlas is None

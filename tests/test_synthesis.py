@@ -21,14 +21,18 @@ LEVELS = {"fluid": 0.15, "grey": 0.55, "white": 0.9}
 def made_head(seed=0, bias=0.0, noise=0.02):
     """(T1w, brain, truth of fluid, grey and white): shells of fluid, grey and white matter around a ventricle."""
     rng = np.random.default_rng(seed)
-    x, y, z = np.meshgrid(*[SPACING[0] * (np.arange(n) - (n - 1) / 2) for n in (48, 58, 44)], indexing="ij")
+    x, y, z = np.meshgrid(
+        *[SPACING[0] * (np.arange(n) - (n - 1) / 2) for n in (48, 58, 44)], indexing="ij"
+    )
     radius = np.sqrt((x / 65) ** 2 + (y / 80) ** 2 + (z / 58) ** 2)
     brain, folds = radius <= 1, 0.07 * np.sin(x / 9 + seed) * np.sin(y / 8) * np.sin(z / 10)
     labels = np.where(radius > 0.95, 0, np.where(radius + folds > 0.78, 1, 2))
     labels[np.sqrt((x / 18) ** 2 + (y / 30) ** 2 + (z / 15) ** 2) < 1] = 0
     truth = np.stack([(labels == k) & brain for k in range(3)])
     image = np.tensordot(list(LEVELS.values()), truth, 1)
-    image = ndimage.gaussian_filter(image, 0.4) * np.exp(bias * x / 65) + noise * rng.standard_normal(x.shape)
+    image = ndimage.gaussian_filter(image, 0.4) * np.exp(
+        bias * x / 65
+    ) + noise * rng.standard_normal(x.shape)
     return (np.clip(image, 0.01, None) * 300 * brain).astype(np.float32), brain, truth
 
 
@@ -67,7 +71,9 @@ def test_the_ventricle_is_found_and_has_no_wall_of_grey_matter(head, tissues):
     wall = (tissues.to_ventricle_mm > 0) & (tissues.to_ventricle_mm < 5)
     assert tissues.fractions[1][wall].mean() < 0.05
     x = np.indices(head[1].shape) - np.array(middle).reshape(3, 1, 1, 1)
-    filled = np.where((np.linalg.norm(x, axis=0) < 14) & (head[0] < 200), 270, head[0]).astype(np.float32)
+    filled = np.where((np.linalg.norm(x, axis=0) < 14) & (head[0] < 200), 270, head[0]).astype(
+        np.float32
+    )
     assert np.isinf(segment(filled, head[1], SPACING).to_ventricle_mm).all()
 
 
@@ -87,8 +93,13 @@ def test_a_rendering_has_the_order_of_its_contrast(head, tissues, contrast):
     _, brain, truth = head
     for seed in range(5):
         one = render(tissues, brain, SPACING, CONFIGS[contrast], np.random.default_rng(seed))
-        source_slices = np.clip((one.to_source[2, 2] * np.arange(one.image.shape[2]) + one.to_source[2, 3]), 0, 43)
-        inner = [ndimage.binary_erosion(t, iterations=1)[:, :, source_slices.round().astype(int)] for t in truth]
+        source_slices = np.clip(
+            (one.to_source[2, 2] * np.arange(one.image.shape[2]) + one.to_source[2, 3]), 0, 43
+        )
+        inner = [
+            ndimage.binary_erosion(t, iterations=1)[:, :, source_slices.round().astype(int)]
+            for t in truth
+        ]
         fluid, grey, white = (np.median(one.image[mask & one.brain]) for mask in inner)
         assert fluid < white <= 1.1 * grey if contrast == "FLAIR" else fluid > grey > white
         assert (one.image[~one.brain] == 0).all()
@@ -98,7 +109,8 @@ def test_a_rendering_has_the_order_of_its_contrast(head, tissues, contrast):
 def test_a_rendering_is_a_function_of_the_generator(head, tissues):
     brain = head[1]
     first, again, other = (
-        render(tissues, brain, SPACING, CONFIGS["T2w"], np.random.default_rng(seed)) for seed in (1, 1, 2)
+        render(tissues, brain, SPACING, CONFIGS["T2w"], np.random.default_rng(seed))
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.image, again.image)
     assert first.image.shape != other.image.shape or not np.allclose(first.image, other.image)
@@ -108,7 +120,9 @@ def test_slices_keep_their_place(head, tissues):
     """Thick slices cover the same brain: its volume and its lower and upper end agree to a slice."""
     brain = head[1]
     config = CONFIGS["T2w"]
-    thick = [render(tissues, brain, SPACING, config, np.random.default_rng(seed)) for seed in range(6)]
+    thick = [
+        render(tissues, brain, SPACING, config, np.random.default_rng(seed)) for seed in range(6)
+    ]
     assert len({one.image.shape for one in thick}) > 1
     for one in thick:
         step = one.to_source[2, 2]
@@ -140,9 +154,17 @@ def test_a_cohort_is_rendered_and_preprocessed(t1_manifest, tmp_path):
     assert render_scans(t1_manifest, tmp_path / "a", "FLAIR", n=2, seed=5) == []
     rows = list(csv.DictReader((tmp_path / "a" / "manifest.csv").read_text().splitlines()))
     assert [(row["subject"], row["session"], row["split"]) for row in rows] == [
-        ("s0", "render-1", "train"), ("s0", "render-2", "train"), ("s1", "render-1", "val"), ("s1", "render-2", "val"),
-    ]  # fmt: skip
-    assert preprocess([tmp_path / "a" / "manifest.csv"], tmp_path / "cohort", modality="FLAIR", quiet=True) == 0
+        ("s0", "render-1", "train"),
+        ("s0", "render-2", "train"),
+        ("s1", "render-1", "val"),
+        ("s1", "render-2", "val"),
+    ]
+    assert (
+        preprocess(
+            [tmp_path / "a" / "manifest.csv"], tmp_path / "cohort", modality="FLAIR", quiet=True
+        )
+        == 0
+    )
     cohort = Cohort.open(tmp_path / "cohort")
     assert [row.name for row in cohort.split("train")] == ["s0_render-1", "s0_render-2"]
     t1 = find_scans([t1_manifest], "T1w")  # a model that saw a rendering has seen the person

@@ -37,7 +37,13 @@ from maediff.training import update_ema as ema_update
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
     "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
-    "train": {"steps": 6, "batch_size": 2, "checkpoint_every": 2, "precision": "fp32", "validation_slices": 4},
+    "train": {
+        "steps": 6,
+        "batch_size": 2,
+        "checkpoint_every": 2,
+        "precision": "fp32",
+        "validation_slices": 4,
+    },
 }
 
 
@@ -48,7 +54,10 @@ def cohort(tmp_path_factory):
 
 def run(cohort, out, **kwargs):
     return train(
-        "maediff", cohort, out, **{"preset": "tiny", "settings": FAST, "quiet": True, "device": "cpu", **kwargs}
+        "maediff",
+        cohort,
+        out,
+        **{"preset": "tiny", "settings": FAST, "quiet": True, "device": "cpu", **kwargs},
     )
 
 
@@ -72,24 +81,45 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
     assert [int(row["step"]) for row in rows] == [2, 4, 6]
     assert all(float(row["val_loss"]) > 0 for row in rows)
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert {"maediff", "commit", "seed", "device", "cohort_hash", "wall_seconds"} <= provenance.keys()
+    assert {
+        "maediff",
+        "commit",
+        "seed",
+        "device",
+        "cohort_hash",
+        "wall_seconds",
+    } <= provenance.keys()
     assert [p.name for p in (tmp_path / "run" / "last").glob("optimizer-*")] == ["optimizer-6.pt"]
     known = json.loads((tmp_path / "run" / "train_subjects.json").read_text())
-    assert known == sorted({person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")})
+    assert known == sorted(
+        {person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")}
+    )
     method, info = load_model(tmp_path / "run")
     assert not method.training
     assert info["name"] == "run"
-    ema = {k.removeprefix("ema."): v for k, v in weights(tmp_path / "run", "best").items() if k.startswith("ema.")}
+    ema = {
+        k.removeprefix("ema."): v
+        for k, v in weights(tmp_path / "run", "best").items()
+        if k.startswith("ema.")
+    }
     assert_same(dict(method.state_dict()), ema)
 
 
 def test_without_calibration_scans_a_run_has_no_thresholds(cohort, tmp_path):
     run(cohort, tmp_path / "with")
-    run(cohort, tmp_path / "without", settings={**FAST, "train": {**FAST["train"], "calibration_scans": 0}})
+    run(
+        cohort,
+        tmp_path / "without",
+        settings={**FAST, "train": {**FAST["train"], "calibration_scans": 0}},
+    )
     assert json.loads((tmp_path / "with" / "calibration.json").read_text())["n_scans"] == 1
     assert not (tmp_path / "without" / "calibration.json").exists()
     with pytest.raises(InputError, match="calibration_scans=-1"):
-        run(cohort, tmp_path / "wrong", settings={**FAST, "train": {**FAST["train"], "calibration_scans": -1}})
+        run(
+            cohort,
+            tmp_path / "wrong",
+            settings={**FAST, "train": {**FAST["train"], "calibration_scans": -1}},
+        )
 
 
 def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
@@ -114,13 +144,17 @@ def press(monkeypatch):
         update_ema(ema, method, decay, step)
 
     monkeypatch.setattr(training, "update_ema", pressed)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it
     yield steps
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(cohort, tmp_path, press, capsys, step):
+def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(
+    cohort, tmp_path, press, capsys, step
+):
     run(cohort, tmp_path / "whole")
     press.append(step)
     assert run(cohort, tmp_path / "parts")["step"] == step + 1  # checkpoints are due at 2, 4 and 6
@@ -133,9 +167,14 @@ def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(cohort, tmp_p
 
 @pytest.mark.parametrize(
     ("step", "said"),
-    [(0, "before anything was saved; --resume starts from the beginning"), (3, "from the checkpoint at step 2")],
+    [
+        (0, "before anything was saved; --resume starts from the beginning"),
+        (3, "from the checkpoint at step 2"),
+    ],
 )
-def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, press, capsys, step, said):
+def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(
+    cohort, tmp_path, press, capsys, step, said
+):
     run(cohort, tmp_path / "whole")
     press.extend([step, step])
     with pytest.raises(KeyboardInterrupt):
@@ -147,7 +186,9 @@ def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(cohort, tmp_path, pres
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_where_a_training_was_stopped_does_not_choose_its_weights(cohort, tmp_path, press, monkeypatch):
+def test_where_a_training_was_stopped_does_not_choose_its_weights(
+    cohort, tmp_path, press, monkeypatch
+):
     """Checkpoints are due at 2, 4 and 6; it is stopped at 3, where it would have validated best."""
     measured = iter([0.3, 0.1, 0.2, 0.25])  # at 2, 3, 4 and 6
     monkeypatch.setattr(training, "validation_loss", lambda *_: next(measured))
@@ -179,8 +220,15 @@ def test_objectives_are_stepped_in_their_phases():
 
 
 def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monkeypatch):
-    settings = {"net": {"channels": [8, 8], "blocks": 1, "stem": 4}, "critic_steps": 2, "gan_share": 0.6}
-    kwargs = {"settings": settings | {"train": FAST["train"] | {"checkpoint_every": 1}}, "preset": "tiny"}
+    settings = {
+        "net": {"channels": [8, 8], "blocks": 1, "stem": 4},
+        "critic_steps": 2,
+        "gan_share": 0.6,
+    }
+    kwargs = {
+        "settings": settings | {"train": FAST["train"] | {"checkpoint_every": 1}},
+        "preset": "tiny",
+    }
     kwargs |= {"quiet": True, "device": "cpu"}
     clock = itertools.count(step=1.0)
     monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
@@ -195,21 +243,30 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
         train("fanogan", cohort, tmp_path / "parts", max_time=f"{seconds}s", resume=True, **kwargs)
         saved.append(weights(tmp_path / "parts"))
     assert_same(weights(tmp_path / "whole"), saved[-1])
-    for part, moves in (("critic", [True, False, False]), ("generator", [True, False, False]),
-                        ("encoder", [False, True, True])):  # fmt: skip
+    for part, moves in (
+        ("critic", [True, False, False]),
+        ("generator", [True, False, False]),
+        ("encoder", [False, True, True]),
+    ):
         keys = [key for key in saved[0] if key.startswith(f"weights.{part}.")]
         for earlier, later, moved in zip(saved, saved[1:], moves, strict=False):
             assert any(not torch.equal(earlier[key], later[key]) for key in keys) == moved, part
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").read_text().splitlines()))
-    assert [row["val_loss"] == "nan" for row in rows] == [True] * 4 + [False] * 2  # no encoder, nothing to validate
+    assert [row["val_loss"] == "nan" for row in rows] == [True] * 4 + [
+        False
+    ] * 2  # no encoder, nothing to validate
     assert (tmp_path / "whole" / "best" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", ["maediff", "dae", "vae", "fanogan"])
 def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path, name):
-    train_config = TrainConfig(steps=4, batch_size=2, validation_slices=4, fabricate=FabricateConfig(share=1.0))
+    train_config = TrainConfig(
+        steps=4, batch_size=2, validation_slices=4, fabricate=FabricateConfig(share=1.0)
+    )
     slices, method = Cohort.open(cohort).training_slices("train"), build(name, "tiny")
-    run = TrainingRun(method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16")
+    run = TrainingRun(
+        method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16"
+    )
     given = []
 
     def spied(loss):
@@ -219,7 +276,9 @@ def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path,
 
         return spy
 
-    run.objectives = [replace(objective, loss=spied(objective.loss)) for objective in run.objectives]
+    run.objectives = [
+        replace(objective, loss=spied(objective.loss)) for objective in run.objectives
+    ]
     for _ in range(4):
         assert np.isfinite(run.train_step())
     assert given
@@ -265,7 +324,10 @@ def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(coho
     try:
         run(cohort, tmp_path / "run", max_time="0s")
         (tmp_path / "run" / "best").mkdir()  # as a kill in its first checkpoint leaves it
-        leftovers = [tmp_path / "run" / part / ".model.safetensors.tmp-1.safetensors" for part in ("best", "last")]
+        leftovers = [
+            tmp_path / "run" / part / ".model.safetensors.tmp-1.safetensors"
+            for part in ("best", "last")
+        ]
         for path in leftovers:
             path.write_bytes(b"half")
         run(cohort, tmp_path / "run", resume=True)
@@ -274,7 +336,9 @@ def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(coho
     assert not any(path.exists() for path in leftovers)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
-    assert sorted(path.name for path in files if path.parent.name == "best") == ["model.safetensors"]
+    assert sorted(path.name for path in files if path.parent.name == "best") == [
+        "model.safetensors"
+    ]
 
 
 @pytest.mark.slow
@@ -286,13 +350,22 @@ def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
         "settings=json.loads(sys.argv[3]), quiet=True)"
     )
     slow = FAST | {"train": FAST["train"] | {"steps": 100_000}}
-    process = subprocess.Popen([sys.executable, "-c", code, cohort, tmp_path / "run", json.dumps(slow)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, cohort, tmp_path / "run", json.dumps(slow)]
+    )
     while not (tmp_path / "run" / "last" / "model.safetensors").exists():
         assert process.poll() is None
     process.kill()
     process.wait()
     step = train(
-        "maediff", cohort, tmp_path / "run", preset="tiny", settings=slow, max_time="1s", resume=True, quiet=True
+        "maediff",
+        cohort,
+        tmp_path / "run",
+        preset="tiny",
+        settings=slow,
+        max_time="1s",
+        resume=True,
+        quiet=True,
     )
     assert step["step"] > 2
     load_model(tmp_path / "run")
@@ -300,14 +373,21 @@ def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
 
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(cohort, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
-        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nC++ stack")
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nC++ stack"
+        )
 
     torch_save, calls = torch.save, itertools.count()
-    monkeypatch.setattr(torch, "save", lambda *a, **k: torch_save(*a, **k) if next(calls) < 1 else full())
+    monkeypatch.setattr(
+        torch, "save", lambda *a, **k: torch_save(*a, **k) if next(calls) < 1 else full()
+    )
     with pytest.raises(InputError, match=r"optimizer-4\.pt: could not be written \(no space left"):
         run(cohort, tmp_path / "run")
     monkeypatch.setattr(torch, "save", torch_save)
-    assert sorted(p.name for p in (tmp_path / "run" / "last").iterdir()) == ["model.safetensors", "optimizer-2.pt"]
+    assert sorted(p.name for p in (tmp_path / "run" / "last").iterdir()) == [
+        "model.safetensors",
+        "optimizer-2.pt",
+    ]
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
 
 
@@ -333,15 +413,20 @@ def test_init_starts_from_the_averaged_weights_of_another_run(cohort, tmp_path):
 
 
 def test_loss_falls(cohort, tmp_path):
-    settings = FAST | {"train": FAST["train"] | {"steps": 60, "checkpoint_every": 20, "learning_rate": 3e-3}}
+    settings = FAST | {
+        "train": FAST["train"] | {"steps": 60, "checkpoint_every": 20, "learning_rate": 3e-3}
+    }
     run(cohort, tmp_path / "run", settings=settings)
     losses = [
-        float(row["val_loss"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+        float(row["val_loss"])
+        for row in csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
     ]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_untrained_methods_unknown_keys_and_empty_cohorts_are_refused_before_anything_is_written(cohort, tmp_path):
+def test_untrained_methods_unknown_keys_and_empty_cohorts_are_refused_before_anything_is_written(
+    cohort, tmp_path
+):
     for name, settings, said in [
         ("bright", {}, "nothing to train"),
         ("maediff", {"train": {"stepz": 3}}, "stepz"),
@@ -369,10 +454,14 @@ def test_a_pickle_is_refused_unread(cohort, tmp_path):
 
     for name in ("best/model.safetensors", "last/model.safetensors"):
         (tmp_path / "run" / name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"is not a safetensors .* not read any further; restore the run's files"):
+    with pytest.raises(
+        InputError, match=r"is not a safetensors .* not read any further; restore the run's files"
+    ):
         load_model(tmp_path / "run")
     (tmp_path / "run" / "last" / "optimizer-6.pt").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"optimizer-6\.pt: damaged, or more than tensors .* not read any") as caught:
+    with pytest.raises(
+        InputError, match=r"optimizer-6\.pt: damaged, or more than tensors .* not read any"
+    ) as caught:
         load_optimizer(tmp_path / "run" / "last", 6)
     assert "weights_only" not in str(caught.value)  # torch tells there how to run it
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb()))
@@ -386,16 +475,24 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
     path = tmp_path / "run" / "best" / "model.safetensors"
     tensors = load_file(path)
     good = {"format": FORMAT, "method": "maediff", "step": "6"}
-    for change, said in [({"method": "pddpm"}, "weights of 'pddpm'"), ({"format": "maediff-0"}, "format 'maediff-0'")]:
+    for change, said in [
+        ({"method": "pddpm"}, "weights of 'pddpm'"),
+        ({"format": "maediff-0"}, "format 'maediff-0'"),
+    ]:
         save_file(tensors, path, good | change)
-        with pytest.raises(InputError, match=rf"{said}.*; restore the run's files, or train the model again"):
+        with pytest.raises(
+            InputError, match=rf"{said}.*; restore the run's files, or train the model again"
+        ):
             load_model(tmp_path / "run")
     tensors.pop("ema.unet.head.bias")
     save_file(tensors, path, good)
     with pytest.raises(InputError, match="do not fit the network's settings"):
         load_model(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    for change, said in [({"format": "x"}, "not of format"), ({"method": "gan"}, "'gan' is not known")]:
+    for change, said in [
+        ({"format": "x"}, "not of format"),
+        ({"method": "gan"}, "'gan' is not known"),
+    ]:
         (tmp_path / "run" / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=said):
             load_model(tmp_path / "run")
@@ -409,14 +506,19 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
     config = json.loads(path.read_text())
     for change, said in [
         ({"config": [1]}, "config missing or damaged"),
-        ({"config": config["config"] | {"nonsense": 1}}, "settings of maediff: nonsense: no such setting"),
+        (
+            {"config": config["config"] | {"nonsense": 1}},
+            "settings of maediff: nonsense: no such setting",
+        ),
         ({"preset": ["tiny"]}, "preset missing or damaged"),
         ({"method": ["maediff"]}, "method missing or damaged"),
         ({"cohort": {}}, r"cohort\.modality, cohort\.grid, cohort\.normalise missing or damaged"),
         ({"cohort": None}, "cohort, cohort.modality"),
     ]:
         path.write_text(json.dumps(config | change))
-        with pytest.raises(InputError, match=rf"run.config\.json: {said}.*; train the model again"):
+        with pytest.raises(
+            InputError, match=rf"run.config\.json: {said}.*; train the model again"
+        ):
             load_model(folder)
     path.write_text(json.dumps(config))
     tensors, good = load_file(weights_path), {"format": FORMAT, "method": "maediff", "step": "6"}
@@ -441,7 +543,9 @@ def test_a_foreign_optimizer_is_refused_by_name(cohort, tmp_path):
         good | {"optimizers": [{"state": {}, "param_groups": []}]},
     ):
         torch.save(state, path)
-        with pytest.raises(InputError, match=r"run.last.* the optimizer's state .*; train again with --overwrite"):
+        with pytest.raises(
+            InputError, match=r"run.last.* the optimizer's state .*; train again with --overwrite"
+        ):
             run(cohort, tmp_path / "run", resume=True)
 
 
@@ -461,7 +565,10 @@ def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):
 def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
     subject_index = np.array([0] * 10 + [1] * 2 + [2] * 5 + [3])
     chosen = np.concatenate(
-        [batch_indices(slices_by_subject(subject_index), 2, seed=0, step=step) for step in range(200)]
+        [
+            batch_indices(slices_by_subject(subject_index), 2, seed=0, step=step)
+            for step in range(200)
+        ]
     )
     assert (np.sort(subject_index[chosen].reshape(-1, 4), axis=1) == [0, 1, 2, 3]).all()
     counts = np.bincount(chosen, minlength=18)
@@ -515,7 +622,9 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert learning_rate(TrainConfig(learning_rate=2.0), 12345) == 2.0
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600), (None, None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600), (None, None)]
+)
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
@@ -537,6 +646,8 @@ def test_training_imports_nothing_heavy(cohort, tmp_path):
     )
     settings = json.dumps({"unet": FAST["unet"], "train": FAST["train"] | {"steps": 1}})
     result = subprocess.run(
-        [sys.executable, "-c", code, cohort, tmp_path / "run", settings], capture_output=True, text=True
+        [sys.executable, "-c", code, cohort, tmp_path / "run", settings],
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr

@@ -28,12 +28,16 @@ def map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
     for folder in filter(is_map_folder, map(Path, runs)):
         name = folder.resolve().name
         if name in folders:
-            raise InputError(f"{folder}: a second folder of maps named {name!r}, beside {folders[name]}; rename one")
+            raise InputError(
+                f"{folder}: a second folder of maps named {name!r}, beside {folders[name]}; rename one"
+            )
         folders[name] = folder
     return folders
 
 
-def check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def check_runs(
+    runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
     """What is known of each run, by the name that it has in every table.
 
     Args:
@@ -51,7 +55,9 @@ def check_runs(runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str
                 f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
             )
         if name in infos or name in taken:
-            raise InputError(f"{reference}: a second run named {name!r}; tables name runs by folder, rename one")
+            raise InputError(
+                f"{reference}: a second run named {name!r}; tables name runs by folder, rename one"
+            )
         contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
         if contrast != wanted:
             raise InputError(
@@ -67,8 +73,13 @@ def prepared_otherwise(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -
     remarks = []
     for name, info in infos.items():
         if unlike := prepared_unlike(info["cohort"], cohort.meta):
-            remarks.append(f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's.")
-            logger.warning("%s; its figures say little: preprocess the scans with --like", remarks[-1].rstrip("."))
+            remarks.append(
+                f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's."
+            )
+            logger.warning(
+                "%s; its figures say little: preprocess the scans with --like",
+                remarks[-1].rstrip("."),
+            )
     return remarks
 
 
@@ -114,9 +125,12 @@ def subjects_of(
         InputError: a person in two splits; nobody to score, or nothing to score against.
     """
     calibrate_rows, score_rows = cohort.split(calibrate_split), cohort.split(score_split)
-    for one, other in itertools.combinations(dict.fromkeys((score_split, calibrate_split, "train")), 2):
+    for one, other in itertools.combinations(
+        dict.fromkeys((score_split, calibrate_split, "train")), 2
+    ):
         people = [
-            {(row.dataset, own_name(row.dataset, row.subject)) for row in cohort.split(split)} for split in (one, other)
+            {(row.dataset, own_name(row.dataset, row.subject)) for row in cohort.split(split)}
+            for split in (one, other)
         ]
         if shared := people[0] & people[1]:
             raise InputError(
@@ -124,7 +138,9 @@ def subjects_of(
                 "nothing may be learnt or chosen on scored subjects, mend the manifest's splits"
             )
     if not score_rows:
-        raise InputError(f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split")
+        raise InputError(
+            f"{cohort.path}: no subject in split {score_split!r}; choose another --score-split"
+        )
     scored = [cohort.load(row) for row in score_rows]
     if not any(s.healthy or (s.lesion is not None and (s.lesion & s.brain).any()) for s in scored):
         raise InputError(
@@ -135,8 +151,12 @@ def subjects_of(
     if score_split == "train":
         notes.append("Scored on the train split: models have seen these subjects.")
     if calibrate_split == score_split:
-        notes.append(f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic.")
+        notes.append(
+            f"Thresholds were chosen on the scored split ({score_split}): Dice and rates are optimistic."
+        )
         return scored, scored, notes
     if not calibrate_rows:
-        notes.append(f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's.")
+        notes.append(
+            f"No subject in split {calibrate_split!r}: no threshold, and no Dice but the oracle's."
+        )
     return [cohort.load(row) for row in calibrate_rows], scored, notes

@@ -83,7 +83,9 @@ def find_anomalies(
     steps = steps or steps_of(cohort)
     check_symmetry(post, bool(steps.registration.enabled), str(volume.source))
     normalise = build_config(NormaliseConfig, cohort["normalise"], "normalise")
-    stepped = run_steps(volume, brain, steps, modality=cohort["modality"], t1=t1, t1_series=t1_series)
+    stepped = run_steps(
+        volume, brain, steps, modality=cohort["modality"], t1=t1, t1_series=t1_series
+    )
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,
@@ -94,17 +96,27 @@ def find_anomalies(
         to_atlas=stepped.to_atlas,
     )
     stepped.add_to(prepared)
-    grid, images, inside = prepared.grid, volume_to_slices(prepared.image), volume_to_slices(prepared.brain)
+    grid, images, inside = (
+        prepared.grid,
+        volume_to_slices(prepared.image),
+        volume_to_slices(prepared.brain),
+    )
     ids = np.arange(len(images))
-    residual, reference = predict_volume(method, images, inside, ids, seed=seed, batch_size=batch_size, device=device)
+    residual, reference = predict_volume(
+        method, images, inside, ids, seed=seed, batch_size=batch_size, device=device
+    )
     anomaly = residual_map(residual, inside, grid.spacing_mm.tolist(), post, images)
     low, high = prepared.record["intensity_range"]
     linear = standardise(reference, prepared.record.get("deciles", []), normalise, back=True)
-    redrawn = from_grid(slices_to_volume((low + (high - low) * linear) * inside), grid, volume, "linear")
+    redrawn = from_grid(
+        slices_to_volume((low + (high - low) * linear) * inside), grid, volume, "linear"
+    )
     if stepped.bias_field is not None:  # redrawn with the scan's own shading
         redrawn = redrawn * stepped.bias_field
     mask = stepped.brain
     if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None:
         mask = from_grid(prepared.brain, grid, volume, "nearest")
-    on_scan = np.where(mask, from_grid(slices_to_volume(anomaly), grid, volume, "linear"), 0).astype(np.float32)
+    on_scan = np.where(
+        mask, from_grid(slices_to_volume(anomaly), grid, volume, "linear"), 0
+    ).astype(np.float32)
     return Anomalies(on_scan, redrawn, mask, images, inside, anomaly, reference, stepped, prepared)

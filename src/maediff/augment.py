@@ -70,7 +70,16 @@ class AugmentConfig:
                 "place, contrast, bias, resolution, ghosting, noise and headroom are shares from 0 to 1, and not "
                 f"{', '.join(map(str, self.shares))}"
             )
-        for name in ("rotation_deg", "scaling", "shift_px", "gamma", "curve", "bias_log", "ghost", "sigma"):
+        for name in (
+            "rotation_deg",
+            "scaling",
+            "shift_px",
+            "gamma",
+            "curve",
+            "bias_log",
+            "ghost",
+            "sigma",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.width_px < 1:
@@ -81,7 +90,15 @@ class AugmentConfig:
     @property
     def shares(self) -> tuple[float, ...]:
         """The share of each effect."""
-        return (self.place, self.contrast, self.bias, self.resolution, self.ghosting, self.noise, self.headroom)
+        return (
+            self.place,
+            self.contrast,
+            self.bias,
+            self.resolution,
+            self.ghosting,
+            self.noise,
+            self.headroom,
+        )
 
     @property
     def active(self) -> bool:
@@ -105,10 +122,17 @@ def preset_or_settings(value: Any) -> Any:
     settings = {"preset": value} if isinstance(value, str | bool) else value
     if not isinstance(settings, dict) or "preset" not in settings:
         return value
-    name = "off" if settings["preset"] is False else settings["preset"]  # YAML reads a bare off as False
+    name = (
+        "off" if settings["preset"] is False else settings["preset"]
+    )  # YAML reads a bare off as False
     if name not in PRESETS:
-        raise ValueError(f"augmentation {name!r}: one of {', '.join(PRESETS)}, or a share for each effect")
-    return {**asdict(PRESETS[name]), **{key: one for key, one in settings.items() if key != "preset"}}
+        raise ValueError(
+            f"augmentation {name!r}: one of {', '.join(PRESETS)}, or a share for each effect"
+        )
+    return {
+        **asdict(PRESETS[name]),
+        **{key: one for key, one in settings.items() if key != "preset"},
+    }
 
 
 def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> Images:
@@ -128,7 +152,9 @@ def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Ge
     if config.bias > 0:
         x = torch.where(_chosen(config.bias, x, generator), bias(x, config, generator), x)
     if config.resolution > 0:
-        x = torch.where(_chosen(config.resolution, x, generator), resolution(x, brain, config, generator), x)
+        x = torch.where(
+            _chosen(config.resolution, x, generator), resolution(x, brain, config, generator), x
+        )
     if config.ghosting > 0:
         x = torch.where(_chosen(config.ghosting, x, generator), ghosting(x, config, generator), x)
     if config.noise > 0:
@@ -137,23 +163,31 @@ def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Ge
         changed = (x != before).flatten(1).any(1)[:, None, None, None]
         x = torch.where(changed, match_range(x, before, brain), x)
     if config.headroom > 0:
-        height = config.least + (1 - config.least) * torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device)
+        height = config.least + (1 - config.least) * torch.rand(
+            len(x), 1, 1, 1, generator=generator
+        ).to(x.device)
         x = torch.where(_chosen(config.headroom, x, generator), height * x, x)
     return x * brain
 
 
-def place(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> tuple[Images, Brains]:
+def place(
+    x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator
+) -> tuple[Images, Brains]:
     """Image and brain scaled, turned about the middle of the slice and shifted; less of it where they would not fit."""
     b, _, h, w = x.shape
     angle = math.radians(config.rotation_deg) * _uniform(b, generator)
     scale = torch.exp(config.scaling * _uniform(b, generator)).to(x.device)
     shift = config.shift_px * _uniform((b, 2), generator)
     angle, shift = angle.to(x.device), shift.to(x.device)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(b, 2, 2)  # of (column, row)
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(
+        b, 2, 2
+    )  # of (column, row)
     half = torch.tensor([(w - 1) / 2, (h - 1) / 2], device=x.device)
     rows, columns = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
     pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1).view(-1, 2) - half
-    turned = pixels @ turn.transpose(1, 2)  # where each pixel goes, from the middle, before scaling
+    turned = pixels @ turn.transpose(
+        1, 2
+    )  # where each pixel goes, from the middle, before scaling
     inside = brain.flatten(1)[..., None]
     low = torch.where(inside, turned, torch.inf).amin(1)
     high = torch.where(inside, turned, -torch.inf).amax(1)
@@ -161,11 +195,15 @@ def place(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Gene
     low, high = torch.where(empty, 0.0, low), torch.where(empty, 0.0, high)
     scale = torch.minimum(scale, (2 * half / (high - low).clamp(min=1)).amin(1))[:, None]
     shift = torch.minimum(torch.maximum(shift, -half - scale * low), half - scale * high)
-    source = ((pixels - shift[:, None]) / scale[:, None]) @ turn  # the inverse turn: rows times the matrix
+    source = (
+        (pixels - shift[:, None]) / scale[:, None]
+    ) @ turn  # the inverse turn: rows times the matrix
     grid = (source / half).view(b, h, w, 2)
     both = functional.grid_sample(torch.cat([x, brain.to(x.dtype)], 1), grid, align_corners=True)
     moved = both[:, 1:] >= 0.5
-    return both[:, :1] / both[:, 1:].clamp(min=0.5) * moved, moved  # the background does not darken the rim
+    return both[:, :1] / both[:, 1:].clamp(
+        min=0.5
+    ) * moved, moved  # the background does not darken the rim
 
 
 def contrast(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
@@ -187,27 +225,39 @@ def contrast(x: Images, config: AugmentConfig, generator: torch.Generator) -> Im
 def bias(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
     """Times a smooth field: up to one wave across the slice in each direction, flatter waves weighing more."""
     b, _, h, w = x.shape
-    up, across = (torch.cos(math.pi * torch.arange(3)[:, None] * (torch.arange(n) + 0.5) / n) for n in (h, w))
+    up, across = (
+        torch.cos(math.pi * torch.arange(3)[:, None] * (torch.arange(n) + 0.5) / n) for n in (h, w)
+    )
     order = torch.arange(3)
     weights = 1 / (1 + order[:, None] ** 2 + order**2)
     weights[0, 0] = 0
-    variance = (weights**2 * torch.where(order > 0, 0.5, 1.0)[:, None] * torch.where(order > 0, 0.5, 1.0)).sum()
+    variance = (
+        weights**2 * torch.where(order > 0, 0.5, 1.0)[:, None] * torch.where(order > 0, 0.5, 1.0)
+    ).sum()
     height = config.bias_log * torch.rand(b, 1, 1, generator=generator)
     waves = torch.randn(b, 3, 3, generator=generator) * weights / variance.sqrt() * height
     return x * torch.exp(up.T.to(x.device) @ waves.to(x.device) @ across.to(x.device))[:, None]
 
 
-def resolution(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> Images:
+def resolution(
+    x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator
+) -> Images:
     """Pixels `width` times as large, up and across each its own; the background is left out of the averages."""
     b, _, h, w = x.shape
     widths = (1 + (config.width_px - 1) * torch.rand(b, 2, generator=generator)).to(x.device)
     phases = torch.rand(b, 2, generator=generator).to(x.device)
     up, across = (_coarse(n, widths[:, axis], phases[:, axis]) for axis, n in enumerate((h, w)))
-    both = up[:, None] @ torch.cat([x * brain, brain.to(x.dtype)], 1) @ across[:, None].transpose(2, 3)
+    both = (
+        up[:, None]
+        @ torch.cat([x * brain, brain.to(x.dtype)], 1)
+        @ across[:, None].transpose(2, 3)
+    )
     return both[:, :1] / both[:, 1:].clamp(min=1e-3) * brain
 
 
-def _coarse(n: int, width: Float[Tensor, " b"], phase: Float[Tensor, " b"]) -> Float[Tensor, "b n n"]:
+def _coarse(
+    n: int, width: Float[Tensor, " b"], phase: Float[Tensor, " b"]
+) -> Float[Tensor, "b n n"]:
     """U D: D averages with a Gaussian of full width `width` around every `width`-th pixel, U interpolates linearly.
 
     The Gaussian's width is that of `maediff.resample`; at its least it weighs a pixel's neighbours 0.004.
@@ -234,7 +284,9 @@ def ghosting(x: Images, config: AugmentConfig, generator: torch.Generator) -> Im
     for n in (h, w):
         pixels = torch.arange(n, device=x.device)
         distance = (pixels[:, None] - pixels) % n
-        nearest = torch.round(distance * count / n)  # copy, the image itself being the first and the last
+        nearest = torch.round(
+            distance * count / n
+        )  # copy, the image itself being the first and the last
         copies = (torch.round(nearest * n / count) == distance) & (nearest > 0) & (nearest < count)
         ghosts.append(copies * height)
     copies = torch.where(across[:, None, None], x[:, 0] @ ghosts[1], ghosts[0] @ x[:, 0])

@@ -36,13 +36,21 @@ def batch_indices(
     n, pick = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
     items = np.arange(step * batch_size, (step + 1) * batch_size)
     orders = {
-        epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch)) for epoch in np.unique(items // n).tolist()
+        epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch))
+        for epoch in np.unique(items // n).tolist()
     }
     subjects = [int(orders[item // n][item % n]) for item in items.tolist()]
-    return np.array([by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))] for s in subjects])
+    return np.array(
+        [
+            by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))]
+            for s in subjects
+        ]
+    )
 
 
-def to_batch(slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device) -> Float[Tensor, "b 1 h w"]:
+def to_batch(
+    slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device
+) -> Float[Tensor, "b 1 h w"]:
     """Those slices, in [0, 1], on `device`."""
     images = torch.from_numpy(np.ascontiguousarray(slices.images[np.asarray(index)]))
     return images.to(device).float().div_(255)[:, None]

@@ -33,7 +33,10 @@ from maediff.settings import no_tf32, resolve_device, resolve_precision
 
 @torch.inference_mode()
 def reference_loop(
-    method: MAEDiff | PDDPM, images: Float[np.ndarray, "n h w"], slice_ids: Int[np.ndarray, " n"], seed: int
+    method: MAEDiff | PDDPM,
+    images: Float[np.ndarray, "n h w"],
+    slice_ids: Int[np.ndarray, " n"],
+    seed: int,
 ) -> Float[np.ndarray, "n h w"]:
     """Healthy reference in [0, 1], one patch at a time over every slice: what the batched prediction has to equal."""
     config, grid, device = method.config, method.grid, next(method.parameters()).device
@@ -48,8 +51,13 @@ def reference_loop(
                     key = torch.tensor([int(slice_id)]), torch.tensor([patch])
                     eps = config.noise_at_test(config.p, seed, *key, draw, device)
                     perturbed = x0.clone()
-                    perturbed[inside] = forward_process(x0[inside], eps, method.alpha_bar[t][None].to(device))
-                    corners, step = torch.tensor([[row, column]], device=device), torch.tensor([t], device=device)
+                    perturbed[inside] = forward_process(
+                        x0[inside], eps, method.alpha_bar[t][None].to(device)
+                    )
+                    corners, step = (
+                        torch.tensor([[row, column]], device=device),
+                        torch.tensor([t], device=device),
+                    )
                     if isinstance(method, MAEDiff):
                         prediction = method.denoise(perturbed, step, corners)
                     else:
@@ -86,8 +94,12 @@ def benchmark(
     used = resolve_precision(precision, device)
     method, generator = build(name, preset, seed=seed), torch.Generator().manual_seed(seed)
     if not isinstance(method, MAEDiff | PDDPM):
-        raise InputError(f"benchmark of {name!r}: the reference loop goes patch by patch; choose maediff or pddpm")
-    for parameter in method.eval().parameters():  # those that start at zero would hide a difference
+        raise InputError(
+            f"benchmark of {name!r}: the reference loop goes patch by patch; choose maediff or pddpm"
+        )
+    for (
+        parameter
+    ) in method.eval().parameters():  # those that start at zero would hide a difference
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02, generator=generator)
     stages: dict[str, float] = {}
@@ -101,21 +113,29 @@ def benchmark(
         return result
 
     phantom = timed("phantom", lambda: healthy_subject("val", 0))
-    volume = Volume(phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine)
+    volume = Volume(
+        phantom.image, phantom.affine, Path("phantom"), phantom.image.shape, phantom.affine
+    )
     prepared = timed("prepare", lambda: prepare_scan(volume, phantom.brain))
     images, brain = volume_to_slices(prepared.image.clip(0, 1)), volume_to_slices(prepared.brain)
     ids = np.arange(len(images))
     loops, runs = [], []
-    few = max(1, len(images) // 6)  # the reference loop's time is the same for every slice: a sixth of them will do
+    few = max(
+        1, len(images) // 6
+    )  # the reference loop's time is the same for every slice: a sixth of them will do
     chosen = np.linspace(0, len(images) - 1, few).round().astype(int)
     on_device = method.to(device)
 
     def predict() -> Any:
-        return predict_volume(on_device, images, brain, ids, seed=seed, device=device, precision=used)
+        return predict_volume(
+            on_device, images, brain, ids, seed=seed, device=device, precision=used
+        )
 
     predict()  # warm up
     for _ in range(repeats):
-        looped = timed("reference_loop", lambda: reference_loop(method, images[chosen], ids[chosen], seed))
+        looped = timed(
+            "reference_loop", lambda: reference_loop(method, images[chosen], ids[chosen], seed)
+        )
         loops.append(stages["reference_loop"] * len(images) / few)
         residual, reference = timed("predict", predict)
         runs.append(stages["predict"])
@@ -147,7 +167,9 @@ def benchmark(
 
 def matmul_rate(device: str, precision: str) -> float:
     """FLOP per second of the best of several square matrix products: the peak that mfu is measured against."""
-    size = 8192 if device == "cuda" else 2048  # on a GPU, launching and reading back must not count
+    size = (
+        8192 if device == "cuda" else 2048
+    )  # on a GPU, launching and reading back must not count
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")

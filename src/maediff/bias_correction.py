@@ -35,7 +35,9 @@ class BiasConfig:
 
     def __post_init__(self) -> None:
         if self.target_mm <= 0 or not self.iterations or min(self.iterations) < 1:
-            raise ValueError(f"bias.target_mm {self.target_mm}, bias.iterations {self.iterations}: both above 0")
+            raise ValueError(
+                f"bias.target_mm {self.target_mm}, bias.iterations {self.iterations}: both above 0"
+            )
 
 
 def correct_bias(
@@ -50,7 +52,10 @@ def correct_bias(
 
     config = config or BiasConfig()
     inside = brain & (volume.data > 0)  # N4 works on logarithms
-    image, mask = _image(volume.data.clip(min=0), volume), _image(inside.astype(np.float32), volume)
+    image, mask = (
+        _image(volume.data.clip(min=0), volume),
+        _image(inside.astype(np.float32), volume),
+    )
     factors = [
         max(1, min(round(config.target_mm / float(step)), size // 4 or 1))
         for step, size in zip(volume.spacing_mm, volume.data.shape, strict=True)

@@ -38,7 +38,10 @@ SIDECARS: dict[str, dict[str, Any]] = {
         "outside the brain mask",
         "SkullStripped": True,
     },
-    "anomaly_mask": {"Type": "Lesion", "Description": "Where the anomaly map is above the threshold"},
+    "anomaly_mask": {
+        "Type": "Lesion",
+        "Description": "Where the anomaly map is above the threshold",
+    },
     "healthy_reference": {
         "Description": "The scan as the model redraws it as if healthy, in the scan's own intensities",
         "SkullStripped": True,
@@ -52,7 +55,9 @@ README = """Anomaly maps and masks, healthy references and brain masks of a BIDS
 """
 
 
-def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+def prepare_derivative(
+    refs: Sequence[ScanRef], out: Path, *, resume: bool = False, overwrite: bool = False
+) -> Path:
     """The folder inside `out` to run the detection in; what `out` holds is touched by `write_derivative` only.
 
     Raises:
@@ -63,7 +68,9 @@ def prepare_derivative(refs: Sequence[ScanRef], out: Path, *, resume: bool = Fal
     for ref in refs:
         twin = targets.setdefault(target_of(ref, "anomaly_mask"), ref)
         if twin is not ref:
-            raise InputError(f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them")
+            raise InputError(
+                f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them"
+            )
     check_apart(out, [file for ref in refs for file in ref.files])
     return fresh_folder(out, overwrite=False, resume=resume or overwrite) / WORK
 
@@ -123,7 +130,9 @@ def target_of(ref: ScanRef, kind: str) -> Path:
     >>> target_of(ScanRef("sub-1", "", Path("d/sub-1/anat/sub-1_T1w.nii"), "d"), "brain_mask").as_posix()
     'sub-1/anat/sub-1_desc-brain_mask.nii.gz'
     """
-    *entities, suffix = re.sub(r"\.nii(\.gz)?$", "", ref.image.name, flags=re.IGNORECASE).split("_")
+    *entities, suffix = re.sub(r"\.nii(\.gz)?$", "", ref.image.name, flags=re.IGNORECASE).split(
+        "_"
+    )
     kept = [entity for entity in entities if not entity.startswith("desc-")]
     parts = list(_absolute(ref.image).parent.parts)
     folder = parts[max(i for i, part in enumerate(parts) if part == ref.subject) :]
@@ -153,17 +162,28 @@ def root_of(refs: Sequence[ScanRef]) -> Path:
             or not subject.startswith("sub-")
             or subject not in _absolute(ref.image).relative_to(root).parts
         ):
-            raise InputError(f"{ref.image}: not a scan of a BIDS dataset (dataset_description.json, sub-*/), so "
-                             "--bids-derivative has no names for it; leave the flag out")  # fmt: skip
+            raise InputError(
+                f"{ref.image}: not a scan of a BIDS dataset (dataset_description.json, sub-*/), so "
+                "--bids-derivative has no names for it; leave the flag out"
+            )
         if root != roots[0]:
-            raise InputError(f"{ref.image}: of another BIDS dataset than {refs[0].image}, and a derivative is of one; "
-                             "give one at a time")  # fmt: skip
+            raise InputError(
+                f"{ref.image}: of another BIDS dataset than {refs[0].image}, and a derivative is of one; "
+                "give one at a time"
+            )
     assert roots[0] is not None
     return roots[0]
 
 
 def _dataset_of(image: Path) -> Path | None:
-    return next((path for path in _absolute(image).parents if (path / "dataset_description.json").is_file()), None)
+    return next(
+        (
+            path
+            for path in _absolute(image).parents
+            if (path / "dataset_description.json").is_file()
+        ),
+        None,
+    )
 
 
 def _absolute(path: Path) -> Path:

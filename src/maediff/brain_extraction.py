@@ -37,7 +37,10 @@ INSTALL = {
     "synthstrip": "install FreeSurfer's mri_synthstrip",
 }
 TIMEOUT_S = 1800
-SMALLEST_ML, WHOLE_HEAD_MM = 300.0, 100.0  # less brain is none, where the scan reaches that far in each direction
+SMALLEST_ML, WHOLE_HEAD_MM = (
+    300.0,
+    100.0,
+)  # less brain is none, where the scan reaches that far in each direction
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -90,13 +93,17 @@ def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"
     """
     place = align_rigidly(volume, t1)
     if not settled(volume, t1, place):
-        raise InputError(f"{volume.source}: rigid registration with its T1 {t1.source} went wrong, the two fit better "
-                         "10 mm away; look at both, add brain.from_t1=false, or give a brain_mask")  # fmt: skip
+        raise InputError(
+            f"{volume.source}: rigid registration with its T1 {t1.source} went wrong, the two fit better "
+            "10 mm away; look at both, add brain.from_t1=false, or give a brain_mask"
+        )
     to_t1 = np.linalg.inv(t1.affine) @ place @ volume.affine
     moved = resample(t1_brain, to_t1, volume.data.shape, "majority")
     if not moved.any():
-        raise InputError(f"{volume.source}: the brain of its T1 {t1.source} does not lie in this scan; add "
-                         "brain.from_t1=false, or give a brain_mask")  # fmt: skip
+        raise InputError(
+            f"{volume.source}: the brain of its T1 {t1.source} does not lie in this scan; add "
+            "brain.from_t1=false, or give a brain_mask"
+        )
     return np.asarray(moved)
 
 
@@ -107,7 +114,11 @@ def _choose(volume: Volume, tool: Tool) -> str:
         )
     known = ["deepbet", *COMMANDS] if tool == "auto" else [tool]
     for name in known:
-        if importlib.util.find_spec("deepbet") if name == "deepbet" else shutil.which(COMMANDS[name]):
+        if (
+            importlib.util.find_spec("deepbet")
+            if name == "deepbet"
+            else shutil.which(COMMANDS[name])
+        ):
             return name
     raise InputError(
         f"{volume.source}: raw scan with skull, and {' or '.join(known)} is not installed; "
@@ -121,7 +132,11 @@ def _deepbet(volume: Volume, config: BrainConfig) -> Mask:
     try:
         probability = network.run_model(volume.data.copy())
         brain = network.postprocess(probability > config.threshold)
-    except (AssertionError, RuntimeError, ValueError) as error:  # it says so where it sees no brain at all
+    except (
+        AssertionError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # it says so where it sees no brain at all
         raise InputError(
             f"{volume.source}: brain extraction (deepbet) failed, it found no brain ({error}); look at the scan, "
             "choose another brain.tool or give a brain_mask"
@@ -145,7 +160,9 @@ def _command(volume: Volume, arguments: Callable[[Path, Path], list[str]], name:
         scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
         write_volume(scan, volume.data, volume.affine)
         try:
-            subprocess.run(arguments(scan, out), check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+            subprocess.run(
+                arguments(scan, out), check=True, capture_output=True, text=True, timeout=TIMEOUT_S
+            )
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise InputError(
@@ -154,7 +171,9 @@ def _command(volume: Volume, arguments: Callable[[Path, Path], list[str]], name:
             ) from error
         masks = sorted(path for path in Path(folder).glob("*.nii.gz") if path not in (scan, out))
         if not masks:
-            raise InputError(f"{volume.source}: brain extraction ({name}) left no mask; choose another brain.tool")
+            raise InputError(
+                f"{volume.source}: brain extraction ({name}) left no mask; choose another brain.tool"
+            )
         return read_mask(masks[0], volume)
 
 
@@ -163,19 +182,34 @@ def _hd_bet(volume: Volume, _: BrainConfig) -> Mask:
     return _command(
         volume,
         lambda scan, out: [
-            "hd-bet", "-i", str(scan), "-o", str(out), "-device", "cpu", "--disable_tta", "--save_bet_mask",
+            "hd-bet",
+            "-i",
+            str(scan),
+            "-o",
+            str(out),
+            "-device",
+            "cpu",
+            "--disable_tta",
+            "--save_bet_mask",
             "--no_bet_image",
         ],
         "hd-bet",
-    )  # fmt: skip
+    )
 
 
 def _synthstrip(volume: Volume, _: BrainConfig) -> Mask:
     """SynthStrip (Hoopes et al. 2022, doi 10.1016/j.neuroimage.2022.119474)."""
     return _command(
-        volume, lambda scan, out: ["mri_synthstrip", "-i", str(scan), "-m", str(out.with_name("mask.nii.gz"))],
+        volume,
+        lambda scan, out: [
+            "mri_synthstrip",
+            "-i",
+            str(scan),
+            "-m",
+            str(out.with_name("mask.nii.gz")),
+        ],
         "synthstrip",
-    )  # fmt: skip
+    )
 
 
 EXTRACTORS: dict[str, Callable[[Volume, BrainConfig], Mask]] = {

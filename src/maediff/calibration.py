@@ -31,7 +31,9 @@ MAX_SCANS = 19
 """Healthy scans that a calibration uses at most; a conformal rate of 5 % of scans needs that many."""
 
 
-def threshold_from_healthy(maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01) -> float:
+def threshold_from_healthy(
+    maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01
+) -> float:
     """The smallest threshold above which at most a share `fpr` of the healthy brains' voxels lies.
 
     Args:
@@ -43,11 +45,21 @@ def threshold_from_healthy(maps: Sequence[Map], brains: Sequence[Mask], fpr: flo
         ValueError: `fpr` outside [0, 1), or no voxel to calibrate on.
     """
     if not 0 <= fpr < 1:
-        raise ValueError(f"fpr {fpr} is not a rate of false positives: give 0 <= fpr < 1, e.g. 0.01")
-    values = np.concatenate([m[b] for m, b in zip(maps, brains, strict=True)]) if len(maps) else np.empty(0)
+        raise ValueError(
+            f"fpr {fpr} is not a rate of false positives: give 0 <= fpr < 1, e.g. 0.01"
+        )
+    values = (
+        np.concatenate([m[b] for m, b in zip(maps, brains, strict=True)])
+        if len(maps)
+        else np.empty(0)
+    )
     if not len(values):
-        raise ValueError("no healthy voxel to calibrate on: give at least one healthy scan with a brain mask")
-    rank = len(values) - 1 - int(np.floor(fpr * len(values) + 1e-9))  # floor(fpr n) values lie above
+        raise ValueError(
+            "no healthy voxel to calibrate on: give at least one healthy scan with a brain mask"
+        )
+    rank = (
+        len(values) - 1 - int(np.floor(fpr * len(values) + 1e-9))
+    )  # floor(fpr n) values lie above
     return float(np.partition(values, rank)[rank])
 
 
@@ -62,9 +74,13 @@ def conformal_threshold(scores: Sequence[float] | Float[np.ndarray, " n"], alpha
         ValueError: `alpha` is no rate, or so small that n scans cannot promise it: (n + 1) alpha < 1.
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha {alpha} is not a rate of flagged scans: give 0 < alpha < 1, e.g. 0.1")
+        raise ValueError(
+            f"alpha {alpha} is not a rate of flagged scans: give 0 < alpha < 1, e.g. 0.1"
+        )
     n = len(scores)
-    allowed = math.floor((n + 1) * alpha + 1e-9)  # of n + 1 exchangeable scans, this many may lie above
+    allowed = math.floor(
+        (n + 1) * alpha + 1e-9
+    )  # of n + 1 exchangeable scans, this many may lie above
     if allowed < 1:
         raise ValueError(
             f"alpha {alpha:g} cannot be promised from {n} healthy scans: the smallest that can is "

@@ -37,18 +37,32 @@ AGAIN = "restore the run's files, or train the model again"
 
 
 def save_model(
-    path: Path, method: Method, ema: Method, *, name: str, step: int, val_loss: float = float("nan")
+    path: Path,
+    method: Method,
+    ema: Method,
+    *,
+    name: str,
+    step: int,
+    val_loss: float = float("nan"),
 ) -> None:
     """Write weights and their moving average to one safetensors file, atomically."""
     tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
-    metadata = {"format": FORMAT, "method": name, "step": str(step), "val_loss": str(val_loss), "maediff": __version__}
+    metadata = {
+        "format": FORMAT,
+        "method": name,
+        "step": str(step),
+        "val_loss": str(val_loss),
+        "maediff": __version__,
+    }
     write_tensors(path, tensors, metadata)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write one safetensors file, atomically, and readable for whom the umask says (`save_file`'s is ours alone)."""
-    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata)
+    data = save(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata
+    )
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -61,33 +75,49 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
             or of another version of the format.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no weights there; go on with `maediff train --resume`, or give another run")
+        raise InputError(
+            f"{path}: no weights there; go on with `maediff train --resume`, or give another run"
+        )
     if path.suffix in PICKLES:
-        raise InputError(f"{path}: looks like a pickle, which could run code; only safetensors weights are read")
+        raise InputError(
+            f"{path}: looks like a pickle, which could run code; only safetensors weights are read"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
+            tensors = {
+                k.removeprefix(prefix): file.get_tensor(k)
+                for k in file.keys()
+                if k.startswith(prefix)
+            }  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: is not a safetensors file ({error}), so it was not read any further; {AGAIN}"
         ) from None
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; {AGAIN}")
+        raise InputError(
+            f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; {AGAIN}"
+        )
     if metadata.get("method") != method:
-        raise InputError(f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}; {AGAIN}")
+        raise InputError(
+            f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}; {AGAIN}"
+        )
     if not metadata.get("step", "").isdecimal():
         raise InputError(f"{path}: damaged, it names no step of training; {AGAIN}")
     return tensors, int(metadata["step"])
 
 
-def load_state(method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = AGAIN) -> None:
+def load_state(
+    method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = AGAIN
+) -> None:
     """Load `tensors` into `method`; an InputError names the first tensors that do not fit, and ends with `remedy`."""
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
         reason = "; ".join(textwrap.shorten(line, 120) for line in str(error).splitlines()[1:3])
-        raise InputError(f"{path}: weights do not fit the network's settings ({reason}); {remedy}") from None
+        raise InputError(
+            f"{path}: weights do not fit the network's settings ({reason}); {remedy}"
+        ) from None
 
 
 def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
@@ -119,7 +149,13 @@ def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict
     load_state(method, tensors, path)
     show_terms(run)
     name = label(model_and_settings(reference)[0], run) + (f"@{changes}" if changes else "")
-    return method.to(device).eval(), {**config, "config": settings, "name": name, "path": str(run), "step": step}
+    return method.to(device).eval(), {
+        **config,
+        "config": settings,
+        "name": name,
+        "path": str(run),
+        "step": step,
+    }
 
 
 def _weights_of(run: Path) -> Path:
@@ -184,7 +220,9 @@ def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
         ) from None
     except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: missing or damaged ({reason}); train again with --overwrite") from None
+        raise InputError(
+            f"{path}: missing or damaged ({reason}); train again with --overwrite"
+        ) from None
     if not isinstance(state, dict):
         raise InputError(
             f"{path}: not the optimizer's state but a {type(state).__name__}; train again with --overwrite"

@@ -29,7 +29,12 @@ from maediff.scans import read_mask, read_scan, volume_to_slices
 from maediff.slice_cache import SliceSet, read_slices, store_slices
 
 FORMAT = 2
-PREPARED = ("grid", "normalise", "bias", "registration")  # of cohort.json: what scans need to share to look alike
+PREPARED = (
+    "grid",
+    "normalise",
+    "bias",
+    "registration",
+)  # of cohort.json: what scans need to share to look alike
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
 
@@ -82,19 +87,26 @@ class SubjectSlices:
 
 def split_of(dataset: str, subject: str) -> str:
     """Split of a subject that brings none: sha256 of `dataset/subject` mod 10, 0 to 6 train, 7 and 8 val, 9 test."""
-    digit = int(hashlib.sha256(f"{dataset}/{own_name(dataset, subject)}".encode()).hexdigest(), 16) % 10
+    digit = (
+        int(hashlib.sha256(f"{dataset}/{own_name(dataset, subject)}".encode()).hexdigest(), 16)
+        % 10
+    )
     return "train" if digit < 7 else "val" if digit < 9 else "test"
 
 
 def person_code(dataset: str, subject: str) -> str:
     """16 hex digits that tell whether two rows are of the same person, without the name."""
-    return hashlib.sha256(f"maediff {dataset}/{own_name(dataset, subject)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"maediff {dataset}/{own_name(dataset, subject)}".encode()).hexdigest()[
+        :16
+    ]
 
 
 class Cohort:
     """A preprocessed cohort: `meta` (cohort.json), `rows` (manifest.csv), and the slices."""
 
-    def __init__(self, path: Path, meta: dict[str, Any], rows: list[Row], content_hash: str) -> None:
+    def __init__(
+        self, path: Path, meta: dict[str, Any], rows: list[Row], content_hash: str
+    ) -> None:
         self.path, self.meta, self.rows, self.hash = path, meta, rows, content_hash
 
     @classmethod
@@ -106,14 +118,19 @@ class Cohort:
         """
         path = Path(path)
         if not path.is_dir():
-            raise InputError(f"{path}: no such folder; make a cohort with `maediff preprocess INPUT -o {path}`")
+            raise InputError(
+                f"{path}: no such folder; make a cohort with `maediff preprocess INPUT -o {path}`"
+            )
         if not (path / "cohort.json").is_file():
             raise InputError(
                 f"{path}: holds no cohort.json, so it is no cohort, or preprocessing did not finish; run "
                 "`maediff preprocess` on your scans, with --resume if it was stopped"
             )
         try:
-            texts = [(path / name).read_text(encoding="utf-8") for name in ("cohort.json", "manifest.csv")]
+            texts = [
+                (path / name).read_text(encoding="utf-8")
+                for name in ("cohort.json", "manifest.csv")
+            ]
             meta, table = json.loads(texts[0]), list(csv.DictReader(io.StringIO(texts[1])))
         except (OSError, ValueError) as error:
             raise InputError(
@@ -133,7 +150,9 @@ class Cohort:
             )
         rows = [_row(path, number, line) for number, line in enumerate(table, start=2)]
         if not rows:
-            raise InputError(f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again")
+            raise InputError(
+                f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again"
+            )
         return cls(path, meta, rows, hashlib.sha256("\n".join(texts).encode()).hexdigest())
 
     def split(self, name: str) -> list[Row]:
@@ -150,7 +169,11 @@ class Cohort:
         """
         volume = read_scan(row.image)
         brain = volume_to_slices(read_mask(row.brain_mask, volume, allow_empty=False))
-        lesion = None if row.lesion_mask is None else volume_to_slices(read_mask(row.lesion_mask, volume))
+        lesion = (
+            None
+            if row.lesion_mask is None
+            else volume_to_slices(read_mask(row.lesion_mask, volume))
+        )
         record_path = row.image.with_name("image.json")
         try:
             record = json.loads(record_path.read_text(encoding="utf-8"))
@@ -159,7 +182,9 @@ class Cohort:
             if not isinstance(free, list | None) or not isinstance(extra, dict):
                 raise TypeError("not as they are written")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{record_path}: missing or damaged; run `maediff preprocess` again") from error
+            raise InputError(
+                f"{record_path}: missing or damaged; run `maediff preprocess` again"
+            ) from error
         if free is None or row.healthy:
             free = [row.healthy is True] * len(brain)
         if len(free) != len(brain):
@@ -195,7 +220,9 @@ class Cohort:
             if folder.exists():  # damaged
                 shutil.rmtree(folder, ignore_errors=True)
             collected = self._collect(split)
-            arrays = (read_slices(folder) if store_slices(folder, collected) else None) or collected
+            arrays = (
+                read_slices(folder) if store_slices(folder, collected) else None
+            ) or collected
         return arrays
 
     def _collect(self, split: str) -> SliceSet:
@@ -217,8 +244,15 @@ class Cohort:
                 "whose lesion-free slices then count"
             )
         if len({stack.shape[1:] for stack in images}) > 1:
-            raise InputError(f"{self.path}: its scans differ in slice size; run `maediff preprocess` again")
-        return SliceSet(np.concatenate(images), np.concatenate(brains), np.asarray(index, dtype=np.int64), subjects)
+            raise InputError(
+                f"{self.path}: its scans differ in slice size; run `maediff preprocess` again"
+            )
+        return SliceSet(
+            np.concatenate(images),
+            np.concatenate(brains),
+            np.asarray(index, dtype=np.int64),
+            subjects,
+        )
 
 
 def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -243,7 +277,10 @@ def is_registered(meta: Mapping[str, Any]) -> bool:
 
 def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
     try:
-        paths = [cohort / line[key] if line[key] else None for key in ("image", "brain_mask", "lesion_mask")]
+        paths = [
+            cohort / line[key] if line[key] else None
+            for key in ("image", "brain_mask", "lesion_mask")
+        ]
         healthy = {"": None, "0": False, "1": True}[line["healthy"]]
         image, brain, lesion = paths
         if image is None or brain is None or line["split"] not in SPLITS:
@@ -254,7 +291,17 @@ def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
         ) from error
     missing = [str(path) for path in paths if path is not None and not path.is_file()]
     if missing:
-        raise InputError(f"{cohort}: {', '.join(missing)} is missing; run `maediff preprocess` again")
+        raise InputError(
+            f"{cohort}: {', '.join(missing)} is missing; run `maediff preprocess` again"
+        )
     return Row(
-        line["subject"], line["session"], line["dataset"], line["split"], healthy, image, brain, lesion, line["source"]
+        line["subject"],
+        line["session"],
+        line["dataset"],
+        line["split"],
+        healthy,
+        image,
+        brain,
+        lesion,
+        line["source"],
     )

@@ -15,11 +15,23 @@ from maediff.prepare import Prepared
 from maediff.scan_ref import ScanRef
 from maediff.scans import write_volume
 
-COLUMNS = ("subject", "session", "dataset", "split", "healthy", "image", "brain_mask", "lesion_mask", "source")
+COLUMNS = (
+    "subject",
+    "session",
+    "dataset",
+    "split",
+    "healthy",
+    "image",
+    "brain_mask",
+    "lesion_mask",
+    "source",
+)
 LEVELS = 32767  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
 
 
-def write_subject(cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]) -> None:
+def write_subject(
+    cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]
+) -> None:
     """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
     folder, affine = cohort / ref.name, prepared.grid.own_affine
     space = 1 if prepared.grid.atlas_affine is None else 4  # scanner or MNI152
@@ -57,6 +69,8 @@ def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any])
         lesion = files[2] if ref.lesion_mask else ""
         split = ref.split or split_of(ref.dataset, ref.subject)
         source = str(ref.image.absolute())  # found again from any folder
-        rows.append([ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, source])
+        rows.append(
+            [ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, source]
+        )
     write_table(cohort / "manifest.csv", COLUMNS, rows)
     write_json(cohort / "cohort.json", {"format": FORMAT, **meta, "n_scans": len(rows)})

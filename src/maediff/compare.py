@@ -58,7 +58,9 @@ class Planned:
     @property
     def name(self) -> str:
         """Of the run's folder: `pddpm-0`, or `maediff,r=16-0`."""
-        return f"{self.method},{self.own}-{self.seed}" if self.own else f"{self.method}-{self.seed}"
+        return (
+            f"{self.method},{self.own}-{self.seed}" if self.own else f"{self.method}-{self.seed}"
+        )
 
 
 def plan(
@@ -84,20 +86,28 @@ def plan(
         head, _, changes = text.partition("@")
         name, _, own = head.partition(":")
         if name in BASELINES:
-            raise InputError(f"{text}: learns nothing and stands in every table anyway; leave it out")
+            raise InputError(
+                f"{text}: learns nothing and stands in every table anyway; leave it out"
+            )
         if name not in TRAINED:
             raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(TRAINED)}")
         if set(own) & set("/\\:"):
-            raise InputError(f"{text}: {own} names a run's folder; give settings with a slash or colon by --set")
+            raise InputError(
+                f"{text}: {own} names a run's folder; give settings with a slash or colon by --set"
+            )
         if changes in at_test.setdefault((name, own), []):
             raise InputError(f"{text}: given twice; leave one out")
         at_test[name, own].append(changes)
     compared = dict.fromkeys(name for name, _ in at_test)
     for name in method_seeds or {}:
         if name not in compared:
-            raise InputError(f"seeds for {name!r}, which is not compared: one of {', '.join(compared)}")
+            raise InputError(
+                f"seeds for {name!r}, which is not compared: one of {', '.join(compared)}"
+            )
     if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds {', '.join(map(str, seeds)) or 'none'}: give each seed once, e.g. 0,1,2")
+        raise InputError(
+            f"--seeds {', '.join(map(str, seeds)) or 'none'}: give each seed once, e.g. 0,1,2"
+        )
     planned = []
     for (name, own), readings in at_test.items():
         of_run = merge(settings or {}, parse_settings(split_settings(own)))
@@ -106,12 +116,19 @@ def plan(
         of_method = {key: value for key, value in of_run.items() if key != "train"}
         resolve_training(budget.preset, of_run.get("train", {}))
         for text in readings:
-            resolve_method(name, budget.preset, merge(of_method, parse_settings(split_settings(text))))
+            resolve_method(
+                name, budget.preset, merge(of_method, parse_settings(split_settings(text)))
+            )
         own_seeds = (method_seeds or {}).get(name, seeds)
         if min(own_seeds) < 0:
-            raise InputError(f"seeds {', '.join(map(str, own_seeds))} of {name}: give whole numbers from 0 up")
+            raise InputError(
+                f"seeds {', '.join(map(str, own_seeds))} of {name}: give whole numbers from 0 up"
+            )
         planned += [Planned(name, seed, of_run, tuple(readings), own) for seed in own_seeds]
-    order = {seed: index for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))}
+    order = {
+        seed: index
+        for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))
+    }
     return sorted(planned, key=lambda p: order[p.seed])
 
 
@@ -166,50 +183,93 @@ def compare(
         if not quiet:
             print(f"{number}/{len(planned)} {run.name}", file=sys.stderr, flush=True)  # noqa: T201 - where it is
         result = train(
-            run.method, cohort, folder, preset=budget.preset, settings=run.settings, seed=run.seed, device=device,
-            max_time=None if limit is None else f"{max(0.0, limit - seconds_used(folder)):.3f}s", resume=True,
+            run.method,
+            cohort,
+            folder,
+            preset=budget.preset,
+            settings=run.settings,
+            seed=run.seed,
+            device=device,
+            max_time=None if limit is None else f"{max(0.0, limit - seconds_used(folder)):.3f}s",
+            resume=True,
             quiet=quiet,
-        )  # fmt: skip
-        done = result["step"] == result["steps"] or (limit is not None and result["seconds"] >= 0.999 * limit)
+        )
+        done = result["step"] == result["steps"] or (
+            limit is not None and result["seconds"] >= 0.999 * limit
+        )
         record["runs"][run.name] = {
-            "method": run.method, "seed": run.seed, "settings": _plain(run.settings), "done": done,
+            "method": run.method,
+            "seed": run.seed,
+            "settings": _plain(run.settings),
+            "done": done,
             **{key: result[key] for key in ("step", "steps", "seconds", "best_val_loss")},
-        }  # fmt: skip
+        }
         write_json(out / "compare.json", record)
         if not done:
             raise KeyboardInterrupt
     references = [
-        str(out / "runs" / run.name) + (f"@{text}" if text else "") for run in planned for text in run.at_test
+        str(out / "runs" / run.name) + (f"@{text}" if text else "")
+        for run in planned
+        for text in run.at_test
     ]
     return evaluate(
-        references, cohort, out / "eval", calibrate_split=calibrate_split, score_split=score_split, config=config,
-        post=post, seed=seed, device=device, precision=precision, batch_size=batch_size, workers=workers,
-        overwrite=True, notes=_notes(record, planned, budget), quiet=quiet,
-    )  # fmt: skip
+        references,
+        cohort,
+        out / "eval",
+        calibrate_split=calibrate_split,
+        score_split=score_split,
+        config=config,
+        post=post,
+        seed=seed,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=True,
+        notes=_notes(record, planned, budget),
+        quiet=quiet,
+    )
 
 
 def hardware(device: str) -> dict[str, Any]:
     """What the runs were trained on: processor, cores, threads, graphics card, memory."""
-    facts: dict[str, Any] = {"device": device, "processor": platform.processor() or platform.machine()}
+    facts: dict[str, Any] = {
+        "device": device,
+        "processor": platform.processor() or platform.machine(),
+    }
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        models = [
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        ]
         facts["processor"] = models[0] if models else facts["processor"]
     facts |= {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if device == "cuda":
         facts["gpu"] = torch.cuda.get_device_name()
-    return facts | {"system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
+    return facts | {
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
 
 
-def _record(out: Path, budget: Budget, cohort: Cohort, device: str, command: Sequence[str]) -> dict[str, Any]:
+def _record(
+    out: Path, budget: Budget, cohort: Cohort, device: str, command: Sequence[str]
+) -> dict[str, Any]:
     """compare.json: that of an earlier call if it fits, with this command added."""
-    fixed = {"budget": asdict(budget), "cohort_hash": cohort.hash, "modality": cohort.meta["modality"]}
+    fixed = {
+        "budget": asdict(budget),
+        "cohort_hash": cohort.hash,
+        "modality": cohort.meta["modality"],
+    }
     path, runs, commands, machines = out / "compare.json", {}, [], []
     if path.is_file():
         known = read_json(path, remedy="choose another OUT or add --overwrite")
         runs, commands, machines = known.get("runs"), known.get("commands"), known.get("hardware")
-        if not (isinstance(runs, dict) and isinstance(commands, list) and isinstance(machines, list)):
+        if not (
+            isinstance(runs, dict) and isinstance(commands, list) and isinstance(machines, list)
+        ):
             raise InputError(f"{path}: damaged; choose another OUT or add --overwrite")
         for key, value in fixed.items():
             if known.get(key) != value:
@@ -246,7 +306,9 @@ def _notes(record: Mapping[str, Any], planned: Sequence[Planned], budget: Budget
         f"{facts.get('gpu') or facts['processor']}, {facts['cores']} cores, {facts['threads']} threads"
         for facts in record["hardware"]
     )
-    where = "CPU budget" if all(facts["device"] == "cpu" for facts in record["hardware"]) else "Budget"
+    where = (
+        "CPU budget" if all(facts["device"] == "cpu" for facts in record["hardware"]) else "Budget"
+    )
     total = sum(run["seconds"] for run in runs.values())
     notes = [
         f"{where} of every run: preset {budget.preset}, {trained.steps} steps of {trained.batch_size} slices{time}. "

@@ -15,8 +15,13 @@ from maediff.methods.intensity import Template
 from maediff.postprocess import Map
 from maediff.scoring import Contender
 
-DRAW_HEALTHY_IMAGES = ("template",)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
-COMPARE_SIDES = ("mirror", "mirror-dark")  # so the midsagittal plane has to be the picture's middle
+DRAW_HEALTHY_IMAGES = (
+    "template",
+)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
+COMPARE_SIDES = (
+    "mirror",
+    "mirror-dark",
+)  # so the midsagittal plane has to be the picture's middle
 Loader = Callable[[], Method]
 
 
@@ -60,20 +65,26 @@ def _itself(method: Method) -> Method:
     return method
 
 
-def untrained(cohort: Cohort, seed: int, batch_size: int, device: str) -> tuple[list[Contender], list[str]]:
+def untrained(
+    cohort: Cohort, seed: int, batch_size: int, device: str
+) -> tuple[list[Contender], list[str]]:
     """The untrained contenders, and a note for each that cannot be had."""
     contenders, notes = [], []
     for name in BASELINES:
         method = build(name)
         if isinstance(method, Template) and not _fit(method, cohort):
-            notes.append(f"No {name} baseline: the cohort's train split has no healthy slice to average.")
+            notes.append(
+                f"No {name} baseline: the cohort's train split has no healthy slice to average."
+            )
             continue
         if name in COMPARE_SIDES and not is_registered(cohort.meta):
             notes.append(
                 f"No {name} baseline: the scans are not registered, so the brain's middle is not the picture's."
             )
             continue
-        predict = Predictor(partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES)
+        predict = Predictor(
+            partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES
+        )
         contenders.append(Contender(name, name, predict, trained=False))
     return contenders, notes
 
@@ -88,5 +99,8 @@ def _fit(template: Template, cohort: Cohort) -> bool:
         heights.append(np.linspace(0, 1, len(keep), dtype=np.float32)[keep])
     if not sum(len(part) for part in images):
         return False
-    template.fit(torch.from_numpy(np.concatenate(images))[:, None], torch.from_numpy(np.concatenate(heights)))
+    template.fit(
+        torch.from_numpy(np.concatenate(images))[:, None],
+        torch.from_numpy(np.concatenate(heights)),
+    )
     return True

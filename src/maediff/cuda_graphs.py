@@ -22,7 +22,10 @@ class _Denoiser(nn.Module):
         self.method = method
 
     def forward(
-        self, perturbed: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"], corners: Int[Tensor, "b 2"]
+        self,
+        perturbed: Float[Tensor, "b 1 h w"],
+        t: Int[Tensor, " b"],
+        corners: Int[Tensor, "b 2"],
     ) -> Float[Tensor, "b 1 h w"]:
         return MAEDiff.denoise(self.method, perturbed, t, corners)
 
@@ -62,7 +65,9 @@ def graph_network(method: Method, batch_size: int, autocast: torch.dtype | None)
                 given = perturbed, t, corners
                 return graphed(*given) if method.training else MAEDiff.denoise(method, *given)
 
-            object.__setattr__(method, "denoise", denoise)  # past nn.Module: the method would be a part of itself
+            object.__setattr__(
+                method, "denoise", denoise
+            )  # past nn.Module: the method would be a part of itself
         else:
             torch.cuda.make_graphed_callables(unet, inputs)
     return True

@@ -32,10 +32,24 @@ from maediff.train import train as train_model
 
 CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 """Of the phantoms: that of the first for which a model is shipped."""
-COUNTS: dict[str, Any] = {"n_train": 4, "n_val": 1, "n_test": 4, "n_healthy_val": 1, "n_healthy_test": 1}
+COUNTS: dict[str, Any] = {
+    "n_train": 4,
+    "n_val": 1,
+    "n_test": 4,
+    "n_healthy_val": 1,
+    "n_healthy_test": 1,
+}
 STEPS, MAX_TIME = 700, "5m"
-TRAIN_COUNTS: dict[str, Any] = {"n_train": 48, "n_val": 4, "n_test": 8, "n_healthy_val": 4, "n_healthy_test": 2}
-SHOWN = slice(0, 2)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
+TRAIN_COUNTS: dict[str, Any] = {
+    "n_train": 48,
+    "n_val": 4,
+    "n_test": 8,
+    "n_healthy_val": 4,
+    "n_healthy_test": 2,
+}
+SHOWN = slice(
+    0, 2
+)  # of the test scans: one healthy, one with a lesion; all are in the evaluation's report
 
 
 def demo(
@@ -68,29 +82,61 @@ def demo(
         say("no model is shipped with this installation, so one is trained first, as with --train")
     counts = TRAIN_COUNTS if model is None else COUNTS
     lesioned = counts["n_val"] + counts["n_test"]
-    step(1, f"making {sum(counts.values())} synthetic {contrast}-like brains, {lesioned} with a lesion")
+    step(
+        1,
+        f"making {sum(counts.values())} synthetic {contrast}-like brains, {lesioned} with a lesion",
+    )
     manifest = make_phantom_dataset(out / "scans", contrast=contrast, **counts)
-    steps = steps_of({} if model is None else load_model(model)[1]["cohort"])  # phantoms lie in MNI152 as they are
+    steps = steps_of(
+        {} if model is None else load_model(model)[1]["cohort"]
+    )  # phantoms lie in MNI152 as they are
     failed = preprocess([manifest], out / "cohort", modality=contrast, steps=steps, quiet=True)
     if failed:
-        raise InputError(f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there")
+        raise InputError(
+            f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there"
+        )
     cohort = Cohort.open(out / "cohort")
     if model is None:
-        step(2, f"training MAEDiff (preset tiny, {STEPS} steps) on {counts['n_train']} healthy brains")
-        train_model("maediff", out / "cohort", out / "run", preset="tiny", settings={"train": {"steps": STEPS}},
-                    max_time=MAX_TIME, seed=seed, device=device, quiet=quiet)  # fmt: skip
+        step(
+            2,
+            f"training MAEDiff (preset tiny, {STEPS} steps) on {counts['n_train']} healthy brains",
+        )
+        train_model(
+            "maediff",
+            out / "cohort",
+            out / "run",
+            preset="tiny",
+            settings={"train": {"steps": STEPS}},
+            max_time=MAX_TIME,
+            seed=seed,
+            device=device,
+            quiet=quiet,
+        )
     else:
         n = counts["n_healthy_val"]
-        step(2, f"the shipped model {model}: its threshold, from {n} healthy synthetic brain{'s' * (n > 1)}")
+        step(
+            2,
+            f"the shipped model {model}: its threshold, from {n} healthy synthetic brain{'s' * (n > 1)}",
+        )
         shutil.copytree(locate(model), out / "run")
         calibrate(out / "run", cohort, device=device, seed=seed)
     step(3, "redrawing test scans as if healthy")
     test = [row.subject for row in cohort.split("test")]
     refs = [ref for ref in find_scans([manifest], contrast) if ref.subject in test]
-    detect(refs[SHOWN], out / "detect", model=str(out / "run"), device=device, seed=seed, quiet=quiet)
+    detect(
+        refs[SHOWN], out / "detect", model=str(out / "run"), device=device, seed=seed, quiet=quiet
+    )
     write_report(out / "detect")
     step(4, "scoring it, and the simple baselines beside it")
-    evaluate([out / "run"], out / "cohort", out / "eval", device=device, seed=seed, precision="auto", quiet=quiet)
+    evaluate(
+        [out / "run"],
+        out / "cohort",
+        out / "eval",
+        device=device,
+        seed=seed,
+        precision="auto",
+        quiet=quiet,
+    )
     step(5, "writing the report")
     write_report(out / "eval")
     write_report(out / "run")

@@ -37,7 +37,12 @@ from maediff.errors import InputError
 from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import mask_from_grid
 from maediff.methods import Method
-from maediff.operating_point import own_postprocess, own_threshold, threshold_at, threshold_for_scans
+from maediff.operating_point import (
+    own_postprocess,
+    own_threshold,
+    threshold_at,
+    threshold_for_scans,
+)
 from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.quality import write_picture
@@ -103,7 +108,9 @@ def detect(
         InputError: no model for the contrast, no threshold to be had, an output folder that exists or holds an input.
     """
     if brain_mask is not None and len(refs) != 1:
-        raise InputError(f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV")
+        raise InputError(
+            f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV"
+        )
     if brain_mask is not None and not brain_mask.is_file():
         raise InputError(f"--brain-mask {brain_mask}: no such file; check the path")
     if dicom_seg:
@@ -115,21 +122,32 @@ def detect(
     model, why = (model, "given with --model") if model else _pick_model(refs, modality)
     device = resolve_device(device)
     method, info = load_model(model, device)
-    expected, marked = info["cohort"]["modality"], marks(config_of(method).get("0") or config_of(method))
+    expected, marked = (
+        info["cohort"]["modality"],
+        marks(config_of(method).get("0") or config_of(method)),
+    )
     logger.info("%s marks %s", info["name"], marked)
     if modality is not None and modality != expected:
-        raise InputError(f"{model}: a model for {expected}, and --modality says {modality}; choose another --model")
+        raise InputError(
+            f"{model}: a model for {expected}, and --modality says {modality}; choose another --model"
+        )
     if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
         raise _other_contrast(refs[0], info["name"], expected)
     postprocess = changed(own_postprocess(model), post)
     check_symmetry(postprocess, is_registered(info["cohort"]), model)
     about: dict[str, Any] = {"given": True}
     if scan_fpr is not None:
-        threshold, about = threshold_for_scans(model, config_of(method), scan_fpr, step=info["step"], post=postprocess)
+        threshold, about = threshold_for_scans(
+            model, config_of(method), scan_fpr, step=info["step"], post=postprocess
+        )
     elif fpr is not None:
-        threshold, about = threshold_at(model, config_of(method), fpr, step=info["step"], post=postprocess)
+        threshold, about = threshold_at(
+            model, config_of(method), fpr, step=info["step"], post=postprocess
+        )
     elif threshold is None:
-        threshold, about = own_threshold(model, config_of(method), step=info["step"], post=postprocess)
+        threshold, about = own_threshold(
+            model, config_of(method), step=info["step"], post=postprocess
+        )
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite, resume=resume)
@@ -137,26 +155,48 @@ def detect(
         shutil.rmtree(leftover, ignore_errors=True)
     asked = steps or StepsConfig()
     shared = {
-        "model": info["name"], "model_from": why, "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
-        "marks": marked, "method": info["method"], "modality": expected, "threshold": threshold,
-        "threshold_from": about, "seed": seed, "config": config_of(method), "postprocess": asdict(postprocess),
-        "grid": info["cohort"]["grid"], "normalise": info["cohort"]["normalise"], "model_step": info["step"],
+        "model": info["name"],
+        "model_from": why,
+        "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
+        "marks": marked,
+        "method": info["method"],
+        "modality": expected,
+        "threshold": threshold,
+        "threshold_from": about,
+        "seed": seed,
+        "config": config_of(method),
+        "postprocess": asdict(postprocess),
+        "grid": info["cohort"]["grid"],
+        "normalise": info["cohort"]["normalise"],
+        "model_step": info["step"],
         **{key: info["cohort"].get(key, {}) for key in RECORDED},
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
         **{key: settings_of(asked)[key] for key in ("brain", "qc")},
         "dicom_seg": dicom_seg,
         "viewer": viewer,
-    }  # fmt: skip
+    }
     _check_same(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     steps_here = replace(steps_of(shared), brain=asked.brain, qc=asked.qc)
     # another process loads the model once instead of being sent it with every scan
     load = partial(_model, model, device, time.time_ns()) if workers > 1 else lambda: method
-    one = partial(_one, out=out, load=load, shared=shared, image_of=image_of, any_name=modality is not None,
-                  post=postprocess, batch_size=batch_size, device=device, steps=steps_here)  # fmt: skip
+    one = partial(
+        _one,
+        out=out,
+        load=load,
+        shared=shared,
+        image_of=image_of,
+        any_name=modality is not None,
+        post=postprocess,
+        batch_size=batch_size,
+        device=device,
+        steps=steps_here,
+    )
     failures: dict[str, str] = {}
     outcomes = run_scans(one, refs, workers, threads=1)
-    for ref, failed in zip(refs, progress(outcomes, "detect", len(refs), quiet=quiet), strict=True):
+    for ref, failed in zip(
+        refs, progress(outcomes, "detect", len(refs), quiet=quiet), strict=True
+    ):
         if failed is not None:
             failures[ref.name] = _without_folders(failed, ref)
             logger.error("%s failed: %s", ref.name, failed)
@@ -173,7 +213,11 @@ def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str
     """
     told = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
     if modality is None and len(told) != 1:
-        what = f"the scans are {' and '.join(told)}" if told else f"{refs[0].image}: the name tells no contrast"
+        what = (
+            f"the scans are {' and '.join(told)}"
+            if told
+            else f"{refs[0].image}: the name tells no contrast"
+        )
         raise InputError(f"{what}; say which with --modality T1w, T2w or FLAIR, or give --model")
     contrast = modality or told[0]
     name, _ = pick(contrast)
@@ -186,7 +230,9 @@ def _check_same(path: Path, shared: dict[str, Any]) -> None:
     """Refuse to go on in a folder that was made with other settings."""
     if path.is_file():
         known = read_json(path, remedy="choose another folder or add --overwrite")
-        changed = [key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value]
+        changed = [
+            key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value
+        ]
         if changed:
             raise InputError(
                 f"{path.parent}: was made with another {', '.join(changed)}; choose another folder or add --overwrite"
@@ -201,7 +247,9 @@ def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
 
 def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
     """Hexadecimal; a hash, because summaries go to others and paths do not."""
-    return hashlib.sha256(json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()
+    ).hexdigest()
 
 
 def _other_contrast(ref: ScanRef, model: str, expected: str) -> InputError:
@@ -239,7 +287,11 @@ def _one(
     made_from = _made_from(ref, shared)
     folder = out / ref.name
     files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
-    wanted = {"slices.npz": True, "anomaly_mask.dcm": shared["dicom_seg"], "viewer.html": shared["viewer"]}
+    wanted = {
+        "slices.npz": True,
+        "anomaly_mask.dcm": shared["dicom_seg"],
+        "viewer.html": shared["viewer"],
+    }
     files += [folder / name for name, is_wanted in wanted.items() if is_wanted]
     if _is_done(folder, made_from, files):
         return  # only with resume
@@ -262,11 +314,22 @@ def _detect_one(
     made_from: str,
 ) -> None:
     volume = read_volume(ref)
-    given = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    given = (
+        None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    )
     found = find_anomalies(
-        volume, method, shared, post, brain=given, steps=steps, t1=ref.t1, t1_series=ref.t1_series,
-        seed=shared["seed"], batch_size=batch_size, device=device,
-    )  # fmt: skip
+        volume,
+        method,
+        shared,
+        post,
+        brain=given,
+        steps=steps,
+        t1=ref.t1,
+        t1_series=ref.t1_series,
+        seed=shared["seed"],
+        batch_size=batch_size,
+        device=device,
+    )
     spacing, grid, record = found.spacing_mm, found.prepared.grid, found.prepared.record
     mask = anomaly_mask(found.anomaly, found.brain, shared["threshold"], spacing, post)
     regions = find_regions(slices_to_volume(found.anomaly), slices_to_volume(mask), grid.affine)
@@ -296,15 +359,27 @@ def _detect_one(
         for name, data in on_scan.items():
             write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
         ids = np.arange(len(found.images))
-        whole = Snapshot(ids, found.images, found.anomaly, found.brain, mask, spacing, found.reference,
-                         z_mm=grid.slice_heights_mm)  # fmt: skip
+        whole = Snapshot(
+            ids,
+            found.images,
+            found.anomaly,
+            found.brain,
+            mask,
+            spacing,
+            found.reference,
+            z_mm=grid.slice_heights_mm,
+        )
         save_slices(folder / "slices.npz", whole, pick_slices(found.brain, found.anomaly))
         if found.stepped.extracted or record["flags"]:
             write_picture(folder / "qc.png", volume, found.stepped.brain)
         if shared["dicom_seg"]:
-            write_dicom_seg(folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"])
+            write_dicom_seg(
+                folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"]
+            )
         if shared["viewer"]:
-            write_viewer(folder / "viewer.html", volume, found.anomaly_map, shared["threshold"], ref.name)
+            write_viewer(
+                folder / "viewer.html", volume, found.anomaly_map, shared["threshold"], ref.name
+            )
         write_json(folder / "summary.json", summary)
         os.replace(folder, out / ref.name)
     finally:

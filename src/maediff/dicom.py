@@ -21,7 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from maediff.dicom_series import OURS, UNCOMPRESSED, Image, Series, check_volume, find_series, unsaid
+from maediff.dicom_series import (
+    OURS,
+    UNCOMPRESSED,
+    Image,
+    Series,
+    check_volume,
+    find_series,
+    unsaid,
+)
 from maediff.errors import InputError
 from maediff.scan_ref import ScanRef
 from maediff.scans import Volume, read_scan
@@ -31,7 +39,9 @@ logger = logging.getLogger(__name__)
 RLE = "1.2.840.10008.1.2.5"
 
 
-def find_dicom(folder: Path, modality: str | None = None, series: str | None = None) -> list[ScanRef]:
+def find_dicom(
+    folder: Path, modality: str | None = None, series: str | None = None
+) -> list[ScanRef]:
     """One scan for each study in `folder`; one that cannot be taken carries its `problem`, and the others go on.
 
     Args:
@@ -43,7 +53,9 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
         InputError: no DICOM, or no study of which a scan can be taken.
     """
     damaged: dict[Path, str] = {}
-    found = find_series(folder.absolute(), damaged)  # what is wrong is said of whole paths, which detect cuts
+    found = find_series(
+        folder.absolute(), damaged
+    )  # what is wrong is said of whole paths, which detect cuts
     if not found and not damaged:
         raise InputError(f"{folder}: no DICOM image in this folder; check the path")
     root, dataset = folder.absolute(), folder.resolve().name
@@ -60,7 +72,9 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
             refs.append(ScanRef(subject, "", home, dataset, problem=str(error)))
             continue
         for place, study in zip(places, studies, strict=True):
-            ref = ScanRef(subject, _joined(home, place) if len(studies) > 1 else "", place, dataset)
+            ref = ScanRef(
+                subject, _joined(home, place) if len(studies) > 1 else "", place, dataset
+            )
             broken = [path for path in damaged if path.absolute().is_relative_to(place)]
             try:
                 if broken:
@@ -68,13 +82,23 @@ def find_dicom(folder: Path, modality: str | None = None, series: str | None = N
                 refs.append(_taken(ref, study, modality, series))
             except InputError as error:
                 refs.append(replace(ref, problem=str(error)))
-    astray = {path.absolute().parent: said for path, said in reversed(damaged.items())
-              if not any(path.absolute().is_relative_to(ref.image) for ref in refs)}  # fmt: skip
-    refs += [ScanRef(_joined(root, at) or dataset, "", at, dataset, problem=said) for at, said in astray.items()]
+    astray = {
+        path.absolute().parent: said
+        for path, said in reversed(damaged.items())
+        if not any(path.absolute().is_relative_to(ref.image) for ref in refs)
+    }
+    refs += [
+        ScanRef(_joined(root, at) or dataset, "", at, dataset, problem=said)
+        for at, said in astray.items()
+    ]
     refs.sort(key=lambda ref: ref.name)
     problems = [ref.problem for ref in refs if ref.problem]
     if len(problems) == len(refs):
-        more = f"\n({len(refs) - 1} more studies in {folder} cannot be taken either)" if len(refs) > 1 else ""
+        more = (
+            f"\n({len(refs) - 1} more studies in {folder} cannot be taken either)"
+            if len(refs) > 1
+            else ""
+        )
         raise InputError(f"{problems[0]}{more}")
     return refs
 
@@ -93,10 +117,14 @@ def _by_person(folder: Path, found: Sequence[Series]) -> list[list[list[Series]]
         person = one.patient or (next(iter(known)) if len(known) == 1 else top[one.study])
         people.setdefault(person, {}).setdefault(one.study, []).append(one)
     if len(top) > 1 and len(people) == 1 and len(set(top.values())) > 1:
-        logger.warning("%s: its %d studies carry one patient ID and lie in %d folders; they are taken for sessions of "
-                       "one subject, in one split. If they are of several people (an ID that was replaced in all), "
-                       "name each folder with its subject in a manifest CSV",
-                       folder, len(top), len(set(top.values())))  # fmt: skip
+        logger.warning(
+            "%s: its %d studies carry one patient ID and lie in %d folders; they are taken for sessions of "
+            "one subject, in one split. If they are of several people (an ID that was replaced in all), "
+            "name each folder with its subject in a manifest CSV",
+            folder,
+            len(top),
+            len(set(top.values())),
+        )
     return [list(own.values()) for own in people.values()]
 
 
@@ -109,11 +137,15 @@ def _places(home: Path, studies: Sequence[Sequence[Series]], people: int) -> lis
     places = [_common(study) for study in studies]
     if len(studies) > 1 and (people > 1 or len(set(places)) < len(places) or home in places):
         what = "patients" if people > 1 else "studies"
-        raise InputError(f"{home}: holds several {what} in one folder; put each in a folder of its own")
+        raise InputError(
+            f"{home}: holds several {what} in one folder; put each in a folder of its own"
+        )
     return places
 
 
-def _taken(ref: ScanRef, study: Sequence[Series], modality: str | None, series: str | None) -> ScanRef:
+def _taken(
+    ref: ScanRef, study: Sequence[Series], modality: str | None, series: str | None
+) -> ScanRef:
     """`ref` with the series of its study that is to be taken."""
     elsewhere = is_uid(series) and not any(one.uid == series for one in study)
     chosen = choose(ref.image, study, modality, None if elsewhere else series)
@@ -128,7 +160,9 @@ def is_uid(series: str | None) -> bool:
     return series is not None and "." in series
 
 
-def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: str | None) -> Series:
+def choose(
+    place: Path, found: Sequence[Series], modality: str | None, wanted: str | None
+) -> Series:
     """The series of one study to take.
 
     Raises:
@@ -141,27 +175,37 @@ def choose(place: Path, found: Sequence[Series], modality: str | None, wanted: s
             what = "no such series" if not fits else "several series of this number; give the UID"
             raise InputError(f"{place}: --series {wanted}: {what}; choose one of\n{listing}")
         if fits[0].kind != "MR":
-            raise InputError(f"{place}: --series {wanted}: {fits[0].kind}, not MR; choose one of\n{listing}")
+            raise InputError(
+                f"{place}: --series {wanted}: {fits[0].kind}, not MR; choose one of\n{listing}"
+            )
         return fits[0]
     fits = [one for one in found if one.may_be_volume and one.contrast != "other"]
     if not fits:
-        raise InputError(f"{place}: no MR series that may be T1w, T2w or FLAIR by its description, of three slices or "
-                         f"more; give another folder, or choose with --series one of\n{listing}")  # fmt: skip
+        raise InputError(
+            f"{place}: no MR series that may be T1w, T2w or FLAIR by its description, of three slices or "
+            f"more; give another folder, or choose with --series one of\n{listing}"
+        )
     if modality is not None:
         exact = [one for one in fits if one.contrast == modality]
         fits = exact or [one for one in fits if one.contrast is None]
         if not fits:
-            raise InputError(f"{place}: no {modality} series by the descriptions; choose another --modality, or one "
-                             f"with --series, of\n{listing}")  # fmt: skip
+            raise InputError(
+                f"{place}: no {modality} series by the descriptions; choose another --modality, or one "
+                f"with --series, of\n{listing}"
+            )
     if len(fits) > 1:
-        raise InputError(f"{place}: several series; say which with --series NUMBER or UID"
-                         f"{'' if modality else ', or with --modality'}:\n{listing}")  # fmt: skip
+        raise InputError(
+            f"{place}: several series; say which with --series NUMBER or UID"
+            f"{'' if modality else ', or with --modality'}:\n{listing}"
+        )
     return fits[0]
 
 
 def plain_t1(study: Sequence[Series], chosen: Series) -> Series | None:
     """The study's plain T1w series of the most images, whose brain `chosen` may be given."""
-    fits = [one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"]
+    fits = [
+        one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"
+    ]
     return max(fits, key=lambda one: len(one.images), default=None)
 
 
@@ -195,7 +239,9 @@ def identity(ref: ScanRef) -> dict[str, Any]:
         status = path.stat()
         return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
-    found: dict[str, Any] = {"files": [of(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)]}
+    found: dict[str, Any] = {
+        "files": [of(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)]
+    }
     if ref.series:
         found["dicom"] = fingerprint(ref.image, ref.series)
     if ref.t1 and ref.t1_series:
@@ -211,7 +257,9 @@ def read_volume(ref: ScanRef) -> Volume:
             be decoded.
     """
     if ref.problem:
-        said, listed, _ = ref.problem.partition("\n")  # the list of series quotes headers, and this goes into files
+        said, listed, _ = ref.problem.partition(
+            "\n"
+        )  # the list of series quotes headers, and this goes into files
         raise InputError(said + f" (listed where {ref.image} is the only INPUT)" * bool(listed))
     if ref.series is None:
         return read_scan(ref.image)
@@ -220,8 +268,10 @@ def read_volume(ref: ScanRef) -> Volume:
     with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
         volume = read_scan(_convert(ref.image, images, Path(scratch)))
     if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
-        raise InputError(f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "
-                         "it yourself, look at the result, and give the NIfTI file")  # fmt: skip
+        raise InputError(
+            f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "
+            "it yourself, look at the result, and give the NIfTI file"
+        )
     return replace(volume, source=ref.image)
 
 
@@ -238,17 +288,26 @@ def _convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
         except OSError:  # no links on this file system
             shutil.copyfile(image.path, link)
     options = ["-g", "i", "-b", "n", "-z", "n", "-x", "i", "-c", "", "-f", "scan"]
-    done = subprocess.run([_program(), *options, "-o", str(target), str(source)], capture_output=True, check=False)
+    done = subprocess.run(
+        [_program(), *options, "-o", str(target), str(source)], capture_output=True, check=False
+    )
     made = sorted(target.glob("*.nii"))
     if done.returncode or not made:
         plain = all(image.syntax in UNCOMPRESSED for image in images)
-        raise InputError(f"{folder}: this DICOM cannot be decoded ({_syntaxes(images)}; dcm2niix ended with "
-                         f"{done.returncode}); "
-                         + ("copy or export it again" if plain else "decompress it first (dcmdjpeg, gdcmconv --raw), "
-                            "or export it uncompressed"))  # fmt: skip
+        raise InputError(
+            f"{folder}: this DICOM cannot be decoded ({_syntaxes(images)}; dcm2niix ended with "
+            f"{done.returncode}); "
+            + (
+                "copy or export it again"
+                if plain
+                else "decompress it first (dcmdjpeg, gdcmconv --raw), or export it uncompressed"
+            )
+        )
     if len(made) > 1:
-        raise InputError(f"{folder}: mixed series that cannot be told apart: dcm2niix makes {len(made)} volumes of it; "
-                         "put each series in a folder of its own, or convert it yourself and choose one")  # fmt: skip
+        raise InputError(
+            f"{folder}: mixed series that cannot be told apart: dcm2niix makes {len(made)} volumes of it; "
+            "put each series in a folder of its own, or convert it yourself and choose one"
+        )
     return made[0]
 
 
@@ -256,7 +315,9 @@ def _program() -> str:
     try:
         import dcm2niix
     except ImportError as error:
-        raise InputError("DICOM needs dcm2niix, which comes with maediff: pip install dcm2niix") from error
+        raise InputError(
+            "DICOM needs dcm2niix, which comes with maediff: pip install dcm2niix"
+        ) from error
     return str(dcm2niix.bin)
 
 
@@ -272,8 +333,10 @@ def _check_rle(image: Image) -> None:
         if size != (image.rows, image.columns):
             raise ValueError(size)
     except Exception as error:  # whatever a damaged frame leads to
-        raise InputError(f"{image.path}: this DICOM cannot be decoded (RLE, {type(error).__name__}); copy or export it "
-                         "again") from None  # fmt: skip
+        raise InputError(
+            f"{image.path}: this DICOM cannot be decoded (RLE, {type(error).__name__}); copy or export it "
+            "again"
+        ) from None
 
 
 def _syntaxes(images: Sequence[Image]) -> str:

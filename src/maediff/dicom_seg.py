@@ -27,9 +27,16 @@ ON_GRID = 0.05  # voxels: a pixel that is farther from a voxel's centre lies on 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Attributes that a SEG takes over from its source and that must be there, though they may be empty (type 2).
 FROM_SOURCE = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
-    "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 
 
 def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
@@ -39,14 +46,20 @@ def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
         InputError: highdicom is not installed, or a scan is no DICOM.
     """
     if importlib.util.find_spec("highdicom") is None:
-        raise InputError("--dicom-seg: needs highdicom; pip install highdicom, or leave the flag out")
+        raise InputError(
+            "--dicom-seg: needs highdicom; pip install highdicom, or leave the flag out"
+        )
     for ref in refs:
         if ref.series is None and not ref.problem:
-            raise InputError(f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "
-                             "the series, or leave --dicom-seg out")  # fmt: skip
+            raise InputError(
+                f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "
+                "the series, or leave --dicom-seg out"
+            )
 
 
-def write_dicom_seg(path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume, ref: ScanRef, model: str) -> None:
+def write_dicom_seg(
+    path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume, ref: ScanRef, model: str
+) -> None:
     """Write `mask`, which lies on the grid of `volume`, as DICOM SEG of the series that `ref` names.
 
     An empty mask is written with all its frames, each of them empty: a SEG without a frame is not allowed.
@@ -100,20 +113,30 @@ def write_dicom_seg(path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume,
                 omit_empty_frames=bool(frames.any()),
             )
     except Exception as error:  # highdicom and pydicom quote the header in their messages
-        raise InputError(f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its headers "
-                         "lack what a SEG needs; leave --dicom-seg out") from None  # fmt: skip
+        raise InputError(
+            f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its headers "
+            "lack what a SEG needs; leave --dicom-seg out"
+        ) from None
     with atomic_path(path) as temporary, unsaid():
         made.save_as(temporary, enforce_file_format=True)
 
 
-def frame_of(mask: Bool[np.ndarray, "x y z"], volume: Volume, image: Image) -> Bool[np.ndarray, "rows columns"]:
+def frame_of(
+    mask: Bool[np.ndarray, "x y z"], volume: Volume, image: Image
+) -> Bool[np.ndarray, "rows columns"]:
     """The mask at the pixels of one slice (PS3.3, C.7.6.2.1.1: position, direction cosines and spacing).
 
     Raises:
         InputError: the slice does not lie on the grid of `volume`.
     """
-    assert image.orientation is not None and image.position is not None and image.spacing_mm is not None
-    along_row, along_column = np.array(image.orientation).reshape(2, 3)  # towards the next column, the next row
+    assert (
+        image.orientation is not None
+        and image.position is not None
+        and image.spacing_mm is not None
+    )
+    along_row, along_column = np.array(image.orientation).reshape(
+        2, 3
+    )  # towards the next column, the next row
     to_mm = np.eye(4)
     to_mm[:3, 0] = LPS_TO_RAS @ along_column * image.spacing_mm[0]
     to_mm[:3, 1] = LPS_TO_RAS @ along_row * image.spacing_mm[1]
@@ -124,7 +147,9 @@ def frame_of(mask: Bool[np.ndarray, "x y z"], volume: Volume, image: Image) -> B
     index = np.round(place).astype(int)
     inside = (index >= 0).all() and (index < np.array(mask.shape)[:, None]).all()
     if not inside or np.abs(place - index).max() > ON_GRID:
-        raise InputError(f"{image.path}: does not lie on the grid of the converted scan; leave --dicom-seg out")
+        raise InputError(
+            f"{image.path}: does not lie on the grid of the converted scan; leave --dicom-seg out"
+        )
     return np.asarray(mask[tuple(index)]).reshape(image.rows, image.columns)
 
 

@@ -25,14 +25,34 @@ from maediff.walk import is_dicom, visible
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
 SAME_DIRECTION = 1e-3  # direction cosines of one series agree to this
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # PS3.5, annex A
+UNCOMPRESSED = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+)  # PS3.5, annex A
 NOT_IMAGES = "1.2.840.10008.1.3.10"  # media storage directory: the DICOMDIR file
 TAGS = (
-    "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName",
-    "Modality", "ImageType", "PatientID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SpacingBetweenSlices", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated",
+    "SOPClassUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "Modality",
+    "ImageType",
+    "PatientID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SpacingBetweenSlices",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
     "ContrastBolusAgent",
-)  # fmt: skip
+)
 # What a description says about the contrast; the first that fits counts, and two of ours together count as none.
 OTHER = re.compile(
     r"t1rho|t[12][ _-]?map|t2 ?\*|t2[ _-]?star|\b(swi|dwi|dti|adc|trace|bold|fmri|asl|tof|mra|angio|mag|pha|phase|flow|"
@@ -94,14 +114,20 @@ class Series:
     @property
     def may_be_volume(self) -> bool:
         """Whether it may be a scan: MR, and not a scout; a file of several frames counts, to be refused by name."""
-        several = len(self.images) >= MIN_SLICES or any(is_multiframe(image) for image in self.images)
+        several = len(self.images) >= MIN_SLICES or any(
+            is_multiframe(image) for image in self.images
+        )
         return self.kind == "MR" and several and not self.localizer
 
     def line(self) -> str:
         """One line of a list to choose from."""
-        what = {None: "contrast not told", "other": "another contrast"}.get(self.contrast, self.contrast)
-        return (f"  series {self.number or 'without number'}: {self.description or 'no description'} "
-                f"({self.kind}, {what}, {len(self.images)} images, UID {self.uid})")  # fmt: skip
+        what = {None: "contrast not told", "other": "another contrast"}.get(
+            self.contrast, self.contrast
+        )
+        return (
+            f"  series {self.number or 'without number'}: {self.description or 'no description'} "
+            f"({self.kind}, {what}, {len(self.images)} images, UID {self.uid})"
+        )
 
 
 def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Series]:
@@ -137,7 +163,9 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
                 texts["SeriesNumber"],
                 texts["SeriesDescription"],
                 texts["Modality"] or "no modality",
-                "other" if texts["ContrastBolusAgent"] or kinds & PHASE else contrast_of_text(said),
+                "other"
+                if texts["ContrastBolusAgent"] or kinds & PHASE
+                else contrast_of_text(said),
                 "LOCALIZER" in texts["ImageType"].upper(),
                 tuple(image for image, _ in members),
             )
@@ -187,7 +215,9 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
                 position=_numbers(header.get("ImagePositionPatient"), 3),
                 orientation=_numbers(header.get("ImageOrientationPatient"), 6),
                 spacing_mm=_numbers(header.get("PixelSpacing"), 2),
-                slice_step_mm=float(texts["SpacingBetweenSlices"]) if texts["SpacingBetweenSlices"] else None,
+                slice_step_mm=float(texts["SpacingBetweenSlices"])
+                if texts["SpacingBetweenSlices"]
+                else None,
                 rows=rows,
                 columns=columns,
                 frames=int(texts["NumberOfFrames"] or 1),
@@ -195,11 +225,15 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
                 stored_bytes=path.stat().st_size - header_bytes,
             )
     except Exception as error:  # pydicom raises many kinds on a damaged header
-        raise InputError(f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
-                         "or take it out of the folder") from None  # fmt: skip
+        raise InputError(
+            f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
+            "or take it out of the folder"
+        ) from None
     if not texts["SeriesInstanceUID"] or not texts["StudyInstanceUID"]:
-        raise InputError(f"{path}: its header has no series or study UID, so the series of the folder cannot "
-                         "be told apart; export it again, or convert it with dcm2niix yourself")  # fmt: skip
+        raise InputError(
+            f"{path}: its header has no series or study UID, so the series of the folder cannot "
+            "be told apart; export it again, or convert it with dcm2niix yourself"
+        )
     return image, texts
 
 
@@ -231,23 +265,37 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     """
     for image in images:
         if is_multiframe(image):
-            raise InputError(f"{image.path}: multi-frame (enhanced) DICOM ({image.frames} frames) is not read; export "
-                             "it as single-frame DICOM, or convert it with dcm2niix and check the result")  # fmt: skip
+            raise InputError(
+                f"{image.path}: multi-frame (enhanced) DICOM ({image.frames} frames) is not read; export "
+                "it as single-frame DICOM, or convert it with dcm2niix and check the result"
+            )
         if not image.rows or not image.columns or not image.pixel_bytes:
-            raise InputError(f"{image.path}: holds no image (no rows, columns or bits); take it out of the folder")
+            raise InputError(
+                f"{image.path}: holds no image (no rows, columns or bits); take it out of the folder"
+            )
         if image.position is None or image.orientation is None or image.spacing_mm is None:
-            raise InputError(f"{image.path}: does not say where its slice lies (position, orientation or pixel spacing "
-                             "is absent); export the series again")  # fmt: skip
+            raise InputError(
+                f"{image.path}: does not say where its slice lies (position, orientation or pixel spacing "
+                "is absent); export the series again"
+            )
         if image.syntax in UNCOMPRESSED and image.stored_bytes < image.pixel_bytes:
-            raise InputError(f"{image.path}: its pixel data is cut short or absent; copy or export it again")
+            raise InputError(
+                f"{image.path}: its pixel data is cut short or absent; copy or export it again"
+            )
     if len(images) < MIN_SLICES:
-        raise InputError(f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or more; "
-                         "give the whole series")  # fmt: skip
+        raise InputError(
+            f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or more; "
+            "give the whole series"
+        )
     mixed = f"{folder}: mixed series that cannot be told apart: "
-    advice = "; put each series in a folder of its own, or export them again with their own series UIDs"
+    advice = (
+        "; put each series in a folder of its own, or export them again with their own series UIDs"
+    )
     orientation = np.array([image.orientation for image in images])
     if np.abs(orientation - orientation[0]).max() > SAME_DIRECTION:
-        raise InputError(f"{mixed}one series UID, and slices that point in different directions{advice}")
+        raise InputError(
+            f"{mixed}one series UID, and slices that point in different directions{advice}"
+        )
     if len({(image.rows, image.columns, image.spacing_mm) for image in images}) > 1:
         raise InputError(f"{mixed}one series UID, and slices of different sizes{advice}")
     places = np.array([image.position for image in images])
@@ -257,11 +305,15 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     step = float(np.median(steps))
     if steps.min() < max(1e-3, STEP_TOLERANCE * step):
         one, two = (images[order[np.argmin(steps) + k]].path.name for k in (0, 1))
-        raise InputError(f"{mixed}two or more images at one place, as {one} and {two} (echoes, time points, or copies)"
-                         f"{advice}")  # fmt: skip
+        raise InputError(
+            f"{mixed}two or more images at one place, as {one} and {two} (echoes, time points, or copies)"
+            f"{advice}"
+        )
     _check_steps(folder, [images[i] for i in order], steps, step)
-    line = places[order[0]] + np.outer((along[order] - along[order[0]]) / (along.max() - along.min()),
-                                       places[order[-1]] - places[order[0]])  # fmt: skip
+    line = places[order[0]] + np.outer(
+        (along[order] - along[order[0]]) / (along.max() - along.min()),
+        places[order[-1]] - places[order[0]],
+    )
     if np.linalg.norm(places[order] - line, axis=1).max() > max(STEP_TOLERANCE * step, 0.05):
         raise InputError(f"{mixed}its slices do not lie behind each other on one line{advice}")
 
@@ -274,12 +326,16 @@ def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step:
     if len(wide):
         first = wide[0]
         near = " and ".join(images[first + k].path.name for k in (0, 1))
-        raise InputError(f"{folder}: a slice is missing between {near} ({steps[first]:.2f} mm apart, expected "
-                         f"{expected:.2f} mm; {len(wide)} such gap{'s' if len(wide) > 1 else ''}); "
-                         "copy or export the whole series again")  # fmt: skip
+        raise InputError(
+            f"{folder}: a slice is missing between {near} ({steps[first]:.2f} mm apart, expected "
+            f"{expected:.2f} mm; {len(wide)} such gap{'s' if len(wide) > 1 else ''}); "
+            "copy or export the whole series again"
+        )
     if np.abs(steps - step).max() > STEP_TOLERANCE * step:
-        raise InputError(f"{folder}: its slices lie {steps.min():.2f} to {steps.max():.2f} mm apart, and a volume's "
-                         "lie evenly; export the series again, or resample it yourself")  # fmt: skip
+        raise InputError(
+            f"{folder}: its slices lie {steps.min():.2f} to {steps.max():.2f} mm apart, and a volume's "
+            "lie evenly; export the series again, or resample it yourself"
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -19,10 +19,14 @@ from torch import Tensor
 Denoiser = Callable[[Float[Tensor, "b c h w"], Int[Tensor, " b"]], Float[Tensor, "b c h w"]]
 
 
-def cosine_alpha_bar(steps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Float[Tensor, " steps"]:
+def cosine_alpha_bar(
+    steps: int = 1000, s: float = 0.008, max_beta: float = 0.999
+) -> Float[Tensor, " steps"]:
     """Abar for t = 0 .. steps - 1, falling from almost 1 to almost 0, in float64 (`abar[499]` is 0.494 of 1000)."""
     f = [math.cos((t / steps + s) / (1 + s) * math.pi / 2) ** 2 for t in range(steps + 1)]
-    betas = torch.tensor([min(1 - f[t + 1] / f[t], max_beta) for t in range(steps)], dtype=torch.float64)
+    betas = torch.tensor(
+        [min(1 - f[t + 1] / f[t], max_beta) for t in range(steps)], dtype=torch.float64
+    )
     return torch.cumprod(1 - betas, dim=0)
 
 
@@ -57,13 +61,17 @@ def reverse_chain(
         ValueError: time steps that do not fall, or lie outside the schedule; an eta without noise.
     """
     if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
-        raise ValueError(f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards")
+        raise ValueError(
+            f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards"
+        )
     if timesteps[0] >= len(alpha_bar) or timesteps[-1] < 0:
         raise ValueError(f"timesteps {list(timesteps)} must lie in 0..{len(alpha_bar) - 1}")
     if eta and fresh is None:
         raise ValueError(f"eta={eta} wants fresh noise at every step")
     x = x_t
-    for step, (t, t_next) in enumerate(zip(timesteps, [*timesteps[1:], None], strict=True), start=1):
+    for step, (t, t_next) in enumerate(
+        zip(timesteps, [*timesteps[1:], None], strict=True), start=1
+    ):
         x0 = denoise(x, torch.full((len(x),), t, device=x.device))
         if t_next is None:
             return x0

@@ -103,16 +103,24 @@ def evaluate(
     groups = group_names(infos)
     contenders, left_out = untrained(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
-        predict = Predictor(partial(load_method, reference, device), seed, batch_size, device, bf16)
+        predict = Predictor(
+            partial(load_method, reference, device), seed, batch_size, device, bf16
+        )
         contenders.append(Contender(name, groups[name], predict, info["seed"]))
     sources = {row.name: Path(row.source) for row in opened.rows}
     for name, folder in folders.items():
         if name in BASELINES:
-            raise InputError(f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it")
+            raise InputError(
+                f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it"
+            )
         check_maps(folder, [*calibrate, *scored], opened.meta["modality"], sources)
         filtered = already_filtered(folder)
-        contenders.append(Contender(name, name, partial(_read, folder, sources), filtered=filtered))
-    check_apart(out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))])
+        contenders.append(
+            Contender(name, name, partial(_read, folder, sources), filtered=filtered)
+        )
+    check_apart(
+        out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))]
+    )
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(contenders))
@@ -125,7 +133,10 @@ def evaluate(
             slices=out / "slices",
             progress=lambda name: bar.update(task, advance=1, description=name),
             workers=workers,
-            people={row.name: f"{row.dataset}/{own_name(row.dataset, row.subject)}" for row in opened.rows},
+            people={
+                row.name: f"{row.dataset}/{own_name(row.dataset, row.subject)}"
+                for row in opened.rows
+            },
         )
     settings = {
         "modality": opened.meta["modality"],
@@ -135,12 +146,22 @@ def evaluate(
         "precision": "bf16" if bf16 else "fp32",
         "config": asdict(config),
         "cohort_hash": opened.hash,
-        "runs": {name: {k: v for k, v in info.items() if k != "path"} for name, info in infos.items()},
+        "runs": {
+            name: {k: v for k, v in info.items() if k != "path"} for name, info in infos.items()
+        },
         "version": __version__,
     }
-    config_hash = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    config_hash = hashlib.sha256(
+        json.dumps(settings, sort_keys=True, default=str).encode()
+    ).hexdigest()
     summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
-    summary["notes"] = [*notes, *remarks, *left_out, *prepared_otherwise(infos, opened), *_notes(summary, config)]
+    summary["notes"] = [
+        *notes,
+        *remarks,
+        *left_out,
+        *prepared_otherwise(infos, opened),
+        *_notes(summary, config),
+    ]
     write_text(out / "scores.csv", _as_csv(rows))
     write_text(out / "table.md", markdown_table(summary))
     write_json(out / "curves.json", curves)
@@ -155,18 +176,30 @@ def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     flat = {}
     for name, info in infos.items():
-        flat[name] = flatten({"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")})
+        flat[name] = flatten(
+            {"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")}
+        )
         flat[name] |= flatten(info["config"]) | {"init": info.get("init")}
     groups = {}
     for name, info in infos.items():
         alike = [flat[other] for other in infos if infos[other]["method"] == info["method"]]
-        keys = sorted({key for found in alike for key in found} - {"train.calibration_scans"})  # no part of the weights
-        differing = [key for key in keys if len({json.dumps(found.get(key), default=str) for found in alike}) > 1]
-        groups[name] = " ".join([info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)])
+        keys = sorted(
+            {key for found in alike for key in found} - {"train.calibration_scans"}
+        )  # no part of the weights
+        differing = [
+            key
+            for key in keys
+            if len({json.dumps(found.get(key), default=str) for found in alike}) > 1
+        ]
+        groups[name] = " ".join(
+            [info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)]
+        )
     return groups
 
 
-def _otherwise_in_use(own: Mapping[str, PostprocessConfig], chosen: PostprocessConfig) -> list[str]:
+def _otherwise_in_use(
+    own: Mapping[str, PostprocessConfig], chosen: PostprocessConfig
+) -> list[str]:
     """A remark on runs that bring a post-processing, where all are scored with another."""
     unlike = [name for name, post in own.items() if post not in (DEFAULT, chosen)]
     return [
@@ -184,14 +217,26 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
     post = config.postprocess or DEFAULT
     mean = "the geometric mean of " if post.smooth_mean == "geometric" else ""
     blur = (
-        f"{mean}a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, " if post.smooth_mm else ""
+        f"{mean}a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, "
+        if post.smooth_mm
+        else ""
     )
-    blur += f"less {post.symmetry:.0%} of what both sides of the brain share, " if post.symmetry else ""
+    blur += (
+        f"less {post.symmetry:.0%} of what both sides of the brain share, "
+        if post.symmetry
+        else ""
+    )
     blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
     thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"
-    median = f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"
+    median = (
+        f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"
+    )
     n = summary["n_subjects"]
-    of_scans = f" with {summary['n_scans']} scans, each person's mean counted once" if summary["n_scans"] != n else ""
+    of_scans = (
+        f" with {summary['n_scans']} scans, each person's mean counted once"
+        if summary["n_scans"] != n
+        else ""
+    )
     notes = [
         f"{n} subject{'s' * (n != 1)}{of_scans}: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
         "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
@@ -215,7 +260,10 @@ def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
             f"calibration scans, one a person, and there are {scans}"
             + (f"; {possible:.2%} is possible (--set scan_fpr={possible:.4g})." if scans else ".")
         )
-    if any(m["healthy_source"] == "lesion-free slices of patients" for m in summary["methods"].values()):
+    if any(
+        m["healthy_source"] == "lesion-free slices of patients"
+        for m in summary["methods"].values()
+    ):
         notes.append(
             "No healthy subject to calibrate on: the healthy threshold is from lesion-free slices of patients."
         )

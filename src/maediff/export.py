@@ -23,11 +23,27 @@ from maediff.cohort import Cohort, is_registered
 from maediff.errors import InputError
 from maediff.files import read_json, write_json, write_text
 from maediff.methods import resolve
-from maediff.operating_point import FPRS, at_most, calibrate, is_own_threshold, is_rate, own_fpr, own_postprocess
+from maediff.operating_point import (
+    FPRS,
+    at_most,
+    calibrate,
+    is_own_threshold,
+    is_rate,
+    own_fpr,
+    own_postprocess,
+)
 from maediff.postprocess import PostprocessConfig
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
-from maediff.run_folder import FORMAT, TRAINED_ON, complete, config_of, read_config, trained_on, write_config
+from maediff.run_folder import (
+    FORMAT,
+    TRAINED_ON,
+    complete,
+    config_of,
+    read_config,
+    trained_on,
+    write_config,
+)
 from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
@@ -37,14 +53,55 @@ INTENDED_USE = (
     "A map shows what differs from the healthy brains that the model knows, which need not be disease; "
     "what it does not mark is not thereby healthy."
 )
-SHOWN = ("auprc", "auprc_pooled", "dice", "dice_healthy_calibrated", "dice_oracle", "fpr_healthy", "scan_fpr_healthy",
-         "l1_healthy")  # fmt: skip
-MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*")
-BESIDE_CARD = ("calibrated_on", "default_fpr", "default_threshold", "cohorts")  # of `about`, see `export_model`
-AT_TEST = ("s", "merge", "refine_above", "t_test", "noise_test", "draws", "chain", "eta", "residual", "recentre",
-           "local_sigma", "ssim_weight", "headroom", "smooth_sigma", "times_intensity")  # fmt: skip
-GIVEN = (*BESIDE_CARD, "summary", "licence", "data", "preprocessing", "command", "seeds", "failure_cases",
-         "intended_use", "opt_in", "terms")  # fmt: skip
+SHOWN = (
+    "auprc",
+    "auprc_pooled",
+    "dice",
+    "dice_healthy_calibrated",
+    "dice_oracle",
+    "fpr_healthy",
+    "scan_fpr_healthy",
+    "l1_healthy",
+)
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*"
+)
+BESIDE_CARD = (
+    "calibrated_on",
+    "default_fpr",
+    "default_threshold",
+    "cohorts",
+)  # of `about`, see `export_model`
+AT_TEST = (
+    "s",
+    "merge",
+    "refine_above",
+    "t_test",
+    "noise_test",
+    "draws",
+    "chain",
+    "eta",
+    "residual",
+    "recentre",
+    "local_sigma",
+    "ssim_weight",
+    "headroom",
+    "smooth_sigma",
+    "times_intensity",
+)
+GIVEN = (
+    *BESIDE_CARD,
+    "summary",
+    "licence",
+    "data",
+    "preprocessing",
+    "command",
+    "seeds",
+    "failure_cases",
+    "intended_use",
+    "opt_in",
+    "terms",
+)
 
 
 def export_model(
@@ -80,19 +137,29 @@ def export_model(
         InputError: something is missing, would name a path of this machine, is too large, or `out` exists.
     """
     if not NAME.fullmatch(out.name):
-        raise InputError(f"{out}: a model's name has small letters, digits, - and _ only; rename it")
+        raise InputError(
+            f"{out}: a model's name has small letters, digits, - and _ only; rename it"
+        )
     if out.exists() and not overwrite:
         raise InputError(f"{out}: exists; choose another name, or add --overwrite")
     if out.exists() and not (out / "card.json").is_file():
-        raise InputError(f"{out}: is no model (it has no card.json) and is not overwritten; choose another name")
+        raise InputError(
+            f"{out}: is no model (it has no card.json) and is not overwritten; choose another name"
+        )
     if unknown := about.keys() - set(GIVEN):
-        raise InputError(f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}")
+        raise InputError(
+            f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}"
+        )
     if "default_fpr" in about and not is_rate(about["default_fpr"]):
-        raise InputError(f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
-                         f"{FPRS[-1]}")  # fmt: skip
+        raise InputError(
+            f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
+            f"{FPRS[-1]}"
+        )
     if "default_threshold" in about and not is_own_threshold(about["default_threshold"]):
-        raise InputError(f"card of {out.name}: default_threshold {about['default_threshold']}; give value, between 0 "
-                         "and 1, and chosen_on")  # fmt: skip
+        raise InputError(
+            f"card of {out.name}: default_threshold {about['default_threshold']}; give value, between 0 "
+            "and 1, and chosen_on"
+        )
     run = split_reference(reference)[0]
     method, info = load_model(reference)
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
@@ -106,8 +173,18 @@ def export_model(
             rate = own_fpr(run)
             opened = Cohort.open(cohort)
             rows = unseen_healthy(opened, run) if unseen else None
-            if not calibrate(temporary, opened, rows=rows, device=device, post=post, max_scans=max_scans, rate=rate):
-                which = "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"
+            if not calibrate(
+                temporary,
+                opened,
+                rows=rows,
+                device=device,
+                post=post,
+                max_scans=max_scans,
+                rate=rate,
+            ):
+                which = (
+                    "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"
+                )
                 raise InputError(f"{cohort}: no {which} to calibrate on; choose another --cohort")
         else:
             _copy_calibration(run, temporary, config_of(method), info["step"])
@@ -116,7 +193,10 @@ def export_model(
             **{key: about.get(key) for key in ("default_fpr", "default_threshold")},
         }
         if told := {key: value for key, value in told.items() if value is not None}:
-            write_json(temporary / "calibration.json", {**read_json(temporary / "calibration.json"), **told})
+            write_json(
+                temporary / "calibration.json",
+                {**read_json(temporary / "calibration.json"), **told},
+            )
         if people := trained_on(run):
             write_json(temporary / TRAINED_ON, people)
         card = make_card(
@@ -129,9 +209,15 @@ def export_model(
         write_json(temporary / "card.json", asdict(card))
         write_text(temporary / "MODEL_CARD.md", render_card(card, temporary))
         for path in sorted(temporary.iterdir()):
-            found = None if path.suffix == ".safetensors" else MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+            found = (
+                None
+                if path.suffix == ".safetensors"
+                else MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+            )
             if found:
-                raise InputError(f"{path.name} of {out.name}: names a path of this machine, {found[0]}; take it out")
+                raise InputError(
+                    f"{path.name} of {out.name}: names a path of this machine, {found[0]}; take it out"
+                )
         shutil.rmtree(out, ignore_errors=True)
         os.replace(temporary, out)
     finally:
@@ -139,7 +225,9 @@ def export_model(
     return card
 
 
-def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], half: bool | None = None) -> None:
+def save_weights(
+    path: Path, method: torch.nn.Module, info: Mapping[str, Any], half: bool | None = None
+) -> None:
     """Write the weights that predict, and no others, to one safetensors file under MAX_BYTES.
 
     Raises:
@@ -148,7 +236,10 @@ def save_weights(path: Path, method: torch.nn.Module, info: Mapping[str, Any], h
     state = method.state_dict()
     size = sum(value.numel() * value.element_size() for value in state.values())
     if half or (half is None and size > 0.98 * MAX_BYTES):
-        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        state = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in state.items()
+        }
     metadata = {"format": FORMAT, "method": info["method"], "step": str(info["step"])}
     tensors = {f"ema.{key}": value for key, value in state.items()}
     write_tensors(path, tensors, {**metadata, "maediff": __version__})
@@ -165,12 +256,18 @@ def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -
     settings = stored.get("config")
     known = complete(read_config(run), settings) if isinstance(settings, dict) else None
     if (known, stored.get("step")) != (config, step):
-        raise InputError(f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew")
+        raise InputError(
+            f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew"
+        )
     write_json(out / "calibration.json", stored)
 
 
 def make_card(
-    name: str, run: Path, info: Mapping[str, Any], about: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]
+    name: str,
+    run: Path,
+    info: Mapping[str, Any],
+    about: Mapping[str, Any],
+    scores: Sequence[Mapping[str, Any]],
 ) -> Card:
     """The card: what `about` says, and for the rest what the run's files say; of a model that is shipped already, whose
     reading of the residual changes, the training is told as its card tells it.
@@ -266,13 +363,21 @@ def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None)
         summary = read_json(path)
         methods, baselines = summary["methods"], summary["baselines"]
     except KeyError as error:
-        raise InputError(f"{path}: not a summary of `maediff evaluate` ({type(error).__name__})") from None
+        raise InputError(
+            f"{path}: not a summary of `maediff evaluate` ({type(error).__name__})"
+        ) from None
     trained = [key for key in methods if key not in baselines]
     key = name.replace("/", "_")
     if key not in methods and len(trained) != 1:
-        raise InputError(f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; name another")
+        raise InputError(
+            f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; name another"
+        )
     own = methods[key if key in methods else trained[0]]
-    values = {k: own[k] if isinstance(own[k], Mapping) else {"mean": own[k]} for k in SHOWN if own.get(k) is not None}
+    values = {
+        k: own[k] if isinstance(own[k], Mapping) else {"mean": own[k]}
+        for k in SHOWN
+        if own.get(k) is not None
+    }
     best, folder = summary.get("best_baseline"), Path(summary["cohort"]).name
     return {
         "on": f"{(cohorts or {}).get(folder, folder)}, {summary['score_split']} split, {summary['modality']}",
@@ -291,15 +396,25 @@ def render_card(card: Card, model: Path) -> str:
     settings = {key: value for key, value in config["config"].items() if key in AT_TEST}
     settings |= flatten({"postprocess": calibration["postprocess"]})
     rate = own_fpr(model)
-    _, threshold = at_most(dict(zip(calibration["fprs"], calibration["thresholds"], strict=True)), rate)
+    _, threshold = at_most(
+        dict(zip(calibration["fprs"], calibration["thresholds"], strict=True)), rate
+    )
     reading = {
-        "settings": [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()],
+        "settings": [
+            f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()
+        ],
         "rate": f"{100 * rate:g} %",
         "threshold": threshold,
         "own": calibration.get("default_threshold"),
         **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
     }
     environment = Environment(  # noqa: S701 - Markdown, not HTML
-        loader=PackageLoader("maediff"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("maediff"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template("model_card.md").render(card=card, reading=reading).rstrip() + "\n"
+    return (
+        environment.get_template("model_card.md").render(card=card, reading=reading).rstrip()
+        + "\n"
+    )

@@ -64,20 +64,29 @@ def fabricate(
     upto = brain.flatten(1).cumsum(1)  # pixels of the brain up to each pixel
     for number in range(config.most):
         pick = (uniform(0.0, 1.0) * upto[:, -1]).floor().long() + 1
-        centre = torch.searchsorted(upto, pick[:, None])[:, 0].clamp_max(h * w - 1)  # one pixel of the brain
+        centre = torch.searchsorted(upto, pick[:, None])[:, 0].clamp_max(
+            h * w - 1
+        )  # one pixel of the brain
         radii = torch.exp(uniform(math.log(config.radius[0]), math.log(config.radius[1]), 2))
         radii = torch.stack([radii[:, 0], radii[:, 0] * uniform(0.5, 1.0)], 1)
         angle = uniform(0.0, math.pi)
         dy = (row[None, :, None] - (centre // w)[:, None, None]).float()
         dx = (column[None, None, :] - (centre % w)[:, None, None]).float()
         cos, sin = (f(angle)[:, None, None] for f in (torch.cos, torch.sin))
-        along, across = (cos * dy + sin * dx) / radii[:, 0, None, None], (cos * dx - sin * dy) / radii[:, 1, None, None]
+        along, across = (
+            (cos * dy + sin * dx) / radii[:, 0, None, None],
+            (cos * dx - sin * dy) / radii[:, 1, None, None],
+        )
         lumps, texture = (smooth_noise(b, (h, w), cells, generator, device) for cells in (9, 40))
         wobble, grain = uniform(0.0, 0.35)[:, None, None], uniform(0.0, 0.12)[:, None, None, None]
         softness = (uniform(0.3, 2.5) / radii.mean(1)).clamp(max=0.4)[:, None, None]
         distance = torch.sqrt(along**2 + across**2 + 1e-12)
         m = torch.sigmoid((1 - distance + wobble * lumps[:, 0]) / softness)[:, None]
-        m = m * (number < count)[:, None, None, None] * uniform(*config.opacity)[:, None, None, None]
+        m = (
+            m
+            * (number < count)[:, None, None, None]
+            * uniform(*config.opacity)[:, None, None, None]
+        )
         level, keep = (uniform(*r)[:, None, None, None] for r in (config.level, (0.0, 1.0)))
         fill = level + keep * (x - blurred) + grain * texture
         seen = seen + m * (fill - seen)

@@ -8,7 +8,9 @@ from maediff.errors import InputError
 from maediff.scan_ref import MODALITIES
 
 logger = logging.getLogger(__name__)
-NOT_SCANS = re.compile("mask|seg(?!u)|consensus|gt(?![12])", re.IGNORECASE)  # but sagT1 and Segura may be scans
+NOT_SCANS = re.compile(
+    "mask|seg(?!u)|consensus|gt(?![12])", re.IGNORECASE
+)  # but sagT1 and Segura may be scans
 # Words in file names that tell the contrast. "other": never taken for one of ours (contrast agent, proton density).
 # `post`, `ce`, `gd` count as the others do, by the last word: `post_T1` may be a time point, `T1_post` is not plain.
 CONTRAST_WORDS = {
@@ -73,7 +75,11 @@ def contrast_of(path: Path) -> str | None:
     bids = bids_name(path)
     if bids:
         labels = dict(entity.split("-", 1) for entity in bids[1].split("_") if entity)
-        if "ce" in labels or labels.get("part", "mag") != "mag" or AGENT.search(f"t1{labels.get('acq', '')}".lower()):
+        if (
+            "ce" in labels
+            or labels.get("part", "mag") != "mag"
+            or AGENT.search(f"t1{labels.get('acq', '')}".lower())
+        ):
             return "other"
         return CONTRAST_WORDS.get(_words(path)[-1])
     text = affirmed(re.sub(r"[_.-]", " ", stem(path).lower()))
@@ -121,12 +127,20 @@ def of_contrast(place: Path, contrasts: dict[Path, str | None], modality: str | 
     if modality is None or len(told) < 2:
         return set(contrasts)
     if modality not in told:
-        raise InputError(f"{place}: the names of its scans tell {' and '.join(sorted(told))}, and --modality says "
-                         f"{modality}; give those of one contrast")  # fmt: skip
+        raise InputError(
+            f"{place}: the names of its scans tell {' and '.join(sorted(told))}, and --modality says "
+            f"{modality}; give those of one contrast"
+        )
     taken = {path for path, contrast in contrasts.items() if contrast in (modality, None)}
     names = sorted(path.name for path in contrasts if path not in taken)
-    logger.warning("%s: %d named scan(s) left out, not %s by their names: %s%s; a manifest CSV of their own takes them",
-                   place, len(names), modality, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
+    logger.warning(
+        "%s: %d named scan(s) left out, not %s by their names: %s%s; a manifest CSV of their own takes them",
+        place,
+        len(names),
+        modality,
+        ", ".join(names[:5]),
+        " ..." if len(names) > 5 else "",
+    )
     return taken
 
 

@@ -51,7 +51,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, atomically; NaN becomes null, because JSON has no NaN."""
-    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -62,7 +64,10 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def read_json(
-    path: Path, kind: type[dict] | type[list] = dict, *, remedy: str = "run the command that made it again"
+    path: Path,
+    kind: type[dict] | type[list] = dict,
+    *,
+    remedy: str = "run the command that made it again",
 ) -> Any:
     """What `write_json` wrote to `path`: a `kind`, dict or list.
 
@@ -78,7 +83,9 @@ def read_json(
         said = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: missing or damaged ({said}); {remedy}") from None
     if not isinstance(value, kind):
-        raise InputError(f"{path}: damaged ({type(value).__name__} found, {kind.__name__} expected); {remedy}")
+        raise InputError(
+            f"{path}: damaged ({type(value).__name__} found, {kind.__name__} expected); {remedy}"
+        )
     return value
 
 
@@ -106,14 +113,20 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
             maediff made) nor `resume` was asked for; or both were.
     """
     if overwrite and resume:
-        raise InputError(f"{path}: --resume keeps what is there and --overwrite removes it; give one of them")
+        raise InputError(
+            f"{path}: --resume keeps what is there and --overwrite removes it; give one of them"
+        )
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, and the output has to be a folder; choose another one")
+        raise InputError(
+            f"{path}: is a file, and the output has to be a folder; choose another one"
+        )
     try:
         return _fresh_folder(path, overwrite, resume)
     except OSError as error:
         what = "written to" if path.is_dir() else "created"
-        raise InputError(f"{path}: could not be {what} ({error.strerror or error}); choose another folder") from error
+        raise InputError(
+            f"{path}: could not be {what} ({error.strerror or error}); choose another folder"
+        ) from error
 
 
 def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Path:
@@ -128,13 +141,18 @@ def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Pa
             shutil.rmtree(path)
         elif not resume:
             flags = {"--resume to go on": resume, "--overwrite to start anew": overwrite}
-            known = " or ".join(flag for flag, given in flags.items() if ours and given is not None)
+            known = " or ".join(
+                flag for flag, given in flags.items() if ours and given is not None
+            )
             raise InputError(
-                f"{path}: exists and is not empty; choose another folder" + (f", or add {known}" if known else "")
+                f"{path}: exists and is not empty; choose another folder"
+                + (f", or add {known}" if known else "")
             )
     path.mkdir(parents=True, exist_ok=True)
     (path / MARKER).touch()
-    probe = path / f"{MARKER}.tmp-{os.getpid()}"  # the marker can be touched where nothing new can be written
+    probe = (
+        path / f"{MARKER}.tmp-{os.getpid()}"
+    )  # the marker can be touched where nothing new can be written
     probe.touch()
     probe.unlink()
     return path
@@ -148,4 +166,6 @@ def check_apart(out: Path, inputs: Iterable[Path]) -> None:
     """
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"{out}: holds the input {path}; choose an output folder apart from it")
+            raise InputError(
+                f"{out}: holds the input {path}; choose an output folder apart from it"
+            )

@@ -25,7 +25,11 @@ from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume
 
 IN_PLANE_RANGE_MM = (20.0, 400.0)
-ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))  # MNI152's brain, outer edges along R, A and S
+ATLAS_BOX_MM = (
+    (-73.0, 73.0),
+    (-108.0, 74.0),
+    (-73.0, 83.0),
+)  # MNI152's brain, outer edges along R, A and S
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -46,13 +50,19 @@ class GridConfig:
     max_brain_mm: float = 190.0
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.spacing_mm <= 0 or not 0 < self.max_brain_mm <= self.size * self.spacing_mm:
+        if (
+            self.size < 1
+            or self.spacing_mm <= 0
+            or not 0 < self.max_brain_mm <= self.size * self.spacing_mm
+        ):
             raise ValueError(
                 f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
                 "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid"
             )
         if self.thick_slice_mm <= 0:
-            raise ValueError(f"thick_slice_mm={self.thick_slice_mm} is a distance of slices: give more than 0 mm")
+            raise ValueError(
+                f"thick_slice_mm={self.thick_slice_mm} is a distance of slices: give more than 0 mm"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +97,9 @@ class Grid:
         """Where the middle of each slice lies along S, in mm of the head."""
         middle = [(size - 1) / 2 for size in self.shape[:2]]
         return np.asarray(
-            self.affine[2, :2] @ middle + self.affine[2, 2] * np.arange(self.shape[2]) + self.affine[2, 3]
+            self.affine[2, :2] @ middle
+            + self.affine[2, 2] * np.arange(self.shape[2])
+            + self.affine[2, 3]
         )
 
 
@@ -98,12 +110,16 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
         InputError: the brain is empty, or its size in the slice cannot be a head's.
     """
     if not brain.any():
-        raise InputError(f"{volume.source}: the brain mask is empty; draw it again or leave it out")
+        raise InputError(
+            f"{volume.source}: the brain mask is empty; draw it again or leave it out"
+        )
     spacing = volume.spacing_mm
     first, last = np.array(
         [
             (where[0], where[-1] + 1)
-            for where in (np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+            for where in (
+                np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)
+            )
         ]
     ).T
     lengths_mm = (last - first) * spacing
@@ -117,19 +133,31 @@ def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridCon
     scale = min(1.0, config.max_brain_mm / float(lengths_mm[:2].max()))
     notes = []
     if scale < 1:
-        notes.append(f"brain {lengths_mm[:2].max():.0f} mm long, scaled by {scale:.3f} in the slice to fit the grid")
+        notes.append(
+            f"brain {lengths_mm[:2].max():.0f} mm long, scaled by {scale:.3f} in the slice to fit the grid"
+        )
     thick = spacing[2] > config.thick_slice_mm + 1e-3  # headers hold single precision
-    cell = np.array([config.spacing_mm / scale, config.spacing_mm / scale, spacing[2] if thick else config.spacing_mm])
+    cell = np.array(
+        [
+            config.spacing_mm / scale,
+            config.spacing_mm / scale,
+            spacing[2] if thick else config.spacing_mm,
+        ]
+    )
     count = np.array([config.size, config.size, max(1, math.ceil(lengths_mm[2] / cell[2] - 1e-3))])
     # The low edge of the first cell, in voxels from the scan's low edge; on a voxel's edge, unless voxels are larger
     # than cells (then that could push the brain out). A hair's breadth of a slice at the top may stay uncovered.
     start = (first + last) / 2 - count * cell / spacing / 2
     start[2] = first[2]
-    near = 1 + 1e-5  # an oblique affine in single precision has voxels of 1.9999999 or 2.0000002 mm
+    near = (
+        1 + 1e-5
+    )  # an oblique affine in single precision has voxels of 1.9999999 or 2.0000002 mm
     start = np.where(spacing <= cell * near, np.floor(start + 0.5 + 1e-4), start)
     to_scan = np.diag([*(cell / spacing), 1.0])
     to_scan[:3, 3] = start - 0.5 + cell / spacing / 2
-    return Grid((int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes)
+    return Grid(
+        (int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes
+    )
 
 
 def atlas_grid(to_atlas: Float[np.ndarray, "4 4"], config: GridConfig) -> Grid:
@@ -160,7 +188,9 @@ def from_grid(
     return resample(data, np.linalg.inv(grid.affine) @ volume.affine, volume.data.shape, order)
 
 
-def mask_from_grid(mask: Bool[np.ndarray, "gx gy gz"], grid: Grid, volume: Volume) -> Bool[np.ndarray, "x y z"]:
+def mask_from_grid(
+    mask: Bool[np.ndarray, "gx gy gz"], grid: Grid, volume: Volume
+) -> Bool[np.ndarray, "x y z"]:
     """`mask`, which lies on the grid, on the RAS+ grid of `volume`, with none of its components lost.
 
     A voxel is marked if its centre lies in a marked cell. A component that would keep less than half of its volume
@@ -175,14 +205,22 @@ def mask_from_grid(mask: Bool[np.ndarray, "gx gy gz"], grid: Grid, volume: Volum
     nearest = from_grid(labels.astype(np.float32), grid, volume, "nearest").astype(int)
     result: Bool[np.ndarray, "x y z"] = nearest > 0
     to_scan = np.linalg.inv(volume.affine) @ grid.affine
-    size = np.bincount(labels.ravel()) * abs(np.linalg.det(to_scan[:3, :3]))  # in voxels of the scan
+    size = np.bincount(labels.ravel()) * abs(
+        np.linalg.det(to_scan[:3, :3])
+    )  # in voxels of the scan
     lost = np.bincount(nearest.ravel(), minlength=count + 1) < size / 2
     if lost[1:].any():
-        parts = np.ceil(np.abs(to_scan[:3, :3]).max(axis=0) - 1e-6).astype(int)  # of a cell, along its axes
-        within = np.stack(np.meshgrid(*((np.arange(n) + 0.5) / n - 0.5 for n in parts), indexing="ij"), axis=-1)
+        parts = np.ceil(np.abs(to_scan[:3, :3]).max(axis=0) - 1e-6).astype(
+            int
+        )  # of a cell, along its axes
+        within = np.stack(
+            np.meshgrid(*((np.arange(n) + 0.5) / n - 0.5 for n in parts), indexing="ij"), axis=-1
+        )
         points = np.argwhere(mask & lost[labels])[:, None] + within.reshape(-1, 3)
         # A point on the edge of two voxels belongs to the upper one, whatever the last digit says.
-        voxels = np.floor(points.reshape(-1, 3) @ to_scan[:3, :3].T + to_scan[:3, 3] + 0.5 + 1e-6).astype(int)
+        voxels = np.floor(
+            points.reshape(-1, 3) @ to_scan[:3, :3].T + to_scan[:3, 3] + 0.5 + 1e-6
+        ).astype(int)
         inside = ((voxels >= 0) & (voxels < result.shape)).all(axis=1)
         result[tuple(voxels[inside].T)] = True
     return result
@@ -205,12 +243,17 @@ def lesion_free_slices(
 
 
 def _lesion_free_turned(
-    lesion: Bool[np.ndarray, "x y z"], to_scan: Float[np.ndarray, "4 4"], n_slices: int, margin: int
+    lesion: Bool[np.ndarray, "x y z"],
+    to_scan: Float[np.ndarray, "4 4"],
+    n_slices: int,
+    margin: int,
 ) -> Bool[np.ndarray, " gz"]:
     """As `lesion_free_slices` for a grid with other axes: each lesion voxel, grown by what blur, interpolation and
     margin reach along the scan's axes, shuts the slices of the grid that it touches.
     """
-    reach = np.array([kernel_radius(float(step)) + 1 for step in np.linalg.norm(to_scan[:3, :3], axis=1)])
+    reach = np.array(
+        [kernel_radius(float(step)) + 1 for step in np.linalg.norm(to_scan[:3, :3], axis=1)]
+    )
     reach[2] += margin
     to_grid = np.linalg.inv(to_scan)
     heights = np.argwhere(lesion) @ to_grid[2, :3] + to_grid[2, 3]

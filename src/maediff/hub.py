@@ -23,7 +23,9 @@ from maediff.references import split_reference
 from maediff.shipped import HUB, Card, read_card
 
 
-def save_to_hub_folder(reference: str | Path, folder: Path, about: Mapping[str, Any] | None = None) -> Path:
+def save_to_hub_folder(
+    reference: str | Path, folder: Path, about: Mapping[str, Any] | None = None
+) -> Path:
     """Write a model as a folder that can be uploaded to the Hub as it is; returns the folder.
 
     Args:
@@ -42,27 +44,52 @@ def save_to_hub_folder(reference: str | Path, folder: Path, about: Mapping[str, 
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:  # files with the umask's mode, not the source's
             shutil.copytree(
-                source, temporary, ignore=shutil.ignore_patterns("README.md"), copy_function=shutil.copyfile
+                source,
+                temporary,
+                ignore=shutil.ignore_patterns("README.md"),
+                copy_function=shutil.copyfile,
             )
             os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     else:
-        raise InputError(f"{reference}: has no card; give `about` with summary, licence, data and failure_cases")
+        raise InputError(
+            f"{reference}: has no card; give `about` with summary, licence, data and failure_cases"
+        )
     card = read_card(folder)
-    write_text(folder / "README.md", f"---\n{front_matter(card)}---\n\n{render_card(card, folder)}")
-    (folder / "MODEL_CARD.md").unlink(missing_ok=True)  # README.md is the same, with what the Hub reads on top
+    write_text(
+        folder / "README.md", f"---\n{front_matter(card)}---\n\n{render_card(card, folder)}"
+    )
+    (folder / "MODEL_CARD.md").unlink(
+        missing_ok=True
+    )  # README.md is the same, with what the Hub reads on top
     return folder
 
 
 def front_matter(card: Card) -> str:
     """The YAML that the Hub reads from a card (https://huggingface.co/docs/hub/model-cards)."""
     licence = card.licence.lower()
-    known = licence in ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "cc0-1.0")
-    facts: dict[str, Any] = {"license": licence} if known else {"license": "other", "license_name": card.licence}
+    known = licence in (
+        "apache-2.0",
+        "mit",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc0-1.0",
+    )
+    facts: dict[str, Any] = (
+        {"license": licence} if known else {"license": "other", "license_name": card.licence}
+    )
     facts |= {
         "library_name": "maediff",
-        "tags": ["mri", "brain", "anomaly-detection", "medical-imaging", card.modality, card.method],
+        "tags": [
+            "mri",
+            "brain",
+            "anomaly-detection",
+            "medical-imaging",
+            card.modality,
+            card.method,
+        ],
     }
     return str(yaml.safe_dump(facts, sort_keys=False))
 

@@ -52,11 +52,19 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
     if modality is not None and modality not in MODALITIES:
         raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
     paths = [Path(item) for item in inputs]
-    files = [path for path in paths if (path.is_file() and path.suffix.lower() != ".csv") or absent(path)]
-    base = Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
+    files = [
+        path
+        for path in paths
+        if (path.is_file() and path.suffix.lower() != ".csv") or absent(path)
+    ]
+    base = (
+        Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
+    )
     taken = of_contrast(base, {path: contrast_of(path) for path in files}, modality)
     refs: list[ScanRef] = []
-    roots = [path for path in paths if path.is_dir() and (path / "dataset_description.json").is_file()]
+    roots = [
+        path for path in paths if path.is_dir() and (path / "dataset_description.json").is_file()
+    ]
     of_bids = _told_apart(roots, [_from_bids(root, modality) for root in roots])
     for path in paths:
         if path.is_dir():
@@ -69,12 +77,20 @@ def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[Scan
             ref = _from_file(path, base)
             refs += [ref] if path in taken else []
     if not refs:
-        raise InputError("no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV")
+        raise InputError(
+            "no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV"
+        )
     refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
     check_names(refs)
-    t1s = {folder: t1s_by_session(folder) for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}}
+    t1s = {
+        folder: t1s_by_session(folder)
+        for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}
+    }
     return [
-        replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image))) if _lacks_t1(ref) else ref for ref in refs
+        replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image)))
+        if _lacks_t1(ref)
+        else ref
+        for ref in refs
     ]
 
 
@@ -83,14 +99,22 @@ def _told_apart(roots: Sequence[Path], found: Sequence[list[ScanRef]]) -> list[l
     one dataset lies in another or has its name: those may be the same people, and are refused.
     """
     places = [root.resolve() for root in roots]
-    if len({place.name for place in places}) < len(places) or any(a in b.parents for a, b in permutations(places, 2)):
+    if len({place.name for place in places}) < len(places) or any(
+        a in b.parents for a, b in permutations(places, 2)
+    ):
         return list(found)
     names = [{ref.name.casefold() for ref in refs} for refs in found]
-    shared = [any(own & other for j, other in enumerate(names) if j != i) for i, own in enumerate(names)]
+    shared = [
+        any(own & other for j, other in enumerate(names) if j != i) for i, own in enumerate(names)
+    ]
     if any(shared):
-        logger.info("BIDS datasets share names of scans: their subjects are called DATASET__SUBJECT")
+        logger.info(
+            "BIDS datasets share names of scans: their subjects are called DATASET__SUBJECT"
+        )
     return [
-        [replace(ref, subject=f"{ref.dataset}__{ref.subject}") for ref in refs] if is_shared else refs
+        [replace(ref, subject=f"{ref.dataset}__{ref.subject}") for ref in refs]
+        if is_shared
+        else refs
         for refs, is_shared in zip(found, shared, strict=True)
     ]
 
@@ -103,25 +127,37 @@ def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
     """The T1w scans in `folder` itself, the first by name of each `session_of`."""
     if not folder.is_dir():
         return {}
-    t1s = [path for path in sorted(folder.iterdir()) if is_nifti(path) and contrast_of(path) == "T1w"]
+    t1s = [
+        path for path in sorted(folder.iterdir()) if is_nifti(path) and contrast_of(path) == "T1w"
+    ]
     return {session_of(path): path for path in reversed(t1s)}
 
 
 def _from_file(path: Path, base: Path) -> ScanRef:
     if is_dicom(path):
-        raise InputError(f"{path}: one DICOM file is one slice; give the folder that holds its series")
+        raise InputError(
+            f"{path}: one DICOM file is one slice; give the folder that holds its series"
+        )
     if not is_nifti(path):
-        raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it")
+        raise InputError(
+            f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it"
+        )
     bids = bids_name(path)
     subject, session = bids or (relative_name(path.absolute(), base), "")
-    said = path.name.partition("_")[2] if bids else path.name  # `gt` may stand in a BIDS subject's label
+    said = (
+        path.name.partition("_")[2] if bids else path.name
+    )  # `gt` may stand in a BIDS subject's label
     if NOT_SCANS.search(said):
         raise InputError(
             f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it if it is one"
         )
     contrast = contrast_of(path)
     return ScanRef(
-        subject, session, path, path.absolute().parent.name, modality=contrast if contrast in MODALITIES else None
+        subject,
+        session,
+        path,
+        path.absolute().parent.name,
+        modality=contrast if contrast in MODALITIES else None,
     )
 
 
@@ -145,7 +181,9 @@ def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     refs = []
     for path in found:
         subject, session = bids_name(path) or (relative_name(path, folder), "")
-        refs.append(ScanRef(subject, session, path, folder.resolve().name, modality=told[path] or modality))
+        refs.append(
+            ScanRef(subject, session, path, folder.resolve().name, modality=told[path] or modality)
+        )
     return refs
 
 

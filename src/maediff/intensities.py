@@ -34,21 +34,30 @@ class NormaliseConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            raise ValueError(f"percentiles {self.low_percentile} and {self.high_percentile}: 0 <= low < high <= 100")
+            raise ValueError(
+                f"percentiles {self.low_percentile} and {self.high_percentile}: 0 <= low < high <= 100"
+            )
         ends = np.diff([0.0, *self.landmarks, 1.0])
         if self.landmarks and (len(self.landmarks) != len(DECILES) or ends.min() <= 0):
-            raise ValueError(f"landmarks {self.landmarks}: nine numbers that rise, above 0 and below 1")
+            raise ValueError(
+                f"landmarks {self.landmarks}: nine numbers that rise, above 0 and below 1"
+            )
 
 
 def intensity_range(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], config: NormaliseConfig, name: str = "image"
+    data: Float[np.ndarray, "x y z"],
+    brain: Bool[np.ndarray, "x y z"],
+    config: NormaliseConfig,
+    name: str = "image",
 ) -> tuple[float, float]:
     """The two percentiles of the brain, in the scan's own intensities.
 
     Raises:
         InputError: the brain has no contrast.
     """
-    low, high = np.percentile(data[brain].astype(np.float64), [config.low_percentile, config.high_percentile])
+    low, high = np.percentile(
+        data[brain].astype(np.float64), [config.low_percentile, config.high_percentile]
+    )
     if not high > low:
         raise InputError(
             f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
@@ -58,7 +67,10 @@ def intensity_range(
 
 
 def dark_end(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], background: float, config: NormaliseConfig
+    data: Float[np.ndarray, "x y z"],
+    brain: Bool[np.ndarray, "x y z"],
+    background: float,
+    config: NormaliseConfig,
 ) -> float:
     """What to subtract so that zeros around the brain are as dark as what was there: `background` where that is darker
     than the brain; else 0, or the brain's low percentile where that is negative (z-scores of the brain alone, around
@@ -69,7 +81,9 @@ def dark_end(
 
 
 def normalise(
-    data: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], intensities: tuple[float, float]
+    data: Float[np.ndarray, "x y z"],
+    brain: Bool[np.ndarray, "x y z"],
+    intensities: tuple[float, float],
 ) -> Float[np.ndarray, "x y z"]:
     """`data` with `intensities` at 0 and 1, clipped to 0 and `CEILING`, and 0 outside the brain."""
     low, high = intensities
@@ -87,7 +101,11 @@ def learn_landmarks(deciles: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def standardise(
-    values: Float[np.ndarray, "*any"], deciles: Sequence[float], config: NormaliseConfig, *, back: bool = False
+    values: Float[np.ndarray, "*any"],
+    deciles: Sequence[float],
+    config: NormaliseConfig,
+    *,
+    back: bool = False,
 ) -> Float[np.ndarray, "*any"]:
     """`values` with `deciles` moved onto the landmarks, those above 1 as they are; `back` undoes it.
 

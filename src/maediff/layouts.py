@@ -33,17 +33,27 @@ IXI_TEST, IXI_VAL = 158 / 560, 44 / 402
 BRATS_VAL, MSLUB_VAL = 100 / 1251, 10 / 30
 NII = r"\.(?i:nii(?:\.gz)?)"
 IXI_FILE = re.compile(rf"(?P<subject>IXI\d{{3}})-\w+-\d{{4}}-(?P<kind>T1|T2|PD|MRA|DTI-\d+){NII}")
-BRATS_CASE = (
-    r"Brats1[78]_\w+?|BraTS19_\w+?|BraTS20_(?:Training|Validation)_\d{3}|BraTS2021_\d{5}|BraTS-[A-Za-z]+-\d{5}-\d{3}"
+BRATS_CASE = r"Brats1[78]_\w+?|BraTS19_\w+?|BraTS20_(?:Training|Validation)_\d{3}|BraTS2021_\d{5}|BraTS-[A-Za-z]+-\d{5}-\d{3}"
+BRATS_FILE = re.compile(
+    rf"(?P<case>{BRATS_CASE})[_-](?P<kind>t1|t2|flair|t1ce|t1n|t1c|t2w|t2f|seg){NII}"
 )
-BRATS_FILE = re.compile(rf"(?P<case>{BRATS_CASE})[_-](?P<kind>t1|t2|flair|t1ce|t1n|t1c|t2w|t2f|seg){NII}")
-BRATS_STRAY_MASK = re.compile(rf".*segm{NII}", re.IGNORECASE)  # BraTS20_Training_355 has its mask under another name
+BRATS_STRAY_MASK = re.compile(
+    rf".*segm{NII}", re.IGNORECASE
+)  # BraTS20_Training_355 has its mask under another name
 MSLUB_FILE = re.compile(
-    rf"(?:(?P<case>patient\d+)_)?(?P<kind>T1W|T2W|FLAIR|T1WKS|brainmask|consensus_gt){NII}", re.IGNORECASE
+    rf"(?:(?P<case>patient\d+)_)?(?P<kind>T1W|T2W|FLAIR|T1WKS|brainmask|consensus_gt){NII}",
+    re.IGNORECASE,
 )
 KINDS = {
-    "t1": "T1w", "t1n": "T1w", "t1w": "T1w", "t2": "T2w", "t2w": "T2w", "flair": "FLAIR", "t2f": "FLAIR", "pd": "PDw",
-}  # fmt: skip
+    "t1": "T1w",
+    "t1n": "T1w",
+    "t1w": "T1w",
+    "t2": "T2w",
+    "t2w": "T2w",
+    "flair": "FLAIR",
+    "t2f": "FLAIR",
+    "pd": "PDw",
+}
 MIN_FITS = 2  # one file among others may be named so by accident
 Case = dict[str, Path]  # what a file shows (t1, seg, ...) -> the file
 
@@ -70,7 +80,9 @@ def recognise(folder: Path) -> Layout | None:
     for layout, kind_of in KIND_OF.items():
         fits = {path: kind for path in paths if (kind := kind_of(path))}
         told = any(kind in KINDS for kind in fits.values())
-        if layout == "mslub":  # its scans' names (patient01/FLAIR) are anybody's, its masks' are not
+        if (
+            layout == "mslub"
+        ):  # its scans' names (patient01/FLAIR) are anybody's, its masks' are not
             told = told and "consensus_gt" in fits.values()
         if not told:
             continue
@@ -85,7 +97,9 @@ def recognise(folder: Path) -> Layout | None:
     return None
 
 
-def read_layout(folder: Path, layout: Layout, modality: str | None = None, fold: int = 0) -> list[ScanRef]:
+def read_layout(
+    folder: Path, layout: Layout, modality: str | None = None, fold: int = 0
+) -> list[ScanRef]:
     """The scans of one contrast in `folder`, with their masks and roles.
 
     Args:
@@ -99,21 +113,31 @@ def read_layout(folder: Path, layout: Layout, modality: str | None = None, fold:
         raise InputError(f"--fold {fold}: there are {FOLDS} folds, 0 to {FOLDS - 1}")
     cases = FINDERS[layout](folder)
     if not cases:
-        raise InputError(f"{folder}: no file named as in the {layout} layout; see docs/data.md, or leave --layout out")
+        raise InputError(
+            f"{folder}: no file named as in the {layout} layout; see docs/data.md, or leave --layout out"
+        )
     astray = (path for path in niftis(folder) if not KIND_OF[layout](path))
     say_left_out(folder, astray, f"their names do not fit the {layout} layout")
     have = sorted({KINDS[kind] for case in cases for kind in case.files if kind in KINDS})
     if not have:
         kinds = ", ".join(sorted({kind for case in cases for kind in case.files}))
-        raise InputError(f"{folder}: no T1w, T2w or FLAIR scan in this {layout} folder (it has {kinds})")
+        raise InputError(
+            f"{folder}: no T1w, T2w or FLAIR scan in this {layout} folder (it has {kinds})"
+        )
     if modality is None and len(have) > 1:
         raise InputError(f"{folder}: holds {' and '.join(have)}; say which with --modality")
     wanted = modality or have[0]
-    refs = [_reference(case, path, wanted) for case in cases for kind, path in case.files.items()
-            if KINDS.get(kind) == wanted]  # fmt: skip
+    refs = [
+        _reference(case, path, wanted)
+        for case in cases
+        for kind, path in case.files.items()
+        if KINDS.get(kind) == wanted
+    ]
     if not refs:
-        raise InputError(f"{folder}: no {wanted} scan in this {layout} folder (it has {', '.join(have)}); "
-                         "choose another --modality")  # fmt: skip
+        raise InputError(
+            f"{folder}: no {wanted} scan in this {layout} folder (it has {', '.join(have)}); "
+            "choose another --modality"
+        )
     return assign_roles(refs, layout, fold)
 
 
@@ -127,7 +151,10 @@ def assign_roles(refs: Sequence[ScanRef], layout: Layout, fold: int = 0) -> list
         labelled = {ref.subject for ref in refs if ref.dataset == dataset and ref.lesion_mask}
         ranked = sorted(labelled, key=lambda subject: _draw(f"{dataset}/{subject}"))
         drawn |= {(dataset, subject) for subject in ranked[: round(share * len(ranked))]}
-    return [replace(ref, split="val" if (ref.dataset, ref.subject) in drawn else "test") for ref in refs]
+    return [
+        replace(ref, split="val" if (ref.dataset, ref.subject) in drawn else "test")
+        for ref in refs
+    ]
 
 
 def check_content(refs: Iterable[ScanRef]) -> None:
@@ -144,7 +171,9 @@ def check_content(refs: Iterable[ScanRef]) -> None:
             continue
         twin = seen.setdefault(digest, ref)
         if twin is not ref:
-            raise InputError(f"{twin.image} and {ref.image}: the same voxels under two names; take one of them away")
+            raise InputError(
+                f"{twin.image} and {ref.image}: the same voxels under two names; take one of them away"
+            )
 
 
 def voxel_digest(path: Path) -> str:
@@ -171,10 +200,19 @@ def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
     lesion = case.files.get("seg") or case.files.get("consensus_gt")
     t1 = next((path for kind, path in case.files.items() if KINDS.get(kind) == "T1w"), None)
     return ScanRef(
-        case.subject, case.session, image, case.dataset, brain_mask=case.files.get("brainmask"), lesion_mask=lesion,
-        healthy=healthy if lesion is None else False, modality=modality, stated=True, lesion_labels="seg" in case.files,
-        t1=None if modality == "T1w" else t1, problem=absent(image),
-    )  # fmt: skip
+        case.subject,
+        case.session,
+        image,
+        case.dataset,
+        brain_mask=case.files.get("brainmask"),
+        lesion_mask=lesion,
+        healthy=healthy if lesion is None else False,
+        modality=modality,
+        stated=True,
+        lesion_labels="seg" in case.files,
+        t1=None if modality == "T1w" else t1,
+        problem=absent(image),
+    )
 
 
 def _ixi_kind(path: Path) -> str | None:
@@ -208,13 +246,21 @@ def _brats_cases(folder: Path) -> list[_Case]:
         part = _brats_part(path)
         if part:
             name, kind = part
-            year = {"Brats17": "2017", "Brats18": "2018", "BraTS19": "2019", "BraTS20": "2020", "BraTS-G": "2023"}.get(
-                name[:7], "2023"
-            )
+            year = {
+                "Brats17": "2017",
+                "Brats18": "2018",
+                "BraTS19": "2019",
+                "BraTS20": "2020",
+                "BraTS-G": "2023",
+            }.get(name[:7], "2023")
             dataset = "BraTS2021" if name.startswith("BraTS2021") else f"BraTS{year}"
             # BraTS-GLI-00000-001: the second visit of patient BraTS-GLI-00000
             subject, session = name.rsplit("-", 1) if name.startswith("BraTS-") else (name, "")
-            _add(found.setdefault(name, _Case(dataset, subject, session, {}, path.parent)), kind, path)
+            _add(
+                found.setdefault(name, _Case(dataset, subject, session, {}, path.parent)),
+                kind,
+                path,
+            )
     return list(found.values())
 
 
@@ -233,15 +279,19 @@ def _mslub_cases(folder: Path) -> list[_Case]:
     for path in niftis(folder):
         if part := _mslub_part(path):
             subject, kind = part
-            case = found.setdefault((path.parent, subject), _Case("MSLUB", subject, "", {}, path.parent))
+            case = found.setdefault(
+                (path.parent, subject), _Case("MSLUB", subject, "", {}, path.parent)
+            )
             _add(case, kind, path)
     with_mask = [case for case in found.values() if "brainmask" in case.files]
     cases = with_mask or list(found.values())
     for case in cases:
         twin = next(other for other in cases if other.subject == case.subject)
         if twin is not case:
-            raise InputError(f"{twin.folder} and {case.folder}: {case.subject} twice (coregistered and resampled?); "
-                             "give the folder of one of them")  # fmt: skip
+            raise InputError(
+                f"{twin.folder} and {case.folder}: {case.subject} twice (coregistered and resampled?); "
+                "give the folder of one of them"
+            )
     return cases
 
 
@@ -250,12 +300,18 @@ def _mslub_part(path: Path) -> tuple[str, str] | None:
     fits = MSLUB_FILE.fullmatch(path.name)
     home = path.parent.parent if path.parent.name == "raw" else path.parent
     subject = fits["case"] if fits and fits["case"] else home.name
-    return (subject, fits["kind"].lower()) if fits and re.fullmatch(r"patient\d+", subject, re.IGNORECASE) else None
+    return (
+        (subject, fits["kind"].lower())
+        if fits and re.fullmatch(r"patient\d+", subject, re.IGNORECASE)
+        else None
+    )
 
 
 def _add(case: _Case, kind: str, path: Path) -> None:
     if kind in case.files:
-        raise InputError(f"{case.files[kind]} and {path}: two {kind} files of {case.subject}; take one of them away")
+        raise InputError(
+            f"{case.files[kind]} and {path}: two {kind} files of {case.subject}; take one of them away"
+        )
     case.files[kind] = path
 
 
@@ -272,5 +328,13 @@ def _draw(name: str) -> float:
     return int(hashlib.sha256(name.encode()).hexdigest()[:13], 16) / 16**13
 
 
-FINDERS: dict[str, Callable[[Path], list[_Case]]] = {"ixi": _ixi_cases, "brats": _brats_cases, "mslub": _mslub_cases}
-KIND_OF: dict[Layout, Callable[[Path], str | None]] = {"ixi": _ixi_kind, "brats": _brats_kind, "mslub": _mslub_kind}
+FINDERS: dict[str, Callable[[Path], list[_Case]]] = {
+    "ixi": _ixi_cases,
+    "brats": _brats_cases,
+    "mslub": _mslub_cases,
+}
+KIND_OF: dict[Layout, Callable[[Path], str | None]] = {
+    "ixi": _ixi_kind,
+    "brats": _brats_kind,
+    "mslub": _mslub_kind,
+}

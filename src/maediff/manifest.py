@@ -11,9 +11,17 @@ from maediff.file_names import contrast_of, of_contrast
 from maediff.scan_ref import MODALITIES, SPLITS, ScanRef
 
 MANIFEST_COLUMNS = (
-    "subject", "session", "image", "brain_mask", "lesion_mask", "lesion_labels", "split", "healthy", "dataset",
+    "subject",
+    "session",
+    "image",
+    "brain_mask",
+    "lesion_mask",
+    "lesion_labels",
+    "split",
+    "healthy",
+    "dataset",
     "t1",
-)  # fmt: skip
+)
 
 
 def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
@@ -30,11 +38,15 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
             reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+            rows = [
+                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
     missing = [name for name in ("subject", "image") if name not in columns]
     if missing:
         raise InputError(
@@ -45,7 +57,10 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
         raise InputError(f"{path}: the manifest lists no scan; add a line for each")
     refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
     not_there = [
-        str(file) for ref in refs for file in ref.files if not (file.is_file() or (file == ref.image and file.is_dir()))
+        str(file)
+        for ref in refs
+        for file in ref.files
+        if not (file.is_file() or (file == ref.image and file.is_dir()))
     ]
     if not_there:
         raise InputError(
@@ -66,11 +81,15 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
     if not subject or not image:
         raise InputError(f"{where}: subject and image must not be empty; fill them in")
     if split and split not in SPLITS:
-        raise InputError(f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty")
+        raise InputError(
+            f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty"
+        )
     if isinstance(healthy, str):
         raise InputError(f"{where}: healthy {row['healthy']!r}, and it is 0, 1 or empty")
     if labels is None:
-        raise InputError(f"{where}: lesion_labels {row['lesion_labels']!r}, and it is 0, 1 or empty")
+        raise InputError(
+            f"{where}: lesion_labels {row['lesion_labels']!r}, and it is 0, 1 or empty"
+        )
 
     def beside(name: str) -> Path | None:
         return manifest.parent / row[name] if row.get(name) else None

@@ -21,7 +21,9 @@ from maediff.resample import resample
 from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
 
 ENDS = (".nii.gz", ".nii")
-ROUNDING = 1e-5  # how far beyond 0 and 1 a value may lie: sums in single precision, scaled integers
+ROUNDING = (
+    1e-5  # how far beyond 0 and 1 a value may lie: sums in single precision, scaled integers
+)
 
 
 def is_map_folder(path: Path) -> bool:
@@ -37,7 +39,10 @@ def already_filtered(folder: Path) -> bool:
 
 
 def check_maps(
-    folder: Path, subjects: Sequence[SubjectSlices], modality: str, sources: Mapping[str, Path] | None = None
+    folder: Path,
+    subjects: Sequence[SubjectSlices],
+    modality: str,
+    sources: Mapping[str, Path] | None = None,
 ) -> None:
     """Read every map once, so that one that does not fit is refused before anything is scored.
 
@@ -49,7 +54,9 @@ def check_maps(
             another.
     """
     if already_filtered(folder):
-        made_for = read_json(folder / "detect.json", remedy="run `maediff detect` again").get("modality")
+        made_for = read_json(folder / "detect.json", remedy="run `maediff detect` again").get(
+            "modality"
+        )
         if made_for != modality:
             raise InputError(
                 f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; give a cohort of their contrast"
@@ -117,13 +124,21 @@ def _times(sizes: Iterable[Any]) -> str:
 
 
 def _path(folder: Path, subject: str) -> Path | None:
-    found = [path for end in ENDS for path in (folder / subject / f"anomaly_map{end}", folder / f"{subject}{end}")]
+    found = [
+        path
+        for end in ENDS
+        for path in (folder / subject / f"anomaly_map{end}", folder / f"{subject}{end}")
+    ]
     return next((path for path in found if path.is_file()), None)
 
 
 def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices, to_map: np.ndarray) -> None:
     """`to_map` takes a voxel of the cohort's grid to one of the map."""
     voxels = np.argwhere(slices_to_volume(s.brain)) @ to_map[:3, :3].T + to_map[:3, 3]
-    margin = np.linalg.norm(to_map[:3, :3], axis=1) + 1  # the cohort's cells may be larger than the map's voxels
+    margin = (
+        np.linalg.norm(to_map[:3, :3], axis=1) + 1
+    )  # the cohort's cells may be larger than the map's voxels
     if (voxels < -margin).any() or (voxels > np.array(volume.data.shape) - 1 + margin).any():
-        raise InputError(f"{path}: does not cover the brain of {s.subject} in the cohort; is it another scan's map?")
+        raise InputError(
+            f"{path}: does not cover the brain of {s.subject} in the cohort; is it another scan's map?"
+        )

@@ -31,7 +31,12 @@ from maediff.scan_score import scan_score
 
 NAN = float("nan")
 RECALLS = np.linspace(0.01, 1, 100)  # where precision is kept for the report's curves
-DICES = {"dice": "label", "dice_healthy_calibrated": "healthy", "dice_conformal": "conformal", "dice_oracle": "oracle"}
+DICES = {
+    "dice": "label",
+    "dice_healthy_calibrated": "healthy",
+    "dice_conformal": "conformal",
+    "dice_oracle": "oracle",
+}
 COLUMNS = (  # of scores.csv, for each post-processing
     "auprc",
     "auprc_all_voxels",
@@ -70,22 +75,38 @@ class Case:
 
 
 def choose_thresholds(
-    calibrate: Sequence[Case], scored: Sequence[Case], fpr: float, scan_fpr: float, post: PostprocessConfig
+    calibrate: Sequence[Case],
+    scored: Sequence[Case],
+    fpr: float,
+    scan_fpr: float,
+    post: PostprocessConfig,
 ) -> tuple[Thresholds, dict[str, Any], dict[str, list[float]]]:
     """The thresholds, where they come from, and the mean Dice of the scored subjects at many thresholds."""
     from_subjects = any(c.subject.healthy for c in calibrate)
     healthy = [
-        (c.anomaly, eroded_brain(c.subject.brain, post) & (c.subject.lesion_free[:, None, None] | from_subjects))
+        (
+            c.anomaly,
+            eroded_brain(c.subject.brain, post)
+            & (c.subject.lesion_free[:, None, None] | from_subjects),
+        )
         for c in calibrate
         if (c.subject.healthy if from_subjects else c.subject.lesion is not None)
     ]
     healthy = [(anomaly, inside) for anomaly, inside in healthy if inside.any()]
-    source = "healthy subjects" if from_subjects else "lesion-free slices of patients"  # what patients have left
+    source = (
+        "healthy subjects" if from_subjects else "lesion-free slices of patients"
+    )  # what patients have left
     from_healthy = NAN
     if healthy:
-        from_healthy = threshold_from_healthy([anomaly for anomaly, _ in healthy], [b for _, b in healthy], fpr)
-    people = {c.person: c for c in reversed(calibrate) if c.subject.healthy}  # the first scan of each
-    scores = [scan_score(c.anomaly, c.subject.brain, c.subject.spacing_mm, post) for c in people.values()]
+        from_healthy = threshold_from_healthy(
+            [anomaly for anomaly, _ in healthy], [b for _, b in healthy], fpr
+        )
+    people = {
+        c.person: c for c in reversed(calibrate) if c.subject.healthy
+    }  # the first scan of each
+    scores = [
+        scan_score(c.anomaly, c.subject.brain, c.subject.spacing_mm, post) for c in people.values()
+    ]
     try:
         conformal = conformal_threshold(scores, scan_fpr)
     except ValueError:  # too few scans for this rate; `about` says which rate they would do for
@@ -94,7 +115,11 @@ def choose_thresholds(
     tried, curve = _dice(scored, post, also=(label, from_healthy, conformal))
     about = {
         "healthy_source": source if healthy else None,
-        "conformal": {"alpha": scan_fpr, "n_scans": len(scores), "smallest_alpha": smallest_alpha(len(scores))},
+        "conformal": {
+            "alpha": scan_fpr,
+            "n_scans": len(scores),
+            "smallest_alpha": smallest_alpha(len(scores)),
+        },
     }
     return (
         Thresholds(label, from_healthy, conformal, _best(tried, curve)),
@@ -103,7 +128,9 @@ def choose_thresholds(
     )
 
 
-def _dice(cases: Sequence[Case], post: PostprocessConfig, also: Sequence[float] = ()) -> tuple[np.ndarray, np.ndarray]:
+def _dice(
+    cases: Sequence[Case], post: PostprocessConfig, also: Sequence[float] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     labelled = [(c, c.subject.lesion) for c in cases if c.subject.lesion is not None]
     return dice_by_threshold(
         [c.anomaly for c, _ in labelled],
@@ -119,7 +146,9 @@ def _best(thresholds: np.ndarray, curve: np.ndarray) -> float:
     return float(thresholds[int(curve.argmax())]) if len(curve) else NAN
 
 
-def measure(case: Case, thresholds: Thresholds, post: PostprocessConfig) -> tuple[dict[str, float], dict[str, list]]:
+def measure(
+    case: Case, thresholds: Thresholds, post: PostprocessConfig
+) -> tuple[dict[str, float], dict[str, list]]:
     """COLUMNS of one subject, nan where one has no meaning for it; and its lesions, one by one.
 
     The lesions: `volume_ml` of each, and whether it was `found` at the labelled threshold.
@@ -137,7 +166,9 @@ def measure(case: Case, thresholds: Thresholds, post: PostprocessConfig) -> tupl
         row["auprc"] = row["auprc_all_voxels"] = auprc(anomaly, truth, brain)
         if (anomaly[truth] <= 0).any():  # only then does the background count
             row["auprc_all_voxels"] = auprc(anomaly, truth, brain, all_voxels=True)
-        row |= {column: dice(masks[name], truth) for column, name in DICES.items() if name in masks}
+        row |= {
+            column: dice(masks[name], truth) for column, name in DICES.items() if name in masks
+        }
         if "label" in masks:
             voxels, found = lesions_found(masks["label"], truth)
             row["lesions_found"] = float(found.sum())
@@ -153,7 +184,9 @@ def measure(case: Case, thresholds: Thresholds, post: PostprocessConfig) -> tupl
                 row[f"flagged_healthy{suffix}"] = float(masks[name].any())
         if "label" in masks:
             nothing = np.zeros_like(brain)
-            row["false_positives_healthy"] = float(lesion_counts(masks["label"], nothing).false_positives)
+            row["false_positives_healthy"] = float(
+                lesion_counts(masks["label"], nothing).false_positives
+            )
         if "conformal" in masks:
             row["flagged_healthy_conformal"] = float(masks["conformal"].any())
     row["scan_score"] = scan_score(anomaly, brain, s.spacing_mm, post)

@@ -59,11 +59,17 @@ def auprc(anomaly_map: Map, lesion: Mask, brain: Mask, *, all_voxels: bool = Fal
     truth, score = lesion[brain], anomaly_map[brain]
     if not truth.any():
         return float("nan")
-    touched = all_voxels and bool((score[truth] <= 0).any())  # else recall does not grow where the background counts
-    return average_precision(truth, score, background=int(brain.size - brain.sum()) if touched else 0)
+    touched = all_voxels and bool(
+        (score[truth] <= 0).any()
+    )  # else recall does not grow where the background counts
+    return average_precision(
+        truth, score, background=int(brain.size - brain.sum()) if touched else 0
+    )
 
 
-def average_precision(truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0) -> float:
+def average_precision(
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0
+) -> float:
     """Sum over thresholds of (recall gained) x precision, scikit-learn's definition; nan without a positive.
 
     Args:
@@ -85,7 +91,9 @@ def precision_recall(
     values, counts = np.unique(score[truth], return_counts=True)
     negatives = score[~truth]
     negatives = negatives[negatives >= values[0]]
-    above = np.bincount(np.searchsorted(values, negatives, side="right") - 1, minlength=len(values))
+    above = np.bincount(
+        np.searchsorted(values, negatives, side="right") - 1, minlength=len(values)
+    )
     if values[0] <= 0:
         above[np.searchsorted(values, 0, side="right") - 1] += background
     found, wrong = np.cumsum(counts[::-1]), np.cumsum(above[::-1])
@@ -112,7 +120,9 @@ def lesion_counts(predicted: Mask, truth: Mask) -> LesionCounts:
     return LesionCounts(len(found), int(found.sum()), n_regions - touching)
 
 
-def lesions_found(predicted: Mask, truth: Mask) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
+def lesions_found(
+    predicted: Mask, truth: Mask
+) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
     """Of each lesion (component of `truth`): its voxels, and whether a predicted voxel touches it."""
     box = bounding_box(truth)
     labels, count = ndimage.label(truth[box], CONNECTIVITY)
@@ -131,7 +141,9 @@ def threshold_grid(
     points: int = CURVE_POINTS,
 ) -> Float[np.ndarray, " k"]:
     """Ascending thresholds that leave from 0.3 down to 0.0001 of the (eroded) brains' voxels."""
-    values = np.concatenate([m[eroded_brain(b, config)] for m, b in zip(maps, brains, strict=True)])
+    values = np.concatenate(
+        [m[eroded_brain(b, config)] for m, b in zip(maps, brains, strict=True)]
+    )
     if not len(values):
         return np.zeros(1)
     return np.unique(np.quantile(values, 1 - np.geomspace(0.3, 1e-4, points)))
@@ -153,10 +165,14 @@ def dice_curve(
     inside = eroded_brain(brain, config)
     box, least = bounding_box(inside), min_voxels(spacing_mm, config)
     n_truth = int((lesion & brain).sum())
-    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[box]  # how many thresholds lie below
+    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[
+        box
+    ]  # how many thresholds lie below
     voxels, pairs = linked_voxels(level)
     hit = (lesion & brain)[box].ravel()[voxels]
-    until = np.searchsorted(-level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right")  # above each
+    until = np.searchsorted(
+        -level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right"
+    )  # above each
     links_until = np.searchsorted(later_voxel(pairs), until)
     component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
     size: np.ndarray = np.zeros(0)  # of each component, as `hits`
@@ -168,7 +184,9 @@ def dice_curve(
         hits = np.append(hits, hit[last_voxel:voxel])
         if link > last_link:
             one, other = component[pairs[last_link:link]].T
-            graph = sparse.coo_matrix((np.ones(len(one), dtype=np.int8), (one, other)), shape=(len(size), len(size)))
+            graph = sparse.coo_matrix(
+                (np.ones(len(one), dtype=np.int8), (one, other)), shape=(len(size), len(size))
+            )
             count, merged = csgraph.connected_components(graph, directed=False)
             component[:voxel] = merged[component[:voxel]]
             size, hits = np.bincount(merged, size, count), np.bincount(merged, hits, count)
@@ -200,7 +218,10 @@ def dice_by_threshold(
         return np.empty(0), np.empty(0)
     thresholds = threshold_grid([maps[i] for i in chosen], [brains[i] for i in chosen], config)
     thresholds = np.union1d(thresholds, [value for value in also if np.isfinite(value)])
-    curves = [dice_curve(maps[i], lesions[i], brains[i], thresholds, spacings_mm[i], config) for i in chosen]
+    curves = [
+        dice_curve(maps[i], lesions[i], brains[i], thresholds, spacings_mm[i], config)
+        for i in chosen
+    ]
     return thresholds, np.mean(curves, axis=0)
 
 
@@ -218,7 +239,9 @@ def clopper_pearson(successes: int | float, trials: int, level: float = 0.95) ->
         return Interval(float("nan"), float("nan"), float("nan"))
     tail = (1 - level) / 2
     low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    high = (
+        stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    )
     return Interval(successes / trials, float(low), float(high))
 
 
@@ -242,17 +265,25 @@ def reconstruction_ssim(image: Map, reconstruction: Map, brain: Mask) -> float:
     """
     c1, c2 = 0.01**2, 0.03**2
     along_rows, along_columns = (
-        ndimage.gaussian_filter1d(np.eye(size), SSIM_SIGMA, axis=0, truncate=SSIM_TRUNCATE) for size in brain.shape[1:]
+        ndimage.gaussian_filter1d(np.eye(size), SSIM_SIGMA, axis=0, truncate=SSIM_TRUNCATE)
+        for size in brain.shape[1:]
     )
     total = 0.0
     for x, y, inside in zip(image, reconstruction, brain, strict=True):
         if inside.any():
-            a, b = np.where(inside, x, 0).astype(np.float64), np.where(inside, y, 0).astype(np.float64)
+            a, b = (
+                np.where(inside, x, 0).astype(np.float64),
+                np.where(inside, y, 0).astype(np.float64),
+            )
             mean_a, mean_b, squares, product = (
                 along_rows @ moment @ along_columns.T for moment in (a, b, a * a + b * b, a * b)
             )
             both, either = mean_a * mean_b, mean_a**2 + mean_b**2
-            ssim = (2 * both + c1) * (2 * (product - both) + c2) / ((either + c1) * (squares - either + c2))
+            ssim = (
+                (2 * both + c1)
+                * (2 * (product - both) + c2)
+                / ((either + c1) * (squares - either + c2))
+            )
             total += float(ssim[inside].sum())
     return total / max(int(brain.sum()), 1)
 
@@ -275,7 +306,8 @@ def bootstrap_interval(
     if len(finite) == 1:
         return Interval(float(finite[0]), float("nan"), float("nan"))
     low, high = np.quantile(
-        finite[_resampled(len(finite), draws, seed)].mean(axis=1), [(1 - level) / 2, (1 + level) / 2]
+        finite[_resampled(len(finite), draws, seed)].mean(axis=1),
+        [(1 - level) / 2, (1 + level) / 2],
     )
     return Interval(float(finite.mean()), float(low), float(high))
 
@@ -288,7 +320,11 @@ def _resampled(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
 
 
 def paired_difference(
-    a: Sequence[float] | Float[np.ndarray, " n"], b: Sequence[float] | Float[np.ndarray, " n"], seed: int = 0
+    a: Sequence[float] | Float[np.ndarray, " n"],
+    b: Sequence[float] | Float[np.ndarray, " n"],
+    seed: int = 0,
 ) -> Interval:
     """Mean of a - b over the subjects (same order in both) that have both, with its bootstrap interval."""
-    return bootstrap_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), seed)
+    return bootstrap_interval(
+        np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), seed
+    )

@@ -28,7 +28,10 @@ from torch import Tensor
 
 NoiseKind = Literal["simplex", "gaussian", "coarse"]
 
-SKEW, UNSKEW = (math.sqrt(3) - 1) / 2, (3 - math.sqrt(3)) / 6  # square lattice <-> triangles, Gustavson 2005
+SKEW, UNSKEW = (
+    (math.sqrt(3) - 1) / 2,
+    (3 - math.sqrt(3)) / 6,
+)  # square lattice <-> triangles, Gustavson 2005
 COARSE_PX = 6.0  # between the numbers of coarse noise: Kascenas et al. 2022 draw 16 x 16 a slice, of 96 pixels here
 # Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
 # var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
@@ -52,7 +55,9 @@ class SimplexConfig:
         if not 0 <= self.persistence <= 1:
             raise ValueError(f"persistence={self.persistence} must be in 0..1")
         if not 1 <= self.frequency < math.inf:
-            raise ValueError(f"frequency={self.frequency} must be a wavelength of at least 1 pixel")
+            raise ValueError(
+                f"frequency={self.frequency} must be a wavelength of at least 1 pixel"
+            )
         if (most := math.floor(math.log2(self.frequency)) + 1) < self.octaves:
             raise ValueError(
                 f"octaves={self.octaves} end in waves finer than a pixel: from frequency={self.frequency:g} at most "
@@ -103,7 +108,10 @@ def draw_noise(
 
 
 def _per_image(
-    sample: object, b: int, shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator]
+    sample: object,
+    b: int,
+    shape: tuple[int, ...],
+    generator: torch.Generator | Sequence[torch.Generator],
 ) -> Tensor:
     assert callable(sample)
     if isinstance(generator, torch.Generator):
@@ -118,13 +126,22 @@ def _coarse(
 ) -> Float[Tensor, "b 1 h w"]:
     """Numbers on a grid that is moved by offsets in [0, 1), in between bilinear."""
 
-    def tents(pixels: int, nodes: int, offset: Float[Tensor, " b"]) -> Float[Tensor, "b pixels nodes"]:
+    def tents(
+        pixels: int, nodes: int, offset: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b pixels nodes"]:
         at = torch.arange(pixels, device=normals.device) / COARSE_PX + offset[:, None]
-        return (1 - (at[:, :, None] - torch.arange(nodes, device=normals.device)).abs()).clamp_min(0)
+        return (1 - (at[:, :, None] - torch.arange(nodes, device=normals.device)).abs()).clamp_min(
+            0
+        )
 
-    rows, columns = tents(h, normals.shape[1], offsets[:, 0]), tents(w, normals.shape[2], offsets[:, 1])
+    rows, columns = (
+        tents(h, normals.shape[1], offsets[:, 0]),
+        tents(w, normals.shape[2], offsets[:, 1]),
+    )
     # Along an axis, u and 1 - u weigh two nodes: the mean of u^2 + (1 - u)^2 over u in [0, 1] is 2/3.
-    with torch.autocast(normals.device.type, enabled=False):  # noise is not rounded to bf16 where the network is
+    with torch.autocast(
+        normals.device.type, enabled=False
+    ):  # noise is not rounded to bf16 where the network is
         return (1.5 * rows @ normals @ columns.mT)[:, None]
 
 
@@ -137,17 +154,25 @@ def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, f
 
 
 def _uniforms_needed(h: int, w: int, config: SimplexConfig) -> int:
-    return sum(2 + math.prod(_lattice(h, w, octave, config.frequency)[:2]) for octave in range(config.octaves))
+    return sum(
+        2 + math.prod(_lattice(h, w, octave, config.frequency)[:2])
+        for octave in range(config.octaves)
+    )
 
 
-def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConfig) -> Float[Tensor, "b 1 h w"]:
+def _simplex(
+    uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConfig
+) -> Float[Tensor, "b 1 h w"]:
     field = torch.zeros(len(uniforms), h, w, device=uniforms.device)
     rows_px = torch.arange(h, device=uniforms.device)[None, :, None]
     columns_px = torch.arange(w, device=uniforms.device)[None, None, :]
     start = 0
     for octave in range(config.octaves):
         rows, columns, wavelength = _lattice(h, w, octave, config.frequency)
-        offset, angles = uniforms[:, start : start + 2], uniforms[:, start + 2 : start + 2 + rows * columns]
+        offset, angles = (
+            uniforms[:, start : start + 2],
+            uniforms[:, start + 2 : start + 2 + rows * columns],
+        )
         start += 2 + rows * columns
         gradients = [f(angles * (2 * math.pi)) for f in (torch.sin, torch.cos)]
         # Position in lattice units, skewed so that the triangles' lattice becomes the integer one.
@@ -158,7 +183,11 @@ def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConf
         di, dj = i - i0, j - j0
         upper = (di > dj).to(di.dtype)
         octave_field = torch.zeros_like(field)
-        for ci, cj in ((0.0, 0.0), (upper, 1 - upper), (1.0, 1.0)):  # the three corners of the triangle
+        for ci, cj in (
+            (0.0, 0.0),
+            (upper, 1 - upper),
+            (1.0, 1.0),
+        ):  # the three corners of the triangle
             si, sj = di - ci, dj - cj
             unskew = (si + sj) * UNSKEW
             dy, dx = si - unskew, sj - unskew
@@ -167,5 +196,7 @@ def _simplex(uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConf
             falloff = (0.5 - dy * dy - dx * dx).clamp_min(0).square().square()
             octave_field += falloff * (gy * dy + gx * dx)
         field += config.persistence**octave * octave_field
-    variance = OCTAVE_VARIANCE * sum(config.persistence ** (2 * octave) for octave in range(config.octaves))
+    variance = OCTAVE_VARIANCE * sum(
+        config.persistence ** (2 * octave) for octave in range(config.octaves)
+    )
     return (field / math.sqrt(variance))[:, None]

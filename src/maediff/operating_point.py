@@ -25,14 +25,26 @@ from maediff.cohort import Cohort, Row, is_registered, person_code
 from maediff.errors import InputError
 from maediff.files import read_json, write_json
 from maediff.methods import predict_volume
-from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, check_symmetry, eroded_brain, residual_map
+from maediff.postprocess import (
+    DEFAULT,
+    Map,
+    Mask,
+    PostprocessConfig,
+    check_symmetry,
+    eroded_brain,
+    residual_map,
+)
 from maediff.references import run_folders, split_mean, split_reference
 from maediff.run_folder import complete, config_of, read_config
 from maediff.scan_score import scan_score
 
 logger = logging.getLogger(__name__)
-FPRS = tuple(rate for power in range(-5, 0) for digit in (1, 1.5, 2, 3, 4, 5, 7)
-             if (rate := float(f"{digit}e{power}")) <= 0.5)  # fmt: skip
+FPRS = tuple(
+    rate
+    for power in range(-5, 0)
+    for digit in (1, 1.5, 2, 3, 4, 5, 7)
+    if (rate := float(f"{digit}e{power}")) <= 0.5
+)
 DEFAULT_FPR = 0.01
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
@@ -70,15 +82,21 @@ def calibrate(
     brains: list[Mask] = []
     used: list[str] = []
     scores: list[float] = []
-    people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}  # the first scan of each
-    logger.info("calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans))
+    people = {
+        person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)
+    }  # the first scan of each
+    logger.info(
+        "calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans)
+    )
     for row in reversed(people.values()):
         if len(used) == max_scans:
             break
         scan = cohort.load(row)
         inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
         if inside.any():
-            residual, _ = predict_volume(method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device)
+            residual, _ = predict_volume(
+                method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
+            )
             maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
             brains.append(inside)
             used.append(scan.subject)
@@ -112,7 +130,10 @@ def own_postprocess(reference: str | Path) -> PostprocessConfig:
     """
     found = set()
     for folder in run_folders(reference):
-        path, remedy = folder / "calibration.json", "delete it to go on with the default post-processing"
+        path, remedy = (
+            folder / "calibration.json",
+            "delete it to go on with the default post-processing",
+        )
         if not path.exists():
             found.add(DEFAULT)
             continue
@@ -120,7 +141,9 @@ def own_postprocess(reference: str | Path) -> PostprocessConfig:
         try:
             found.add(POST.validate_python(stored))
         except ValueError:
-            raise InputError(f"{path}: its post-processing is missing or damaged ({stored}); {remedy}") from None
+            raise InputError(
+                f"{path}: its post-processing is missing or damaged ({stored}); {remedy}"
+            ) from None
     return found.pop() if len(found) == 1 else DEFAULT
 
 
@@ -131,7 +154,11 @@ def own_fpr(reference: str | Path) -> float:
         InputError: a calibration that cannot be read, or a rate in it that is none.
     """
     path = run_folders(reference)[0] / "calibration.json"
-    stored = read_json(path, remedy=ANEW).get("default_fpr", DEFAULT_FPR) if path.is_file() else DEFAULT_FPR
+    stored = (
+        read_json(path, remedy=ANEW).get("default_fpr", DEFAULT_FPR)
+        if path.is_file()
+        else DEFAULT_FPR
+    )
     if not is_rate(stored):
         raise InputError(f"{path}: damaged (default_fpr {stored}); {ANEW}")
     return float(stored)
@@ -165,14 +192,18 @@ def threshold_at(
     """
     stored, path = _stored(run, config, step, post)
     try:
-        thresholds = dict(zip(map(float, stored["fprs"]), map(float, stored["thresholds"]), strict=True))
+        thresholds = dict(
+            zip(map(float, stored["fprs"]), map(float, stored["thresholds"]), strict=True)
+        )
         about = {key: stored[key] for key in ("source", "n_scans", "n_voxels")}
         scores = [float(score) for score in stored.get("scan_scores") or []]
         lowest, highest = min(thresholds), max(thresholds)
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None
     if not lowest <= fpr <= highest:
-        raise InputError(f"--fpr {fpr}: calibrated rates are {lowest} to {highest}; give one of them, or --threshold")
+        raise InputError(
+            f"--fpr {fpr}: calibrated rates are {lowest} to {highest}; give one of them, or --threshold"
+        )
     rate, threshold = at_most(thresholds, fpr)
     return threshold, {"fpr": rate, **about, **_marked(scores, threshold)}
 
@@ -195,22 +226,39 @@ def own_threshold(
         return of_rate
     if not is_own_threshold(own):
         raise InputError(f"{path}: damaged (default_threshold {own}); {ANEW}")
-    return own["value"], {"chosen_on": own["chosen_on"], **_marked(stored.get("scan_scores") or [], own["value"])}
+    return own["value"], {
+        "chosen_on": own["chosen_on"],
+        **_marked(stored.get("scan_scores") or [], own["value"]),
+    }
 
 
 def is_own_threshold(own: Any) -> bool:
     """Whether it is a `default_threshold`: a value between 0 and 1, and on what it was chosen."""
-    return (isinstance(own, Mapping) and own.keys() == {"value", "chosen_on"} and isinstance(own["chosen_on"], str)
-            and isinstance(own["value"], float) and 0 < own["value"] < 1)  # fmt: skip
+    return (
+        isinstance(own, Mapping)
+        and own.keys() == {"value", "chosen_on"}
+        and isinstance(own["chosen_on"], str)
+        and isinstance(own["value"], float)
+        and 0 < own["value"] < 1
+    )
 
 
 def _marked(scores: Sequence[float], threshold: float) -> dict[str, int]:
     """How many of the healthy calibration scans have something marked; nothing where there is none."""
-    return {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)} if scores else {}
+    return (
+        {"n_marked": sum(score > threshold for score in scores), "n_scores": len(scores)}
+        if scores
+        else {}
+    )
 
 
 def threshold_for_scans(
-    run: str, config: dict[str, Any], scan_fpr: float, *, step: int, post: PostprocessConfig = DEFAULT
+    run: str,
+    config: dict[str, Any],
+    scan_fpr: float,
+    *,
+    step: int,
+    post: PostprocessConfig = DEFAULT,
 ) -> tuple[float, dict[str, Any]]:
     """The threshold that at most a share `scan_fpr` of new healthy scans exceeds, and where it comes from.
 
@@ -235,10 +283,14 @@ def threshold_for_scans(
     return threshold, {"scan_fpr": scan_fpr, "source": "healthy scans", "n_scans": len(scores)}
 
 
-def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig) -> tuple[dict[str, Any], Path]:
+def _stored(
+    run: str, config: dict[str, Any], step: int, post: PostprocessConfig
+) -> tuple[dict[str, Any], Path]:
     """RUN/calibration.json, if it is of these settings."""
     if len(split_mean(run)) > 1:
-        raise InputError(f"{run}: the mean of runs is not calibrated; give --threshold instead of a rate")
+        raise InputError(
+            f"{run}: the mean of runs is not calibrated; give --threshold instead of a rate"
+        )
     path = split_reference(run)[0] / "calibration.json"
     if not path.is_file():
         raise InputError(
@@ -247,7 +299,10 @@ def _stored(run: str, config: dict[str, Any], step: int, post: PostprocessConfig
         )
     stored = read_json(path, remedy=ANEW)
     try:
-        known = {"step": stored["step"], "postprocess": asdict(POST.validate_python(stored["postprocess"]))}
+        known = {
+            "step": stored["step"],
+            "postprocess": asdict(POST.validate_python(stored["postprocess"])),
+        }
         known |= complete(read_config(path.parent), dict(stored["config"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); {ANEW}") from None

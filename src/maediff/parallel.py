@@ -12,7 +12,11 @@ Done = TypeVar("Done")
 
 
 def run_scans(
-    do: Callable[[ScanRef], Done], refs: Sequence[ScanRef], workers: int, *, threads: int | None = None
+    do: Callable[[ScanRef], Done],
+    refs: Sequence[ScanRef],
+    workers: int,
+    *,
+    threads: int | None = None,
 ) -> Iterator[Done | str]:
     """What `do` returns for each scan, in order; a string that says why for each that failed.
 
@@ -33,7 +37,9 @@ def run_scans(
         for outcome in pool(delayed(_safely)(do, ref) for ref in refs):
             left.pop(0)
             yield outcome
-    except TerminatedWorkerError:  # out of memory, most likely; which scan it was shows when each runs alone
+    except (
+        TerminatedWorkerError
+    ):  # out of memory, most likely; which scan it was shows when each runs alone
         for ref in left:
             try:
                 with parallel_config(backend="loky", inner_max_num_threads=threads):
@@ -56,4 +62,8 @@ def _safely(do: Callable[[ScanRef], Any], ref: ScanRef) -> Any:
         return do(ref)
     except Exception as error:
         logger.debug("%s", ref.name, exc_info=True)
-        return str(error) if isinstance(error, InputError) else f"{ref.image}: {type(error).__name__}: {error}"
+        return (
+            str(error)
+            if isinstance(error, InputError)
+            else f"{ref.image}: {type(error).__name__}: {error}"
+        )

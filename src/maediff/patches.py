@@ -33,7 +33,9 @@ class PatchGrid:
 
     def __post_init__(self) -> None:
         if not 0 < self.p <= self.size:
-            raise ValueError(f"patch size p={self.p} does not fit a slice of {self.size} pixels: use 1..{self.size}")
+            raise ValueError(
+                f"patch size p={self.p} does not fit a slice of {self.size} pixels: use 1..{self.size}"
+            )
         if not 0 < self.s <= self.p:
             raise ValueError(f"stride s={self.s} is not in 1..p={self.p}: pixels would be skipped")
 
@@ -62,7 +64,9 @@ def patch_mask(corners: Int[Tensor, "b 2"], p: int, size: int) -> Bool[Tensor, "
     return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
-def insert(patches: Float[Tensor, "b 1 p p"], corners: Int[Tensor, "b 2"], size: int) -> Float[Tensor, "b 1 size size"]:
+def insert(
+    patches: Float[Tensor, "b 1 p p"], corners: Int[Tensor, "b 2"], size: int
+) -> Float[Tensor, "b 1 size size"]:
     """Slices that are zero but for one patch each."""
     b, p = len(patches), patches.shape[-1]
     slices = patches.new_zeros(b, size, size)
@@ -90,20 +94,32 @@ class PatchMerger:
         self.total = torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
         self.weights = torch.zeros_like(self.total)
 
-    def add(self, slices: Int[Tensor, " n"], corners: Int[Tensor, "n 2"], prediction: Float[Tensor, "n 1 h w"]) -> None:
+    def add(
+        self,
+        slices: Int[Tensor, " n"],
+        corners: Int[Tensor, "n 2"],
+        prediction: Float[Tensor, "n 1 h w"],
+    ) -> None:
         """Add the inside of one patch from each full-slice `prediction` to the slices it belongs to."""
         size = prediction.shape[-1]
-        weight = insert(self.weight.expand(len(corners), 1, self.p, self.p), corners, size).double()
+        weight = insert(
+            self.weight.expand(len(corners), 1, self.p, self.p), corners, size
+        ).double()
         self.total.index_add_(0, slices, weight * prediction.double())
         self.weights.index_add_(0, slices, weight)
 
     def reference(self) -> Float[Tensor, "b 1 h w"]:
         covered = self.weights > 0
-        return torch.where(covered, self.total / self.weights.clamp_min(1e-12), self.x0.double()).to(self.x0.dtype)
+        return torch.where(
+            covered, self.total / self.weights.clamp_min(1e-12), self.x0.double()
+        ).to(self.x0.dtype)
 
 
 def patches_with_brain(
-    brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid, batch_size: int, wanted: Bool[Tensor, "b k"] | None = None
+    brain: Bool[Tensor, "b 1 h w"],
+    grid: PatchGrid,
+    batch_size: int,
+    wanted: Bool[Tensor, "b k"] | None = None,
 ) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"]]]:
     """Batches of (slice, patch) index pairs, leaving out patches that hold no brain, or that are not `wanted`.
 
@@ -112,14 +128,18 @@ def patches_with_brain(
     chosen = _sums_in_patches(brain.float(), grid) > 0
     slices, patches = torch.nonzero(chosen if wanted is None else chosen & wanted, as_tuple=True)
     if len(slices):
-        yield from zip(torch.split(slices, batch_size), torch.split(patches, batch_size), strict=True)
+        yield from zip(
+            torch.split(slices, batch_size), torch.split(patches, batch_size), strict=True
+        )
 
 
 def mean_in_patches(
     values: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid
 ) -> Float[Tensor, "b k"]:
     """Mean over the brain in each patch of each slice; 0 where a patch holds none."""
-    return _sums_in_patches(values * brain, grid) / _sums_in_patches(brain.float(), grid).clamp_min(1)
+    return _sums_in_patches(values * brain, grid) / _sums_in_patches(
+        brain.float(), grid
+    ).clamp_min(1)
 
 
 def _sums_in_patches(values: Float[Tensor, "b 1 h w"], grid: PatchGrid) -> Float[Tensor, "b k"]:
@@ -134,7 +154,9 @@ def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, 
 
 def unpatchify(tokens: Float[Tensor, "b n d"], cell: int, rows: int) -> Float[Tensor, "b c h w"]:
     """The feature map that `patchify` cut."""
-    feature_map: Tensor = rearrange(tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell)
+    feature_map: Tensor = rearrange(
+        tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell
+    )
     return feature_map
 
 

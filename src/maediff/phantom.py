@@ -45,11 +45,22 @@ class Mix:
 MIX = Mix()
 """The mix that results are reported on, frozen before the first training: a quarter of each kind, half of each size."""
 
-COLUMNS = ("subject", "image", "brain_mask", "lesion_mask", "split", "healthy", "lesion_kind", "lesion_size")
+COLUMNS = (
+    "subject",
+    "image",
+    "brain_mask",
+    "lesion_mask",
+    "split",
+    "healthy",
+    "lesion_kind",
+    "lesion_size",
+)
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-def healthy_subject(split: Split, index: int, contrast: Contrast = "T1w", seed: int = MIX.seed) -> Phantom:
+def healthy_subject(
+    split: Split, index: int, contrast: Contrast = "T1w", seed: int = MIX.seed
+) -> Phantom:
     """The `index`-th healthy subject of a split."""
     return healthy_brain((seed, 0, SPLITS.index(split), index), PhantomConfig(contrast=contrast))
 
@@ -92,12 +103,21 @@ def make_phantom_dataset(
     lesioned = {"train": 0, "val": n_val, "test": n_test}
     for split in SPLITS:
         for i in range(healthy[split]):
-            rows.append(_write(out, f"{split}-healthy-{i:03d}", split, healthy_subject(split, i, contrast, seed)))
+            rows.append(
+                _write(
+                    out,
+                    f"{split}-healthy-{i:03d}",
+                    split,
+                    healthy_subject(split, i, contrast, seed),
+                )
+            )
         for i in range(lesioned[split]):
             _, phantom = lesioned_subject(split, i, contrast, seed)
             kind = str(phantom.lesion_kind).replace("_", "")
             rows.append(_write(out, f"{split}-{kind}-{i:03d}", split, phantom))
-    write_table(out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows])
+    write_table(
+        out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows]
+    )
     return out / "manifest.csv"
 
 

@@ -121,7 +121,9 @@ def healthy_brain(seed: int | tuple[int, ...], config: PhantomConfig | None = No
     # The template's fine structure follows the contrast between white and grey matter.
     clean[inside] += 0.7 * (1 - m) * sampled[2] * (levels[2] - levels[1]) / 0.26
     clean *= unevenness
-    if config.contrast != "T1w":  # caps and bands along the ventricles, which healthy people have too
+    if (
+        config.contrast != "T1w"
+    ):  # caps and bands along the ventricles, which healthy people have too
         rim = np.exp(-np.maximum(to_ventricle, 0) / 3.0) * (to_ventricle > 0) * fractions[2]
         clean += rng.uniform(0.0, 0.25) * rim * (1 + 0.5 * smooth_field(rng, FINE_SHAPE, 14.0))
     clean = np.maximum(clean, 0.02).astype(np.float32) * inside
@@ -167,7 +169,10 @@ def render(
 
 
 def smooth_field(
-    rng: np.random.Generator, shape: tuple[int, int, int], wavelength_mm: float, voxel_mm: float = VOXEL_MM
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    wavelength_mm: float,
+    voxel_mm: float = VOXEL_MM,
 ) -> Field:
     """A smooth random field with mean 0 and standard deviation 1: a cubic B-spline with Gaussian coefficients.
 
@@ -178,11 +183,17 @@ def smooth_field(
     for n in shape:
         u = np.arange(n)[:, None] / knot + 1.5 - np.arange(int(np.ceil(n / knot)) + 4)[None]
         a = np.abs(u)
-        bases.append(np.where(a < 1, 2 / 3 - a**2 + a**3 / 2, np.clip(2 - a, 0, None) ** 3 / 6).astype(np.float32))
+        bases.append(
+            np.where(a < 1, 2 / 3 - a**2 + a**3 / 2, np.clip(2 - a, 0, None) ** 3 / 6).astype(
+                np.float32
+            )
+        )
     values = rng.standard_normal([b.shape[1] for b in bases], dtype=np.float32)
     for axis, basis in enumerate(bases):
         values = np.moveaxis(np.tensordot(basis, values, (1, axis)), 0, axis)
-    return np.ascontiguousarray(values / 0.479**1.5)  # 0.479: sum over knots of the squared cubic B-spline
+    return np.ascontiguousarray(
+        values / 0.479**1.5
+    )  # 0.479: sum over knots of the squared cubic B-spline
 
 
 def _thick(values: np.ndarray) -> Field:
@@ -200,7 +211,9 @@ def _warp(rng: np.random.Generator, config: PhantomConfig) -> Float[np.ndarray, 
         turn[i, i] = turn[j, j] = np.cos(angle)
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
         matrix = matrix @ turn
-    matrix = matrix @ np.diag(1.08 + config.scaling * rng.uniform(-1, 1) + 0.5 * config.scaling * rng.uniform(-1, 1, 3))
+    matrix = matrix @ np.diag(
+        1.08 + config.scaling * rng.uniform(-1, 1) + 0.5 * config.scaling * rng.uniform(-1, 1, 3)
+    )
     axes = [o + VOXEL_MM * np.arange(n) for o, n in zip(ORIGIN_MM, FINE_SHAPE, strict=True)]
     x = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
     centre = np.array([0.0, -18.0, 5.0], np.float32)[:, None, None, None]
@@ -217,7 +230,12 @@ def _folds(
     """CSF and grey matter of a freshly folded cerebral mantle."""
     n, step = 64, 3.0
     frequency = np.sqrt(
-        sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(n, step)] * 2, np.fft.rfftfreq(n, step), indexing="ij"))
+        sum(
+            f**2
+            for f in np.meshgrid(
+                *[np.fft.fftfreq(n, step)] * 2, np.fft.rfftfreq(n, step), indexing="ij"
+            )
+        )
     )
     peak = 1 / config.fold_wavelength_mm
     band = np.exp(-0.5 * ((frequency - peak) / (0.2 * peak)) ** 2)
@@ -227,11 +245,17 @@ def _folds(
     u = np.stack([np.abs(y[0]) - 22.0, y[1] + 18.0, y[2] - 8.0])
     semi_axes = np.array([44.0, 84.0, 66.0], np.float32)[:, None, None, None]
     radius = np.maximum(np.linalg.norm(u / semi_axes, axis=0), 0.2)
-    p = u * (0.8 / radius + 0.2) / step + n / 4 + right[None] * np.array([n / 2, n / 3, n / 3])[:, None, None, None]
+    p = (
+        u * (0.8 / radius + 0.2) / step
+        + n / 4
+        + right[None] * np.array([n / 2, n / 3, n / 3])[:, None, None, None]
+    )
     f = ndimage.map_coordinates(noise, p.astype(np.float32), order=1, mode="grid-wrap")
     slope = np.sqrt(sum(g**2 for g in np.gradient(f, VOXEL_MM)))
     distance = np.abs(f) / np.maximum(slope, 0.12)
-    reach = np.clip(17.0 + 4.5 * smooth_field(rng, FINE_SHAPE, 40.0), 5.0, 24.0)  # depth of the sulcus here, mm
+    reach = np.clip(
+        17.0 + 4.5 * smooth_field(rng, FINE_SHAPE, 40.0), 5.0, 24.0
+    )  # depth of the sulcus here, mm
     width = rng.uniform(0.4, 1.2)
     under_hull = depth - rng.uniform(0.2, 1.2)
     from_sulcus = np.hypot(distance, np.maximum(depth - reach, 0.0)) - width * (1.2 - depth / 25.0)

@@ -21,7 +21,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from maediff.phantom_brain import FINE_SHAPE, SLICE_MM, VOXEL_MM, Contrast, FineField, Phantom, render, smooth_field
+from maediff.phantom_brain import (
+    FINE_SHAPE,
+    SLICE_MM,
+    VOXEL_MM,
+    Contrast,
+    FineField,
+    Phantom,
+    render,
+    smooth_field,
+)
 
 LesionKind = Literal["bright", "dark", "texture", "mass_effect"]
 LesionSize = Literal["large", "small"]
@@ -43,7 +52,9 @@ GRAIN_MM = (6.0, 8.0)
 """Range of its wavelength."""
 
 
-def add_lesion(phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int | tuple[int, ...]) -> Phantom:
+def add_lesion(
+    phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int | tuple[int, ...]
+) -> Phantom:
     """`phantom` with one lesion, imaged with the same bias, blur and noise: far from it no voxel changes.
 
     Raises:
@@ -61,10 +72,14 @@ def add_lesion(phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int |
     centre = _centre(rng, phantom, kind, size, level)
     state = rng.bit_generator.state
     core_ml = volume_ml
-    for _ in range(6):  # the same draws again, with a smaller or larger core, until the mask has the size asked for
+    for _ in range(
+        6
+    ):  # the same draws again, with a smaller or larger core, until the mask has the size asked for
         rng.bit_generator.state = state
         clean, mask = _insert(rng, phantom, kind, centre, core_ml, level)
-        lesion = _largest_component(0.5 * (mask[:, :, 0::2] + mask[:, :, 1::2]) > 0.5, phantom.brain)
+        lesion = _largest_component(
+            0.5 * (mask[:, :, 0::2] + mask[:, :, 1::2]) > 0.5, phantom.brain
+        )
         found_ml = max(float(lesion.sum()) * VOXEL_MM**2 * SLICE_MM / 1000, 0.1 * low)
         if low <= found_ml <= high:
             break
@@ -72,7 +87,9 @@ def add_lesion(phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int |
     inside = phantom.depth_mm > 0
     clean = (np.maximum(clean, 0.02) * inside).astype(np.float32)
     image = render(clean, phantom.bias, phantom.blur_mm, phantom.noise, inside, phantom.seed)
-    return replace(phantom, image=image, clean=clean, lesion=lesion, lesion_kind=kind, lesion_size=size)
+    return replace(
+        phantom, image=image, clean=clean, lesion=lesion, lesion_kind=kind, lesion_size=size
+    )
 
 
 def _insert(
@@ -87,27 +104,39 @@ def _insert(
     m = _membership(rng, phantom, centre, core_ml, spare_ventricles=kind != "mass_effect")
     local_mean = _local_mean(phantom, m)
     if level is not None:
-        filling = level * (1 + 0.09 * smooth_field(rng, FINE_SHAPE, 16.0)) + 0.15 * (phantom.clean - local_mean)
+        filling = level * (1 + 0.09 * smooth_field(rng, FINE_SHAPE, 16.0)) + 0.15 * (
+            phantom.clean - local_mean
+        )
         return (1 - m) * phantom.clean + m * filling, m
     if kind == "texture":
-        grain = GRAIN[phantom.contrast] * np.tanh(1.5 * smooth_field(rng, FINE_SHAPE, rng.uniform(*GRAIN_MM)))
+        grain = GRAIN[phantom.contrast] * np.tanh(
+            1.5 * smooth_field(rng, FINE_SHAPE, rng.uniform(*GRAIN_MM))
+        )
         return (1 - m) * phantom.clean + m * (local_mean + grain), m
     pushed, moved_mm = _push(phantom, m, centre, core_ml)
-    filling = 0.5 * (local_mean + phantom.levels[1]) * (1 + 0.06 * smooth_field(rng, FINE_SHAPE, 12.0))
+    filling = (
+        0.5 * (local_mean + phantom.levels[1]) * (1 + 0.06 * smooth_field(rng, FINE_SHAPE, 12.0))
+    )
     clean = (1 - m) * pushed + m * filling
     change = ndimage.gaussian_filter(np.abs(clean - phantom.clean), 1.5)
     rim = (moved_mm > 2.0) & (change > 0.25 * abs(phantom.levels[2] - phantom.levels[1]))
     return clean, np.maximum(m, ndimage.binary_opening(rim).astype(np.float32))
 
 
-def _largest_component(mask: Bool[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]) -> np.ndarray:
+def _largest_component(
+    mask: Bool[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]
+) -> np.ndarray:
     labels, n = ndimage.label(mask & brain)
     largest = 1 + int(np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]))
     return np.asarray((labels == largest) & (n > 0))
 
 
 def _centre(
-    rng: np.random.Generator, phantom: Phantom, kind: LesionKind, size: LesionSize, level: float | None
+    rng: np.random.Generator,
+    phantom: Phantom,
+    kind: LesionKind,
+    size: LesionSize,
+    level: float | None,
 ) -> Float[np.ndarray, " 3"]:
     """A voxel of the cerebrum, in white matter or cortex, deep enough for the lesion to lie in the brain.
 
@@ -159,7 +188,9 @@ def _membership(
 
 def _local_mean(phantom: Phantom, m: FineField) -> FineField:
     """Mean of the brain tissue (CSF left out) within and just around the lesion, varying smoothly over it."""
-    weight = np.clip(ndimage.gaussian_filter(m, 2.0) * (1 - phantom.fractions[0]), 0, 1) * (phantom.depth_mm > 0)
+    weight = np.clip(ndimage.gaussian_filter(m, 2.0) * (1 - phantom.fractions[0]), 0, 1) * (
+        phantom.depth_mm > 0
+    )
     box = ndimage.find_objects((m > 0).astype(int))[0]
     grown = tuple(slice(max(s.start - 12, 0), s.stop + 12) for s in box)
     overall = float((phantom.clean * weight).sum() / weight.sum())
@@ -183,7 +214,14 @@ def _push(
     x = np.stack(np.meshgrid(*[np.arange(n, dtype=np.float32) for n in FINE_SHAPE], indexing="ij"))
     away = x - centre[:, None, None, None].astype(np.float32)
     away /= np.maximum(np.linalg.norm(away, axis=0), 1e-3)
-    moved = 0.85 * radius * np.exp(-((distance / (0.9 * radius)) ** 2)) * np.clip(phantom.depth_mm / 10.0, 0, 1)
+    moved = (
+        0.85
+        * radius
+        * np.exp(-((distance / (0.9 * radius)) ** 2))
+        * np.clip(phantom.depth_mm / 10.0, 0, 1)
+    )
     moved[moved < 0.1] = 0.0
-    pushed = ndimage.map_coordinates(phantom.clean, x - away * (moved / VOXEL_MM), order=1, mode="nearest")
+    pushed = ndimage.map_coordinates(
+        phantom.clean, x - away * (moved / VOXEL_MM), order=1, mode="nearest"
+    )
     return pushed, moved

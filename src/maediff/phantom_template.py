@@ -41,13 +41,19 @@ def load_template() -> Template:
 
     t1, gm, wm = (
         load(resolution=1)
-        for load in (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+        for load in (
+            datasets.load_mni152_template,
+            datasets.load_mni152_gm_template,
+            datasets.load_mni152_wm_template,
+        )
     )
     origin = t1.affine[:3, 3]
     tissue = np.stack([np.asarray(image.dataobj, np.float32) for image in (gm, wm, t1)])
     # Fine structure: what the tissue fractions do not explain of the T1 (CSF 0.28, GM 0.64, WM 0.90 in the template).
     explained = 0.28 + 0.36 * tissue[0] + 0.62 * tissue[1]
-    tissue[2] = np.clip(ndimage.gaussian_filter(tissue[2] - explained, 0.7), -0.12, 0.12) * (tissue[:2].sum(0) > 0.8)
+    tissue[2] = np.clip(ndimage.gaussian_filter(tissue[2] - explained, 0.7), -0.12, 0.12) * (
+        tissue[:2].sum(0) > 0.8
+    )
     brain = np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0
     csf = brain & (tissue[:2].sum(0) < 0.5)
     brain, csf = brain[::2, ::2, ::2], csf[::2, ::2, ::2]
@@ -57,10 +63,16 @@ def load_template() -> Template:
         for i, (o, s) in enumerate(zip(origin, brain.shape, strict=True))
     )
     ventricle = csf & (depth > 22) & (np.abs(x) < 42) & (y > -62) & (y < 38) & (z > -14) & (z < 34)
-    ventricle &= ~((np.abs(x) < 3) & ((z > 8) | (y > 5) | (y < -30)))  # the interhemispheric fissure is none
+    ventricle &= ~(
+        (np.abs(x) < 3) & ((z > 8) | (y > 5) | (y < -30))
+    )  # the interhemispheric fissure is none
     to_ventricle = -_signed_distance(ventricle)
-    below = logistic((z + 10.0 - 0.3 * (y + 40.0) + 0.22 * np.maximum(np.abs(x) - 20.0, 0.0)) / 2.0)
-    stem = logistic((np.hypot(np.abs(x) / 1.1, (y + 22.0) / 1.4) - 20.0) / 2.0)  # brain stem and what lies before it
+    below = logistic(
+        (z + 10.0 - 0.3 * (y + 40.0) + 0.22 * np.maximum(np.abs(x) - 20.0, 0.0)) / 2.0
+    )
+    stem = logistic(
+        (np.hypot(np.abs(x) / 1.1, (y + 22.0) / 1.4) - 20.0) / 2.0
+    )  # brain stem and what lies before it
     stem = np.maximum(stem, logistic((z - 4.0) / 2.0))
     cerebrum = np.where(y < -30.0, below, 1.0) * stem * np.ones(brain.shape)
     sylvian = ((np.abs(x) - 40.0) / 16.0) ** 2 + ((y - 0.0) / 28.0) ** 2 + ((z - 4.0) / 14.0) ** 2
@@ -75,4 +87,6 @@ def load_template() -> Template:
 def _signed_distance(mask: np.ndarray) -> np.ndarray:
     """Depth inside a mask on a 2 mm grid, in mm; negative outside."""
     inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
-    return np.asarray(np.where(mask, 2.0 * inside - 1.0, 1.0 - 2.0 * ndimage.distance_transform_edt(~mask)))
+    return np.asarray(
+        np.where(mask, 2.0 * inside - 1.0, 1.0 - 2.0 * ndimage.distance_transform_edt(~mask))
+    )

@@ -26,7 +26,9 @@ from maediff.settings import build_config
 Map = Float[np.ndarray, "n h w"]
 Mask = Bool[np.ndarray, "n h w"]
 
-Sigmas = Annotated[tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)]
+Sigmas = Annotated[
+    tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)
+]
 
 GATHERED_VOXELS = 1024  # neighbourhoods gathered at once by the median filter: with their indices 1.5 MB, a cache
 
@@ -79,9 +81,13 @@ class PostprocessConfig:
                 f"median_size {self.median_size} has no centre voxel: take an odd number, or 1 for no filter"
             )
         if self.erosion_iterations < 0:
-            raise ValueError(f"erosion_iterations {self.erosion_iterations} is negative: 0 is no erosion")
+            raise ValueError(
+                f"erosion_iterations {self.erosion_iterations} is negative: 0 is no erosion"
+            )
         if self.min_volume_mm3 < 0:
-            raise ValueError(f"min_volume_mm3 {self.min_volume_mm3} is negative: 0 keeps everything")
+            raise ValueError(
+                f"min_volume_mm3 {self.min_volume_mm3} is negative: 0 keeps everything"
+            )
 
 
 DEFAULT = PostprocessConfig()
@@ -135,7 +141,9 @@ def residual_map(
     if config.smooth_mm:
         x, y, z = (1 / float(size) for size in spacing_mm)
         per_mm = np.array([0 if thick else z, y, x])
-        blurred = {sigma: _blur_inside(masked, brain, sigma * per_mm) for sigma in set(config.smooth_mm)}
+        blurred = {
+            sigma: _blur_inside(masked, brain, sigma * per_mm) for sigma in set(config.smooth_mm)
+        }
         masked = _mean([blurred[sigma] for sigma in config.smooth_mm], config.smooth_mean)
     if config.symmetry:
         mirrored = np.where(brain, masked[:, :, ::-1], 0)
@@ -145,7 +153,9 @@ def residual_map(
             raise ValueError("times_intensity needs the scan's images")
         masked = (masked * images**config.times_intensity).astype(np.float32)
     across = 1 if thick else config.median_size
-    anomaly: Map = _median_inside(masked, brain, (across, config.median_size, config.median_size)).clip(0, 1)
+    anomaly: Map = _median_inside(
+        masked, brain, (across, config.median_size, config.median_size)
+    ).clip(0, 1)
     return anomaly
 
 
@@ -153,7 +163,9 @@ def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
     """The brain without its outermost pixels in each slice, where reconstructions are worst."""
     eroded = np.pad(brain, ((0, 0), (1, 1), (1, 1)))
     flat, row = eroded.ravel(), eroded.shape[2]
-    for _ in range(config.erosion_iterations):  # by a cross of one pixel; ten times faster than scipy's
+    for _ in range(
+        config.erosion_iterations
+    ):  # by a cross of one pixel; ten times faster than scipy's
         beside = flat[row - 1 : -row - 1] & flat[row + 1 : flat.size - row + 1]
         flat[row:-row] &= beside & flat[: -2 * row] & flat[2 * row :]
     return eroded[:, 1:-1, 1:-1].copy()
@@ -171,7 +183,9 @@ def anomaly_mask(
     return remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
 
 
-def remove_small(mask: Mask, spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT) -> Mask:
+def remove_small(
+    mask: Mask, spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT
+) -> Mask:
     """`mask` without the components smaller than `min_volume_mm3`."""
     least = min_voxels(spacing_mm, config)
     if least <= 1 or not mask.any():
@@ -194,14 +208,19 @@ def min_voxels(spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT)
 def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Map:
     """The mean of what lies inside `where` around each of its voxels, in a Gaussian window; `values` are 0 outside."""
     weights = ndimage.gaussian_filter(where.astype(np.float32), sigma, mode="constant")
-    blurred: Map = ndimage.gaussian_filter(values, sigma, mode="constant") / np.maximum(weights, 1e-6) * where
+    blurred: Map = (
+        ndimage.gaussian_filter(values, sigma, mode="constant") / np.maximum(weights, 1e-6) * where
+    )
     return blurred
 
 
 def _mean(maps: Sequence[Map], kind: str) -> Map:
     if kind == "arithmetic":
         return np.asarray(np.mean(maps, axis=0))
-    return np.asarray(np.prod([np.maximum(blurred, 0) ** (1 / len(maps)) for blurred in maps], axis=0), np.float32)
+    return np.asarray(
+        np.prod([np.maximum(blurred, 0) ** (1 / len(maps)) for blurred in maps], axis=0),
+        np.float32,
+    )
 
 
 def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
@@ -221,7 +240,9 @@ def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
     medians = np.empty(len(corner), dtype=np.float32)
     for start in range(0, len(corner), GATHERED_VOXELS):
         part = slice(start, start + GATHERED_VOXELS)
-        neighbours = flat.take(corner[part, None] + offsets, mode="wrap")  # none does; looking for errors takes longer
+        neighbours = flat.take(
+            corner[part, None] + offsets, mode="wrap"
+        )  # none does; looking for errors takes longer
         neighbours.partition(middle, axis=1)
         medians[part] = neighbours[:, middle]
     filtered = np.zeros_like(values)

@@ -16,7 +16,14 @@ from scipy import ndimage
 
 from maediff.errors import InputError
 from maediff.grid import Grid, GridConfig, atlas_grid, lesion_free_slices, model_grid, to_grid
-from maediff.intensities import NormaliseConfig, dark_end, deciles_of, intensity_range, normalise, standardise
+from maediff.intensities import (
+    NormaliseConfig,
+    dark_end,
+    deciles_of,
+    intensity_range,
+    normalise,
+    standardise,
+)
 from maediff.scans import Volume
 
 # A stripped brain fills at most 0.49 of its bounding box and leaves its corners empty (ds002748, lgg, mslub); a head
@@ -71,20 +78,33 @@ def prepare_scan(
     Raises:
         InputError: a raw scan with skull and no `brain`, an empty brain, or one that cannot be a brain's size.
     """
-    grid_config, normalise_config = grid_config or GridConfig(), normalise_config or NormaliseConfig()
+    grid_config, normalise_config = (
+        grid_config or GridConfig(),
+        normalise_config or NormaliseConfig(),
+    )
     if brain is None:
         brain, brain_from = brain_from_background(volume), "from the zero background"
-    grid = model_grid(volume, brain, grid_config) if to_atlas is None else atlas_grid(to_atlas, grid_config)
+    grid = (
+        model_grid(volume, brain, grid_config)
+        if to_atlas is None
+        else atlas_grid(to_atlas, grid_config)
+    )
     on_grid = to_grid(brain, volume.affine, grid, "majority")
     floor = dark_end(volume.data, brain, background_value(volume.data), normalise_config)
-    resampled = to_grid(np.where(brain, volume.data - floor, 0).astype(np.float32), volume.affine, grid, "linear")
+    resampled = to_grid(
+        np.where(brain, volume.data - floor, 0).astype(np.float32), volume.affine, grid, "linear"
+    )
     if not on_grid.any():
-        raise InputError(f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask")
+        raise InputError(
+            f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask"
+        )
     intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
     image = normalise(resampled, on_grid, intensities)
     deciles = deciles_of(image, on_grid) if normalise_config.landmarks else []
     if deciles:
-        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(np.float32)
+        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(
+            np.float32
+        )
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {

@@ -91,11 +91,15 @@ def preprocess(
         InputError: the inputs as a whole cannot be used, or `out` exists or holds one of them.
     """
     if lesion_free_margin < 0:
-        raise InputError(f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more")
+        raise InputError(
+            f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more"
+        )
     refs = find_sources(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
     modality = modality or _common_modality(refs)
     if modality not in MODALITIES:  # PDw, for which there are manifests only
-        raise InputError(f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}")
+        raise InputError(
+            f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}"
+        )
     check_apart(Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)])
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
@@ -112,7 +116,9 @@ def preprocess(
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
     outcomes = run_scans(partial(_one, out=out, settings=settings), refs, workers)
-    for ref, outcome in zip(refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True):
+    for ref, outcome in zip(
+        refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True
+    ):
         if isinstance(outcome, str):
             shutil.rmtree(out / ref.name, ignore_errors=True)
             logger.error("%s failed: %s", ref.name, outcome)
@@ -132,7 +138,9 @@ def preprocess(
         )
     write_table(out / "qc.csv", QC_COLUMNS, qc)
     if done:
-        write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)})
+        write_cohort(
+            out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)}
+        )
     return len(refs) - len(done)
 
 
@@ -157,8 +165,14 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
             pass  # absent or damaged: do it again
     shutil.rmtree(out / ref.name, ignore_errors=True)
     volume = read_volume(ref)
-    brain = None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
-    lesion = None if ref.lesion_mask is None else read_mask(ref.lesion_mask, volume, labels=ref.lesion_labels)
+    brain = (
+        None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
+    )
+    lesion = (
+        None
+        if ref.lesion_mask is None
+        else read_mask(ref.lesion_mask, volume, labels=ref.lesion_labels)
+    )
     if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
         raise InputError(
             f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "
@@ -168,8 +182,14 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     if healthy is None and not ref.stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
-    stepped = run_steps(volume, brain, steps_config(settings), modality=settings["modality"], t1=ref.t1,
-                        t1_series=ref.t1_series)  # fmt: skip
+    stepped = run_steps(
+        volume,
+        brain,
+        steps_config(settings),
+        modality=settings["modality"],
+        t1=ref.t1,
+        t1_series=ref.t1_series,
+    )
     prepared = prepare_scan(
         stepped.volume,
         stepped.brain,

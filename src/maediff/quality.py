@@ -65,7 +65,9 @@ class QualityConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share: give 0 to 1")
         if self.max_stretch < 1:
-            raise ValueError(f"max_stretch={self.max_stretch} is a largest over a smallest scaling: give 1 or more")
+            raise ValueError(
+                f"max_stretch={self.max_stretch} is a largest over a smallest scaling: give 1 or more"
+            )
 
 
 def check_against_atlas(
@@ -97,7 +99,10 @@ def check_against_atlas(
         (coverage < config.min_coverage, f"the scan holds {coverage:.0%} of the atlas's brain"),
         (stretch > config.max_stretch, f"stretched {stretch:.2f} times to fit the atlas"),
         (information < config.min_information, "does not look like the atlas's brain"),
-        (alignment.turned > config.max_turned, "fits the atlas as well upside down or back to front, if not better"),
+        (
+            alignment.turned > config.max_turned,
+            "fits the atlas as well upside down or back to front, if not better",
+        ),
     ]
     return record, [text for wrong, text in checks if wrong]
 
@@ -106,10 +111,16 @@ def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConf
     """A flag where what `check_against_atlas` recorded speaks against the contrast that the scan is said to have."""
     correlation = record.get("atlas_correlation", 0.0)
     against = {"T1w": -correlation, "T2w": correlation}.get(modality, 0.0)
-    return [f"does not look like {modality}: check the contrast"] if against > config.max_against else []
+    return (
+        [f"does not look like {modality}: check the contrast"]
+        if against > config.max_against
+        else []
+    )
 
 
-def _agreement(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+def _agreement(
+    volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray
+) -> tuple[float, float]:
     """Mutual information, in nats, and rank correlation of scan and template over cells of 4 mm in both brains.
 
     For the first both are cut into LEVELS classes of equal size, so neither contrast nor brightness matter; for the
@@ -119,9 +130,13 @@ def _agreement(volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: n
     inside = ndimage.binary_erosion(inside)[::2, ::2, ::2]
     if inside.sum() < 10 * LEVELS**2:
         return 0.0, 0.0
-    seen = resample(np.where(brain, volume.data, 0).astype(np.float32), cells, inside.shape, "linear")
+    seen = resample(
+        np.where(brain, volume.data, 0).astype(np.float32), cells, inside.shape, "linear"
+    )
     template = ndimage.gaussian_filter(load_atlas().t1, 1.5)[::4, ::4, ::4]
-    one, other = (np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template))
+    one, other = (
+        np.argsort(np.argsort(values[inside], kind="stable")) for values in (seen, template)
+    )
     joint = np.histogram2d(one, other, bins=LEVELS)[0] / inside.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     filled = joint > 0
@@ -152,12 +167,18 @@ def picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarra
     for axis, shift_mm in ((2, -25.0), (2, 0.0), (2, 25.0), (1, 0.0), (0, 0.0)):
         shape = tuple(1 if k == axis else TILE for k in range(3))
         target = np.diag([TILE_MM] * 3 + [1.0])
-        target[:3, 3] = [m + shift_mm if k == axis else m - (TILE - 1) * TILE_MM / 2 for k, m in enumerate(middle)]
+        target[:3, 3] = [
+            m + shift_mm if k == axis else m - (TILE - 1) * TILE_MM / 2
+            for k, m in enumerate(middle)
+        ]
         to_scan = np.linalg.inv(volume.affine) @ target
         data, inside = (
-            resample(values, to_scan, shape, "nearest").squeeze(axis).T[::-1] for values in (volume.data, brain)
+            resample(values, to_scan, shape, "nearest").squeeze(axis).T[::-1]
+            for values in (volume.data, brain)
         )
-        grey = np.round(255 * np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
+        grey = np.round(255 * np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)).astype(
+            np.uint8
+        )
         tile = np.repeat(grey[..., None], 3, axis=2)
         tile[inside & ~ndimage.binary_erosion(inside)] = OUTLINE
         tiles.append(tile)

@@ -21,14 +21,20 @@ from maediff.references import split_mean, split_reference
 from maediff.run_folder import read_config, trained_on, write_config
 from maediff.settings import resolve_device
 
-LEFT_BEHIND = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")  # what only training and reading need
+LEFT_BEHIND = shutil.ignore_patterns(
+    "optimizer-*.pt", "report.html", ".*"
+)  # what only training and reading need
 MAX_SCANS = 200
 
 
 def unseen_healthy(cohort: Cohort, folder: Path) -> list[Row]:
     """The healthy scans, of any split, of people that the model in `folder` was not trained on."""
     seen = set(trained_on(folder))
-    return [row for row in cohort.rows if row.healthy and person_code(row.dataset, row.subject) not in seen]
+    return [
+        row
+        for row in cohort.rows
+        if row.healthy and person_code(row.dataset, row.subject) not in seen
+    ]
 
 
 def recalibrate(
@@ -58,12 +64,16 @@ def recalibrate(
     _, info = load_model(model)
     folder, cohort = split_reference(model)[0], Cohort.open(cohort_path)
     if unlike := scans_unlike(info["cohort"], cohort.meta):
-        raise InputError(f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
-                         f"would hold; preprocess the scans with --like {model}")  # fmt: skip
+        raise InputError(
+            f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
+            f"would hold; preprocess the scans with --like {model}"
+        )
     rows = unseen_healthy(cohort, folder)
     if not rows:
-        raise InputError(f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
-                         "healthy=1 in the manifest")  # fmt: skip
+        raise InputError(
+            f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
+            "healthy=1 in the manifest"
+        )
     chosen, rate = changed(own_postprocess(model), post), own_fpr(model)
     check_apart(out, [folder, cohort_path])
     fresh_folder(out, overwrite=overwrite)
@@ -72,10 +82,20 @@ def recalibrate(
         config = read_config(folder) | {"config": info["config"]}
         write_config(out, {key: value for key, value in config.items() if key != "format"})
         device = resolve_device(device)
-        result = calibrate(out, cohort, rows=rows, post=chosen, max_scans=max_scans, device=device, seed=seed,
-                           rate=rate)  # fmt: skip
+        result = calibrate(
+            out,
+            cohort,
+            rows=rows,
+            post=chosen,
+            max_scans=max_scans,
+            device=device,
+            seed=seed,
+            rate=rate,
+        )
         if result is None:
-            raise InputError(f"{cohort_path}: erosion leaves none of its brains; lower postprocess.erosion_iterations")
+            raise InputError(
+                f"{cohort_path}: erosion leaves none of its brains; lower postprocess.erosion_iterations"
+            )
     except BaseException:  # no model whose thresholds are another's
         shutil.rmtree(out, ignore_errors=True)
         raise

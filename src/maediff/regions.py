@@ -19,7 +19,9 @@ class Region:
 
 
 def find_regions(
-    anomaly_map: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
+    anomaly_map: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
 ) -> list[Region]:
     """The components of `mask`, largest first; map and mask as RAS+ volumes, `affine` from their voxels to mm."""
     labels, count = ndimage.label(mask, CONNECTIVITY)

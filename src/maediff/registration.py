@@ -74,16 +74,23 @@ def load_atlas() -> Atlas:
     t1 = datasets.load_mni152_template(resolution=1)
     brain = datasets.load_mni152_brain_mask(resolution=1)
     return Atlas(
-        np.asarray(t1.dataobj, dtype=np.float32), np.asarray(brain.dataobj) > 0, np.asarray(t1.affine, np.float64)
+        np.asarray(t1.dataobj, dtype=np.float32),
+        np.asarray(brain.dataobj) > 0,
+        np.asarray(t1.affine, np.float64),
     )
 
 
 def extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
     """How far the brain reaches along each axis of the scan."""
-    return [float(np.ptp(along) + 1) * step for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)]
+    return [
+        float(np.ptp(along) + 1) * step
+        for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)
+    ]
 
 
-def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: bool = False) -> Alignment:
+def align_to_atlas(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: bool = False
+) -> Alignment:
     """The affine that takes `volume` to MNI152.
 
     Args:
@@ -102,7 +109,9 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
             f"registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
         )
     low, high = np.percentile(volume.data[brain], [1, 99])
-    inside = np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1) + 0.1  # above the background's 0
+    inside = (
+        np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1) + 0.1
+    )  # above the background's 0
     inside = np.where(brain, inside, 0).astype(np.float32)
     atlas = load_atlas()
     coarse = (_along_axes(inside, volume.affine, COARSE_MM), *_atlas_at(COARSE_MM))
@@ -128,7 +137,9 @@ def align_to_atlas(volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: b
         )
     turned = max(one[0] for one in others) - information
     if not quick:
-        _, best = _refine(_along_axes(inside, volume.affine, FINE_MM), *_atlas_at(FINE_MM), best, centre)
+        _, best = _refine(
+            _along_axes(inside, volume.affine, FINE_MM), *_atlas_at(FINE_MM), best, centre
+        )
     return Alignment(np.linalg.inv(best), turned)
 
 
@@ -144,11 +155,15 @@ def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
     centres = [_field_centre(v) for v in (fixed, moving)]
     shift = np.eye(4)
     shift[:3, 3] = centres[1] - centres[0]
-    tried = [_refine(other, one, None, start, centres[0], rigid=True) for start in (np.eye(4), shift)]
+    tried = [
+        _refine(other, one, None, start, centres[0], rigid=True) for start in (np.eye(4), shift)
+    ]
     information, best = max(tried, key=lambda result: result[0])
     if not np.isfinite(information):
-        raise InputError(f"{fixed.source}: rigid registration with {moving.source} failed; look at both, or add "
-                         "brain.from_t1=false")  # fmt: skip
+        raise InputError(
+            f"{fixed.source}: rigid registration with {moving.source} failed; look at both, or add "
+            "brain.from_t1=false"
+        )
     one, other = (_along_axes(_tamed(v.data), v.affine, FINE_MM) for v in (fixed, moving))
     return _refine(other, one, None, best, centres[0], rigid=True)[1]
 
@@ -232,7 +247,9 @@ def _atlas_at(mm: float) -> tuple[Any, Any]:
 
     atlas = load_atlas()
     inside = np.where(atlas.brain, atlas.t1 + 0.1, 0).astype(np.float32)
-    image, brain = (_along_axes(data.astype(np.float32), atlas.affine, mm) for data in (inside, atlas.brain))
+    image, brain = (
+        _along_axes(data.astype(np.float32), atlas.affine, mm) for data in (inside, atlas.brain)
+    )
     far = ndimage.distance_transform_edt(sitk.GetArrayFromImage(brain) < 0.5) * mm
     near = sitk.GetImageFromArray((far <= AROUND_MM).astype(np.uint8))
     near.CopyInformation(image)
@@ -243,7 +260,9 @@ def _along_axes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float
     """`data` on cubes of `mm` along R, A and S, as a SimpleITK image in RAS mm."""
     import SimpleITK as sitk  # noqa: N813
 
-    corners = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in data.shape], [1.0])).reshape(4, -1)
+    corners = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in data.shape], [1.0])).reshape(
+        4, -1
+    )
     places = (affine @ corners)[:3]
     low, high = places.min(axis=1), places.max(axis=1)
     shape = np.maximum(1, np.ceil((high - low) / mm - 1e-3)).astype(int)
@@ -268,7 +287,9 @@ def _centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def _field_centre(volume: Volume) -> np.ndarray:
-    return np.asarray(volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3])
+    return np.asarray(
+        volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
+    )
 
 
 def _turn(axis: int, degrees: float) -> np.ndarray:

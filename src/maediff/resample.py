@@ -20,7 +20,10 @@ POINTS = 3  # along each axis of a cell, where its share is a mean over points
 
 
 def resample(
-    data: Shaped[np.ndarray, "x y z"], to_source: Float[np.ndarray, "4 4"], shape: Sequence[int], order: Order
+    data: Shaped[np.ndarray, "x y z"],
+    to_source: Float[np.ndarray, "4 4"],
+    shape: Sequence[int],
+    order: Order,
 ) -> Shaped[np.ndarray, "tx ty tz"]:
     """Values at the target's voxels; 0 beyond the source.
 
@@ -47,7 +50,9 @@ def resample(
         image = sitk.GetImageFromArray(np.ascontiguousarray(data.T, dtype=np.float32))
         if order == "linear" and steps.max() > 1:
             widest = 2 * max(kernel_radius(step) for step in steps) + 1
-            image = sitk.DiscreteGaussian(image, [_sigma(step) ** 2 for step in steps], widest, 0.01, False)
+            image = sitk.DiscreteGaussian(
+                image, [_sigma(step) ** 2 for step in steps], widest, 0.01, False
+            )
         moved = sitk.Resample(
             image,
             [int(size) for size in shape],
@@ -64,7 +69,10 @@ def resample(
 
 
 def _resample_turned(
-    data: Shaped[np.ndarray, "x y z"], to_source: Float[np.ndarray, "4 4"], shape: Sequence[int], order: Order
+    data: Shaped[np.ndarray, "x y z"],
+    to_source: Float[np.ndarray, "4 4"],
+    shape: Sequence[int],
+    order: Order,
 ) -> Shaped[np.ndarray, "tx ty tz"]:
     """As `resample`, where the axes differ."""
     import SimpleITK as sitk  # noqa: N813
@@ -74,7 +82,9 @@ def _resample_turned(
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T, dtype=np.float32))
     if order == "linear" and steps.max() > 1:
         widest = 2 * max(kernel_radius(float(step)) for step in steps) + 1
-        image = sitk.DiscreteGaussian(image, [_sigma(float(step)) ** 2 for step in steps], widest, 0.01, False)
+        image = sitk.DiscreteGaussian(
+            image, [_sigma(float(step)) ** 2 for step in steps], widest, 0.01, False
+        )
 
     def sample(shift: np.ndarray, interpolator: int) -> np.ndarray:
         offset = to_source[:3, 3] + to_source[:3, :3] @ shift
@@ -90,7 +100,9 @@ def _resample_turned(
         share = sum(sample(shift, sitk.sitkLinear) for shift in shifts) / len(shifts)
         result = np.asarray(share >= 0.5)
     else:
-        result = sample(np.zeros(3), sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
+        result = sample(
+            np.zeros(3), sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor
+        )
     return np.ascontiguousarray(result, dtype=np.bool_ if data.dtype == np.bool_ else np.float32)
 
 

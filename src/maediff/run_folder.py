@@ -30,8 +30,17 @@ from maediff.references import split_mean, split_reference
 from maediff.shipped import model_folders
 
 FORMAT = "maediff-1"  # of config.json and of the files of weights
-NEEDED = {"method": str, "config": dict, "preset": str, "seed": int, "train": dict,
-          "cohort": dict, "cohort.modality": str, "cohort.grid": dict, "cohort.normalise": dict}  # fmt: skip
+NEEDED = {
+    "method": str,
+    "config": dict,
+    "preset": str,
+    "seed": int,
+    "train": dict,
+    "cohort": dict,
+    "cohort.modality": str,
+    "cohort.grid": dict,
+    "cohort.normalise": dict,
+}
 TRAINED_ON = "train_subjects.json"
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
@@ -44,7 +53,9 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / "config.json"
     if run.suffix in PICKLES:
-        raise InputError(f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`")
+        raise InputError(
+            f"{run}: looks like a pickle, which could run code; give a run folder of `maediff train`"
+        )
     if not path.is_file():
         known = ", ".join(model_folders()) or "none"
         raise InputError(
@@ -53,17 +64,26 @@ def read_config(run: Path) -> dict[str, Any]:
         )
     config = read_json(path, remedy="train the model again")
     if config.get("format") != FORMAT:
-        raise InputError(f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff")
+        raise InputError(
+            f"{path}: not of format {FORMAT!r}; train the model again with this version of maediff"
+        )
     cohort = config.get("cohort")
-    found = config | {f"cohort.{key}": value for key, value in (cohort if isinstance(cohort, dict) else {}).items()}
+    found = config | {
+        f"cohort.{key}": value
+        for key, value in (cohort if isinstance(cohort, dict) else {}).items()
+    }
     if missing := [key for key, kind in NEEDED.items() if not isinstance(found.get(key), kind)]:
         raise InputError(f"{path}: {', '.join(missing)} missing or damaged; train the model again")
     if config["method"] not in METHODS:
-        raise InputError(f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}")
+        raise InputError(
+            f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}"
+        )
     try:
         return {**config, "config": complete(config, config["config"])}
     except InputError as error:
-        raise InputError(f"{path}: {error}; train the model again with this version of maediff") from None
+        raise InputError(
+            f"{path}: {error}; train the model again with this version of maediff"
+        ) from None
 
 
 def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +104,12 @@ def trained_on(folder: Path) -> list[str]:
     path = folder / TRAINED_ON
     if not path.is_file():
         return []
-    return [str(code) for code in read_json(path, list, remedy="whom the run saw is not known, so train it again")]
+    return [
+        str(code)
+        for code in read_json(
+            path, list, remedy="whom the run saw is not known, so train it again"
+        )
+    ]
 
 
 def config_of(method: Method) -> dict[str, Any]:
@@ -102,9 +127,13 @@ def provenance(**more: Any) -> dict[str, Any]:
     packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
     root = Path(__file__).parents[2]
     commit = ""
-    if (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git"):  # our own checkout
+    if (
+        (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git")
+    ):  # our own checkout
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        commit = subprocess.run(
+            command, capture_output=True, text=True, check=False
+        ).stdout.strip()
     return {
         "maediff": __version__,
         "commit": commit or None,

@@ -12,7 +12,14 @@ Modality = Literal["T1w", "T2w", "FLAIR"]
 Split = Literal["train", "val", "test"]
 MODALITIES: tuple[str, ...] = get_args(Modality)
 SPLITS: tuple[str, ...] = get_args(Split)
-RESERVED = {"cache", "manifest.csv", "qc.csv", "cohort.json", "detect.json", "report.html"}  # beside scans' folders
+RESERVED = {
+    "cache",
+    "manifest.csv",
+    "qc.csv",
+    "cohort.json",
+    "detect.json",
+    "report.html",
+}  # beside scans' folders
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,11 @@ class ScanRef:
     @property
     def files(self) -> list[Path]:
         """All that results are made from: the image (a file, or a folder of DICOM), the masks, the T1w."""
-        return [path for path in (self.image, self.brain_mask, self.lesion_mask, self.t1) if path is not None]
+        return [
+            path
+            for path in (self.image, self.brain_mask, self.lesion_mask, self.t1)
+            if path is not None
+        ]
 
 
 def own_name(dataset: str, subject: str) -> str:
@@ -75,8 +86,10 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 "- and _ (not first a full stop)"
             )
         if ref.name.casefold() in RESERVED:
-            raise InputError(f"{ref.image}: a scan cannot be named {ref.name}, which maediff puts beside the scans "
-                             "in its output; rename it")  # fmt: skip
+            raise InputError(
+                f"{ref.image}: a scan cannot be named {ref.name}, which maediff puts beside the scans "
+                "in its output; rename it"
+            )
         twin = seen.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(

@@ -38,7 +38,10 @@ def scan_score(
         lowest = np.partition(positive, positive.size - looked_at)[positive.size - looked_at]
         voxels, pairs = linked_voxels(np.where(values >= lowest, values, 0))
         last = later_voxel(pairs)
-        low, high = 0, len(voxels)  # the first `low` voxels hold no component that is large enough, the first `high` do
+        low, high = (
+            0,
+            len(voxels),
+        )  # the first `low` voxels hold no component that is large enough, the first `high` do
         if _largest(pairs, high) >= least:
             while high - low > 1:
                 middle = (low + high) // 2
@@ -51,7 +54,9 @@ def scan_score(
     return 0.0
 
 
-def linked_voxels(values: Shaped[np.ndarray, "z y x"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 2"]]:
+def linked_voxels(
+    values: Shaped[np.ndarray, "z y x"],
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 2"]]:
     """The voxels above 0, highest first, as positions in `values.ravel()`; and which of them are neighbours.
 
     Pairs are positions in that list, in the order in which they come about: sorted by their later voxel.
@@ -85,6 +90,8 @@ def later_voxel(links: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:
 
 def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:
     """Size of the largest component of `n` voxels with these links."""
-    graph = sparse.coo_matrix((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    graph = sparse.coo_matrix(
+        (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n)
+    )
     _, component = csgraph.connected_components(graph, directed=False)
     return int(np.bincount(component).max(initial=0))

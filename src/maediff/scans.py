@@ -77,7 +77,9 @@ def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
             f"{path}: holds NaN or infinity in {bad} of {data.size} voxels; replace them or export the scan again"
         )
     if data.min() == data.max() and not allow_constant:
-        raise InputError(f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again")
+        raise InputError(
+            f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again"
+        )
     ornt = io_orientation(image.affine)
     header = image.header
     return Volume(
@@ -90,7 +92,9 @@ def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
     )
 
 
-def read_mask(path: Path, like: Volume, *, allow_empty: bool = True, labels: bool = False) -> Bool[np.ndarray, "x y z"]:
+def read_mask(
+    path: Path, like: Volume, *, allow_empty: bool = True, labels: bool = False
+) -> Bool[np.ndarray, "x y z"]:
     """The mask in `path` on the RAS+ grid of `like`; its file may list the axes in another order.
 
     Args:
@@ -166,7 +170,9 @@ def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
 def write_on_scan_grid(path: Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
     """Write `data`, which lies on the RAS+ grid of `like`, in the orientation, shape and affine of its file."""
     if data.shape != like.data.shape:
-        raise ValueError(f"data of shape {data.shape} is not on the grid {like.data.shape} of {like.source}")
+        raise ValueError(
+            f"data of shape {data.shape} is not on the grid {like.data.shape} of {like.source}"
+        )
     native = apply_orientation(data, ornt_transform(RAS, io_orientation(like.native_affine)))
     write_volume(path, native, like.native_affine, space_code=like.space_code)
 
@@ -188,7 +194,9 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
     if not is_nifti(path):
-        raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz); convert it, for DICOM with dcm2niix")
+        raise InputError(
+            f"{path}: not a NIfTI file (.nii or .nii.gz); convert it, for DICOM with dcm2niix"
+        )
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".gz"):
@@ -199,7 +207,9 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
         ) from error
     kind: Any = {348: nib.Nifti1Image, 540: nib.Nifti2Image}.get(_header_size(content))
     if kind is None:
-        raise InputError(f"{path}: not a NIfTI file, whatever its name says; convert it, for DICOM with dcm2niix")
+        raise InputError(
+            f"{path}: not a NIfTI file, whatever its name says; convert it, for DICOM with dcm2niix"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file is judged by what comes out, below
@@ -213,7 +223,9 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
         raise InputError(
             f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); copy or export it again"
         ) from error
-    raise InputError(f"{path}: its voxels are not real numbers (complex or RGB); export it as a plain NIfTI")
+    raise InputError(
+        f"{path}: its voxels are not real numbers (complex or RGB); export it as a plain NIfTI"
+    )
 
 
 def _header_size(content: bytes) -> int:
@@ -241,7 +253,9 @@ def _check_geometry(path: Path, image: Any) -> None:
         )
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
-        raise InputError(f"{path}: its affine holds NaN or infinity; export it again or set its affine")
+        raise InputError(
+            f"{path}: its affine holds NaN or infinity; export it again or set its affine"
+        )
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
         raise InputError(

@@ -60,9 +60,13 @@ class ScoringConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fpr < 1 or not 0 < self.scan_fpr < 1:
-            raise ValueError(f"fpr {self.fpr} and scan_fpr {self.scan_fpr} are shares: give numbers between 0 and 1")
+            raise ValueError(
+                f"fpr {self.fpr} and scan_fpr {self.scan_fpr} are shares: give numbers between 0 and 1"
+            )
         if self.n_snapshots < 0:
-            raise ValueError(f"n_snapshots={self.n_snapshots}: how many subjects to keep pictures of, 0 or more")
+            raise ValueError(
+                f"n_snapshots={self.n_snapshots}: how many subjects to keep pictures of, 0 or more"
+            )
 
 
 DEFAULT_SCORING = ScoringConfig()
@@ -145,7 +149,11 @@ def _score_one(
     variants = {"": plain} if contender.filtered else {"": chosen, UNFILTERED: plain}
     for suffix, post in variants.items():
         cases = {
-            key: Case(s, residual_map(predictions[key][0], s.brain, s.spacing_mm, post, s.images), people[s.subject])
+            key: Case(
+                s,
+                residual_map(predictions[key][0], s.brain, s.spacing_mm, post, s.images),
+                people[s.subject],
+            )
             for key, s in subjects.items()
         }
         own = [cases[id(s)] for s in scored]
@@ -160,16 +168,30 @@ def _score_one(
             lesions["volume_ml"] += its_lesions["volume_ml"]
             lesions["found"] += its_lesions["found"]
         pooled, precision_recall = pooled_curve(own)
-        known = {name: None if math.isnan(value) else value for name, value in asdict(thresholds).items()}
+        known = {
+            name: None if math.isnan(value) else value
+            for name, value in asdict(thresholds).items()
+        }
         extra |= {f"auprc_pooled{suffix}": pooled, f"thresholds{suffix}": known}
         if suffix:
             continue
         extra |= about
-        curves = {"precision_recall": precision_recall, "dice_by_threshold": dices, "lesions": lesions}
+        curves = {
+            "precision_recall": precision_recall,
+            "dice_by_threshold": dices,
+            "lesions": lesions,
+        }
         if slices is not None:
             shown = thresholds.healthy if math.isnan(thresholds.label) else thresholds.label
             for s in _shown(scored, config.n_snapshots):
-                _keep_slices(slices / contender.name, s, cases[id(s)].anomaly, predictions[id(s)][1], shown, post)
+                _keep_slices(
+                    slices / contender.name,
+                    s,
+                    cases[id(s)].anomaly,
+                    predictions[id(s)][1],
+                    shown,
+                    post,
+                )
     if contender.filtered:  # nobody knows these maps without their filter
         extra |= {f"auprc_pooled{UNFILTERED}": None, f"thresholds{UNFILTERED}": None}
         rows = [row | {f"{column}{UNFILTERED}": NAN for column in COLUMNS} for row in rows]
@@ -188,7 +210,9 @@ def _predict(contender: Contender, s: SubjectSlices) -> tuple[Map, Map | None]:
     return residual, reference
 
 
-def _row(contender: Contender, s: SubjectSlices, reference: Map | None, person: str) -> dict[str, Any]:
+def _row(
+    contender: Contender, s: SubjectSlices, reference: Map | None, person: str
+) -> dict[str, Any]:
     """What a line of `scores.csv` says of the scan and of the reference; nan where a value has no meaning."""
     truth = None if s.lesion is None else s.lesion & s.brain
     drawn = reference if s.healthy else None
@@ -204,7 +228,9 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None, person: 
         "lesion_kind": s.extra.get("lesion_kind", ""),
         "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(s),
         "lesions": NAN if truth is None else float(lesion_counts(truth, truth).lesions),
-        "lesion_outside_brain": NAN if s.lesion is None else lesion_outside_brain(s.lesion, s.brain),
+        "lesion_outside_brain": NAN
+        if s.lesion is None
+        else lesion_outside_brain(s.lesion, s.brain),
         "brain_voxels": float(s.brain.sum()),
         "l1": NAN if drawn is None else reconstruction_l1(images, drawn, s.brain),
         "psnr": NAN if drawn is None else reconstruction_psnr(images, drawn, s.brain),
@@ -213,7 +239,12 @@ def _row(contender: Contender, s: SubjectSlices, reference: Map | None, person: 
 
 
 def _keep_slices(
-    folder: Path, s: SubjectSlices, anomaly: Map, reference: Map | None, threshold: float, post: PostprocessConfig
+    folder: Path,
+    s: SubjectSlices,
+    anomaly: Map,
+    reference: Map | None,
+    threshold: float,
+    post: PostprocessConfig,
 ) -> None:
     mask = anomaly_mask(anomaly, s.brain, threshold, s.spacing_mm, post)
     chosen = pick_slices(s.brain, np.zeros_like(s.brain) if s.lesion is None else s.lesion)

@@ -62,7 +62,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
+        ) from None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: must hold `key: value` lines")
     return settings
@@ -81,7 +83,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted keys: {"unet": {"blocks": 2}} -> {"unet.blocks": 2}."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -92,7 +98,9 @@ def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> 
         SettingsError: unknown keys or values that do not fit, all of them named.
     """
     if not isinstance(values, Mapping):
-        raise SettingsError(f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE")
+        raise SettingsError(
+            f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE"
+        )
     try:
         return TypeAdapter(config_type).validate_python(dict(values))
     except ValidationError as error:
@@ -134,7 +142,9 @@ def has_bf16(device: str) -> bool:
 
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in torch 2.6
     return bool(capabilities.get("avx512_bf16", False))
 
 

@@ -88,7 +88,11 @@ class Card:
 def search_folders() -> list[Path]:
     """Folders whose subfolders are models, those that win first; some may not exist."""
     own = [Path(part) for part in os.environ.get("MAEDIFF_MODELS", "").split(os.pathsep) if part]
-    return [*own, PACKAGED, *([CHECKOUT / "models"] if (CHECKOUT / "pyproject.toml").is_file() else [])]
+    return [
+        *own,
+        PACKAGED,
+        *([CHECKOUT / "models"] if (CHECKOUT / "pyproject.toml").is_file() else []),
+    ]
 
 
 def read_card(folder: Path) -> Card:
@@ -101,11 +105,15 @@ def read_card(folder: Path) -> Card:
     try:
         return TypeAdapter(Card).validate_json(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); install maediff again") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); install maediff again"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path}: damaged or of another version ({where}: {first['msg']})") from None
+        raise InputError(
+            f"{path}: damaged or of another version ({where}: {first['msg']})"
+        ) from None
 
 
 def model_folders() -> dict[str, Path]:
@@ -133,7 +141,11 @@ def describe(folder: Path, card: Card) -> str:
         f"{card.name}: {card.summary}",
         f"  {card.modality}, {card.method} ({card.preset}), {megabytes:.1f} MB, {card.licence}"
         + (", used only when asked for by name" if card.opt_in else ""),
-        *([f"  marks:  {marks(settings)}"] if (settings := _part(folder, "config.json").get("config")) else []),
+        *(
+            [f"  marks:  {marks(settings)}"]
+            if (settings := _part(folder, "config.json").get("config"))
+            else []
+        ),
         *([f"  rates:  {rates}"] if (rates := _rates(folder)) else []),
         f"  data:   {', '.join(f'{source.name} ({source.licence})' for source in card.data)}",
         *(f"  scores: {_one_line(scores)}" for scores in card.scores),
@@ -146,7 +158,11 @@ def describe(folder: Path, card: Card) -> str:
 def _part(folder: Path, name: str) -> dict[str, Any]:
     """What a file of a model holds; empty without one, and, with a word in the log, where it is damaged."""
     try:
-        return dict(read_json(folder / name, remedy="install maediff again")) if (folder / name).is_file() else {}
+        return (
+            dict(read_json(folder / name, remedy="install maediff again"))
+            if (folder / name).is_file()
+            else {}
+        )
     except InputError as error:
         logger.warning("%s", error)
         return {}
@@ -162,7 +178,11 @@ def _rates(folder: Path) -> str:
         default = "--threshold {value} unless another or a rate is given, chosen on {chosen_on}".format_map(
             {"value": "?", "chosen_on": "?", **own}
         )
-    promised = f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans" if scores else ""
+    promised = (
+        f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans"
+        if scores
+        else ""
+    )
     return "; ".join(filter(None, (default, promised)))
 
 
@@ -178,14 +198,19 @@ def _one_line(scores: Scores) -> str:
     if auprc:
         parts.append(f"AUPRC {_interval(auprc)}, {scores.n_lesion} subjects with a lesion")
         if scores.best_baseline_auprc is not None:
-            parts.append(f"best baseline ({scores.best_baseline}) {scores.best_baseline_auprc:.2f}")
+            parts.append(
+                f"best baseline ({scores.best_baseline}) {scores.best_baseline_auprc:.2f}"
+            )
     if flagged:
         parts.append(f"healthy scans flagged {_interval(flagged)} of {scores.n_healthy}")
     return f"{scores.on}: {'; '.join(parts) or 'nothing measured'}"
 
 
 def _interval(value: dict[str, float | None]) -> str:
-    numbers = [f"{value[key]:.2f}" if value.get(key) is not None else "?" for key in ("mean", "low", "high")]
+    numbers = [
+        f"{value[key]:.2f}" if value.get(key) is not None else "?"
+        for key in ("mean", "low", "high")
+    ]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 
@@ -215,8 +240,14 @@ def pick(modality: str) -> tuple[str, Card]:
     for card in fitting:
         if not card.opt_in:
             return card.name, card
-    asked = f" NAME ({', '.join(card.name for card in fitting)} only when asked for)" if fitting else " RUN"
-    raise InputError(f"no model for {modality} comes with maediff; give --model{asked}, a folder of `maediff train`")
+    asked = (
+        f" NAME ({', '.join(card.name for card in fitting)} only when asked for)"
+        if fitting
+        else " RUN"
+    )
+    raise InputError(
+        f"no model for {modality} comes with maediff; give --model{asked}, a folder of `maediff train`"
+    )
 
 
 def label(reference: str, folder: Path) -> str:
@@ -243,9 +274,15 @@ def download(repository: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise InputError(f"{HUB}{repository}: needs huggingface_hub; pip install huggingface_hub") from None
+        raise InputError(
+            f"{HUB}{repository}: needs huggingface_hub; pip install huggingface_hub"
+        ) from None
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        return Path(
+            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"])
+        )
     except (OSError, ValueError) as error:  # of the network, of the Hub, of a name that is none
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{HUB}{repository}: could not be had from the Hugging Face Hub ({reason})") from None
+        raise InputError(
+            f"{HUB}{repository}: could not be had from the Hugging Face Hub ({reason})"
+        ) from None

@@ -41,7 +41,9 @@ def read_slices(folder: Path) -> SliceSet | None:
 
 def store_slices(folder: Path, arrays: SliceSet) -> bool:
     """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")  # not of tempfile, whose folders are ours alone
+    temporary = folder.with_name(
+        f".{folder.name}.tmp-{os.getpid()}"
+    )  # not of tempfile, whose folders are ours alone
     try:
         temporary.mkdir(parents=True)
         for name in ARRAYS:

@@ -55,7 +55,11 @@ def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarr
     total = np.where(brain, weight, 0).sum(axis=(1, 2), dtype=np.float64)
     chosen: list[int] = []
     for index in sorted(candidates, key=lambda i: (-total[i], i)):
-        if len(chosen) < count // 2 and total[index] > 0 and all(abs(index - other) > apart for other in chosen):
+        if (
+            len(chosen) < count // 2
+            and total[index] > 0
+            and all(abs(index - other) > apart for other in chosen)
+        ):
             chosen.append(int(index))
     if not chosen:
         evenly = np.linspace(0, len(candidates) - 1, count + 2).round().astype(np.int64)[1:-1]
@@ -74,8 +78,16 @@ def save_slices(path: Path, whole: Snapshot, chosen: Int[np.ndarray, " k"]) -> N
         "slice_ids": whole.slice_ids[chosen],
         "spacing_mm": np.array(whole.spacing_mm),
         **({} if whole.z_mm is None else {"z_mm": whole.z_mm[chosen]}),
-        **{name: value[chosen].astype(np.float16) for name, value in half.items() if value is not None},
-        **{name: value[chosen].astype(np.uint8) for name, value in binary.items() if value is not None},
+        **{
+            name: value[chosen].astype(np.float16)
+            for name, value in half.items()
+            if value is not None
+        },
+        **{
+            name: value[chosen].astype(np.uint8)
+            for name, value in binary.items()
+            if value is not None
+        },
     }
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -103,4 +115,6 @@ def load_slices(path: Path) -> Snapshot:
             z_mm=arrays.get("z_mm"),
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not a readable file of slices ({error}); run again what made it") from error
+        raise InputError(
+            f"{path}: not a readable file of slices ({error}); run again what made it"
+        ) from error

@@ -76,7 +76,9 @@ def find_sources(
     if series is not None and not any(ref.series or ref.problem for ref in refs):
         raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
     if is_uid(series) and not any(ref.series == series or ref.problem for ref in refs):
-        raise InputError(f"--series {series}: no study among the inputs holds it; leave it out to have them listed")
+        raise InputError(
+            f"--series {series}: no study among the inputs holds it; leave it out to have them listed"
+        )
     check_names([*refs, *official])
     if unique:
         check_content(official)
@@ -95,8 +97,11 @@ def _say_dicom_left_out(path: Path) -> None:
     if path.is_dir() and not (path / "dataset_description.json").is_file():
         file = next((one for one in visible(path) if not is_nifti(one) and is_dicom(one)), None)
         if file is not None:
-            logger.warning("%s: DICOM is left out where there is NIfTI, as %s; give its folder as an INPUT of its own",
-                           path, file.relative_to(path))  # fmt: skip
+            logger.warning(
+                "%s: DICOM is left out where there is NIfTI, as %s; give its folder as an INPUT of its own",
+                path,
+                file.relative_to(path),
+            )
 
 
 def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
@@ -116,14 +121,27 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
         if ref.problem:
             raise InputError(ref.problem)
         if ref.series:
-            raise InputError(f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first")
+            raise InputError(
+                f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first"
+            )
         *files, t1 = [
             "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
             for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
         healthy = [_healthy(ref)] if stated else []
-        rows.append([ref.subject, ref.session, *files, int(ref.lesion_labels), ref.split or "", *healthy,
-                     ref.dataset, t1, *(ref.extra.get(key, "") for key in extra)])  # fmt: skip
+        rows.append(
+            [
+                ref.subject,
+                ref.session,
+                *files,
+                int(ref.lesion_labels),
+                ref.split or "",
+                *healthy,
+                ref.dataset,
+                t1,
+                *(ref.extra.get(key, "") for key in extra),
+            ]
+        )
     write_table(path, header, rows)
 
 
@@ -131,7 +149,10 @@ def _healthy(ref: ScanRef) -> str:
     """1, 0, or empty for unknown, as `preprocess` takes the scan."""
     if ref.stated:
         return "" if ref.healthy is None else str(int(ref.healthy))
-    lesion = ref.lesion_mask and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
+    lesion = (
+        ref.lesion_mask
+        and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
+    )
     return str(int(not lesion))
 
 
@@ -149,10 +170,20 @@ def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
         return ref
     (found, *more) = _dicom(ref.image, modality, series)
     if more:
-        found = replace(found, problem=f"{ref.image}: a folder of several studies; a manifest's line names that of one")
+        found = replace(
+            found,
+            problem=f"{ref.image}: a folder of several studies; a manifest's line names that of one",
+        )
     t1, t1_series = (ref.t1, None) if ref.t1 else (found.t1, found.t1_series)
-    return replace(ref, image=found.image, series=found.series, modality=found.modality, t1=t1, t1_series=t1_series,
-                   problem=found.problem)  # fmt: skip
+    return replace(
+        ref,
+        image=found.image,
+        series=found.series,
+        modality=found.modality,
+        t1=t1,
+        t1_series=t1_series,
+        problem=found.problem,
+    )
 
 
 def _dicom(folder: Path, modality: str | None, series: str | None) -> list[ScanRef]:

@@ -32,13 +32,22 @@ from maediff.settings import build_config
 
 logger = logging.getLogger(__name__)
 Mask = Bool[np.ndarray, "x y z"]
-GIVEN, ZERO_BACKGROUND = "given", "from the zero background"  # where a mask comes from that is no guess of ours
+GIVEN, ZERO_BACKGROUND = (
+    "given",
+    "from the zero background",
+)  # where a mask comes from that is no guess of ours
 # Heads on a background of zeros overlap MNI152 by 0.75 to 0.87 (ixi10, ds000011), and 0.72 of them or less is brain;
 # stripped scans by 0.92 and more (ds002748, mslub, nearly all of lgg's 78), and a tool takes 2 % of them at most.
 SKULL_OVERLAP, SKULL_SHARE = 0.90, 0.85
-LARGE_ML, LARGE_MM = 1700.0, 190.0  # where nothing else asks for it, only stripped scans beyond this are aligned
+LARGE_ML, LARGE_MM = (
+    1700.0,
+    190.0,
+)  # where nothing else asks for it, only stripped scans beyond this are aligned
 MIN_VALUES = 16  # in a brain; scans of 8 bits have more, label maps fewer
-RECORDED = ("bias", "registration")  # what a model's scans must share; extraction and checks are free
+RECORDED = (
+    "bias",
+    "registration",
+)  # what a model's scans must share; extraction and checks are free
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -90,8 +99,15 @@ def steps_config(settings: Mapping[str, Any]) -> StepsConfig:
     Raises:
         InputError: unknown or wrong values.
     """
-    kinds = {"brain": BrainConfig, "bias": BiasConfig, "registration": RegistrationConfig, "qc": QualityConfig}
-    built: dict[str, Any] = {key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()}
+    kinds = {
+        "brain": BrainConfig,
+        "bias": BiasConfig,
+        "registration": RegistrationConfig,
+        "qc": QualityConfig,
+    }
+    built: dict[str, Any] = {
+        key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()
+    }
     return StepsConfig(**built)
 
 
@@ -127,7 +143,11 @@ def run_steps(
     """
     config = config or StepsConfig()
     other = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
-    stepped = _follow(volume, brain, GIVEN, config, [], []) if brain is not None else _found(volume, config, other)
+    stepped = (
+        _follow(volume, brain, GIVEN, config, [], [])
+        if brain is not None
+        else _found(volume, config, other)
+    )
     stepped.flags.extend(check_contrast(stepped.record, modality, config.qc))
     return stepped
 
@@ -151,7 +171,9 @@ def _stripped(volume: Volume, brain: Mask, config: StepsConfig, t1: ScanRef | No
     return _without_skull(stepped, volume, config, t1) if doubtful else stepped
 
 
-def _without_skull(stepped: Stepped, volume: Volume, config: StepsConfig, t1: ScanRef | None) -> Stepped:
+def _without_skull(
+    stepped: Stepped, volume: Volume, config: StepsConfig, t1: ScanRef | None
+) -> Stepped:
     """The scan with its brain extracted if that shows that there was a skull, else `stepped`, and what to look at."""
     flags: list[str] = []
     notes: list[str] = []
@@ -178,23 +200,36 @@ def _large(volume: Volume, brain: Mask) -> bool:
 
 
 def _follow(
-    volume: Volume, brain: Mask, brain_from: str, config: StepsConfig, flags: list[str], notes: list[str]
+    volume: Volume,
+    brain: Mask,
+    brain_from: str,
+    config: StepsConfig,
+    flags: list[str],
+    notes: list[str],
 ) -> Stepped:
     """What comes after the brain mask; `flags` and `notes` are those that it came with."""
     record: dict[str, Any] = {}
     flags, notes = list(flags), list(notes)
     values = len(np.unique(volume.data[brain]))
     if values < MIN_VALUES:
-        raise InputError(f"{volume.source}: only {values} different values in the brain, so a mask or a label map by "
-                         "its looks, not a scan; give the scan")  # fmt: skip
+        raise InputError(
+            f"{volume.source}: only {values} different values in the brain, so a mask or a label map by "
+            "its looks, not a scan; give the scan"
+        )
     raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
     doubtful = raw or (brain_from == ZERO_BACKGROUND and _large(volume, brain))
     if raw:
         found, said = check_voxels(volume, brain, config.qc)
         record, flags = record | found, flags + said
-    corrected, bias_field = correct_bias(volume, brain, config.bias) if config.bias.enabled else (volume, None)
+    corrected, bias_field = (
+        correct_bias(volume, brain, config.bias) if config.bias.enabled else (volume, None)
+    )
     alignment = None
-    if config.registration.enabled or config.qc.align == "always" or (config.qc.align == "auto" and doubtful):
+    if (
+        config.registration.enabled
+        or config.qc.align == "always"
+        or (config.qc.align == "auto" and doubtful)
+    ):
         try:
             alignment = align_to_atlas(corrected, brain, quick=not config.registration.enabled)
             found, said = check_against_atlas(corrected, brain, alignment, config.qc)
@@ -223,7 +258,9 @@ def _extract(
             return _from_t1(volume, t1, config)
         except InputError as error:
             flags.append("its T1 could not be used")
-            notes.append(f"its T1 could not be used ({error}); brain extracted from the scan itself")
+            notes.append(
+                f"its T1 could not be used ({error}); brain extracted from the scan itself"
+            )
     return extract_brain(volume, config)
 
 

@@ -42,10 +42,16 @@ _RATES = {
 
 
 def _both(keys: Mapping[str, str]) -> dict[str, str]:
-    return dict(keys) | {f"{key}_unfiltered": f"{column}_unfiltered" for key, column in keys.items()}
+    return dict(keys) | {
+        f"{key}_unfiltered": f"{column}_unfiltered" for key, column in keys.items()
+    }
 
 
-BY_SUBJECT = _both(_MEASURED) | {"l1_healthy": "l1", "psnr_healthy": "psnr", "ssim_healthy": "ssim"}
+BY_SUBJECT = _both(_MEASURED) | {
+    "l1_healthy": "l1",
+    "psnr_healthy": "psnr",
+    "ssim_healthy": "ssim",
+}
 SCAN_RATES = _both(_RATES)
 VOXEL_RATES = _both({"fpr_healthy_voxels": "fpr_healthy"})
 DIFFERENCES = ("auprc", "auprc_unfiltered", "dice", "dice_unfiltered", "l1")
@@ -76,7 +82,10 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
         pooled = {key: [methods[name][key] for name in members] for key in POOLED}
         groups[group] = {
             **summarise_group([by_run[name] for name in members], seed),
-            **{key: None if None in found else float(np.mean(found)) for key, found in pooled.items()},
+            **{
+                key: None if None in found else float(np.mean(found))
+                for key, found in pooled.items()
+            },
             "runs": members,
             "seeds": [methods[name]["seed"] for name in members],
         }
@@ -93,7 +102,9 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
         "baselines": baselines,
         "best_baseline": best,
         "differences": differences(by_run, _pairs(runs, against), seed) if best else [],
-        "group_differences": differences(by_group, _pairs(list(groups), against), seed) if best else [],
+        "group_differences": differences(by_group, _pairs(list(groups), against), seed)
+        if best
+        else [],
     }
 
 
@@ -102,23 +113,31 @@ def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
     scans.
     """
     people = _means_by("person", rows, list(BY_SUBJECT.values()))
-    summary: Summary = {key: _interval([row[column] for row in people], seed) for key, column in BY_SUBJECT.items()}
+    summary: Summary = {
+        key: _interval([row[column] for row in people], seed) for key, column in BY_SUBJECT.items()
+    }
     for key, column in SCAN_RATES.items():
         summary[key] = _scan_rate([row[column] for row in rows])
     for key, column in VOXEL_RATES.items():
-        summary[key] = _voxel_rate([row[column] for row in rows], [row["brain_voxels"] for row in rows])
+        summary[key] = _voxel_rate(
+            [row[column] for row in rows], [row["brain_voxels"] for row in rows]
+        )
     by_kind = {
         kind: _means_by("person", [row for row in rows if row["lesion_kind"] == kind], ["auprc"])
         for kind in sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
     }
-    summary["auprc_by_kind"] = {kind: _interval([row["auprc"] for row in own], seed) for kind, own in by_kind.items()}
+    summary["auprc_by_kind"] = {
+        kind: _interval([row["auprc"] for row in own], seed) for kind, own in by_kind.items()
+    }
     return summary
 
 
 def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
     """As `summarise_run`, of every scan's mean over runs; `sd` is the deviation of the runs' means."""
     columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
-    summary = summarise_run(_means_by("subject", list(itertools.chain.from_iterable(runs)), columns), seed)
+    summary = summarise_run(
+        _means_by("subject", list(itertools.chain.from_iterable(runs)), columns), seed
+    )
     by_person = [_means_by("person", rows, list(BY_SUBJECT.values())) for rows in runs]
     for members, keys in ((by_person, BY_SUBJECT), (runs, SCAN_RATES)):
         for key, column in keys.items():
@@ -137,7 +156,8 @@ def differences(
     rows of a group hold each scan several times; the scan's mean is taken first, then the person's.
     """
     means = {
-        name: {row["subject"]: row for row in _means_by("subject", own, DIFFERENCES)} for name, own in rows.items()
+        name: {row["subject"]: row for row in _means_by("subject", own, DIFFERENCES)}
+        for name, own in rows.items()
     }
     found = []
     for a, b in pairs:
@@ -149,7 +169,9 @@ def differences(
                 if scan in means[b] and math.isfinite(of_a[column] - means[b][scan][column])
             ]
             people = _means_by("person", both, ["a", "b"])
-            interval = paired_difference([row["a"] for row in people], [row["b"] for row in people], seed)
+            interval = paired_difference(
+                [row["a"] for row in people], [row["b"] for row in people], seed
+            )
             if column == "auprc":
                 entry |= {"n_subjects": len(people), **interval.as_dict()}
             else:
@@ -158,9 +180,15 @@ def differences(
     return found
 
 
-def best_of(methods: Mapping[str, Summary], names: Sequence[str], key: str = "auprc") -> str | None:
+def best_of(
+    methods: Mapping[str, Summary], names: Sequence[str], key: str = "auprc"
+) -> str | None:
     """The name with the highest mean, None where none has one."""
-    known = {name: methods[name][key]["mean"] for name in names if name in methods and methods[name].get(key)}
+    known = {
+        name: methods[name][key]["mean"]
+        for name in names
+        if name in methods and methods[name].get(key)
+    }
     return max(known, key=lambda name: known[name]) if known else None
 
 
@@ -193,7 +221,10 @@ def _means_by(key: str, rows: Sequence[Row], columns: Sequence[str]) -> list[Row
     alike: dict[str, list[Row]] = {}
     for row in rows:
         alike.setdefault(row[key], []).append(row)
-    return [{**own[0], **{column: _mean([row[column] for row in own]) for column in columns}} for own in alike.values()]
+    return [
+        {**own[0], **{column: _mean([row[column] for row in own]) for column in columns}}
+        for own in alike.values()
+    ]
 
 
 def _pairs(names: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:

@@ -73,10 +73,18 @@ class RenderConfig:
 
 CONFIGS: dict[Rendered, RenderConfig] = {
     "FLAIR": RenderConfig(
-        fluid=(0.0, 0.3), white=(0.7, 1.0), deep_grey=(-0.12, 0.03), wall=(0.0, 0.25), flow=(0.0, 0.08)
+        fluid=(0.0, 0.3),
+        white=(0.7, 1.0),
+        deep_grey=(-0.12, 0.03),
+        wall=(0.0, 0.25),
+        flow=(0.0, 0.08),
     ),
     "T2w": RenderConfig(
-        fluid=(1.7, 2.8), white=(0.58, 0.85), deep_grey=(-0.2, 0.0), wall=(0.0, 0.12), flow=(0.0, 0.15)
+        fluid=(1.7, 2.8),
+        white=(0.58, 0.85),
+        deep_grey=(-0.2, 0.0),
+        wall=(0.0, 0.12),
+        flow=(0.0, 0.15),
     ),
 }
 
@@ -115,13 +123,19 @@ def render(
     deep = np.asarray(logistic((depth - 24.0) / 3.0))
     grey_level = 1 + draw(config.deep_grey) * deep + draw(config.variation) * field(35.0)
     white_level = levels[1] * (1 + draw(config.variation) * field(50.0))
-    white_level += draw(config.wall) * np.exp(-tissues.to_ventricle_mm / 2.5) * (1 + 0.4 * field(25.0))
+    white_level += (
+        draw(config.wall) * np.exp(-tissues.to_ventricle_mm / 2.5) * (1 + 0.4 * field(25.0))
+    )
     fluid_level = levels[0] + draw(config.flow) * np.abs(field(30.0))
     clean = fluid * fluid_level + grey * grey_level + white * white_level
     clean = clean + draw(config.texture) * abs(1 - levels[1]) * np.clip(tissues.texture, -0.3, 0.3)
-    patches = np.asarray(logistic((field(20.0) - draw(config.hull)) / 0.2)) * np.clip(2.0 - depth / 1.5, 0, 1)
+    patches = np.asarray(logistic((field(20.0) - draw(config.hull)) / 0.2)) * np.clip(
+        2.0 - depth / 1.5, 0, 1
+    )
     clean = clean * (1 - rng.uniform(0.7, 1.0) * patches)
-    signal = np.maximum(clean, 0.0) * np.exp(draw(config.bias) * field(draw((80.0, 160.0)))) * brain
+    signal = (
+        np.maximum(clean, 0.0) * np.exp(draw(config.bias) * field(draw((80.0, 160.0)))) * brain
+    )
     sigma = [draw(config.blur_mm) / float(spacing_mm[axis]) for axis in (0, 1)]
     signal = ndimage.gaussian_filter(signal.astype(np.float32), (*sigma, 0.0))
     thick = rng.uniform() < config.thick_share
@@ -133,11 +147,19 @@ def render(
     signal = resample(signal, to_source, count, "linear")
     on_grid = resample(np.asarray(brain, dtype=bool), to_source, count, "majority")
     real, imaginary = draw(config.noise) * rng.standard_normal((2, *count), dtype=np.float32)
-    return Rendering((np.hypot(signal + real, imaginary) * on_grid).astype(np.float32), on_grid, to_source)
+    return Rendering(
+        (np.hypot(signal + real, imaginary) * on_grid).astype(np.float32), on_grid, to_source
+    )
 
 
 def render_scans(
-    source: Path, out: Path, contrast: Rendered, *, n: int = 3, seed: int = 0, overwrite: bool = False
+    source: Path,
+    out: Path,
+    contrast: Rendered,
+    *,
+    n: int = 3,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> list[str]:
     """Render every T1w scan of `source` `n` times into `out`, with a manifest.csv for `maediff preprocess`.
 
@@ -167,15 +189,25 @@ def render_scans(
             logger.error("%s failed: %s", ref.name, error)
     if not rows:
         raise InputError(f"{source}: no scan could be rendered; {failed[0]}")
-    write_table(out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows])
+    write_table(
+        out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows]
+    )
     return failed
 
 
-def _render_scan(ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int) -> list[dict[str, str]]:
+def _render_scan(
+    ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int
+) -> list[dict[str, str]]:
     if ref.healthy is False:
-        raise InputError(f"{ref.image}: not healthy by its manifest; renderings are for training on healthy brains")
+        raise InputError(
+            f"{ref.image}: not healthy by its manifest; renderings are for training on healthy brains"
+        )
     volume = read_scan(ref.image)
-    brain = brain_from_background(volume) if ref.brain_mask is None else read_mask(ref.brain_mask, volume)
+    brain = (
+        brain_from_background(volume)
+        if ref.brain_mask is None
+        else read_mask(ref.brain_mask, volume)
+    )
     box = _box(brain)
     start = np.eye(4)
     start[:3, 3] = [one.start for one in box]
@@ -184,14 +216,20 @@ def _render_scan(ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int)
     rows = []
     for number in range(1, n + 1):
         rendering = render(
-            tissues, brain, volume.spacing_mm, CONFIGS[contrast], _generator(ref, contrast, number, seed)
+            tissues,
+            brain,
+            volume.spacing_mm,
+            CONFIGS[contrast],
+            _generator(ref, contrast, number, seed),
         )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
         row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": ref.dataset}
         affine = volume.affine @ start @ rendering.to_source
         for key, value in (("image", rendering.image), ("brain_mask", rendering.brain)):
-            row[key] = f"{ref.subject}/{ref.subject}_{session}_{contrast if key == 'image' else key}.nii.gz"
+            row[key] = (
+                f"{ref.subject}/{ref.subject}_{session}_{contrast if key == 'image' else key}.nii.gz"
+            )
             write_volume(out / row[key], value, affine)
         rows.append(row)
     return rows

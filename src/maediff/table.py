@@ -57,8 +57,13 @@ def tables(summary: Summary) -> list[Rows]:
         title = "Methods, seeds pooled (interval over subjects; ± standard deviation over seeds)"
         shown += _details(title, groups)
         shown += _differences("methods, seeds pooled", summary["group_differences"])
-    order = [*summary["baselines"], *(name for name in methods if name not in summary["baselines"])]
-    shown += _details("Runs", {name: methods[name] for name in order}, mark=summary["best_baseline"])
+    order = [
+        *summary["baselines"],
+        *(name for name in methods if name not in summary["baselines"]),
+    ]
+    shown += _details(
+        "Runs", {name: methods[name] for name in order}, mark=summary["best_baseline"]
+    )
     if len(summary["differences"]) <= MAX_PAIRS:
         shown += _differences("runs", summary["differences"])
     if not pooled and len(summary["differences"]) > MAX_PAIRS:
@@ -66,7 +71,8 @@ def tables(summary: Summary) -> list[Rows]:
     kinds = sorted({kind for method in methods.values() for kind in method["auprc_by_kind"]})
     if kinds:
         rows = [
-            [name, *(cell(method["auprc_by_kind"].get(kind)) for kind in kinds)] for name, method in methods.items()
+            [name, *(cell(method["auprc_by_kind"].get(kind)) for kind in kinds)]
+            for name, method in methods.items()
         ]
         shown.append(Rows("AUPRC by kind of lesion", ["", *kinds], rows))
     return shown
@@ -92,7 +98,12 @@ def markdown_table(summary: Summary) -> str:
     """`table.md`: every table, then the notes."""
     lines: list[str] = []
     for table in tables(summary):
-        lines += [f"{table.title}:", "", "| " + " | ".join(table.head) + " |", "|---" * len(table.head) + "|"]
+        lines += [
+            f"{table.title}:",
+            "",
+            "| " + " | ".join(table.head) + " |",
+            "|---" * len(table.head) + "|",
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in table.rows]
         lines.append("")
     return "\n".join([*lines, *(f"- {note}" for note in summary["notes"])]) + "\n"
@@ -107,7 +118,11 @@ def cell(value: Any, sign: str = "") -> str:
     text = f"{value['mean']:{sign}.3f}"
     if value.get("sd") is not None:
         text += f" ± {value['sd']:.3f}"
-    return text if value["low"] is None else f"{text} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    return (
+        text
+        if value["low"] is None
+        else f"{text} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    )
 
 
 def _percents(method: Summary) -> list[str]:
@@ -126,9 +141,16 @@ def _details(title: str, methods: Mapping[str, Summary], mark: str | None = None
     found = []
     for said, suffix in (("post-processed", ""), ("of the raw residual", UNFILTERED)):
         keys = {heading: f"{key}{suffix}" for heading, key in TABLE.items()}
-        keys = {heading: key for heading, key in keys.items() if any(m.get(key) is not None for m in methods.values())}
+        keys = {
+            heading: key
+            for heading, key in keys.items()
+            if any(m.get(key) is not None for m in methods.values())
+        }
         if keys:
-            rows = [[_label(name, mark), *(cell(m.get(key)) for key in keys.values())] for name, m in methods.items()]
+            rows = [
+                [_label(name, mark), *(cell(m.get(key)) for key in keys.values())]
+                for name, m in methods.items()
+            ]
             marked = list(methods).index(mark) if mark and mark in methods else None
             found.append(Rows(f"{title}, {said}", ["", *keys], rows, marked))
     return found
@@ -148,7 +170,14 @@ def _differences(title: str, found: Sequence[Mapping[str, Any]]) -> list[Rows]:
         ]
         for d in found
     ]
-    head = ["a - b", "AUPRC [95 % interval]", "Dice", "AUPRC, raw residual", "Dice, raw residual", "subjects"]
+    head = [
+        "a - b",
+        "AUPRC [95 % interval]",
+        "Dice",
+        "AUPRC, raw residual",
+        "Dice, raw residual",
+        "subjects",
+    ]
     return [Rows(f"Paired differences over subjects, {title}", head, rows)]
 
 

@@ -46,14 +46,18 @@ class Tissues:
     to_ventricle_mm: Volume3
 
 
-def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]) -> Tissues:
+def segment(
+    image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]
+) -> Tissues:
     """The tissues of a T1w brain, in which fluid is darkest and white matter brightest.
 
     Raises:
         InputError: the brain is empty or has no contrast, or its tissues cannot be told apart.
     """
     if not brain.any() or np.ptp(image[brain]) == 0:
-        raise InputError("the brain is empty or has no contrast; check the scan and its brain mask")
+        raise InputError(
+            "the brain is empty or has no contrast; check the scan and its brain mask"
+        )
     scale = float(np.percentile(image[brain], 95))
     y = np.where(brain, np.clip(image / scale, 1e-3, 2.0), 0).astype(np.float32)
     few, inside = y[::2, ::2, ::2], brain[::2, ::2, ::2]  # enough for what is smooth
@@ -70,7 +74,9 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
     corrected = y / np.exp(log_bias)
     means, sds, weights = _fit(corrected[brain], means, sds, weights)
     if not np.diff(means).min() > 0.02:
-        raise InputError("three tissues cannot be told apart in the brain; is it a T1w scan, without its skull?")
+        raise InputError(
+            "three tissues cannot be told apart in the brain; is it a T1w scan, without its skull?"
+        )
     r = _responsibilities(corrected, brain, means, sds, weights, neighbours=True)
     fractions = _fractions(corrected, r, means) * brain
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
@@ -83,7 +89,11 @@ def segment(image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[
         ndimage.gaussian_filter(brain.astype(np.float32), sigma), 0.1
     )
     texture = ((rest - slow) * brain).astype(np.float32)
-    away = ndimage.distance_transform_edt(~inside, sampling=spacing_mm) if inside.any() else np.full(y.shape, np.inf)
+    away = (
+        ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+        if inside.any()
+        else np.full(y.shape, np.inf)
+    )
     levels = (float(means[0]), float(means[1]), float(means[2]))
     return Tissues(fractions, texture, levels, depth.astype(np.float32), away.astype(np.float32))
 
@@ -93,7 +103,9 @@ def _start(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.
     means = np.percentile(values, [5, 40, 80])
     for _ in range(20):
         nearest = np.abs(values[:, None] - means).argmin(1)
-        means = np.array([values[nearest == k].mean() if (nearest == k).any() else means[k] for k in range(3)])
+        means = np.array(
+            [values[nearest == k].mean() if (nearest == k).any() else means[k] for k in range(3)]
+        )
     share = np.bincount(nearest, minlength=3) / len(values)
     weights = np.array([share[0], 0.1, share[1], 0.1, share[2]])
     return means, np.full(3, max(np.diff(means).min() / 4, 0.02)), weights / weights.sum()
@@ -127,7 +139,9 @@ def _fit(
     return means, sds, weights
 
 
-def _densities(y: np.ndarray, means: np.ndarray, sds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _densities(
+    y: np.ndarray, means: np.ndarray, sds: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     m, s = _classes(means, sds)
     shape = (5, *[1] * y.ndim)
     m, s, w = (value.reshape(shape) for value in (m, s, weights))
@@ -158,26 +172,34 @@ def _responsibilities(
     return np.asarray(r, np.float32)
 
 
-def _log_bias(y: Volume3, r: Float[np.ndarray, "5 x y z"], class_means: np.ndarray, spacing_mm: np.ndarray) -> Volume3:
+def _log_bias(
+    y: Volume3, r: Float[np.ndarray, "5 x y z"], class_means: np.ndarray, spacing_mm: np.ndarray
+) -> Volume3:
     """Smooth part of log y against what grey and white matter explain; fluid tells nothing about it."""
     weight = r[2:].sum(0)
     expected = np.tensordot(class_means[2:], r[2:], 1) / np.maximum(weight, 1e-6)
     ratio = np.log(np.maximum(y, 0.05)) - np.log(np.maximum(expected, 0.05))
     ratio = np.clip(ratio, -0.5, 0.5) * weight
     sigma = BIAS_MM / np.asarray(spacing_mm)
-    smooth = [ndimage.gaussian_filter(v, sigma, mode="constant", truncate=3.0) for v in (ratio, weight)]
+    smooth = [
+        ndimage.gaussian_filter(v, sigma, mode="constant", truncate=3.0) for v in (ratio, weight)
+    ]
     log_bias = smooth[0] / np.maximum(smooth[1], 1e-3)
     return np.asarray(log_bias - np.average(log_bias, weights=weight + 1e-9), np.float32)
 
 
-def ventricles(fluid: Volume3, depth_mm: np.ndarray, spacing_mm: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, "x y z"]:
+def ventricles(
+    fluid: Volume3, depth_mm: np.ndarray, spacing_mm: Float[np.ndarray, " 3"]
+) -> Bool[np.ndarray, "x y z"]:
     """Fluid deep in the brain that fills more than a sulcus does; false all over where there is none."""
     deep = (fluid > 0.5) & (depth_mm > 20.0)
     core = ndimage.binary_erosion(deep)
     labels, count = ndimage.label(core)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     kept = np.flatnonzero(sizes * np.prod(spacing_mm) > 100.0)
-    return np.asarray(ndimage.binary_dilation(np.isin(labels, kept[kept > 0]), iterations=2) & deep)
+    return np.asarray(
+        ndimage.binary_dilation(np.isin(labels, kept[kept > 0]), iterations=2) & deep
+    )
 
 
 def _clear_ventricle_walls(
@@ -202,10 +224,14 @@ def _interpolate(values: np.ndarray, positions: np.ndarray, axis: int) -> np.nda
     low = np.minimum(p.astype(int), max(n - 2, 0))
     high = np.minimum(low + 1, n - 1)
     t = (p - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-    return np.asarray(np.take(values, low, axis) * (1 - t) + np.take(values, high, axis) * t, np.float32)
+    return np.asarray(
+        np.take(values, low, axis) * (1 - t) + np.take(values, high, axis) * t, np.float32
+    )
 
 
-def _fractions(y: Volume3, r: Float[np.ndarray, "5 x y z"], means: np.ndarray) -> Float[np.ndarray, "3 x y z"]:
+def _fractions(
+    y: Volume3, r: Float[np.ndarray, "5 x y z"], means: np.ndarray
+) -> Float[np.ndarray, "3 x y z"]:
     grey = np.clip((y - means[0]) / (means[1] - means[0]), 0, 1)
     white = np.clip((y - means[1]) / (means[2] - means[1]), 0, 1)
     fluid = r[0] + r[1] * (1 - grey)

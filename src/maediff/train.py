@@ -15,16 +15,37 @@ from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.references import split_reference
-from maediff.run_folder import TRAINED_ON, complete, config_of, plain, read_config, trained_on, write_config
-from maediff.settings import SettingsError, build_config, flatten, merge, resolve_device, resolve_precision
+from maediff.run_folder import (
+    TRAINED_ON,
+    complete,
+    config_of,
+    plain,
+    read_config,
+    trained_on,
+    write_config,
+)
+from maediff.settings import (
+    SettingsError,
+    build_config,
+    flatten,
+    merge,
+    resolve_device,
+    resolve_precision,
+)
 from maediff.train_config import Precision, TrainConfig
 from maediff.training import TrainingRun
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
-RECIPE: dict[str, Any] = {"schedule": "cosine", "flip": True, "fabricate": {"share": 0.7}}  # as in `methods`
+RECIPE: dict[str, Any] = {
+    "schedule": "cosine",
+    "flip": True,
+    "fabricate": {"share": 0.7},
+}  # as in `methods`
 PRESET_TRAIN: dict[str, dict[str, Any]] = {
-    "paper": {"cuda_graphs": False},  # large kernels; its memory was measured without (docs/results.md)
+    "paper": {
+        "cuda_graphs": False
+    },  # large kernels; its memory was measured without (docs/results.md)
     "small": {"steps": 10_000, "learning_rate": 3e-4, "warmup_steps": 200, **RECIPE},
     "tiny": {"steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 50, **RECIPE},
 }
@@ -47,7 +68,9 @@ def parse_duration(text: str | None) -> float | None:
 def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
     """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
     if not isinstance(settings, Mapping):
-        raise SettingsError(f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE")
+        raise SettingsError(
+            f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
+        )
     return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
 
 
@@ -62,7 +85,9 @@ def training_precision(precision: Precision, device: str) -> str:
     return precision if precision == "fp16" else resolve_precision(precision, device)
 
 
-def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def adopt(
+    info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Preset and settings with which the weights of a model fit: its own wherever none are given.
 
     So is what it was shown in training (`train.augment`, `train.fabricate`); steps and learning rate are the preset's.
@@ -74,10 +99,16 @@ def adopt(info: dict[str, Any], name: str, preset: str | None, settings: dict[st
         InputError: a model of another method.
     """
     if info["method"] != name:
-        raise InputError(f"--init {info['name']}: a model of {info['method']!r} cannot start one of {name!r}")
+        raise InputError(
+            f"--init {info['name']}: a model of {info['method']!r} cannot start one of {name!r}"
+        )
     if preset not in (None, info["preset"]):
         return str(preset), settings
-    logger.info("--init %s: its preset (%s) and settings stand where none are given", info["name"], info["preset"])
+    logger.info(
+        "--init %s: its preset (%s) and settings stand where none are given",
+        info["name"],
+        info["preset"],
+    )
     shown = {key: info["train"][key] for key in ("augment", "fabricate") if key in info["train"]}
     return info["preset"], merge({**complete(info, info["config"]), "train": shown}, settings)
 
@@ -126,10 +157,14 @@ def train(
             "preset small, the default, is for a GPU: without one --preset tiny learns more in the same time"
         )
     preset = preset or "small"
-    train_config = resolve_training(preset if preset in PRESETS else "paper", settings.pop("train", {}))
+    train_config = resolve_training(
+        preset if preset in PRESETS else "paper", settings.pop("train", {})
+    )
     method = build(name, preset, settings, seed)  # checked before anything is read or written
     if not method.objectives():
-        raise InputError(f"method {name!r} has nothing to train; `maediff evaluate` runs it as it is")
+        raise InputError(
+            f"method {name!r} has nothing to train; `maediff evaluate` runs it as it is"
+        )
     limit, device = parse_duration(max_time), resolve_device(device)
     cohort = Cohort.open(cohort_path)
     slices = cohort.training_slices("train")
@@ -147,7 +182,10 @@ def train(
         "train": plain(train_config),
         "seed": seed,
         "init": init,
-        "cohort": {"hash": cohort.hash, **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta}},
+        "cohort": {
+            "hash": cohort.hash,
+            **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta},
+        },
     }
     post: PostprocessConfig | None = None
     rate = DEFAULT_FPR
@@ -156,15 +194,30 @@ def train(
         known, given, folder = info["cohort"], cohort.meta, split_reference(init)[0]
         people.update(trained_on(folder))
         if known["modality"] != given["modality"]:
-            logger.warning("%s is a model for %s, and %s holds %s", init, known["modality"], cohort_path,
-                           given["modality"])  # fmt: skip
+            logger.warning(
+                "%s is a model for %s, and %s holds %s",
+                init,
+                known["modality"],
+                cohort_path,
+                given["modality"],
+            )
         if unlike := prepared_unlike(known, given):
-            logger.warning("%s learned from scans with other settings of %s than %s has; preprocess with --like %s",
-                           init, ", ".join(unlike), cohort_path, init)  # fmt: skip
+            logger.warning(
+                "%s learned from scans with other settings of %s than %s has; preprocess with --like %s",
+                init,
+                ", ".join(unlike),
+                cohort_path,
+                init,
+            )
         post, rate = own_postprocess(init), own_fpr(init)
         if post.symmetry and not is_registered(given):
-            logger.warning("%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
-                           "registered; the run goes without", init, post.symmetry, cohort_path)  # fmt: skip
+            logger.warning(
+                "%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
+                "registered; the run goes without",
+                init,
+                post.symmetry,
+                cohort_path,
+            )
             post = replace(post, symmetry=0.0)
         remedy = "leave out --preset and the network's settings, or --init"
         load_state(method, source.state_dict(), folder, remedy)
@@ -175,7 +228,9 @@ def train(
     resuming = (out / "config.json").is_file()
     if resuming:
         saved = read_config(out)
-        saved["train"] = plain(resolve_training(saved["preset"], saved["train"]))  # with younger fields
+        saved["train"] = plain(
+            resolve_training(saved["preset"], saved["train"])
+        )  # with younger fields
         _check_same(saved, config, out)
     else:
         write_json(out / TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
@@ -185,7 +240,14 @@ def train(
         run.restore()
     result = run.train(limit, quiet)
     if (out / "last" / "model.safetensors").is_file():
-        calibrate(out, cohort, device=device, post=post, max_scans=train_config.calibration_scans, rate=rate)
+        calibrate(
+            out,
+            cohort,
+            device=device,
+            post=post,
+            max_scans=train_config.calibration_scans,
+            rate=rate,
+        )
     return result
 
 

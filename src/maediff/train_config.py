@@ -34,7 +34,9 @@ class TrainConfig:
     """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
     flip: bool = False
     """Mirror half of the slices left to right."""
-    augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(default_factory=AugmentConfig)
+    augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(
+        default_factory=AugmentConfig
+    )
     """Random changes of contrast, bias, resolution, ... in training; `robust` and `robust-bright` are presets."""
     fabricate: FabricateConfig = field(default_factory=FabricateConfig)
     """Made-up lesions in what the network sees, never in what it is to draw."""
@@ -56,7 +58,12 @@ class TrainConfig:
             )
         if self.calibration_scans < 0:
             raise ValueError(f"calibration_scans={self.calibration_scans} must not be negative")
-        if self.learning_rate < 0 or self.warmup_steps < 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
+        if (
+            self.learning_rate < 0
+            or self.warmup_steps < 0
+            or self.clip_norm <= 0
+            or not 0 <= self.ema_decay < 1
+        ):
             raise ValueError(
                 f"learning_rate={self.learning_rate} and warmup_steps={self.warmup_steps} must not be negative, "
                 f"clip_norm={self.clip_norm} above 0, ema_decay={self.ema_decay} from 0 to below 1"

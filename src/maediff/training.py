@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from maediff.augment import augment
 from maediff.batches import TRAIN, VALIDATE, batch_indices, slices_by_subject, stream, to_batch
-from maediff.checkpoint import load_optimizer, load_state, prune, read_weights, save_model, save_optimizer
+from maediff.checkpoint import (
+    load_optimizer,
+    load_state,
+    prune,
+    read_weights,
+    save_model,
+    save_optimizer,
+)
 from maediff.cuda_graphs import graph_network
 from maediff.errors import InputError
 from maediff.fabricate import fabricate
@@ -70,7 +77,10 @@ def ctrl_c() -> Iterator[Event]:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = (
+        current_thread() is main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
     if ours:
         signal.signal(signal.SIGINT, first)
     try:
@@ -83,14 +93,18 @@ def ctrl_c() -> Iterator[Event]:
 @torch.no_grad()
 def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: Fabric) -> float:
     """Loss of the averaged weights on fixed slices with fixed t, noise and patches, so that checkpoints compare."""
-    index = np.unique(np.linspace(0, len(slices.images) - 1, config.validation_slices).round().astype(int))
+    index = np.unique(
+        np.linspace(0, len(slices.images) - 1, config.validation_slices).round().astype(int)
+    )
     losses: list[float] = []
     ema.eval()
     for number, start in enumerate(range(0, len(index), config.batch_size)):
         batch = to_batch(slices, index[start : start + config.batch_size], fabric.device)
         with fabric.autocast():
             generator = stream(0, VALIDATE, number)
-            seen = fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
+            seen = (
+                fabricate(batch, config.fabricate, generator) if config.fabricate.share else None
+            )
             loss = ema.objectives()[-1].loss(batch, generator, seen)
         losses += [float(loss)] * len(batch)
     return float(np.mean(losses))
@@ -118,16 +132,23 @@ class TrainingRun:
         self.method, self.ema = method, deepcopy(method).requires_grad_(False)
         self.objectives = method.objectives()
         on_cuda = device == "cuda"
-        fused = True if on_cuda and precision != "fp16" else None  # Fabric clips no gradients that Adam unscales itself
+        fused = (
+            True if on_cuda and precision != "fp16" else None
+        )  # Fabric clips no gradients that Adam unscales itself
         optimizers = [
-            torch.optim.Adam(o.parameters, config.learning_rate, o.betas, fused=fused) for o in self.objectives
+            torch.optim.Adam(o.parameters, config.learning_rate, o.betas, fused=fused)
+            for o in self.objectives
         ]
         wrapped = self.fabric.setup(_Step(method), *optimizers)
         self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
         self.ema.to(self.fabric.device)
         if on_cuda and config.cuda_graphs:
             with no_tf32():
-                graph_network(method, config.batch_size, {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision))
+                graph_network(
+                    method,
+                    config.batch_size,
+                    {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision),
+                )
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.history: list[dict[str, Any]] = []
 
@@ -144,7 +165,11 @@ class TrainingRun:
         try:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.seconds, self.best, self.history = state["seconds"], state["best"], state["history"]
+            self.seconds, self.best, self.history = (
+                state["seconds"],
+                state["best"],
+                state["history"],
+            )
             scaler = getattr(self.fabric.strategy.precision, "scaler", None)
             if scaler is not None and state["scaler"]:
                 scaler.load_state_dict(state["scaler"])
@@ -164,7 +189,12 @@ class TrainingRun:
         value = float("nan")  # also while what is validated has not been trained
         if self.validation and self.objectives[-1].begun(self.step - 1, self.config.steps):
             value = validation_loss(self.ema, self.validation, self.config, self.fabric)
-        row = {"step": self.step, "train_loss": loss, "val_loss": value, "seconds": round(self.seconds, 2)}
+        row = {
+            "step": self.step,
+            "train_loss": loss,
+            "val_loss": value,
+            "seconds": round(self.seconds, 2),
+        }
         self.history.append(row)
         counts = self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps
         improved = counts and value < self.best
@@ -180,14 +210,30 @@ class TrainingRun:
         }
         save_optimizer(last, state, self.step)
         for folder in (self.out / "best", last) if improved else (last,):
-            save_model(folder / "model.safetensors", self.method, self.ema, name=name, step=self.step, val_loss=value)
+            save_model(
+                folder / "model.safetensors",
+                self.method,
+                self.ema,
+                name=name,
+                step=self.step,
+                val_loss=value,
+            )
         prune(self.out, self.step)
-        write_table(self.out / "metrics.csv", list(row), [list(line.values()) for line in self.history])
-        write_json(self.out / "provenance.json", provenance(
-            seed=self.full_config["seed"], device=str(self.fabric.device), precision=self.precision,
-            cohort_hash=self.full_config["cohort"]["hash"], step=self.step, wall_seconds=round(self.seconds, 1),
-            parameters=sum(p.numel() for p in self.method.parameters()),
-        ))  # fmt: skip
+        write_table(
+            self.out / "metrics.csv", list(row), [list(line.values()) for line in self.history]
+        )
+        write_json(
+            self.out / "provenance.json",
+            provenance(
+                seed=self.full_config["seed"],
+                device=str(self.fabric.device),
+                precision=self.precision,
+                cohort_hash=self.full_config["cohort"]["hash"],
+                step=self.step,
+                wall_seconds=round(self.seconds, 1),
+                parameters=sum(p.numel() for p in self.method.parameters()),
+            ),
+        )
 
     def train_step(self) -> float:
         """One step of every objective that is due; the mean of their losses."""
@@ -199,9 +245,13 @@ class TrainingRun:
             mirrored = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
         if config.augment.active:
-            brain = torch.from_numpy(np.ascontiguousarray(self.slices.brain[np.asarray(index)])).to(x.device)[:, None]
+            brain = torch.from_numpy(
+                np.ascontiguousarray(self.slices.brain[np.asarray(index)])
+            ).to(x.device)[:, None]
             if config.flip:
-                brain = torch.where(mirrored.to(x.device)[:, None, None, None], brain.flip(-1), brain)
+                brain = torch.where(
+                    mirrored.to(x.device)[:, None, None, None], brain.flip(-1), brain
+                )
             x = augment(x, brain, config.augment, generator)
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
@@ -213,7 +263,9 @@ class TrainingRun:
                 group["lr"] = learning_rate(config, self.step)
             loss = self.wrapped(partial(objective.loss, x, generator, seen))
             self.fabric.backward(loss)
-            self.fabric.clip_gradients(self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+            self.fabric.clip_gradients(
+                self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+            )
             optimizer.step()
             losses.append(float(loss.detach()))
         update_ema(self.ema, self.method, config.ema_decay, self.step)
@@ -229,35 +281,61 @@ class TrainingRun:
         Raises:
             KeyboardInterrupt: the second Ctrl-C, or one that came when the budget was used anyway.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         state, stderr = TextColumn("{task.fields[state]}"), Console(stderr=True)
-        with ctrl_c() as asked, Progress(*columns, state, disable=quiet, console=stderr) as progress:
+        with (
+            ctrl_c() as asked,
+            Progress(*columns, state, disable=quiet, console=stderr) as progress,
+        ):
             try:
                 used_up = self._steps(limit, progress, asked)
             except KeyboardInterrupt:
                 restored = self.restore()  # the step may be half done
-                there = f"goes on from the checkpoint at step {self.step}" if restored else "starts from the beginning"
+                there = (
+                    f"goes on from the checkpoint at step {self.step}"
+                    if restored
+                    else "starts from the beginning"
+                )
                 nothing = "" if restored else ", before anything was saved"
                 progress.console.print(f"stopped at once by hand{nothing}; --resume {there}")
                 raise
         if asked.is_set() and used_up:
             raise KeyboardInterrupt
-        lowest = min([self.best, *(row["val_loss"] for row in self.history[-1:] if np.isfinite(row["val_loss"]))])
+        lowest = min(
+            [
+                self.best,
+                *(row["val_loss"] for row in self.history[-1:] if np.isfinite(row["val_loss"])),
+            ]
+        )
         best = lowest if lowest < float("inf") else None
-        return {"step": self.step, "steps": self.config.steps, "seconds": self.seconds, "best_val_loss": best}
+        return {
+            "step": self.step,
+            "steps": self.config.steps,
+            "seconds": self.seconds,
+            "best_val_loss": best,
+        }
 
     def _steps(self, limit: float | None, progress: Progress, asked: Event) -> bool:
         """The steps of `train`; whether they ended because the budget was used."""
         began, before = time.monotonic(), self.seconds
         recent: list[float] = []
-        task = progress.add_task("training", total=self.config.steps, completed=self.step, state="")
+        task = progress.add_task(
+            "training", total=self.config.steps, completed=self.step, state=""
+        )
         used_up = self.step == self.config.steps
         stopped = used_up
         while not stopped:
             self.method.train()
             recent.append(self.train_step())
             if not np.isfinite(recent[-1]) and self.precision != "fp16":
-                raise InputError(f"{self.out}: the loss is not finite at step {self.step}; lower train.learning_rate")
+                raise InputError(
+                    f"{self.out}: the loss is not finite at step {self.step}; lower train.learning_rate"
+                )
             elapsed = time.monotonic() - began
             self.seconds = before + elapsed
             state = f"loss {np.mean(recent[-50:]):.4f}  {self.step / self.seconds:.1f} steps/s"
@@ -265,7 +343,9 @@ class TrainingRun:
             used_up = self.step == self.config.steps or (limit is not None and elapsed >= limit)
             stopped = used_up or asked.is_set()
             if stopped and not used_up:
-                progress.console.print(f"stopping by hand, saving step {self.step}; Ctrl-C again stops at once")
+                progress.console.print(
+                    f"stopping by hand, saving step {self.step}; Ctrl-C again stops at once"
+                )
             if stopped or self.step % self.config.checkpoint_every == 0:
                 self.save(float(np.mean(recent)))
                 recent.clear()

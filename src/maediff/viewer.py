@@ -12,12 +12,18 @@ from maediff.files import write_text
 from maediff.scans import Volume, as_nifti
 from maediff.snapshots import vmax_of
 
-ICON = re.compile(r"<link\s+rel=\"icon\"[^>]*>")  # nilearn's, which every browser would fetch from its makers
+ICON = re.compile(
+    r"<link\s+rel=\"icon\"[^>]*>"
+)  # nilearn's, which every browser would fetch from its makers
 TITLE = re.compile(r"<title>.*?</title>", re.DOTALL)
 
 
 def write_viewer(
-    path: Path, volume: Volume, anomaly_map: Float[np.ndarray, "x y z"], threshold: float, title: str
+    path: Path,
+    volume: Volume,
+    anomaly_map: Float[np.ndarray, "x y z"],
+    threshold: float,
+    title: str,
 ) -> None:
     """Write one page of some megabytes; it takes seconds, because the scan is drawn slice by slice.
 
@@ -31,11 +37,20 @@ def write_viewer(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a map that is nowhere above the threshold
         view = view_img(
-            as_nifti(anomaly_map, volume.affine), bg_img=as_nifti(volume.data, volume.affine),
-            threshold=max(threshold, 1e-6), vmin=0, vmax=vmax_of(threshold), symmetric_cmap=False, cmap="inferno",
-            black_bg=True, resampling_interpolation="nearest", title=title,
-        )  # fmt: skip
+            as_nifti(anomaly_map, volume.affine),
+            bg_img=as_nifti(volume.data, volume.affine),
+            threshold=max(threshold, 1e-6),
+            vmin=0,
+            vmax=vmax_of(threshold),
+            symmetric_cmap=False,
+            cmap="inferno",
+            black_bg=True,
+            resampling_interpolation="nearest",
+            title=title,
+        )
     heading = f"<title>{escape(title)}</title>"
     page = TITLE.sub(lambda _: heading, ICON.sub("", view.html, count=1), count=1)
     note = f"Coloured: anomaly map above {threshold:.3g}. For research, not for diagnosis."
-    write_text(path, page.replace("</body>", f"<p style='font-family: sans-serif'>{note}</p></body>", 1))
+    write_text(
+        path, page.replace("</body>", f"<p style='font-family: sans-serif'>{note}</p></body>", 1)
+    )

@@ -17,7 +17,9 @@ def niftis(folder: Path) -> Iterator[Path]:
     Links that lead nowhere are among them, so that each fails by name (`absent`).
     """
     for path in _entries(folder):
-        ours = (path.parent / "image.json").exists() and (path.parent.parent / MARKER).exists()  # a scan of a cohort
+        ours = (path.parent / "image.json").exists() and (
+            path.parent.parent / MARKER
+        ).exists()  # a scan of a cohort
         if is_nifti(path) and (path.is_file() or absent(path)) and not ours:
             yield path
 
@@ -52,8 +54,14 @@ def say_left_out(place: Path, paths: Iterable[Path], why: str) -> None:
     """Log the files in the folder `place` that are not taken for scans."""
     names = sorted(str(path.relative_to(place)) for path in paths)
     if names:
-        logger.warning("%s: %d NIfTI file(s) left out, %s: %s%s; a manifest CSV can name them",
-                       place, len(names), why, ", ".join(names[:5]), " ..." if len(names) > 5 else "")  # fmt: skip
+        logger.warning(
+            "%s: %d NIfTI file(s) left out, %s: %s%s; a manifest CSV can name them",
+            place,
+            len(names),
+            why,
+            ", ".join(names[:5]),
+            " ..." if len(names) > 5 else "",
+        )
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -22,7 +22,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, preprocess, train, calibrate, detect, evaluate, compare, models, report, benchmark):
+for command in (
+    demo,
+    preprocess,
+    train,
+    calibrate,
+    detect,
+    evaluate,
+    compare,
+    models,
+    report,
+    benchmark,
+):
     app.command()(command)
 
 
@@ -33,7 +44,9 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
     """Options before the command."""
 
 
@@ -50,7 +63,9 @@ def main() -> None:
         app(standalone_mode=True)
     except InputError as error:
         _fail(str(error))
-    except OSError as error:  # what the file system says no to: a path too long, a full disk, no permission
+    except (
+        OSError
+    ) as error:  # what the file system says no to: a path too long, a full disk, no permission
         if error.strerror is None:
             raise
         where = error.filename2 or error.filename

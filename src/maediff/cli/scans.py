@@ -38,16 +38,27 @@ def preprocess(
     modality: Modality = None,
     series: Series = None,
     layout: LayoutName = "auto",
-    fold: Annotated[int, typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4)] = 0,
-    manifest_only: Annotated[bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")] = False,
-    lesion_free_margin: Annotated[int, typer.Option(help="Slices beside a lesion left out of training.", min=0)] = 1,
+    fold: Annotated[
+        int,
+        typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4),
+    ] = 0,
+    manifest_only: Annotated[
+        bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")
+    ] = False,
+    lesion_free_margin: Annotated[
+        int, typer.Option(help="Slices beside a lesion left out of training.", min=0)
+    ] = 1,
     like: Annotated[
-        str | None, typer.Option(help="Run or shipped model: prepare scans as its own were; --config and --set win.")
+        str | None,
+        typer.Option(
+            help="Run or shipped model: prepare scans as its own were; --config and --set win."
+        ),
     ] = None,
     workers: ScanWorkers = 1,
     config: ConfigFile = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc.")
+        list[str] | None,
+        typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc."),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -63,7 +74,9 @@ def preprocess(
         given = inputs_of(inputs, more)
         refs = find_sources(given, modality, layout=layout, series=series, fold=fold, unique=True)
         check_apart(out, [*given, *(file for ref in refs for file in ref.files)])
-        write_manifest(fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs)
+        write_manifest(
+            fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs
+        )
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
     from maediff.grid import GridConfig
@@ -85,10 +98,21 @@ def preprocess(
         steps = steps_config({key: settings.pop(key) for key in of_steps})
         no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
-        inputs_of(inputs, more), out, modality=modality, layout=layout, series=series, fold=fold,
-        lesion_free_margin=lesion_free_margin, grid=grid, normalise=normalise, steps=steps, workers=workers,
-        resume=resume, overwrite=overwrite, quiet=quiet,
-    )  # fmt: skip
+        inputs_of(inputs, more),
+        out,
+        modality=modality,
+        layout=layout,
+        series=series,
+        fold=fold,
+        lesion_free_margin=lesion_free_margin,
+        grid=grid,
+        normalise=normalise,
+        steps=steps,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
     del device, seed  # taken by every command; nothing here is random or runs on a GPU
     if (out / "cohort.json").is_file():
         from maediff.report import write_report
@@ -101,7 +125,9 @@ def preprocess(
 
     with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
         status = {row["name"]: row["status"] for row in csv.DictReader(file)}
-    lost, flagged = ([name for name, word in status.items() if word == kind] for kind in ("failed", "flagged"))
+    lost, flagged = (
+        [name for name, word in status.items() if word == kind] for kind in ("failed", "flagged")
+    )
     say_failed(lost, flagged, out / "qc.csv")
     exit_if(failed)
 
@@ -123,7 +149,9 @@ def detect(
     layout: LayoutName = "auto",
     threshold: Annotated[
         float | None,
-        typer.Option(help="Of the anomaly map, 0 to 1; default: the model's, or by --fpr.", min=0, max=1),
+        typer.Option(
+            help="Of the anomaly map, 0 to 1; default: the model's, or by --fpr.", min=0, max=1
+        ),
     ] = None,
     fpr: Annotated[
         float | None,
@@ -133,14 +161,25 @@ def detect(
         ),
     ] = None,
     scan_fpr: Annotated[
-        float | None, typer.Option(help="Share of new healthy scans flagged at most (split conformal).")
+        float | None,
+        typer.Option(help="Share of new healthy scans flagged at most (split conformal)."),
     ] = None,
-    brain_mask: Annotated[Path | None, typer.Option(help="Brain mask of the one scan given.")] = None,
-    bids_derivative: Annotated[bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")] = False,
-    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")] = False,
-    viewer: Annotated[bool, typer.Option("--viewer", help="A page for each scan to move through it in, too.")] = False,
+    brain_mask: Annotated[
+        Path | None, typer.Option(help="Brain mask of the one scan given.")
+    ] = None,
+    bids_derivative: Annotated[
+        bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")
+    ] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")
+    ] = False,
+    viewer: Annotated[
+        bool, typer.Option("--viewer", help="A page for each scan to move through it in, too.")
+    ] = False,
     config: ConfigFile = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")
+    ] = None,
     batch_size: BatchSize = 16,
     workers: ScanWorkers = 1,
     resume: Resume = False,
@@ -154,7 +193,9 @@ def detect(
     from maediff.sources import find_sources
 
     if bids_derivative and viewer:
-        raise InputError("--viewer: a BIDS derivative has no place for it; leave out --viewer or --bids-derivative")
+        raise InputError(
+            "--viewer: a BIDS derivative has no place for it; leave out --viewer or --bids-derivative"
+        )
     # input is checked before a model is looked for
     given = inputs_of(inputs, more)
     refs = find_sources(given, modality, layout=layout, series=series)
@@ -168,21 +209,45 @@ def detect(
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})
         build_config(PostprocessConfig, post, "postprocess")
-        steps = steps_config({key: settings.pop(key) for key in ("brain", "qc") if key in settings})
-        no_more(settings, "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125")
+        steps = steps_config(
+            {key: settings.pop(key) for key in ("brain", "qc") if key in settings}
+        )
+        no_more(
+            settings,
+            "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125",
+        )
     work, image_of = out, None
     if bids_derivative:
         from functools import partial
 
         from maediff.bids_derivative import prepare_derivative, where, write_derivative
 
-        work, image_of = prepare_derivative(refs, out, resume=resume, overwrite=overwrite), partial(where, out)
+        work, image_of = (
+            prepare_derivative(refs, out, resume=resume, overwrite=overwrite),
+            partial(where, out),
+        )
     failed = run(
-        refs, work, model=model, post=post, steps=steps, modality=modality, threshold=threshold, fpr=fpr,
-        scan_fpr=scan_fpr, brain_mask=brain_mask, dicom_seg=dicom_seg, viewer=viewer, image_of=image_of,
-        batch_size=batch_size, workers=workers, resume=resume, overwrite=overwrite, device=device, seed=seed,
+        refs,
+        work,
+        model=model,
+        post=post,
+        steps=steps,
+        modality=modality,
+        threshold=threshold,
+        fpr=fpr,
+        scan_fpr=scan_fpr,
+        brain_mask=brain_mask,
+        dicom_seg=dicom_seg,
+        viewer=viewer,
+        image_of=image_of,
+        batch_size=batch_size,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        seed=seed,
         quiet=quiet,
-    )  # fmt: skip
+    )
     report_path = write_report(work, out.resolve().name)
     if bids_derivative and (overwrite or failed < len(refs)):
         write_derivative(refs, out, overwrite=overwrite)
@@ -191,8 +256,12 @@ def detect(
     paths = [work / ref.name / "summary.json" for ref in refs if ref.name not in failures]
     done = [read_json(path) for path in paths if path.is_file()]
     for found in () if quiet else done:
-        typer.echo(f"{found['subject']}: {len(found['regions'])} region(s), {found['volume_ml']:.1f} ml above "
-                   f"{found['threshold']:.3g}; score {found['score']:.3g}")  # fmt: skip
+        typer.echo(
+            f"{found['subject']}: {len(found['regions'])} region(s), {found['volume_ml']:.1f} ml above "
+            f"{found['threshold']:.3g}; score {found['score']:.3g}"
+        )
     typer.echo(f"report: {report_path}")
-    say_failed(list(failures), [found["subject"] for found in done if found["qc"]["flags"]], report_path)
+    say_failed(
+        list(failures), [found["subject"] for found in done if found["qc"]["flags"]], report_path
+    )
     exit_if(failed)

@@ -29,17 +29,22 @@ from maediff.cli.options import (
 def evaluate(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."),
+        typer.Argument(
+            help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."
+        ),
     ],
     cohort: CohortFolder,
     out: Out,
     calibrate_split: CalibrateSplit = "val",
     score_split: ScoreSplit = "test",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")
+    ] = "fp32",
     workers: RunWorkers = 1,
     config: ConfigFile = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of postprocess, or fpr, scan_fpr, n_snapshots.")
+        list[str] | None,
+        typer.Option("--set", help="key=value of postprocess, or fpr, scan_fpr, n_snapshots."),
     ] = None,
     batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
@@ -56,10 +61,21 @@ def evaluate(
         post = settings.pop("postprocess", {})
         scoring = build_config(ScoringConfig, settings, "evaluate")
     run(
-        runs, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring, post=post,
-        precision=precision, workers=workers, batch_size=batch_size, overwrite=overwrite,
-        device=resolve_device(device), seed=seed, quiet=quiet,
-    )  # fmt: skip
+        runs,
+        cohort,
+        out,
+        calibrate_split=calibrate_split,
+        score_split=score_split,
+        config=scoring,
+        post=post,
+        precision=precision,
+        workers=workers,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        device=resolve_device(device),
+        seed=seed,
+        quiet=quiet,
+    )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     say_report(out)
 
@@ -67,16 +83,23 @@ def evaluate(
 def compare(
     methods: Annotated[
         list[str],
-        typer.Argument(help="Methods to train; maediff:r=16 adds a setting in training, pddpm@s=48 one at test."),
+        typer.Argument(
+            help="Methods to train; maediff:r=16 adds a setting in training, pddpm@s=48 one at test."
+        ),
     ],
     cohort: CohortFolder,
     out: Out,
     preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
-    steps: Annotated[int | None, typer.Option(help="Steps of every run; default: the preset's.", min=1)] = None,
-    max_time: Annotated[str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of every run; default: the preset's.", min=1)
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
     method_seeds: Annotated[
-        list[str] | None, typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1.")
+        list[str] | None,
+        typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1."),
     ] = None,
     calibrate_split: CalibrateSplit = "val",
     score_split: ScoreSplit = "test",
@@ -98,7 +121,10 @@ def compare(
     from maediff.scoring import ScoringConfig
     from maediff.settings import build_config, merge
 
-    own_seeds = {text.partition(":")[0]: numbers(text.partition(":")[2], text) for text in method_seeds or []}
+    own_seeds = {
+        text.partition(":")[0]: numbers(text.partition(":")[2], text)
+        for text in method_seeds or []
+    }
     budget = Budget(preset, steps, max_time)
     with settings_of(config, set_) as settings:
         scored = dict(settings.pop("evaluate", {}))
@@ -109,10 +135,24 @@ def compare(
         scoring = build_config(ScoringConfig, scored, "evaluate")
         planned = plan(methods, numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
     run(
-        planned, budget, cohort, out, calibrate_split=calibrate_split, score_split=score_split, config=scoring,
-        post=post, precision=precision, workers=workers, batch_size=batch_size, resume=resume, overwrite=overwrite,
-        device=device, seed=seed, command=["maediff", *sys.argv[1:]], quiet=quiet,
-    )  # fmt: skip
+        planned,
+        budget,
+        cohort,
+        out,
+        calibrate_split=calibrate_split,
+        score_split=score_split,
+        config=scoring,
+        post=post,
+        precision=precision,
+        workers=workers,
+        batch_size=batch_size,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        seed=seed,
+        command=["maediff", *sys.argv[1:]],
+        quiet=quiet,
+    )
     typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
     say_report(out / "eval")
 
@@ -122,9 +162,14 @@ def benchmark(
     method: Annotated[str, typer.Option(help="maediff or pddpm.")] = "maediff",
     json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the prediction: fp32, bf16, or auto: bf16 where the processor has it.")
+        str,
+        typer.Option(
+            help="Of the prediction: fp32, bf16, or auto: bf16 where the processor has it."
+        ),
     ] = "fp32",
-    repeats: Annotated[int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)] = 3,
+    repeats: Annotated[
+        int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)
+    ] = 3,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -133,7 +178,9 @@ def benchmark(
     from maediff.benchmark import benchmark as run
     from maediff.files import write_json
 
-    result = run(method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed)
+    result = run(
+        method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed
+    )
     if json:
         write_json(json, result)
     if not quiet:

@@ -10,7 +10,9 @@ from maediff.cli.options import Device, NoDevice, NoQuiet, NoSeed, Overwrite, Qu
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo"),
-    train: Annotated[bool, typer.Option("--train", help="Train a model instead of using a shipped one.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a model instead of using a shipped one.")
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,

@@ -6,17 +6,43 @@ from typing import Any
 import torch
 
 from maediff.errors import InputError
-from maediff.methods.autoencoders import DAE, AEConfig, Autoencoder, DAEConfig, SVAEConfig, VAEConfig
+from maediff.methods.autoencoders import (
+    DAE,
+    AEConfig,
+    Autoencoder,
+    DAEConfig,
+    SVAEConfig,
+    VAEConfig,
+)
 from maediff.methods.base import DiffusionConfig, Method, Objective, Prediction, predict_volume
 from maediff.methods.ddpm import DDPM, AnoDDPMConfig, DDPMConfig
 from maediff.methods.fanogan import FAnoGAN, FAnoGANConfig
-from maediff.methods.intensity import Bright, Dark, IntensityConfig, Median, Mirror, MirrorDark, SliceMedian, Template
+from maediff.methods.intensity import (
+    Bright,
+    Dark,
+    IntensityConfig,
+    Median,
+    Mirror,
+    MirrorDark,
+    SliceMedian,
+    Template,
+)
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
 from maediff.methods.sliding import PatchwiseConfig
 from maediff.settings import build_config, merge
 
-__all__ = ["BASELINES", "METHODS", "PRESETS", "TRAINED", "Method", "Objective", "Prediction", "build", "predict_volume"]
+__all__ = [
+    "BASELINES",
+    "METHODS",
+    "PRESETS",
+    "TRAINED",
+    "Method",
+    "Objective",
+    "Prediction",
+    "build",
+    "predict_volume",
+]
 
 METHODS: dict[str, tuple[Any, Any]] = {
     "maediff": (MAEDiff, MAEDiffConfig),
@@ -39,8 +65,13 @@ METHODS: dict[str, tuple[Any, Any]] = {
 BASELINES = ("bright", "dark", "median", "slice", "template", "mirror", "mirror-dark")
 TRAINED = tuple(name for name in METHODS if name not in BASELINES)
 
-GROUPS = {"diffusion": DiffusionConfig, "patchwise": PatchwiseConfig}  # settings of a preset for some methods only
-RECIPE: dict[str, Any] = {  # what found most lesions on val; `paper` keeps the paper's and pDDPM's (docs/results.md)
+GROUPS = {
+    "diffusion": DiffusionConfig,
+    "patchwise": PatchwiseConfig,
+}  # settings of a preset for some methods only
+RECIPE: dict[
+    str, Any
+] = {  # what found most lesions on val; `paper` keeps the paper's and pDDPM's (docs/results.md)
     "diffusion": {"loss": "l2", "t_train": (80, 111), "t_test": (95,), "noise_test": 0.0},
     "patchwise": {"noise": "coarse", "visible_weight": 1.0},
     "recentre": True,
@@ -56,7 +87,13 @@ PRESETS: dict[str, dict[str, Any]] = {  # a method takes what it has a setting f
     "tiny": {
         **RECIPE,
         "r": 8,
-        "unet": {"channels": (64, 96), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"},
+        "unet": {
+            "channels": (64, 96),
+            "blocks": 1,
+            "attention": False,
+            "stem": 4,
+            "resample": "conv",
+        },
         "mae": {"dim": 128, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4},
         "net": {"channels": (48, 96, 128), "blocks": 1, "stem": 2},
     },
@@ -77,16 +114,24 @@ def resolve(name: str, preset: str = "paper", settings: Mapping[str, Any] | None
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
     config_type = METHODS[name][1]
-    base = {key: value for key, value in PRESETS[preset].items() if key in config_type.__pydantic_fields__}
+    base = {
+        key: value
+        for key, value in PRESETS[preset].items()
+        if key in config_type.__pydantic_fields__
+    }
     for group, of in GROUPS.items():
         base |= PRESETS[preset].get(group, {}) if issubclass(config_type, of) else {}
     return build_config(config_type, merge(base, settings or {}), name)
 
 
-def build(name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None, seed: int = 0) -> Method:
+def build(
+    name: str, preset: str = "paper", settings: Mapping[str, Any] | None = None, seed: int = 0
+) -> Method:
     """A method with fresh weights, which `seed` decides alone; see `resolve` for the other arguments and errors."""
     config = resolve(name, preset, settings)
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from torch's own state: it is put back
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # layers draw their weights from torch's own state: it is put back
         torch.manual_seed(seed)
         method: Method = METHODS[name][0](config)
     return method

@@ -48,7 +48,9 @@ class AEConfig(ComparisonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.latent < 1 or self.kl_weight < 0:
-            raise ValueError(f"latent={self.latent} must be at least 1 and kl_weight={self.kl_weight} not negative")
+            raise ValueError(
+                f"latent={self.latent} must be at least 1 and kl_weight={self.kl_weight} not negative"
+            )
         check_size(self.size, self.net.d)
 
 
@@ -91,7 +93,9 @@ class Autoencoder(Method):
         if self.config.kl_weight:
             mean, log_variance = z.float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-20, 10)
-            z = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator).to(x.device)
+            z = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=generator).to(
+                x.device
+            )
             divergence = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum() / x.numel()
         everywhere = torch.ones_like(x0, dtype=torch.bool)
         # Baur et al. weigh the divergence against |x - x'| of intensities in [0, 1]; here they span 2.
@@ -144,10 +148,14 @@ def coarse_noise(
 ) -> Float[Tensor, "b 1 size size"]:
     """Noise of `cells` x `cells` numbers upsampled to the slice, each image's moved round by its own random shift."""
     noise = functional.interpolate(
-        sd * torch.randn(b, 1, cells, cells, generator=generator), size=(size, size), mode="bilinear"
+        sd * torch.randn(b, 1, cells, cells, generator=generator),
+        size=(size, size),
+        mode="bilinear",
     )
     shifts = torch.randint(size, (b, 2), generator=generator).tolist()
-    moved = [torch.roll(image, shift, dims=(1, 2)) for image, shift in zip(noise, shifts, strict=True)]
+    moved = [
+        torch.roll(image, shift, dims=(1, 2)) for image, shift in zip(noise, shifts, strict=True)
+    ]
     return torch.stack(moved)
 
 
@@ -172,9 +180,9 @@ class DAE(Method):
         """The clean slice against what is drawn from the noised one, in the foreground."""
         check_slices(x, self.config.size)
         foreground, given = x > 0, x if seen is None else seen
-        noise = coarse_noise(len(x), self.config.size, self.config.noise_cells, self.config.noise_sd, generator).to(
-            x.device
-        )
+        noise = coarse_noise(
+            len(x), self.config.size, self.config.noise_cells, self.config.noise_sd, generator
+        ).to(x.device)
         prediction = self.reconstruct(to_signed(given + noise * foreground))
         return reconstruction_loss(prediction, to_signed(x), foreground, self.config.loss)
 

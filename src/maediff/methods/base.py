@@ -17,9 +17,12 @@ from maediff.noise import NoiseKind, SimplexConfig, draw_noise, keyed_generators
 from maediff.settings import no_tf32
 
 Times = Annotated[
-    tuple[int, ...], BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t)
+    tuple[int, ...],
+    BeforeValidator(lambda t: (t,) if isinstance(t, int) and not isinstance(t, bool) else t),
 ]
-Loss = Callable[[Float[Tensor, "b 1 h w"], torch.Generator, Float[Tensor, "b 1 h w"] | None], Float[Tensor, ""]]
+Loss = Callable[
+    [Float[Tensor, "b 1 h w"], torch.Generator, Float[Tensor, "b 1 h w"] | None], Float[Tensor, ""]
+]
 """loss(x, generator, seen): `seen` is the slice as the network gets it, where that is not the healthy target x itself
 (`fabricate`); None is x."""
 
@@ -54,7 +57,11 @@ class Objective:
 
     def due(self, step: int, steps: int) -> bool:
         """Whether it is stepped then."""
-        return self.begun(step, steps) and step < self.phase[1] * steps and (step + 1) % self.every == 0
+        return (
+            self.begun(step, steps)
+            and step < self.phase[1] * steps
+            and (step + 1) % self.every == 0
+        )
 
 
 class Method(nn.Module):
@@ -123,21 +130,29 @@ class DiffusionConfig(ComparisonConfig):
         if self.chain < 1 or self.draws < 1:
             raise ValueError(f"chain={self.chain} and draws={self.draws} must be at least 1")
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta={self.eta} must be from 0 (no noise on the way) to 1 (all of it anew at each step)")
+            raise ValueError(
+                f"eta={self.eta} must be from 0 (no noise on the way) to 1 (all of it anew at each step)"
+            )
         if self.eta and self.noise_test == 0:
             raise ValueError(
                 f"eta={self.eta} draws noise in the chain, and noise_test=0 none: set noise_test=1 or eta=0"
             )
         if not 0 < self.noise_sd < math.inf:
-            raise ValueError(f"noise_sd={self.noise_sd} must be above 0: noise of no size teaches nothing")
+            raise ValueError(
+                f"noise_sd={self.noise_sd} must be above 0: noise of no size teaches nothing"
+            )
         if self.noise_test < 0:
             raise ValueError(f"noise_test={self.noise_test} must not be negative")
         if self.noise_test == 0 and self.draws > 1:
-            raise ValueError(f"draws={self.draws} would all be alike without noise (noise_test=0): set draws=1")
+            raise ValueError(
+                f"draws={self.draws} would all be alike without noise (noise_test=0): set draws=1"
+            )
 
     def timesteps(self, t: int) -> list[int]:
         """The falling time steps of the reverse process that starts at `t`, `chain` of them at the most."""
-        return sorted({round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True)
+        return sorted(
+            {round(t * (self.chain - i) / self.chain) for i in range(self.chain)}, reverse=True
+        )
 
     def noise_of(
         self,
@@ -205,7 +220,9 @@ def from_signed(x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
 def check_slices(x: Float[Tensor, "b 1 h w"], size: int) -> None:
     """Raises ValueError where slices are not size x size."""
     if x.shape[-2:] != (size, size):
-        raise ValueError(f"slices of {tuple(x.shape[-2:])} pixels, but this model was made for {size} x {size}")
+        raise ValueError(
+            f"slices of {tuple(x.shape[-2:])} pixels, but this model was made for {size} x {size}"
+        )
 
 
 def predict_by(
@@ -222,9 +239,16 @@ def predict_by(
     """
     check_slices(x, config.size)
     reference = from_signed(
-        torch.cat([reconstruct(part).float() for part in torch.split(to_signed(x.clamp_max(1)), batch_size)])
+        torch.cat(
+            [
+                reconstruct(part).float()
+                for part in torch.split(to_signed(x.clamp_max(1)), batch_size)
+            ]
+        )
     )
-    return Prediction(residual_of(x, reference, x > 0 if brain is None else brain, config), reference)
+    return Prediction(
+        residual_of(x, reference, x > 0 if brain is None else brain, config), reference
+    )
 
 
 @torch.inference_mode()

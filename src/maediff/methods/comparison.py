@@ -53,7 +53,9 @@ class ComparisonConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.ssim_weight <= 1:
-            raise ValueError(f"size={self.size} must be at least 1 and ssim_weight={self.ssim_weight} in 0..1")
+            raise ValueError(
+                f"size={self.size} must be at least 1 and ssim_weight={self.ssim_weight} in 0..1"
+            )
         if min(self.local_sigma, self.smooth_sigma, self.times_intensity) < 0:
             raise ValueError(
                 f"local_sigma={self.local_sigma}, smooth_sigma={self.smooth_sigma} and "
@@ -74,12 +76,17 @@ def masked_blur(
     weights = (window / window.sum()).expand(channels, 1, 1, -1)
     with torch.autocast(images.device.type, enabled=False):
         rows = functional.conv2d(stacked, weights, padding=(0, radius), groups=channels)
-        both = functional.conv2d(rows, weights.transpose(2, 3), padding=(radius, 0), groups=channels)
+        both = functional.conv2d(
+            rows, weights.transpose(2, 3), padding=(radius, 0), groups=channels
+        )
     return both[:, :-1] / both[:, -1:].clamp_min(1e-6)
 
 
 def ssim(
-    a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"], mask: Bool[Tensor, "b 1 h w"], data_range: float = 1.0
+    a: Float[Tensor, "b 1 h w"],
+    b: Float[Tensor, "b 1 h w"],
+    mask: Bool[Tensor, "b 1 h w"],
+    data_range: float = 1.0,
 ) -> Float[Tensor, "b 1 h w"]:
     """Structural similarity around each pixel, -1 to 1, from what lies inside the mask; only there it means something.
 
@@ -104,7 +111,12 @@ def residual_of(
     x = x if config.headroom else x.clamp_max(1)
     difference = x - reference
     if config.recentre:
-        medians = difference.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
+        medians = (
+            difference.masked_fill(~brain, torch.nan)
+            .flatten(1)
+            .nanmedian(dim=1)
+            .values.nan_to_num()
+        )
         difference = difference - medians[:, None, None, None]
     if config.local_sigma:
         difference = difference - masked_blur(difference, brain, config.local_sigma)
@@ -113,7 +125,9 @@ def residual_of(
     else:
         residual = (difference if config.residual == "bright" else -difference).clamp_min(0)
     if config.ssim_weight:
-        unlike = (1 - ssim(x.double(), reference.double(), brain).to(x)) / 2  # in fp32 it would depend on the batch
+        unlike = (
+            1 - ssim(x.double(), reference.double(), brain).to(x)
+        ) / 2  # in fp32 it would depend on the batch
         if config.residual != "abs":
             unlike = unlike * (residual > 0)
         residual = torch.lerp(residual, unlike, config.ssim_weight)

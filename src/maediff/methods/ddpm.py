@@ -80,7 +80,10 @@ class DDPM(Method):
         eps = self.config.noise_of((b, *x.shape[-2:]), generator, x.device)
         x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
         return reconstruction_loss(
-            self.unet(x_t, t.to(x.device)), x0, torch.ones_like(x0, dtype=torch.bool), self.config.loss
+            self.unet(x_t, t.to(x.device)),
+            x0,
+            torch.ones_like(x0, dtype=torch.bool),
+            self.config.loss,
         )
 
     def objectives(self) -> list[Objective]:
@@ -98,18 +101,34 @@ class DDPM(Method):
         """The testing procedure."""
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
-        x0, levels = to_signed(x.clamp_max(1)), list(product(self.config.t_test, range(self.config.draws)))
+        x0, levels = (
+            to_signed(x.clamp_max(1)),
+            list(product(self.config.t_test, range(self.config.draws))),
+        )
         total = torch.zeros_like(x0)
         for slices in torch.split(torch.arange(len(x)), batch_size):
             clean = x0[slices]
             for t, draw in levels:
-                key = (self.config.size, seed, slice_ids[slices], torch.full_like(slices, WHOLE_SLICE), draw, x.device)
+                key = (
+                    self.config.size,
+                    seed,
+                    slice_ids[slices],
+                    torch.full_like(slices, WHOLE_SLICE),
+                    draw,
+                    x.device,
+                )
                 noise_of_step = partial(self.config.noise_at_test, *key)
-                x_t = forward_process(clean, noise_of_step(0), self.alpha_bar[t].expand(len(slices)).to(x.device))
+                x_t = forward_process(
+                    clean, noise_of_step(0), self.alpha_bar[t].expand(len(slices)).to(x.device)
+                )
                 x0_pred = reverse_chain(
-                    lambda x, t: self.unet(x, t).float(), x_t, self.config.timesteps(t), self.alpha_bar,
-                    self.config.eta, noise_of_step,
-                )  # fmt: skip
+                    lambda x, t: self.unet(x, t).float(),
+                    x_t,
+                    self.config.timesteps(t),
+                    self.alpha_bar,
+                    self.config.eta,
+                    noise_of_step,
+                )
                 total[slices] += x0_pred.clamp(-1, 1) / len(levels)
         reference = from_signed(total)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

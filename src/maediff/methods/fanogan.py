@@ -19,7 +19,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from maediff.methods.base import Method, Objective, Prediction, check_size, check_slices, predict_by, to_signed
+from maediff.methods.base import (
+    Method,
+    Objective,
+    Prediction,
+    check_size,
+    check_slices,
+    predict_by,
+    to_signed,
+)
 from maediff.methods.comparison import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Critic, Decoder, Encoder
 
@@ -45,7 +53,11 @@ class FAnoGANConfig(ComparisonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.latent, self.critic_steps) < 1 or min(self.penalty, self.kappa) < 0 or not 0 < self.gan_share < 1:
+        if (
+            min(self.latent, self.critic_steps) < 1
+            or min(self.penalty, self.kappa) < 0
+            or not 0 < self.gan_share < 1
+        ):
             raise ValueError(
                 f"latent={self.latent} and critic_steps={self.critic_steps} must be at least 1, penalty={self.penalty} "
                 f"and kappa={self.kappa} not negative, gan_share={self.gan_share} between 0 and 1"
@@ -67,9 +79,13 @@ class FAnoGAN(Method):
         """Slices in [-1, 1]."""
         return self.generator(z).tanh()  # type: ignore[no-any-return]
 
-    def _fakes(self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
+    def _fakes(
+        self, x: Float[Tensor, "b 1 h w"], generator: torch.Generator
+    ) -> Float[Tensor, "b 1 h w"]:
         check_slices(x, self.config.size)
-        return self.generate(torch.randn(len(x), self.config.latent, generator=generator).to(x.device))
+        return self.generate(
+            torch.randn(len(x), self.config.latent, generator=generator).to(x.device)
+        )
 
     def critic_loss(
         self,
@@ -111,16 +127,32 @@ class FAnoGAN(Method):
         check_slices(x, self.config.size)
         x0, given = to_signed(x), to_signed(x if seen is None else seen)
         fake = self.generate(self.encoder(given))
-        features = functional.mse_loss(self.critic.features(fake).float(), self.critic.features(x0).float())
+        features = functional.mse_loss(
+            self.critic.features(fake).float(), self.critic.features(x0).float()
+        )
         everywhere = torch.ones_like(x0, dtype=torch.bool)
-        return reconstruction_loss(fake, x0, everywhere, self.config.loss) + self.config.kappa * features
+        return (
+            reconstruction_loss(fake, x0, everywhere, self.config.loss)
+            + self.config.kappa * features
+        )
 
     def objectives(self) -> list[Objective]:
         c, gan, every = self.config, (0.0, self.config.gan_share), self.config.critic_steps
         return [
-            Objective("critic", self.critic_loss, list(self.critic.parameters()), gan, betas=WGAN_BETAS),
-            Objective("generator", self.generator_loss, list(self.generator.parameters()), gan, every, WGAN_BETAS),
-            Objective("encoder", self.encoder_loss, list(self.encoder.parameters()), (c.gan_share, 1.0)),
+            Objective(
+                "critic", self.critic_loss, list(self.critic.parameters()), gan, betas=WGAN_BETAS
+            ),
+            Objective(
+                "generator",
+                self.generator_loss,
+                list(self.generator.parameters()),
+                gan,
+                every,
+                WGAN_BETAS,
+            ),
+            Objective(
+                "encoder", self.encoder_loss, list(self.encoder.parameters()), (c.gan_share, 1.0)
+            ),
         ]
 
     def reconstruct(self, x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:

@@ -35,7 +35,9 @@ class Intensity(Method):
         super().__init__()
         self.config = config or IntensityConfig()
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         raise NotImplementedError
 
     def predict(
@@ -58,21 +60,27 @@ class Bright(Intensity):
 
     ceiling = CEILING
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return torch.zeros_like(x)
 
 
 class Dark(Intensity):
     """The darker, the more abnormal."""
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return torch.ones_like(x)
 
 
 class Median(Intensity):
     """The further from the median of the scan's brain, the more abnormal."""
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return x[brain].median().expand(x.shape) if brain.any() else torch.zeros_like(x)
 
 
@@ -81,7 +89,9 @@ class SliceMedian(Intensity):
 
     ceiling = CEILING
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         medians = x.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
         return torch.minimum(x, medians[:, None, None, None])
 
@@ -91,18 +101,24 @@ class Mirror(Intensity):
 
     ceiling = CEILING
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return torch.minimum(x, _other_side(x, brain))
 
 
 class MirrorDark(Intensity):
     """The further below the same place on the other side of the brain, the more abnormal."""
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return torch.maximum(x, _other_side(x, brain))
 
 
-def _other_side(x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+def _other_side(
+    x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b 1 h w"]:
     """Each row turned over; the scan itself where that is not brain."""
     return torch.where(brain & brain.flip(-1), x.flip(-1), x)
 
@@ -133,8 +149,12 @@ class Template(Intensity):
         self.images = (sums / count.clamp_min(1)[:, None, None, None])[count > 0]
         return self
 
-    def reference(self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    def reference(
+        self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b 1 h w"]:
         if not len(self.images):
-            raise ValueError("the template baseline has no mean images yet: call fit with healthy slices first")
+            raise ValueError(
+                "the template baseline has no mean images yet: call fit with healthy slices first"
+            )
         distance = torch.cdist(x.flatten(1), self.images.to(x.device).flatten(1), p=1)
         return self.images.to(x.device)[distance.argmin(dim=1)]

@@ -73,7 +73,10 @@ class MAEDiff(Method):
         )
 
     def denoise(
-        self, perturbed: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"], corners: Int[Tensor, "b 2"]
+        self,
+        perturbed: Float[Tensor, "b 1 h w"],
+        t: Int[Tensor, " b"],
+        corners: Int[Tensor, "b 2"],
     ) -> Float[Tensor, "b 1 h w"]:
         """x0_pred from the partially perturbed slice (the paper's Fig. 2)."""
         noised = noised_cells(corners, self.config.p, self.config.size, self.config.r)
@@ -94,11 +97,15 @@ class MAEDiff(Method):
         check_slices(x, self.config.size)
         x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
         t = self.config.training_times(b, generator)
-        corners = self.grid.corners[torch.randint(len(self.grid.corners), (b,), generator=generator)].to(x.device)
+        corners = self.grid.corners[
+            torch.randint(len(self.grid.corners), (b,), generator=generator)
+        ].to(x.device)
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         patches = (b, self.config.p, self.config.p)
         noise = self.config.noise_of(patches, generator, x.device)
-        x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
+        x_t = forward_process(
+            given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device)
+        )
         perturbed = torch.where(mask, x_t, given)
         return patch_loss(self.denoise(perturbed, t.to(x.device), corners), x0, mask, self.config)
 
@@ -119,7 +126,14 @@ class MAEDiff(Method):
         brain = x > 0 if brain is None else brain
         x0 = to_signed(x.clamp_max(1))
         redrawn = slide(
-            x0, brain, slice_ids, self.denoise, self.alpha_bar, self.config, seed=seed, batch_size=batch_size
+            x0,
+            brain,
+            slice_ids,
+            self.denoise,
+            self.alpha_bar,
+            self.config,
+            seed=seed,
+            batch_size=batch_size,
         )
         reference = from_signed(redrawn)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

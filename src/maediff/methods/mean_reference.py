@@ -43,7 +43,9 @@ class MeanReference(Method):
         """All methods get the same seed."""
         brain = x > 0 if brain is None else brain
         drawn = [
-            method.predict(x, slice_ids=slice_ids, seed=seed, brain=brain, batch_size=batch_size).reconstruction  # type: ignore[operator]
+            method.predict(
+                x, slice_ids=slice_ids, seed=seed, brain=brain, batch_size=batch_size
+            ).reconstruction  # type: ignore[operator]
             for method in self.methods
         ]
         reference = torch.stack(drawn).mean(dim=0)

@@ -76,7 +76,9 @@ class PDDPM(Method):
         mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
         patches = (b, self.config.p, self.config.p)
         noise = self.config.noise_of(patches, generator, x.device)
-        x_t = forward_process(given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device))
+        x_t = forward_process(
+            given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device)
+        )
         perturbed = torch.where(mask, x_t, given)
         return patch_loss(self.unet(perturbed, t.to(x.device)), x0, mask, self.config)
 
@@ -96,8 +98,14 @@ class PDDPM(Method):
         check_slices(x, self.config.size)
         brain = x > 0 if brain is None else brain
         redrawn = slide(
-            to_signed(x.clamp_max(1)), brain, slice_ids, lambda x, t, _: self.unet(x, t), self.alpha_bar, self.config,
-            seed=seed, batch_size=batch_size,
-        )  # fmt: skip
+            to_signed(x.clamp_max(1)),
+            brain,
+            slice_ids,
+            lambda x, t, _: self.unet(x, t),
+            self.alpha_bar,
+            self.config,
+            seed=seed,
+            batch_size=batch_size,
+        )
         reference = from_signed(redrawn)
         return Prediction(residual_of(x, reference, brain, self.config), reference)

@@ -20,9 +20,19 @@ from torch import Tensor
 from maediff.diffusion import forward_process, reverse_chain
 from maediff.methods.base import DiffusionConfig
 from maediff.methods.comparison import reconstruction_loss
-from maediff.patches import Merge, PatchGrid, PatchMerger, insert, mean_in_patches, patch_mask, patches_with_brain
+from maediff.patches import (
+    Merge,
+    PatchGrid,
+    PatchMerger,
+    insert,
+    mean_in_patches,
+    patch_mask,
+    patches_with_brain,
+)
 
-Denoise = Callable[[Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]]
+Denoise = Callable[
+    [Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]
+]
 """x0_pred from the partially perturbed slice, t, and the corner of the noised patch."""
 
 
@@ -45,7 +55,9 @@ class PatchwiseConfig(DiffusionConfig):
         grid = PatchGrid(self.size, self.p, self.s)
         if self.visible_weight < 0:
             raise ValueError(f"visible_weight={self.visible_weight} must not be negative")
-        if self.refine_above is not None and not set(PatchGrid(self.size, self.p, self.p).starts) <= {*grid.starts}:
+        if self.refine_above is not None and not set(
+            PatchGrid(self.size, self.p, self.p).starts
+        ) <= {*grid.starts}:
             raise ValueError(
                 f"refine_above needs the patches of stride p={self.p} among those of stride s={self.s}: "
                 "use an s that divides p and size - p"
@@ -77,7 +89,10 @@ def slide(
     batch_size: int,
 ) -> Float[Tensor, "b 1 h w"]:
     """The healthy reference, in [-1, 1] as x0 is: every patch with brain noised, redrawn and averaged."""
-    grid, merger = PatchGrid(config.size, config.p, config.s), PatchMerger(x0, config.p, config.merge)
+    grid, merger = (
+        PatchGrid(config.size, config.p, config.s),
+        PatchMerger(x0, config.p, config.merge),
+    )
 
     def redraw(wanted: Bool[Tensor, "b k"] | None) -> None:
         for slices, patches in patches_with_brain(brain, grid, batch_size, wanted):
@@ -105,9 +120,13 @@ def slide(
     if config.refine_above is None:
         redraw(None)
     else:
-        coarse = torch.isin(grid.corners, torch.tensor(PatchGrid(config.size, config.p, config.p).starts)).all(dim=1)
+        coarse = torch.isin(
+            grid.corners, torch.tensor(PatchGrid(config.size, config.p, config.p).starts)
+        ).all(dim=1)
         coarse = coarse.to(x0.device).expand(len(x0), -1)
         redraw(coarse)
-        unlike = mean_in_patches((x0 - merger.reference()).abs() / 2, brain, grid) > config.refine_above
+        unlike = (
+            mean_in_patches((x0 - merger.reference()).abs() / 2, brain, grid) > config.refine_above
+        )
         redraw(unlike & ~coarse)
     return merger.reference()

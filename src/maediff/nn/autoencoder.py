@@ -49,7 +49,9 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.norm2 = GroupNorm(groups(channels), channels)
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
-        self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        self.skip = (
+            nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         h = self.conv1(functional.silu(self.norm1(x)))
@@ -66,7 +68,8 @@ class Features(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.PixelUnshuffle(config.stem), nn.Conv2d(config.stem**2, config.channels[0], 3, padding=1)
+            nn.PixelUnshuffle(config.stem),
+            nn.Conv2d(config.stem**2, config.channels[0], 3, padding=1),
         )
         levels: list[nn.Module] = []
         width = config.channels[0]
@@ -84,14 +87,18 @@ class Features(nn.Module):
 class Encoder(Features):
     """From a slice to a vector of `out` numbers, or to a map of such vectors."""
 
-    def __init__(self, config: AutoencoderConfig, size: int, out: int, *, spatial: bool = False) -> None:
+    def __init__(
+        self, config: AutoencoderConfig, size: int, out: int, *, spatial: bool = False
+    ) -> None:
         super().__init__(config)
         width = config.channels[-1]
         cells = (size // config.d) ** 2
         self.to_latent = (
             nn.Conv2d(width, out, 1)
             if spatial
-            else nn.Sequential(nn.Conv2d(width, width // 8, 1), nn.Flatten(), nn.Linear(width // 8 * cells, out))
+            else nn.Sequential(
+                nn.Conv2d(width, width // 8, 1), nn.Flatten(), nn.Linear(width // 8 * cells, out)
+            )
         )
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b ..."]:
@@ -112,7 +119,9 @@ class Critic(Features):
 class Decoder(nn.Module):
     """The way back from a latent vector, or a map of them, to a slice."""
 
-    def __init__(self, config: AutoencoderConfig, size: int, latent: int, *, spatial: bool = False) -> None:
+    def __init__(
+        self, config: AutoencoderConfig, size: int, latent: int, *, spatial: bool = False
+    ) -> None:
         super().__init__()
         width, rows = config.channels[-1], size // config.d
         narrow = width // 8
@@ -120,16 +129,24 @@ class Decoder(nn.Module):
             nn.Conv2d(latent, width, 1)
             if spatial
             else nn.Sequential(
-                nn.Linear(latent, narrow * rows**2), nn.Unflatten(1, (narrow, rows, rows)), nn.Conv2d(narrow, width, 1)
+                nn.Linear(latent, narrow * rows**2),
+                nn.Unflatten(1, (narrow, rows, rows)),
+                nn.Conv2d(narrow, width, 1),
             )
         )
         levels: list[nn.Module] = []
         for c in reversed(config.channels):
-            levels += [nn.Upsample(scale_factor=2), nn.Conv2d(width, c, 3, padding=1), *_blocks(c, c, config.blocks)]
+            levels += [
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(width, c, 3, padding=1),
+                *_blocks(c, c, config.blocks),
+            ]
             width = c
         self.levels = nn.Sequential(*levels)
         self.norm = GroupNorm(groups(width), width)
-        self.head = nn.Sequential(nn.Conv2d(width, config.stem**2, 3, padding=1), nn.PixelShuffle(config.stem))
+        self.head = nn.Sequential(
+            nn.Conv2d(width, config.stem**2, 3, padding=1), nn.PixelShuffle(config.stem)
+        )
 
     def forward(self, z: Float[Tensor, "b ..."]) -> Float[Tensor, "b 1 h w"]:
         return self.head(functional.silu(self.norm(self.levels(self.from_latent(z)))))  # type: ignore[no-any-return]

@@ -22,7 +22,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         with torch.autocast(x.device.type, enabled=False):
-            return functional.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            return functional.group_norm(
+                x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+            )
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -36,9 +38,13 @@ def zero_init(module: M) -> M:
     return module
 
 
-def sincos(positions: Float[Tensor, " n"], dim: int, max_period: float = 10_000.0) -> Float[Tensor, "n dim"]:
+def sincos(
+    positions: Float[Tensor, " n"], dim: int, max_period: float = 10_000.0
+) -> Float[Tensor, "n dim"]:
     """Sine and cosine embedding of positions or time steps (Vaswani et al. 2017, section 3.5)."""
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=positions.device) / (dim // 2))
+    frequencies = torch.exp(
+        -math.log(max_period) * torch.arange(dim // 2, device=positions.device) / (dim // 2)
+    )
     angles = positions[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -55,7 +61,9 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width)
+        )
 
     def forward(self, t: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
         return self.mlp(sincos(t.float(), self.width))  # type: ignore[no-any-return]
@@ -67,17 +75,27 @@ class ResidualBlock(nn.Module):
     With `resample`, both branches halve (2 x 2 mean) or double (nearest) the resolution before the first convolution.
     """
 
-    def __init__(self, channels_in: int, channels: int, time_dim: int, resample: Resample | None = None) -> None:
+    def __init__(
+        self, channels_in: int, channels: int, time_dim: int, resample: Resample | None = None
+    ) -> None:
         super().__init__()
-        self.resample = {None: nn.Identity(), "down": nn.AvgPool2d(2), "up": nn.Upsample(scale_factor=2)}[resample]
+        self.resample = {
+            None: nn.Identity(),
+            "down": nn.AvgPool2d(2),
+            "up": nn.Upsample(scale_factor=2),
+        }[resample]
         self.norm1 = GroupNorm(groups(channels_in), channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.film = nn.Linear(time_dim, 2 * channels)
         self.norm2 = GroupNorm(groups(channels), channels)
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
-        self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        self.skip = (
+            nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        )
 
-    def forward(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b e"]) -> Float[Tensor, "b k y x"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b k y x"]:
         scale, shift = self.film(functional.silu(time))[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
         h = self.norm2(h) * (1 + scale) + shift
@@ -122,7 +140,9 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim))
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, mlp_ratio * dim), nn.GELU(), nn.Linear(mlp_ratio * dim, dim)
+        )
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         x = x + self.attention(self.norm1(x))

@@ -56,7 +56,9 @@ class MAE(nn.Module):
         hidden: tokens that noise touches, (p / r)^2: known beforehand, because counting them would stop a GPU.
     """
 
-    def __init__(self, channels: int, cell: int, rows: int, hidden: int, config: MAEConfig) -> None:
+    def __init__(
+        self, channels: int, cell: int, rows: int, hidden: int, config: MAEConfig
+    ) -> None:
         super().__init__()
         self.config, self.cell, self.rows, self.visible = config, cell, rows, rows**2 - hidden
         dim = config.dim
@@ -66,25 +68,40 @@ class MAE(nn.Module):
         self.register_buffer("positions", sincos_2d(rows, rows, dim), persistent=False)
         encodes = config.fusion != "map_only"
         self.encoder = nn.ModuleList(
-            TransformerBlock(dim, config.heads) for _ in range(config.encoder_blocks if encodes else 0)
+            TransformerBlock(dim, config.heads)
+            for _ in range(config.encoder_blocks if encodes else 0)
         )
         self.encoder_norm = nn.LayerNorm(dim) if encodes else nn.Identity()
         self.visible_to_decoder = nn.Linear(dim, dim) if encodes else nn.Identity()
-        self.map_to_decoder = nn.Linear(dim, dim) if config.fusion != "visible_only" else nn.Identity()
+        self.map_to_decoder = (
+            nn.Linear(dim, dim) if config.fusion != "visible_only" else nn.Identity()
+        )
         if config.fusion == "visible_only":
             self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
-        self.decoder = nn.ModuleList(TransformerBlock(dim, config.heads) for _ in range(config.decoder_blocks))
+        self.decoder = nn.ModuleList(
+            TransformerBlock(dim, config.heads) for _ in range(config.decoder_blocks)
+        )
         self.decoder_norm = nn.LayerNorm(dim)
         self.proj = nn.Linear(dim, channels if config.up == "bilinear" else channels * cell**2)
         if config.back == "add":
-            zero_init(self.proj)  # F' = F at first, as every other branch that is added starts (ours)
+            zero_init(
+                self.proj
+            )  # F' = F at first, as every other branch that is added starts (ours)
 
-    def tokens(self, feature_map: Float[Tensor, "b c h w"], noised: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+    def tokens(
+        self, feature_map: Float[Tensor, "b c h w"], noised: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b n d"]:
         """z: an embedding of each cell, its position, and whether noise touches it."""
-        z: Tensor = self.embed(patchify(feature_map, self.cell)) + self.positions + self.kind(noised.long())
+        z: Tensor = (
+            self.embed(patchify(feature_map, self.cell))
+            + self.positions
+            + self.kind(noised.long())
+        )
         return z
 
-    def forward_encoder(self, z: Float[Tensor, "b n d"], visible: Tensor) -> Float[Tensor, "b v d"]:
+    def forward_encoder(
+        self, z: Float[Tensor, "b n d"], visible: Tensor
+    ) -> Float[Tensor, "b v d"]:
         """u: the visible tokens after the encoder, which never sees the others.
 
         Args:
@@ -102,7 +119,12 @@ class MAE(nn.Module):
         u, fusion = self.visible_to_decoder(u), self.config.fusion
         at = visible[:, :, None].expand(-1, -1, z.shape[2])
         if fusion == "visible_only":
-            y = (self.mask_token + self.get_buffer("positions")).to(u.dtype).expand(z.shape).scatter(1, at, u)
+            y = (
+                (self.mask_token + self.get_buffer("positions"))
+                .to(u.dtype)
+                .expand(z.shape)
+                .scatter(1, at, u)
+            )
         else:
             y = self.map_to_decoder(z)
             if fusion == "add":
@@ -110,7 +132,9 @@ class MAE(nn.Module):
             elif fusion == "replace":
                 y = y.scatter(1, at, u)
             elif fusion == "concat":
-                y = torch.cat([y, u], dim=1)  # the map first, so that its n positions are easy to take back
+                y = torch.cat(
+                    [y, u], dim=1
+                )  # the map first, so that its n positions are easy to take back
         for block in self.decoder:
             y = block(y)
         return self.decoder_norm(y[:, : z.shape[1]])  # type: ignore[no-any-return]
@@ -134,7 +158,9 @@ class MAE(nn.Module):
         y = self.proj(self.forward_decoder(u, z, visible))
         if self.config.up == "bilinear":
             low = unpatchify(y, 1, self.rows)
-            up = functional.interpolate(low, scale_factor=float(self.cell), mode="bilinear", align_corners=False)
+            up = functional.interpolate(
+                low, scale_factor=float(self.cell), mode="bilinear", align_corners=False
+            )
         else:
             up = unpatchify(y, self.cell, self.rows)
         return feature_map + up if self.config.back == "add" else up

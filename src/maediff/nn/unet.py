@@ -19,7 +19,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import GroupNorm, Resample, ResidualBlock, SpatialAttention, TimeEmbedding, groups
+from maediff.nn.layers import (
+    GroupNorm,
+    Resample,
+    ResidualBlock,
+    SpatialAttention,
+    TimeEmbedding,
+    groups,
+)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -39,9 +46,13 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.stem < 1:
-            raise ValueError(f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} must be at least 1")
+            raise ValueError(
+                f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} must be at least 1"
+            )
         if self.channels[0] % 2:
-            raise ValueError(f"channels={self.channels}: the first is the time embedding's width, and must be even")
+            raise ValueError(
+                f"channels={self.channels}: the first is the time embedding's width, and must be even"
+            )
         if self.attention and self.channels[-1] % self.heads:
             raise ValueError(
                 f"channels={self.channels}: attention with {self.heads} heads of 64 needs a last one of "
@@ -82,7 +93,9 @@ class UNet(nn.Module):
                 channels = c
                 skips.append(c)
         self.middle1 = ResidualBlock(channels, channels, time_dim)
-        self.middle_attention = SpatialAttention(channels, config.heads) if config.attention else nn.Identity()
+        self.middle_attention = (
+            SpatialAttention(channels, config.heads) if config.attention else nn.Identity()
+        )
         self.middle2 = ResidualBlock(channels, channels, time_dim)
         for level, c in reversed(list(enumerate(config.channels))):
             self.up.append(nn.ModuleList())
@@ -124,7 +137,10 @@ class UNet(nn.Module):
         return h, skips, time
 
     def decode(
-        self, feature_map: Float[Tensor, "b c y x"], skips: list[Tensor], time: Float[Tensor, "b e"]
+        self,
+        feature_map: Float[Tensor, "b c y x"],
+        skips: list[Tensor],
+        time: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b 1 h w"]:
         """x0, predicted from F (or F') and the skip connections."""
         skips = list(skips)
@@ -137,5 +153,7 @@ class UNet(nn.Module):
         h = self.head(functional.silu(self.head_norm(h)))
         return functional.pixel_shuffle(h, self.config.stem)
 
-    def forward(self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]) -> Float[Tensor, "b 1 h w"]:
+    def forward(
+        self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b 1 h w"]:
         return self.decode(*self.encode(x, t))

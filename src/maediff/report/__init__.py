@@ -29,9 +29,12 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     page = make_page(folder)
     page.title = title or page.title
     environment = Environment(
-        loader=PackageLoader("maediff.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("maediff.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     html = environment.get_template("report.html").render(
         page=page,
         style=Markup(environment.get_template("style.css").render()),  # noqa: S704 - our own file

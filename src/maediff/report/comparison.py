@@ -34,7 +34,9 @@ def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | No
 
 def label_of(name: str, summary: Mapping[str, Any]) -> str:
     """What pictures call a run: its method, with what tells it from others of that method; a baseline by its name."""
-    return next((group for group, found in summary["groups"].items() if name in found["runs"]), name)
+    return next(
+        (group for group, found in summary["groups"].items() if name in found["runs"]), name
+    )
 
 
 def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
@@ -61,8 +63,11 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             columns.append(f"{label_of(name, summary)}\n0 to {vmax:.2f}")
         rows.append((subject, [*pictures, truth]))
         columns.append("truth")
-    chart = Chart(figures.tile_chart(rows, columns), "one slice of each subject through every method",
-                  wide=110 + 82 * len(columns))  # fmt: skip
+    chart = Chart(
+        figures.tile_chart(rows, columns),
+        "one slice of each subject through every method",
+        wide=110 + 82 * len(columns),
+    )
     text = [
         "One run of each method, the slice with most lesion (or most brain) of the first subjects by name. Colours of "
         "an anomaly map run from 0 to twice the method's own threshold, the same for every subject."
@@ -81,40 +86,61 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     charts = []
     lines = _lines(groups, curves, "precision_recall", "recall", "precision")
     if lines:
-        charts.append(Chart(
-            figures.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
-            "Precision against recall, the voxels of all subjects with a lesion pooled; a line per run.",
-        ))  # fmt: skip
+        charts.append(
+            Chart(
+                figures.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
+                "Precision against recall, the voxels of all subjects with a lesion pooled; a line per run.",
+            )
+        )
     lines = _lines(groups, curves, "dice_by_threshold", "threshold", "dice")
     if lines:
         label = {run: method["thresholds"]["label"] for run, method in summary["methods"].items()}
-        marks = {name: [label[run] for run in groups[name] if label[run] is not None] for name in lines}
-        charts.append(Chart(
-            figures.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
-            "Mean Dice of the scored subjects against the threshold; dots: the threshold chosen on labelled "
-            "calibration subjects.",
-        ))  # fmt: skip
+        marks = {
+            name: [label[run] for run in groups[name] if label[run] is not None] for name in lines
+        }
+        charts.append(
+            Chart(
+                figures.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
+                "Mean Dice of the scored subjects against the threshold; dots: the threshold chosen on labelled "
+                "calibration subjects.",
+            )
+        )
     found = {name: [curves[run]["lesions"] for run in runs] for name, runs in groups.items()}
-    recalls = {name: [_recall_by_volume(one) for one in every if one["found"]] for name, every in found.items()}
+    recalls = {
+        name: [_recall_by_volume(one) for one in every if one["found"]]
+        for name, every in found.items()
+    }
     recalls = {name: every for name, every in recalls.items() if every}
     if recalls:
-        charts.append(Chart(
-            figures.volume_chart(recalls, best, VOLUME_EDGES_ML),
-            "Share of lesions touched at the labelled threshold, by their volume; mean over runs, n lesions.",
-        ))  # fmt: skip
+        charts.append(
+            Chart(
+                figures.volume_chart(recalls, best, VOLUME_EDGES_ML),
+                "Share of lesions touched at the labelled threshold, by their volume; mean over runs, n lesions.",
+            )
+        )
     return [Section("Curves", charts=charts)] if charts else []
 
 
 def _lines(
     groups: Mapping[str, Sequence[str]], curves: Mapping[str, Any], curve: str, x: str, y: str
 ) -> dict[str, list[figures.Line]]:
-    lines = {name: [(curves[r][curve][x], curves[r][curve][y]) for r in runs] for name, runs in groups.items()}
-    return {name: [line for line in own if line[0]] for name, own in lines.items() if any(line[0] for line in own)}
+    lines = {
+        name: [(curves[r][curve][x], curves[r][curve][y]) for r in runs]
+        for name, runs in groups.items()
+    }
+    return {
+        name: [line for line in own if line[0]]
+        for name, own in lines.items()
+        if any(line[0] for line in own)
+    }
 
 
 def _recall_by_volume(lesions: Mapping[str, list]) -> tuple[list[float], list[int]]:
     """Share found and number of lesions in each bin of VOLUME_EDGES_ML; nan for an empty bin."""
-    volume, found = np.array(lesions["volume_ml"], dtype=float), np.array(lesions["found"], dtype=float)
+    volume, found = (
+        np.array(lesions["volume_ml"], dtype=float),
+        np.array(lesions["found"], dtype=float),
+    )
     shares, counts = [], []
     for low, high in pairwise(VOLUME_EDGES_ML):
         inside = (volume >= low) & (volume < high)
@@ -124,5 +150,9 @@ def _recall_by_volume(lesions: Mapping[str, list]) -> tuple[list[float], list[in
 
 
 def _most_lesion(snapshot: Snapshot) -> int:
-    weight = snapshot.lesion if snapshot.lesion is not None and snapshot.lesion.any() else snapshot.brain
+    weight = (
+        snapshot.lesion
+        if snapshot.lesion is not None and snapshot.lesion.any()
+        else snapshot.brain
+    )
     return int(weight.sum(axis=(1, 2)).argmax())

@@ -22,11 +22,20 @@ def evaluation_page(folder: Path) -> Page:
     with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             values[row["method"]].append(float(row["auprc"] or math.nan))
-    shown = [Table(rows.head, rows.rows, caption=rows.title, marked=[] if rows.marked is None else [rows.marked])
-             for rows in tables(summary)]  # fmt: skip
+    shown = [
+        Table(
+            rows.head,
+            rows.rows,
+            caption=rows.title,
+            marked=[] if rows.marked is None else [rows.marked],
+        )
+        for rows in tables(summary)
+    ]
     scores = Section("Scores", text=summary["notes"], tables=shown[:1])
     if best:
-        scores.figure = figures.score_chart(values, {n: m["auprc"] for n, m in methods.items()}, baselines)
+        scores.figure = figures.score_chart(
+            values, {n: m["auprc"] for n, m in methods.items()}, baselines
+        )
         scores.figure_alt = "AUPRC by method"
     sections = [
         scores,
@@ -35,14 +44,24 @@ def evaluation_page(folder: Path) -> Page:
         Section("All numbers", tables=shown[1:]),
         *_pictures(folder, summary),
     ]
-    runs, kinds = _counted(len(methods) - len(baselines), "run"), _counted(len(baselines), "simple baseline")
+    runs, kinds = (
+        _counted(len(methods) - len(baselines), "run"),
+        _counted(len(baselines), "simple baseline"),
+    )
     lead = f"{runs} and {kinds} on {_counted(summary['n_subjects'], 'subject')}"
-    winner = max((n for n in methods if methods[n]["auprc"]), key=lambda n: methods[n]["auprc"]["mean"], default=None)
+    winner = max(
+        (n for n in methods if methods[n]["auprc"]),
+        key=lambda n: methods[n]["auprc"]["mean"],
+        default=None,
+    )
     if winner:
         lead += f"; highest mean AUPRC: {winner}, {cell(methods[winner]['auprc'])}"
     facts = [
         ("Contrast", str(summary.get("modality", ""))),
-        ("Scored", f"{summary.get('score_split')}: {summary['n_lesion']} with lesion, {summary['n_healthy']} healthy"),
+        (
+            "Scored",
+            f"{summary.get('score_split')}: {summary['n_lesion']} with lesion, {summary['n_healthy']} healthy",
+        ),
         ("Calibrated", str(summary.get("calibrate_split"))),
         ("Seed", str(summary.get("seed", 0))),
         ("Cohort", str(summary.get("cohort_hash", ""))[:12]),
@@ -71,7 +90,13 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             vmax = vmax_of(shown[name])
             if not rows:
                 truth = snapshot.lesion is not None and bool(snapshot.lesion.any())
-                rows.append(("Scan", "truth outlined" if truth else "", figures.scan_row(snapshot, truth=truth)))
+                rows.append(
+                    (
+                        "Scan",
+                        "truth outlined" if truth else "",
+                        figures.scan_row(snapshot, truth=truth),
+                    )
+                )
             reference = figures.reference_row(snapshot)
             if reference and name not in summary["baselines"]:
                 rows.append((label_of(name, summary), "healthy reference", reference))
@@ -82,9 +107,20 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                     figures.anomaly_row(snapshot, vmax, mask=True),
                 )
             )
-        montages.append(Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids]))
-    text = ["Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices with the most "
-            "lesion, and others spread over the brain. Each method's colours run from 0 to twice its own threshold, "
-            "the same for every subject."]  # fmt: skip
-    legend = [("truth", "outline drawn by the reader"), ("outline", "outline of the anomaly mask: above the threshold")]
-    return [Section("Subjects", text=text, scale=colour_scale(None, None), legend=legend, montages=montages)]
+        montages.append(
+            Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids])
+        )
+    text = [
+        "Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices with the most "
+        "lesion, and others spread over the brain. Each method's colours run from 0 to twice its own threshold, "
+        "the same for every subject."
+    ]
+    legend = [
+        ("truth", "outline drawn by the reader"),
+        ("outline", "outline of the anomaly mask: above the threshold"),
+    ]
+    return [
+        Section(
+            "Subjects", text=text, scale=colour_scale(None, None), legend=legend, montages=montages
+        )
+    ]

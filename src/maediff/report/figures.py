@@ -29,15 +29,25 @@ MASK_COLOUR = (255, 140, 26)
 TRUTH_COLOUR = (64, 214, 255)
 OUTLINE_COLOUR = (255, 255, 255)  # of the mask on the anomaly map, whose own colours hold orange
 LETTER_COLOUR = (170, 178, 188)
-L = np.array([[*row] for row in ("#....", "#....", "#....", "#....", "#....", "#....", "#####")]) == "#"
-R = np.array([[*row] for row in ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#")]) == "#"
+L = (
+    np.array([[*row] for row in ("#....", "#....", "#....", "#....", "#....", "#....", "#####")])
+    == "#"
+)
+R = (
+    np.array([[*row] for row in ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#")])
+    == "#"
+)
 INK, MUTED, ACCENT = "#1d2733", "#6b7787", "#1f5fa8"
 RGB = UInt8[np.ndarray, "_ _ 3"]
 
 
 def scan_row(snapshot: Snapshot, *, truth: bool = False) -> str:
     """The scan, grey, 0 to 1; with the reader's outline if asked for."""
-    return _row(snapshot, _grey(snapshot.image), outlines=[(snapshot.lesion, TRUTH_COLOUR)] if truth else [])
+    return _row(
+        snapshot,
+        _grey(snapshot.image),
+        outlines=[(snapshot.lesion, TRUTH_COLOUR)] if truth else [],
+    )
 
 
 def reference_row(snapshot: Snapshot) -> str | None:
@@ -49,13 +59,18 @@ def reference_row(snapshot: Snapshot) -> str | None:
 
 def anomaly_row(snapshot: Snapshot, vmax: float, *, mask: bool = False) -> str:
     """The anomaly map from 0 (black) to `vmax` (bright); with the mask's outline if asked for."""
-    return _row(snapshot, _heat(snapshot, vmax), outlines=[(snapshot.mask, OUTLINE_COLOUR)] if mask else [])
+    return _row(
+        snapshot, _heat(snapshot, vmax), outlines=[(snapshot.mask, OUTLINE_COLOUR)] if mask else []
+    )
 
 
 def mask_row(snapshot: Snapshot) -> str:
     """The scan with the mask filled, and the reader's outline where there is one."""
     return _row(
-        snapshot, _grey(snapshot.image), fill=(snapshot.mask, MASK_COLOUR), outlines=[(snapshot.lesion, TRUTH_COLOUR)]
+        snapshot,
+        _grey(snapshot.image),
+        fill=(snapshot.mask, MASK_COLOUR),
+        outlines=[(snapshot.lesion, TRUTH_COLOUR)],
     )
 
 
@@ -68,7 +83,9 @@ def scan_tile(snapshot: Snapshot, at: int) -> RGB:
 def truth_tile(snapshot: Snapshot, at: int) -> RGB:
     """One slice of the scan with what the reader drew, filled and outlined."""
     one = _one(snapshot, at)
-    return _strip(one, _grey(one.image), fill=None if one.lesion is None else (one.lesion, TRUTH_COLOUR))
+    return _strip(
+        one, _grey(one.image), fill=None if one.lesion is None else (one.lesion, TRUTH_COLOUR)
+    )
 
 
 def reference_tile(snapshot: Snapshot, at: int) -> RGB:
@@ -86,13 +103,17 @@ def anomaly_tile(snapshot: Snapshot, at: int, vmax: float) -> RGB:
 
 def _one(snapshot: Snapshot, at: int) -> Snapshot:
     cut = slice(at, at + 1)
-    arrays: dict[str, Any] = {key: value[cut] for key, value in vars(snapshot).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {
+        key: value[cut] for key, value in vars(snapshot).items() if isinstance(value, np.ndarray)
+    }
     return replace(snapshot, **arrays)
 
 
 def colour_bar() -> str:
     """The anomaly colour scale as a strip, left 0, right vmax."""
-    strip = np.round(255 * colormaps["inferno"](np.linspace(0, 1, 256))[None, :, :3]).astype(np.uint8)
+    strip = np.round(255 * colormaps["inferno"](np.linspace(0, 1, 256))[None, :, :3]).astype(
+        np.uint8
+    )
     return _png(np.repeat(strip, 8, axis=0))
 
 
@@ -107,9 +128,9 @@ def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:
 
 def _heat(snapshot: Snapshot, vmax: float) -> UInt8[np.ndarray, "n h w 3"]:
     colours = colormaps["inferno"](np.clip(snapshot.anomaly_map / vmax, 0, 1))[..., :3]
-    heat: UInt8[np.ndarray, "n h w 3"] = np.where(snapshot.brain[..., None], np.round(255 * colours), 0).astype(
-        np.uint8
-    )
+    heat: UInt8[np.ndarray, "n h w 3"] = np.where(
+        snapshot.brain[..., None], np.round(255 * colours), 0
+    ).astype(np.uint8)
     return heat
 
 
@@ -131,13 +152,21 @@ def _strip(
     """The slices side by side, cropped to one box around the brain, enlarged, with the patient's left as L."""
     rows, columns = (np.flatnonzero(snapshot.brain.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     height, width = snapshot.brain.shape[1:]
-    y0, y1 = max(0, rows.min(initial=height) - MARGIN), min(height, rows.max(initial=0) + MARGIN + 1)
-    x0, x1 = max(0, columns.min(initial=width) - MARGIN), min(width, columns.max(initial=0) + MARGIN + 1)
+    y0, y1 = (
+        max(0, rows.min(initial=height) - MARGIN),
+        min(height, rows.max(initial=0) + MARGIN + 1),
+    )
+    x0, x1 = (
+        max(0, columns.min(initial=width) - MARGIN),
+        min(width, columns.max(initial=0) + MARGIN + 1),
+    )
     if y0 >= y1 or x0 >= x1:  # no brain in these slices
         y0, y1, x0, x1 = 0, height, 0, width
     tiles = []
     for index, picture in enumerate(pictures[:, y0:y1, x0:x1]):
-        tile = ndimage.zoom(picture.astype(np.float32), (ZOOM, ZOOM, 1), order=1, grid_mode=True, mode="nearest")
+        tile = ndimage.zoom(
+            picture.astype(np.float32), (ZOOM, ZOOM, 1), order=1, grid_mode=True, mode="nearest"
+        )
         tile = np.clip(np.round(tile), 0, 255)
         if fill is not None:
             inside = _enlarge(fill[0][index, y0:y1, x0:x1])
@@ -180,11 +209,21 @@ def _png(picture: RGB) -> str:
 def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     """Loss against step, training and validation."""
     figure, axes = _axes(8.0, 3.0)
-    for column, label, colour in (("train_loss", "training", "#9db4cf"), ("val_loss", "validation", ACCENT)):
+    for column, label, colour in (
+        ("train_loss", "training", "#9db4cf"),
+        ("val_loss", "validation", ACCENT),
+    ):
         values = metrics.get(column)
         if values is not None and np.isfinite(values).any():
             known = np.isfinite(values)
-            axes.plot(metrics["step"][known], values[known], color=colour, label=label, marker="o", markersize=2.5)
+            axes.plot(
+                metrics["step"][known],
+                values[known],
+                color=colour,
+                label=label,
+                marker="o",
+                markersize=2.5,
+            )
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
@@ -192,14 +231,18 @@ def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     return _svg(figure)
 
 
-def score_chart(values: Mapping[str, Sequence[float]], means: Mapping[str, Any], baselines: Sequence[str]) -> str:
+def score_chart(
+    values: Mapping[str, Sequence[float]], means: Mapping[str, Any], baselines: Sequence[str]
+) -> str:
     """AUPRC by method: a dot per subject, the mean and its interval; best at the top."""
     names = sorted((name for name in means if means[name]), key=lambda name: means[name]["mean"])
     figure, axes = _axes(8.0, 0.9 + 0.36 * len(names))
     for row, name in enumerate(names):
         colour = MUTED if name in baselines else ACCENT
         found = np.array([v for v in values[name] if np.isfinite(v)])
-        shift = np.random.default_rng(0).uniform(-0.16, 0.16, len(found))  # so that dots do not hide each other
+        shift = np.random.default_rng(0).uniform(
+            -0.16, 0.16, len(found)
+        )  # so that dots do not hide each other
         axes.scatter(found, row + shift, s=11, color=colour, alpha=0.45, linewidths=0)
         mean = means[name]
         if mean["low"] is not None:
@@ -236,7 +279,14 @@ def line_chart(
     for name, colour in _colours(lines, baseline).items():
         for number, (x, y) in enumerate(lines[name]):
             style = (0, (4, 2)) if name == baseline else "-"
-            axes.plot(x, y, color=colour, linestyle=style, linewidth=1.4, label=name if number == 0 else None)
+            axes.plot(
+                x,
+                y,
+                color=colour,
+                linestyle=style,
+                linewidth=1.4,
+                label=name if number == 0 else None,
+            )
         for (x, y), at in zip(lines[name], (marks or {}).get(name, []), strict=False):
             axes.scatter([at], [np.interp(at, x, y)], s=22, color=colour, zorder=3)
     if x_limits:
@@ -260,7 +310,15 @@ def volume_chart(
     for name, colour in _colours(recalls, baseline).items():
         shares = np.array([share for share, _ in recalls[name]])[:, bins].mean(axis=0)
         style = (0, (4, 2)) if name == baseline else "-"
-        axes.plot(range(len(bins)), shares, color=colour, linestyle=style, marker="o", markersize=4, label=name)
+        axes.plot(
+            range(len(bins)),
+            shares,
+            color=colour,
+            linestyle=style,
+            marker="o",
+            markersize=4,
+            label=name,
+        )
     labels = []
     for i in bins:
         low, high = edges_ml[i], edges_ml[i + 1]
@@ -292,10 +350,20 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
     figure.figimage(canvas)
     for column, text in enumerate(columns):
         x = (margin + column * (width + GAP) + width / 2) / shape[1]
-        figure.text(x, 1 - header / 2 / shape[0], text, ha="center", va="center", fontsize=7.5, color=INK)
+        figure.text(
+            x, 1 - header / 2 / shape[0], text, ha="center", va="center", fontsize=7.5, color=INK
+        )
     for row, (text, _) in enumerate(rows):
         y = 1 - (header + row * (height + GAP) + height / 2) / shape[0]
-        figure.text(4 / shape[1], y, "\n".join(wrap(text, 16)), ha="left", va="center", fontsize=7.5, color=INK)
+        figure.text(
+            4 / shape[1],
+            y,
+            "\n".join(wrap(text, 16)),
+            ha="left",
+            va="center",
+            fontsize=7.5,
+            color=INK,
+        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -303,7 +371,12 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
 
 def _colours(names: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
     dark_and_light = colormaps["tab20"].colors  # type: ignore[attr-defined]
-    wheel = [colour for start in (0, 1) for hue, colour in enumerate(dark_and_light[start::2]) if hue != 7]  # no grey
+    wheel = [
+        colour
+        for start in (0, 1)
+        for hue, colour in enumerate(dark_and_light[start::2])
+        if hue != 7
+    ]  # no grey
     others = [name for name in names if name != baseline]
     colours = {name: wheel[index % len(wheel)] for index, name in enumerate(others)}
     return colours | ({baseline: MUTED} if baseline and baseline in names else {})

@@ -72,9 +72,15 @@ class Page:
     sections: list[Section]
 
 
-def colour_scale(vmax: float | None, threshold: float | None) -> tuple[str, list[tuple[float, str]]]:
+def colour_scale(
+    vmax: float | None, threshold: float | None
+) -> tuple[str, list[tuple[float, str]]]:
     if vmax is None:
-        return figures.colour_bar(), [(0.0, "0"), (50.0, "threshold"), (100.0, "twice the threshold")]
+        return figures.colour_bar(), [
+            (0.0, "0"),
+            (50.0, "threshold"),
+            (100.0, "twice the threshold"),
+        ]
     ticks = [(0.0, "0"), (100.0, f"{vmax:.2f}")]
     if threshold and threshold < vmax:
         ticks.insert(1, (100 * threshold / vmax, f"threshold {threshold:.3g}"))
@@ -88,6 +94,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Facts:
             facts += flat(value, f"{prefix}{key}.")
         else:
             items = value if isinstance(value, list) else [value]
-            text = ", ".join(f"{item:.5g}" if isinstance(item, float) else str(item) for item in items)
+            text = ", ".join(
+                f"{item:.5g}" if isinstance(item, float) else str(item) for item in items
+            )
             facts.append((f"{prefix}{key}", text))
     return facts

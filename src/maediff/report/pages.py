@@ -27,22 +27,32 @@ def make_page(folder: Path) -> Page:
         InputError: none of ours, or damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that detect, evaluate or train wrote")
-    for name, make in (("detect.json", _detect), ("scores.csv", evaluation_page), ("config.json", _run),
-                       ("cohort.json", cohort_page)):  # fmt: skip
+        raise InputError(
+            f"{folder}: no such folder; give one that detect, evaluate or train wrote"
+        )
+    for name, make in (
+        ("detect.json", _detect),
+        ("scores.csv", evaluation_page),
+        ("config.json", _run),
+        ("cohort.json", cohort_page),
+    ):
         if (folder / name).is_file():
             try:
                 return make(folder)
             except InputError:
                 raise
             except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-                raise InputError(f"{folder}: its files are not as this version writes them ({error!r}); "
-                                 "run the command that made it again") from error  # fmt: skip
+                raise InputError(
+                    f"{folder}: its files are not as this version writes them ({error!r}); "
+                    "run the command that made it again"
+                ) from error
     parts = [folder / name for name in ("detect", "eval", "run") if (folder / name).is_dir()]
     if parts:
         return _demo(folder, parts)
-    raise InputError(f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; give a folder "
-                     "that detect, evaluate, train or preprocess wrote")  # fmt: skip
+    raise InputError(
+        f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; give a folder "
+        "that detect, evaluate, train or preprocess wrote"
+    )
 
 
 def _demo(folder: Path, parts: Sequence[Path]) -> Page:
@@ -52,7 +62,13 @@ def _demo(folder: Path, parts: Sequence[Path]) -> Page:
         for section in page.sections:
             section.title = f"{page.kind}: {section.title}" if len(pages) > 1 else section.title
             sections.append(section)
-    return Page("Demo", folder.resolve().name, " ".join(page.lead for page in pages), pages[0].facts, sections)
+    return Page(
+        "Demo",
+        folder.resolve().name,
+        " ".join(page.lead for page in pages),
+        pages[0].facts,
+        sections,
+    )
 
 
 def _detect(folder: Path) -> Page:
@@ -61,7 +77,10 @@ def _detect(folder: Path) -> Page:
     threshold = shared["threshold"]
     vmax = vmax_of(threshold)
     flagged = [summary for _, summary in found if summary["regions"]]
-    montages = [_detect_montage(path, summary, vmax, number) for number, (path, summary) in enumerate(found)]
+    montages = [
+        _detect_montage(path, summary, vmax, number)
+        for number, (path, summary) in enumerate(found)
+    ]
     overview = Table(
         ["Subject", "Score", "Marked volume", "Regions", "Largest region", "Quality flags"],
         [
@@ -88,25 +107,42 @@ def _detect(folder: Path) -> Page:
         montages=montages,
     )
     failures = shared.get("failures", {})
-    failed = [Section("Failed", tables=[Table(["Scan", "Why"], [[*pair] for pair in sorted(failures.items())])])]
+    failed = [
+        Section(
+            "Failed",
+            tables=[Table(["Scan", "Why"], [[*pair] for pair in sorted(failures.items())])],
+        )
+    ]
     count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
     lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
     lead += f" {len(failures)} failed." if failures else ""
     origin = shared.get("threshold_from") or {}
     if origin.get("n_marked"):
-        lead += (f" At this threshold {origin['n_marked']} of the model's {origin['n_scores']} healthy scans have "
-                 "something marked, too: --scan-fpr gives one that marks few healthy scans.")  # fmt: skip
+        lead += (
+            f" At this threshold {origin['n_marked']} of the model's {origin['n_scores']} healthy scans have "
+            "something marked, too: --scan-fpr gives one that marks few healthy scans."
+        )
     facts = [
-        ("Model", ", ".join(str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))),
+        (
+            "Model",
+            ", ".join(
+                str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key)
+            ),
+        ),
         ("Marks", str(shared.get("marks", ""))),
         ("Method", str(shared.get("method", ""))),
         ("Contrast", shared["modality"]),
         ("Threshold", f"{threshold:.3g} ({_origin(origin)})"),
         ("Seed", str(shared.get("seed", 0))),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in shared.get("versions", {}).items())),
+        (
+            "Versions",
+            ", ".join(f"{name} {value}" for name, value in shared.get("versions", {}).items()),
+        ),
     ]
     settings: dict[str, Any] = {
-        k: shared[k] for k in ("config", "postprocess", "grid", "normalise", "model_step") if k in shared
+        k: shared[k]
+        for k in ("config", "postprocess", "grid", "normalise", "model_step")
+        if k in shared
     }
     sections = [*(failed if failures else []), scans, Section("Settings", facts=flat(settings))]
     return Page("Detection", folder.resolve().name, lead, facts, sections)
@@ -118,7 +154,12 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
     table = Table(
         ["Region", "Volume", "Peak", "Centre (x, y, z), RAS+ mm"],
         [
-            [str(i), f"{r['volume_ml']:.2f} ml", f"{r['peak']:.3f}", ", ".join(str(round(mm)) for mm in r["center_mm"])]
+            [
+                str(i),
+                f"{r['volume_ml']:.2f} ml",
+                f"{r['peak']:.3f}",
+                ", ".join(str(round(mm)) for mm in r["center_mm"]),
+            ]
             for i, r in enumerate(regions, start=1)
         ],
         caption=f"The {len(regions)} largest of {len(summary['regions'])} regions."
@@ -135,7 +176,9 @@ def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number:
             ("Marked", f"{summary['volume_ml']:.2f} ml"),
         ],
         _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
-        [str(i) for i in snapshot.slice_ids] if heights is None else [str(round(float(mm))) for mm in heights],
+        [str(i) for i in snapshot.slice_ids]
+        if heights is None
+        else [str(round(float(mm))) for mm in heights],
         "slice" if heights is None else "z, RAS+ mm",
         table if regions else None,
         _flags(summary),
@@ -150,14 +193,25 @@ def _run(folder: Path) -> Page:
     if (folder / "metrics.csv").is_file():
         with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]} if rows else {}
+        columns = (
+            {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]}
+            if rows
+            else {}
+        )
         if "step" in columns:
-            section.figure, section.figure_alt = figures.training_curve(columns), "loss against step"
+            section.figure, section.figure_alt = (
+                figures.training_curve(columns),
+                "loss against step",
+            )
             losses = columns.get("val_loss", np.array([math.nan]))
             if np.isfinite(losses).any():
                 best = int(np.nanargmin(losses))
-                section.text = [f"Lowest validation loss {losses[best]:.4f} at step {int(columns['step'][best])}."]
-    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}  # a shipped model's
+                section.text = [
+                    f"Lowest validation loss {losses[best]:.4f} at step {int(columns['step'][best])}."
+                ]
+    card = (
+        read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    )  # a shipped model's
     about = card.get("provenance", about)
     parameters = about.get("parameters")
     if section.figure is None:
@@ -172,11 +226,19 @@ def _run(folder: Path) -> Page:
     ]
     if card:
         facts.insert(0, ("Model", card["name"]))
-        facts += [("Licence", card["licence"]), *([("Terms", card["terms"])] if card["terms"] else [])]
-    sections = [section, Section("Settings", facts=flat({k: v for k, v in config.items() if k != "format"}))]
+        facts += [
+            ("Licence", card["licence"]),
+            *([("Terms", card["terms"])] if card["terms"] else []),
+        ]
+    sections = [
+        section,
+        Section("Settings", facts=flat({k: v for k, v in config.items() if k != "format"})),
+    ]
     if about:
         sections.append(Section("Provenance", facts=flat(about)))
-    return Page("Training run", folder.resolve().name, f"A {config['method']} model.", facts, sections)
+    return Page(
+        "Training run", folder.resolve().name, f"A {config['method']} model.", facts, sections
+    )
 
 
 def _rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:

@@ -7,7 +7,11 @@ from maediff.files import read_json
 from maediff.report.figures import file_uri
 from maediff.report.layout import Montage, Page, Section, Table, flat
 
-COLUMNS = {"brain_ml": "Brain, ml", "atlas_overlap": "Overlap with the atlas", "brain_mask": "Brain mask"}
+COLUMNS = {
+    "brain_ml": "Brain, ml",
+    "atlas_overlap": "Overlap with the atlas",
+    "brain_mask": "Brain mask",
+}
 PICTURE = ("Brain outline", "on the scan", "qc.png")
 
 
@@ -16,25 +20,41 @@ def cohort_page(folder: Path) -> Page:
     about = read_json(folder / "cohort.json")
     with (folder / "qc.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    failed, flagged = ([row for row in rows if row["status"] == status] for status in ("failed", "flagged"))
+    failed, flagged = (
+        [row for row in rows if row["status"] == status] for status in ("failed", "flagged")
+    )
     montages = [_montage(folder, row, number) for number, row in enumerate(flagged)]
     table = Table(
         ["Scan", "Status", "Check", *COLUMNS.values(), "Notes"],
         [
-            [row["name"], row["status"], row["flags"], *(row.get(key) or "" for key in COLUMNS), row["notes"]]
+            [
+                row["name"],
+                row["status"],
+                row["flags"],
+                *(row.get(key) or "" for key in COLUMNS),
+                row["notes"],
+            ]
             for row in rows
         ],
         marked=[number for number, row in enumerate(rows) if row["status"] != "ok"],
     )
     lead = f"{len(rows) - len(failed)} of {len(rows)} scans went through; {len(flagged)} of them should be looked at."
-    facts = [("Contrast", str(about["modality"])), ("Failed", str(len(failed))), ("Flagged", str(len(flagged)))]
+    facts = [
+        ("Contrast", str(about["modality"])),
+        ("Failed", str(len(failed))),
+        ("Flagged", str(len(flagged))),
+    ]
     sections = [Section("Scans", tables=[table])]
     if montages:
         sections.insert(0, Section("To look at", montages=montages))
     known = ("modality", "n_scans", "n_failed", "format")
     settings = {key: value for key, value in about.items() if key not in known}
     return Page(
-        "Preprocessing", folder.resolve().name, lead, facts, [*sections, Section("Settings", facts=flat(settings))]
+        "Preprocessing",
+        folder.resolve().name,
+        lead,
+        facts,
+        [*sections, Section("Settings", facts=flat(settings))],
     )
 
 
