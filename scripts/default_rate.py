@@ -15,7 +15,7 @@ import numpy as np
 
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
-from maediff.files import read_json
+from maediff.core.files import read_json
 from maediff.measures import voxel_ml
 from maediff.methods import predict_volume
 from maediff.metrics import dice

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort
-from maediff.settings import has_bf16
+from maediff.core.device import has_bf16
 from maediff.train_config import TrainConfig
 from maediff.training import validation_loss
 

@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 
 from maediff.compare import seconds_used
-from maediff.errors import InputError
+from maediff.core.config import read_settings
+from maediff.core.errors import InputError
 from maediff.export import export_model
 from maediff.operating_point import own_postprocess
 from maediff.run_folder import read_config
-from maediff.settings import read_settings
 from maediff.shipped import describe, locate
 from maediff.train import parse_duration, train
 

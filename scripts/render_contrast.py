@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.synthesis import CONFIGS, render_scans
 
 if __name__ == "__main__":

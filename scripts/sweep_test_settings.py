@@ -25,11 +25,11 @@ import torch
 
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, is_registered
+from maediff.core.device import resolve_precision
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.metrics import auprc
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
-from maediff.settings import resolve_precision
 
 
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:

@@ -18,8 +18,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from maediff.benchmark import matmul_rate
+from maediff.core.device import no_tf32, resolve_device
 from maediff.methods import build
-from maediff.settings import no_tf32, resolve_device
 from maediff.slice_cache import SliceSet
 from maediff.train import resolve_training, training_precision
 from maediff.training import TrainingRun

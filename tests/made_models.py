@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from maediff.checkpoint import save_model
-from maediff.files import write_json
+from maediff.core.files import write_json
 from maediff.methods import build
 from maediff.postprocess import DEFAULT
 from maediff.run_folder import config_of, write_config

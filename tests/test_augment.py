@@ -18,8 +18,8 @@ from maediff.augment import (
     place,
     resolution,
 )
-from maediff.errors import InputError
-from maediff.settings import parse_settings
+from maediff.core.config import parse_settings
+from maediff.core.errors import InputError
 from maediff.train import resolve_training
 
 EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise", "headroom")

@@ -10,9 +10,9 @@ from made_methods import make, predict, scan
 from made_models import SMALL
 from made_scans import made_brain
 from maediff import benchmark as module
-from maediff.errors import InputError
+from maediff.core.device import has_bf16, no_tf32, resolve_precision
+from maediff.core.errors import InputError
 from maediff.methods import build
-from maediff.settings import has_bf16, no_tf32, resolve_precision
 from maediff.training import TrainingRun
 
 
@@ -62,7 +62,7 @@ def test_methods_without_patches_are_refused():
 
 def test_auto_is_bf16_where_there_is_bf16_and_other_words_are_refused(monkeypatch):
     for there, chosen in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("maediff.settings.has_bf16", lambda _, there=there: there)
+        monkeypatch.setattr("maediff.core.device.has_bf16", lambda _, there=there: there)
         assert resolve_precision("auto", "cpu") == chosen
         assert [resolve_precision(word, "cpu") for word in ("fp32", "bf16")] == ["fp32", "bf16"]
     assert isinstance(has_bf16("cpu"), bool)

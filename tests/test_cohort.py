@@ -7,8 +7,8 @@ import pytest
 
 from made_scans import ball, made_brain, save
 from maediff.cohort import Cohort, split_of
-from maediff.errors import InputError
-from maediff.intensities import CEILING
+from maediff.core.errors import InputError
+from maediff.core.types import CEILING
 from maediff.preprocess import preprocess
 
 

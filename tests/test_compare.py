@@ -7,8 +7,8 @@ import pytest
 import maediff.compare as module
 from made_scans import made_cohort
 from maediff.compare import Budget, compare, plan
-from maediff.errors import InputError
-from maediff.files import write_json
+from maediff.core.errors import InputError
+from maediff.core.files import write_json
 
 BUDGET = Budget("tiny", 4, None)
 UNET = {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.methods import build
 from maediff.methods.comparison import (
     ComparisonConfig,

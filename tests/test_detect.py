@@ -19,8 +19,8 @@ from maediff import cli
 from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
+from maediff.core.errors import InputError
 from maediff.detect import _check_same, detect
-from maediff.errors import InputError
 from maediff.inputs import find_scans
 from maediff.operating_point import (
     FPRS,

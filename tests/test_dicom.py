@@ -11,10 +11,10 @@ from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
 
 from made_dicom import SECRETS, write_series
 from made_scans import made_brain, oblique, save
+from maediff.core.errors import InputError
 from maediff.detect import _without_folders
 from maediff.dicom import find_dicom, fingerprint, read_volume
 from maediff.dicom_series import contrast_of_text, find_series
-from maediff.errors import InputError
 from maediff.preprocess import preprocess
 from maediff.scan_ref import ScanRef
 from maediff.scans import read_scan

@@ -15,7 +15,7 @@ from made_scans import ball, made_brain, save
 from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
 from maediff.checkpoint import save_model
 from maediff.cohort import Cohort, SubjectSlices, person_code
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.evaluate import evaluate, group_names
 from maediff.methods import BASELINES, build
 from maediff.metrics import auprc as exact_auprc

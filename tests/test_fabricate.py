@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from maediff.errors import InputError
+from maediff.core.config import build_config
+from maediff.core.errors import InputError
 from maediff.fabricate import FabricateConfig, fabricate
-from maediff.settings import build_config
 
 
 def slices(b=64, size=64):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maediff.errors import InputError
-from maediff.files import atomic_path, fresh_folder, read_json, write_json, write_text
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path, fresh_folder, read_json, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

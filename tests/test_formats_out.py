@@ -18,10 +18,10 @@ from made_models import COHORT, made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.bids_derivative import prepare_derivative, write_derivative
+from maediff.core.errors import InputError
 from maediff.detect import detect
 from maediff.dicom import find_dicom, images_of, read_volume
 from maediff.dicom_seg import write_dicom_seg
-from maediff.errors import InputError
 from maediff.sources import find_sources
 from maediff.train import train
 

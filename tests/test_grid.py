@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from made_scans import ball, made_brain, oblique, save
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.types import CEILING
 from maediff.grid import (
     Grid,
     GridConfig,
@@ -17,7 +18,7 @@ from maediff.grid import (
     to_grid,
 )
 from maediff.inputs import find_scans
-from maediff.intensities import CEILING, NormaliseConfig, intensity_range, normalise
+from maediff.intensities import NormaliseConfig, intensity_range, normalise
 from maediff.prepare import brain_from_background, prepare_scan
 from maediff.scans import Volume, read_mask, read_scan
 

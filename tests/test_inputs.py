@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from maediff.cohort import person_code, split_of
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.file_names import contrast_of
 from maediff.inputs import find_scans
 from maediff.sources import find_sources

@@ -16,8 +16,8 @@ import pytest
 from made_scans import ball, made_brain, save
 from maediff import cli
 from maediff.cohort import Cohort
-from maediff.errors import InputError
-from maediff.files import fresh_folder
+from maediff.core.errors import InputError
+from maediff.core.files import fresh_folder
 from maediff.layouts import assign_roles, check_content, read_layout, recognise, voxel_digest
 from maediff.preprocess import preprocess
 from maediff.scan_ref import ScanRef

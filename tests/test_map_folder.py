@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from made_scans import ball, made_cohort, oblique, save
 from maediff.cohort import Cohort
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.evaluate import evaluate
 from maediff.map_folder import check_maps, is_map_folder, read_map
 from maediff.preprocess import preprocess

@@ -9,7 +9,7 @@ import torch
 
 from made_methods import SMALL, make, predict, scan
 from maediff.checkpoint import load_model, save_model
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.methods import METHODS, TRAINED, build
 from maediff.run_folder import config_of, write_config
 

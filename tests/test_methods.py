@@ -8,7 +8,7 @@ import torch
 
 from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.methods import build
 from maediff.methods.autoencoders import coarse_noise
 from maediff.methods.base import DiffusionConfig

@@ -8,7 +8,7 @@ import torch
 from made_methods import make, predict, scan
 from made_models import made_run
 from maediff.checkpoint import load_model
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.methods import build
 from maediff.noise import COARSE_PX, DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
 from maediff.operating_point import threshold_at

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from maediff.settings import flatten
+from maediff.core.config import flatten
 
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "paper_map.md").read_text(encoding="utf-8")

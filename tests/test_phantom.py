@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.phantom import MIX, lesioned_subject, make_phantom_dataset
 from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain, smooth_field
 from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion

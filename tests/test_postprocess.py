@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from maediff.cohort import is_registered
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.postprocess import (
     PostprocessConfig,
     anomaly_mask,

@@ -11,7 +11,7 @@ from made_scans import ball, made_brain, save
 from maediff import cli
 from maediff.brain_extraction import BrainConfig
 from maediff.cohort import Cohort
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.preprocess import preprocess
 from maediff.steps import StepsConfig
 

@@ -11,7 +11,7 @@ from skimage.filters import threshold_otsu
 from made_heads import fake_deepbet, true_brain
 from made_scans import ball, oblique, save
 from maediff.brain_extraction import BrainConfig
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
 from maediff.inputs import find_scans
 from maediff.prepare import brain_from_background, prepare_scan

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from maediff.cohort import SubjectSlices
-from maediff.errors import InputError
-from maediff.files import write_json, write_text
+from maediff.core.errors import InputError
+from maediff.core.files import write_json, write_text
 from maediff.methods import METHODS, build
 from maediff.report import write_report
 from maediff.report.figures import (

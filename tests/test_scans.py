@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from made_scans import made_brain, oblique, save
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.scans import (
     read_mask,
     read_scan,

@@ -20,17 +20,17 @@ from made_scans import made_brain, made_cohort, save
 from maediff import shipped
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
+from maediff.core.config import parse_settings
+from maediff.core.errors import InputError
+from maediff.core.files import write_json
 from maediff.detect import detect
-from maediff.errors import InputError
 from maediff.export import export_model, preprocessing_of, read_scores, training_command
-from maediff.files import write_json
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.inputs import find_scans
 from maediff.methods import build
 from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
 from maediff.references import split_reference
 from maediff.run_folder import config_of, read_config, trained_on
-from maediff.settings import parse_settings
 from maediff.shipped import (
     CHECKOUT,
     MAX_BYTES,

@@ -18,8 +18,8 @@ from made_scans import ball, made_brain, oblique, save
 from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
+from maediff.core.errors import InputError
 from maediff.dicom import read_volume
-from maediff.errors import InputError
 from maediff.file_names import session_of
 from maediff.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
 from maediff.inputs import find_scans, t1s_by_session

@@ -8,9 +8,9 @@ import pytest
 from scipy import ndimage
 
 from made_scans import save
-from maediff.errors import InputError
-from maediff.files import MARKER
-from maediff.intensities import CEILING
+from maediff.core.errors import InputError
+from maediff.core.files import MARKER
+from maediff.core.types import CEILING
 from maediff.synthesis import CONFIGS, render, render_scans
 from maediff.tissues import segment, ventricles
 

@@ -24,7 +24,7 @@ from maediff import training
 from maediff.batches import batch_indices, slices_by_subject
 from maediff.checkpoint import load_model, load_optimizer, read_weights
 from maediff.cohort import Cohort, person_code
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.fabricate import FabricateConfig
 from maediff.methods import build
 from maediff.methods.base import Method, Objective
@@ -310,7 +310,7 @@ def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeyp
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("maediff.files.os.replace", die)
+        patch.setattr("maediff.core.files.os.replace", die)
         with pytest.raises(Killed):
             run(cohort, tmp_path / "run")
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6

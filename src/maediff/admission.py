@@ -8,7 +8,7 @@ from typing import Any
 
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES
 from maediff.references import run_folders

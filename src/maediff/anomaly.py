@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maediff.core.config import build_config
+from maediff.core.types import Map, Mask
 from maediff.grid import GridConfig, from_grid
 from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
-from maediff.postprocess import Map, Mask, PostprocessConfig, check_symmetry, residual_map
+from maediff.postprocess import PostprocessConfig, check_symmetry, residual_map
 from maediff.prepare import Prepared, prepare_scan
 from maediff.scans import Volume, slices_to_volume, volume_to_slices
-from maediff.settings import build_config
 from maediff.steps import ZERO_BACKGROUND, Stepped, StepsConfig, run_steps, steps_of
 
 

@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch.utils.flop_counter import FlopCounterMode
 
+from maediff.core.device import no_tf32, resolve_device, resolve_precision
+from maediff.core.errors import InputError
 from maediff.diffusion import forward_process
-from maediff.errors import InputError
 from maediff.methods import build, predict_volume
 from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM
@@ -28,7 +29,6 @@ from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.prepare import prepare_scan
 from maediff.scans import Volume, volume_to_slices
-from maediff.settings import no_tf32, resolve_device, resolve_precision
 
 
 @torch.inference_mode()

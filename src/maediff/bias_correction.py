@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.scans import Volume
 
 ENABLED = False  # whether scans are corrected by default

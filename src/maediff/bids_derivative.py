@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from maediff import __version__
-from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, write_json, write_text
 from maediff.scan_ref import ScanRef, own_name
 
 WORK = ".detect"

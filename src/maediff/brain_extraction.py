@@ -23,7 +23,7 @@ from jaxtyping import Bool
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.registration import align_rigidly, settled
 from maediff.resample import resample
 from maediff.scans import Volume, read_mask, write_volume

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from maediff.postprocess import Map, Mask
+from maediff.core.types import Map, Mask
 
 MAX_SCANS = 19
 """Healthy scans that a calibration uses at most; a conformal rate of 5 % of scans needs that many."""

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from maediff.errors import InputError
-from maediff.intensities import CEILING
-from maediff.scan_ref import SPLITS, own_name
+from maediff.core.errors import InputError
+from maediff.core.types import CEILING, SPLITS
+from maediff.scan_ref import own_name
 from maediff.scans import read_mask, read_scan, volume_to_slices
 from maediff.slice_cache import SliceSet, read_slices, store_slices
 

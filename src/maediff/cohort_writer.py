@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maediff.cohort import FORMAT, split_of
-from maediff.files import write_json, write_table
+from maediff.core.files import write_json, write_table
 from maediff.prepare import Prepared
 from maediff.scan_ref import ScanRef
 from maediff.scans import write_volume

@@ -22,14 +22,15 @@ import torch
 
 from maediff import __version__
 from maediff.cohort import Cohort
-from maediff.errors import InputError
+from maediff.core.config import flatten, merge, parse_settings
+from maediff.core.device import resolve_device
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, read_json, write_json
 from maediff.evaluate import evaluate
-from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.methods import BASELINES, TRAINED
 from maediff.methods import resolve as resolve_method
 from maediff.references import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
-from maediff.settings import flatten, merge, parse_settings, resolve_device
 from maediff.train import parse_duration, resolve_training, train
 
 Settings = Mapping[str, Any]

@@ -31,10 +31,11 @@ from maediff import __version__
 from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
 from maediff.cohort import is_registered
+from maediff.core.device import resolve_device
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, read_json, write_json
 from maediff.dicom import identity, read_volume
 from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
-from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, read_json, write_json
 from maediff.grid import mask_from_grid
 from maediff.methods import Method
 from maediff.operating_point import (
@@ -52,7 +53,6 @@ from maediff.run_folder import config_of
 from maediff.scan_ref import ScanRef
 from maediff.scan_score import scan_score
 from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
-from maediff.settings import resolve_device
 from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from maediff.core.errors import InputError
 from maediff.dicom_series import (
     OURS,
     UNCOMPRESSED,
@@ -30,7 +31,6 @@ from maediff.dicom_series import (
     find_series,
     unsaid,
 )
-from maediff.errors import InputError
 from maediff.scan_ref import ScanRef
 from maediff.scans import Volume, read_scan
 from maediff.walk import visible

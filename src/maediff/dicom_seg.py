@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from maediff import __version__
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path
 from maediff.dicom import images_of
 from maediff.dicom_series import Image, check_volume, unsaid
-from maediff.errors import InputError
-from maediff.files import atomic_path
 from maediff.scan_ref import ScanRef
 from maediff.scans import Volume
 

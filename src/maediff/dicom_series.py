@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.file_names import AGENT, affirmed
 from maediff.walk import is_dicom, visible
 

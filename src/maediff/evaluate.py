@@ -34,16 +34,18 @@ from maediff.admission import (
 from maediff.calibration import scans_needed
 from maediff.cohort import Cohort, SubjectSlices, is_registered
 from maediff.contenders import Predictor, load_method, untrained
-from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.config import flatten
+from maediff.core.device import resolve_device, resolve_precision
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.types import Map
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, Map, PostprocessConfig, changed, check_symmetry
+from maediff.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
 from maediff.references import run_folders
 from maediff.scan_ref import own_name
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.settings import flatten, resolve_device, resolve_precision
 from maediff.table import markdown_table
 
 

@@ -20,8 +20,9 @@ from maediff import __version__
 from maediff.calibration import MAX_SCANS
 from maediff.checkpoint import load_model, write_tensors
 from maediff.cohort import Cohort, is_registered
-from maediff.errors import InputError
-from maediff.files import read_json, write_json, write_text
+from maediff.core.config import build_config, flatten
+from maediff.core.errors import InputError
+from maediff.core.files import read_json, write_json, write_text
 from maediff.methods import resolve
 from maediff.operating_point import (
     FPRS,
@@ -44,7 +45,6 @@ from maediff.run_folder import (
     trained_on,
     write_config,
 )
-from maediff.settings import build_config, flatten
 from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
 from maediff.train import resolve_training
 

@@ -4,8 +4,8 @@ import logging
 import re
 from pathlib import Path
 
-from maediff.errors import InputError
-from maediff.scan_ref import MODALITIES
+from maediff.core.errors import InputError
+from maediff.core.types import MODALITIES
 
 logger = logging.getLogger(__name__)
 NOT_SCANS = re.compile(

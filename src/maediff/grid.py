@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.regions import CONNECTIVITY
 from maediff.resample import Order, kernel_radius, resample
 from maediff.scans import Volume

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from maediff.checkpoint import load_model
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.files import write_text
 from maediff.export import export_model, render_card
-from maediff.files import write_text
 from maediff.methods import Method
 from maediff.references import split_reference
 from maediff.shipped import HUB, Card, read_card

@@ -17,7 +17,8 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.types import MODALITIES
 from maediff.file_names import (
     NOT_SCANS,
     OTHER_BY_NAME,
@@ -30,7 +31,7 @@ from maediff.file_names import (
     stem,
 )
 from maediff.manifest import read_manifest
-from maediff.scan_ref import MODALITIES, ScanRef, check_names
+from maediff.scan_ref import ScanRef, check_names
 from maediff.walk import absent, is_dicom, niftis, say_left_out
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,10 @@ from jaxtyping import Bool, Float
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.types import CEILING
 
 DECILES = tuple(range(10, 100, 10))
-CEILING = 2.0
-"""What intensities are clipped at. Networks see them up to 1; but a small bright lesion is among the brightest
-hundredth of the brain, and clipped at the 99th percentile it cannot be told from the rest of that."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.file_names import NOT_SCANS
 from maediff.scan_ref import ScanRef
 from maediff.walk import absent, niftis, say_left_out

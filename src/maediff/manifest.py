@@ -6,9 +6,10 @@ subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,datase
 import csv
 from pathlib import Path
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.types import MODALITIES, SPLITS
 from maediff.file_names import contrast_of, of_contrast
-from maediff.scan_ref import MODALITIES, SPLITS, ScanRef
+from maediff.scan_ref import ScanRef
 
 MANIFEST_COLUMNS = (
     "subject",

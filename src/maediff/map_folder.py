@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from maediff.cohort import SubjectSlices
-from maediff.errors import InputError
-from maediff.files import read_json
-from maediff.postprocess import Map
+from maediff.core.errors import InputError
+from maediff.core.files import read_json
+from maediff.core.types import Map
 from maediff.resample import resample
 from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
 

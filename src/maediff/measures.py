@@ -17,6 +17,7 @@ import numpy as np
 
 from maediff.calibration import conformal_threshold, smallest_alpha, threshold_from_healthy
 from maediff.cohort import SubjectSlices
+from maediff.core.types import Map
 from maediff.metrics import (
     auprc,
     dice,
@@ -26,7 +27,7 @@ from maediff.metrics import (
     lesions_found,
     precision_recall,
 )
-from maediff.postprocess import Map, PostprocessConfig, anomaly_mask, eroded_brain
+from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain
 from maediff.scan_score import scan_score
 
 NAN = float("nan")

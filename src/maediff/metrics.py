@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse, stats
 from scipy.sparse import csgraph
 
-from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, min_voxels
+from maediff.core.types import Map, Mask
+from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
 from maediff.regions import CONNECTIVITY, bounding_box
 from maediff.scan_score import later_voxel, linked_voxels
 

@@ -22,13 +22,12 @@ from pydantic import TypeAdapter
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, Row, is_registered, person_code
-from maediff.errors import InputError
-from maediff.files import read_json, write_json
+from maediff.core.errors import InputError
+from maediff.core.files import read_json, write_json
+from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
 from maediff.postprocess import (
     DEFAULT,
-    Map,
-    Mask,
     PostprocessConfig,
     check_symmetry,
     eroded_brain,

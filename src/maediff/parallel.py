@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.scan_ref import ScanRef
 
 logger = logging.getLogger(__name__)

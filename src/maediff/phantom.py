@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff.files import atomic_path, fresh_folder, write_table
+from maediff.core.files import atomic_path, fresh_folder, write_table
 from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain
 from maediff.phantom_lesion import LesionKind, LesionSize, add_lesion
 

@@ -14,17 +14,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from maediff.errors import InputError
+from maediff.core.config import build_config
+from maediff.core.errors import InputError
+from maediff.core.types import Map, Mask
 from maediff.regions import CONNECTIVITY, bounding_box
-from maediff.settings import build_config
-
-Map = Float[np.ndarray, "n h w"]
-Mask = Bool[np.ndarray, "n h w"]
 
 Sigmas = Annotated[
     tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.grid import Grid, GridConfig, atlas_grid, lesion_free_slices, model_grid, to_grid
 from maediff.intensities import (
     NormaliseConfig,

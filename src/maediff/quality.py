@@ -23,7 +23,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 from scipy import ndimage, stats
 
-from maediff.files import atomic_path
+from maediff.core.files import atomic_path
 from maediff.registration import Alignment, load_atlas
 from maediff.resample import resample
 from maediff.scans import Volume

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 from maediff.resample import resample
 from maediff.scans import Volume
 

@@ -22,8 +22,8 @@ import torch
 
 from maediff import __version__
 from maediff.cohort import PREPARED
-from maediff.errors import InputError
-from maediff.files import read_json, write_json
+from maediff.core.errors import InputError
+from maediff.core.files import read_json, write_json
 from maediff.methods import METHODS, resolve
 from maediff.methods.base import Method
 from maediff.references import split_mean, split_reference

@@ -4,14 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
-Modality = Literal["T1w", "T2w", "FLAIR"]
-Split = Literal["train", "val", "test"]
-MODALITIES: tuple[str, ...] = get_args(Modality)
-SPLITS: tuple[str, ...] = get_args(Split)
 RESERVED = {
     "cache",
     "manifest.csv",

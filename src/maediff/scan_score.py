@@ -13,7 +13,8 @@ from jaxtyping import Int, Shaped
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from maediff.postprocess import DEFAULT, Map, Mask, PostprocessConfig, eroded_brain, min_voxels
+from maediff.core.types import Map, Mask
+from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
 from maediff.regions import CONNECTIVITY, bounding_box
 
 TOP_VOXELS = 4096  # looked at first for a scan's score

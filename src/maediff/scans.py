@@ -23,9 +23,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Shaped
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path
 from maediff.file_names import is_nifti
-from maediff.files import atomic_path
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")

@@ -24,7 +24,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.cohort import SubjectSlices
-from maediff.errors import InputError
+from maediff.core.errors import InputError
+from maediff.core.types import Map
 from maediff.measures import COLUMNS, NAN, Case, choose_thresholds, measure, pooled_curve, voxel_ml
 from maediff.metrics import (
     lesion_counts,
@@ -33,7 +34,7 @@ from maediff.metrics import (
     reconstruction_psnr,
     reconstruction_ssim,
 )
-from maediff.postprocess import DEFAULT, Map, PostprocessConfig, anomaly_mask, residual_map
+from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, residual_map
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.summary import summarise
 

@@ -20,8 +20,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from maediff.calibration import smallest_alpha
-from maediff.errors import InputError
-from maediff.files import read_json
+from maediff.core.errors import InputError
+from maediff.core.files import read_json
 
 logger = logging.getLogger(__name__)
 PACKAGED = Path(__file__).parent / "weights"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from maediff.files import read_json
+from maediff.core.files import read_json
 
 ARRAYS = ("images", "brain", "subject_index")  # of a SliceSet
 

@@ -13,9 +13,9 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float, Int
 
-from maediff.errors import InputError
-from maediff.files import atomic_path
-from maediff.postprocess import Map, Mask
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path
+from maediff.core.types import Map, Mask
 
 NO_THRESHOLD_VMAX = 0.5
 

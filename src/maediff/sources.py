@@ -16,14 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from maediff.core.errors import InputError
+from maediff.core.files import write_table
+from maediff.core.types import MODALITIES
 from maediff.dicom import find_dicom, is_uid, read_volume
-from maediff.errors import InputError
 from maediff.file_names import is_nifti
-from maediff.files import write_table
 from maediff.inputs import find_scans
 from maediff.layouts import Layout, check_content, read_layout, recognise
 from maediff.manifest import MANIFEST_COLUMNS
-from maediff.scan_ref import MODALITIES, ScanRef, check_names
+from maediff.scan_ref import ScanRef, check_names
 from maediff.scans import read_mask
 from maediff.walk import is_dicom, niftis, visible
 

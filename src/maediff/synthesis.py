@@ -23,8 +23,8 @@ from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
 from maediff.cohort import split_of
-from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_table
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, write_table
 from maediff.inputs import find_scans
 from maediff.phantom_brain import smooth_field
 from maediff.phantom_template import logistic

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
 BINS, ROUNDS, STEPS, BETA = 256, 8, 8, 1.2
 BIAS_MM = 14.0

@@ -9,8 +9,10 @@ from typing import Any
 
 from maediff.checkpoint import load_model, load_state
 from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
-from maediff.errors import InputError
-from maediff.files import check_apart, fresh_folder, write_json
+from maediff.core.config import SettingsError, build_config, flatten, merge
+from maediff.core.device import resolve_device, resolve_precision
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
@@ -23,14 +25,6 @@ from maediff.run_folder import (
     read_config,
     trained_on,
     write_config,
-)
-from maediff.settings import (
-    SettingsError,
-    build_config,
-    flatten,
-    merge,
-    resolve_device,
-    resolve_precision,
 )
 from maediff.train_config import Precision, TrainConfig
 from maediff.training import TrainingRun

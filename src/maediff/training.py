@@ -31,13 +31,13 @@ from maediff.checkpoint import (
     save_model,
     save_optimizer,
 )
+from maediff.core.device import no_tf32
+from maediff.core.errors import InputError
+from maediff.core.files import write_json, write_table
 from maediff.cuda_graphs import graph_network
-from maediff.errors import InputError
 from maediff.fabricate import fabricate
-from maediff.files import write_json, write_table
 from maediff.methods import Method
 from maediff.run_folder import provenance
-from maediff.settings import no_tf32
 from maediff.slice_cache import SliceSet
 from maediff.train_config import TrainConfig, learning_rate
 

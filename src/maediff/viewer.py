@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from maediff.files import write_text
+from maediff.core.files import write_text
 from maediff.scans import Volume, as_nifti
 from maediff.snapshots import vmax_of
 

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from maediff.core.files import MARKER
 from maediff.file_names import is_nifti
-from maediff.files import MARKER
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from maediff.cli.learn import calibrate, models, train
 from maediff.cli.scans import detect, preprocess
 from maediff.cli.scores import benchmark, compare, evaluate
 from maediff.cli.show import demo, report
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
 __all__ = ["app", "main"]
 

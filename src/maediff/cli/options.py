@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
 Inputs = Annotated[
     list[Path] | None,
@@ -78,7 +78,7 @@ def inputs_of(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
 @contextmanager
 def settings_of(config: Path | None, pairs: list[str] | None) -> Iterator[dict[str, Any]]:
     """Those of FILE with those of --set on top; what is wrong with them is said with FILE's name."""
-    from maediff.settings import SettingsError, merge, parse_settings, read_settings
+    from maediff.core.config import SettingsError, merge, parse_settings, read_settings
 
     try:
         yield merge(read_settings(config) if config else {}, parse_settings(pairs or []))
@@ -101,7 +101,7 @@ def numbers(text: str, said: str) -> list[int]:
 def no_more(settings: dict[str, Any], known: str) -> None:
     """Refuse settings that are left when a command has taken its own."""
     if settings:
-        from maediff.settings import SettingsError
+        from maediff.core.config import SettingsError
 
         raise SettingsError(f"unknown settings: {', '.join(settings)}; known here: {known}")
 

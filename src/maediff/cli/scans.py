@@ -28,7 +28,7 @@ from maediff.cli.options import (
     say_failed,
     settings_of,
 )
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
 
 def preprocess(
@@ -68,7 +68,7 @@ def preprocess(
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
     if manifest_only:
-        from maediff.files import check_apart, fresh_folder
+        from maediff.core.files import check_apart, fresh_folder
         from maediff.sources import find_sources, write_manifest
 
         given = inputs_of(inputs, more)
@@ -79,10 +79,10 @@ def preprocess(
         )
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
+    from maediff.core.config import build_config, merge
     from maediff.grid import GridConfig
     from maediff.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
-    from maediff.settings import build_config, merge
     from maediff.steps import steps_config
 
     known: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.files import check_apart, read_json
+    from maediff.core.files import check_apart, read_json
     from maediff.sources import find_sources
 
     if bids_derivative and viewer:
@@ -200,10 +200,10 @@ def detect(
     given = inputs_of(inputs, more)
     refs = find_sources(given, modality, layout=layout, series=series)
     check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
+    from maediff.core.config import build_config
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.report import write_report
-    from maediff.settings import build_config
     from maediff.steps import steps_config
 
     with settings_of(config, set_) as settings:

@@ -53,9 +53,10 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score runs, and the simple baselines beside them, on a cohort."""
+    from maediff.core.config import build_config
+    from maediff.core.device import resolve_device
     from maediff.evaluate import evaluate as run
     from maediff.scoring import ScoringConfig
-    from maediff.settings import build_config, resolve_device
 
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})
@@ -117,9 +118,9 @@ def compare(
     """Train every method and seed with one budget, then score them together: one command remakes a table."""
     from maediff.compare import Budget, plan
     from maediff.compare import compare as run
+    from maediff.core.config import build_config, merge
     from maediff.postprocess import PostprocessConfig
     from maediff.scoring import ScoringConfig
-    from maediff.settings import build_config, merge
 
     own_seeds = {
         text.partition(":")[0]: numbers(text.partition(":")[2], text)
@@ -176,7 +177,7 @@ def benchmark(
 ) -> None:
     """Scans per minute, memory, and the ratio to the reference loop (one patch at a time, fp32)."""
     from maediff.benchmark import benchmark as run
-    from maediff.files import write_json
+    from maediff.core.files import write_json
 
     result = run(
         method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from maediff.errors import InputError
+from maediff.core.config import build_config, merge
+from maediff.core.errors import InputError
 from maediff.methods.autoencoders import (
     DAE,
     AEConfig,
@@ -30,7 +31,6 @@ from maediff.methods.intensity import (
 from maediff.methods.maediff import MAEDiff, MAEDiffConfig
 from maediff.methods.pddpm import PDDPM, PDDPMConfig
 from maediff.methods.sliding import PatchwiseConfig
-from maediff.settings import build_config, merge
 
 __all__ = [
     "BASELINES",

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
+from maediff.core.device import no_tf32
 from maediff.methods.comparison import ComparisonConfig, residual_of
 from maediff.noise import NoiseKind, SimplexConfig, draw_noise, keyed_generators
-from maediff.settings import no_tf32
 
 Times = Annotated[
     tuple[int, ...],

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from maediff.intensities import CEILING
+from maediff.core.types import CEILING
 from maediff.methods.base import Method, Prediction
 
 

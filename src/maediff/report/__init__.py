@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maediff import __version__
-from maediff.files import write_text
+from maediff.core.files import write_text
 
 
 def write_report(folder: Path, title: str | None = None) -> Path:

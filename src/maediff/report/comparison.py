@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from maediff.files import read_json
+from maediff.core.files import read_json
 from maediff.report import figures
 from maediff.report.layout import Chart, Section, colour_scale
 from maediff.snapshots import Snapshot, load_slices, vmax_of

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from scipy import ndimage
 
-from maediff.postprocess import Map, Mask
+from maediff.core.types import Map, Mask
 from maediff.snapshots import Snapshot
 
 ZOOM = 2  # pixels of the picture per pixel of the model's grid

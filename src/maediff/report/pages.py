@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from maediff.errors import InputError
-from maediff.files import read_json
+from maediff.core.errors import InputError
+from maediff.core.files import read_json
 from maediff.report import figures
 from maediff.report.evaluation import evaluation_page
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat

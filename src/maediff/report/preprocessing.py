@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from maediff.files import read_json
+from maediff.core.files import read_json
 from maediff.report.figures import file_uri
 from maediff.report.layout import Montage, Page, Section, Table, flat
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maediff.errors import InputError
+from maediff.core.errors import InputError
 
 MARKER = ".maediff"  # stands in every output folder, so that --overwrite empties nothing else
 

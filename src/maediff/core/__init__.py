@@ -1,0 +1,1 @@
+"""Errors, atomic files, config, device and shared types."""
