@@ -12,7 +12,7 @@ from maediff.calibration import (
 from maediff.metrics import clopper_pearson
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.scan_score import scan_score
-from maediff.scans import volume_to_slices
+from maediff.scans.volume import volume_to_slices
 
 SPACING = (2.0, 2.0, 2.0)
 

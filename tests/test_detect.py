@@ -21,7 +21,6 @@ from maediff.checkpoint import load_model
 from maediff.cohort import Cohort, person_code
 from maediff.core.errors import InputError
 from maediff.detect import _check_same, detect
-from maediff.inputs import find_scans
 from maediff.operating_point import (
     FPRS,
     calibrate,
@@ -35,7 +34,8 @@ from maediff.quality import QualityConfig
 from maediff.recalibrate import recalibrate
 from maediff.registration import Alignment
 from maediff.report import write_report
-from maediff.scans import read_scan
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.nifti import read_scan
 from maediff.snapshots import load_slices
 from maediff.steps import StepsConfig
 from maediff.train import train

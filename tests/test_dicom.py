@@ -13,12 +13,13 @@ from made_dicom import SECRETS, write_series
 from made_scans import made_brain, oblique, save
 from maediff.core.errors import InputError
 from maediff.detect import _without_folders
-from maediff.dicom import find_dicom, fingerprint, read_volume
-from maediff.dicom_series import contrast_of_text, find_series
 from maediff.preprocess import preprocess
-from maediff.scan_ref import ScanRef
-from maediff.scans import read_scan
-from maediff.sources import find_sources
+from maediff.scans.dicom.series import contrast_of_text, find_series
+from maediff.scans.dicom.studies import find_dicom
+from maediff.scans.inputs.find import find_sources
+from maediff.scans.nifti import read_scan
+from maediff.scans.read import fingerprint, read_volume
+from maediff.scans.reference import ScanRef
 
 
 @pytest.fixture

@@ -20,9 +20,11 @@ from maediff import cli
 from maediff.bids_derivative import prepare_derivative, write_derivative
 from maediff.core.errors import InputError
 from maediff.detect import detect
-from maediff.dicom import find_dicom, images_of, read_volume
-from maediff.dicom_seg import write_dicom_seg
-from maediff.sources import find_sources
+from maediff.scans.dicom.convert import images_of
+from maediff.scans.dicom.segmentation import write_dicom_seg
+from maediff.scans.dicom.studies import find_dicom
+from maediff.scans.inputs.find import find_sources
+from maediff.scans.read import read_volume
 from maediff.train import train
 
 TINY = {

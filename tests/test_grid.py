@@ -17,10 +17,11 @@ from maediff.grid import (
     model_grid,
     to_grid,
 )
-from maediff.inputs import find_scans
 from maediff.intensities import NormaliseConfig, intensity_range, normalise
 from maediff.prepare import brain_from_background, prepare_scan
-from maediff.scans import Volume, read_mask, read_scan
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.volume import Volume
 
 CONFIG = GridConfig()
 

@@ -4,9 +4,9 @@ import pytest
 
 from maediff.cohort import person_code, split_of
 from maediff.core.errors import InputError
-from maediff.file_names import contrast_of
-from maediff.inputs import find_scans
-from maediff.sources import find_sources
+from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.names import contrast_of
 
 
 def touch(*paths: Path) -> None:

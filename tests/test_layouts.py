@@ -18,11 +18,18 @@ from maediff import cli
 from maediff.cohort import Cohort
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
-from maediff.layouts import assign_roles, check_content, read_layout, recognise, voxel_digest
 from maediff.preprocess import preprocess
-from maediff.scan_ref import ScanRef
-from maediff.scans import read_mask, read_scan
-from maediff.sources import find_sources, write_manifest
+from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.layouts import (
+    assign_roles,
+    check_content,
+    read_layout,
+    recognise,
+    voxel_digest,
+)
+from maediff.scans.inputs.manifest import write_manifest
+from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.reference import ScanRef
 
 
 def tiny(*paths: Path) -> None:

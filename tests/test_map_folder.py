@@ -15,7 +15,7 @@ from maediff.evaluate import evaluate
 from maediff.map_folder import check_maps, is_map_folder, read_map
 from maediff.preprocess import preprocess
 from maediff.registration import Alignment, RegistrationConfig, load_atlas
-from maediff.scans import slices_to_volume
+from maediff.scans.volume import slices_to_volume
 from maediff.steps import StepsConfig
 
 

@@ -171,7 +171,7 @@ def phantom_slices():
     """Ten slices of a synthetic brain."""
     from maediff.phantom import healthy_subject
     from maediff.prepare import prepare_scan
-    from maediff.scans import Volume, volume_to_slices
+    from maediff.scans.volume import Volume, volume_to_slices
 
     phantom = healthy_subject("train", 0)
     volume = Volume(

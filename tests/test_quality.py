@@ -13,11 +13,12 @@ from made_scans import ball, oblique, save
 from maediff.brain_extraction import BrainConfig
 from maediff.core.errors import InputError
 from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
-from maediff.inputs import find_scans
 from maediff.prepare import brain_from_background, prepare_scan
 from maediff.quality import QualityConfig, check_against_atlas, check_contrast
 from maediff.registration import Alignment, RegistrationConfig, align_to_atlas, load_atlas
-from maediff.scans import Volume, read_mask, read_scan
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.volume import Volume
 from maediff.steps import StepsConfig, run_steps
 
 ALWAYS = StepsConfig(qc=QualityConfig(align="always"))

@@ -11,9 +11,9 @@ from made_heads import fake_deepbet, made_head, true_brain
 from made_models import COHORT, made_run
 from made_scans import oblique, save
 from maediff.detect import detect
-from maediff.inputs import find_scans
 from maediff.registration import Alignment
-from maediff.scans import read_scan
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.nifti import read_scan
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

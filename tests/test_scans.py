@@ -7,14 +7,8 @@ import pytest
 
 from made_scans import made_brain, oblique, save
 from maediff.core.errors import InputError
-from maediff.scans import (
-    read_mask,
-    read_scan,
-    slices_to_volume,
-    volume_to_slices,
-    write_on_scan_grid,
-    write_volume,
-)
+from maediff.scans.nifti import read_mask, read_scan, write_on_scan_grid, write_volume
+from maediff.scans.volume import slices_to_volume, volume_to_slices
 
 
 def numbered(shape=(4, 5, 6)):

@@ -19,10 +19,7 @@ from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
 from maediff.core.errors import InputError
-from maediff.dicom import read_volume
-from maediff.file_names import session_of
 from maediff.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
-from maediff.inputs import find_scans, t1s_by_session
 from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
 from maediff.prepare import prepare_scan
 from maediff.preprocess import preprocess
@@ -35,8 +32,12 @@ from maediff.registration import (
     load_atlas,
 )
 from maediff.report import write_report
-from maediff.scans import Volume, read_scan
-from maediff.sources import find_sources
+from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.folders import find_scans, t1s_by_session
+from maediff.scans.names import session_of
+from maediff.scans.nifti import read_scan
+from maediff.scans.read import read_volume
+from maediff.scans.volume import Volume
 from maediff.steps import StepsConfig, run_steps, steps_config, steps_of
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
@@ -437,7 +438,7 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
             os.kill(os.getpid(), 9)
         return do(ref)
 
-    monkeypatch.setattr("maediff.parallel._safely", dies)
+    monkeypatch.setattr("maediff.scans.parallel._safely", dies)
     assert (
         preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True)
         == 1

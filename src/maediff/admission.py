@@ -13,7 +13,7 @@ from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES
 from maediff.references import run_folders
 from maediff.run_folder import trained_on
-from maediff.scan_ref import own_name
+from maediff.scans.reference import own_name
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.postprocess import PostprocessConfig, check_symmetry, residual_map
 from maediff.prepare import Prepared, prepare_scan
-from maediff.scans import Volume, slices_to_volume, volume_to_slices
+from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 from maediff.steps import ZERO_BACKGROUND, Stepped, StepsConfig, run_steps, steps_of
 
 

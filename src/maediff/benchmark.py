@@ -28,7 +28,7 @@ from maediff.methods.pddpm import PDDPM
 from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.prepare import prepare_scan
-from maediff.scans import Volume, volume_to_slices
+from maediff.scans.volume import Volume, volume_to_slices
 
 
 @torch.inference_mode()

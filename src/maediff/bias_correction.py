@@ -15,7 +15,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
-from maediff.scans import Volume
+from maediff.scans.volume import Volume
 
 ENABLED = False  # whether scans are corrected by default
 

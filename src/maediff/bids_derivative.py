@@ -22,7 +22,7 @@ from typing import Any
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json, write_text
-from maediff.scan_ref import ScanRef, own_name
+from maediff.scans.reference import ScanRef, own_name
 
 WORK = ".detect"
 BIDS_VERSION = "1.9.0"

@@ -26,7 +26,8 @@ from pydantic.dataclasses import dataclass as config
 from maediff.core.errors import InputError
 from maediff.registration import align_rigidly, settled
 from maediff.resample import resample
-from maediff.scans import Volume, read_mask, write_volume
+from maediff.scans.nifti import read_mask, write_volume
+from maediff.scans.volume import Volume
 
 Tool = Literal["auto", "deepbet", "hd-bet", "synthstrip", "none"]
 Mask = Bool[np.ndarray, "x y z"]

@@ -24,8 +24,9 @@ from jaxtyping import Bool, Float32, Int64
 
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING, SPLITS
-from maediff.scan_ref import own_name
-from maediff.scans import read_mask, read_scan, volume_to_slices
+from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.reference import own_name
+from maediff.scans.volume import volume_to_slices
 from maediff.slice_cache import SliceSet, read_slices, store_slices
 
 FORMAT = 2

@@ -12,8 +12,8 @@ import numpy as np
 from maediff.cohort import FORMAT, split_of
 from maediff.core.files import write_json, write_table
 from maediff.prepare import Prepared
-from maediff.scan_ref import ScanRef
-from maediff.scans import write_volume
+from maediff.scans.nifti import write_volume
+from maediff.scans.reference import ScanRef
 
 COLUMNS = (
     "subject",

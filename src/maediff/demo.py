@@ -20,12 +20,12 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
 from maediff.detect import detect
 from maediff.evaluate import evaluate
-from maediff.inputs import find_scans
 from maediff.operating_point import calibrate
 from maediff.phantom import make_phantom_dataset
 from maediff.phantom_brain import Contrast
 from maediff.preprocess import preprocess
 from maediff.report import write_report
+from maediff.scans.inputs.folders import find_scans
 from maediff.shipped import locate, pick
 from maediff.steps import steps_of
 from maediff.train import train as train_model

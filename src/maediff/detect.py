@@ -34,8 +34,6 @@ from maediff.cohort import is_registered
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_json
-from maediff.dicom import identity, read_volume
-from maediff.dicom_seg import check_dicom_seg, write_dicom_seg
 from maediff.grid import mask_from_grid
 from maediff.methods import Method
 from maediff.operating_point import (
@@ -44,15 +42,18 @@ from maediff.operating_point import (
     threshold_at,
     threshold_for_scans,
 )
-from maediff.parallel import progress, run_scans
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.quality import write_picture
 from maediff.references import run_folders
 from maediff.regions import find_regions
 from maediff.run_folder import config_of
-from maediff.scan_ref import ScanRef
 from maediff.scan_score import scan_score
-from maediff.scans import read_mask, slices_to_volume, write_on_scan_grid
+from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
+from maediff.scans.nifti import read_mask, write_on_scan_grid
+from maediff.scans.parallel import progress, run_scans
+from maediff.scans.read import identity, read_volume
+from maediff.scans.reference import ScanRef
+from maediff.scans.volume import slices_to_volume
 from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.steps import RECORDED, StepsConfig, settings_of, steps_of

@@ -44,7 +44,7 @@ from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
 from maediff.references import run_folders
-from maediff.scan_ref import own_name
+from maediff.scans.reference import own_name
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.table import markdown_table
 

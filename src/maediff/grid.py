@@ -22,7 +22,7 @@ from scipy import ndimage
 from maediff.core.errors import InputError
 from maediff.regions import CONNECTIVITY
 from maediff.resample import Order, kernel_radius, resample
-from maediff.scans import Volume
+from maediff.scans.volume import Volume
 
 IN_PLANE_RANGE_MM = (20.0, 400.0)
 ATLAS_BOX_MM = (

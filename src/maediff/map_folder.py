@@ -18,7 +18,8 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import Map
 from maediff.resample import resample
-from maediff.scans import Volume, read_scan, slices_to_volume, volume_to_slices
+from maediff.scans.nifti import read_scan
+from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
 ENDS = (".nii.gz", ".nii")
 ROUNDING = (

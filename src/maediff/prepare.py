@@ -24,7 +24,7 @@ from maediff.intensities import (
     normalise,
     standardise,
 )
-from maediff.scans import Volume
+from maediff.scans.volume import Volume
 
 # A stripped brain fills at most 0.49 of its bounding box and leaves its corners empty (ds002748, lgg, mslub); a head
 # fills 0.55 to 1 and 5 to 10 litres, or has noise in the corners (ixi10, ds000011). A brain has 0.9 to 1.9 litres.

@@ -26,7 +26,7 @@ from scipy import ndimage, stats
 from maediff.core.files import atomic_path
 from maediff.registration import Alignment, load_atlas
 from maediff.resample import resample
-from maediff.scans import Volume
+from maediff.scans.volume import Volume
 
 LEVELS = 8  # classes of intensity
 FLUID = 0.35  # of the template's cells, the darkest

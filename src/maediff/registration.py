@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
 from maediff.resample import resample
-from maediff.scans import Volume
+from maediff.scans.volume import Volume
 
 # Contrasts whose scans go to MNI152 unless told otherwise: T1w and FLAIR by docs/results.md, T2w like them
 REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})

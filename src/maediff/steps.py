@@ -23,12 +23,12 @@ from maediff.bias_correction import BiasConfig, correct_bias
 from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
 from maediff.core.config import build_config
 from maediff.core.errors import InputError
-from maediff.dicom import read_volume
 from maediff.prepare import Prepared, RawScanError, brain_from_background
 from maediff.quality import QualityConfig, check_against_atlas, check_contrast, check_voxels
 from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
-from maediff.scan_ref import ScanRef
-from maediff.scans import Volume
+from maediff.scans.read import read_volume
+from maediff.scans.reference import ScanRef
+from maediff.scans.volume import Volume
 
 logger = logging.getLogger(__name__)
 Mask = Bool[np.ndarray, "x y z"]

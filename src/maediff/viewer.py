@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from maediff.core.files import write_text
-from maediff.scans import Volume, as_nifti
+from maediff.scans.nifti import as_nifti
+from maediff.scans.volume import Volume
 from maediff.snapshots import vmax_of
 
 ICON = re.compile(

@@ -69,7 +69,8 @@ def preprocess(
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
     if manifest_only:
         from maediff.core.files import check_apart, fresh_folder
-        from maediff.sources import find_sources, write_manifest
+        from maediff.scans.inputs.find import find_sources
+        from maediff.scans.inputs.manifest import write_manifest
 
         given = inputs_of(inputs, more)
         refs = find_sources(given, modality, layout=layout, series=series, fold=fold, unique=True)
@@ -190,7 +191,7 @@ def detect(
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
     from maediff.core.files import check_apart, read_json
-    from maediff.sources import find_sources
+    from maediff.scans.inputs.find import find_sources
 
     if bids_derivative and viewer:
         raise InputError(

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.core.errors import InputError
-from maediff.file_names import NOT_SCANS
-from maediff.scan_ref import ScanRef
-from maediff.walk import absent, niftis, say_left_out
+from maediff.scans.names import NOT_SCANS
+from maediff.scans.reference import ScanRef
+from maediff.scans.walk import absent, niftis, say_left_out
 
 Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5

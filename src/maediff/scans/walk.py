@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from maediff.core.files import MARKER
-from maediff.file_names import is_nifti
+from maediff.scans.names import is_nifti
 
 logger = logging.getLogger(__name__)
 

@@ -13,47 +13,22 @@ import gzip
 import warnings
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from einops import rearrange
 from jaxtyping import Bool, Float, Shaped
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
-from maediff.file_names import is_nifti
+from maediff.scans.names import is_nifti
+from maediff.scans.volume import Volume
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 SPACING_RANGE_MM = (0.05, 50.0)  # outside it the header's unit is not millimetres
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A scan in RAS+, with what is needed to write results on the file's own grid.
-
-    Args:
-        affine: voxel of `data` -> mm in RAS+.
-        native_shape: the file's own shape, before reorienting.
-        native_affine: the file's own affine.
-        space_code: the file's NIfTI code for its frame (1 scanner, 2 aligned, 3 Talairach, 4 MNI).
-    """
-
-    data: Float[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
-    source: Path
-    native_shape: tuple[int, int, int]
-    native_affine: Float[np.ndarray, "4 4"]
-    space_code: int = 1
-
-    @property
-    def spacing_mm(self) -> Float[np.ndarray, " 3"]:
-        """Voxel size along X, Y and Z."""
-        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
 
 def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
@@ -175,16 +150,6 @@ def write_on_scan_grid(path: Path, data: Shaped[np.ndarray, "x y z"], like: Volu
         )
     native = apply_orientation(data, ornt_transform(RAS, io_orientation(like.native_affine)))
     write_volume(path, native, like.native_affine, space_code=like.space_code)
-
-
-def volume_to_slices(volume: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "z y x"]:
-    """Axial slices from the lowest up, as one looks at them: front at the top, X from left to right."""
-    return np.ascontiguousarray(rearrange(volume[:, ::-1], "x y z -> z y x"))
-
-
-def slices_to_volume(slices: Shaped[np.ndarray, "z y x"]) -> Shaped[np.ndarray, "x y z"]:
-    """The exact inverse of `volume_to_slices`."""
-    return np.ascontiguousarray(rearrange(slices[:, ::-1], "z y x -> x y z"))
 
 
 def _load(path: Path) -> tuple[Any, np.ndarray]:

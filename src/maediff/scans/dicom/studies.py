@@ -8,35 +8,17 @@ Studies that carry one patient ID are sessions of one subject, so that no split 
 folder right below what was given are.
 """
 
-import hashlib
 import logging
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from maediff.core.errors import InputError
-from maediff.dicom_series import (
-    OURS,
-    UNCOMPRESSED,
-    Image,
-    Series,
-    check_volume,
-    find_series,
-    unsaid,
-)
-from maediff.scan_ref import ScanRef
-from maediff.scans import Volume, read_scan
-from maediff.walk import visible
+from maediff.scans.dicom.series import OURS, Series, find_series
+from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
-RLE = "1.2.840.10008.1.2.5"
 
 
 def find_dicom(
@@ -207,142 +189,6 @@ def plain_t1(study: Sequence[Series], chosen: Series) -> Series | None:
         one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"
     ]
     return max(fits, key=lambda one: len(one.images), default=None)
-
-
-def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
-    """The images of one series in `folder`.
-
-    Raises:
-        InputError: the folder does not hold it.
-    """
-    for one in find_series(folder):
-        if one.uid == uid:
-            return one.images
-    raise InputError(f"{folder}: the series is no longer in this folder; start again")
-
-
-def fingerprint(folder: Path, uid: str) -> str:
-    """What tells the files of a series from another series and from a later version, without a word of the header."""
-    parts = []
-    for path in visible(folder):
-        status = path.stat()
-        parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join([uid, *parts]).encode()).hexdigest()
-
-
-def identity(ref: ScanRef) -> dict[str, Any]:
-    """What tells the files that `ref` names from other ones and from a later version, without reading them."""
-
-    def of(path: Path | None) -> list[Any] | None:
-        if path is None or not path.exists():
-            return None
-        status = path.stat()
-        return [str(path.absolute()), status.st_size, status.st_mtime_ns]
-
-    found: dict[str, Any] = {
-        "files": [of(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)]
-    }
-    if ref.series:
-        found["dicom"] = fingerprint(ref.image, ref.series)
-    if ref.t1 and ref.t1_series:
-        found["t1"] = fingerprint(ref.t1, ref.t1_series)
-    return found
-
-
-def read_volume(ref: ScanRef) -> Volume:
-    """The scan that `ref` names, in RAS+; DICOM is converted on the way and the conversion is thrown away.
-
-    Raises:
-        InputError: the scan's `problem`; as for `read_scan`; for DICOM also a series that is no whole volume or cannot
-            be decoded.
-    """
-    if ref.problem:
-        said, listed, _ = ref.problem.partition(
-            "\n"
-        )  # the list of series quotes headers, and this goes into files
-        raise InputError(said + f" (listed where {ref.image} is the only INPUT)" * bool(listed))
-    if ref.series is None:
-        return read_scan(ref.image)
-    images = images_of(ref.image, ref.series)
-    check_volume(ref.image, images)
-    with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
-        volume = read_scan(_convert(ref.image, images, Path(scratch)))
-    if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
-        raise InputError(
-            f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "
-            "it yourself, look at the result, and give the NIfTI file"
-        )
-    return replace(volume, source=ref.image)
-
-
-def _convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
-    """The NIfTI that dcm2niix makes of the images; neither sidecar nor comments, so nothing of the patient in it."""
-    source, target = scratch / "dicom", scratch / "nifti"
-    source.mkdir()
-    target.mkdir()
-    for number, image in enumerate(images):
-        _check_rle(image)
-        link = source / f"{number:06}.dcm"
-        try:
-            link.symlink_to(image.path.absolute())
-        except OSError:  # no links on this file system
-            shutil.copyfile(image.path, link)
-    options = ["-g", "i", "-b", "n", "-z", "n", "-x", "i", "-c", "", "-f", "scan"]
-    done = subprocess.run(
-        [_program(), *options, "-o", str(target), str(source)], capture_output=True, check=False
-    )
-    made = sorted(target.glob("*.nii"))
-    if done.returncode or not made:
-        plain = all(image.syntax in UNCOMPRESSED for image in images)
-        raise InputError(
-            f"{folder}: this DICOM cannot be decoded ({_syntaxes(images)}; dcm2niix ended with "
-            f"{done.returncode}); "
-            + (
-                "copy or export it again"
-                if plain
-                else "decompress it first (dcmdjpeg, gdcmconv --raw), or export it uncompressed"
-            )
-        )
-    if len(made) > 1:
-        raise InputError(
-            f"{folder}: mixed series that cannot be told apart: dcm2niix makes {len(made)} volumes of it; "
-            "put each series in a folder of its own, or convert it yourself and choose one"
-        )
-    return made[0]
-
-
-def _program() -> str:
-    try:
-        import dcm2niix
-    except ImportError as error:
-        raise InputError(
-            "DICOM needs dcm2niix, which comes with maediff: pip install dcm2niix"
-        ) from error
-    return str(dcm2niix.bin)
-
-
-def _check_rle(image: Image) -> None:
-    """dcm2niix takes a damaged RLE frame for a whole one, so each is unpacked here first."""
-    if image.syntax != RLE:
-        return
-    import pydicom
-
-    try:
-        with unsaid():
-            size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
-        if size != (image.rows, image.columns):
-            raise ValueError(size)
-    except Exception as error:  # whatever a damaged frame leads to
-        raise InputError(
-            f"{image.path}: this DICOM cannot be decoded (RLE, {type(error).__name__}); copy or export it "
-            "again"
-        ) from None
-
-
-def _syntaxes(images: Sequence[Image]) -> str:
-    from pydicom.uid import UID
-
-    return ", ".join(sorted({UID(image.syntax).name for image in images}))
 
 
 def _common(series: Iterable[Series]) -> Path:

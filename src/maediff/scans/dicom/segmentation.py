@@ -18,10 +18,10 @@ from jaxtyping import Bool
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
-from maediff.dicom import images_of
-from maediff.dicom_series import Image, check_volume, unsaid
-from maediff.scan_ref import ScanRef
-from maediff.scans import Volume
+from maediff.scans.dicom.convert import images_of
+from maediff.scans.dicom.series import Image, check_volume, unsaid
+from maediff.scans.reference import ScanRef
+from maediff.scans.volume import Volume
 
 ON_GRID = 0.05  # voxels: a pixel that is farther from a voxel's centre lies on another grid
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])

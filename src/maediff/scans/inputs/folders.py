@@ -19,7 +19,8 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
-from maediff.file_names import (
+from maediff.scans.inputs.manifest import read_manifest
+from maediff.scans.names import (
     NOT_SCANS,
     OTHER_BY_NAME,
     bids_name,
@@ -30,9 +31,8 @@ from maediff.file_names import (
     session_of,
     stem,
 )
-from maediff.manifest import read_manifest
-from maediff.scan_ref import ScanRef, check_names
-from maediff.walk import absent, is_dicom, niftis, say_left_out
+from maediff.scans.reference import ScanRef, check_names
+from maediff.scans.walk import absent, is_dicom, niftis, say_left_out
 
 logger = logging.getLogger(__name__)
 

@@ -10,23 +10,19 @@ The scans of all of them are then checked together: no two of one name, no subje
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
 from maediff.core.errors import InputError
-from maediff.core.files import write_table
 from maediff.core.types import MODALITIES
-from maediff.dicom import find_dicom, is_uid, read_volume
-from maediff.file_names import is_nifti
-from maediff.inputs import find_scans
-from maediff.layouts import Layout, check_content, read_layout, recognise
-from maediff.manifest import MANIFEST_COLUMNS
-from maediff.scan_ref import ScanRef, check_names
-from maediff.scans import read_mask
-from maediff.walk import is_dicom, niftis, visible
+from maediff.scans.dicom.studies import find_dicom, is_uid
+from maediff.scans.inputs.folders import find_scans
+from maediff.scans.inputs.layouts import Layout, check_content, read_layout, recognise
+from maediff.scans.names import is_nifti
+from maediff.scans.reference import ScanRef, check_names
+from maediff.scans.walk import is_dicom, niftis, visible
 
 logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
@@ -103,58 +99,6 @@ def _say_dicom_left_out(path: Path) -> None:
                 path,
                 file.relative_to(path),
             )
-
-
-def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
-    """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
-
-    The column `healthy` is left out where nothing states it, because an empty cell says unknown; beside scans of which
-    it is stated, the others get what `preprocess` takes them for.
-
-    Raises:
-        InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
-    """
-    extra = sorted({key for ref in refs for key in ref.extra})
-    stated = any(ref.stated for ref in refs)
-    header = [*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra]
-    rows = []
-    for ref in refs:
-        if ref.problem:
-            raise InputError(ref.problem)
-        if ref.series:
-            raise InputError(
-                f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first"
-            )
-        *files, t1 = [
-            "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
-            for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
-        ]
-        healthy = [_healthy(ref)] if stated else []
-        rows.append(
-            [
-                ref.subject,
-                ref.session,
-                *files,
-                int(ref.lesion_labels),
-                ref.split or "",
-                *healthy,
-                ref.dataset,
-                t1,
-                *(ref.extra.get(key, "") for key in extra),
-            ]
-        )
-    write_table(path, header, rows)
-
-
-def _healthy(ref: ScanRef) -> str:
-    """1, 0, or empty for unknown, as `preprocess` takes the scan."""
-    if ref.stated:
-        return "" if ref.healthy is None else str(int(ref.healthy))
-    lesion = (
-        ref.lesion_mask
-        and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
-    )
-    return str(int(not lesion))
 
 
 def _layout_of(path: Path, layout: str) -> Layout | None:

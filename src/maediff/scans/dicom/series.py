@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from maediff.core.errors import InputError
-from maediff.file_names import AGENT, affirmed
-from maediff.walk import is_dicom, visible
+from maediff.scans.names import AGENT, affirmed
+from maediff.scans.walk import is_dicom, visible
 
 MIN_SLICES = 3  # fewer are a scout, not a volume
 STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie

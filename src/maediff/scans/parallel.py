@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
-from maediff.scan_ref import ScanRef
+from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
 Done = TypeVar("Done")

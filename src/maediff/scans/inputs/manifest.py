@@ -4,12 +4,17 @@ subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,datase
 """
 
 import csv
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from maediff.core.errors import InputError
+from maediff.core.files import write_table
 from maediff.core.types import MODALITIES, SPLITS
-from maediff.file_names import contrast_of, of_contrast
-from maediff.scan_ref import ScanRef
+from maediff.scans.names import contrast_of, of_contrast
+from maediff.scans.nifti import read_mask
+from maediff.scans.read import read_volume
+from maediff.scans.reference import ScanRef
 
 MANIFEST_COLUMNS = (
     "subject",
@@ -111,3 +116,55 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         t1=beside("t1"),
         lesion_labels=labels,
     )
+
+
+def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
+    """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
+
+    The column `healthy` is left out where nothing states it, because an empty cell says unknown; beside scans of which
+    it is stated, the others get what `preprocess` takes them for.
+
+    Raises:
+        InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
+    """
+    extra = sorted({key for ref in refs for key in ref.extra})
+    stated = any(ref.stated for ref in refs)
+    header = [*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra]
+    rows = []
+    for ref in refs:
+        if ref.problem:
+            raise InputError(ref.problem)
+        if ref.series:
+            raise InputError(
+                f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first"
+            )
+        *files, t1 = [
+            "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
+            for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
+        ]
+        healthy = [_healthy(ref)] if stated else []
+        rows.append(
+            [
+                ref.subject,
+                ref.session,
+                *files,
+                int(ref.lesion_labels),
+                ref.split or "",
+                *healthy,
+                ref.dataset,
+                t1,
+                *(ref.extra.get(key, "") for key in extra),
+            ]
+        )
+    write_table(path, header, rows)
+
+
+def _healthy(ref: ScanRef) -> str:
+    """1, 0, or empty for unknown, as `preprocess` takes the scan."""
+    if ref.stated:
+        return "" if ref.healthy is None else str(int(ref.healthy))
+    lesion = (
+        ref.lesion_mask
+        and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
+    )
+    return str(int(not lesion))

@@ -1,0 +1,1 @@
+"""DICOM: series, studies, conversion, segmentation objects."""

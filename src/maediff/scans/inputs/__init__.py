@@ -1,0 +1,1 @@
+"""INPUT arguments to scans: files, folders, BIDS, manifests and known layouts."""
