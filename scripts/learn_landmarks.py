@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from maediff.cohort import Cohort
-from maediff.intensities import deciles_of, learn_landmarks
+from maediff.preparation.intensities import deciles_of, learn_landmarks
 
 
 def main(path: Path) -> None:

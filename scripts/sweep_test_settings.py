@@ -24,12 +24,13 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, is_registered
+from maediff.cohort import Cohort
 from maediff.core.device import resolve_precision
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of
 from maediff.metrics import auprc
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
+from maediff.preparation.config import is_registered
 
 
 def residual_config(name: str) -> tuple[DiffusionConfig, PostprocessConfig]:

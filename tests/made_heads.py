@@ -23,9 +23,13 @@ def fake_deepbet(monkeypatch, draw):
         calls.append(volume.source.name)
         return draw(volume)
 
-    monkeypatch.setattr("maediff.brain_extraction._choose", lambda volume, tool: "deepbet")
+    monkeypatch.setattr(
+        "maediff.preparation.brain_extraction._choose", lambda volume, tool: "deepbet"
+    )
     monkeypatch.setitem(
-        __import__("maediff.brain_extraction").brain_extraction.EXTRACTORS, "deepbet", extract
+        __import__("maediff.preparation.brain_extraction").brain_extraction.EXTRACTORS,
+        "deepbet",
+        extract,
     )
     return calls
 

@@ -30,14 +30,14 @@ from maediff.operating_point import (
     threshold_for_scans,
 )
 from maediff.postprocess import PostprocessConfig
-from maediff.quality import QualityConfig
+from maediff.preparation.config import StepsConfig
+from maediff.preparation.quality import QualityConfig
+from maediff.preparation.registration import Alignment
 from maediff.recalibrate import recalibrate
-from maediff.registration import Alignment
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
 from maediff.snapshots import load_slices
-from maediff.steps import StepsConfig
 from maediff.train import train
 from maediff.viewer import write_viewer
 
@@ -716,11 +716,12 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(
     data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     to_atlas = np.linalg.inv(oblique(np.diag([1.1, 1.05, 1.0, 1.0])))
     monkeypatch.setattr(
-        "maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(to_atlas, -0.5)
+        "maediff.preparation.steps.align_to_atlas",
+        lambda volume, brain, quick: Alignment(to_atlas, -0.5),
     )
-    monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
+    monkeypatch.setattr("maediff.preparation.steps.check_against_atlas", lambda *_: ({}, []))
     monkeypatch.setattr(
-        "maediff.steps.correct_bias",
+        "maediff.preparation.steps.correct_bias",
         lambda volume, *_: (volume, np.full(volume.data.shape, 2.0, dtype=np.float32)),
     )
     maps = {}
@@ -784,9 +785,10 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
     data, _, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
     monkeypatch.setattr(
-        "maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(np.eye(4), -0.5)
+        "maediff.preparation.steps.align_to_atlas",
+        lambda volume, brain, quick: Alignment(np.eye(4), -0.5),
     )
-    monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
+    monkeypatch.setattr("maediff.preparation.steps.check_against_atlas", lambda *_: ({}, []))
 
     def predict(method, images, *_args, **_kwargs):
         residual = np.zeros_like(images)

@@ -7,7 +7,8 @@ from scipy import ndimage
 from made_scans import ball, made_brain, oblique, save
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING
-from maediff.grid import (
+from maediff.preparation.background import brain_from_background
+from maediff.preparation.grid import (
     Grid,
     GridConfig,
     atlas_grid,
@@ -17,8 +18,8 @@ from maediff.grid import (
     model_grid,
     to_grid,
 )
-from maediff.intensities import NormaliseConfig, intensity_range, normalise
-from maediff.prepare import brain_from_background, prepare_scan
+from maediff.preparation.intensities import NormaliseConfig, intensity_range, normalise
+from maediff.preparation.onto_grid import prepare_scan
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_mask, read_scan
 from maediff.scans.volume import Volume

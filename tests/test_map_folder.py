@@ -13,10 +13,10 @@ from maediff.cohort import Cohort
 from maediff.core.errors import InputError
 from maediff.evaluate import evaluate
 from maediff.map_folder import check_maps, is_map_folder, read_map
+from maediff.preparation.config import StepsConfig
+from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
 from maediff.preprocess import preprocess
-from maediff.registration import Alignment, RegistrationConfig, load_atlas
 from maediff.scans.volume import slices_to_volume
-from maediff.steps import StepsConfig
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,9 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
     from_atlas = oblique(np.eye(4))
     from_atlas[:3, 3] = [9, -31, 22]
     alignment = Alignment(np.linalg.inv(from_atlas), -0.5)
-    monkeypatch.setattr("maediff.steps.align_to_atlas", lambda volume, brain, quick: alignment)
+    monkeypatch.setattr(
+        "maediff.preparation.steps.align_to_atlas", lambda volume, brain, quick: alignment
+    )
     affine = from_atlas @ atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0])
     t1, brain = atlas.t1[::3, ::3, ::3], atlas.brain[::3, ::3, ::3]
     centre = (affine @ np.append(np.argwhere(brain).mean(axis=0) + np.array([8, -6, 4]), 1))[:3]

@@ -170,7 +170,7 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
 def phantom_slices():
     """Ten slices of a synthetic brain."""
     from maediff.phantom import healthy_subject
-    from maediff.prepare import prepare_scan
+    from maediff.preparation.onto_grid import prepare_scan
     from maediff.scans.volume import Volume, volume_to_slices
 
     phantom = healthy_subject("train", 0)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from maediff.cohort import is_registered
 from maediff.core.errors import InputError
 from maediff.postprocess import (
     PostprocessConfig,
@@ -15,6 +14,7 @@ from maediff.postprocess import (
     remove_small,
     residual_map,
 )
+from maediff.preparation.config import is_registered
 from maediff.regions import bounding_box, find_regions
 from maediff.scan_score import linked_voxels, scan_score
 

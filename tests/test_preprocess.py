@@ -9,11 +9,11 @@ import pytest
 import maediff.preprocess as module
 from made_scans import ball, made_brain, save
 from maediff import cli
-from maediff.brain_extraction import BrainConfig
 from maediff.cohort import Cohort
 from maediff.core.errors import InputError
+from maediff.preparation.brain_extraction import BrainConfig
+from maediff.preparation.config import StepsConfig
 from maediff.preprocess import preprocess
-from maediff.steps import StepsConfig
 
 
 def scan(path, seed=0):

@@ -10,16 +10,23 @@ from skimage.filters import threshold_otsu
 
 from made_heads import fake_deepbet, true_brain
 from made_scans import ball, oblique, save
-from maediff.brain_extraction import BrainConfig
 from maediff.core.errors import InputError
-from maediff.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
-from maediff.prepare import brain_from_background, prepare_scan
-from maediff.quality import QualityConfig, check_against_atlas, check_contrast
-from maediff.registration import Alignment, RegistrationConfig, align_to_atlas, load_atlas
+from maediff.preparation.background import brain_from_background
+from maediff.preparation.brain_extraction import BrainConfig
+from maediff.preparation.config import StepsConfig
+from maediff.preparation.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
+from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.quality import QualityConfig, check_against_atlas, check_contrast
+from maediff.preparation.registration import (
+    Alignment,
+    RegistrationConfig,
+    align_to_atlas,
+    load_atlas,
+)
+from maediff.preparation.steps import run_steps
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_mask, read_scan
 from maediff.scans.volume import Volume
-from maediff.steps import StepsConfig, run_steps
 
 ALWAYS = StepsConfig(qc=QualityConfig(align="always"))
 REGISTERED = StepsConfig(registration=RegistrationConfig(enabled=True))

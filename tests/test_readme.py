@@ -11,7 +11,7 @@ from made_heads import fake_deepbet, made_head, true_brain
 from made_models import COHORT, made_run
 from made_scans import oblique, save
 from maediff.detect import detect
-from maediff.registration import Alignment
+from maediff.preparation.registration import Alignment
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
 
@@ -35,9 +35,10 @@ def test_python_gives_the_map_that_detect_writes(
     fake_deepbet(monkeypatch, true_brain)
     to_atlas = np.linalg.inv(oblique(np.diag([1.1, 1.05, 1.0, 1.0])))
     monkeypatch.setattr(
-        "maediff.steps.align_to_atlas", lambda volume, brain, quick: Alignment(to_atlas, -0.5)
+        "maediff.preparation.steps.align_to_atlas",
+        lambda volume, brain, quick: Alignment(to_atlas, -0.5),
     )
-    monkeypatch.setattr("maediff.steps.check_against_atlas", lambda *_: ({}, []))
+    monkeypatch.setattr("maediff.preparation.steps.check_against_atlas", lambda *_: ({}, []))
     head, _, affine = made_head((60, 72, 12), (2.0, 2.0, 7.0))
     path = save(tmp_path / "patient.nii.gz", head, affine, "PSR")
     monkeypatch.chdir(tmp_path)

@@ -15,22 +15,34 @@ from scipy import ndimage
 from made_dicom import write_series
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, oblique, save
-from maediff.bias_correction import BiasConfig, correct_bias
-from maediff.brain_extraction import EXTRACTORS, BrainConfig, brain_from_t1, extract_brain
 from maediff.cohort import Cohort
 from maediff.core.errors import InputError
-from maediff.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
-from maediff.intensities import NormaliseConfig, deciles_of, learn_landmarks, standardise
-from maediff.prepare import prepare_scan
-from maediff.preprocess import preprocess
-from maediff.quality import QualityConfig, check_voxels, picture
-from maediff.registration import (
-    REGISTERED,
+from maediff.preparation.bias_correction import BiasConfig, correct_bias
+from maediff.preparation.brain_extraction import (
+    EXTRACTORS,
+    BrainConfig,
+    brain_from_t1,
+    extract_brain,
+)
+from maediff.preparation.config import REGISTERED, StepsConfig, steps_config, steps_of
+from maediff.preparation.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
+from maediff.preparation.intensities import (
+    NormaliseConfig,
+    deciles_of,
+    learn_landmarks,
+    standardise,
+)
+from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.picture import picture
+from maediff.preparation.quality import QualityConfig, check_voxels
+from maediff.preparation.registration import (
     RegistrationConfig,
     align_rigidly,
     align_to_atlas,
     load_atlas,
 )
+from maediff.preparation.steps import run_steps
+from maediff.preprocess import preprocess
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.inputs.folders import find_scans, t1s_by_session
@@ -38,7 +50,6 @@ from maediff.scans.names import session_of
 from maediff.scans.nifti import read_scan
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
-from maediff.steps import StepsConfig, run_steps, steps_config, steps_of
 
 UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
 
@@ -285,7 +296,7 @@ def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):
 
 
 def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr("maediff.steps.REGISTERED", REGISTERED)
+    monkeypatch.setattr("maediff.preparation.steps.REGISTERED", REGISTERED)
     atlas = load_atlas()
     cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
     save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
@@ -454,7 +465,9 @@ def test_heads_far_apart_are_brought_together_and_ones_that_cannot_be_are_refuse
     fixed, moving = volume_of(data, affine), volume_of(data, away, "t1.nii.gz")
     np.testing.assert_allclose(align_rigidly(fixed, moving)[:3, 3], [500, -400, 300], atol=1)
     assert (brain_from_t1(fixed, moving, brain) ^ brain).mean() < 0.01
-    monkeypatch.setattr("maediff.registration._refine", lambda *_, **__: (-np.inf, np.eye(4)))
+    monkeypatch.setattr(
+        "maediff.preparation.registration._refine", lambda *_, **__: (-np.inf, np.eye(4))
+    )
     with pytest.raises(
         InputError, match=r"scan\.nii\.gz: rigid registration with t1\.nii\.gz failed"
     ):
@@ -471,7 +484,7 @@ def test_a_brain_moved_to_the_wrong_place_is_not_taken(tmp_path, monkeypatch, sh
     assert brain_from_t1(t2, read_scan(t1), brain).any()
     wrong = np.eye(4)
     wrong[:3, 3] = shift_mm
-    monkeypatch.setattr("maediff.brain_extraction.align_rigidly", lambda *_: wrong)
+    monkeypatch.setattr("maediff.preparation.brain_extraction.align_rigidly", lambda *_: wrong)
     with pytest.raises(InputError, match="fit better 10 mm away"):
         brain_from_t1(t2, read_scan(t1), brain)
     monkeypatch.setitem(EXTRACTORS, "deepbet", lambda *_: brain)
@@ -508,6 +521,8 @@ def test_one_slice_is_neither_registered_nor_corrected_and_that_is_said_in_one_l
 
 def test_an_affine_registration_of_which_no_start_ends_is_an_error(monkeypatch):
     data, brain, affine = made_brain()
-    monkeypatch.setattr("maediff.registration._refine", lambda *_, **__: (-np.inf, np.eye(4)))
+    monkeypatch.setattr(
+        "maediff.preparation.registration._refine", lambda *_, **__: (-np.inf, np.eye(4))
+    )
     with pytest.raises(InputError, match=r"scan\.nii\.gz: registration to MNI152 failed"):
         align_to_atlas(volume_of(data, affine), brain)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, SubjectSlices, person_code, prepared_unlike
+from maediff.cohort import Cohort, SubjectSlices, person_code
 from maediff.core.errors import InputError
 from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES
+from maediff.preparation.config import prepared_unlike
 from maediff.references import run_folders
 from maediff.run_folder import trained_on
 from maediff.scans.reference import own_name

@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float
 
 from maediff.core.config import build_config
 from maediff.core.types import Map, Mask
-from maediff.grid import GridConfig, from_grid
-from maediff.intensities import NormaliseConfig, standardise
 from maediff.methods import Method, predict_volume
 from maediff.postprocess import PostprocessConfig, check_symmetry, residual_map
-from maediff.prepare import Prepared, prepare_scan
+from maediff.preparation.config import StepsConfig, steps_of
+from maediff.preparation.grid import GridConfig, from_grid
+from maediff.preparation.intensities import NormaliseConfig, standardise
+from maediff.preparation.onto_grid import Prepared, prepare_scan
+from maediff.preparation.steps import ZERO_BACKGROUND, Stepped, run_steps
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
-from maediff.steps import ZERO_BACKGROUND, Stepped, StepsConfig, run_steps, steps_of
 
 
 @dataclass(frozen=True, eq=False)

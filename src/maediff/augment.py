@@ -260,7 +260,7 @@ def _coarse(
 ) -> Float[Tensor, "b n n"]:
     """U D: D averages with a Gaussian of full width `width` around every `width`-th pixel, U interpolates linearly.
 
-    The Gaussian's width is that of `maediff.resample`; at its least it weighs a pixel's neighbours 0.004.
+    The Gaussian's width is that of `maediff.preparation.resample`; at its least it weighs a pixel's neighbours 0.004.
     """
     pixels, width = torch.arange(n, device=width.device).float(), width[:, None, None]
     sigma = (torch.sqrt(width**2 - 1) / (2 * math.sqrt(2 * math.log(2)))).clamp(min=0.3)

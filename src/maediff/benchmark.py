@@ -27,7 +27,7 @@ from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM
 from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
-from maediff.prepare import prepare_scan
+from maediff.preparation.onto_grid import prepare_scan
 from maediff.scans.volume import Volume, volume_to_slices
 
 

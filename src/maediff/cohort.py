@@ -30,12 +30,6 @@ from maediff.scans.volume import volume_to_slices
 from maediff.slice_cache import SliceSet, read_slices, store_slices
 
 FORMAT = 2
-PREPARED = (
-    "grid",
-    "normalise",
-    "bias",
-    "registration",
-)  # of cohort.json: what scans need to share to look alike
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
 
 
@@ -254,26 +248,6 @@ class Cohort:
             np.asarray(index, dtype=np.int64),
             subjects,
         )
-
-
-def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which of PREPARED differ between two cohort.json, or what runs hold of them; off is the same as no word of it."""
-
-    def plain(meta: Mapping[str, Any], key: str) -> Any:
-        value = meta.get(key) or {}
-        return value if key in ("grid", "normalise") or value.get("enabled") else {}
-
-    return [key for key in PREPARED if plain(one, key) != plain(other, key)]
-
-
-def scans_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """`prepared_unlike`, and first `modality` where the contrasts differ."""
-    return [key for key in ("modality",) if one[key] != other[key]] + prepared_unlike(one, other)
-
-
-def is_registered(meta: Mapping[str, Any]) -> bool:
-    """Whether scans lie in MNI152, by cohort.json or what a model's config says of its cohort."""
-    return bool((meta.get("registration") or {}).get("enabled"))
 
 
 def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:

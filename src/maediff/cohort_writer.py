@@ -11,7 +11,7 @@ import numpy as np
 
 from maediff.cohort import FORMAT, split_of
 from maediff.core.files import write_json, write_table
-from maediff.prepare import Prepared
+from maediff.preparation.onto_grid import Prepared
 from maediff.scans.nifti import write_volume
 from maediff.scans.reference import ScanRef
 

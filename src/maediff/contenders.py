@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, SubjectSlices, is_registered
+from maediff.cohort import Cohort, SubjectSlices
 from maediff.core.types import Map
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume
 from maediff.methods.intensity import Template
+from maediff.preparation.config import is_registered
 from maediff.scoring import Contender
 
 DRAW_HEALTHY_IMAGES = (

@@ -32,7 +32,7 @@ from maediff.admission import (
     subjects_of,
 )
 from maediff.calibration import scans_needed
-from maediff.cohort import Cohort, SubjectSlices, is_registered
+from maediff.cohort import Cohort, SubjectSlices
 from maediff.contenders import Predictor, load_method, untrained
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device, resolve_precision
@@ -43,6 +43,7 @@ from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
+from maediff.preparation.config import is_registered
 from maediff.references import run_folders
 from maediff.scans.reference import own_name
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score

@@ -19,7 +19,7 @@ import torch
 from maediff import __version__
 from maediff.calibration import MAX_SCANS
 from maediff.checkpoint import load_model, write_tensors
-from maediff.cohort import Cohort, is_registered
+from maediff.cohort import Cohort
 from maediff.core.config import build_config, flatten
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text
@@ -34,6 +34,7 @@ from maediff.operating_point import (
     own_postprocess,
 )
 from maediff.postprocess import PostprocessConfig
+from maediff.preparation.config import is_registered
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference
 from maediff.run_folder import (

@@ -17,7 +17,7 @@ from maediff.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import Map
-from maediff.resample import resample
+from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_scan
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 

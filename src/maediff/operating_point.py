@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, Row, is_registered, person_code
+from maediff.cohort import Cohort, Row, person_code
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
 from maediff.core.types import Map, Mask
@@ -33,6 +33,7 @@ from maediff.postprocess import (
     eroded_brain,
     residual_map,
 )
+from maediff.preparation.config import is_registered
 from maediff.references import run_folders, split_mean, split_reference
 from maediff.run_folder import complete, config_of, read_config
 from maediff.scan_score import scan_score

@@ -27,16 +27,17 @@ from maediff.cohort_writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_table
 from maediff.core.types import MODALITIES
-from maediff.grid import GridConfig
-from maediff.intensities import NormaliseConfig
-from maediff.prepare import prepare_scan
-from maediff.quality import write_picture
+from maediff.preparation.config import StepsConfig, settings_of, steps_config, with_defaults
+from maediff.preparation.grid import GridConfig
+from maediff.preparation.intensities import NormaliseConfig
+from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.picture import write_picture
+from maediff.preparation.steps import run_steps
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.nifti import read_mask
 from maediff.scans.parallel import progress, run_scans
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
-from maediff.steps import StepsConfig, run_steps, settings_of, steps_config, with_defaults
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, Row, person_code, scans_unlike
+from maediff.cohort import Cohort, Row, person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_fpr, own_postprocess
 from maediff.postprocess import changed
+from maediff.preparation.config import scans_unlike
 from maediff.references import split_mean, split_reference
 from maediff.run_folder import read_config, trained_on, write_config
 

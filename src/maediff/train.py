@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model, load_state
-from maediff.cohort import PREPARED, Cohort, is_registered, person_code, prepared_unlike
+from maediff.cohort import Cohort, person_code
 from maediff.core.config import SettingsError, build_config, flatten, merge
 from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError
@@ -16,6 +16,7 @@ from maediff.core.files import check_apart, fresh_folder, write_json
 from maediff.methods import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
+from maediff.preparation.config import PREPARED, is_registered, prepared_unlike
 from maediff.references import split_reference
 from maediff.run_folder import (
     TRAINED_ON,

@@ -81,10 +81,10 @@ def preprocess(
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
     from maediff.core.config import build_config, merge
-    from maediff.grid import GridConfig
-    from maediff.intensities import NormaliseConfig
+    from maediff.preparation.config import steps_config
+    from maediff.preparation.grid import GridConfig
+    from maediff.preparation.intensities import NormaliseConfig
     from maediff.preprocess import preprocess as run
-    from maediff.steps import steps_config
 
     known: dict[str, Any] = {}
     if like:
@@ -204,8 +204,8 @@ def detect(
     from maediff.core.config import build_config
     from maediff.detect import detect as run
     from maediff.postprocess import PostprocessConfig
+    from maediff.preparation.config import steps_config
     from maediff.report import write_report
-    from maediff.steps import steps_config
 
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})

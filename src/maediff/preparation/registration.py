@@ -18,11 +18,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
-from maediff.resample import resample
+from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
 
-# Contrasts whose scans go to MNI152 unless told otherwise: T1w and FLAIR by docs/results.md, T2w like them
-REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})
 UNREGISTERED = "make the cohort with registration.enabled=false, or take a model that was trained on such a one"
 COARSE_MM, FINE_MM = 4.0, 2.0
 PITCHES_DEG = (-20.0, 0.0, 20.0)  # starts: the chin down, level, up

@@ -9,23 +9,25 @@ By default N4 is off and registration on, because that is what was better (docs/
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as config
 
-from maediff.bias_correction import BiasConfig, correct_bias
-from maediff.brain_extraction import BrainConfig, brain_from_t1, extract_brain
-from maediff.core.config import build_config
 from maediff.core.errors import InputError
-from maediff.prepare import Prepared, RawScanError, brain_from_background
-from maediff.quality import QualityConfig, check_against_atlas, check_contrast, check_voxels
-from maediff.registration import REGISTERED, RegistrationConfig, align_to_atlas, extent_mm
+from maediff.preparation.background import RawScanError, brain_from_background
+from maediff.preparation.bias_correction import correct_bias
+from maediff.preparation.brain_extraction import BrainConfig, brain_from_t1, extract_brain
+from maediff.preparation.config import StepsConfig
+from maediff.preparation.onto_grid import Prepared
+from maediff.preparation.quality import (
+    check_against_atlas,
+    check_contrast,
+    check_voxels,
+)
+from maediff.preparation.registration import align_to_atlas, extent_mm
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
@@ -44,20 +46,6 @@ LARGE_ML, LARGE_MM = (
     190.0,
 )  # where nothing else asks for it, only stripped scans beyond this are aligned
 MIN_VALUES = 16  # in a brain; scans of 8 bits have more, label maps fewer
-RECORDED = (
-    "bias",
-    "registration",
-)  # what a model's scans must share; extraction and checks are free
-
-
-@config(frozen=True, config=ConfigDict(extra="forbid"))
-class StepsConfig:
-    """What happens to a scan before it goes to the grid."""
-
-    brain: BrainConfig = BrainConfig()
-    bias: BiasConfig = BiasConfig()
-    registration: RegistrationConfig = RegistrationConfig()
-    qc: QualityConfig = QualityConfig()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,36 +79,6 @@ class Stepped:
         prepared.record.update(self.record)
         prepared.record["flags"] += self.flags
         prepared.record["notes"] += self.notes
-
-
-def steps_config(settings: Mapping[str, Any]) -> StepsConfig:
-    """The config of nested settings (`brain`, `bias`, `registration`, `qc`); other keys are left alone.
-
-    Raises:
-        InputError: unknown or wrong values.
-    """
-    kinds = {
-        "brain": BrainConfig,
-        "bias": BiasConfig,
-        "registration": RegistrationConfig,
-        "qc": QualityConfig,
-    }
-    built: dict[str, Any] = {
-        key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()
-    }
-    return StepsConfig(**built)
-
-
-def steps_of(meta: Mapping[str, Any]) -> StepsConfig:
-    """The steps that the scans of a model's cohort went through; one that it has no word of is off."""
-    return steps_config({key: meta.get(key) or {"enabled": False} for key in RECORDED})
-
-
-def with_defaults(config: StepsConfig, modality: str) -> StepsConfig:
-    """`config` with what it leaves to the contrast filled in."""
-    if config.registration.enabled is not None:
-        return config
-    return replace(config, registration=RegistrationConfig(enabled=modality in REGISTERED))
 
 
 def run_steps(
@@ -274,8 +232,3 @@ def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[Mask, s
         found = _stripped(t1, looks, StepsConfig(brain=config), None)
         brain, tool = found.brain, found.brain_from if found.extracted else "stripped"
     return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"
-
-
-def settings_of(config: StepsConfig) -> dict[str, Any]:
-    """The config as nested settings, for cohort.json."""
-    return {key: asdict(getattr(config, key)) for key in ("brain", "bias", "registration", "qc")}

@@ -20,8 +20,8 @@ from pydantic.dataclasses import dataclass as config
 from scipy import ndimage
 
 from maediff.core.errors import InputError
+from maediff.preparation.resample import Order, kernel_radius, resample
 from maediff.regions import CONNECTIVITY
-from maediff.resample import Order, kernel_radius, resample
 from maediff.scans.volume import Volume
 
 IN_PLANE_RANGE_MM = (20.0, 400.0)

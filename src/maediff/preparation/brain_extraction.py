@@ -24,8 +24,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
-from maediff.registration import align_rigidly, settled
-from maediff.resample import resample
+from maediff.preparation.registration import align_rigidly, settled
+from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_mask, write_volume
 from maediff.scans.volume import Volume
 

@@ -1,0 +1,1 @@
+"""One scan to the model's grid: brain, N4, MNI152, quality, intensities."""
