@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.core.files import read_json
 from maediff.measures import voxel_ml
 from maediff.methods import predict_volume

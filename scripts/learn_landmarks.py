@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.preparation.intensities import deciles_of, learn_landmarks
 
 

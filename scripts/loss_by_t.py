@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.core.device import has_bf16
 from maediff.train_config import TrainConfig
 from maediff.training import validation_loss

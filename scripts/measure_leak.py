@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.diffusion import forward_process
 from maediff.methods.maediff import MAEDiff
 from maediff.patches import insert, noised_cells, patch_mask, patchify

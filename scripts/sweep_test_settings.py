@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.core.device import resolve_precision
 from maediff.methods.base import DiffusionConfig, predict_volume
 from maediff.methods.comparison import residual_of

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from maediff.cohort import SubjectSlices
+from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
 from maediff.measures import Case, choose_thresholds, measure, pooled_curve
 from maediff.metrics import reconstruction_l1, reconstruction_psnr, reconstruction_ssim

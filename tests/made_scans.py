@@ -92,7 +92,7 @@ def made_dataset(folder: Path) -> Path:
 
 def made_cohort(folder: Path) -> Path:
     """A cohort of `made_dataset`."""
-    from maediff.preprocess import preprocess
+    from maediff.cohort.preprocess import preprocess
 
     assert (
         preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", quiet=True)

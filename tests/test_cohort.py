@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from made_scans import ball, made_brain, save
-from maediff.cohort import Cohort, split_of
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
+from maediff.cohort.splits import split_of
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING
-from maediff.preprocess import preprocess
 
 
 @pytest.fixture

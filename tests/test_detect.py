@@ -18,7 +18,8 @@ from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, person_code
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.detect import _check_same, detect
 from maediff.operating_point import (

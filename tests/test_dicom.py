@@ -11,9 +11,9 @@ from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
 
 from made_dicom import SECRETS, write_series
 from made_scans import made_brain, oblique, save
+from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.detect import _without_folders
-from maediff.preprocess import preprocess
 from maediff.scans.dicom.series import contrast_of_text, find_series
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.inputs.find import find_sources
@@ -421,7 +421,8 @@ def test_a_cohort_from_dicom_names_nobody_and_is_resumed(tmp_path, caplog, monke
         assert secret not in written + names + caplog.text
     read = []
     monkeypatch.setattr(
-        "maediff.preprocess.read_volume", lambda ref: read.append(ref.name) or read_volume(ref)
+        "maediff.cohort.preprocess.read_volume",
+        lambda ref: read.append(ref.name) or read_volume(ref),
     )
     assert preprocess([tmp_path / "in"], out, quiet=True, resume=True) == 1
     assert read == ["c"]

@@ -14,14 +14,15 @@ import pytest
 from made_scans import ball, made_brain, save
 from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
 from maediff.checkpoint import save_model
-from maediff.cohort import Cohort, SubjectSlices, person_code
+from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.cohort.preprocess import preprocess
+from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.evaluate import evaluate, group_names
 from maediff.methods import BASELINES, build
 from maediff.metrics import auprc as exact_auprc
 from maediff.metrics import clopper_pearson, dice, dice_by_threshold
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
-from maediff.preprocess import preprocess
 from maediff.run_folder import config_of, write_config
 from maediff.scan_score import scan_score
 from maediff.scoring import Contender, ScoringConfig, score

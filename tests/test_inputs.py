@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from maediff.cohort import person_code, split_of
+from maediff.cohort.splits import person_code, split_of
 from maediff.core.errors import InputError
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.inputs.folders import find_scans

@@ -15,10 +15,10 @@ import pytest
 
 from made_scans import ball, made_brain, save
 from maediff import cli
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
-from maediff.preprocess import preprocess
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.inputs.layouts import (
     assign_roles,

@@ -9,13 +9,13 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from made_scans import ball, made_cohort, oblique, save
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.evaluate import evaluate
 from maediff.map_folder import check_maps, is_map_folder, read_map
 from maediff.preparation.config import StepsConfig
 from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
-from maediff.preprocess import preprocess
 from maediff.scans.volume import slices_to_volume
 
 

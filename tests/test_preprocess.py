@@ -6,14 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import maediff.preprocess as module
+import maediff.cohort.preprocess as module
 from made_scans import ball, made_brain, save
 from maediff import cli
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import StepsConfig
-from maediff.preprocess import preprocess
 
 
 def scan(path, seed=0):

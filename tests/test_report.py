@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from maediff.cohort import SubjectSlices
+from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
 from maediff.methods import METHODS, build

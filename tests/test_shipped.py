@@ -19,7 +19,8 @@ from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
 from maediff import shipped
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, person_code
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import write_json

@@ -15,7 +15,8 @@ from scipy import ndimage
 from made_dicom import write_series
 from made_heads import fake_deepbet, made_head, true_brain
 from made_scans import ball, made_brain, oblique, save
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.preparation.bias_correction import BiasConfig, correct_bias
 from maediff.preparation.brain_extraction import (
@@ -42,7 +43,6 @@ from maediff.preparation.registration import (
     load_atlas,
 )
 from maediff.preparation.steps import run_steps
-from maediff.preprocess import preprocess
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.inputs.folders import find_scans, t1s_by_session

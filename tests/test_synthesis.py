@@ -147,8 +147,9 @@ def t1_manifest(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_cohort_is_rendered_and_preprocessed(t1_manifest, tmp_path):
-    from maediff.cohort import Cohort, person_code
-    from maediff.preprocess import preprocess
+    from maediff.cohort.cohort import Cohort
+    from maediff.cohort.preprocess import preprocess
+    from maediff.cohort.splits import person_code
     from maediff.scans.inputs.folders import find_scans
 
     assert render_scans(t1_manifest, tmp_path / "a", "FLAIR", n=2, seed=5) == []

@@ -23,7 +23,8 @@ from made_scans import made_cohort
 from maediff import training
 from maediff.batches import batch_indices, slices_by_subject
 from maediff.checkpoint import load_model, load_optimizer, read_weights
-from maediff.cohort import Cohort, person_code
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.fabricate import FabricateConfig
 from maediff.methods import build

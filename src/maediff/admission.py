@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, SubjectSlices, person_code
+from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.map_folder import is_map_folder
 from maediff.methods import BASELINES

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maediff.slice_cache import SliceSet
+from maediff.cohort.slices import SliceSet
 
 TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
 

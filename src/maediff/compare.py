@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from maediff import __version__
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError

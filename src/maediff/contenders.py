@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, SubjectSlices
+from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.types import Map
 from maediff.methods import BASELINES, build
 from maediff.methods.base import Method, predict_volume

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
@@ -24,7 +25,6 @@ from maediff.operating_point import calibrate
 from maediff.phantom import make_phantom_dataset
 from maediff.phantom_brain import Contrast
 from maediff.preparation.config import steps_of
-from maediff.preprocess import preprocess
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.shipped import locate, pick

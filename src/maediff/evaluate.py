@@ -32,7 +32,7 @@ from maediff.admission import (
     subjects_of,
 )
 from maediff.calibration import scans_needed
-from maediff.cohort import Cohort, SubjectSlices
+from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.contenders import Predictor, load_method, untrained
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device, resolve_precision

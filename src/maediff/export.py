@@ -19,7 +19,7 @@ import torch
 from maediff import __version__
 from maediff.calibration import MAX_SCANS
 from maediff.checkpoint import load_model, write_tensors
-from maediff.cohort import Cohort
+from maediff.cohort.cohort import Cohort
 from maediff.core.config import build_config, flatten
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text

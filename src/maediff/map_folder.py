@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maediff.cohort import SubjectSlices
+from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import Map

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from maediff.calibration import conformal_threshold, smallest_alpha, threshold_from_healthy
-from maediff.cohort import SubjectSlices
+from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
 from maediff.metrics import (
     auprc,

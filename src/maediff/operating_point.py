@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 
 from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, Row, person_code
+from maediff.cohort.cohort import Cohort, Row
+from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
 from maediff.core.types import Map, Mask

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model
-from maediff.cohort import Cohort, Row, person_code
+from maediff.cohort.cohort import Cohort, Row
+from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder

@@ -23,7 +23,7 @@ from joblib import Parallel, delayed, parallel_config
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff.cohort import SubjectSlices
+from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.types import Map
 from maediff.measures import COLUMNS, NAN, Case, choose_thresholds, measure, pooled_curve, voxel_ml

@@ -22,7 +22,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from maediff.cohort import split_of
+from maediff.cohort.splits import split_of
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_table
 from maediff.phantom_brain import smooth_field

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from maediff.checkpoint import load_model, load_state
-from maediff.cohort import Cohort, person_code
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
 from maediff.core.config import SettingsError, build_config, flatten, merge
 from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError

@@ -31,6 +31,7 @@ from maediff.checkpoint import (
     save_model,
     save_optimizer,
 )
+from maediff.cohort.slices import SliceSet
 from maediff.core.device import no_tf32
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_table
@@ -38,7 +39,6 @@ from maediff.cuda_graphs import graph_network
 from maediff.fabricate import fabricate
 from maediff.methods import Method
 from maediff.run_folder import provenance
-from maediff.slice_cache import SliceSet
 from maediff.train_config import TrainConfig, learning_rate
 
 

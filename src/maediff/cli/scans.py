@@ -80,11 +80,11 @@ def preprocess(
         )
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
+    from maediff.cohort.preprocess import preprocess as run
     from maediff.core.config import build_config, merge
     from maediff.preparation.config import steps_config
     from maediff.preparation.grid import GridConfig
     from maediff.preparation.intensities import NormaliseConfig
-    from maediff.preprocess import preprocess as run
 
     known: dict[str, Any] = {}
     if like:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from maediff.cohort import FORMAT, split_of
+from maediff.cohort.cohort import FORMAT
+from maediff.cohort.splits import split_of
 from maediff.core.files import write_json, write_table
 from maediff.preparation.onto_grid import Prepared
 from maediff.scans.nifti import write_volume

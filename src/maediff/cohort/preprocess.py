@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from maediff import __version__
-from maediff.cohort import FORMAT
-from maediff.cohort_writer import write_cohort, write_subject
+from maediff.cohort.cohort import FORMAT
+from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_table
 from maediff.core.types import MODALITIES

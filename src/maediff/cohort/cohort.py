@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_scan
-from maediff.scans.reference import own_name
 from maediff.scans.volume import volume_to_slices
-from maediff.slice_cache import SliceSet, read_slices, store_slices
 
 FORMAT = 2
 MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
@@ -78,22 +77,6 @@ class SubjectSlices:
     spacing_mm: tuple[float, float, float]
     healthy: bool | None
     extra: dict[str, str]
-
-
-def split_of(dataset: str, subject: str) -> str:
-    """Split of a subject that brings none: sha256 of `dataset/subject` mod 10, 0 to 6 train, 7 and 8 val, 9 test."""
-    digit = (
-        int(hashlib.sha256(f"{dataset}/{own_name(dataset, subject)}".encode()).hexdigest(), 16)
-        % 10
-    )
-    return "train" if digit < 7 else "val" if digit < 9 else "test"
-
-
-def person_code(dataset: str, subject: str) -> str:
-    """16 hex digits that tell whether two rows are of the same person, without the name."""
-    return hashlib.sha256(f"maediff {dataset}/{own_name(dataset, subject)}".encode()).hexdigest()[
-        :16
-    ]
 
 
 class Cohort:

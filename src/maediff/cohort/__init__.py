@@ -1,0 +1,1 @@
+"""Many prepared scans in a folder: manifest, splits, training slices."""
