@@ -1,4 +1,4 @@
-"""Write the frozen phantom mix (maediff.phantom.MIX) in one contrast, or fewer of its subjects.
+"""Write the frozen phantom mix (maediff.synthetic.dataset.MIX) in one contrast, or fewer of its subjects.
 
 python scripts/make_phantoms.py OUT [T1w|T2w|FLAIR] [N_TRAIN N_VAL N_TEST N_HEALTHY_VAL N_HEALTHY_TEST]
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maediff.phantom import make_phantom_dataset
+from maediff.synthetic.dataset import make_phantom_dataset
 
 NAMES = ("n_train", "n_val", "n_test", "n_healthy_val", "n_healthy_test")
 

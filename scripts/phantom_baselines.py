@@ -13,10 +13,10 @@ import argparse
 import numpy as np
 
 from maediff.metrics import auprc
-from maediff.phantom import MIX, healthy_subject, lesioned_subject
-from maediff.phantom_brain import Contrast, Phantom
-from maediff.phantom_lesion import LESION_KINDS
 from maediff.postprocess import residual_map
+from maediff.synthetic.brain import Contrast, Phantom
+from maediff.synthetic.dataset import MIX, healthy_subject, lesioned_subject
+from maediff.synthetic.lesion import LESION_KINDS
 
 SPACING_MM = (2.0, 2.0, 4.0)
 BASELINES = ("bright", "dark", "median", "slice", "aligned", "truth")

@@ -1,4 +1,4 @@
-"""Render T1w scans of healthy brains in FLAIR or T2w contrast (maediff.synthesis), to train on.
+"""Render T1w scans of healthy brains in FLAIR or T2w contrast (maediff.synthetic.rendering), to train on.
 
 python scripts/render_contrast.py COHORT_OR_BIDS OUT FLAIR|T2w [--n 3] [--seed 0]
 maediff preprocess OUT/manifest.csv -o OUT_cohort --modality FLAIR|T2w
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from maediff.core.errors import InputError
-from maediff.synthesis import CONFIGS, render_scans
+from maediff.synthetic.rendering import CONFIGS, render_scans
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

@@ -126,7 +126,7 @@ def test_coverage_with_ties(n):
 @pytest.mark.slow
 def test_promise_holds_on_healthy_phantoms_never_seen():
     """Scores of whole brains: flagged is what has a mask. Calibrated on `val`, counted on `test`, then on any split."""
-    from maediff.phantom import healthy_subject
+    from maediff.synthetic.dataset import healthy_subject
 
     alpha, n = 0.2, 14
     anomalies, brains = [], []

@@ -169,9 +169,9 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
 @pytest.fixture(scope="module")
 def phantom_slices():
     """Ten slices of a synthetic brain."""
-    from maediff.phantom import healthy_subject
     from maediff.preparation.onto_grid import prepare_scan
     from maediff.scans.volume import Volume, volume_to_slices
+    from maediff.synthetic.dataset import healthy_subject
 
     phantom = healthy_subject("train", 0)
     volume = Volume(

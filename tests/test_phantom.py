@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from maediff.core.errors import InputError
-from maediff.phantom import MIX, lesioned_subject, make_phantom_dataset
-from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain, smooth_field
-from maediff.phantom_lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
+from maediff.synthetic.brain import Contrast, Phantom, PhantomConfig, healthy_brain
+from maediff.synthetic.dataset import MIX, lesioned_subject, make_phantom_dataset
+from maediff.synthetic.fields import smooth_field
+from maediff.synthetic.lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 VOXEL_ML = 2 * 2 * 4 / 1000

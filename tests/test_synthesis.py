@@ -11,8 +11,8 @@ from made_scans import save
 from maediff.core.errors import InputError
 from maediff.core.files import MARKER
 from maediff.core.types import CEILING
-from maediff.synthesis import CONFIGS, render, render_scans
-from maediff.tissues import segment, ventricles
+from maediff.synthetic.rendering import CONFIGS, render, render_scans
+from maediff.synthetic.tissues import segment, ventricles
 
 SPACING = np.array([3.0, 3.0, 3.0])
 LEVELS = {"fluid": 0.15, "grey": 0.55, "white": 0.9}

@@ -25,10 +25,10 @@ from maediff.diffusion import forward_process
 from maediff.methods import build, predict_volume
 from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM
-from maediff.phantom import healthy_subject
 from maediff.postprocess import anomaly_mask, residual_map
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.scans.volume import Volume, volume_to_slices
+from maediff.synthetic.dataset import healthy_subject
 
 
 @torch.inference_mode()

@@ -22,12 +22,12 @@ from maediff.core.files import fresh_folder
 from maediff.detect import detect
 from maediff.evaluate import evaluate
 from maediff.operating_point import calibrate
-from maediff.phantom import make_phantom_dataset
-from maediff.phantom_brain import Contrast
 from maediff.preparation.config import steps_of
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.shipped import locate, pick
+from maediff.synthetic.brain import Contrast
+from maediff.synthetic.dataset import make_phantom_dataset
 from maediff.train import train as train_model
 
 CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")

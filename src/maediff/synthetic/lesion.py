@@ -21,16 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from maediff.phantom_brain import (
-    FINE_SHAPE,
-    SLICE_MM,
-    VOXEL_MM,
-    Contrast,
-    FineField,
-    Phantom,
-    render,
-    smooth_field,
-)
+from maediff.synthetic.brain import FINE_SHAPE, SLICE_MM, Contrast, FineField, Phantom, render
+from maediff.synthetic.fields import VOXEL_MM, smooth_field
 
 LesionKind = Literal["bright", "dark", "texture", "mass_effect"]
 LesionSize = Literal["large", "small"]

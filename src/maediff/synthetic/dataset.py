@@ -14,8 +14,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.core.files import atomic_path, fresh_folder, write_table
-from maediff.phantom_brain import Contrast, Phantom, PhantomConfig, healthy_brain
-from maediff.phantom_lesion import LesionKind, LesionSize, add_lesion
+from maediff.synthetic.brain import Contrast, Phantom, PhantomConfig, healthy_brain
+from maediff.synthetic.lesion import LesionKind, LesionSize, add_lesion
 
 Split = Literal["train", "val", "test"]
 

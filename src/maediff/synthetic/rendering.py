@@ -25,14 +25,13 @@ from scipy import ndimage
 from maediff.cohort.splits import split_of
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_table
-from maediff.phantom_brain import smooth_field
-from maediff.phantom_template import logistic
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.resample import resample
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_mask, read_scan, write_volume
 from maediff.scans.reference import ScanRef
-from maediff.tissues import Tissues, segment
+from maediff.synthetic.fields import logistic, smooth_field
+from maediff.synthetic.tissues import Tissues, segment
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
+from maediff.synthetic.fields import logistic
+
 
 @dataclass(frozen=True)
 class Template:
@@ -21,11 +23,6 @@ class Template:
     maps: Float[np.ndarray, "4 i j k"]
     """Depth under the hull, signed distance to the ventricles and weights of mantle and cerebrum at 2 mm."""
     maps_origin: Float[np.ndarray, " 3"]
-
-
-def logistic(v: np.ndarray) -> np.ndarray:
-    """A soft step from 0 to 1 at v = 0."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(v, -30, 30))))
 
 
 def sample(maps: np.ndarray, origin: np.ndarray, step: float, y: np.ndarray) -> np.ndarray:

@@ -23,16 +23,15 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from maediff.phantom_template import load_template, logistic, sample
+from maediff.synthetic.fields import VOXEL_MM, Field, logistic, smooth_field
+from maediff.synthetic.template import load_template, sample
 
 Contrast = Literal["T1w", "T2w", "FLAIR"]
-Field = Float[np.ndarray, "x y z"]
 FineField = Float[np.ndarray, "fx fy fz"]
 
 FINE_SHAPE = (80, 100, 80)
 """Voxels of 2 mm on which brains are built; pairs of them are averaged into slices of 4 mm."""
 ORIGIN_MM = (-79.0, -116.0, -71.0)
-VOXEL_MM = 2.0
 SLICE_MM = 4.0
 
 TISSUES: dict[Contrast, tuple[float, float, float]] = {
@@ -166,34 +165,6 @@ def render(
     real, imaginary = rng.standard_normal((2, *signal.shape), dtype=np.float32) * np.float32(noise)
     image = np.hypot(signal + real, imaginary) * (_thick(inside) >= 0.5)
     return np.asarray(image, np.float32)
-
-
-def smooth_field(
-    rng: np.random.Generator,
-    shape: tuple[int, int, int],
-    wavelength_mm: float,
-    voxel_mm: float = VOXEL_MM,
-) -> Field:
-    """A smooth random field with mean 0 and standard deviation 1: a cubic B-spline with Gaussian coefficients.
-
-    `wavelength_mm` is the size of a bump and the dip beside it; the spline has two knots on it.
-    """
-    knot = wavelength_mm / 2 / voxel_mm
-    bases = []
-    for n in shape:
-        u = np.arange(n)[:, None] / knot + 1.5 - np.arange(int(np.ceil(n / knot)) + 4)[None]
-        a = np.abs(u)
-        bases.append(
-            np.where(a < 1, 2 / 3 - a**2 + a**3 / 2, np.clip(2 - a, 0, None) ** 3 / 6).astype(
-                np.float32
-            )
-        )
-    values = rng.standard_normal([b.shape[1] for b in bases], dtype=np.float32)
-    for axis, basis in enumerate(bases):
-        values = np.moveaxis(np.tensordot(basis, values, (1, axis)), 0, axis)
-    return np.ascontiguousarray(
-        values / 0.479**1.5
-    )  # 0.479: sum over knots of the squared cubic B-spline
 
 
 def _thick(values: np.ndarray) -> Field:

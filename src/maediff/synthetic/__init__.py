@@ -1,0 +1,1 @@
+"""Synthetic data: phantoms with lesions, T1w rendered as FLAIR or T2w."""
