@@ -14,9 +14,10 @@ import torch
 
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
-from maediff.diffusion import forward_process
+from maediff.diffusion.patches import insert, noised_cells, patch_mask
+from maediff.diffusion.process import forward_process
 from maediff.methods.maediff import MAEDiff
-from maediff.patches import insert, noised_cells, patch_mask, patchify
+from maediff.nn.mae import patchify
 
 
 @torch.inference_mode()

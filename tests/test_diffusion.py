@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from maediff.diffusion import cosine_alpha_bar, forward_process, reverse_chain
+from maediff.diffusion.process import cosine_alpha_bar, forward_process, reverse_chain
 
 
 def test_schedule_is_its_closed_form_where_no_beta_is_clipped():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from maediff.diffusion.patches import noised_cells
 from maediff.nn.layers import GroupNorm, sincos_2d
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.patches import noised_cells
 
 SMALL = {"dim": 32, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4}
 CORNERS = torch.tensor([[0, 0], [16, 32]])

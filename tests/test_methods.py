@@ -9,8 +9,8 @@ import torch
 from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
 from maediff.core.errors import InputError
+from maediff.diffusion.noise import coarse_noise
 from maediff.methods import build
-from maediff.methods.autoencoders import coarse_noise
 from maediff.methods.base import DiffusionConfig
 from maediff.methods.comparison import residual_of
 from maediff.methods.mean_reference import MeanReference

@@ -9,8 +9,14 @@ from made_methods import make, predict, scan
 from made_models import made_run
 from maediff.checkpoint import load_model
 from maediff.core.errors import InputError
+from maediff.diffusion.noise import (
+    COARSE_PX,
+    DEFAULT_SIMPLEX,
+    SimplexConfig,
+    draw_noise,
+    keyed_generators,
+)
 from maediff.methods import build
-from maediff.noise import COARSE_PX, DEFAULT_SIMPLEX, SimplexConfig, draw_noise, keyed_generators
 from maediff.operating_point import threshold_at
 from maediff.run_folder import config_of
 

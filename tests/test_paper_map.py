@@ -65,7 +65,11 @@ def test_choice_is_a_field_with_that_default(name: str, default: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["maediff.patches.PatchGrid.no_such", "maediff.no_such_module", "maediff.nn.mae.no_such"],
+    [
+        "maediff.diffusion.patches.PatchGrid.no_such",
+        "maediff.no_such_module",
+        "maediff.nn.mae.no_such",
+    ],
 )
 def test_a_wrong_name_is_found(name: str) -> None:
     with pytest.raises((AttributeError, ModuleNotFoundError)):
@@ -78,7 +82,7 @@ def test_a_wrong_name_is_found(name: str) -> None:
         "maediff.methods.maediff.MAEDiffConfig",
         "maediff.nn.mae.MAEConfig",
         "maediff.nn.unet.UNetConfig",
-        "maediff.noise.SimplexConfig",
+        "maediff.diffusion.noise.SimplexConfig",
     ],
 )
 def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from maediff.patches import (
+from maediff.diffusion.patches import (
     PatchGrid,
     PatchMerger,
     check_cells,
@@ -14,9 +14,8 @@ from maediff.patches import (
     noised_cells,
     patch_mask,
     patches_with_brain,
-    patchify,
-    unpatchify,
 )
+from maediff.nn.mae import patchify, unpatchify
 
 
 def merge(image, predictions, grid, kind="mean"):

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maediff.core.device import no_tf32, resolve_device, resolve_precision
 from maediff.core.errors import InputError
-from maediff.diffusion import forward_process
+from maediff.diffusion.process import forward_process
 from maediff.methods import build, predict_volume
 from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM

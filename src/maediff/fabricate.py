@@ -19,6 +19,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from maediff.diffusion.noise import smooth_noise
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class FabricateConfig:
@@ -91,11 +93,3 @@ def fabricate(
         fill = level + keep * (x - blurred) + grain * texture
         seen = seen + m * (fill - seen)
     return torch.where(brain, seen.clamp(0, 1), x)
-
-
-def smooth_noise(
-    b: int, shape: tuple[int, int], cells: int, generator: torch.Generator, device: torch.device
-) -> Float[Tensor, "b 1 h w"]:
-    """Gaussian noise on a `cells` x `cells` grid, brought to `shape` by cubic interpolation; about unit variance."""
-    coarse = torch.randn(b, 1, cells, cells, generator=generator).to(device)
-    return functional.interpolate(coarse, shape, mode="bicubic", align_corners=False)

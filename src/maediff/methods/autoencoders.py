@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional
 
+from maediff.diffusion.noise import coarse_noise
 from maediff.methods.base import (
     Method,
     Objective,
@@ -141,22 +141,6 @@ class DAEConfig(ComparisonConfig):
                 f"noise_cells={self.noise_cells} must be in 1..size={self.size}, noise_sd={self.noise_sd} not negative"
             )
         check_size(self.size, self.unet.d)
-
-
-def coarse_noise(
-    b: int, size: int, cells: int, sd: float, generator: torch.Generator
-) -> Float[Tensor, "b 1 size size"]:
-    """Noise of `cells` x `cells` numbers upsampled to the slice, each image's moved round by its own random shift."""
-    noise = functional.interpolate(
-        sd * torch.randn(b, 1, cells, cells, generator=generator),
-        size=(size, size),
-        mode="bilinear",
-    )
-    shifts = torch.randint(size, (b, 2), generator=generator).tolist()
-    moved = [
-        torch.roll(image, shift, dims=(1, 2)) for image, shift in zip(noise, shifts, strict=True)
-    ]
-    return torch.stack(moved)
 
 
 class DAE(Method):

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor, nn
 
 from maediff.core.device import no_tf32
+from maediff.diffusion.noise import NoiseKind, SimplexConfig, draw_noise, keyed_generators
 from maediff.methods.comparison import ComparisonConfig, residual_of
-from maediff.noise import NoiseKind, SimplexConfig, draw_noise, keyed_generators
 
 Times = Annotated[
     tuple[int, ...],
@@ -112,7 +112,7 @@ class DiffusionConfig(ComparisonConfig):
     """Steps of the reverse process from t_test to 0; 1 predicts x0 in one step."""
     eta: float = 0.0
     """Share of the noise that is drawn anew at each step of the chain: 0, DDIM, none; 1, that of the chain of Ho et al.
-    2020. See `maediff.diffusion.reverse_chain`."""
+    2020. See `maediff.diffusion.process.reverse_chain`."""
     draws: int = 1
     """Noise draws averaged at test."""
     noise_test: float = 1.0

@@ -15,7 +15,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from maediff.diffusion import cosine_alpha_bar, forward_process, reverse_chain
+from maediff.diffusion.noise import NoiseKind
+from maediff.diffusion.process import cosine_alpha_bar, forward_process, reverse_chain
 from maediff.methods.base import (
     DiffusionConfig,
     Method,
@@ -29,7 +30,6 @@ from maediff.methods.base import (
 )
 from maediff.methods.comparison import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.noise import NoiseKind
 
 WHOLE_SLICE = 0  # the patch index of a method that has no patches
 

@@ -17,7 +17,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from maediff.diffusion import cosine_alpha_bar, forward_process
+from maediff.diffusion.patches import PatchGrid, insert, patch_mask
+from maediff.diffusion.process import cosine_alpha_bar, forward_process
 from maediff.methods.base import (
     Method,
     Objective,
@@ -30,11 +31,6 @@ from maediff.methods.base import (
 from maediff.methods.comparison import residual_of
 from maediff.methods.sliding import PatchwiseConfig, patch_loss, slide
 from maediff.nn.unet import UNet, UNetConfig
-from maediff.patches import (
-    PatchGrid,
-    insert,
-    patch_mask,
-)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

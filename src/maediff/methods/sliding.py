@@ -17,10 +17,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from maediff.diffusion import forward_process, reverse_chain
-from maediff.methods.base import DiffusionConfig
-from maediff.methods.comparison import reconstruction_loss
-from maediff.patches import (
+from maediff.diffusion.patches import (
     Merge,
     PatchGrid,
     PatchMerger,
@@ -29,6 +26,9 @@ from maediff.patches import (
     patch_mask,
     patches_with_brain,
 )
+from maediff.diffusion.process import forward_process, reverse_chain
+from maediff.methods.base import DiffusionConfig
+from maediff.methods.comparison import reconstruction_loss
 
 Denoise = Callable[
     [Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]

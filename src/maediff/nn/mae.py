@@ -9,6 +9,7 @@ F'  = F + Up(Reshape(Proj(y)))                    "reshaped and upsampled", befo
 from typing import Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maediff.nn.layers import TransformerBlock, sincos_2d, zero_init
-from maediff.patches import patchify, unpatchify
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -164,3 +164,17 @@ class MAE(nn.Module):
         else:
             up = unpatchify(y, self.cell, self.rows)
         return feature_map + up if self.config.back == "add" else up
+
+
+def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, "b n d"]:
+    """Feature map cut into sub-level cells of `cell` x `cell`, one flat vector a cell, row by row."""
+    tokens: Tensor = rearrange(feature_map, "b c (h i) (w j) -> b (h w) (c i j)", i=cell, j=cell)
+    return tokens
+
+
+def unpatchify(tokens: Float[Tensor, "b n d"], cell: int, rows: int) -> Float[Tensor, "b c h w"]:
+    """The feature map that `patchify` cut."""
+    feature_map: Tensor = rearrange(
+        tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell
+    )
+    return feature_map

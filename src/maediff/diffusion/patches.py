@@ -146,20 +146,6 @@ def _sums_in_patches(values: Float[Tensor, "b 1 h w"], grid: PatchGrid) -> Float
     return torch.einsum("bhw,khw->bk", values[:, 0], grid.masks.to(values))
 
 
-def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, "b n d"]:
-    """Feature map cut into sub-level cells of `cell` x `cell`, one flat vector a cell, row by row."""
-    tokens: Tensor = rearrange(feature_map, "b c (h i) (w j) -> b (h w) (c i j)", i=cell, j=cell)
-    return tokens
-
-
-def unpatchify(tokens: Float[Tensor, "b n d"], cell: int, rows: int) -> Float[Tensor, "b c h w"]:
-    """The feature map that `patchify` cut."""
-    feature_map: Tensor = rearrange(
-        tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell
-    )
-    return feature_map
-
-
 def noised_cells(corners: Int[Tensor, "b 2"], p: int, size: int, r: int) -> Bool[Tensor, "b n"]:
     """For each sub-level cell, row by row: true if it touches the noised patch. The others are visible."""
     mask = patch_mask(corners, p, size)

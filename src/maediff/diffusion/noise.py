@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.nn import functional
 
 NoiseKind = Literal["simplex", "gaussian", "coarse"]
 
@@ -200,3 +201,27 @@ def _simplex(
         config.persistence ** (2 * octave) for octave in range(config.octaves)
     )
     return (field / math.sqrt(variance))[:, None]
+
+
+def coarse_noise(
+    b: int, size: int, cells: int, sd: float, generator: torch.Generator
+) -> Float[Tensor, "b 1 size size"]:
+    """Noise of `cells` x `cells` numbers upsampled to the slice, each image's moved round by its own random shift."""
+    noise = functional.interpolate(
+        sd * torch.randn(b, 1, cells, cells, generator=generator),
+        size=(size, size),
+        mode="bilinear",
+    )
+    shifts = torch.randint(size, (b, 2), generator=generator).tolist()
+    moved = [
+        torch.roll(image, shift, dims=(1, 2)) for image, shift in zip(noise, shifts, strict=True)
+    ]
+    return torch.stack(moved)
+
+
+def smooth_noise(
+    b: int, shape: tuple[int, int], cells: int, generator: torch.Generator, device: torch.device
+) -> Float[Tensor, "b 1 h w"]:
+    """Gaussian noise on a `cells` x `cells` grid, brought to `shape` by cubic interpolation; about unit variance."""
+    coarse = torch.randn(b, 1, cells, cells, generator=generator).to(device)
+    return functional.interpolate(coarse, shape, mode="bicubic", align_corners=False)
