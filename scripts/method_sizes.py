@@ -13,7 +13,8 @@ from copy import deepcopy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maediff.methods import BASELINES, METHODS, Method, build
+from maediff.methods import Method
+from maediff.methods.registry import BASELINES, METHODS, build
 
 
 def gflop_a_pass(method: Method, device: str) -> float:

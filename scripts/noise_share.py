@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from maediff.methods import build
+from maediff.methods.registry import build
 
 SLICES, REPEATS = 8, 7
 

@@ -26,8 +26,9 @@ import torch
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.core.device import resolve_precision
-from maediff.methods.base import DiffusionConfig, predict_volume
-from maediff.methods.comparison import residual_of
+from maediff.methods.diffusion_config import DiffusionConfig
+from maediff.methods.residual import residual_of
+from maediff.methods.volume import predict_volume
 from maediff.metrics import auprc
 from maediff.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.preparation.config import is_registered

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from maediff.methods import METHODS, build, predict_volume
-from maediff.methods.intensity import Template
+from maediff.methods import predict_volume
+from maediff.methods.baselines import Template
+from maediff.methods.registry import METHODS, build
 
 SMALL = {
     "size": 48,

@@ -8,7 +8,7 @@ import torch
 
 from maediff.checkpoint import save_model
 from maediff.core.files import write_json
-from maediff.methods import build
+from maediff.methods.registry import build
 from maediff.postprocess import DEFAULT
 from maediff.run_folder import config_of, write_config
 

@@ -12,7 +12,7 @@ from made_scans import made_brain
 from maediff import benchmark as module
 from maediff.core.device import has_bf16, no_tf32, resolve_precision
 from maediff.core.errors import InputError
-from maediff.methods import build
+from maediff.methods.registry import build
 from maediff.training import TrainingRun
 
 

@@ -12,7 +12,7 @@ from made_models import COHORT, made_run
 from made_scans import made_brain, made_dataset, save
 from maediff.cli.options import say_report
 from maediff.cohort.cohort import Cohort
-from maediff.methods import BASELINES, METHODS
+from maediff.methods.registry import BASELINES, METHODS
 from maediff.run_folder import prepared_for
 
 COMMANDS = [

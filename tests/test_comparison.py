@@ -6,8 +6,8 @@ import torch
 from skimage.metrics import structural_similarity
 
 from maediff.core.errors import InputError
-from maediff.methods import build
-from maediff.methods.comparison import (
+from maediff.methods.registry import build
+from maediff.methods.residual import (
     ComparisonConfig,
     masked_blur,
     reconstruction_loss,

@@ -8,7 +8,7 @@ import torch
 from maediff.batches import stream
 from maediff.core.device import no_tf32
 from maediff.cuda_graphs import graph_network
-from maediff.methods import build
+from maediff.methods.registry import build
 
 SMALL = {
     "unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}

@@ -19,7 +19,7 @@ from maediff.cohort.preprocess import preprocess
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.evaluate import evaluate, group_names
-from maediff.methods import BASELINES, build
+from maediff.methods.registry import BASELINES, build
 from maediff.metrics import auprc as exact_auprc
 from maediff.metrics import clopper_pearson, dice, dice_by_threshold
 from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map

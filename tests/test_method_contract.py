@@ -10,7 +10,7 @@ import torch
 from made_methods import SMALL, make, predict, scan
 from maediff.checkpoint import load_model, save_model
 from maediff.core.errors import InputError
-from maediff.methods import METHODS, TRAINED, build
+from maediff.methods.registry import METHODS, TRAINED, build
 from maediff.run_folder import config_of, write_config
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")

@@ -10,10 +10,10 @@ from made_methods import make, predict, scan
 from maediff.benchmark import reference_loop
 from maediff.core.errors import InputError
 from maediff.diffusion.noise import coarse_noise
-from maediff.methods import build
-from maediff.methods.base import DiffusionConfig
-from maediff.methods.comparison import residual_of
+from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.mean_reference import MeanReference
+from maediff.methods.registry import build
+from maediff.methods.residual import residual_of
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])

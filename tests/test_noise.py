@@ -16,7 +16,7 @@ from maediff.diffusion.noise import (
     draw_noise,
     keyed_generators,
 )
-from maediff.methods import build
+from maediff.methods.registry import build
 from maediff.operating_point import threshold_at
 from maediff.run_folder import config_of
 

@@ -14,7 +14,7 @@ import pytest
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
-from maediff.methods import METHODS, build
+from maediff.methods.registry import METHODS, build
 from maediff.report import write_report
 from maediff.report.figures import (
     LETTER_COLOUR,

@@ -27,7 +27,7 @@ from maediff.core.files import write_json
 from maediff.detect import detect
 from maediff.export import export_model, preprocessing_of, read_scores, training_command
 from maediff.hub import load_from_hub, save_to_hub_folder
-from maediff.methods import build
+from maediff.methods.registry import build
 from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
 from maediff.references import split_reference
 from maediff.run_folder import config_of, read_config, trained_on

@@ -27,8 +27,8 @@ from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.fabricate import FabricateConfig
-from maediff.methods import build
 from maediff.methods.base import Method, Objective
+from maediff.methods.registry import build
 from maediff.run_folder import FORMAT
 from maediff.train import parse_duration, train
 from maediff.train_config import TrainConfig, learning_rate

@@ -11,7 +11,7 @@ from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.map_folder import is_map_folder
-from maediff.methods import BASELINES
+from maediff.methods.registry import BASELINES
 from maediff.preparation.config import prepared_unlike
 from maediff.references import run_folders
 from maediff.run_folder import trained_on

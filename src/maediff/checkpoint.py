@@ -25,9 +25,9 @@ from maediff import __version__
 from maediff.core.config import merge, parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
-from maediff.methods import build
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
+from maediff.methods.registry import build
 from maediff.preparation.config import scans_unlike
 from maediff.references import model_and_settings, split_mean, split_reference, split_settings
 from maediff.run_folder import FORMAT, PICKLES, read_config

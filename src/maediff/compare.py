@@ -27,8 +27,8 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_json
 from maediff.evaluate import evaluate
-from maediff.methods import BASELINES, TRAINED
-from maediff.methods import resolve as resolve_method
+from maediff.methods.registry import BASELINES, TRAINED
+from maediff.methods.registry import resolve as resolve_method
 from maediff.references import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.train import parse_duration, resolve_training, train

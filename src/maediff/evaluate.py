@@ -40,7 +40,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json, write_text
 from maediff.core.types import Map
 from maediff.map_folder import already_filtered, check_maps, read_map
-from maediff.methods import BASELINES
+from maediff.methods.registry import BASELINES
 from maediff.operating_point import own_postprocess
 from maediff.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
 from maediff.preparation.config import is_registered

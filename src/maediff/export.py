@@ -23,7 +23,7 @@ from maediff.cohort.cohort import Cohort
 from maediff.core.config import build_config, flatten
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text
-from maediff.methods import resolve
+from maediff.methods.registry import resolve
 from maediff.operating_point import (
     FPRS,
     at_most,

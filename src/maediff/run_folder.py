@@ -23,8 +23,8 @@ import torch
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
-from maediff.methods import METHODS, resolve
 from maediff.methods.base import Method
+from maediff.methods.registry import METHODS, resolve
 from maediff.preparation.config import PREPARED
 from maediff.references import split_mean, split_reference
 from maediff.shipped import model_folders

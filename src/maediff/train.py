@@ -14,7 +14,7 @@ from maediff.core.config import SettingsError, build_config, flatten, merge
 from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json
-from maediff.methods import PRESETS, build
+from maediff.methods.registry import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
 from maediff.postprocess import PostprocessConfig
 from maediff.preparation.config import PREPARED, is_registered, prepared_unlike

@@ -18,17 +18,16 @@ from torch import Tensor
 from maediff.diffusion.noise import NoiseKind
 from maediff.diffusion.process import cosine_alpha_bar, forward_process, reverse_chain
 from maediff.methods.base import (
-    DiffusionConfig,
     Method,
     Objective,
     Prediction,
-    Times,
     check_size,
     check_slices,
     from_signed,
     to_signed,
 )
-from maediff.methods.comparison import reconstruction_loss, residual_of
+from maediff.methods.diffusion_config import DiffusionConfig, Times
+from maediff.methods.residual import reconstruction_loss, residual_of
 from maediff.nn.unet import UNet, UNetConfig
 
 WHOLE_SLICE = 0  # the patch index of a method that has no patches

@@ -28,7 +28,7 @@ from maediff.methods.base import (
     predict_by,
     to_signed,
 )
-from maediff.methods.comparison import ComparisonConfig, LossKind, reconstruction_loss
+from maediff.methods.residual import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Critic, Decoder, Encoder
 
 WGAN_BETAS = (0.0, 0.9)

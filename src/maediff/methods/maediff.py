@@ -27,8 +27,8 @@ from maediff.methods.base import (
     from_signed,
     to_signed,
 )
-from maediff.methods.comparison import residual_of
-from maediff.methods.sliding import PatchwiseConfig, patch_loss, slide
+from maediff.methods.patchwise import PatchwiseConfig, patch_loss, slide
+from maediff.methods.residual import residual_of
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
 

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from maediff.methods.base import Method, Prediction
-from maediff.methods.comparison import residual_of
+from maediff.methods.residual import residual_of
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
