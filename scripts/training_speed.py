@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maediff.benchmark import matmul_rate
 from maediff.cohort.slices import SliceSet
 from maediff.core.device import no_tf32, resolve_device
+from maediff.detection.benchmark import matmul_rate
 from maediff.methods.registry import build
 from maediff.train import resolve_training, training_precision
 from maediff.training import TrainingRun

@@ -9,9 +9,9 @@ import torch
 from made_methods import make, predict, scan
 from made_models import SMALL
 from made_scans import made_brain
-from maediff import benchmark as module
 from maediff.core.device import has_bf16, no_tf32, resolve_precision
 from maediff.core.errors import InputError
+from maediff.detection import benchmark as module
 from maediff.methods.registry import build
 from maediff.training import TrainingRun
 

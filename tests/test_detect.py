@@ -16,12 +16,13 @@ from made_heads import fake_deepbet, made_head, true_brain
 from made_models import made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
-from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.detect import _check_same, detect
+from maediff.detection.detect import _check_same, detect
+from maediff.detection.detector import find_anomalies
+from maediff.detection.viewer import write_viewer
 from maediff.operating_point import (
     FPRS,
     calibrate,
@@ -40,7 +41,6 @@ from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
 from maediff.snapshots import load_slices
 from maediff.train import train
-from maediff.viewer import write_viewer
 
 TINY = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -283,7 +283,7 @@ def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise InputError("disk full")
 
-    monkeypatch.setattr("maediff.detect.save_slices", full)
+    monkeypatch.setattr("maediff.detection.detect.save_slices", full)
     assert go([path], tmp_path / "out", run, threshold=0.2) == 1
     assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
 
@@ -796,7 +796,7 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
         residual[35:38, 46:49, 46:49] = 0.5
         return residual, images
 
-    monkeypatch.setattr("maediff.anomaly.predict_volume", predict)
+    monkeypatch.setattr("maediff.detection.detector.predict_volume", predict)
     model = tmp_path / "run"
     shutil.copytree(run, model)
     config = json.loads((model / "config.json").read_text())

@@ -13,7 +13,7 @@ from made_dicom import SECRETS, write_series
 from made_scans import made_brain, oblique, save
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
-from maediff.detect import _without_folders
+from maediff.detection.detect import _without_folders
 from maediff.scans.dicom.series import contrast_of_text, find_series
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.inputs.find import find_sources

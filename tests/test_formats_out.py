@@ -17,9 +17,9 @@ from made_dicom import PLANES, SECRETS, write_series
 from made_models import COHORT, made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
-from maediff.bids_derivative import prepare_derivative, write_derivative
 from maediff.core.errors import InputError
-from maediff.detect import detect
+from maediff.detection.bids import prepare_derivative, write_derivative
+from maediff.detection.detect import detect
 from maediff.scans.dicom.convert import images_of
 from maediff.scans.dicom.segmentation import write_dicom_seg
 from maediff.scans.dicom.studies import find_dicom

@@ -7,14 +7,13 @@ from scipy import ndimage
 from made_scans import ball, made_brain, oblique, save
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING
+from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.grid import (
     Grid,
     GridConfig,
     atlas_grid,
-    from_grid,
     lesion_free_slices,
-    mask_from_grid,
     model_grid,
     to_grid,
 )

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from made_methods import make, predict, scan
-from maediff.benchmark import reference_loop
 from maediff.core.errors import InputError
+from maediff.detection.benchmark import reference_loop
 from maediff.diffusion.noise import coarse_noise
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.mean_reference import MeanReference

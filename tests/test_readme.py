@@ -10,7 +10,7 @@ import pytest
 from made_heads import fake_deepbet, made_head, true_brain
 from made_models import COHORT, made_run
 from made_scans import oblique, save
-from maediff.detect import detect
+from maediff.detection.detect import detect
 from maediff.preparation.registration import Alignment
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan

@@ -24,7 +24,7 @@ from maediff.cohort.splits import person_code
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
-from maediff.detect import detect
+from maediff.detection.detect import detect
 from maediff.export import export_model, preprocessing_of, read_scores, training_command
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.methods.registry import build

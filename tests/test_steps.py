@@ -18,6 +18,7 @@ from made_scans import ball, made_brain, oblique, save
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
+from maediff.detection.to_scan import from_grid
 from maediff.preparation.bias_correction import BiasConfig, correct_bias
 from maediff.preparation.brain_extraction import (
     EXTRACTORS,
@@ -26,7 +27,7 @@ from maediff.preparation.brain_extraction import (
     extract_brain,
 )
 from maediff.preparation.config import REGISTERED, StepsConfig, steps_config, steps_of
-from maediff.preparation.grid import GridConfig, atlas_grid, from_grid, lesion_free_slices, to_grid
+from maediff.preparation.grid import GridConfig, atlas_grid, lesion_free_slices, to_grid
 from maediff.preparation.intensities import (
     NormaliseConfig,
     deciles_of,

@@ -19,7 +19,7 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
-from maediff.detect import detect
+from maediff.detection.detect import detect
 from maediff.evaluate import evaluate
 from maediff.operating_point import calibrate
 from maediff.preparation.config import steps_of

@@ -202,7 +202,7 @@ def detect(
     refs = find_sources(given, modality, layout=layout, series=series)
     check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.core.config import build_config
-    from maediff.detect import detect as run
+    from maediff.detection.detect import detect as run
     from maediff.postprocess import PostprocessConfig
     from maediff.preparation.config import steps_config
     from maediff.report import write_report
@@ -221,7 +221,7 @@ def detect(
     if bids_derivative:
         from functools import partial
 
-        from maediff.bids_derivative import prepare_derivative, where, write_derivative
+        from maediff.detection.bids import prepare_derivative, where, write_derivative
 
         work, image_of = (
             prepare_derivative(refs, out, resume=resume, overwrite=overwrite),

@@ -176,8 +176,8 @@ def benchmark(
     quiet: Quiet = False,
 ) -> None:
     """Scans per minute, memory, and the ratio to the reference loop (one patch at a time, fp32)."""
-    from maediff.benchmark import benchmark as run
     from maediff.core.files import write_json
+    from maediff.detection.benchmark import benchmark as run
 
     result = run(
         method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed

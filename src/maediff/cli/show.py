@@ -33,7 +33,7 @@ def report(
     quiet: NoQuiet = False,
 ) -> None:
     """Write report.html again from what lies in a folder."""
-    from maediff.bids_derivative import WORK
+    from maediff.detection.bids import WORK
     from maediff.report import write_report
 
     del device, seed, quiet

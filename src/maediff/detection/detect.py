@@ -28,11 +28,13 @@ import numpy as np
 import torch
 
 from maediff import __version__
-from maediff.anomaly import find_anomalies
 from maediff.checkpoint import load_model
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_json
+from maediff.detection.detector import find_anomalies
+from maediff.detection.to_scan import mask_from_grid
+from maediff.detection.viewer import write_viewer
 from maediff.methods import Method
 from maediff.operating_point import (
     own_postprocess,
@@ -42,7 +44,6 @@ from maediff.operating_point import (
 )
 from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.preparation.config import RECORDED, StepsConfig, is_registered, settings_of, steps_of
-from maediff.preparation.grid import mask_from_grid
 from maediff.preparation.picture import write_picture
 from maediff.references import run_folders
 from maediff.regions import find_regions
@@ -56,7 +57,6 @@ from maediff.scans.reference import ScanRef
 from maediff.scans.volume import slices_to_volume
 from maediff.shipped import marks, pick, show_terms
 from maediff.snapshots import Snapshot, pick_slices, save_slices
-from maediff.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")

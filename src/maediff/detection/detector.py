@@ -16,10 +16,11 @@ from jaxtyping import Bool, Float
 
 from maediff.core.config import build_config
 from maediff.core.types import Map, Mask
+from maediff.detection.to_scan import from_grid
 from maediff.methods import Method, predict_volume
 from maediff.postprocess import PostprocessConfig, check_symmetry, residual_map
 from maediff.preparation.config import StepsConfig, steps_of
-from maediff.preparation.grid import GridConfig, from_grid
+from maediff.preparation.grid import GridConfig
 from maediff.preparation.intensities import NormaliseConfig, standardise
 from maediff.preparation.onto_grid import Prepared, prepare_scan
 from maediff.preparation.steps import ZERO_BACKGROUND, Stepped, run_steps

@@ -1,0 +1,1 @@
+"""One scan and one model to a detection; folders of scans."""
