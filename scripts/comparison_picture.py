@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from maediff.snapshots import Snapshot, load_slices
+from maediff.anomaly.snapshots import Snapshot, load_slices
 
 
 def best_slice(snapshot: Snapshot) -> int:

@@ -10,11 +10,11 @@ card.yaml holds what no file of the run tells; see scripts/card_example.yaml.
 import argparse
 from pathlib import Path
 
+from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.core.config import build_config, parse_settings, read_settings
 from maediff.core.errors import InputError
 from maediff.export import export_model
 from maediff.operating_point import MAX_SCANS
-from maediff.postprocess import PostprocessConfig
 from maediff.shipped import CHECKOUT, PACKAGED, describe
 
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from maediff.anomaly.postprocess import DEFAULT, residual_map
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
 from maediff.measures import Case, choose_thresholds, measure, pooled_curve
 from maediff.metrics import reconstruction_l1, reconstruction_psnr, reconstruction_ssim
-from maediff.postprocess import DEFAULT, residual_map
 
 SHAPE, VOLUMES = (80, 96, 96), 20
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from maediff.anomaly.postprocess import DEFAULT
 from maediff.checkpoint import save_model
 from maediff.core.files import write_json
 from maediff.methods.registry import build
-from maediff.postprocess import DEFAULT
 from maediff.run_folder import config_of, write_config
 
 SMALL = {

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from maediff.calibration import (
+from maediff.anomaly.postprocess import anomaly_mask, residual_map
+from maediff.anomaly.score import scan_score
+from maediff.anomaly.thresholds import (
     conformal_threshold,
     scans_needed,
     smallest_alpha,
     threshold_from_healthy,
 )
 from maediff.metrics import clopper_pearson
-from maediff.postprocess import anomaly_mask, residual_map
-from maediff.scan_score import scan_score
 from maediff.scans.volume import volume_to_slices
 
 SPACING = (2.0, 2.0, 2.0)

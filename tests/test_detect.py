@@ -16,6 +16,8 @@ from made_heads import fake_deepbet, made_head, true_brain
 from made_models import made_run
 from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
+from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.anomaly.snapshots import load_slices
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
@@ -31,7 +33,6 @@ from maediff.operating_point import (
     threshold_at,
     threshold_for_scans,
 )
-from maediff.postprocess import PostprocessConfig
 from maediff.preparation.config import StepsConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import Alignment
@@ -39,7 +40,6 @@ from maediff.recalibrate import recalibrate
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
-from maediff.snapshots import load_slices
 from maediff.train import train
 
 TINY = {

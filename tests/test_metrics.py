@@ -7,6 +7,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
+from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask
 from maediff.metrics import (
     LesionCounts,
     auprc,
@@ -27,7 +28,6 @@ from maediff.metrics import (
     reconstruction_ssim,
     threshold_grid,
 )
-from maediff.postprocess import PostprocessConfig, anomaly_mask
 
 SPACING = (2.0, 2.0, 2.0)
 PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)

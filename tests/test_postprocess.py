@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from maediff.core.errors import InputError
-from maediff.postprocess import (
+from maediff.anomaly.components import bounding_box, linked_voxels
+from maediff.anomaly.postprocess import (
     PostprocessConfig,
     anomaly_mask,
     check_symmetry,
@@ -14,9 +14,10 @@ from maediff.postprocess import (
     remove_small,
     residual_map,
 )
+from maediff.anomaly.regions import find_regions
+from maediff.anomaly.score import scan_score
+from maediff.core.errors import InputError
 from maediff.preparation.config import is_registered
-from maediff.regions import bounding_box, find_regions
-from maediff.scan_score import linked_voxels, scan_score
 
 SPACING = (2.0, 2.0, 2.0)
 PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)

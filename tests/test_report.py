@@ -11,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from maediff.anomaly.snapshots import Snapshot, save_slices, vmax_of
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
@@ -27,7 +28,6 @@ from maediff.report.figures import (
 )
 from maediff.run_folder import config_of, write_config
 from maediff.scoring import Contender, score
-from maediff.snapshots import Snapshot, save_slices, vmax_of
 
 SPACING = (2.0, 2.0, 2.0)
 

@@ -31,7 +31,8 @@ from maediff.admission import (
     prepared_otherwise,
     subjects_of,
 )
-from maediff.calibration import scans_needed
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
+from maediff.anomaly.thresholds import scans_needed
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.contenders import Predictor, load_method, untrained
 from maediff.core.config import flatten
@@ -42,7 +43,6 @@ from maediff.core.types import Map
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods.registry import BASELINES
 from maediff.operating_point import own_postprocess
-from maediff.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
 from maediff.preparation.config import is_registered
 from maediff.references import run_folders
 from maediff.scans.reference import own_name

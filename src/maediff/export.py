@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from maediff import __version__
-from maediff.calibration import MAX_SCANS
+from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.anomaly.thresholds import MAX_SCANS
 from maediff.checkpoint import load_model, write_tensors
 from maediff.cohort.cohort import Cohort
 from maediff.core.config import build_config, flatten
@@ -33,7 +34,6 @@ from maediff.operating_point import (
     own_fpr,
     own_postprocess,
 )
-from maediff.postprocess import PostprocessConfig
 from maediff.preparation.config import is_registered
 from maediff.recalibrate import unseen_healthy
 from maediff.references import split_reference

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from maediff.calibration import conformal_threshold, smallest_alpha, threshold_from_healthy
+from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain
+from maediff.anomaly.score import scan_score
+from maediff.anomaly.thresholds import conformal_threshold, smallest_alpha, threshold_from_healthy
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
 from maediff.metrics import (
@@ -27,8 +29,6 @@ from maediff.metrics import (
     lesions_found,
     precision_recall,
 )
-from maediff.postprocess import PostprocessConfig, anomaly_mask, eroded_brain
-from maediff.scan_score import scan_score
 
 NAN = float("nan")
 RECALLS = np.linspace(0.01, 1, 100)  # where precision is kept for the report's curves

@@ -19,10 +19,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse, stats
 from scipy.sparse import csgraph
 
+from maediff.anomaly.components import CONNECTIVITY, bounding_box, later_voxel, linked_voxels
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
 from maediff.core.types import Map, Mask
-from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
-from maediff.regions import CONNECTIVITY, bounding_box
-from maediff.scan_score import later_voxel, linked_voxels
 
 CURVE_POINTS = 40  # thresholds tried
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5  # pixels, and in sigmas: windows of 11 x 11

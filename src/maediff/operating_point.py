@@ -19,7 +19,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from maediff.calibration import MAX_SCANS, conformal_threshold, threshold_from_healthy
+from maediff.anomaly.postprocess import (
+    DEFAULT,
+    PostprocessConfig,
+    check_symmetry,
+    eroded_brain,
+    residual_map,
+)
+from maediff.anomaly.score import scan_score
+from maediff.anomaly.thresholds import MAX_SCANS, conformal_threshold, threshold_from_healthy
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
@@ -27,17 +35,9 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
-from maediff.postprocess import (
-    DEFAULT,
-    PostprocessConfig,
-    check_symmetry,
-    eroded_brain,
-    residual_map,
-)
 from maediff.preparation.config import is_registered
 from maediff.references import run_folders, split_mean, split_reference
 from maediff.run_folder import complete, config_of, read_config
-from maediff.scan_score import scan_score
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(

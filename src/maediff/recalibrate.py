@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maediff.anomaly.postprocess import changed
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
@@ -18,7 +19,6 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder
 from maediff.operating_point import calibrate, own_fpr, own_postprocess
-from maediff.postprocess import changed
 from maediff.preparation.config import scans_unlike
 from maediff.references import split_mean, split_reference
 from maediff.run_folder import read_config, trained_on, write_config

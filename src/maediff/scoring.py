@@ -23,6 +23,8 @@ from joblib import Parallel, delayed, parallel_config
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, residual_map
+from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.types import Map
@@ -34,8 +36,6 @@ from maediff.metrics import (
     reconstruction_psnr,
     reconstruction_ssim,
 )
-from maediff.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, residual_map
-from maediff.snapshots import Snapshot, pick_slices, save_slices
 from maediff.summary import summarise
 
 Predict = Callable[[SubjectSlices], tuple[Map, Map | None]]

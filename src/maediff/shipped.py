@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from maediff.calibration import smallest_alpha
+from maediff.anomaly.thresholds import smallest_alpha
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.checkpoint import load_model, load_state
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
@@ -16,7 +17,6 @@ from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json
 from maediff.methods.registry import PRESETS, build
 from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
-from maediff.postprocess import PostprocessConfig
 from maediff.preparation.config import PREPARED, is_registered, prepared_unlike
 from maediff.references import split_reference
 from maediff.run_folder import (

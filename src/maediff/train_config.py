@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
+from maediff.anomaly.thresholds import MAX_SCANS
 from maediff.augment import AugmentConfig, preset_or_settings
-from maediff.calibration import MAX_SCANS
 from maediff.fabricate import FabricateConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

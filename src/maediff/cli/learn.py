@@ -102,7 +102,7 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """A model as it is, with thresholds from your own healthy scans."""
-    from maediff.calibration import smallest_alpha
+    from maediff.anomaly.thresholds import smallest_alpha
     from maediff.recalibrate import recalibrate as run
 
     with settings_of(config, set_) as settings:

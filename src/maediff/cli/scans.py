@@ -201,9 +201,9 @@ def detect(
     given = inputs_of(inputs, more)
     refs = find_sources(given, modality, layout=layout, series=series)
     check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
+    from maediff.anomaly.postprocess import PostprocessConfig
     from maediff.core.config import build_config
     from maediff.detection.detect import detect as run
-    from maediff.postprocess import PostprocessConfig
     from maediff.preparation.config import steps_config
     from maediff.report import write_report
 

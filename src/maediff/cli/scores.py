@@ -116,10 +116,10 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Train every method and seed with one budget, then score them together: one command remakes a table."""
+    from maediff.anomaly.postprocess import PostprocessConfig
     from maediff.compare import Budget, plan
     from maediff.compare import compare as run
     from maediff.core.config import build_config, merge
-    from maediff.postprocess import PostprocessConfig
     from maediff.scoring import ScoringConfig
 
     own_seeds = {

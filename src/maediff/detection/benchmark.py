@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch.utils.flop_counter import FlopCounterMode
 
+from maediff.anomaly.postprocess import anomaly_mask, residual_map
 from maediff.core.device import no_tf32, resolve_device, resolve_precision
 from maediff.core.errors import InputError
 from maediff.diffusion.process import forward_process
@@ -26,7 +27,6 @@ from maediff.methods import predict_volume
 from maediff.methods.maediff import MAEDiff
 from maediff.methods.pddpm import PDDPM
 from maediff.methods.registry import build
-from maediff.postprocess import anomaly_mask, residual_map
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.scans.volume import Volume, volume_to_slices
 from maediff.synthetic.dataset import healthy_subject

@@ -28,6 +28,10 @@ import numpy as np
 import torch
 
 from maediff import __version__
+from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
+from maediff.anomaly.regions import find_regions
+from maediff.anomaly.score import scan_score
+from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.checkpoint import load_model
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
@@ -42,13 +46,10 @@ from maediff.operating_point import (
     threshold_at,
     threshold_for_scans,
 )
-from maediff.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
 from maediff.preparation.config import RECORDED, StepsConfig, is_registered, settings_of, steps_of
 from maediff.preparation.picture import write_picture
 from maediff.references import run_folders
-from maediff.regions import find_regions
 from maediff.run_folder import config_of
-from maediff.scan_score import scan_score
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.nifti import read_mask, write_on_scan_grid
 from maediff.scans.parallel import progress, run_scans
@@ -56,7 +57,6 @@ from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import slices_to_volume
 from maediff.shipped import marks, pick, show_terms
-from maediff.snapshots import Snapshot, pick_slices, save_slices
 
 logger = logging.getLogger(__name__)
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maediff.anomaly.postprocess import PostprocessConfig, check_symmetry, residual_map
 from maediff.core.config import build_config
 from maediff.core.types import Map, Mask
 from maediff.detection.to_scan import from_grid
 from maediff.methods import Method, predict_volume
-from maediff.postprocess import PostprocessConfig, check_symmetry, residual_map
 from maediff.preparation.config import StepsConfig, steps_of
 from maediff.preparation.grid import GridConfig
 from maediff.preparation.intensities import NormaliseConfig, standardise

@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from scipy import ndimage
 
+from maediff.anomaly.components import CONNECTIVITY
 from maediff.preparation.grid import Grid
 from maediff.preparation.resample import Order, resample
-from maediff.regions import CONNECTIVITY
 from maediff.scans.volume import Volume
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from maediff.anomaly.snapshots import vmax_of
 from maediff.core.files import write_text
 from maediff.scans.nifti import as_nifti
 from maediff.scans.volume import Volume
-from maediff.snapshots import vmax_of
 
 ICON = re.compile(
     r"<link\s+rel=\"icon\"[^>]*>"

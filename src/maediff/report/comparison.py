@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from maediff.anomaly.snapshots import Snapshot, load_slices, vmax_of
 from maediff.core.files import read_json
 from maediff.report import figures
 from maediff.report.layout import Chart, Section, colour_scale
-from maediff.snapshots import Snapshot, load_slices, vmax_of
 
 VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maediff.anomaly.snapshots import load_slices, vmax_of
 from maediff.core.files import read_json
 from maediff.report import figures
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
-from maediff.snapshots import load_slices, vmax_of
 from maediff.table import cell, tables
 
 

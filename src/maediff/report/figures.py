@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from scipy import ndimage
 
+from maediff.anomaly.snapshots import Snapshot
 from maediff.core.types import Map, Mask
-from maediff.snapshots import Snapshot
 
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3

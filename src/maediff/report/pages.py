@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from maediff.anomaly.snapshots import Snapshot, load_slices, vmax_of
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.report import figures
 from maediff.report.evaluation import evaluation_page
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
 from maediff.report.preprocessing import PICTURE, cohort_page
-from maediff.snapshots import Snapshot, load_slices, vmax_of
 
 REGIONS_SHOWN = 8
 

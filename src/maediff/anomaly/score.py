@@ -9,13 +9,13 @@ A scan is flagged at exactly the thresholds below its score, so scores of health
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from maediff.anomaly.components import bounding_box, later_voxel, linked_voxels
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
 from maediff.core.types import Map, Mask
-from maediff.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
-from maediff.regions import CONNECTIVITY, bounding_box
 
 TOP_VOXELS = 4096  # looked at first for a scan's score
 
@@ -53,40 +53,6 @@ def scan_score(
             return float(values.ravel()[voxels[high - 1]])
         looked_at = min(8 * looked_at, positive.size) if looked_at < positive.size else 0
     return 0.0
-
-
-def linked_voxels(
-    values: Shaped[np.ndarray, "z y x"],
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "m 2"]]:
-    """The voxels above 0, highest first, as positions in `values.ravel()`; and which of them are neighbours.
-
-    Pairs are positions in that list, in the order in which they come about: sorted by their later voxel.
-
-        values 0 3 9 0 7 8   ->   voxels 2 5 4 1,  pairs (2, 1), (3, 0)
-    """
-    _, y, x = values.shape
-    padded = np.pad(values, 1)
-    flat = padded.ravel()
-    order = np.flatnonzero(flat > 0)
-    order = order[np.argsort(flat[order])[::-1]]
-    rank = np.full(flat.size, -1, dtype=np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    pairs = []
-    for dz, dy, dx in (
-        np.argwhere(CONNECTIVITY)[: CONNECTIVITY.sum() // 2] - 1
-    ):  # half of the neighbours: each pair once
-        other = rank[order + (dz * (y + 2) + dy) * (x + 2) + dx]
-        first = np.flatnonzero(other >= 0)
-        pairs.append(np.stack([first, other[first]], axis=1))
-    links = np.concatenate(pairs)
-    k, j, i = np.unravel_index(order, padded.shape)
-    return ((k - 1) * y + j - 1) * x + i - 1, links[np.argsort(later_voxel(links))]
-
-
-def later_voxel(links: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " m"]:
-    """Of each pair the voxel that is added last."""
-    later: Int[np.ndarray, " m"] = np.maximum(links[:, 0], links[:, 1])
-    return later
 
 
 def _largest(pairs: Int[np.ndarray, "m 2"], n: int) -> int:

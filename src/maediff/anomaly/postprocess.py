@@ -19,10 +19,10 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
+from maediff.anomaly.components import CONNECTIVITY, bounding_box
 from maediff.core.config import build_config
 from maediff.core.errors import InputError
 from maediff.core.types import Map, Mask
-from maediff.regions import CONNECTIVITY, bounding_box
 
 Sigmas = Annotated[
     tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)

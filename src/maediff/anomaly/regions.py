@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # a face, an edge or a corner shared: one component
+from maediff.anomaly.components import CONNECTIVITY
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,3 @@ def find_regions(
         volume_ml = round(float(inside.sum()) * voxel_ml, 4)
         regions.append(Region(volume_ml, float(anomaly_map[box][inside].max()), (x, y, z)))
     return sorted(regions, key=lambda region: -region.volume_ml)
-
-
-def bounding_box(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, slice, slice]:
-    """The smallest box that holds `mask`; empty where the mask is."""
-    rows = np.any(mask, axis=2)
-    z, y = _extent(np.any(rows, axis=1)), _extent(np.any(rows, axis=0))
-    return z, y, _extent(np.any(mask[z, y], axis=(0, 1)))
-
-
-def _extent(used: Bool[np.ndarray, " n"]) -> slice:
-    """From the first to the last that is used."""
-    at = np.flatnonzero(used)
-    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)

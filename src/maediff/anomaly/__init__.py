@@ -1,0 +1,1 @@
+"""Residual to anomaly map, mask, regions, score and thresholds (numpy only)."""
