@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 
 from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.core.config import build_config, parse_settings, read_settings
 from maediff.core.errors import InputError
 from maediff.export import export_model
-from maediff.operating_point import MAX_SCANS
 from maediff.shipped import CHECKOUT, PACKAGED, describe
 
 
@@ -36,7 +36,10 @@ def main() -> None:
         "--post", nargs="+", help="key=value of the post-processing; default: the run's own"
     )
     parser.add_argument(
-        "--calibration-scans", type=int, default=MAX_SCANS, help="healthy val scans at most"
+        "--calibration-scans",
+        type=int,
+        default=CALIBRATION_SCANS,
+        help="healthy val scans at most",
     )
     parser.add_argument(
         "--unseen", action="store_true", help="calibrate on all who were not trained on"

@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.core.device import has_bf16
-from maediff.train_config import TrainConfig
-from maediff.training import validation_loss
+from maediff.training.config import TrainConfig
+from maediff.training.loop import validation_loss
 
 LEVELS = (125, 250, 375, 500, 700)
 

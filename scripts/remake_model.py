@@ -17,7 +17,8 @@ from maediff.export import export_model
 from maediff.operating_point import own_postprocess
 from maediff.run_folder import read_config
 from maediff.shipped import describe, locate
-from maediff.train import parse_duration, train
+from maediff.training.config import parse_duration
+from maediff.training.train import train
 
 CARDS = Path(__file__).parent / "cards"
 MEASURED = (

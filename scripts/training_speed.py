@@ -21,8 +21,8 @@ from maediff.cohort.slices import SliceSet
 from maediff.core.device import no_tf32, resolve_device
 from maediff.detection.benchmark import matmul_rate
 from maediff.methods.registry import build
-from maediff.train import resolve_training, training_precision
-from maediff.training import TrainingRun
+from maediff.training.config import resolve_training, training_precision
+from maediff.training.loop import TrainingRun
 
 SUBJECTS, SLICES, SIZE = 64, 8, 96
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maediff.augment import (
+from maediff.core.config import parse_settings
+from maediff.core.errors import InputError
+from maediff.training.augment import (
     PRESETS,
     ROBUST,
     AugmentConfig,
@@ -18,9 +20,7 @@ from maediff.augment import (
     place,
     resolution,
 )
-from maediff.core.config import parse_settings
-from maediff.core.errors import InputError
-from maediff.train import resolve_training
+from maediff.training.config import resolve_training
 
 EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise", "headroom")
 OFF = AugmentConfig()
@@ -213,7 +213,7 @@ def test_training_with_it_is_another_training_and_resumes_exactly(tmp_path, monk
     from safetensors.torch import load_file
 
     from made_scans import made_cohort
-    from maediff.train import train
+    from maediff.training.train import train
 
     net = {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2}
     common = {
@@ -244,7 +244,9 @@ def test_training_with_it_is_another_training_and_resumes_exactly(tmp_path, monk
 
     whole, off = run("whole"), run("off", augment="off")
     clock = itertools.count(step=1.0)
-    monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr(
+        "maediff.training.loop.time.monotonic", lambda: next(clock)
+    )  # a second a step
     run("parts", max_time="3s")
     parts = run("parts", resume=True)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -13,7 +13,7 @@ from maediff.core.device import has_bf16, no_tf32, resolve_precision
 from maediff.core.errors import InputError
 from maediff.detection import benchmark as module
 from maediff.methods.registry import build
-from maediff.training import TrainingRun
+from maediff.training.loop import TrainingRun
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from maediff.batches import stream
 from maediff.core.device import no_tf32
-from maediff.cuda_graphs import graph_network
 from maediff.methods.registry import build
+from maediff.training.batches import stream
+from maediff.training.cuda_graphs import graph_network
 
 SMALL = {
     "unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}

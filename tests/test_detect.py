@@ -40,7 +40,7 @@ from maediff.recalibrate import recalibrate
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
-from maediff.train import train
+from maediff.training.train import train
 
 TINY = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},

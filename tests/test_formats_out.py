@@ -25,7 +25,7 @@ from maediff.scans.dicom.segmentation import write_dicom_seg
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.inputs.find import find_sources
 from maediff.scans.read import read_volume
-from maediff.train import train
+from maediff.training.train import train
 
 TINY = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},

@@ -94,7 +94,7 @@ def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
 def test_presets_are_as_told(setting: str) -> None:
     methods, train = (
         importlib.import_module("maediff.methods"),
-        importlib.import_module("maediff.train"),
+        importlib.import_module("maediff.training.train"),
     )
     group, *keys = setting.split(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
@@ -115,7 +115,7 @@ def test_presets_are_as_told(setting: str) -> None:
 def test_every_setting_that_a_preset_changes_is_told() -> None:
     methods, train = (
         importlib.import_module("maediff.methods"),
-        importlib.import_module("maediff.train"),
+        importlib.import_module("maediff.training.train"),
     )
     changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
     for preset in methods.PRESETS.values():

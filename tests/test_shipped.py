@@ -25,7 +25,7 @@ from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
 from maediff.detection.detect import detect
-from maediff.export import export_model, preprocessing_of, read_scores, training_command
+from maediff.export import export_model, preprocessing_of, read_scores
 from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.methods.registry import build
 from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
@@ -47,7 +47,8 @@ from maediff.shipped import (
 from maediff.shipped import (
     models as shipped_models,
 )
-from maediff.train import adopt, train
+from maediff.training.command import training_command
+from maediff.training.train import adopt, train
 
 TRAIN = {"steps": 2, "batch_size": 2, "checkpoint_every": 2, "validation_slices": 2}
 SHIPPED = [

@@ -20,20 +20,20 @@ from torch import nn
 
 from made_models import made_run
 from made_scans import made_cohort
-from maediff import training
-from maediff.batches import batch_indices, slices_by_subject
 from maediff.checkpoint import load_model, load_optimizer, read_weights
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.fabricate import FabricateConfig
 from maediff.methods.base import Method, Objective
 from maediff.methods.registry import build
 from maediff.run_folder import FORMAT
-from maediff.train import parse_duration, train
-from maediff.train_config import TrainConfig, learning_rate
-from maediff.training import TrainingRun, validation_loss
-from maediff.training import update_ema as ema_update
+from maediff.training import loop as training
+from maediff.training.batches import batch_indices, slices_by_subject
+from maediff.training.config import TrainConfig, learning_rate, parse_duration
+from maediff.training.lesions import FabricateConfig
+from maediff.training.loop import TrainingRun, validation_loss
+from maediff.training.loop import update_ema as ema_update
+from maediff.training.train import train
 
 FAST = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -126,7 +126,9 @@ def test_without_calibration_scans_a_run_has_no_thresholds(cohort, tmp_path):
 def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkeypatch):
     run(cohort, tmp_path / "whole")
     clock = itertools.count(step=1.0)
-    monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr(
+        "maediff.training.loop.time.monotonic", lambda: next(clock)
+    )  # a second a step
     assert run(cohort, tmp_path / "parts", max_time="3s")["step"] == 3
     assert run(cohort, tmp_path / "parts", max_time="1s", resume=True)["step"] == 4
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
@@ -232,7 +234,9 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
     }
     kwargs |= {"quiet": True, "device": "cpu"}
     clock = itertools.count(step=1.0)
-    monkeypatch.setattr("maediff.training.time.monotonic", lambda: next(clock))  # a second a step
+    monkeypatch.setattr(
+        "maediff.training.loop.time.monotonic", lambda: next(clock)
+    )  # a second a step
     train("fanogan", cohort, tmp_path / "whole", **kwargs)
     saved = []
     for seconds in (
@@ -346,7 +350,7 @@ def test_files_have_the_mode_of_the_umask_and_leftovers_of_a_kill_are_swept(coho
 def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
     run(cohort, tmp_path / "whole")
     code = (
-        "import sys, json; from pathlib import Path; from maediff.train import train;"
+        "import sys, json; from pathlib import Path; from maediff.training.train import train;"
         "train('maediff', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
         "settings=json.loads(sys.argv[3]), quiet=True)"
     )
@@ -638,7 +642,7 @@ def test_a_duration_that_is_none_is_refused():
 def test_training_imports_nothing_heavy(cohort, tmp_path):
     """Training and scoring have to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
     code = (
-        "import sys, json; from pathlib import Path; from maediff.train import train;"
+        "import sys, json; from pathlib import Path; from maediff.training.train import train;"
         "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
         "settings=json.loads(sys.argv[3]), quiet=True);"
         "import maediff.evaluate, maediff.compare, maediff.detection.benchmark;"

@@ -31,7 +31,8 @@ from maediff.methods.registry import BASELINES, TRAINED
 from maediff.methods.registry import resolve as resolve_method
 from maediff.references import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
-from maediff.train import parse_duration, resolve_training, train
+from maediff.training.config import parse_duration, resolve_training
+from maediff.training.train import train
 
 Settings = Mapping[str, Any]
 

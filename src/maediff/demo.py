@@ -28,7 +28,7 @@ from maediff.scans.inputs.folders import find_scans
 from maediff.shipped import locate, pick
 from maediff.synthetic.brain import Contrast
 from maediff.synthetic.dataset import make_phantom_dataset
-from maediff.train import train as train_model
+from maediff.training.train import train as train_model
 
 CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
 """Of the phantoms: that of the first for which a model is shipped."""

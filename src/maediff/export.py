@@ -7,7 +7,6 @@ and from evaluations of it.
 import json
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,13 +17,12 @@ import torch
 
 from maediff import __version__
 from maediff.anomaly.postprocess import PostprocessConfig
-from maediff.anomaly.thresholds import MAX_SCANS
+from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.checkpoint import load_model, write_tensors
 from maediff.cohort.cohort import Cohort
 from maediff.core.config import build_config, flatten
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text
-from maediff.methods.registry import resolve
 from maediff.operating_point import (
     FPRS,
     at_most,
@@ -36,7 +34,7 @@ from maediff.operating_point import (
 )
 from maediff.preparation.config import is_registered
 from maediff.recalibrate import unseen_healthy
-from maediff.references import split_reference
+from maediff.references import split_reference, without_path
 from maediff.run_folder import (
     FORMAT,
     TRAINED_ON,
@@ -46,8 +44,8 @@ from maediff.run_folder import (
     trained_on,
     write_config,
 )
-from maediff.shipped import HUB, MAX_BYTES, NAME, Card, read_card
-from maediff.train import resolve_training
+from maediff.shipped import MAX_BYTES, NAME, Card, read_card
+from maediff.training.command import training_command
 
 INTENDED_USE = (
     "Research on anomaly detection in brain MRI. Not a medical device: not for diagnosis, triage or treatment. "
@@ -112,7 +110,7 @@ def export_model(
     *,
     evaluations: Sequence[Path] = (),
     cohort: Path | None = None,
-    max_scans: int = MAX_SCANS,
+    max_scans: int = CALIBRATION_SCANS,
     unseen: bool = False,
     post: PostprocessConfig | None = None,
     half: bool | None = None,
@@ -166,7 +164,7 @@ def export_model(
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:
         config = {key: info[key] for key in ("method", "preset", "train", "seed", "cohort")}
-        init = _without_path(info.get("init"))
+        init = without_path(info.get("init"))
         write_config(temporary, {**config, "config": config_of(method), "init": init})
         save_weights(temporary / "model.safetensors", method, info, half)
         if cohort is not None:
@@ -321,31 +319,6 @@ def preprocessing_of(cohort: Mapping[str, Any]) -> str:
     if percentiles.get("landmarks"):
         done.append("deciles moved to the cohort's landmarks")
     return "; ".join(done) + ". `maediff preprocess` and `maediff detect` do it."
-
-
-def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:
-    """The `maediff train` command that asks for what config.json holds: what differs from the preset's values.
-
-    Args:
-        provenance: of the run; if it ended before its last step, the seconds that it took become `--max-time`.
-    """
-    preset, method = info["preset"], info["method"]
-    default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
-    default = flatten(json.loads(json.dumps(default)))
-    asked = flatten({**complete(info, info["config"]), "train": info["train"]})
-    changed = {key: value for key, value in asked.items() if default.get(key) != value}
-    words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
-    words += ["--seed", str(info["seed"])]
-    words += ["--init", str(_without_path(info["init"]))] if info.get("init") else []
-    if provenance and provenance["step"] < info["train"]["steps"]:
-        words += ["--max-time", f"{provenance['wall_seconds']:.0f}s"]
-    for key, value in changed.items():
-        words += ["--set", f"{key}={json.dumps(value, separators=(',', ':'))}"]
-    return shlex.join(words)
-
-
-def _without_path(init: str | None) -> str | None:
-    return init if init is None or init.startswith(HUB) else Path(init).name
 
 
 def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None) -> dict[str, Any]:

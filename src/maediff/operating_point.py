@@ -27,7 +27,11 @@ from maediff.anomaly.postprocess import (
     residual_map,
 )
 from maediff.anomaly.score import scan_score
-from maediff.anomaly.thresholds import MAX_SCANS, conformal_threshold, threshold_from_healthy
+from maediff.anomaly.thresholds import (
+    CALIBRATION_SCANS,
+    conformal_threshold,
+    threshold_from_healthy,
+)
 from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
@@ -60,7 +64,7 @@ def calibrate(
     device: str = "cpu",
     post: PostprocessConfig | None = None,
     seed: int = 0,
-    max_scans: int = MAX_SCANS,
+    max_scans: int = CALIBRATION_SCANS,
     rate: float = DEFAULT_FPR,
 ) -> dict[str, Any] | None:
     """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.

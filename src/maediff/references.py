@@ -8,7 +8,7 @@ Where the whole is a folder, an @ or a + in its name divides nothing.
 
 from pathlib import Path
 
-from maediff.shipped import locate
+from maediff.shipped import HUB, locate
 
 
 def split_mean(reference: str | Path) -> list[str]:
@@ -53,3 +53,7 @@ def split_settings(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part for part in parts if part]
+
+
+def without_path(init: str | None) -> str | None:
+    return init if init is None or init.startswith(HUB) else Path(init).name

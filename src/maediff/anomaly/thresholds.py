@@ -27,7 +27,7 @@ from jaxtyping import Float
 
 from maediff.core.types import Map, Mask
 
-MAX_SCANS = 19
+CALIBRATION_SCANS = 19
 """Healthy scans that a calibration uses at most; a conformal rate of 5 % of scans needs that many."""
 
 

@@ -48,7 +48,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Learn what is healthy from the train split of a cohort."""
-    from maediff.train import train as run
+    from maediff.training.train import train as run
 
     with settings_of(config, set_) as settings:
         result = run(

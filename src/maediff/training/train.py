@@ -1,8 +1,6 @@
 """`maediff train`: what is asked for is resolved and checked, then the loop of `training` runs in a run folder."""
 
 import logging
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.checkpoint import load_model, load_state
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
-from maediff.core.config import SettingsError, build_config, flatten, merge
-from maediff.core.device import resolve_device, resolve_precision
+from maediff.core.config import flatten, merge
+from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json
 from maediff.methods.registry import PRESETS, build
@@ -28,57 +26,15 @@ from maediff.run_folder import (
     trained_on,
     write_config,
 )
-from maediff.train_config import Precision, TrainConfig
-from maediff.training import TrainingRun
+from maediff.training.config import (
+    parse_duration,
+    resolve_training,
+    training_precision,
+)
+from maediff.training.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
-RECIPE: dict[str, Any] = {
-    "schedule": "cosine",
-    "flip": True,
-    "fabricate": {"share": 0.7},
-}  # as in `methods`
-PRESET_TRAIN: dict[str, dict[str, Any]] = {
-    "paper": {
-        "cuda_graphs": False
-    },  # large kernels; its memory was measured without (docs/results.md)
-    "small": {"steps": 10_000, "learning_rate": 3e-4, "warmup_steps": 200, **RECIPE},
-    "tiny": {"steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 50, **RECIPE},
-}
-
-
-def parse_duration(text: str | None) -> float | None:
-    """Seconds in a text like `90s`, `10m`, `1.5h` or `600`.
-
-    Raises:
-        InputError: anything else.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match:
-        raise InputError(f"--max-time {text!r}: write it like 90s, 10m or 1.5h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
-    """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
-    if not isinstance(settings, Mapping):
-        raise SettingsError(
-            f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
-        )
-    return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
-
-
-def training_precision(precision: Precision, device: str) -> str:
-    """As `resolve_precision`, and fp16, which is for CUDA only.
-
-    Raises:
-        InputError: fp16 without CUDA.
-    """
-    if precision == "fp16" and device != "cuda":
-        raise InputError("train.precision=fp16 needs a CUDA device; use bf16 or fp32")
-    return precision if precision == "fp16" else resolve_precision(precision, device)
 
 
 def adopt(

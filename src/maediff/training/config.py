@@ -5,16 +5,21 @@
 where the last factor is for `schedule` cosine only. Presets change some defaults (`train.PRESET_TRAIN`).
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff.anomaly.thresholds import MAX_SCANS
-from maediff.augment import AugmentConfig, preset_or_settings
-from maediff.fabricate import FabricateConfig
+from maediff.anomaly.thresholds import CALIBRATION_SCANS
+from maediff.core.config import SettingsError, build_config, merge
+from maediff.core.device import resolve_precision
+from maediff.core.errors import InputError
+from maediff.training.augment import AugmentConfig, preset_or_settings
+from maediff.training.lesions import FabricateConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -47,7 +52,7 @@ class TrainConfig:
     checkpoint_every: int = 250
     """Steps between validations, each of which writes a checkpoint."""
     validation_slices: int = 64
-    calibration_scans: int = MAX_SCANS
+    calibration_scans: int = CALIBRATION_SCANS
     """Healthy val scans, at most, whose maps give `detect` its thresholds when training ends; 0: it has none."""
 
     def __post_init__(self) -> None:
@@ -75,3 +80,53 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     fall = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
     return float(config.learning_rate * warm * fall)
+
+
+RECIPE: dict[str, Any] = {
+    "schedule": "cosine",
+    "flip": True,
+    "fabricate": {"share": 0.7},
+}  # as in `methods`
+
+
+PRESET_TRAIN: dict[str, dict[str, Any]] = {
+    "paper": {
+        "cuda_graphs": False
+    },  # large kernels; its memory was measured without (docs/results.md)
+    "small": {"steps": 10_000, "learning_rate": 3e-4, "warmup_steps": 200, **RECIPE},
+    "tiny": {"steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 50, **RECIPE},
+}
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Seconds in a text like `90s`, `10m`, `1.5h` or `600`.
+
+    Raises:
+        InputError: anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if not match:
+        raise InputError(f"--max-time {text!r}: write it like 90s, 10m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
+    """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
+    if not isinstance(settings, Mapping):
+        raise SettingsError(
+            f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
+        )
+    return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
+
+
+def training_precision(precision: Precision, device: str) -> str:
+    """As `resolve_precision`, and fp16, which is for CUDA only.
+
+    Raises:
+        InputError: fp16 without CUDA.
+    """
+    if precision == "fp16" and device != "cuda":
+        raise InputError("train.precision=fp16 needs a CUDA device; use bf16 or fp32")
+    return precision if precision == "fp16" else resolve_precision(precision, device)

@@ -21,8 +21,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from maediff.augment import augment
-from maediff.batches import TRAIN, VALIDATE, batch_indices, slices_by_subject, stream, to_batch
 from maediff.checkpoint import (
     load_optimizer,
     load_state,
@@ -35,11 +33,20 @@ from maediff.cohort.slices import SliceSet
 from maediff.core.device import no_tf32
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_table
-from maediff.cuda_graphs import graph_network
-from maediff.fabricate import fabricate
 from maediff.methods import Method
 from maediff.run_folder import provenance
-from maediff.train_config import TrainConfig, learning_rate
+from maediff.training.augment import augment
+from maediff.training.batches import (
+    TRAIN,
+    VALIDATE,
+    batch_indices,
+    slices_by_subject,
+    stream,
+    to_batch,
+)
+from maediff.training.config import TrainConfig, learning_rate
+from maediff.training.cuda_graphs import graph_network
+from maediff.training.lesions import fabricate
 
 
 def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:

@@ -1,0 +1,1 @@
+"""Cohort and method to run folder: loop, batches, augmentation, synthetic lesions."""
