@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from maediff.anomaly.postprocess import anomaly_mask, residual_map
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.core.files import read_json
 from maediff.measures import voxel_ml
 from maediff.methods import predict_volume
 from maediff.metrics import dice
-from maediff.operating_point import own_postprocess, threshold_at
-from maediff.references import run_folders
-from maediff.run_folder import config_of
+from maediff.models.folder import config_of
+from maediff.models.model import load_model
+from maediff.models.operating_point import own_postprocess, threshold_at
+from maediff.models.reference import run_folders
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.core.config import build_config, parse_settings, read_settings
 from maediff.core.errors import InputError
-from maediff.export import export_model
-from maediff.shipped import CHECKOUT, PACKAGED, describe
+from maediff.models.catalogue import CHECKOUT, PACKAGED, describe
+from maediff.models.export import export_model
 
 
 def main() -> None:

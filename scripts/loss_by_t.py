@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.core.device import has_bf16
+from maediff.models.model import load_model
 from maediff.training.config import TrainConfig
 from maediff.training.loop import validation_loss
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.diffusion.patches import insert, noised_cells, patch_mask
 from maediff.diffusion.process import forward_process
 from maediff.methods.maediff import MAEDiff
+from maediff.models.model import load_model
 from maediff.nn.mae import patchify
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from maediff.compare import seconds_used
 from maediff.core.config import read_settings
 from maediff.core.errors import InputError
-from maediff.export import export_model
-from maediff.operating_point import own_postprocess
-from maediff.run_folder import read_config
-from maediff.shipped import describe, locate
+from maediff.models.catalogue import describe
+from maediff.models.export import export_model
+from maediff.models.folder import read_config
+from maediff.models.operating_point import own_postprocess
+from maediff.models.reference import locate
 from maediff.training.config import parse_duration
 from maediff.training.train import train
 

@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.core.device import resolve_precision
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.residual import residual_of
 from maediff.methods.volume import predict_volume
 from maediff.metrics import auprc
+from maediff.models.model import load_model
 from maediff.preparation.config import is_registered
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from maediff.anomaly.postprocess import DEFAULT
-from maediff.checkpoint import save_model
 from maediff.core.files import write_json
 from maediff.methods.registry import build
-from maediff.run_folder import config_of, write_config
+from maediff.models.folder import config_of, write_config
+from maediff.models.weights import save_model
 
 SMALL = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},

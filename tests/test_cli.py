@@ -13,7 +13,7 @@ from made_scans import made_brain, made_dataset, save
 from maediff.cli.options import say_report
 from maediff.cohort.cohort import Cohort
 from maediff.methods.registry import BASELINES, METHODS
-from maediff.run_folder import prepared_for
+from maediff.models.folder import prepared_for
 
 COMMANDS = [
     "demo",

@@ -7,9 +7,9 @@ import pytest
 
 from made_models import ABOUT, made_run
 from maediff import demo as module
-from maediff import shipped
-from maediff.checkpoint import load_model
-from maediff.export import export_model
+from maediff.models import catalogue as shipped
+from maediff.models.export import export_model
+from maediff.models.model import load_model
 
 COUNTS = {"n_train": 2, "n_val": 1, "n_test": 1, "n_healthy_val": 1, "n_healthy_test": 1}
 

@@ -18,16 +18,16 @@ from made_scans import ball, made_brain, made_cohort, oblique, save
 from maediff import cli
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.anomaly.snapshots import load_slices
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.detection.detect import _check_same, detect
 from maediff.detection.detector import find_anomalies
 from maediff.detection.viewer import write_viewer
-from maediff.operating_point import (
+from maediff.models.calibrate import calibrate, recalibrate
+from maediff.models.model import load_model
+from maediff.models.operating_point import (
     FPRS,
-    calibrate,
     own_fpr,
     own_postprocess,
     threshold_at,
@@ -36,7 +36,6 @@ from maediff.operating_point import (
 from maediff.preparation.config import StepsConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import Alignment
-from maediff.recalibrate import recalibrate
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
 from maediff.scans.nifti import read_scan
@@ -218,7 +217,7 @@ def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkey
     refs = refs[1:]
     with pytest.raises(InputError, match="a model for T1w"):
         go([path], tmp_path / "out2", run, modality="FLAIR")
-    monkeypatch.setattr("maediff.shipped.search_folders", list)
+    monkeypatch.setattr("maediff.models.catalogue.search_folders", list)
     with pytest.raises(InputError, match=r"no model for FLAIR .* --model"):
         detect(refs, tmp_path / "out3", quiet=True)
 

@@ -16,7 +16,6 @@ from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwi
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot, load_slices, pick_slices, save_slices
-from maediff.checkpoint import save_model
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.preprocess import preprocess
 from maediff.cohort.splits import person_code
@@ -25,7 +24,8 @@ from maediff.evaluate import evaluate, group_names
 from maediff.methods.registry import BASELINES, build
 from maediff.metrics import auprc as exact_auprc
 from maediff.metrics import clopper_pearson, dice, dice_by_threshold
-from maediff.run_folder import config_of, write_config
+from maediff.models.folder import config_of, write_config
+from maediff.models.weights import save_model
 from maediff.scoring import Contender, ScoringConfig, score
 from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run
 from maediff.table import markdown_table

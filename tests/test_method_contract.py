@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from made_methods import SMALL, make, predict, scan
-from maediff.checkpoint import load_model, save_model
 from maediff.core.errors import InputError
 from maediff.methods.registry import METHODS, TRAINED, build
-from maediff.run_folder import config_of, write_config
+from maediff.models.folder import config_of, write_config
+from maediff.models.model import load_model
+from maediff.models.weights import save_model
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")
 NOTHING_DRAWN_IN_TRAINING = ("ae",)

@@ -7,7 +7,6 @@ import torch
 
 from made_methods import make, predict, scan
 from made_models import made_run
-from maediff.checkpoint import load_model
 from maediff.core.errors import InputError
 from maediff.diffusion.noise import (
     COARSE_PX,
@@ -17,8 +16,9 @@ from maediff.diffusion.noise import (
     keyed_generators,
 )
 from maediff.methods.registry import build
-from maediff.operating_point import threshold_at
-from maediff.run_folder import config_of
+from maediff.models.folder import config_of
+from maediff.models.model import load_model
+from maediff.models.operating_point import threshold_at
 
 IDS = torch.tensor([3, 3, 7])
 PATCHES = torch.tensor([0, 5, 0])

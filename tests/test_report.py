@@ -16,6 +16,7 @@ from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
 from maediff.methods.registry import METHODS, build
+from maediff.models.folder import config_of, write_config
 from maediff.report import write_report
 from maediff.report.figures import (
     LETTER_COLOUR,
@@ -26,7 +27,6 @@ from maediff.report.figures import (
     scan_row,
     tile_chart,
 )
-from maediff.run_folder import config_of, write_config
 from maediff.scoring import Contender, score
 
 SPACING = (2.0, 2.0, 2.0)

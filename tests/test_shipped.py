@@ -17,36 +17,26 @@ from safetensors import safe_open
 
 from made_models import ABOUT, made_run
 from made_scans import made_brain, made_cohort, save
-from maediff import shipped
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
 from maediff.detection.detect import detect
-from maediff.export import export_model, preprocessing_of, read_scores
-from maediff.hub import load_from_hub, save_to_hub_folder
 from maediff.methods.registry import build
-from maediff.operating_point import calibrate, own_fpr, own_postprocess, threshold_at
-from maediff.references import split_reference
-from maediff.run_folder import config_of, read_config, trained_on
+from maediff.models import catalogue as shipped
+from maediff.models.calibrate import calibrate
+from maediff.models.card import Card, Scores, read_card, show_terms
+from maediff.models.card_text import preprocessing_of, read_scores
+from maediff.models.catalogue import CHECKOUT, MAX_BYTES, PACKAGED, describe, model_folders, pick
+from maediff.models.catalogue import models as shipped_models
+from maediff.models.export import export_model
+from maediff.models.folder import config_of, read_config, trained_on
+from maediff.models.hub import load_from_hub, save_to_hub_folder
+from maediff.models.model import load_model
+from maediff.models.operating_point import own_fpr, own_postprocess, threshold_at
+from maediff.models.reference import split_reference
 from maediff.scans.inputs.folders import find_scans
-from maediff.shipped import (
-    CHECKOUT,
-    MAX_BYTES,
-    PACKAGED,
-    Card,
-    Scores,
-    describe,
-    model_folders,
-    pick,
-    read_card,
-    show_terms,
-)
-from maediff.shipped import (
-    models as shipped_models,
-)
 from maediff.training.command import training_command
 from maediff.training.train import adopt, train
 
@@ -267,7 +257,7 @@ def test_what_cannot_be_shipped_is_refused_and_nothing_is_left(tmp_path, monkeyp
     with pytest.raises(InputError, match="small letters"):
         export_model(run, tmp_path / "T 1", ABOUT)
     with monkeypatch.context() as patch:
-        patch.setattr("maediff.export.MAX_BYTES", 1000)
+        patch.setattr("maediff.models.export.MAX_BYTES", 1000)
         with pytest.raises(InputError, match="a shipped model has at most"):
             export_model(run, tmp_path / "t1", ABOUT)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]

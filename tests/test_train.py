@@ -20,13 +20,14 @@ from torch import nn
 
 from made_models import made_run
 from made_scans import made_cohort
-from maediff.checkpoint import load_model, load_optimizer, read_weights
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.methods.base import Method, Objective
 from maediff.methods.registry import build
-from maediff.run_folder import FORMAT
+from maediff.models.folder import FORMAT
+from maediff.models.model import load_model
+from maediff.models.weights import load_optimizer, read_weights
 from maediff.training import loop as training
 from maediff.training.batches import batch_indices, slices_by_subject
 from maediff.training.config import TrainConfig, learning_rate, parse_duration

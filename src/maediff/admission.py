@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.map_folder import is_map_folder
 from maediff.methods.registry import BASELINES
+from maediff.models.folder import trained_on
+from maediff.models.model import load_model
+from maediff.models.reference import run_folders
 from maediff.preparation.config import prepared_unlike
-from maediff.references import run_folders
-from maediff.run_folder import trained_on
 from maediff.scans.reference import own_name
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from maediff.core.files import check_apart, fresh_folder, read_json, write_json
 from maediff.evaluate import evaluate
 from maediff.methods.registry import BASELINES, TRAINED
 from maediff.methods.registry import resolve as resolve_method
-from maediff.references import split_settings
+from maediff.models.reference import split_settings
 from maediff.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.training.config import parse_duration, resolve_training
 from maediff.training.train import train

@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 
-from maediff.checkpoint import load_model
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
@@ -21,11 +20,13 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
 from maediff.detection.detect import detect
 from maediff.evaluate import evaluate
-from maediff.operating_point import calibrate
+from maediff.models.calibrate import calibrate
+from maediff.models.catalogue import pick
+from maediff.models.model import load_model
+from maediff.models.reference import locate
 from maediff.preparation.config import steps_of
 from maediff.report import write_report
 from maediff.scans.inputs.folders import find_scans
-from maediff.shipped import locate, pick
 from maediff.synthetic.brain import Contrast
 from maediff.synthetic.dataset import make_phantom_dataset
 from maediff.training.train import train as train_model

@@ -42,9 +42,9 @@ from maediff.core.files import check_apart, fresh_folder, write_json, write_text
 from maediff.core.types import Map
 from maediff.map_folder import already_filtered, check_maps, read_map
 from maediff.methods.registry import BASELINES
-from maediff.operating_point import own_postprocess
+from maediff.models.operating_point import own_postprocess
+from maediff.models.reference import run_folders
 from maediff.preparation.config import is_registered
-from maediff.references import run_folders
 from maediff.scans.reference import own_name
 from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.table import markdown_table

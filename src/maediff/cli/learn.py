@@ -103,7 +103,7 @@ def calibrate(
 ) -> None:
     """A model as it is, with thresholds from your own healthy scans."""
     from maediff.anomaly.thresholds import smallest_alpha
-    from maediff.recalibrate import recalibrate as run
+    from maediff.models.calibrate import recalibrate as run
 
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})
@@ -128,7 +128,7 @@ def calibrate(
 
 def models(device: NoDevice = "auto", seed: NoSeed = 0, quiet: NoQuiet = False) -> None:
     """List the models that `detect --model NAME` and `train --init NAME` take by name."""
-    from maediff.shipped import describe, models
+    from maediff.models.catalogue import describe, models
 
     del device, seed, quiet
     found = [describe(folder, card) for folder, card in models()]

@@ -88,7 +88,7 @@ def preprocess(
 
     known: dict[str, Any] = {}
     if like:
-        from maediff.run_folder import prepared_for
+        from maediff.models.folder import prepared_for
 
         known = prepared_for(like)
     with settings_of(config, set_) as changes:

@@ -32,7 +32,6 @@ from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, changed
 from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
-from maediff.checkpoint import load_model
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_json
@@ -40,23 +39,25 @@ from maediff.detection.detector import find_anomalies
 from maediff.detection.to_scan import mask_from_grid
 from maediff.detection.viewer import write_viewer
 from maediff.methods import Method
-from maediff.operating_point import (
+from maediff.models.card import show_terms
+from maediff.models.catalogue import marks, pick
+from maediff.models.folder import config_of
+from maediff.models.model import load_model
+from maediff.models.operating_point import (
     own_postprocess,
     own_threshold,
     threshold_at,
     threshold_for_scans,
 )
+from maediff.models.reference import run_folders
 from maediff.preparation.config import RECORDED, StepsConfig, is_registered, settings_of, steps_of
 from maediff.preparation.picture import write_picture
-from maediff.references import run_folders
-from maediff.run_folder import config_of
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.nifti import read_mask, write_on_scan_grid
 from maediff.scans.parallel import progress, run_scans
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import slices_to_volume
-from maediff.shipped import marks, pick, show_terms
 
 logger = logging.getLogger(__name__)
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")

@@ -8,8 +8,8 @@ from typing import Any
 
 from maediff.core.config import flatten
 from maediff.methods.registry import resolve
-from maediff.references import without_path
-from maediff.run_folder import complete
+from maediff.models.folder import complete
+from maediff.models.reference import without_path
 from maediff.training.config import resolve_training
 
 

@@ -21,7 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from maediff.checkpoint import (
+from maediff.cohort.slices import SliceSet
+from maediff.core.device import no_tf32
+from maediff.core.errors import InputError
+from maediff.core.files import write_json, write_table
+from maediff.methods import Method
+from maediff.models.folder import provenance
+from maediff.models.weights import (
     load_optimizer,
     load_state,
     prune,
@@ -29,12 +35,6 @@ from maediff.checkpoint import (
     save_model,
     save_optimizer,
 )
-from maediff.cohort.slices import SliceSet
-from maediff.core.device import no_tf32
-from maediff.core.errors import InputError
-from maediff.core.files import write_json, write_table
-from maediff.methods import Method
-from maediff.run_folder import provenance
 from maediff.training.augment import augment
 from maediff.training.batches import (
     TRAIN,

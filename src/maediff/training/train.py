@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from maediff.anomaly.postprocess import PostprocessConfig
-from maediff.checkpoint import load_model, load_state
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.config import flatten, merge
@@ -14,10 +13,8 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json
 from maediff.methods.registry import PRESETS, build
-from maediff.operating_point import DEFAULT_FPR, calibrate, own_fpr, own_postprocess
-from maediff.preparation.config import PREPARED, is_registered, prepared_unlike
-from maediff.references import split_reference
-from maediff.run_folder import (
+from maediff.models.calibrate import calibrate
+from maediff.models.folder import (
     TRAINED_ON,
     complete,
     config_of,
@@ -26,6 +23,11 @@ from maediff.run_folder import (
     trained_on,
     write_config,
 )
+from maediff.models.model import load_model
+from maediff.models.operating_point import DEFAULT_FPR, own_fpr, own_postprocess
+from maediff.models.reference import split_reference
+from maediff.models.weights import load_state
+from maediff.preparation.config import PREPARED, is_registered, prepared_unlike
 from maediff.training.config import (
     parse_duration,
     resolve_training,

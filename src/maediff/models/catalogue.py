@@ -8,25 +8,21 @@ The folders are the registry; there is no list beside them. They are looked for 
 in the package (`weights/`), then in `models/` of a checkout, where those stay whose terms keep them out of the wheel.
 """
 
-import functools
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from maediff.anomaly.thresholds import smallest_alpha
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.models.card import Card, Scores, read_card
 
 logger = logging.getLogger(__name__)
-PACKAGED = Path(__file__).parent / "weights"
-CHECKOUT = Path(__file__).parents[2]
-HUB = "hf:"
+PACKAGED = Path(__file__).parents[1] / "weights"
+CHECKOUT = Path(__file__).parents[3]
 MAX_BYTES = 20_000_000
 MARKS = {
     "abs": "what differs from its healthy reference, brighter or darker",
@@ -34,55 +30,6 @@ MARKS = {
     "dark": "only what is darker than its healthy reference",
 }
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Source:
-    """A data set that a model was trained on."""
-
-    name: str
-    licence: str
-    what: str = ""
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Scores:
-    """What an evaluation measured: for each number of EVAL/summary.json a mean and its interval, as fractions."""
-
-    on: str
-    n_subjects: int
-    n_lesion: int
-    n_healthy: int
-    values: dict[str, dict[str, float | None]]
-    best_baseline: str | None = None
-    best_baseline_auprc: float | None = None
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Card:
-    """What a user should know of a model before using it; the content of card.json."""
-
-    name: str
-    modality: str
-    method: str
-    preset: str
-    summary: str
-    """One sentence."""
-    licence: str
-    """Of the weights."""
-    data: tuple[Source, ...]
-    preprocessing: str
-    command: str
-    """That trained it."""
-    seeds: tuple[int, ...]
-    failure_cases: Annotated[tuple[str, ...], Field(min_length=1)]
-    intended_use: str
-    provenance: dict[str, Any]
-    scores: tuple[Scores, ...] = ()
-    opt_in: bool = False
-    """Used when asked for by name only, never picked for a contrast, and kept out of the wheel."""
-    terms: str = ""
-    """Shown whenever the model is used."""
 
 
 def search_folders() -> list[Path]:
@@ -93,27 +40,6 @@ def search_folders() -> list[Path]:
         PACKAGED,
         *([CHECKOUT / "models"] if (CHECKOUT / "pyproject.toml").is_file() else []),
     ]
-
-
-def read_card(folder: Path) -> Card:
-    """FOLDER/card.json.
-
-    Raises:
-        InputError: missing, damaged or of another version.
-    """
-    path = folder / "card.json"
-    try:
-        return TypeAdapter(Card).validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); install maediff again"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(
-            f"{path}: damaged or of another version ({where}: {first['msg']})"
-        ) from None
 
 
 def model_folders() -> dict[str, Path]:
@@ -214,22 +140,6 @@ def _interval(value: dict[str, float | None]) -> str:
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 
-def locate(reference: str) -> Path:
-    """The folder meant by `hf:ORG/NAME`, by the path of a run, or by a model's name; a run folder of that name wins.
-
-    What is none of these is returned as the path that it would be, for whoever reads it to refuse.
-
-    Raises:
-        InputError: see `download`.
-    """
-    if reference.startswith(HUB):
-        return download(reference.removeprefix(HUB))
-    path = Path(reference)
-    if (path / "config.json").is_file():
-        return path
-    return model_folders().get(reference, path)
-
-
 def pick(modality: str) -> tuple[str, Card]:
     """Name and card of the model for a contrast: the first that need not be asked for by name.
 
@@ -248,41 +158,3 @@ def pick(modality: str) -> tuple[str, Card]:
     raise InputError(
         f"no model for {modality} comes with maediff; give --model{asked}, a folder of `maediff train`"
     )
-
-
-def label(reference: str, folder: Path) -> str:
-    """A model's name in tables: its folder's, or the repository's on the Hub, whose folder is named by a hash."""
-    return reference.rpartition("/")[2] if reference.startswith(HUB) else folder.resolve().name
-
-
-@functools.cache
-def show_terms(folder: Path) -> str:
-    """The terms of a model, empty if it has none; the first time, they go to the log, too."""
-    terms = read_card(folder).terms if (folder / "card.json").is_file() else ""
-    if terms:
-        logger.warning("%s: %s", folder.resolve().name, terms)
-    return terms
-
-
-@functools.cache
-def download(repository: str) -> Path:
-    """The local copy of a model on the Hugging Face Hub, downloaded if need be; asked for once in a process.
-
-    Raises:
-        InputError: huggingface_hub is not installed, or it could not get the repository.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise InputError(
-            f"{HUB}{repository}: needs huggingface_hub; pip install huggingface_hub"
-        ) from None
-    try:
-        return Path(
-            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"])
-        )
-    except (OSError, ValueError) as error:  # of the network, of the Hub, of a name that is none
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"{HUB}{repository}: could not be had from the Hugging Face Hub ({reason})"
-        ) from None

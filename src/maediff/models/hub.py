@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
-from maediff.checkpoint import load_model
 from maediff.core.errors import InputError
 from maediff.core.files import write_text
-from maediff.export import export_model, render_card
 from maediff.methods import Method
-from maediff.references import split_reference
-from maediff.shipped import HUB, Card, read_card
+from maediff.models.card import Card, read_card
+from maediff.models.card_text import render_card
+from maediff.models.export import export_model
+from maediff.models.model import load_model
+from maediff.models.reference import HUB, split_reference
 
 
 def save_to_hub_folder(

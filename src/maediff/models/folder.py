@@ -25,9 +25,9 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
 from maediff.methods.base import Method
 from maediff.methods.registry import METHODS, resolve
+from maediff.models.catalogue import model_folders
+from maediff.models.reference import split_mean, split_reference
 from maediff.preparation.config import PREPARED
-from maediff.references import split_mean, split_reference
-from maediff.shipped import model_folders
 
 FORMAT = "maediff-1"  # of config.json and of the files of weights
 NEEDED = {
@@ -125,7 +125,7 @@ def plain(config: Any) -> dict[str, Any]:
 def provenance(**more: Any) -> dict[str, Any]:
     """Versions, commit and machine, for provenance.json."""
     packages = ("torch", "numpy", "scipy", "lightning-fabric", "nibabel")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     commit = ""
     if (
         (root / "pyproject.toml").is_file() and (root / ".git").exists() and shutil.which("git")

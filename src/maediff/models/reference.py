@@ -6,9 +6,11 @@
 Where the whole is a folder, an @ or a + in its name divides nothing.
 """
 
+import functools
 from pathlib import Path
 
-from maediff.shipped import HUB, locate
+from maediff.core.errors import InputError
+from maediff.models.catalogue import model_folders
 
 
 def split_mean(reference: str | Path) -> list[str]:
@@ -57,3 +59,51 @@ def split_settings(text: str) -> list[str]:
 
 def without_path(init: str | None) -> str | None:
     return init if init is None or init.startswith(HUB) else Path(init).name
+
+
+HUB = "hf:"
+
+
+def locate(reference: str) -> Path:
+    """The folder meant by `hf:ORG/NAME`, by the path of a run, or by a model's name; a run folder of that name wins.
+
+    What is none of these is returned as the path that it would be, for whoever reads it to refuse.
+
+    Raises:
+        InputError: see `download`.
+    """
+    if reference.startswith(HUB):
+        return download(reference.removeprefix(HUB))
+    path = Path(reference)
+    if (path / "config.json").is_file():
+        return path
+    return model_folders().get(reference, path)
+
+
+def label(reference: str, folder: Path) -> str:
+    """A model's name in tables: its folder's, or the repository's on the Hub, whose folder is named by a hash."""
+    return reference.rpartition("/")[2] if reference.startswith(HUB) else folder.resolve().name
+
+
+@functools.cache
+def download(repository: str) -> Path:
+    """The local copy of a model on the Hugging Face Hub, downloaded if need be; asked for once in a process.
+
+    Raises:
+        InputError: huggingface_hub is not installed, or it could not get the repository.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise InputError(
+            f"{HUB}{repository}: needs huggingface_hub; pip install huggingface_hub"
+        ) from None
+    try:
+        return Path(
+            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"])
+        )
+    except (OSError, ValueError) as error:  # of the network, of the Hub, of a name that is none
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{HUB}{repository}: could not be had from the Hugging Face Hub ({reason})"
+        ) from None

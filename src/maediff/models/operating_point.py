@@ -22,26 +22,14 @@ from pydantic import TypeAdapter
 from maediff.anomaly.postprocess import (
     DEFAULT,
     PostprocessConfig,
-    check_symmetry,
-    eroded_brain,
-    residual_map,
 )
-from maediff.anomaly.score import scan_score
 from maediff.anomaly.thresholds import (
-    CALIBRATION_SCANS,
     conformal_threshold,
-    threshold_from_healthy,
 )
-from maediff.checkpoint import load_model
-from maediff.cohort.cohort import Cohort, Row
-from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.core.files import read_json, write_json
-from maediff.core.types import Map, Mask
-from maediff.methods import predict_volume
-from maediff.preparation.config import is_registered
-from maediff.references import run_folders, split_mean, split_reference
-from maediff.run_folder import complete, config_of, read_config
+from maediff.core.files import read_json
+from maediff.models.folder import complete, read_config
+from maediff.models.reference import run_folders, split_mean, split_reference
 
 logger = logging.getLogger(__name__)
 FPRS = tuple(
@@ -54,76 +42,6 @@ DEFAULT_FPR = 0.01
 POST = TypeAdapter(PostprocessConfig)
 ANEW = "give --threshold, or finish the training anew"
 OWN = "take thresholds from healthy scans with `maediff calibrate {run} --cohort HEALTHY -o NEW`"
-
-
-def calibrate(
-    run: str | Path,
-    cohort: Cohort,
-    *,
-    rows: Sequence[Row] | None = None,
-    device: str = "cpu",
-    post: PostprocessConfig | None = None,
-    seed: int = 0,
-    max_scans: int = CALIBRATION_SCANS,
-    rate: float = DEFAULT_FPR,
-) -> dict[str, Any] | None:
-    """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
-
-    Where none of them is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
-    cannot stand in for whole scans. None (and no file) where there is neither.
-
-    Args:
-        rows: scans to take instead of the val split.
-        post: None: what the run was calibrated with before, else the default.
-        max_scans: used at most, the first by name, one of each person.
-        rate: what `detect` takes where nobody names one.
-    """
-    method, info = load_model(run, device)
-    post = post or own_postprocess(run)
-    check_symmetry(post, is_registered(cohort.meta), str(cohort.path))
-    rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
-    healthy = [row for row in rows if row.healthy]
-    maps: list[Map] = []
-    brains: list[Mask] = []
-    used: list[str] = []
-    scores: list[float] = []
-    people = {
-        person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)
-    }  # the first scan of each
-    logger.info(
-        "calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans)
-    )
-    for row in reversed(people.values()):
-        if len(used) == max_scans:
-            break
-        scan = cohort.load(row)
-        inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
-        if inside.any():
-            residual, _ = predict_volume(
-                method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
-            )
-            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
-            brains.append(inside)
-            used.append(scan.subject)
-            if healthy:
-                scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
-    if not used:
-        return None
-    result = {
-        "source": "healthy scans" if healthy else "lesion-free slices of patients",
-        "n_scans": len(used),
-        "n_voxels": int(sum(brain.sum() for brain in brains)),
-        "config": config_of(method),
-        "postprocess": asdict(post),
-        "step": info["step"],
-        "fprs": list(FPRS),
-        "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
-        "scan_scores": scores,
-    }
-    if rate != DEFAULT_FPR:
-        result["default_fpr"] = rate
-    write_json(split_reference(run)[0] / "calibration.json", result)
-    return result
 
 
 def own_postprocess(reference: str | Path) -> PostprocessConfig:

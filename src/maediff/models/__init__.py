@@ -1,0 +1,1 @@
+"""Trained methods: weights, settings, thresholds, card; find, calibrate, export."""
