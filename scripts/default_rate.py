@@ -16,9 +16,9 @@ import numpy as np
 from maediff.anomaly.postprocess import anomaly_mask, residual_map
 from maediff.cohort.cohort import Cohort
 from maediff.core.files import read_json
-from maediff.measures import voxel_ml
+from maediff.evaluation.measures import voxel_ml
+from maediff.evaluation.metrics import dice
 from maediff.methods import predict_volume
-from maediff.metrics import dice
 from maediff.models.folder import config_of
 from maediff.models.model import load_model
 from maediff.models.operating_point import own_postprocess, threshold_at

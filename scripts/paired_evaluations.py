@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maediff.summary import DIFFERENCES, differences
+from maediff.evaluation.summary import DIFFERENCES, differences
 
 
 def rows_of(folder: Path, run: str) -> list[dict[str, Any]]:

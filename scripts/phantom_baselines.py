@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from maediff.anomaly.postprocess import residual_map
-from maediff.metrics import auprc
+from maediff.evaluation.metrics import auprc
 from maediff.synthetic.brain import Contrast, Phantom
 from maediff.synthetic.dataset import MIX, healthy_subject, lesioned_subject
 from maediff.synthetic.lesion import LESION_KINDS

@@ -10,9 +10,9 @@ learn from; `maediff detect --model OUT/NAME` takes it. Stopped, the same comman
 import argparse
 from pathlib import Path
 
-from maediff.compare import seconds_used
 from maediff.core.config import read_settings
 from maediff.core.errors import InputError
+from maediff.evaluation.compare import seconds_used
 from maediff.models.catalogue import describe
 from maediff.models.export import export_model
 from maediff.models.folder import read_config

@@ -26,10 +26,10 @@ import torch
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, check_symmetry, residual_map
 from maediff.cohort.cohort import Cohort
 from maediff.core.device import resolve_precision
+from maediff.evaluation.metrics import auprc
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.residual import residual_of
 from maediff.methods.volume import predict_volume
-from maediff.metrics import auprc
 from maediff.models.model import load_model
 from maediff.preparation.config import is_registered
 

@@ -16,8 +16,9 @@ from scipy import ndimage
 from maediff.anomaly.postprocess import DEFAULT, residual_map
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
-from maediff.measures import Case, choose_thresholds, measure, pooled_curve
-from maediff.metrics import reconstruction_l1, reconstruction_psnr, reconstruction_ssim
+from maediff.evaluation.measures import measure, pooled_curve
+from maediff.evaluation.metrics import reconstruction_l1, reconstruction_psnr, reconstruction_ssim
+from maediff.evaluation.thresholds import Case, choose_thresholds
 
 SHAPE, VOLUMES = (80, 96, 96), 20
 

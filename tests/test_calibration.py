@@ -11,7 +11,7 @@ from maediff.anomaly.thresholds import (
     smallest_alpha,
     threshold_from_healthy,
 )
-from maediff.metrics import clopper_pearson
+from maediff.evaluation.intervals import clopper_pearson
 from maediff.scans.volume import volume_to_slices
 
 SPACING = (2.0, 2.0, 2.0)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import maediff.compare as module
+import maediff.evaluation.compare as module
 from made_scans import made_cohort
-from maediff.compare import Budget, compare, plan
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
+from maediff.evaluation.compare import Budget, compare, plan
 
 BUDGET = Budget("tiny", 4, None)
 UNET = {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from made_scans import ball, made_brain, save
-from maediff.admission import calibrated_on_seen, check_unseen, prepared_otherwise
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot, load_slices, pick_slices, save_slices
@@ -20,15 +19,23 @@ from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.preprocess import preprocess
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.evaluate import evaluate, group_names
+from maediff.evaluation.admission import calibrated_on_seen, check_unseen, prepared_otherwise
+from maediff.evaluation.evaluate import evaluate, group_names
+from maediff.evaluation.intervals import clopper_pearson
+from maediff.evaluation.metrics import auprc as exact_auprc
+from maediff.evaluation.metrics import dice, dice_by_threshold
+from maediff.evaluation.scoring import Contender, ScoringConfig, score
+from maediff.evaluation.summary import (
+    BY_SUBJECT,
+    SCAN_RATES,
+    differences,
+    summarise_group,
+    summarise_run,
+)
+from maediff.evaluation.table import markdown_table
 from maediff.methods.registry import BASELINES, build
-from maediff.metrics import auprc as exact_auprc
-from maediff.metrics import clopper_pearson, dice, dice_by_threshold
 from maediff.models.folder import config_of, write_config
 from maediff.models.weights import save_model
-from maediff.scoring import Contender, ScoringConfig, score
-from maediff.summary import BY_SUBJECT, SCAN_RATES, differences, summarise_group, summarise_run
-from maediff.table import markdown_table
 
 KEYS = {
     "auprc",

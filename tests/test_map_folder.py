@@ -12,8 +12,8 @@ from made_scans import ball, made_cohort, oblique, save
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
-from maediff.evaluate import evaluate
-from maediff.map_folder import check_maps, is_map_folder, read_map
+from maediff.evaluation.evaluate import evaluate
+from maediff.evaluation.maps import check_maps, is_map_folder, read_map
 from maediff.preparation.config import StepsConfig
 from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
 from maediff.scans.volume import slices_to_volume

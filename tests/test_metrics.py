@@ -8,12 +8,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask
-from maediff.metrics import (
+from maediff.evaluation.intervals import bootstrap_interval, clopper_pearson, paired_difference
+from maediff.evaluation.metrics import (
     LesionCounts,
     auprc,
     average_precision,
-    bootstrap_interval,
-    clopper_pearson,
     dice,
     dice_by_threshold,
     dice_curve,
@@ -21,7 +20,6 @@ from maediff.metrics import (
     lesion_counts,
     lesion_outside_brain,
     lesions_found,
-    paired_difference,
     precision_recall,
     reconstruction_l1,
     reconstruction_psnr,

@@ -15,6 +15,7 @@ from maediff.anomaly.snapshots import Snapshot, save_slices, vmax_of
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
+from maediff.evaluation.scoring import Contender, score
 from maediff.methods.registry import METHODS, build
 from maediff.models.folder import config_of, write_config
 from maediff.report import write_report
@@ -27,7 +28,6 @@ from maediff.report.figures import (
     scan_row,
     tile_chart,
 )
-from maediff.scoring import Contender, score
 
 SPACING = (2.0, 2.0, 2.0)
 
@@ -242,7 +242,7 @@ def test_run(tmp_path):
 
 @pytest.fixture
 def evaluated(tmp_path):
-    from maediff.evaluate import _as_csv
+    from maediff.evaluation.evaluate import _as_csv
 
     rng = np.random.default_rng(0)
     shot = snapshot(slices=6)

@@ -646,7 +646,7 @@ def test_training_imports_nothing_heavy(cohort, tmp_path):
         "import sys, json; from pathlib import Path; from maediff.training.train import train;"
         "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
         "settings=json.loads(sys.argv[3]), quiet=True);"
-        "import maediff.evaluate, maediff.compare, maediff.detection.benchmark;"
+        "import maediff.evaluation.evaluate, maediff.evaluation.compare, maediff.detection.benchmark;"
         "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys();"
         "assert not heavy, heavy"
     )

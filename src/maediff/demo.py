@@ -19,7 +19,7 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
 from maediff.detection.detect import detect
-from maediff.evaluate import evaluate
+from maediff.evaluation.evaluate import evaluate
 from maediff.models.calibrate import calibrate
 from maediff.models.catalogue import pick
 from maediff.models.model import load_model

@@ -55,8 +55,8 @@ def evaluate(
     """Score runs, and the simple baselines beside them, on a cohort."""
     from maediff.core.config import build_config
     from maediff.core.device import resolve_device
-    from maediff.evaluate import evaluate as run
-    from maediff.scoring import ScoringConfig
+    from maediff.evaluation.evaluate import evaluate as run
+    from maediff.evaluation.scoring import ScoringConfig
 
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})
@@ -117,10 +117,10 @@ def compare(
 ) -> None:
     """Train every method and seed with one budget, then score them together: one command remakes a table."""
     from maediff.anomaly.postprocess import PostprocessConfig
-    from maediff.compare import Budget, plan
-    from maediff.compare import compare as run
     from maediff.core.config import build_config, merge
-    from maediff.scoring import ScoringConfig
+    from maediff.evaluation.compare import Budget, plan
+    from maediff.evaluation.compare import compare as run
+    from maediff.evaluation.scoring import ScoringConfig
 
     own_seeds = {
         text.partition(":")[0]: numbers(text.partition(":")[2], text)

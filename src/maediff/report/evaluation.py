@@ -8,10 +8,10 @@ from typing import Any
 
 from maediff.anomaly.snapshots import load_slices, vmax_of
 from maediff.core.files import read_json
+from maediff.evaluation.table import cell, tables
 from maediff.report import figures
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
 from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
-from maediff.table import cell, tables
 
 
 def evaluation_page(folder: Path) -> Page:

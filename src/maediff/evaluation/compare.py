@@ -26,11 +26,11 @@ from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, read_json, write_json
-from maediff.evaluate import evaluate
+from maediff.evaluation.evaluate import evaluate
+from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.methods.registry import BASELINES, TRAINED
 from maediff.methods.registry import resolve as resolve_method
 from maediff.models.reference import split_settings
-from maediff.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.training.config import parse_duration, resolve_training
 from maediff.training.train import train
 

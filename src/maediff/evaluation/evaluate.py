@@ -23,7 +23,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from maediff import __version__
-from maediff.admission import (
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
+from maediff.anomaly.thresholds import scans_needed
+from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.core.config import flatten
+from maediff.core.device import resolve_device, resolve_precision
+from maediff.core.errors import InputError
+from maediff.core.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.types import Map
+from maediff.evaluation.admission import (
     calibrated_on_seen,
     check_runs,
     check_unseen,
@@ -31,23 +39,15 @@ from maediff.admission import (
     prepared_otherwise,
     subjects_of,
 )
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
-from maediff.anomaly.thresholds import scans_needed
-from maediff.cohort.cohort import Cohort, SubjectSlices
-from maediff.contenders import Predictor, load_method, untrained
-from maediff.core.config import flatten
-from maediff.core.device import resolve_device, resolve_precision
-from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_json, write_text
-from maediff.core.types import Map
-from maediff.map_folder import already_filtered, check_maps, read_map
+from maediff.evaluation.contenders import Predictor, load_method, untrained
+from maediff.evaluation.maps import already_filtered, check_maps, read_map
+from maediff.evaluation.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
+from maediff.evaluation.table import markdown_table
 from maediff.methods.registry import BASELINES
 from maediff.models.operating_point import own_postprocess
 from maediff.models.reference import run_folders
 from maediff.preparation.config import is_registered
 from maediff.scans.reference import own_name
-from maediff.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
-from maediff.table import markdown_table
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.map_folder import is_map_folder
+from maediff.evaluation.maps import is_map_folder
 from maediff.methods.registry import BASELINES
 from maediff.models.folder import trained_on
 from maediff.models.model import load_model

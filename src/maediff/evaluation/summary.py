@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maediff.metrics import bootstrap_interval, clopper_pearson, paired_difference
+from maediff.evaluation.intervals import bootstrap_interval, clopper_pearson, paired_difference
 
 Row = Mapping[str, Any]
 Summary = dict[str, Any]

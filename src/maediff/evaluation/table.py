@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maediff.summary import Summary
+from maediff.evaluation.summary import Summary
 
 UNFILTERED = "_unfiltered"
 MAX_PAIRS = 30  # of runs shown; the others stand in summary.json

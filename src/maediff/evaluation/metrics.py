@@ -12,11 +12,10 @@ Everything is counted over the brain mask (not eroded); lesion voxels outside it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import ndimage, sparse, stats
+from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from maediff.anomaly.components import CONNECTIVITY, bounding_box, later_voxel, linked_voxels
@@ -25,20 +24,6 @@ from maediff.core.types import Map, Mask
 
 CURVE_POINTS = 40  # thresholds tried
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5  # pixels, and in sigmas: windows of 11 x 11
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with a confidence interval; nan bounds where there are too few values for one."""
-
-    mean: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        """`{"mean", "low", "high"}`, None for nan."""
-        values = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -233,18 +218,6 @@ def false_positive_rate(predicted: Mask, brain: Mask) -> float:
     return float((predicted & brain).sum() / max(int(brain.sum()), 1))
 
 
-def clopper_pearson(successes: int | float, trials: int, level: float = 0.95) -> Interval:
-    """Exact interval of a proportion (Clopper and Pearson 1934, Biometrika 26(4), https://doi.org/10.2307/2331986)."""
-    if trials == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    tail = (1 - level) / 2
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = (
-        stats.beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
-    )
-    return Interval(successes / trials, float(low), float(high))
-
-
 def reconstruction_l1(image: Map, reconstruction: Map, brain: Mask) -> float:
     """Mean absolute difference over the brain's voxels."""
     return float(np.abs(image[brain].astype(np.float64) - reconstruction[brain]).mean())
@@ -289,42 +262,3 @@ def reconstruction_ssim(image: Map, reconstruction: Map, brain: Mask) -> float:
 
 
 # ---- intervals
-
-
-def bootstrap_interval(
-    values: Sequence[float] | Float[np.ndarray, " n"],
-    seed: int = 0,
-    *,
-    draws: int = 2000,
-    level: float = 0.95,
-) -> Interval:
-    """Mean over subjects with a percentile bootstrap interval; nan is left out, a single value has none."""
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    if not len(finite):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    if len(finite) == 1:
-        return Interval(float(finite[0]), float("nan"), float("nan"))
-    low, high = np.quantile(
-        finite[_resampled(len(finite), draws, seed)].mean(axis=1),
-        [(1 - level) / 2, (1 + level) / 2],
-    )
-    return Interval(float(finite.mean()), float(low), float(high))
-
-
-@lru_cache(maxsize=8)
-def _resampled(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
-    picks: Int[np.ndarray, "draws n"] = np.random.default_rng(seed).integers(0, n, size=(draws, n))
-    picks.setflags(write=False)
-    return picks
-
-
-def paired_difference(
-    a: Sequence[float] | Float[np.ndarray, " n"],
-    b: Sequence[float] | Float[np.ndarray, " n"],
-    seed: int = 0,
-) -> Interval:
-    """Mean of a - b over the subjects (same order in both) that have both, with its bootstrap interval."""
-    return bootstrap_interval(
-        np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), seed
-    )

@@ -28,15 +28,16 @@ from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.types import Map
-from maediff.measures import COLUMNS, NAN, Case, choose_thresholds, measure, pooled_curve, voxel_ml
-from maediff.metrics import (
+from maediff.evaluation.measures import COLUMNS, measure, pooled_curve, voxel_ml
+from maediff.evaluation.metrics import (
     lesion_counts,
     lesion_outside_brain,
     reconstruction_l1,
     reconstruction_psnr,
     reconstruction_ssim,
 )
-from maediff.summary import summarise
+from maediff.evaluation.summary import summarise
+from maediff.evaluation.thresholds import NAN, Case, choose_thresholds
 
 Predict = Callable[[SubjectSlices], tuple[Map, Map | None]]
 UNFILTERED = "_unfiltered"

@@ -9,13 +9,13 @@ import torch
 
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.types import Map
+from maediff.evaluation.scoring import Contender
 from maediff.methods.base import Method
 from maediff.methods.baselines import Template
 from maediff.methods.registry import BASELINES, build
 from maediff.methods.volume import predict_volume
 from maediff.models.model import load_model
 from maediff.preparation.config import is_registered
-from maediff.scoring import Contender
 
 DRAW_HEALTHY_IMAGES = (
     "template",

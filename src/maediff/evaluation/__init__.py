@@ -1,0 +1,1 @@
+"""Anomaly maps and truth to scores, intervals and tables; comparison of methods."""
