@@ -19,15 +19,8 @@ from maediff.evaluation.scoring import Contender, score
 from maediff.methods.registry import METHODS, build
 from maediff.models.folder import config_of, write_config
 from maediff.report import write_report
-from maediff.report.figures import (
-    LETTER_COLOUR,
-    _colours,
-    anomaly_row,
-    mask_row,
-    reference_row,
-    scan_row,
-    tile_chart,
-)
+from maediff.report.charts import _colours, tile_chart
+from maediff.report.slices import LETTER_COLOUR, anomaly_row, mask_row, reference_row, scan_row
 
 SPACING = (2.0, 2.0, 2.0)
 

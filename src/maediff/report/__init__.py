@@ -1,7 +1,7 @@
 """report.html: one self-contained page from the files of a DETECT, EVAL, RUN, COHORT or DEMO folder.
 
-pages.py, evaluation.py and preprocessing.py read the files of a folder and lay out what the page says (layout.py),
-figures.py draws, templates/ holds the page itself.
+pages.py picks the page for a folder; cohort, training, detection and evaluation read its files and lay out the page
+from the elements in elements.py; slices.py and charts.py draw; templates/ holds the page itself.
 """
 
 from datetime import UTC, datetime

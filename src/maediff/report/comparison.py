@@ -14,8 +14,8 @@ import numpy as np
 
 from maediff.anomaly.snapshots import Snapshot, load_slices, vmax_of
 from maediff.core.files import read_json
-from maediff.report import figures
-from maediff.report.layout import Chart, Section, colour_scale
+from maediff.report import charts, slices
+from maediff.report.elements import Chart, Section, colour_scale
 
 VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 
@@ -47,24 +47,24 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     rows, columns = [], ["scan"]
     subjects = sorted(path.stem for path in (folder / "slices" / next(iter(shown))).glob("*.npz"))
     for subject in subjects:
-        pictures: list[figures.RGB] = []
+        pictures: list[slices.RGB] = []
         columns = ["scan"]
         for name, threshold in shown.items():
             snapshot = load_slices(folder / "slices" / name / f"{subject}.npz")
             at = _most_lesion(snapshot)
             vmax = vmax_of(threshold)
             if not pictures:
-                pictures.append(figures.scan_tile(snapshot, at))
-                truth = figures.truth_tile(snapshot, at)
+                pictures.append(slices.scan_tile(snapshot, at))
+                truth = slices.truth_tile(snapshot, at)
             if snapshot.reference is not None and name not in summary["baselines"]:
-                pictures.append(figures.reference_tile(snapshot, at))
+                pictures.append(slices.reference_tile(snapshot, at))
                 columns.append(f"{label_of(name, summary)}\nreference")
-            pictures.append(figures.anomaly_tile(snapshot, at, vmax))
+            pictures.append(slices.anomaly_tile(snapshot, at, vmax))
             columns.append(f"{label_of(name, summary)}\n0 to {vmax:.2f}")
         rows.append((subject, [*pictures, truth]))
         columns.append("truth")
     chart = Chart(
-        figures.tile_chart(rows, columns),
+        charts.tile_chart(rows, columns),
         "one slice of each subject through every method",
         wide=110 + 82 * len(columns),
     )
@@ -83,12 +83,12 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     groups = {name: group["runs"] for name, group in summary["groups"].items()}
     best = summary["best_baseline"]
     groups |= {best: [best]} if best else {}
-    charts = []
+    drawn = []
     lines = _lines(groups, curves, "precision_recall", "recall", "precision")
     if lines:
-        charts.append(
+        drawn.append(
             Chart(
-                figures.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
+                charts.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
                 "Precision against recall, the voxels of all subjects with a lesion pooled; a line per run.",
             )
         )
@@ -98,9 +98,9 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         marks = {
             name: [label[run] for run in groups[name] if label[run] is not None] for name in lines
         }
-        charts.append(
+        drawn.append(
             Chart(
-                figures.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
+                charts.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
                 "Mean Dice of the scored subjects against the threshold; dots: the threshold chosen on labelled "
                 "calibration subjects.",
             )
@@ -112,18 +112,18 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     }
     recalls = {name: every for name, every in recalls.items() if every}
     if recalls:
-        charts.append(
+        drawn.append(
             Chart(
-                figures.volume_chart(recalls, best, VOLUME_EDGES_ML),
+                charts.volume_chart(recalls, best, VOLUME_EDGES_ML),
                 "Share of lesions touched at the labelled threshold, by their volume; mean over runs, n lesions.",
             )
         )
-    return [Section("Curves", charts=charts)] if charts else []
+    return [Section("Curves", charts=drawn)] if drawn else []
 
 
 def _lines(
     groups: Mapping[str, Sequence[str]], curves: Mapping[str, Any], curve: str, x: str, y: str
-) -> dict[str, list[figures.Line]]:
+) -> dict[str, list[charts.Line]]:
     lines = {
         name: [(curves[r][curve][x], curves[r][curve][y]) for r in runs]
         for name, runs in groups.items()

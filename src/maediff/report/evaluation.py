@@ -9,9 +9,9 @@ from typing import Any
 from maediff.anomaly.snapshots import load_slices, vmax_of
 from maediff.core.files import read_json
 from maediff.evaluation.table import cell, tables
-from maediff.report import figures
+from maediff.report import charts, slices
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
-from maediff.report.layout import Montage, Page, Section, Table, colour_scale, flat
+from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
 
 
 def evaluation_page(folder: Path) -> Page:
@@ -33,7 +33,7 @@ def evaluation_page(folder: Path) -> Page:
     ]
     scores = Section("Scores", text=summary["notes"], tables=shown[:1])
     if best:
-        scores.figure = figures.score_chart(
+        scores.figure = charts.score_chart(
             values, {n: m["auprc"] for n, m in methods.items()}, baselines
         )
         scores.figure_alt = "AUPRC by method"
@@ -94,17 +94,17 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                     (
                         "Scan",
                         "truth outlined" if truth else "",
-                        figures.scan_row(snapshot, truth=truth),
+                        slices.scan_row(snapshot, truth=truth),
                     )
                 )
-            reference = figures.reference_row(snapshot)
+            reference = slices.reference_row(snapshot)
             if reference and name not in summary["baselines"]:
                 rows.append((label_of(name, summary), "healthy reference", reference))
             rows.append(
                 (
                     label_of(name, summary),
                     f"anomaly map, 0 to {vmax:.2f}",
-                    figures.anomaly_row(snapshot, vmax, mask=True),
+                    slices.anomaly_row(snapshot, vmax, mask=True),
                 )
             )
         montages.append(

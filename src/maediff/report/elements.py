@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from maediff.report import figures
+from maediff.report import slices
 
 Facts = list[tuple[str, str]]
 
@@ -76,7 +76,7 @@ def colour_scale(
     vmax: float | None, threshold: float | None
 ) -> tuple[str, list[tuple[float, str]]]:
     if vmax is None:
-        return figures.colour_bar(), [
+        return slices.colour_bar(), [
             (0.0, "0"),
             (50.0, "threshold"),
             (100.0, "twice the threshold"),
@@ -84,7 +84,7 @@ def colour_scale(
     ticks = [(0.0, "0"), (100.0, f"{vmax:.2f}")]
     if threshold and threshold < vmax:
         ticks.insert(1, (100 * threshold / vmax, f"threshold {threshold:.3g}"))
-    return figures.colour_bar(), ticks
+    return slices.colour_bar(), ticks
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Facts:

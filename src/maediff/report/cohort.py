@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 from maediff.core.files import read_json
-from maediff.report.figures import file_uri
-from maediff.report.layout import Montage, Page, Section, Table, flat
+from maediff.report.elements import Montage, Page, Section, Table, flat
+from maediff.report.slices import file_uri
 
 COLUMNS = {
     "brain_ml": "Brain, ml",
