@@ -189,7 +189,7 @@ def test_a_budget_of_time_is_what_is_left_of_it(cohort, tmp_path, pretend, capsy
 def test_the_post_processing_is_set_as_for_evaluate(
     cohort, tmp_path, pretend, monkeypatch, capsys
 ):
-    from maediff.cli import scores
+    from maediff.cli import evaluate as scores
 
     monkeypatch.setattr(scores, "say_report", lambda _: None)
     trained, scored, _ = pretend

@@ -7,10 +7,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from maediff import __version__
-from maediff.cli.learn import calibrate, models, train
-from maediff.cli.scans import detect, preprocess
-from maediff.cli.scores import benchmark, compare, evaluate
-from maediff.cli.show import demo, report
+from maediff.cli.benchmark import benchmark
+from maediff.cli.calibrate import calibrate
+from maediff.cli.compare import compare
+from maediff.cli.demo import demo
+from maediff.cli.detect import detect
+from maediff.cli.evaluate import evaluate
+from maediff.cli.models import models
+from maediff.cli.preprocess import preprocess
+from maediff.cli.report import report
+from maediff.cli.train import train
 from maediff.core.errors import InputError
 
 __all__ = ["app", "main"]

@@ -1,7 +1,7 @@
 """Commands that scans are given to: `preprocess` and `detect`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,8 +13,6 @@ from maediff.cli.options import (
     LayoutName,
     Modality,
     MoreInputs,
-    NoDevice,
-    NoSeed,
     Out,
     Overwrite,
     Quiet,
@@ -29,108 +27,6 @@ from maediff.cli.options import (
     settings_of,
 )
 from maediff.core.errors import InputError
-
-
-def preprocess(
-    out: Out,
-    inputs: Inputs = None,
-    more: MoreInputs = None,
-    modality: Modality = None,
-    series: Series = None,
-    layout: LayoutName = "auto",
-    fold: Annotated[
-        int,
-        typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4),
-    ] = 0,
-    manifest_only: Annotated[
-        bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")
-    ] = False,
-    lesion_free_margin: Annotated[
-        int, typer.Option(help="Slices beside a lesion left out of training.", min=0)
-    ] = 1,
-    like: Annotated[
-        str | None,
-        typer.Option(
-            help="Run or shipped model: prepare scans as its own were; --config and --set win."
-        ),
-    ] = None,
-    workers: ScanWorkers = 1,
-    config: ConfigFile = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc."),
-    ] = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    device: NoDevice = "auto",
-    seed: NoSeed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Bring scans onto the model's grid: a cohort to train and evaluate on."""
-    if manifest_only:
-        from maediff.core.files import check_apart, fresh_folder
-        from maediff.scans.inputs.find import find_sources
-        from maediff.scans.inputs.manifest import write_manifest
-
-        given = inputs_of(inputs, more)
-        refs = find_sources(given, modality, layout=layout, series=series, fold=fold, unique=True)
-        check_apart(out, [*given, *(file for ref in refs for file in ref.files)])
-        write_manifest(
-            fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs
-        )
-        typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
-        return
-    from maediff.cohort.preprocess import preprocess as run
-    from maediff.core.config import build_config, merge
-    from maediff.preparation.config import steps_config
-    from maediff.preparation.grid import GridConfig
-    from maediff.preparation.intensities import NormaliseConfig
-
-    known: dict[str, Any] = {}
-    if like:
-        from maediff.models.folder import prepared_for
-
-        known = prepared_for(like)
-    with settings_of(config, set_) as changes:
-        settings = merge(known, changes)
-        grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
-        normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
-        of_steps = [key for key in ("brain", "bias", "registration", "qc") if key in settings]
-        steps = steps_config({key: settings.pop(key) for key in of_steps})
-        no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
-    failed = run(
-        inputs_of(inputs, more),
-        out,
-        modality=modality,
-        layout=layout,
-        series=series,
-        fold=fold,
-        lesion_free_margin=lesion_free_margin,
-        grid=grid,
-        normalise=normalise,
-        steps=steps,
-        workers=workers,
-        resume=resume,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
-    del device, seed  # taken by every command; nothing here is random or runs on a GPU
-    if (out / "cohort.json").is_file():
-        from maediff.report import write_report
-
-        typer.echo(f"cohort: {out}")
-        typer.echo(f"report: {write_report(out)}")
-    else:
-        typer.echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
-    import csv
-
-    with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
-        status = {row["name"]: row["status"] for row in csv.DictReader(file)}
-    lost, flagged = (
-        [name for name, word in status.items() if word == kind] for kind in ("failed", "flagged")
-    )
-    say_failed(lost, flagged, out / "qc.csv")
-    exit_if(failed)
 
 
 def detect(

@@ -1,0 +1,63 @@
+"""`maediff calibrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maediff.cli.options import (
+    ConfigFile,
+    Device,
+    Out,
+    Overwrite,
+    Quiet,
+    Seed,
+    no_more,
+    settings_of,
+)
+
+
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Argument(help="Run folder, or name of `maediff models`; RUN@s=48 sets a setting."),
+    ],
+    cohort: Annotated[
+        Path, typer.Option(help="A cohort made by `maediff preprocess`, of healthy scans.")
+    ],
+    out: Out,
+    max_scans: Annotated[
+        int, typer.Option(help="Healthy scans used at most, one a person.", min=1)
+    ] = 200,
+    config: ConfigFile = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of postprocess.")
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """A model as it is, with thresholds from your own healthy scans."""
+    from maediff.anomaly.thresholds import smallest_alpha
+    from maediff.models.calibrate import recalibrate as run
+
+    with settings_of(config, set_) as settings:
+        post = settings.pop("postprocess", {})
+        no_more(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
+        found = run(
+            model,
+            cohort,
+            out,
+            post=post,
+            max_scans=max_scans,
+            device=device,
+            seed=seed,
+            overwrite=overwrite,
+        )
+    if not quiet:
+        typer.echo(
+            f"calibrated on {found['n_scans']} healthy scans; --scan-fpr from "
+            f"{smallest_alpha(found['n_scans']):.4g} can be promised"
+        )
+    typer.echo(f"model: {out}")
