@@ -25,10 +25,10 @@ results: .venv/.demo
 	$(BIN)/maediff evaluate t1 --cohort cohorts/lgg-t1 -o runs/results-lgg-t1 --overwrite
 	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
 	$(BIN)/maediff evaluate flair-lgg flair --cohort cohorts/lgg-flair -o runs/results-lgg-flair --overwrite
-	test -e cohorts/t2-like || $(BIN)/python scripts/make_pseudo_t2.py $(MS) $(DATA)/lgg/flair.csv $(DATA)/lgg/t1.csv cohorts/t2-like-scans
+	test -e cohorts/t2-like || $(BIN)/python experiments/make_pseudo_t2.py $(MS) $(DATA)/lgg/flair.csv $(DATA)/lgg/t1.csv cohorts/t2-like-scans
 	$(BIN)/maediff preprocess cohorts/t2-like-scans/manifest.csv -o cohorts/t2-like --modality T2w --like t2 --resume
 	$(BIN)/maediff evaluate t2 --cohort cohorts/t2-like --score-split val --calibrate-split val -o runs/results-t2-like --overwrite
-	test -e cohorts/phantoms || $(BIN)/python scripts/make_phantoms.py cohorts/phantom-scans T2w 0 16 16 4 4
+	test -e cohorts/phantoms || $(BIN)/python tools/make_phantoms.py cohorts/phantom-scans T2w 0 16 16 4 4
 	$(BIN)/maediff preprocess cohorts/phantom-scans/manifest.csv -o cohorts/phantoms --modality T2w --like t2 --resume
 	$(BIN)/maediff evaluate t2 --cohort cohorts/phantoms -o runs/results-phantoms --overwrite
 	for one in T1:T1w:t1 FLAIR:FLAIR:flair T2:T2w:t2; do set -- $$(echo $$one | tr : ' ') && \
@@ -42,12 +42,12 @@ TIME ?= 12m
 models: .venv/.demo
 	$(BIN)/maediff preprocess $(DATA)/ds002748 $(DATA)/ds000011 -o cohorts/t1 --modality T1w --like t1 --resume
 	for one in FLAIR:flair T2w:t2:$(DATA)/ds000011; do set -- $$(echo $$one | tr : ' ') && contrast=$$1 name=$$2 real=$$3 && scans=cohorts/$$name-scans && phantoms=cohorts/$$name-phantoms && \
-	  { test -e $$scans/manifest.csv || $(BIN)/python scripts/render_contrast.py $(DATA)/ds002748 $$scans $$contrast --n 2 --overwrite; } && \
-	  { test -e $$phantoms/manifest.csv || { rm -rf $$phantoms && $(BIN)/python scripts/make_phantoms.py $$phantoms $$contrast 24 0 0 4 0; }; } && \
+	  { test -e $$scans/manifest.csv || $(BIN)/python tools/render_contrast.py $(DATA)/ds002748 $$scans $$contrast --n 2 --overwrite; } && \
+	  { test -e $$phantoms/manifest.csv || { rm -rf $$phantoms && $(BIN)/python tools/make_phantoms.py $$phantoms $$contrast 24 0 0 4 0; }; } && \
 	  $(BIN)/maediff preprocess $$scans/manifest.csv $$phantoms/manifest.csv $$real -o cohorts/$$name --modality $$contrast --like $$name --resume || exit 1; done
 	$(BIN)/maediff preprocess $(DATA)/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
 	for one in t1:t1 flair:flair t2:t2 flair-lgg:lgg-flair; do set -- $$(echo $$one | tr : ' ') && \
-	  $(BIN)/python scripts/remake_model.py $$1 cohorts/$$2 runs/models --max-time $(TIME) || exit 1; done
+	  $(BIN)/python tools/remake_model.py $$1 cohorts/$$2 runs/models --max-time $(TIME) || exit 1; done
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 2; }

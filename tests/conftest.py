@@ -22,5 +22,5 @@ def shared_data() -> Path:
 def no_registration_by_default() -> Iterator[None]:
     """Most made-up scans here are no brains: T1w ones go to MNI152 only in the tests that ask for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maediff.preparation.steps.REGISTERED", frozenset())
+        patch.setattr("maediff.preparation.config.REGISTERED", frozenset())
         yield

@@ -1,4 +1,4 @@
-"""`python -m maediff.cli`."""
+"""`python -m maediff`."""
 
 from maediff.cli import main
 

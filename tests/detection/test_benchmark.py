@@ -1,0 +1,96 @@
+"""The benchmark's keys and arithmetic; its seconds are read by people, not by tests."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from helpers.brains import made_brain
+from helpers.methods import make, predict, scan
+from helpers.runs import SMALL
+from maediff.core.device import has_bf16, no_tf32, resolve_precision
+from maediff.core.errors import InputError
+from maediff.detection import benchmark as module
+from maediff.methods.registry import build
+from maediff.training.loop import TrainingRun
+
+
+@pytest.mark.slow
+def test_benchmark_gives_every_figure():
+    result = module.benchmark("maediff", preset="tiny", repeats=1, device="cpu")
+    assert {
+        "scans_per_minute",
+        "ratio_to_reference_loop",
+        "mfu",
+        "peak_memory_gb",
+        "stages",
+    } <= result.keys()
+    assert {"prepare", "predict", "postprocess", "reference_loop"} <= result["stages"].keys()
+    assert all(value > 0 for value in result["stages"].values())
+    assert 0 < result["mfu"] < 1.5
+    assert result["gflop_a_scan"] > 1
+    assert (result["precision"], result["reference_precision"]) == ("fp32", "fp32")
+    assert result["max_difference"] < 1e-5
+
+
+def test_the_two_predictions_agree_in_fp32_and_differ_a_little_in_bf16(monkeypatch):
+    data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, 8.0))
+    monkeypatch.setattr(
+        module,
+        "healthy_subject",
+        lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine),
+    )
+    monkeypatch.setattr(
+        module, "build", lambda name, preset, seed: build(name, preset, SMALL, seed)
+    )
+    monkeypatch.setattr(module, "matmul_rate", lambda *_: 1e12)
+    counter = nullcontext(
+        SimpleNamespace(get_total_flops=lambda: 1)
+    )  # the true one imports for seconds
+    monkeypatch.setattr(module, "FlopCounterMode", lambda **_: counter)
+    for precision, low, high in (("fp32", 0, 1e-5), ("bf16", 1e-4, 0.2)):
+        result = module.benchmark(preset="tiny", precision=precision, repeats=1, device="cpu")
+        assert (result["precision"], result["reference_precision"]) == (precision, "fp32")
+        assert low <= result["max_difference"] < high
+
+
+def test_methods_without_patches_are_refused():
+    with pytest.raises(InputError, match="goes patch by patch"):
+        module.benchmark("anoddpm", preset="tiny", device="cpu")
+
+
+def test_auto_is_bf16_where_there_is_bf16_and_other_words_are_refused(monkeypatch):
+    for there, chosen in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("maediff.core.device.has_bf16", lambda _, there=there: there)
+        assert resolve_precision("auto", "cpu") == chosen
+        assert [resolve_precision(word, "cpu") for word in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert isinstance(has_bf16("cpu"), bool)
+    with pytest.raises(InputError, match="--precision 'fp16': one of auto, fp32, bf16"):
+        module.benchmark(preset="tiny", precision="fp16", device="cpu")
+
+
+def test_fp32_is_no_tf32_in_prediction_and_training_and_what_stood_before_comes_back(monkeypatch):
+    of = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    seen = []
+    method = make("bright")
+    wrapped = method.predict
+
+    def look(*args, **kwargs):
+        seen.append([backend.allow_tf32 for backend in of])
+        return wrapped(*args, **kwargs) if kwargs else True
+
+    run = SimpleNamespace(
+        _steps=look, best=0.5, history=[], step=1, seconds=1.0, config=SimpleNamespace(steps=1)
+    )
+    monkeypatch.setattr(method, "predict", look)
+    with no_tf32():  # for its end, which puts back what this session began with
+        for backend in of:
+            backend.allow_tf32 = True
+        predict(method, *scan())
+        TrainingRun.train(run, None, quiet=True)
+        assert seen == [[False, False]] * 2
+        with pytest.raises(ZeroDivisionError), no_tf32():
+            assert not any(backend.allow_tf32 for backend in of)
+            raise ZeroDivisionError
+        assert all(backend.allow_tf32 for backend in of)

@@ -1,0 +1,1 @@
+"""What several tests need: synthetic brains and heads, DICOM series, methods and runs."""
