@@ -1,0 +1,40 @@
+"""Options that most commands and library functions share: where and how to run, not what to compute."""
+
+from dataclasses import dataclass
+
+from maediff.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a function runs; none of these changes what it computes, except `seed`.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        seed: seed of everything random, 0 or more.
+        batch_size: forward passes computed at once.
+        workers: scans or runs processed at once, each in a process of its own.
+        resume: keep finished parts of an existing output folder and compute the rest.
+        overwrite: empty an existing output folder first.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: a value outside its range.
+    """
+
+    device: str = "auto"
+    seed: int = 0
+    batch_size: int = 16
+    workers: int = 1
+    resume: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("seed", 0), ("batch_size", 1), ("workers", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name}={value}: give {least} or more")
+
+
+DEFAULT_RUN = RunOptions()
