@@ -26,7 +26,7 @@ from maediff.models.model import load_model
 from maediff.models.reference import locate
 from maediff.preparation.config import steps_of
 from maediff.report import write_report
-from maediff.scans.inputs.folders import find_scans
+from maediff.scans.inputs.find import find_scans
 from maediff.synthetic.brain import Contrast
 from maediff.synthetic.dataset import make_phantom_dataset
 from maediff.training.train import train as train_model

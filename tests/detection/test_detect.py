@@ -37,8 +37,8 @@ from maediff.preparation.config import StepsConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import Alignment
 from maediff.report import write_report
-from maediff.scans.inputs.folders import find_scans
-from maediff.scans.nifti import read_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_nifti
 from maediff.training.train import train
 
 TINY = {
@@ -764,13 +764,15 @@ def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, ru
     assert not (tmp_path / "out").exists()
     method, info = load_model(str(run))
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):
-        find_anomalies(read_scan(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5))
+        find_anomalies(
+            read_nifti(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5)
+        )
     registered = {**info["cohort"], "registration": {"enabled": True}}
     with pytest.raises(
         InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"
     ):  # by what is done to the scan
         find_anomalies(
-            read_scan(scan[0]),
+            read_nifti(scan[0]),
             method,
             registered,
             PostprocessConfig(symmetry=0.5),
@@ -831,7 +833,7 @@ def test_a_page_to_move_through_the_scan_needs_no_network_and_is_linked_from_the
 
 def test_a_map_below_the_threshold_colours_nothing_in_the_viewer(tmp_path):
     data, brain, affine = made_brain(shape=(20, 24, 6), spacing=(4.0, 4.0, 7.0))
-    volume = read_scan(save(tmp_path / "scan.nii.gz", data.astype(np.float32), affine))
+    volume = read_nifti(save(tmp_path / "scan.nii.gz", data.astype(np.float32), affine))
 
     def sprite(height):
         write_viewer(

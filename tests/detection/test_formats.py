@@ -20,10 +20,10 @@ from maediff import cli
 from maediff.core.errors import InputError
 from maediff.detection.bids import prepare_derivative, write_derivative
 from maediff.detection.detect import detect
-from maediff.scans.dicom.convert import images_of
+from maediff.scans.dicom.convert import find_images
 from maediff.scans.dicom.segmentation import write_dicom_seg
 from maediff.scans.dicom.studies import find_dicom
-from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.find import find_scans
 from maediff.scans.read import read_volume
 from maediff.training.train import train
 
@@ -58,7 +58,7 @@ def scan():
 
 
 def go(inputs, out, run, **kwargs):
-    refs = find_sources(inputs, "T1w")
+    refs = find_scans(inputs, "T1w")
     return detect(
         refs,
         out,
@@ -272,7 +272,7 @@ def test_a_slice_on_another_grid_is_refused(tmp_path):
     write_series(tmp_path / "b", np.round(data), moved, SeriesInstanceUID=uid)
     (ref,) = find_dicom(tmp_path / "a")
     (other,) = find_dicom(tmp_path / "b")
-    assert len(images_of(other.image, uid)) == 12
+    assert len(find_images(other.image, uid)) == 12
     with pytest.raises(InputError, match="does not lie on the grid"):
         write_dicom_seg(
             tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), other, "run"
@@ -357,7 +357,7 @@ def test_a_bids_dataset_gives_a_derivative_and_is_resumed(bids, run, capsys):
     (out / "report.html").unlink()
     cli.report(out)
     assert "maediff</h1>" in (out / "report.html").read_text()
-    assert [ref.name for ref in find_sources([bids], "T1w")] == [
+    assert [ref.name for ref in find_scans([bids], "T1w")] == [
         "sub-01_ses-2_run-1",
         "sub-02_desc-defaced",
     ]
@@ -395,7 +395,7 @@ def test_a_derivative_that_lost_its_images_is_made_again(bids, run, tmp_path):
 def test_overwriting_a_derivative_takes_old_subjects_away_only_when_the_new_are_there(
     bids, tmp_path
 ):
-    refs = find_sources([bids], "T1w")
+    refs = find_scans([bids], "T1w")
     out = tmp_path / "out"
     work = prepare_derivative(refs, out)
     assert work == out / ".detect"
@@ -415,13 +415,13 @@ def test_overwriting_a_derivative_takes_old_subjects_away_only_when_the_new_are_
 def test_what_is_no_bids_scan_has_no_bids_name(bids, tmp_path, scan):
     alone = save(tmp_path / "sub-1_T1w.nii.gz", *scan)
     with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: not a scan of a BIDS dataset"):
-        prepare_derivative(find_sources([alone]), tmp_path / "out")
+        prepare_derivative(find_scans([alone]), tmp_path / "out")
     second = tmp_path / "second"
     save(second / "sub-5" / "anat" / "sub-5_T1w.nii", *scan)
     (second / "dataset_description.json").write_text("{}")
     with pytest.raises(InputError, match="of another BIDS dataset"):
-        prepare_derivative(find_sources([bids, second], "T1w"), tmp_path / "out")
+        prepare_derivative(find_scans([bids, second], "T1w"), tmp_path / "out")
     save(bids / "sub-02" / "anat" / "sub-02_T1w.nii", *scan)
     with pytest.raises(InputError, match="under one BIDS name"):
-        prepare_derivative(find_sources([bids], "T1w"), tmp_path / "out")
+        prepare_derivative(find_scans([bids], "T1w"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

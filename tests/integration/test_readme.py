@@ -12,8 +12,8 @@ from helpers.heads import fake_deepbet, made_head, true_brain
 from helpers.runs import COHORT, made_run
 from maediff.detection.detect import detect
 from maediff.preparation.registration import Alignment
-from maediff.scans.inputs.folders import find_scans
-from maediff.scans.nifti import read_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_nifti
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -51,9 +51,9 @@ def test_python_gives_the_map_that_detect_writes(
         == 0
     )
     for name in ("anomaly_map", "healthy_reference", "brain_mask"):
-        written = read_scan(Path("out/patient") / f"{name}.nii.gz")
+        written = read_nifti(Path("out/patient") / f"{name}.nii.gz")
         np.testing.assert_array_equal(getattr(found["found"], name), written.data)
-    saved = read_scan(Path("anomaly_map.nii.gz"))
+    saved = read_nifti(Path("anomaly_map.nii.gz"))
     np.testing.assert_array_equal(saved.native_affine, written.native_affine)
     np.testing.assert_array_equal(saved.data, found["found"].anomaly_map)
     assert saved.data.max() > 0

@@ -36,7 +36,7 @@ from maediff.models.hub import load_from_hub, save_to_hub_folder
 from maediff.models.model import load_model
 from maediff.models.operating_point import own_fpr, own_postprocess, threshold_at
 from maediff.models.reference import split_reference
-from maediff.scans.inputs.folders import find_scans
+from maediff.scans.inputs.find import find_scans
 from maediff.training.command import training_command
 from maediff.training.train import adopt, train
 

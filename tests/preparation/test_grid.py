@@ -19,8 +19,8 @@ from maediff.preparation.grid import (
 )
 from maediff.preparation.intensities import NormaliseConfig, intensity_range, normalise
 from maediff.preparation.onto_grid import prepare_scan
-from maediff.scans.inputs.folders import find_scans
-from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.volume import Volume
 
 CONFIG = GridConfig()
@@ -440,7 +440,7 @@ def test_slices_lie_at_the_height_that_the_affine_says():
 def test_the_same_head_stored_in_any_orientation_gives_the_same_slices(tmp_path):
     data, _, affine = made_brain((50, 64, 60), (2.0, 2.0, 1.5))
     images = [
-        prepare_scan(read_scan(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))).image
+        prepare_scan(read_nifti(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))).image
         for axes in ("RAS", "LAS", "PSR")
     ]
     np.testing.assert_array_equal(images[0], images[1])
@@ -462,7 +462,7 @@ def test_the_same_head_stored_in_any_orientation_gives_the_same_slices(tmp_path)
 )
 def test_real_scans_with_and_without_skull_are_told_apart(shared_data, folder, modality, raw):
     for ref in find_scans([shared_data / folder], modality)[:3]:
-        volume = read_scan(ref.image)
+        volume = read_nifti(ref.image)
         if raw:
             with pytest.raises(InputError, match="raw scan with skull"):
                 brain_from_background(volume)
@@ -475,7 +475,7 @@ def test_real_lesions_come_back_from_the_grid(shared_data):
     for ref in [
         ref for ref in find_scans([shared_data / "lgg" / "flair.csv"]) if ref.split == "val"
     ]:
-        volume = read_scan(ref.image)
+        volume = read_nifti(ref.image)
         brain, lesion = read_mask(ref.brain_mask, volume), read_mask(ref.lesion_mask, volume)
         prepared = prepare_scan(volume, brain, lesion)
         assert prepared.record["lesion_ml"] > 1

@@ -24,8 +24,8 @@ from maediff.preparation.registration import (
     load_atlas,
 )
 from maediff.preparation.steps import run_steps
-from maediff.scans.inputs.folders import find_scans
-from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.volume import Volume
 
 ALWAYS = StepsConfig(qc=QualityConfig(align="always"))
@@ -117,7 +117,7 @@ def test_what_went_wrong_on_purpose_is_flagged():
     for axis in (1, 2):
         flip = np.eye(4)
         flip[axis, axis] = -1
-        # The file says that up is down: read_scan would put the voxels in that order.
+        # The file says that up is down: read_nifti would put the voxels in that order.
         wrong = volume_of(np.flip(data, axis).copy(), affine)
         found = flags(wrong, np.flip(brain, axis).copy())
         assert "fits the atlas as well upside down or back to front, if not better" in found
@@ -166,7 +166,7 @@ def test_a_contrast_that_runs_against_the_said_one_is_flagged():
 )
 def test_a_real_scan_of_another_contrast_is_flagged(shared_data, name, said, flagged):
     stepped = run_steps(
-        read_scan(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"),
+        read_nifti(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"),
         None,
         StepsConfig(registration=RegistrationConfig(enabled=True)),
         modality=said,
@@ -233,7 +233,7 @@ def test_a_stripped_scan_that_fits_badly_keeps_its_brain(monkeypatch):
 @pytest.mark.parametrize(("folder", "modality"), [("ds000011", "T2w"), ("ixi10", "T1w")])
 def test_real_heads_on_a_background_of_zeros(shared_data, folder, modality):
     pytest.importorskip("deepbet")
-    volume = read_scan(find_scans([shared_data / folder], modality)[2].image)
+    volume = read_nifti(find_scans([shared_data / folder], modality)[2].image)
     head = volume.data > 0.3 * threshold_otsu(volume.data[::2, ::2, ::2])
     zeroed = replace(volume, data=np.where(head, volume.data, 0).astype(np.float32))
     before = brain_from_background(zeroed).sum()
@@ -255,7 +255,7 @@ def test_real_stripped_scans_go_on_as_they_are(shared_data):
         for name in ("TCGA_FG_8189_20030516", "TCGA_FG_7634_20000128")
     ]
     for path in files:  # the last two: one that the atlas does not fit, and one of 3250 ml
-        volume = read_scan(path)
+        volume = read_nifti(path)
         stepped = run_steps(volume, None, REGISTERED, modality="FLAIR")
         assert stepped.brain_from == "from the zero background", path
         np.testing.assert_array_equal(stepped.brain, brain_from_background(volume))
@@ -273,7 +273,7 @@ def test_a_registered_scan_is_the_same_in_any_frame(tmp_path, monkeypatch):
     data, _, affine = atlas_head(place=oblique(np.diag([1.05, 1.1, 1.0, 1.0]), (6.0, 3.0, -4.0)))
     images = []
     for axes in ("RAS", "LAS", "PSR"):
-        volume = read_scan(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))
+        volume = read_nifti(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))
         stepped = run_steps(volume, None, REGISTERED, modality="T1w")
         images.append(prepare_scan(volume, stepped.brain, to_atlas=stepped.to_atlas).image)
     turned = volume_of(data, oblique(affine, (5.0, 4.0, -6.0)))
@@ -289,7 +289,7 @@ def test_a_registered_scan_is_the_same_in_any_frame(tmp_path, monkeypatch):
 @pytest.mark.parametrize("folder", ["ixi10", "ds000011"])
 def test_real_heads_with_deepbet(shared_data, folder):
     pytest.importorskip("deepbet")
-    volume = read_scan(find_scans([shared_data / folder], "T1w")[0].image)
+    volume = read_nifti(find_scans([shared_data / folder], "T1w")[0].image)
     stepped = run_steps(volume, None, modality="T1w")
     assert stepped.brain_from == "deepbet" and stepped.flags == []
     brain_ml = stepped.brain.sum() * np.prod(volume.spacing_mm) / 1000
@@ -300,7 +300,7 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
     """Upside down, half a head, no head but noise, and a head with nothing in it: flagged, or failed by name."""
     pytest.importorskip("deepbet")
     path = find_scans([shared_data / "ixi10"], "T1w")[0].image
-    volume = read_scan(path)
+    volume = read_nifti(path)
     image = nib.as_closest_canonical(nib.load(path))
     data = np.asarray(image.dataobj).astype(np.float32)
     brain = run_steps(
@@ -317,7 +317,7 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
         "empty": np.where(brain, 2, data),
     }
     for name, head in heads.items():
-        scan = read_scan(save(tmp_path / f"{name}.nii.gz", head.astype(np.float32), image.affine))
+        scan = read_nifti(save(tmp_path / f"{name}.nii.gz", head.astype(np.float32), image.affine))
         try:
             stepped = run_steps(scan, None, modality="T1w")
             prepared = prepare_scan(scan, stepped.brain)
@@ -333,7 +333,7 @@ def test_a_given_mask_of_the_real_t2_is_the_moved_one(shared_data):
     pytest.importorskip("deepbet")
     ref = find_scans([shared_data / "ds000011"], "T2w")[0]
     assert ref.t1 is not None
-    volume = read_scan(ref.image)
+    volume = read_nifti(ref.image)
     moved = run_steps(volume, None, modality="T2w", t1=ref.t1)
     alone = run_steps(volume, None, modality="T2w")
     assert moved.brain_from.startswith("deepbet on ") and moved.flags == []
@@ -344,6 +344,6 @@ def test_masks_are_read_on_the_grid(tmp_path):
     data, brain, affine = atlas_head()
     scan = save(tmp_path / "s.nii.gz", data, affine, "LPI")
     mask = save(tmp_path / "m.nii.gz", brain, affine, "PSR")
-    volume = read_scan(scan)
+    volume = read_nifti(scan)
     stepped = run_steps(volume, read_mask(mask, volume), modality="T1w")
     assert stepped.record == {}  # nothing is aligned where a mask was given

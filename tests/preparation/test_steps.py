@@ -45,10 +45,10 @@ from maediff.preparation.registration import (
 )
 from maediff.preparation.steps import run_steps
 from maediff.report import write_report
-from maediff.scans.inputs.find import find_sources
-from maediff.scans.inputs.folders import find_scans, t1s_by_session
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.inputs.folders import t1s_by_session
 from maediff.scans.names import session_of
-from maediff.scans.nifti import read_scan
+from maediff.scans.nifti import read_nifti
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
 
@@ -211,13 +211,15 @@ def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path, monkeypatch):
     t2 = save(folder / "sub-1_T2w.nii.gz", head[:, :, ::2], affine @ np.diag([1, 1, 2.0, 1]))
     (ref,) = find_scans([t2])
     assert ref.t1 == t1
-    stepped = run_steps(read_scan(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
+    stepped = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
     assert stepped.brain_from == "deepbet on sub-1_T1w.nii.gz, moved rigidly"
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
     alone = StepsConfig(brain=BrainConfig(from_t1=False), qc=UNSEEN.qc)
-    assert run_steps(read_scan(t2), None, alone, modality="T2w", t1=ref.t1).brain_from == "deepbet"
+    assert (
+        run_steps(read_nifti(t2), None, alone, modality="T2w", t1=ref.t1).brain_from == "deepbet"
+    )
     t1.write_bytes(b"")
-    damaged = run_steps(read_scan(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
+    damaged = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
     assert damaged.brain_from == "deepbet" and "0 bytes" in damaged.notes[0]
     assert calls == ["sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-1_T2w.nii.gz"]
 
@@ -243,12 +245,12 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
             SeriesDescription=text,
             SeriesNumber=number,
         )
-    (ref,) = find_sources([tmp_path / "in"], "T2w")
+    (ref,) = find_scans([tmp_path / "in"], "T2w")
     assert (ref.image.name, ref.t1 and ref.t1.name) == (
         "t2_tse",
         "t1_mprage",
     ) and ref.t1_series not in repr(ref)
-    assert find_sources([tmp_path / "in"], "T1w", series="0")[0].t1 is None
+    assert find_scans([tmp_path / "in"], "T1w", series="0")[0].t1 is None
     out = tmp_path / "out"
     assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, quiet=True) == 0
     assert qc(out)["p"]["brain_mask"] == "deepbet on t1_mprage, moved rigidly"
@@ -258,7 +260,7 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
     assert ref.t1_series not in (out / "p" / "image.json").read_text()
     (tmp_path / "list.csv").write_text("subject,image\nx,in/p\n")
-    assert find_sources([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
+    assert find_scans([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
 
 
 @pytest.mark.parametrize(
@@ -443,7 +445,7 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     for row, other in zip(
         Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True
     ):
-        np.testing.assert_array_equal(read_scan(row.image).data, read_scan(other.image).data)
+        np.testing.assert_array_equal(read_nifti(row.image).data, read_nifti(other.image).data)
 
     def dies(do, ref):
         if ref.name == "p1":
@@ -480,14 +482,14 @@ def test_a_brain_moved_to_the_wrong_place_is_not_taken(tmp_path, monkeypatch, sh
     fake_deepbet(monkeypatch, true_brain)
     head, brain, affine = made_head((44, 52, 30), (3.0, 3.0, 4.0))
     t1 = save(tmp_path / "s_T1w.nii.gz", head, affine)
-    t2 = read_scan(save(tmp_path / "s_T2w.nii.gz", 255 - head, affine))
+    t2 = read_nifti(save(tmp_path / "s_T2w.nii.gz", 255 - head, affine))
     assert run_steps(t2, brain, UNSEEN, modality="T2w", t1=t1).flags == []
-    assert brain_from_t1(t2, read_scan(t1), brain).any()
+    assert brain_from_t1(t2, read_nifti(t1), brain).any()
     wrong = np.eye(4)
     wrong[:3, 3] = shift_mm
     monkeypatch.setattr("maediff.preparation.brain_extraction.align_rigidly", lambda *_: wrong)
     with pytest.raises(InputError, match="fit better 10 mm away"):
-        brain_from_t1(t2, read_scan(t1), brain)
+        brain_from_t1(t2, read_nifti(t1), brain)
     monkeypatch.setitem(EXTRACTORS, "deepbet", lambda *_: brain)
     stepped = run_steps(t2, None, UNSEEN, modality="T2w", t1=t1)
     assert stepped.brain_from == "deepbet" and "its T1 could not be used" in stepped.flags

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.brains import made_brain, oblique, save
 from maediff.core.errors import InputError
-from maediff.scans.nifti import read_mask, read_scan, write_on_scan_grid, write_volume
+from maediff.scans.nifti import read_mask, read_nifti, write_on_scan_grid, write_volume
 from maediff.scans.volume import slices_to_volume, volume_to_slices
 
 
@@ -35,7 +35,7 @@ def test_any_orientation_reads_as_the_same_ras_volume(tmp_path, axes, turned):
     affine = np.diag([1.0, 1.5, 3.0, 1.0])
     affine[:3, 3] = -10, 4, 7
     affine = oblique(affine) if turned else affine
-    volume = read_scan(save(tmp_path / "scan.nii.gz", numbered(), affine, axes))
+    volume = read_nifti(save(tmp_path / "scan.nii.gz", numbered(), affine, axes))
     np.testing.assert_array_equal(volume.data, numbered())
     np.testing.assert_allclose(volume.affine, affine, atol=1e-5)
     np.testing.assert_allclose(volume.spacing_mm, [1, 1.5, 3], atol=1e-5)
@@ -46,7 +46,7 @@ def test_any_orientation_reads_as_the_same_ras_volume(tmp_path, axes, turned):
 def test_results_go_back_in_the_files_own_orientation_shape_and_affine(tmp_path, axes):
     affine = oblique(np.diag([1.0, 1.5, 3.0, 1.0]))
     path = save(tmp_path / "scan.nii.gz", numbered(), affine, axes)
-    volume = read_scan(path)
+    volume = read_nifti(path)
     write_on_scan_grid(tmp_path / "out.nii.gz", volume.data * 2, volume)
     scan, result = nib.load(path), nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(result.get_fdata(), scan.get_fdata() * 2)
@@ -60,7 +60,7 @@ def test_the_frames_code_is_kept_and_free_text_of_the_header_is_not(tmp_path, ca
     image.set_sform(np.eye(4), code=4)
     image.header["descrip"] = b"DOE^JANE 19500101"
     nib.save(image, tmp_path / "scan.nii.gz")
-    volume = read_scan(tmp_path / "scan.nii.gz")
+    volume = read_nifti(tmp_path / "scan.nii.gz")
     write_on_scan_grid(tmp_path / "out.nii.gz", volume.data, volume)
     assert int(nib.load(tmp_path / "out.nii.gz").header["sform_code"]) == 4
     assert b"DOE" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
@@ -68,10 +68,10 @@ def test_the_frames_code_is_kept_and_free_text_of_the_header_is_not(tmp_path, ca
 
 
 def test_a_trailing_axis_of_one_and_one_slice_are_fine(tmp_path):
-    assert read_scan(
+    assert read_nifti(
         save(tmp_path / "a.nii", numbered((4, 5, 6))[..., None], np.eye(4))
     ).data.shape == (4, 5, 6)
-    assert read_scan(save(tmp_path / "b.nii", numbered((4, 5, 1)), np.eye(4))).data.shape == (
+    assert read_nifti(save(tmp_path / "b.nii", numbered((4, 5, 1)), np.eye(4))).data.shape == (
         4,
         5,
         1,
@@ -79,7 +79,7 @@ def test_a_trailing_axis_of_one_and_one_slice_are_fine(tmp_path):
 
 
 def test_paths_with_spaces_and_letters_of_any_alphabet(tmp_path):
-    assert read_scan(
+    assert read_nifti(
         save(tmp_path / "Ümläut 脳" / "my scan é.nii.gz", numbered(), np.eye(4))
     ).data.shape == (4, 5, 6)
 
@@ -169,17 +169,17 @@ def _broken(tmp_path, kind):
 def test_a_bad_file_is_refused_by_name(tmp_path, kind, says):
     path = _broken(tmp_path, kind)
     with pytest.raises(InputError, match=says) as caught:
-        read_scan(path)
+        read_nifti(path)
     assert str(path) in str(caught.value)
 
 
 def test_the_writer_of_broken_headers_can_write_a_good_one(tmp_path):
-    assert read_scan(_broken(tmp_path, "good")).data.shape == (12, 13, 14)
+    assert read_nifti(_broken(tmp_path, "good")).data.shape == (12, 13, 14)
 
 
 def test_a_mask_is_read_on_the_scans_grid_whatever_the_order_of_its_axes(tmp_path):
     data, brain, affine = made_brain()
-    volume = read_scan(save(tmp_path / "scan.nii.gz", data, affine, "PSR"))
+    volume = read_nifti(save(tmp_path / "scan.nii.gz", data, affine, "PSR"))
     for axes in ("RAS", "LAS", "PSR"):
         mask = read_mask(save(tmp_path / f"{axes}.nii.gz", brain, affine, axes), volume)
         np.testing.assert_array_equal(mask, brain)
@@ -188,7 +188,7 @@ def test_a_mask_is_read_on_the_scans_grid_whatever_the_order_of_its_axes(tmp_pat
 
 def test_a_mask_that_does_not_fit_is_refused_by_name(tmp_path):
     data, brain, affine = made_brain()
-    volume = read_scan(save(tmp_path / "scan.nii.gz", data, affine))
+    volume = read_nifti(save(tmp_path / "scan.nii.gz", data, affine))
     shifted = affine.copy()
     shifted[0, 3] += 1
     empty = np.zeros_like(brain)
@@ -227,4 +227,4 @@ def test_stored_kinds_and_slope(tmp_path):
         write_volume(tmp_path / "out.nii.gz", data, np.eye(4))
         assert nib.load(tmp_path / "out.nii.gz").get_data_dtype() == kind
     write_volume(tmp_path / "out.nii.gz", numbered().astype(np.uint16), np.eye(4), slope=0.5)
-    np.testing.assert_allclose(read_scan(tmp_path / "out.nii.gz").data, numbered() / 2)
+    np.testing.assert_allclose(read_nifti(tmp_path / "out.nii.gz").data, numbered() / 2)

@@ -150,7 +150,7 @@ def test_a_cohort_is_rendered_and_preprocessed(t1_manifest, tmp_path):
     from maediff.cohort.cohort import Cohort
     from maediff.cohort.preprocess import preprocess
     from maediff.cohort.splits import person_code
-    from maediff.scans.inputs.folders import find_scans
+    from maediff.scans.inputs.find import find_scans
 
     assert render_scans(t1_manifest, tmp_path / "a", "FLAIR", n=2, seed=5) == []
     rows = list(csv.DictReader((tmp_path / "a" / "manifest.csv").read_text().splitlines()))

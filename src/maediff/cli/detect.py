@@ -87,7 +87,7 @@ def detect(
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
     from maediff.core.files import check_apart, read_json
-    from maediff.scans.inputs.find import find_sources
+    from maediff.scans.inputs.find import find_scans
 
     if bids_derivative and viewer:
         raise InputError(
@@ -95,7 +95,7 @@ def detect(
         )
     # input is checked before a model is looked for
     given = inputs_of(inputs, more)
-    refs = find_sources(given, modality, layout=layout, series=series)
+    refs = find_scans(given, modality, layout=layout, series=series)
     check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.anomaly.postprocess import PostprocessConfig
     from maediff.core.config import build_config

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, Int64
 from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING, SPLITS
-from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.volume import volume_to_slices
 
 FORMAT = 2
@@ -145,7 +145,7 @@ class Cohort:
         Raises:
             InputError: a file of the scan is missing, damaged or does not fit the others.
         """
-        volume = read_scan(row.image)
+        volume = read_nifti(row.image)
         brain = volume_to_slices(read_mask(row.brain_mask, volume, allow_empty=False))
         lesion = (
             None

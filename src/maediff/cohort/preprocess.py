@@ -1,6 +1,6 @@
 """Scans of any kind -> a cohort on the model's grid, scan by scan.
 
-    find_sources -> read_volume, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
+    find_scans -> read_volume, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
     cohort.json
 
 A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
@@ -33,7 +33,7 @@ from maediff.preparation.intensities import NormaliseConfig
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.preparation.picture import write_picture
 from maediff.preparation.steps import run_steps
-from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.parallel import progress, run_scans
 from maediff.scans.read import identity, read_volume
@@ -83,7 +83,7 @@ def preprocess(
     """Write the cohort `out` and return how many scans failed; with every scan failed there is no cohort.
 
     Args:
-        layout, series, fold: as for `find_sources`.
+        layout, series, fold: as for `find_scans`.
         lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
         grid, normalise, steps: None for the defaults; registration may depend on the contrast (`with_defaults`).
         workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
@@ -96,7 +96,7 @@ def preprocess(
         raise InputError(
             f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more"
         )
-    refs = find_sources(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
+    refs = find_scans(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
     modality = modality or _common_modality(refs)
     if modality not in MODALITIES:  # PDw, for which there are manifests only
         raise InputError(
@@ -153,7 +153,7 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
         **settings,
         **identity(ref),
         "maediff": __version__,
-        "healthy": [ref.healthy, ref.stated],
+        "healthy": [ref.healthy, ref.healthy_is_stated],
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
     }
@@ -181,7 +181,7 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
             f"healthy={int(ref.healthy)}; correct one of them, or leave healthy empty"
         )
     healthy = ref.healthy
-    if healthy is None and not ref.stated:
+    if healthy is None and not ref.healthy_is_stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
     stepped = run_steps(

@@ -22,7 +22,7 @@ from typing import Any
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_json, write_text
-from maediff.scans.reference import ScanRef, own_name
+from maediff.scans.reference import ScanRef, subject_in_dataset
 
 WORK = ".detect"
 BIDS_VERSION = "1.9.0"
@@ -156,7 +156,7 @@ def root_of(refs: Sequence[ScanRef]) -> Path:
     """
     roots = [_dataset_of(ref.image) for ref in refs]
     for ref, root in zip(refs, roots, strict=True):
-        subject = own_name(ref.dataset, ref.subject)
+        subject = subject_in_dataset(ref.dataset, ref.subject)
         if (
             root is None
             or not subject.startswith("sub-")

@@ -15,7 +15,7 @@ from maediff.models.folder import trained_on
 from maediff.models.model import load_model
 from maediff.models.reference import run_folders
 from maediff.preparation.config import prepared_unlike
-from maediff.scans.reference import own_name
+from maediff.scans.reference import subject_in_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,10 @@ def subjects_of(
         dict.fromkeys((score_split, calibrate_split, "train")), 2
     ):
         people = [
-            {(row.dataset, own_name(row.dataset, row.subject)) for row in cohort.split(split)}
+            {
+                (row.dataset, subject_in_dataset(row.dataset, row.subject))
+                for row in cohort.split(split)
+            }
             for split in (one, other)
         ]
         if shared := people[0] & people[1]:

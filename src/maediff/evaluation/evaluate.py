@@ -47,7 +47,7 @@ from maediff.methods.registry import BASELINES
 from maediff.models.operating_point import own_postprocess
 from maediff.models.reference import run_folders
 from maediff.preparation.config import is_registered
-from maediff.scans.reference import own_name
+from maediff.scans.reference import subject_in_dataset
 
 
 def evaluate(
@@ -137,7 +137,7 @@ def evaluate(
             progress=lambda name: bar.update(task, advance=1, description=name),
             workers=workers,
             people={
-                row.name: f"{row.dataset}/{own_name(row.dataset, row.subject)}"
+                row.name: f"{row.dataset}/{subject_in_dataset(row.dataset, row.subject)}"
                 for row in opened.rows
             },
         )

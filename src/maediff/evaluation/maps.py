@@ -18,7 +18,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import Map
 from maediff.preparation.resample import resample
-from maediff.scans.nifti import read_scan
+from maediff.scans.nifti import read_nifti
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
 ENDS = (".nii.gz", ".nii")
@@ -85,7 +85,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
     """
     path = _path(folder, s.subject)
     assert path is not None  # check_maps
-    volume = read_scan(path, allow_constant=True)
+    volume = read_nifti(path, allow_constant=True)
     low, high = float(volume.data.min()), float(volume.data.max())
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
@@ -97,7 +97,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
     if _off_mm(volume, shape, s.affine) == 0:
         return np.asarray(volume_to_slices(values))
     if source is not None and source.is_file():
-        scan = read_scan(source)
+        scan = read_nifti(source)
         if off_mm := _off_mm(volume, scan.data.shape, scan.affine):
             shift_mm = min(off_mm, _off_mm(volume, shape, s.affine))
             lies = f", but lies up to {shift_mm:.2g} mm off" if math.isfinite(shift_mm) else ""

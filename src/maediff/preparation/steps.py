@@ -1,6 +1,6 @@
 """From a scan as it was read to one that the model's grid can take: each step can be left out, each is recorded.
 
-    read_scan  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  prepare_scan
+    read_nifti  ->  brain extraction  ->  N4  ->  registration to MNI152  ->  quality control  ->  prepare_scan
     (RAS+)         raw scans only        bias.enabled  registration.enabled      qc.*
 
 A scan that is stripped already, or has its brain mask, skips extraction. One that looks stripped but fits the atlas

@@ -1,6 +1,6 @@
 """Scans in, results out: NIfTI <-> arrays in RAS+, volumes <-> slices.
 
-    file (any orientation)  --read_scan-->  Volume: float32 (X, Y, Z), X to the right, Y forward, Z up
+    file (any orientation)  --read_nifti-->  Volume: float32 (X, Y, Z), X to the right, Y forward, Z up
     data on that grid       --write_on_scan_grid-->  the file's own orientation, shape and affine
 
     slice = volume[:, ::-1, k] transposed:   row 0 = anterior (largest Y), column 0 = left (smallest X)
@@ -31,7 +31,7 @@ ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 SPACING_RANGE_MM = (0.05, 50.0)  # outside it the header's unit is not millimetres
 
 
-def read_scan(path: Path, *, allow_constant: bool = False) -> Volume:
+def read_nifti(path: str | Path, *, allow_constant: bool = False) -> Volume:
     """The scan in `path`, reoriented to the closest RAS+ axes; no voxel is interpolated.
 
     Oblique and anisotropic scans are fine. So is a 3-D file with one slice: the method works slice by slice.
@@ -76,7 +76,7 @@ def read_mask(
         labels: the file holds whole numbers, and every label above 0 belongs to the mask.
 
     Raises:
-        InputError: as for `read_scan`, and where the mask is on another grid, holds other values than 0 and 1, or is
+        InputError: as for `read_nifti`, and where the mask is on another grid, holds other values than 0 and 1, or is
             empty although `allow_empty` is false.
     """
     path = Path(path)
@@ -110,7 +110,7 @@ def read_mask(
 
 
 def write_volume(
-    path: Path,
+    path: str | Path,
     data: Shaped[np.ndarray, "x y z"],
     affine: Float[np.ndarray, "4 4"],
     *,
@@ -142,7 +142,7 @@ def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
     return nib.Nifti1Image(data.astype(np.float32), affine)
 
 
-def write_on_scan_grid(path: Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
+def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
     """Write `data`, which lies on the RAS+ grid of `like`, in the orientation, shape and affine of its file."""
     if data.shape != like.data.shape:
         raise ValueError(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.convert import _convert, images_of
+from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.series import check_volume
-from maediff.scans.nifti import read_scan
+from maediff.scans.dicom.studies import find_dicom
+from maediff.scans.names import is_nifti
+from maediff.scans.nifti import read_nifti
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
-from maediff.scans.walk import visible
+from maediff.scans.walk import is_dicom, visible
 
 
 def fingerprint(folder: Path, uid: str) -> str:
@@ -43,11 +45,49 @@ def identity(ref: ScanRef) -> dict[str, Any]:
     return found
 
 
+def read_scan(
+    path: str | Path, *, modality: str | None = None, series: str | None = None
+) -> Volume:
+    """Read one scan from a NIfTI file or a folder with one DICOM series.
+
+    Args:
+        path: a NIfTI file (.nii or .nii.gz), or a folder of DICOM files.
+        modality: T1w, T2w or FLAIR; selects among several DICOM series. Ignored for NIfTI.
+        series: number or UID of the DICOM series to read. Ignored for NIfTI.
+
+    Returns:
+        The scan in RAS+, as float32. No voxel is interpolated.
+
+    Raises:
+        InputError: the file is missing or unusable (see `read_nifti`), or the folder holds no DICOM
+            series, several that fit, several studies, or an incomplete series.
+
+    Example:
+        >>> read_scan("patient_T1w.nii.gz")  # doctest: +SKIP
+        >>> read_scan("dicom/patient", modality="FLAIR")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.is_dir():
+        refs = find_dicom(path, modality, series)
+        if len(refs) > 1:
+            names = ", ".join(ref.name for ref in refs[:5])
+            raise InputError(
+                f"{path}: holds {len(refs)} studies ({names}{' ...' if len(refs) > 5 else ''}), "
+                "and only one scan can be read; give the folder of one study"
+            )
+        return read_volume(refs[0])
+    if path.is_file() and not is_nifti(path) and is_dicom(path):
+        raise InputError(
+            f"{path}: one DICOM file holds one slice; give the folder that holds its series"
+        )
+    return read_nifti(path)
+
+
 def read_volume(ref: ScanRef) -> Volume:
     """The scan that `ref` names, in RAS+; DICOM is converted on the way and the conversion is thrown away.
 
     Raises:
-        InputError: the scan's `problem`; as for `read_scan`; for DICOM also a series that is no whole volume or cannot
+        InputError: the scan's `problem`; as for `read_nifti`; for DICOM also a series that is no whole volume or cannot
             be decoded.
     """
     if ref.problem:
@@ -56,11 +96,11 @@ def read_volume(ref: ScanRef) -> Volume:
         )  # the list of series quotes headers, and this goes into files
         raise InputError(said + f" (listed where {ref.image} is the only INPUT)" * bool(listed))
     if ref.series is None:
-        return read_scan(ref.image)
-    images = images_of(ref.image, ref.series)
+        return read_nifti(ref.image)
+    images = find_images(ref.image, ref.series)
     check_volume(ref.image, images)
     with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
-        volume = read_scan(_convert(ref.image, images, Path(scratch)))
+        volume = read_nifti(convert(ref.image, images, Path(scratch)))
     if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
         raise InputError(
             f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; convert "

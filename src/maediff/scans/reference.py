@@ -25,7 +25,7 @@ class ScanRef:
         session: BIDS entities but the subject's (`ses-2_run-1`), or the manifest's; empty if there is only one.
         modality: as far as the name tells.
         extra: further columns of the manifest.
-        stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
+        healthy_is_stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
         t1: a T1w of the same session, for a scan of another contrast; a folder where it is DICOM.
         t1_series: SeriesInstanceUID of a `t1` in DICOM; compared, never written.
         problem: why it cannot be read, where that is known already: it fails by name and the other scans go on.
@@ -43,7 +43,7 @@ class ScanRef:
     healthy: bool | None = None
     modality: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
-    stated: bool = False
+    healthy_is_stated: bool = False
     t1: Path | None = None
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
@@ -65,8 +65,8 @@ class ScanRef:
         ]
 
 
-def own_name(dataset: str, subject: str) -> str:
-    """What a data set calls a subject, which beside others may be DATASET__SUBJECT (`inputs.find_scans`)."""
+def subject_in_dataset(dataset: str, subject: str) -> str:
+    """What a data set calls a subject, which beside others may be DATASET__SUBJECT (`inputs.find_plain_scans`)."""
     return subject.removeprefix(f"{dataset}__")
 
 
@@ -91,7 +91,9 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
                 "them apart by session in a manifest CSV"
             )
-        first = split_of_subject.setdefault((ref.dataset, own_name(ref.dataset, ref.subject)), ref)
+        first = split_of_subject.setdefault(
+            (ref.dataset, subject_in_dataset(ref.dataset, ref.subject)), ref
+        )
         if first.split != ref.split:
             raise InputError(
                 f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "

@@ -27,8 +27,9 @@ from maediff.core.errors import InputError
 from maediff.core.files import check_apart, fresh_folder, write_table
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.resample import resample
-from maediff.scans.inputs.folders import find_scans
-from maediff.scans.nifti import read_mask, read_scan, write_volume
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_mask, write_volume
+from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
 from maediff.synthetic.fields import logistic, smooth_field
 from maediff.synthetic.tissues import Tissues, segment
@@ -175,7 +176,11 @@ def render_scans(
     if n < 1:
         raise InputError(f"n={n}: at least one rendering a scan")
     cohort = (source / "cohort.json").is_file()
-    refs = find_scans([source / "manifest.csv" if cohort else source], None if cohort else "T1w")
+    refs = find_scans(
+        [source / "manifest.csv" if cohort else source],
+        None if cohort else "T1w",
+        layout="plain",
+    )
     check_apart(out, [source, *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
@@ -201,7 +206,7 @@ def _render_scan(
         raise InputError(
             f"{ref.image}: not healthy by its manifest; renderings are for training on healthy brains"
         )
-    volume = read_scan(ref.image)
+    volume = read_volume(ref)
     brain = (
         brain_from_background(volume)
         if ref.brain_mask is None

@@ -16,8 +16,8 @@ from maediff.core.errors import InputError
 from maediff.detection.detect import _without_folders
 from maediff.scans.dicom.series import contrast_of_text, find_series
 from maediff.scans.dicom.studies import find_dicom
-from maediff.scans.inputs.find import find_sources
-from maediff.scans.nifti import read_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_nifti
 from maediff.scans.read import fingerprint, read_volume
 from maediff.scans.reference import ScanRef
 
@@ -38,7 +38,7 @@ def test_the_same_volume_as_from_nifti(volume, tmp_path, plane, turned):
     data, affine = volume
     affine = oblique(affine) if turned else affine
     write_series(tmp_path / "dicom", data, affine, plane)
-    expected = read_scan(save(tmp_path / "scan.nii.gz", data, affine))
+    expected = read_nifti(save(tmp_path / "scan.nii.gz", data, affine))
     (found,) = read_all(tmp_path / "dicom")
     np.testing.assert_array_equal(found.data, expected.data)
     np.testing.assert_allclose(found.affine, expected.affine, atol=1e-3)
@@ -66,7 +66,7 @@ def test_subjects_are_named_by_folders_and_a_persons_studies_are_sessions(volume
     write_series(root / "Änne Ö" / "visit 1", data, affine)
     write_series(root / "Änne Ö" / "visit 2", data, affine)
     write_series(root / "bert" / "x" / "y", data, affine, PatientID="other")
-    refs = find_sources([root])
+    refs = find_scans([root])
     assert [ref.name for ref in refs] == ["bert_x_y", "Änne Ö_visit 1", "Änne Ö_visit 2"]
     assert [ref.subject for ref in refs] == ["bert_x_y", "Änne Ö", "Änne Ö"]
     np.testing.assert_array_equal(read_volume(refs[2]).data, data)
@@ -274,15 +274,15 @@ def test_other_wrong_folders(volume, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.dcm").write_bytes(b"no DICOM")
     with pytest.raises(InputError, match=r"x\.dcm: cannot be read as DICOM"):
-        find_sources([tmp_path / "a"])
+        find_scans([tmp_path / "a"])
     (tmp_path / "b").mkdir()
     with pytest.raises(InputError, match="no NIfTI scan"):
-        find_sources([tmp_path / "b"])
+        find_scans([tmp_path / "b"])
     with pytest.raises(InputError, match="no DICOM image"):
         find_dicom(tmp_path / "b")
     write_series(tmp_path / "d", *volume)
     with pytest.raises(InputError, match="--series 3: there is no DICOM"):
-        find_sources([save(tmp_path / "T1.nii", *volume)], series="3")
+        find_scans([save(tmp_path / "T1.nii", *volume)], series="3")
     with pytest.raises(InputError, match="the series is no longer in this folder"):
         read_volume(ScanRef("x", "", tmp_path / "d", "d", series="1.2.3"))
 
@@ -290,7 +290,7 @@ def test_other_wrong_folders(volume, tmp_path):
 def test_dicom_beside_nifti_is_left_out_with_a_word(volume, tmp_path, caplog):
     save(tmp_path / "in" / "a" / "T1.nii", *volume)
     write_series(tmp_path / "in" / "b", *volume)
-    assert [ref.name for ref in find_sources([tmp_path / "in"])] == ["a_T1"]
+    assert [ref.name for ref in find_scans([tmp_path / "in"])] == ["a_T1"]
     assert "in: DICOM is left out where there is NIfTI, as b/IM" in caplog.text
 
 
@@ -308,7 +308,7 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     (root / "empty").mkdir()
     (root / "empty" / "y.dcm").write_bytes(b"no DICOM")
     assert {
-        ref.name: (ref.problem or "").partition(": ")[2][:21] for ref in find_sources([root])
+        ref.name: (ref.problem or "").partition(": ")[2][:21] for ref in find_scans([root])
     } == {
         "good_s": "",
         "junk_s": "cannot be read as DIC",
@@ -324,12 +324,12 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     assert f"(listed where {root / 'two'} is the only INPUT)" in caplog.text
     written = (tmp_path / "out" / "qc.csv").read_text() + caplog.text
     assert not any(secret in written for secret in (*SECRETS.values(), "1.2.826"))
-    assert [ref.problem is None for ref in find_sources([root / "good", root / "two"])] == [
+    assert [ref.problem is None for ref in find_scans([root / "good", root / "two"])] == [
         True,
         False,
     ]
     (tmp_path / "list.csv").write_text("subject,image\nx,in/good\ny,in/two\nz,in\n")
-    listed = find_sources([tmp_path / "list.csv"])
+    listed = find_scans([tmp_path / "list.csv"])
     assert [ref.name for ref in listed if ref.problem] == ["y", "z"]
     for name in ("good", "junk", "mixed", "empty"):
         shutil.rmtree(root / name)
@@ -343,15 +343,15 @@ def test_a_series_uid_is_for_the_study_that_holds_it(volume, tmp_path):
     study(tmp_path / "a", volume, "t1_mprage", "t1_mprage", PatientID="a")
     study(tmp_path / "b", volume, "t1_mprage", PatientID="b")
     uid = find_series(tmp_path / "a" / "s2")[0].uid
-    first, second = find_sources([tmp_path], series=uid)
+    first, second = find_scans([tmp_path], series=uid)
     assert (first.name, first.image, first.series) == ("a", tmp_path / "a" / "s2", uid)
     assert (second.name, second.problem) == ("b_s1", None)
-    assert [ref.problem for ref in find_sources([tmp_path / "a", tmp_path / "b"], series=uid)] == [
+    assert [ref.problem for ref in find_scans([tmp_path / "a", tmp_path / "b"], series=uid)] == [
         None,
         None,
     ]
     with pytest.raises(InputError, match=r"--series 1\.2\.3: no study among the inputs holds it"):
-        find_sources([tmp_path / "b"], series="1.2.3")
+        find_scans([tmp_path / "b"], series="1.2.3")
 
 
 def test_without_an_id_folders_tell_people_apart(volume, tmp_path, caplog):

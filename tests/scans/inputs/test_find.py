@@ -4,8 +4,7 @@ import pytest
 
 from maediff.cohort.splits import person_code, split_of
 from maediff.core.errors import InputError
-from maediff.scans.inputs.find import find_sources
-from maediff.scans.inputs.folders import find_scans
+from maediff.scans.inputs.find import find_scans
 from maediff.scans.names import contrast_of
 
 
@@ -127,7 +126,7 @@ def test_a_link_that_leads_nowhere_fails_by_name(tmp_path):
     with pytest.raises(
         InputError, match=r"sub-02_T1w\.nii\.gz: a link whose content is not there"
     ):
-        find_sources([root / "sub-02"])
+        find_scans([root / "sub-02"])
 
 
 def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(tmp_path, caplog):
@@ -332,14 +331,21 @@ def test_a_manifest_with_everything(tmp_path):
     assert (first.split, first.healthy, first.dataset) == ("val", False, "site A")
     assert first.extra == {"lesion_kind": "bright"}
     assert second.healthy is True and second.brain_mask is None
-    assert (third.split, third.healthy, third.dataset, third.stated) == (None, None, "study", True)
+    assert (third.split, third.healthy, third.dataset, third.healthy_is_stated) == (
+        None,
+        None,
+        "study",
+        True,
+    )
 
 
 def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
     (ref,) = find_scans(
         [manifest(tmp_path, "\ufeffsubject, image\n Zoë , my scan.nii\n", "my scan.nii")]
     )
-    assert ref.name == "Zoë" and ref.image == tmp_path / "my scan.nii" and not ref.stated
+    assert (
+        ref.name == "Zoë" and ref.image == tmp_path / "my scan.nii" and not ref.healthy_is_stated
+    )
 
 
 @pytest.mark.parametrize(
@@ -397,13 +403,12 @@ def test_data_sets_that_share_names_are_told_apart_and_a_person_stays_who_he_is(
     one = bids(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
     two = bids(tmp_path / "two", "sub-01/anat/sub-01_T1w.nii.gz")
     other = bids(tmp_path / "other", "sub-03/anat/sub-03_T1w.nii.gz")
-    for found in (find_scans([one, two, other], "T1w"), find_sources([one, two, other], "T1w")):
-        assert [(ref.dataset, ref.name) for ref in found] == [
-            ("one", "one__sub-01"),
-            ("one", "one__sub-02"),
-            ("two", "two__sub-01"),
-            ("other", "sub-03"),
-        ]
+    assert [(ref.dataset, ref.name) for ref in find_scans([one, two, other], "T1w")] == [
+        ("one", "one__sub-01"),
+        ("one", "one__sub-02"),
+        ("two", "two__sub-01"),
+        ("other", "sub-03"),
+    ]
     assert (
         person_code("two", "two__sub-01")
         == person_code("two", "sub-01")

@@ -19,7 +19,7 @@ from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
-from maediff.scans.inputs.find import find_sources
+from maediff.scans.inputs.find import find_scans
 from maediff.scans.inputs.layouts import (
     assign_roles,
     check_content,
@@ -28,7 +28,7 @@ from maediff.scans.inputs.layouts import (
     voxel_digest,
 )
 from maediff.scans.inputs.manifest import write_manifest
-from maediff.scans.nifti import read_mask, read_scan
+from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.reference import ScanRef
 
 
@@ -108,8 +108,8 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
     assert recognise(root) == recognise(root / "IXI-T1") == "ixi"
     names = ["IXI002", "IXI012", "IXI013", "IXI035"]
     by_contrast = [
-        find_sources([root], "T1w"),
-        find_sources([root / "IXI-T2"]),
+        find_scans([root], "T1w"),
+        find_scans([root / "IXI-T2"]),
         read_layout(root, "ixi", "PDw"),
     ]
     for refs, kind in zip(by_contrast, ("T1", "T2", "PD"), strict=True):
@@ -125,15 +125,15 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
             else [ref.image for ref in by_contrast[0]]
         )
         assert [ref.t1 for ref in refs] == t1s
-    assert [ref.t1 for ref in find_sources([root], "T2w")] == [ref.image for ref in by_contrast[0]]
+    assert [ref.t1 for ref in find_scans([root], "T2w")] == [ref.image for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
-        find_sources([root])
+        find_scans([root])
     with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
         preprocess([root], tmp_path / "out", modality="PDw", quiet=True)
     with pytest.raises(InputError, match=r"\(PDw\); say it with --modality"):
         preprocess([root / "IXI-PD"], tmp_path / "out", quiet=True)
     with pytest.raises(InputError, match="no FLAIR scan in this ixi folder"):
-        find_sources([root], "FLAIR")
+        find_scans([root], "FLAIR")
 
 
 def test_ixi_with_mra_and_dti_beside_it(tmp_path):
@@ -145,7 +145,7 @@ def test_ixi_with_mra_and_dti_beside_it(tmp_path):
         )
     )
     assert recognise(root) == "ixi"
-    assert [ref.name for ref in find_sources([root], "T1w")] == [
+    assert [ref.name for ref in find_scans([root], "T1w")] == [
         "IXI002",
         "IXI012",
         "IXI013",
@@ -153,7 +153,7 @@ def test_ixi_with_mra_and_dti_beside_it(tmp_path):
     ]
     for kind in ("MRA", "DTI"):
         with pytest.raises(InputError, match="no NIfTI scan"):
-            find_sources([root / f"IXI-{kind}"], "T1w")
+            find_scans([root / f"IXI-{kind}"], "T1w")
 
 
 def refs_of(dataset: str, count: int, lesion: Path | None = None) -> list[ScanRef]:
@@ -193,37 +193,37 @@ def test_brats_of_each_year(tmp_path, year):
     root = brats(tmp_path / "data", year)
     assert recognise(root) == "brats"
     for modality, index in {"T1w": 0, "T2w": 2, "FLAIR": 3}.items():
-        refs = find_sources([root], modality)
+        refs = find_scans([root], modality)
         names = [re.sub(r"^(BraTS-.*)-", r"\1_", Path(case).name) for case in BRATS[year][0]]
         assert sorted(ref.name for ref in refs) == sorted(names)
         assert {ref.dataset for ref in refs} == {year}
         for ref in refs:
             join = BRATS[year][1]
             assert ref.image.name.split(".")[0].endswith(join + KINDS_OF_YEAR[join][index])
-            assert ref.split in ("val", "test") and ref.stated
+            assert ref.split in ("val", "test") and ref.healthy_is_stated
             labelled = "Validation" not in ref.name
             assert (ref.healthy, ref.lesion_labels) == (
                 (False, True) if labelled else (None, False)
             )
             assert ref.lesion_mask is None or ref.lesion_mask.parent == ref.image.parent
     with pytest.raises(InputError, match="holds FLAIR and T1w and T2w"):
-        find_sources([root])
+        find_scans([root])
 
 
 def test_brats_of_which_only_a_part_is_fetched(tmp_path):
     root = brats(tmp_path / "data", "BraTS2021")
-    whole = find_sources([root], "FLAIR")
+    whole = find_scans([root], "FLAIR")
     image, lesion = whole[0].image, whole[1].lesion_mask
     for path in (image, lesion):
         path.unlink()
         path.symlink_to("nowhere")
-    part = find_sources([root], "FLAIR", unique=True)
+    part = find_scans([root], "FLAIR", unique=True)
     assert "content is not there" in part[0].problem
     assert [replace(part[0], problem=None), part[1]] == whole  # the mask, too, is missed by name
     whole[1].image.unlink()
     whole[1].image.symlink_to("nowhere")
     with pytest.raises(InputError, match="content is not there"):
-        find_sources([root], "FLAIR")
+        find_scans([root], "FLAIR")
 
 
 @pytest.mark.parametrize("modality", [None, "T1w"])
@@ -235,11 +235,11 @@ def test_brats_without_any_contrast_of_ours_says_what_it_has(tmp_path, modality)
     with pytest.raises(
         InputError, match=r"no T1w, T2w or FLAIR scan in this brats folder \(it has seg, t1ce\)"
     ):
-        find_sources([root], modality, layout="brats")
+        find_scans([root], modality, layout="brats")
 
 
 def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_path):
-    refs = find_sources([brats(tmp_path / "2023", "BraTS2023")], "FLAIR")
+    refs = find_scans([brats(tmp_path / "2023", "BraTS2023")], "FLAIR")
     assert [(ref.subject, ref.session) for ref in refs] == [
         ("BraTS-GLI-00000", "000"),
         ("BraTS-GLI-00000", "001"),
@@ -248,7 +248,7 @@ def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_p
     assert refs[0].split == refs[1].split
     case = tmp_path / "2020" / "BraTS20_Training_355"
     tiny(case / "BraTS20_Training_355_flair.nii", case / "W39_1998.09.19_Segm.nii")
-    (ref,) = find_sources([tmp_path / "2020"])
+    (ref,) = find_scans([tmp_path / "2020"])
     assert ref.lesion_mask == case / "W39_1998.09.19_Segm.nii"
 
 
@@ -257,7 +257,7 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
     root = mslub(tmp_path / "3D-MR-MS", prefix)
     tiny(root / "patient01" / "raw" / "patient01_FLAIR.nii.gz")
     assert recognise(root) == "mslub"
-    refs = find_sources([root], "FLAIR")
+    refs = find_scans([root], "FLAIR")
     assert [ref.name for ref in refs] == [f"patient{number:02}" for number in range(1, 31)]
     assert Counter(ref.split for ref in refs) == {"val": 10, "test": 20}
     assert {(ref.healthy, ref.lesion_labels, ref.dataset) for ref in refs} == {
@@ -270,14 +270,14 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
         tmp_path / "deep" / "cases" / "patient01_FLAIR.nii.gz",
         tmp_path / "deep" / "cases" / "patient02_FLAIR.nii.gz",
     )
-    assert [ref.name for ref in find_sources([tmp_path / "deep"], layout="mslub")] == [
+    assert [ref.name for ref in find_scans([tmp_path / "deep"], layout="mslub")] == [
         "patient01",
         "patient02",
     ]
     for folder in ("coregistered", "coregistered_resampled"):
         mslub(tmp_path / "open_ms_data" / folder, prefix=False)
     with pytest.raises(InputError, match="patient01 twice"):
-        find_sources([tmp_path / "open_ms_data"], "FLAIR")
+        find_scans([tmp_path / "open_ms_data"], "FLAIR")
 
 
 def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tmp_path):
@@ -292,15 +292,15 @@ def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tm
         own / "BraTS2021_00001_t1.nii.gz",
     )
     assert recognise(tmp_path / "own") is None
-    assert find_sources([root], "T1w", layout="ixi")[0].name == "IXI002"
-    plain = find_sources([root / "IXI-T1"], layout="plain")
+    assert find_scans([root], "T1w", layout="ixi")[0].name == "IXI002"
+    plain = find_scans([root / "IXI-T1"], layout="plain")
     assert plain[0].name == "IXI002-Guys-0828-T1" and plain[0].split is None
     with pytest.raises(InputError, match="no file named as in the brats layout"):
-        find_sources([root], "T1w", layout="brats")
+        find_scans([root], "T1w", layout="brats")
     with pytest.raises(
         InputError, match="--layout adni: not known; choose one of auto, plain, ixi, brats, mslub"
     ):
-        find_sources([root], layout="adni")
+        find_scans([root], layout="adni")
 
 
 @pytest.mark.parametrize(
@@ -316,9 +316,9 @@ def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tm
 )
 def test_a_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray, caplog):
     root = make(tmp_path / "data")
-    expected = find_sources([root], "T1w")
+    expected = find_scans([root], "T1w")
     tiny(root / mask)
-    assert find_sources([root], "T1w") == expected
+    assert find_scans([root], "T1w") == expected
     assert (
         "1 NIfTI file(s) left out, their names do not fit the" in caplog.text
         and mask in caplog.text
@@ -329,9 +329,9 @@ def test_a_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray
         InputError,
         match=f"{stray}: does not fit the {layout} layout, .* --layout {layout} .* plain",
     ):
-        find_sources([root], "T1w")
-    assert find_sources([root], "T1w", layout=layout) == expected
-    assert all(ref.split is None for ref in find_sources([root], "T1w", layout="plain"))
+        find_scans([root], "T1w")
+    assert find_scans([root], "T1w", layout=layout) == expected
+    assert all(ref.split is None for ref in find_scans([root], "T1w", layout="plain"))
 
 
 def test_the_same_voxels_under_two_names_are_refused(tmp_path):
@@ -342,17 +342,17 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path):
     image.header["descrip"] = b"another header"
     nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine, image.header), twin)
     assert first.read_bytes() != twin.read_bytes()
-    refs = find_sources([root], "T1w")
+    refs = find_scans([root], "T1w")
     with pytest.raises(
         InputError,
         match=r"IXI012-HH-1211-T1.nii.gz and .*IXI999.*: the same voxels under two names",
     ):
-        find_sources([root], "T1w", unique=True)
+        find_scans([root], "T1w", unique=True)
     check_content([ref for ref in refs if ref.subject != "IXI999"])
     twin.write_bytes(gzip.compress(b"")[:-3])  # damaged files are named later, each by itself
-    assert len(find_sources([root], "T1w", unique=True)) == 5
+    assert len(find_scans([root], "T1w", unique=True)) == 5
     with pytest.raises(InputError, match="both named IXI002"):
-        find_sources([root / "IXI-T1", ixi(tmp_path / "second") / "IXI-T1"])
+        find_scans([root / "IXI-T1", ixi(tmp_path / "second") / "IXI-T1"])
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -370,11 +370,11 @@ def test_the_digest_is_of_the_voxels_whatever_the_header(tmp_path, kind):
 
 def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
     root = brats(tmp_path / "mes données" / "BraTS", "BraTS2020")
-    refs = find_sources([root], "FLAIR")
+    refs = find_scans([root], "FLAIR")
     cli.preprocess(tmp_path / "out", [root], modality="FLAIR", manifest_only=True)
     text = (tmp_path / "out" / "manifest.csv").read_text(encoding="utf-8")
     assert str(tmp_path) not in text
-    back = find_sources([tmp_path / "out" / "manifest.csv"])
+    back = find_scans([tmp_path / "out" / "manifest.csv"])
     for ref, same in zip(refs, back, strict=True):
         assert same.image.resolve() == ref.image.resolve()
         for field in (
@@ -385,16 +385,15 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
             "dataset",
             "modality",
             "lesion_labels",
-            "stated",
+            "healthy_is_stated",
         ):
             assert getattr(same, field) == getattr(ref, field), field
         assert ref.t1 and same.t1 and same.t1.resolve() == ref.t1.resolve()
     tiny(tmp_path / "m" / "a.nii", tmp_path / "m" / "else where" / "t.nii")
     (tmp_path / "m" / "m.csv").write_text("subject,image,t1\na,a.nii,else where/t.nii\n")
-    write_manifest(tmp_path / "m.csv", find_sources([tmp_path / "m" / "m.csv"]))
+    write_manifest(tmp_path / "m.csv", find_scans([tmp_path / "m" / "m.csv"]))
     assert (
-        find_sources([tmp_path / "m.csv"])[0].t1.resolve()
-        == tmp_path / "m" / "else where" / "t.nii"
+        find_scans([tmp_path / "m.csv"])[0].t1.resolve() == tmp_path / "m" / "else where" / "t.nii"
     )
     with pytest.raises(InputError, match="DICOM series cannot stand in a manifest"):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
@@ -408,18 +407,18 @@ def test_a_manifest_of_scans_of_which_nothing_is_stated_keeps_them_healthy(tmp_p
         save(tmp_path / name, data + number * brain, affine)
     (tmp_path / "ds" / "dataset_description.json").write_text("{}")
     for number, given in enumerate([["plain"], ["ds"], ["plain", "ds"]]):
-        refs = find_sources([tmp_path / name for name in given])
+        refs = find_scans([tmp_path / name for name in given])
         cli.preprocess(
             tmp_path / f"list{number}", [tmp_path / name for name in given], manifest_only=True
         )
-        back = find_sources([tmp_path / f"list{number}" / "manifest.csv"])
+        back = find_scans([tmp_path / f"list{number}" / "manifest.csv"])
         for field in (
             "name",
             "subject",
             "session",
             "dataset",
             "healthy",
-            "stated",
+            "healthy_is_stated",
             "modality",
             "split",
         ):
@@ -441,9 +440,9 @@ def test_a_manifest_of_stated_and_other_scans_says_what_preprocess_takes_them_fo
     )
     (tmp_path / "stated.csv").write_text("subject,image,healthy\n1,1.nii,1\n0,0.nii,0\nu,u.nii,\n")
     write_manifest(
-        tmp_path / "both.csv", find_sources([tmp_path / "open.csv", tmp_path / "stated.csv"])
+        tmp_path / "both.csv", find_scans([tmp_path / "open.csv", tmp_path / "stated.csv"])
     )
-    back = {ref.name: ref.healthy for ref in find_sources([tmp_path / "both.csv"])}
+    back = {ref.name: ref.healthy for ref in find_scans([tmp_path / "both.csv"])}
     assert back == {"x": True, "y": False, "z": True, "1": True, "0": False, "u": None}
 
 
@@ -458,10 +457,10 @@ def test_labels_of_a_tumour_become_one_lesion(tmp_path):
         save(tmp_path / "in" / case / f"{case}_seg.nii.gz", labels, affine)
     with pytest.raises(InputError, match="0 and 1 only"):
         seg = tmp_path / "in" / case / f"{case}_seg.nii.gz"
-        read_mask(seg, read_scan(seg))
+        read_mask(seg, read_nifti(seg))
     wrong = save(tmp_path / "seg.nii.gz", labels / np.float32(3), affine)
     with pytest.raises(InputError, match="labels are whole numbers"):
-        read_mask(wrong, read_scan(wrong), labels=True)
+        read_mask(wrong, read_nifti(wrong), labels=True)
     assert preprocess([tmp_path / "in"], tmp_path / "out", quiet=True) == 0
     cohort = Cohort.open(tmp_path / "out")
     rows = cohort.split("val") + cohort.split("test")
@@ -477,18 +476,18 @@ def test_a_manifest_may_name_dicom_folders(tmp_path):
     for name in ("a", "b"):
         write_series(tmp_path / "scans" / name, np.round(data), affine)
     (tmp_path / "list.csv").write_text("subject,image,split\nx,scans/a,train\ny,scans/b,test\n")
-    first, second = find_sources([tmp_path / "list.csv"])
+    first, second = find_scans([tmp_path / "list.csv"])
     assert (first.name, first.modality, first.split, second.name) == ("x", "T1w", "train", "y")
     assert first.series and first.image == tmp_path / "scans" / "a"
     (tmp_path / "list.csv").write_text("subject,image\nx,scans\n")
     with pytest.raises(InputError, match="folder of several studies"):
-        find_sources([tmp_path / "list.csv"])
+        find_scans([tmp_path / "list.csv"])
 
 
 def test_the_real_folders_fit(shared_data):
-    refs = find_sources([shared_data / "ixi10"])
+    refs = find_scans([shared_data / "ixi10"])
     assert [ref.name for ref in refs][:2] == ["IXI012", "IXI013"] and len(refs) == 10
-    assert [ref.name for ref in find_sources([shared_data / "mslub"], "T1w")] == ["patient07_T1"]
+    assert [ref.name for ref in find_scans([shared_data / "mslub"], "T1w")] == ["patient07_T1"]
 
 
 def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(
@@ -522,15 +521,15 @@ def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(
         and "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
     )
     assert [row.subject for row in Cohort.open(tmp_path / "out").rows] == ["IXI000", "IXI002"]
-    assert [ref.name for ref in find_sources(sorted((tmp_path / "IXI").iterdir()))][
+    assert [ref.name for ref in find_scans(sorted((tmp_path / "IXI").iterdir()))][
         1
     ] == "IXI001-HH-0001-T1"
     with pytest.raises(
         InputError, match=r"m\.csv: cannot be read \(Permission denied\); check its permissions"
     ):
-        find_sources([tmp_path / "m.csv"])
+        find_scans([tmp_path / "m.csv"])
     with pytest.raises(InputError, match="in: no NIfTI scan in this folder"):
-        find_sources([tmp_path / "in"])
+        find_scans([tmp_path / "in"])
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):

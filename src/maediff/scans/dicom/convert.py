@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import UNCOMPRESSED, Image, find_series, unsaid
+from maediff.scans.dicom.series import UNCOMPRESSED, Image, find_series, silence_dicom_warnings
 
 RLE = "1.2.840.10008.1.2.5"
 
 
-def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
+def find_images(folder: Path, uid: str) -> tuple[Image, ...]:
     """The images of one series in `folder`.
 
     Raises:
@@ -25,7 +25,7 @@ def images_of(folder: Path, uid: str) -> tuple[Image, ...]:
     raise InputError(f"{folder}: the series is no longer in this folder; start again")
 
 
-def _convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
+def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
     """The NIfTI that dcm2niix makes of the images; neither sidecar nor comments, so nothing of the patient in it."""
     source, target = scratch / "dicom", scratch / "nifti"
     source.mkdir()
@@ -78,7 +78,7 @@ def _check_rle(image: Image) -> None:
     import pydicom
 
     try:
-        with unsaid():
+        with silence_dicom_warnings():
             size = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
         if size != (image.rows, image.columns):
             raise ValueError(size)

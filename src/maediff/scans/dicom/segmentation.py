@@ -18,8 +18,8 @@ from jaxtyping import Bool
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
-from maediff.scans.dicom.convert import images_of
-from maediff.scans.dicom.series import Image, check_volume, unsaid
+from maediff.scans.dicom.convert import find_images
+from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnings
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
@@ -74,11 +74,11 @@ def write_dicom_seg(
     import pydicom
     from pydicom.sr.codedict import codes
 
-    images = images_of(ref.image, ref.series or "")
+    images = find_images(ref.image, ref.series or "")
     check_volume(ref.image, images)
     frames = np.stack([frame_of(mask, volume, image) for image in images])
     try:
-        with unsaid():
+        with silence_dicom_warnings():
             source = [pydicom.dcmread(image.path, stop_before_pixels=True) for image in images]
             for one in source:
                 for name in FROM_SOURCE:
@@ -117,7 +117,7 @@ def write_dicom_seg(
             f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its headers "
             "lack what a SEG needs; leave --dicom-seg out"
         ) from None
-    with atomic_path(path) as temporary, unsaid():
+    with atomic_path(path) as temporary, silence_dicom_warnings():
         made.save_as(temporary, enforce_file_format=True)
 
 

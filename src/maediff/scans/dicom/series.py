@@ -198,7 +198,7 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
     import pydicom
 
     try:
-        with unsaid(), path.open("rb") as handle:
+        with silence_dicom_warnings(), path.open("rb") as handle:
             header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
             header_bytes = handle.tell()
             meta = header.file_meta
@@ -238,7 +238,7 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
 
 
 @contextmanager
-def unsaid() -> Iterator[None]:
+def silence_dicom_warnings() -> Iterator[None]:
     """Nothing of what pydicom and highdicom warn of is shown or logged, because they quote the header."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [log.level for log in loggers]

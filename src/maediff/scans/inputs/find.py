@@ -4,7 +4,7 @@ Each input goes one of three ways:
 
 folder of a known layout    layouts.read_layout       IXI, BraTS, MSLUB, with their masks and roles
 folder of DICOM             dicom.find_dicom          one series of each study
-all else                    inputs.find_scans         NIfTI, folder of NIfTI, BIDS, manifest CSV
+all else                    inputs.find_plain_scans         NIfTI, folder of NIfTI, BIDS, manifest CSV
 
 The scans of all of them are then checked together: no two of one name, no subject in two splits.
 """
@@ -18,7 +18,7 @@ from typing import cast, get_args
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
 from maediff.scans.dicom.studies import find_dicom, is_uid
-from maediff.scans.inputs.folders import find_scans
+from maediff.scans.inputs.folders import find_plain_scans
 from maediff.scans.inputs.layouts import Layout, check_content, read_layout, recognise
 from maediff.scans.names import is_nifti
 from maediff.scans.reference import ScanRef, check_names
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
 
 
-def find_sources(
+def find_scans(
     inputs: Sequence[Path],
     modality: str | None = None,
     *,
@@ -46,7 +46,7 @@ def find_sources(
         unique: whether scans of known data sets are compared voxel by voxel (reads every file).
 
     Raises:
-        InputError: as for `find_scans` and `read_layout`; DICOM of which no scan can be taken, unless there are others;
+        InputError: as for `find_plain_scans` and `read_layout`; DICOM of which no scan can be taken, unless there are others;
             a `series` that is not there; two scans of one name, or, with `unique`, of the same voxels.
     """
     if layout not in LAYOUTS:
@@ -66,7 +66,7 @@ def find_sources(
             plain.append(path)
             _say_dicom_left_out(path)
     if plain or not (refs or official):
-        refs += [_opened(ref, modality, series) for ref in find_scans(plain, modality)]
+        refs += [_opened(ref, modality, series) for ref in find_plain_scans(plain, modality)]
     problems = [ref.problem for ref in [*refs, *official]]
     if all(problems):
         raise InputError(str(problems[0]))

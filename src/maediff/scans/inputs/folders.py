@@ -37,7 +37,7 @@ from maediff.scans.walk import absent, is_dicom, niftis, say_left_out
 logger = logging.getLogger(__name__)
 
 
-def find_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
+def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
     """Every scan meant by `inputs`, in a stable order.
 
     The subjects of BIDS datasets that share a scan's name (most have a sub-01) are called DATASET__SUBJECT.

@@ -208,7 +208,7 @@ def _reference(case: _Case, image: Path, modality: str) -> ScanRef:
         lesion_mask=lesion,
         healthy=healthy if lesion is None else False,
         modality=modality,
-        stated=True,
+        healthy_is_stated=True,
         lesion_labels="seg" in case.files,
         t1=None if modality == "T1w" else t1,
         problem=absent(image),

@@ -112,7 +112,7 @@ def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
         extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
-        stated="healthy" in row,
+        healthy_is_stated="healthy" in row,
         t1=beside("t1"),
         lesion_labels=labels,
     )
@@ -128,7 +128,7 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
         InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
     """
     extra = sorted({key for ref in refs for key in ref.extra})
-    stated = any(ref.stated for ref in refs)
+    stated = any(ref.healthy_is_stated for ref in refs)
     header = [*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra]
     rows = []
     for ref in refs:
@@ -161,7 +161,7 @@ def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
 
 def _healthy(ref: ScanRef) -> str:
     """1, 0, or empty for unknown, as `preprocess` takes the scan."""
-    if ref.stated:
+    if ref.healthy_is_stated:
         return "" if ref.healthy is None else str(int(ref.healthy))
     lesion = (
         ref.lesion_mask
