@@ -13,8 +13,9 @@ import argparse
 import numpy as np
 
 from maediff.anomaly.postprocess import residual_map
+from maediff.core.types import Modality
 from maediff.evaluation.metrics import auprc
-from maediff.synthetic.brain import Contrast, Phantom
+from maediff.synthetic.brain import Phantom
 from maediff.synthetic.dataset import MIX, healthy_subject, lesioned_subject
 from maediff.synthetic.lesion import LESION_KINDS
 
@@ -37,7 +38,7 @@ def normalised(image: np.ndarray, brain: np.ndarray, limits: tuple[float, float]
     return np.clip((image - limits[0]) / (limits[1] - limits[0]), 0, 1) * brain
 
 
-def mean_healthy_image(contrast: Contrast, seed: int, count: int) -> np.ndarray:
+def mean_healthy_image(contrast: Modality, seed: int, count: int) -> np.ndarray:
     """The mean of the first `count` healthy training brains."""
     total, weight = 0.0, 1e-6
     for i in range(count):

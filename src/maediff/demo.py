@@ -18,6 +18,7 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
+from maediff.core.types import Modality
 from maediff.detection.detect import detect
 from maediff.evaluation.evaluate import evaluate
 from maediff.models.calibrate import calibrate
@@ -27,11 +28,10 @@ from maediff.models.reference import locate
 from maediff.preparation.config import steps_of
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
-from maediff.synthetic.brain import Contrast
 from maediff.synthetic.dataset import make_phantom_dataset
 from maediff.training.train import train as train_model
 
-CONTRASTS: tuple[Contrast, ...] = ("FLAIR", "T1w", "T2w")
+CONTRASTS: tuple[Modality, ...] = ("FLAIR", "T1w", "T2w")
 """Of the phantoms: that of the first for which a model is shipped."""
 COUNTS: dict[str, Any] = {
     "n_train": 4,
@@ -148,7 +148,7 @@ def demo(
     return page
 
 
-def shipped_model() -> tuple[str | None, Contrast]:
+def shipped_model() -> tuple[str | None, Modality]:
     """Name and contrast of the model that the demo shows; None and FLAIR where none is shipped."""
     for contrast in CONTRASTS:
         try:

@@ -1,4 +1,4 @@
-"""Whole or absent; and nothing of the user's is ever emptied."""
+"""Atomic files and protected output folders."""
 
 import errno
 import json
@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from maediff.core.errors import InputError
-from maediff.core.files import atomic_path, fresh_folder, read_json, write_json, write_text
+from maediff.core.files import (
+    atomic_path,
+    fresh_folder,
+    read_json,
+    refuse_inputs_inside_output,
+    write_json,
+    write_table,
+    write_text,
+)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_write_keeps_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(RuntimeError), atomic_path(path) as temporary:
@@ -20,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
+def test_full_disk(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -32,19 +40,24 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_temporary_name_keeps_the_kind_of_file(tmp_path):
+def test_temporary_name_keeps_suffix(tmp_path):
     with atomic_path(tmp_path / "image.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")
         assert temporary.parent == tmp_path
         temporary.write_bytes(b"x")
 
 
-def test_json_has_null_for_what_is_not_a_number(tmp_path):
+def test_nan_becomes_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.5, None]}
 
 
-def test_output_folders_are_refused_unless_asked_for(tmp_path):
+def test_table(tmp_path):
+    write_table(tmp_path / "a.csv", ("name", "ml"), [("a,b", 1.5), ("c", None)])
+    assert (tmp_path / "a.csv").read_text() == 'name,ml\n"a,b",1.5\nc,\n'
+
+
+def test_output_folder(tmp_path):
     out = fresh_folder(tmp_path / "out")
     fresh_folder(out)  # still empty
     (out / "result").write_text("x")
@@ -54,7 +67,8 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
     assert not (fresh_folder(out, overwrite=True) / "result").exists()
     (out / "result").write_text("x")
     with pytest.raises(
-        InputError, match="--resume keeps what is there and --overwrite removes it; give one"
+        InputError,
+        match="`resume=True` keeps the results and `overwrite=True` deletes them; use only one",
     ):
         fresh_folder(out, resume=True, overwrite=True)
     assert (out / "result").exists()
@@ -64,45 +78,54 @@ def test_output_folders_are_refused_unless_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("arguments", "remedy"),
     [
         (
             {"overwrite": False, "resume": False},
-            ", or add --resume to go on or --overwrite to start anew",
+            ", or use `resume=True` to continue, or use `overwrite=True` to start again",
         ),
-        ({"overwrite": False}, ", or add --overwrite to start anew"),
+        ({"overwrite": False}, ", or use `overwrite=True` to start again"),
         ({}, ""),
     ],
 )
-def test_only_flags_that_the_command_has_are_spoken_of(tmp_path, flags, said):
+def test_remedy_names_known_arguments(tmp_path, arguments, remedy):
     (fresh_folder(tmp_path / "out") / "result").touch()
     with pytest.raises(InputError) as refusal:
-        fresh_folder(tmp_path / "out", **flags)
-    assert str(refusal.value).endswith(f"choose another folder{said}")
+        fresh_folder(tmp_path / "out", **arguments)
+    assert str(refusal.value).endswith(f"choose another folder{remedy}")
 
 
-def test_overwrite_empties_no_folder_of_somebody_else(tmp_path):
+def test_overwrite_refuses_foreign_folder(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="was not made by maediff"):
         fresh_folder(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_damaged_json_is_said_with_its_file_and_what_to_do(tmp_path):
+def test_input_inside_output(tmp_path):
+    inside = tmp_path / "out" / "scan.nii"
+    refuse_inputs_inside_output(tmp_path / "out", [tmp_path, tmp_path / "scan.nii"])
+    with pytest.raises(InputError, match=r"out: holds the input .*out/scan\.nii; choose"):
+        refuse_inputs_inside_output(tmp_path / "out", [tmp_path, inside])
+
+
+def test_damaged_json(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
     assert read_json(path) == {"a": 1}
-    for content, said in [
+    for content, finding in [
         (b"", "Expecting value"),
         (b'{"a": ', "Expecting value"),
         (b"\xff\xfe", "decode"),
         (b"[" * 100_000, "recursion"),
-        (b"[1]", "list found, dict expected"),
-        (b'"text"', "str found"),
-        (b"null", "NoneType found"),
+        (b"[1]", "holds a list, expected a dict"),
+        (b'"text"', "holds a str"),
+        (b"null", "holds a NoneType"),
     ]:
         path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"a\.json: .*damaged \(.*{said}.*\); make it again"):
+        with pytest.raises(
+            InputError, match=rf"a\.json: .*damaged \(.*{finding}.*\); make it again"
+        ):
             read_json(path, remedy="make it again")
     with pytest.raises(
         InputError,

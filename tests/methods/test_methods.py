@@ -253,10 +253,10 @@ def test_residuals_by_sign():
         (
             "maediff",
             {"unet": {"width": 3}},
-            r"unet.width: no such setting \(there are: channels, blocks, ",
+            r"unet.width: unknown setting; choose one of channels, blocks, ",
         ),
         ("maediff", {"unet": {"blocks": "two"}}, "unet.blocks: .*integer[^(]*$"),
-        ("pddpm", {"r": 16}, "r: no such setting"),
+        ("pddpm", {"r": 16}, "r: unknown setting"),
         ("pddpm", {"size": 98}, r"size=98"),
         ("ddpm", {"size": 97}, r"size=97"),
         ("anoddpm", {"t_test": 1000}, r"t_test=\(1000,\)"),
@@ -274,7 +274,7 @@ def test_residuals_by_sign():
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
         ("dae", {"noise_cells": 97}, "noise_cells=97"),
         ("fanogan", {"gan_share": 1}, "gan_share=1"),
-        ("bright", {"p": 1}, "p: no such setting"),
+        ("bright", {"p": 1}, "p: unknown setting"),
         ("nonsense", {}, "'nonsense' is not known"),
     ],
 )

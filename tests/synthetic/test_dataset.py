@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from maediff.core.errors import InputError
-from maediff.synthetic.brain import Contrast, Phantom, PhantomConfig, healthy_brain
+from maediff.core.types import Modality
+from maediff.synthetic.brain import Phantom, PhantomConfig, healthy_brain
 from maediff.synthetic.dataset import MIX, lesioned_subject, make_phantom_dataset
 from maediff.synthetic.fields import smooth_field
 from maediff.synthetic.lesion import LESION_KINDS, LESION_ML, LesionKind, LesionSize, add_lesion
@@ -50,7 +51,7 @@ def test_fractions_sum_to_one_in_the_brain(brain: Phantom) -> None:
 @pytest.mark.parametrize(
     ("contrast", "order"), [("T1w", "csf gm wm"), ("T2w", "wm gm csf"), ("FLAIR", "csf wm gm")]
 )
-def test_tissues_are_ordered_as_in_the_contrast(contrast: Contrast, order: str) -> None:
+def test_tissues_are_ordered_as_in_the_contrast(contrast: Modality, order: str) -> None:
     b = healthy_brain((5, 2), PhantomConfig(contrast=contrast))
     thick = 0.5 * (b.fractions[:, :, :, 0::2] + b.fractions[:, :, :, 1::2])
     pure = {
@@ -94,7 +95,7 @@ def test_smooth_field_is_standardised_and_smooth() -> None:
 
 
 @cache
-def cached_brain(contrast: Contrast) -> Phantom:
+def cached_brain(contrast: Modality) -> Phantom:
     return healthy_brain((6, 0), PhantomConfig(contrast=contrast))
 
 
@@ -102,7 +103,7 @@ def cached_brain(contrast: Contrast) -> Phantom:
 @pytest.mark.parametrize("size", ["large", "small"])
 @pytest.mark.parametrize("kind", LESION_KINDS)
 def test_lesion_has_the_size_asked_for_and_changes_its_place_only(
-    kind: LesionKind, size: LesionSize, contrast: Contrast
+    kind: LesionKind, size: LesionSize, contrast: Modality
 ) -> None:
     healthy = cached_brain(contrast)
     lesioned = add_lesion(healthy, kind, size, 11)

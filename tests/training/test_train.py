@@ -514,7 +514,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
         ({"config": [1]}, "config missing or damaged"),
         (
             {"config": config["config"] | {"nonsense": 1}},
-            "settings of maediff: nonsense: no such setting",
+            "settings of maediff: nonsense: unknown setting",
         ),
         ({"preset": ["tiny"]}, "preset missing or damaged"),
         ({"method": ["maediff"]}, "method missing or damaged"),

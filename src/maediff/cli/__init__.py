@@ -12,6 +12,7 @@ from maediff.cli.calibrate import calibrate
 from maediff.cli.compare import compare
 from maediff.cli.demo import demo
 from maediff.cli.detect import detect
+from maediff.cli.errors import FlagFormatter, collect_flags, name_flags
 from maediff.cli.evaluate import evaluate
 from maediff.cli.models import models
 from maediff.cli.preprocess import preprocess
@@ -56,22 +57,26 @@ def _main(
     """Options before the command."""
 
 
-def _fail(said: str) -> NoReturn:
-    typer.secho(f"maediff: {said}", err=True, fg="red" if sys.stderr.isatty() else None)
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"maediff: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
     sys.exit(2)
 
 
 def main() -> None:
-    """Entry point: user errors are one line and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    """Run a command; user errors are one line on the error stream and exit code 2.
+
+    Messages of the library name arguments; the user sees the flags of the command line instead.
+    """
+    flags = collect_flags(app)
+    handler = logging.StreamHandler()
+    handler.setFormatter(FlagFormatter(flags))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("maediff").setLevel(logging.INFO)
     try:
         app(standalone_mode=True)
     except InputError as error:
-        _fail(str(error))
-    except (
-        OSError
-    ) as error:  # what the file system says no to: a path too long, a full disk, no permission
+        _fail(name_flags(str(error), flags))
+    except OSError as error:  # for example a path too long, a full disk, no permission
         if error.strerror is None:
             raise
         where = error.filename2 or error.filename

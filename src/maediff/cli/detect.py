@@ -86,7 +86,7 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.core.files import check_apart, read_json
+    from maediff.core.files import read_json, refuse_inputs_inside_output
     from maediff.scans.inputs.find import find_scans
 
     if bids_derivative and viewer:
@@ -96,7 +96,7 @@ def detect(
     # input is checked before a model is looked for
     given = inputs_of(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
-    check_apart(out, [*given, *([brain_mask] if brain_mask else [])])
+    refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.anomaly.postprocess import PostprocessConfig
     from maediff.core.config import build_config
     from maediff.detection.detect import detect as run

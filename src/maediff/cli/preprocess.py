@@ -63,13 +63,13 @@ def preprocess(
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
     if manifest_only:
-        from maediff.core.files import check_apart, fresh_folder
+        from maediff.core.files import fresh_folder, refuse_inputs_inside_output
         from maediff.scans.inputs.find import find_scans
         from maediff.scans.inputs.manifest import write_manifest
 
         given = inputs_of(inputs, more)
         refs = find_scans(given, modality, layout=layout, series=series, fold=fold, unique=True)
-        check_apart(out, [*given, *(file for ref in refs for file in ref.files)])
+        refuse_inputs_inside_output(out, [*given, *(file for ref in refs for file in ref.files)])
         write_manifest(
             fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs
         )

@@ -25,7 +25,7 @@ from maediff import __version__
 from maediff.cohort.cohort import FORMAT
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, read_json, write_table
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
 from maediff.core.types import MODALITIES
 from maediff.preparation.config import StepsConfig, settings_of, steps_config, with_defaults
 from maediff.preparation.grid import GridConfig
@@ -102,7 +102,9 @@ def preprocess(
         raise InputError(
             f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}"
         )
-    check_apart(Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)])
+    refuse_inputs_inside_output(
+        Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
+    )
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
     settings: dict[str, Any] = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Settings from texts and files to frozen configs.
+"""Settings in text and YAML form, and the frozen configs made from them.
 
 `unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)
 """
@@ -17,34 +17,41 @@ C = TypeVar("C")
 
 
 class SettingsError(InputError):
-    """Settings that are unknown or do not fit; who read them from a file adds its name."""
+    """Unknown settings, or values that a config rejects.
+
+    A caller that read the settings from a file adds the file's name.
+    """
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Nested settings from `key=value` texts; values are read as YAML (`[125, 250]`, `true`, `1e-3`).
+    """Return nested settings from `key=value` texts.
+
+    Args:
+        pairs: for example `unet.blocks=2`; each value is YAML (`[125, 250]`, `true`, `1e-3`).
 
     Raises:
-        InputError: a text that is not of that form.
+        InputError: a text has no key or no `=`.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not all(key.split(".")):
-            raise InputError(f"setting {pair!r} is not of the form key=value")
+            raise InputError(f"setting {pair!r}: not of the form KEY=VALUE, for example s=24")
         *parents, leaf = key.split(".")
-        nested: dict[str, Any] = {leaf: _value(value)}
+        nested: dict[str, Any] = {leaf: _parse_value(value)}
         for parent in reversed(parents):
             nested = {parent: nested}
         settings = merge(settings, nested)
     return settings
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
+    """Return `text` as YAML, or the text itself if it is no YAML."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a text
+    if isinstance(value, str):  # in YAML 1.1, 1e-3 is a string
         try:
             return float(value)
         except ValueError:
@@ -53,24 +60,28 @@ def _value(text: str) -> Any:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings in a YAML file.
+    """Return the settings in a YAML file.
 
     Raises:
-        InputError: no such file, or not a YAML mapping.
+        InputError: the file cannot be read, or is no YAML mapping.
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
-            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})"
+            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}); "
+            "write one `KEY: VALUE` per line"
         ) from None
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: must hold `key: value` lines")
+        raise InputError(
+            f"{path}: holds a {type(settings).__name__}, not settings; "
+            "write one `KEY: VALUE` per line"
+        )
     return settings
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` on top, mapping by mapping."""
+    """Return `base` with `changes` applied; nested mappings are merged key by key."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -79,7 +90,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted keys: {"unet": {"blocks": 2}} -> {"unet.blocks": 2}."""
+    """Return nested settings with dotted keys: {"unet": {"blocks": 2}} -> {"unet.blocks": 2}."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat |= (
@@ -90,31 +101,40 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def build_config(config_type: type[C], values: Mapping[str, Any], what: str) -> C:
-    """A frozen config from nested values.
+def build_config(config_type: type[C], values: Any, name: str) -> C:
+    """Return a frozen config from nested values.
+
+    Args:
+        config_type: a pydantic dataclass.
+        values: its fields; groups of fields are nested mappings.
+        name: name of the config in error messages.
 
     Raises:
-        SettingsError: unknown keys or values that do not fit, all of them named.
+        SettingsError: names every unknown key and every value that the config rejects.
     """
     if not isinstance(values, Mapping):
         raise SettingsError(
-            f"settings of {what}: {values!r} is not a group of settings; write {what}.KEY=VALUE"
+            f"settings of {name}: {values!r} is not a group of settings; write {name}.KEY=VALUE"
         )
     try:
         return TypeAdapter(config_type).validate_python(dict(values))
     except ValidationError as error:
-        details = "; ".join(_complaint(config_type, what, problem) for problem in error.errors())
-        raise SettingsError(f"settings of {what}: {details}") from None
+        problems = "; ".join(
+            _describe_problem(config_type, name, problem) for problem in error.errors()
+        )
+        raise SettingsError(f"settings of {name}: {problems}") from None
 
 
-def _complaint(config_type: type, what: str, problem: ErrorDetails) -> str:
-    """One of pydantic's errors in our words: the key, what is wrong, and for an unknown key those that there are."""
+def _describe_problem(config_type: type, name: str, problem: ErrorDetails) -> str:
+    """Return one pydantic error as text: the key, the problem and, if it is unknown, all keys."""
     keys = [str(key) for key in problem["loc"]]
-    where = ".".join(keys) or what
+    where = ".".join(keys) or name
     if problem["type"] != "unexpected_keyword_argument":
-        said = problem["msg"].removeprefix("Value error, ")
-        return said if where == what else f"{where}: {said}"
-    known = getattr(config_type, "__pydantic_fields__", {})
+        message = problem["msg"].removeprefix("Value error, ")
+        return message if where == name else f"{where}: {message}"
+    fields = getattr(config_type, "__pydantic_fields__", {})
     for key in keys[:-1]:
-        known = getattr(known[key].annotation, "__pydantic_fields__", {}) if key in known else {}
-    return f"{where}: no such setting" + (f" (there are: {', '.join(known)})" if known else "")
+        nested = fields[key].annotation if key in fields else None
+        fields = getattr(nested, "__pydantic_fields__", {})
+    message = f"{where}: unknown setting"
+    return f"{message}; choose one of {', '.join(fields)}" if fields else message

@@ -1,4 +1,4 @@
-"""Device and precision: `auto` to what the machine has."""
+"""Device and floating-point precision of this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,48 +8,53 @@ from maediff.core.errors import InputError
 
 
 def resolve_device(device: str) -> str:
-    """`auto` -> cuda if there is one, else cpu.
+    """Return "cuda" or "cpu"; "auto" is "cuda" if a CUDA device is available.
 
     Raises:
-        InputError: an unknown device, or cuda where there is none.
+        InputError: unknown device, or "cuda" without a CUDA device.
     """
     import torch
 
     if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"--device {device!r}: one of auto, cpu, cuda")
+        raise InputError(f"`device={device!r}`: unknown device; choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device was found; use --device cpu")
-    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        raise InputError("`device='cuda'`: no CUDA device was found; use `device='cpu'`")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def has_bf16(device: str) -> bool:
-    """Whether bf16 arithmetic is native on the device."""
+    """Return True if the device has native bf16 arithmetic."""
     import torch
 
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    capabilities: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # not in torch 2.6
-    return bool(capabilities.get("avx512_bf16", False))
+    get_capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in torch 2.6
+    return bool(get_capabilities().get("avx512_bf16", False))
 
 
 def resolve_precision(precision: str, device: str) -> Literal["fp32", "bf16"]:
-    """`auto` -> bf16 where the device has it, else fp32.
+    """Return "bf16" or "fp32"; "auto" is "bf16" if the device has native bf16 arithmetic.
 
     Raises:
         InputError: an unknown precision.
     """
     if precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {precision!r}: one of auto, fp32, bf16")
-    return "bf16" if precision == "bf16" or (precision == "auto" and has_bf16(device)) else "fp32"
+        raise InputError(
+            f"`precision={precision!r}`: unknown precision; choose auto, fp32 or bf16"
+        )
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return "bf16" if precision == "bf16" else "fp32"
 
 
 @contextmanager
 def no_tf32() -> Iterator[None]:
-    """What is called fp32 is fp32 on CUDA, too, where cuDNN's convolutions take TF32 unless told not to.
+    """Disable TF32 on CUDA inside the block, so that fp32 has its full precision.
 
-    Source: https://pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    By default, cuDNN convolutions use TF32 (10 bits of mantissa instead of 23).
+    Source: https://pytorch.org/docs/stable/notes/cuda.html, section "TensorFloat-32 (TF32)".
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Files that are either whole or absent, and output folders that are never overwritten by accident.
+"""Files that are whole or absent, and output folders that are never overwritten by accident.
 
-    write to  <name>.tmp-<pid>  in the same folder  ->  flush and fsync  ->  os.replace to <name>
+    write to  .<name>.tmp-<pid>  in the same folder  ->  flush and fsync  ->  os.replace to <name>
 
-A process that is killed at any moment leaves the old file, or the new one, never half of one.
+If the process is killed, the folder holds the old file or the new one, never a part of one.
 """
 
 import csv
@@ -17,15 +17,19 @@ from typing import Any
 
 from maediff.core.errors import InputError
 
-MARKER = ".maediff"  # stands in every output folder, so that --overwrite empties nothing else
+MARKER = ".maediff"
+"""File in every output folder; `overwrite` deletes only folders that hold it."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block ends well and removed when it does not.
+    """Yield a temporary path beside `path` and move the file to `path` when the block succeeds.
+
+    The temporary file is removed if the block fails.
 
     Raises:
-        InputError: the file could not be written (disk full, read-only folder); nothing half-written is left.
+        InputError: the file cannot be written (full disk, read-only folder); no part of it
+            remains.
     """
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}{suffix}")
@@ -37,7 +41,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(
-            f"{path}: could not be written ({error.strerror or error}); free space or choose another output folder"
+            f"{path}: could not be written ({error.strerror or error}); "
+            "free disk space or choose another output folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,10 +55,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically; NaN becomes null, because JSON has no NaN."""
-    write_text(
-        path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    """Write `value` as JSON, atomically; NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(_replace_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -65,35 +69,39 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
 
 def read_json(
     path: Path,
-    kind: type[dict] | type[list] = dict,
+    expected: type[dict] | type[list] = dict,
     *,
     remedy: str = "run the command that made it again",
 ) -> Any:
-    """What `write_json` wrote to `path`: a `kind`, dict or list.
+    """Return the content of a file of `write_json`.
 
     Args:
-        remedy: what to do where the file is damaged; the message ends with it.
+        path: the JSON file.
+        expected: type of the content, dict or list.
+        remedy: end of the error message: how the user gets a good file.
 
     Raises:
-        InputError: the file cannot be read, is cut off, or holds something else.
+        InputError: the file cannot be read, is cut off, or holds another type.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: missing or damaged ({said}); {remedy}") from None
-    if not isinstance(value, kind):
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: missing or damaged ({reason}); {remedy}") from None
+    if not isinstance(value, expected):
         raise InputError(
-            f"{path}: damaged ({type(value).__name__} found, {kind.__name__} expected); {remedy}"
+            f"{path}: damaged (holds a {type(value).__name__}, expected a {expected.__name__}); "
+            f"{remedy}"
         )
     return value
 
 
-def _without_nan(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
+    """Return `value` with plain Python scalars, and None for NaN and infinity."""
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): _replace_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [_replace_nan(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
@@ -102,70 +110,70 @@ def _without_nan(value: Any) -> Any:
 
 
 def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | None = None) -> Path:
-    """Create the output folder `path`, mark it as ours and return it.
+    """Create an output folder, put the marker of maediff into it and return it.
 
     Args:
-        overwrite: empty it first. None: the caller has no such flag, so none is spoken of.
-        resume: keep what it holds. None likewise.
+        path: the folder.
+        overwrite: delete the folder's content first.
+            None if the caller has no such argument; the error message then does not suggest it.
+        resume: keep the folder's content. None as for `overwrite`.
 
     Raises:
-        InputError: it exists, holds something, and neither `overwrite` (which empties it, but only a folder that
-            maediff made) nor `resume` was asked for; or both were.
+        InputError: the folder is not empty and neither argument is true, or maediff did not make
+            it; both arguments are true; `path` is a file; the folder cannot be written to.
     """
     if overwrite and resume:
         raise InputError(
-            f"{path}: --resume keeps what is there and --overwrite removes it; give one of them"
+            f"{path}: `resume=True` keeps the results and `overwrite=True` deletes them; "
+            "use only one of them"
         )
     if path.exists() and not path.is_dir():
-        raise InputError(
-            f"{path}: is a file, and the output has to be a folder; choose another one"
-        )
+        raise InputError(f"{path}: is a file, but the output is a folder; choose another path")
     try:
-        return _fresh_folder(path, overwrite, resume)
+        if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
+            _check_may_write(path, overwrite, resume)
+            if overwrite:
+                shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / MARKER).touch()
+        # Touching an existing marker can succeed where a new file cannot be created.
+        probe = path / f"{MARKER}.tmp-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        what = "written to" if path.is_dir() else "created"
+        attempt = "written to" if path.is_dir() else "created"
         raise InputError(
-            f"{path}: could not be {what} ({error.strerror or error}); choose another folder"
+            f"{path}: could not be {attempt} ({error.strerror or error}); choose another folder"
         ) from error
-
-
-def _fresh_folder(path: Path, overwrite: bool | None, resume: bool | None) -> Path:
-    if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
-        ours = (path / MARKER).is_file()
-        if (overwrite or resume) and not ours:
-            raise InputError(
-                f"{path}: was not made by maediff, so nothing in it is touched; remove it yourself "
-                "or choose another folder"
-            )
-        if overwrite:
-            shutil.rmtree(path)
-        elif not resume:
-            flags = {"--resume to go on": resume, "--overwrite to start anew": overwrite}
-            known = " or ".join(
-                flag for flag, given in flags.items() if ours and given is not None
-            )
-            raise InputError(
-                f"{path}: exists and is not empty; choose another folder"
-                + (f", or add {known}" if known else "")
-            )
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MARKER).touch()
-    probe = (
-        path / f"{MARKER}.tmp-{os.getpid()}"
-    )  # the marker can be touched where nothing new can be written
-    probe.touch()
-    probe.unlink()
     return path
 
 
-def check_apart(out: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an output folder that holds one of the inputs: results must never touch what they are made from.
+def _check_may_write(path: Path, overwrite: bool | None, resume: bool | None) -> None:
+    """Refuse a folder with content that is not to be kept or deleted, or is not of maediff."""
+    made_by_maediff = (path / MARKER).is_file()
+    if (overwrite or resume) and not made_by_maediff:
+        raise InputError(
+            f"{path}: was not made by maediff, so maediff changes nothing in it; "
+            "delete it yourself or choose another folder"
+        )
+    if overwrite or resume:
+        return
+    remedies = ["choose another folder"]
+    if made_by_maediff and resume is not None:
+        remedies.append("use `resume=True` to continue")
+    if made_by_maediff and overwrite is not None:
+        remedies.append("use `overwrite=True` to start again")
+    raise InputError(f"{path}: exists and is not empty; {', or '.join(remedies)}")
+
+
+def refuse_inputs_inside_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder that holds an input, because results must never touch their sources.
 
     Raises:
-        InputError: naming both.
+        InputError: names both paths.
     """
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
             raise InputError(
-                f"{out}: holds the input {path}; choose an output folder apart from it"
+                f"{out}: holds the input {path}; choose an output folder that holds no input"
             )

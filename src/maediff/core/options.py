@@ -34,7 +34,7 @@ class RunOptions:
         for name, least in (("seed", 0), ("batch_size", 1), ("workers", 1)):
             value = getattr(self, name)
             if value < least:
-                raise InputError(f"{name}={value}: give {least} or more")
+                raise InputError(f"`{name}={value}`: give {least} or more")
 
 
 DEFAULT_RUN = RunOptions()

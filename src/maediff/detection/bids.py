@@ -21,7 +21,7 @@ from typing import Any
 
 from maediff import __version__
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json, write_text
 from maediff.scans.reference import ScanRef, subject_in_dataset
 
 WORK = ".detect"
@@ -71,7 +71,7 @@ def prepare_derivative(
             raise InputError(
                 f"{twin.image} and {ref.image}: would be written under one BIDS name; give one of them"
             )
-    check_apart(out, [file for ref in refs for file in ref.files])
+    refuse_inputs_inside_output(out, [file for ref in refs for file in ref.files])
     return fresh_folder(out, overwrite=False, resume=resume or overwrite) / WORK
 
 

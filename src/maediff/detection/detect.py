@@ -34,7 +34,7 @@ from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, read_json, write_json
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.detection.detector import find_anomalies
 from maediff.detection.to_scan import mask_from_grid
 from maediff.detection.viewer import write_viewer
@@ -150,7 +150,9 @@ def detect(
             model, config_of(method), step=info["step"], post=postprocess
         )
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
-    check_apart(out, [*run_folders(model), *(file for ref in refs for file in ref.files)])
+    refuse_inputs_inside_output(
+        out, [*run_folders(model), *(file for ref in refs for file in ref.files)]
+    )
     fresh_folder(out, overwrite=overwrite, resume=resume)
     for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)

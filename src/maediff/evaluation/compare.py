@@ -25,7 +25,7 @@ from maediff.cohort.cohort import Cohort
 from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, read_json, write_json
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.methods.registry import BASELINES, TRAINED
@@ -168,7 +168,7 @@ def compare(
     """
     limit, device = parse_duration(budget.max_time), resolve_device(device)
     opened = Cohort.open(cohort)
-    check_apart(out, [cohort])
+    refuse_inputs_inside_output(out, [cohort])
     fresh_folder(out, overwrite=overwrite, resume=resume)
     record = _record(out, budget, opened, device, command)
     for run in planned:

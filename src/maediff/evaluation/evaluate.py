@@ -29,7 +29,7 @@ from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_json, write_text
+from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json, write_text
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
     calibrated_on_seen,
@@ -121,7 +121,7 @@ def evaluate(
         contenders.append(
             Contender(name, name, partial(_read, folder, sources), filtered=filtered)
         )
-    check_apart(
+    refuse_inputs_inside_output(
         out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))]
     )
     fresh_folder(out, overwrite=overwrite)

@@ -26,7 +26,7 @@ from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_json
+from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
 from maediff.models.folder import config_of, read_config, trained_on, write_config
@@ -89,7 +89,7 @@ def recalibrate(
             "healthy=1 in the manifest"
         )
     chosen, rate = changed(own_postprocess(model), post), own_fpr(model)
-    check_apart(out, [folder, cohort_path])
+    refuse_inputs_inside_output(out, [folder, cohort_path])
     fresh_folder(out, overwrite=overwrite)
     try:
         shutil.copytree(folder, out, ignore=LEFT_BEHIND, dirs_exist_ok=True)

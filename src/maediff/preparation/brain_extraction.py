@@ -24,13 +24,13 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
+from maediff.core.types import VolumeMask
 from maediff.preparation.registration import align_rigidly, settled
 from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_mask, write_volume
 from maediff.scans.volume import Volume
 
 Tool = Literal["auto", "deepbet", "hd-bet", "synthstrip", "none"]
-Mask = Bool[np.ndarray, "x y z"]
 COMMANDS = {"hd-bet": "hd-bet", "synthstrip": "mri_synthstrip"}
 INSTALL = {
     "deepbet": "run `pip install deepbet`",
@@ -63,7 +63,7 @@ class BrainConfig:
             raise ValueError(f"brain.threshold {self.threshold}: a probability between 0 and 1")
 
 
-def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Mask, str]:
+def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[VolumeMask, str]:
     """The brain mask of a raw scan, and the name of the tool that drew it.
 
     Raises:
@@ -86,7 +86,7 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Ma
     return brain, tool
 
 
-def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> Mask:
+def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> VolumeMask:
     """The brain of the session's T1, moved rigidly onto the grid of `volume`.
 
     Raises:
@@ -127,7 +127,7 @@ def _choose(volume: Volume, tool: Tool) -> str:
     )
 
 
-def _deepbet(volume: Volume, config: BrainConfig) -> Mask:
+def _deepbet(volume: Volume, config: BrainConfig) -> VolumeMask:
     """What deepbet says of RAS+ voxels, as it was trained."""
     network = _deepbet_network()
     try:
@@ -155,7 +155,9 @@ def _deepbet_network() -> Any:
         return BrainExtraction(no_gpu=True)
 
 
-def _command(volume: Volume, arguments: Callable[[Path, Path], list[str]], name: str) -> Mask:
+def _command(
+    volume: Volume, arguments: Callable[[Path, Path], list[str]], name: str
+) -> VolumeMask:
     """Run a program on the scan in a folder of its own, and read the mask that it leaves there."""
     with tempfile.TemporaryDirectory(prefix="maediff-") as folder:
         scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
@@ -178,7 +180,7 @@ def _command(volume: Volume, arguments: Callable[[Path, Path], list[str]], name:
         return read_mask(masks[0], volume)
 
 
-def _hd_bet(volume: Volume, _: BrainConfig) -> Mask:
+def _hd_bet(volume: Volume, _: BrainConfig) -> VolumeMask:
     """HD-BET 2 (Isensee et al. 2019, doi 10.1002/hbm.24750); it adds `_bet` to the name of the mask."""
     return _command(
         volume,
@@ -198,7 +200,7 @@ def _hd_bet(volume: Volume, _: BrainConfig) -> Mask:
     )
 
 
-def _synthstrip(volume: Volume, _: BrainConfig) -> Mask:
+def _synthstrip(volume: Volume, _: BrainConfig) -> VolumeMask:
     """SynthStrip (Hoopes et al. 2022, doi 10.1016/j.neuroimage.2022.119474)."""
     return _command(
         volume,
@@ -213,7 +215,7 @@ def _synthstrip(volume: Volume, _: BrainConfig) -> Mask:
     )
 
 
-EXTRACTORS: dict[str, Callable[[Volume, BrainConfig], Mask]] = {
+EXTRACTORS: dict[str, Callable[[Volume, BrainConfig], VolumeMask]] = {
     "deepbet": _deepbet,
     "hd-bet": _hd_bet,
     "synthstrip": _synthstrip,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from maediff.core.errors import InputError
+from maediff.core.types import VolumeMask
 from maediff.preparation.background import RawScanError, brain_from_background
 from maediff.preparation.bias_correction import correct_bias
 from maediff.preparation.brain_extraction import BrainConfig, brain_from_t1, extract_brain
@@ -33,7 +34,6 @@ from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
 logger = logging.getLogger(__name__)
-Mask = Bool[np.ndarray, "x y z"]
 GIVEN, ZERO_BACKGROUND = (
     "given",
     "from the zero background",
@@ -61,7 +61,7 @@ class Stepped:
     """
 
     volume: Volume
-    brain: Mask
+    brain: VolumeMask
     brain_from: str
     bias_field: Float[np.ndarray, "x y z"] | None = None
     to_atlas: Float[np.ndarray, "4 4"] | None = None
@@ -83,7 +83,7 @@ class Stepped:
 
 def run_steps(
     volume: Volume,
-    brain: Mask | None,
+    brain: VolumeMask | None,
     config: StepsConfig | None = None,
     *,
     modality: str,
@@ -122,7 +122,9 @@ def _found(volume: Volume, config: StepsConfig, t1: ScanRef | None) -> Stepped:
     return _stripped(volume, brain, config, t1)
 
 
-def _stripped(volume: Volume, brain: Mask, config: StepsConfig, t1: ScanRef | None) -> Stepped:
+def _stripped(
+    volume: Volume, brain: VolumeMask, config: StepsConfig, t1: ScanRef | None
+) -> Stepped:
     """What comes after the mask of a scan that looks stripped; it may be a head on a background of zeros."""
     stepped = _follow(volume, brain, ZERO_BACKGROUND, config, [], [])
     doubtful = stepped.record.get("atlas_overlap", 1.0) < SKULL_OVERLAP
@@ -151,7 +153,7 @@ def _without_skull(
     return stepped
 
 
-def _large(volume: Volume, brain: Mask) -> bool:
+def _large(volume: Volume, brain: VolumeMask) -> bool:
     """Whether what is not zero is more than most brains, in ml or by its length in the slice."""
     too_long = max(extent_mm(volume, brain)[:2]) > LARGE_MM
     return bool(too_long or brain.sum() * np.prod(volume.spacing_mm) / 1000 > LARGE_ML)
@@ -159,7 +161,7 @@ def _large(volume: Volume, brain: Mask) -> bool:
 
 def _follow(
     volume: Volume,
-    brain: Mask,
+    brain: VolumeMask,
     brain_from: str,
     config: StepsConfig,
     flags: list[str],
@@ -209,7 +211,7 @@ def _follow(
 
 def _extract(
     volume: Volume, config: BrainConfig, t1: ScanRef | None, flags: list[str], notes: list[str]
-) -> tuple[Mask, str]:
+) -> tuple[VolumeMask, str]:
     """The brain of a raw scan: its T1's if there is one, else by a tool."""
     if t1 is not None and config.from_t1 and config.tool != "none":
         try:
@@ -222,7 +224,7 @@ def _extract(
     return extract_brain(volume, config)
 
 
-def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[Mask, str]:
+def _from_t1(volume: Volume, ref: ScanRef, config: BrainConfig) -> tuple[VolumeMask, str]:
     t1 = read_volume(ref)
     try:
         looks = brain_from_background(t1)

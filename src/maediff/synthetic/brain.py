@@ -15,7 +15,6 @@ medial wall, in the cerebellum and in the depth. All numbers here are our choice
 
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,10 +22,10 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
+from maediff.core.types import Modality
 from maediff.synthetic.fields import VOXEL_MM, Field, logistic, smooth_field
 from maediff.synthetic.template import load_template, sample
 
-Contrast = Literal["T1w", "T2w", "FLAIR"]
 FineField = Float[np.ndarray, "fx fy fz"]
 
 FINE_SHAPE = (80, 100, 80)
@@ -34,13 +33,13 @@ FINE_SHAPE = (80, 100, 80)
 ORIGIN_MM = (-79.0, -116.0, -71.0)
 SLICE_MM = 4.0
 
-TISSUES: dict[Contrast, tuple[float, float, float]] = {
+TISSUES: dict[Modality, tuple[float, float, float]] = {
     "T1w": (0.17, 0.56, 0.86),
     "T2w": (1.00, 0.52, 0.36),
     "FLAIR": (0.12, 0.62, 0.49),
 }
 """Mean intensity of CSF, grey and white matter by contrast."""
-NOISE_SCALE: dict[Contrast, float] = {"T1w": 1.0, "T2w": 1.0, "FLAIR": 0.6}
+NOISE_SCALE: dict[Modality, float] = {"T1w": 1.0, "T2w": 1.0, "FLAIR": 0.6}
 """FLAIR spans less of the scale, and is drawn with its noise at the same ratio to the contrast."""
 
 
@@ -48,7 +47,7 @@ NOISE_SCALE: dict[Contrast, float] = {"T1w": 1.0, "T2w": 1.0, "FLAIR": 0.6}
 class PhantomConfig:
     """What varies between synthetic subjects; each field is a scale, and a subject draws its own value from it."""
 
-    contrast: Contrast = "T1w"
+    contrast: Modality = "T1w"
     rotation_deg: float = 5.0
     scaling: float = 0.06
     coarse_warp_mm: float = 2.0
@@ -71,7 +70,7 @@ class Phantom:
     image: Field
     brain: Bool[np.ndarray, "x y z"]
     affine: Float[np.ndarray, "4 4"]
-    contrast: Contrast
+    contrast: Modality
     seed: tuple[int, ...]
     clean: FineField = field(repr=False)
     fractions: Float[np.ndarray, "3 fx fy fz"] = field(repr=False)

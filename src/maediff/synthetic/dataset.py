@@ -6,7 +6,6 @@ order and the number of the others
 """
 
 from pathlib import Path
-from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -14,10 +13,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.core.files import atomic_path, fresh_folder, write_table
-from maediff.synthetic.brain import Contrast, Phantom, PhantomConfig, healthy_brain
+from maediff.core.types import SPLITS, Modality, Split
+from maediff.synthetic.brain import Phantom, PhantomConfig, healthy_brain
 from maediff.synthetic.lesion import LesionKind, LesionSize, add_lesion
-
-Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -55,18 +53,17 @@ COLUMNS = (
     "lesion_kind",
     "lesion_size",
 )
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def healthy_subject(
-    split: Split, index: int, contrast: Contrast = "T1w", seed: int = MIX.seed
+    split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> Phantom:
     """The `index`-th healthy subject of a split."""
     return healthy_brain((seed, 0, SPLITS.index(split), index), PhantomConfig(contrast=contrast))
 
 
 def lesioned_subject(
-    split: Split, index: int, contrast: Contrast = "T1w", seed: int = MIX.seed
+    split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> tuple[Phantom, Phantom]:
     """The `index`-th lesioned subject of a split: as it would be without its lesion, and as it is."""
     entropy = (seed, 1, SPLITS.index(split), index)
@@ -78,7 +75,7 @@ def lesioned_subject(
 def make_phantom_dataset(
     out: Path,
     *,
-    contrast: Contrast = "T1w",
+    contrast: Modality = "T1w",
     n_train: int = MIX.n_train,
     n_val: int = MIX.n_val,
     n_test: int = MIX.n_test,

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from maediff.synthetic.brain import FINE_SHAPE, SLICE_MM, Contrast, FineField, Phantom, render
+from maediff.core.types import Modality
+from maediff.synthetic.brain import FINE_SHAPE, SLICE_MM, FineField, Phantom, render
 from maediff.synthetic.fields import VOXEL_MM, smooth_field
 
 LesionKind = Literal["bright", "dark", "texture", "mass_effect"]
@@ -29,7 +30,7 @@ LesionSize = Literal["large", "small"]
 LESION_KINDS: tuple[LesionKind, ...] = ("bright", "dark", "texture", "mass_effect")
 LESION_ML: dict[LesionSize, tuple[float, float]] = {"large": (15.0, 40.0), "small": (1.0, 4.0)}
 
-LEVELS: dict[tuple[Contrast, str], tuple[float, float]] = {
+LEVELS: dict[tuple[Modality, str], tuple[float, float]] = {
     ("T1w", "bright"): (0.84, 0.98),  # about white matter: it shows where it crosses grey matter
     ("T1w", "dark"): (0.30, 0.46),
     ("T2w", "bright"): (0.62, 0.82),
@@ -38,7 +39,7 @@ LEVELS: dict[tuple[Contrast, str], tuple[float, float]] = {
     ("FLAIR", "dark"): (0.22, 0.36),
 }
 """Range of a lesion's mean intensity, on the scale of `phantom_brain.TISSUES`."""
-GRAIN: dict[Contrast, float] = {"T1w": 0.22, "T2w": 0.18, "FLAIR": 0.13}
+GRAIN: dict[Modality, float] = {"T1w": 0.22, "T2w": 0.18, "FLAIR": 0.13}
 """Amplitude of the grain of a texture lesion, a bounded field."""
 GRAIN_MM = (6.0, 8.0)
 """Range of its wavelength."""

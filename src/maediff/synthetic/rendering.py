@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from maediff.cohort.splits import split_of
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_table
+from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_table
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.resample import resample
 from maediff.scans.inputs.find import find_scans
@@ -181,7 +181,7 @@ def render_scans(
         None if cohort else "T1w",
         layout="plain",
     )
-    check_apart(out, [source, *(file for ref in refs for file in ref.files)])
+    refuse_inputs_inside_output(out, [source, *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
     failed: list[str] = []

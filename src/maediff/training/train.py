@@ -11,7 +11,7 @@ from maediff.cohort.splits import person_code
 from maediff.core.config import flatten, merge
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import check_apart, fresh_folder, write_json
+from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
 from maediff.methods.registry import PRESETS, build
 from maediff.models.calibrate import calibrate
 from maediff.models.folder import (
@@ -175,8 +175,8 @@ def train(
             post = replace(post, symmetry=0.0)
         remedy = "leave out --preset and the network's settings, or --init"
         load_state(method, source.state_dict(), folder, remedy)
-        check_apart(out, [folder])
-    check_apart(out, [cohort_path])
+        refuse_inputs_inside_output(out, [folder])
+    refuse_inputs_inside_output(out, [cohort_path])
     precision = training_precision(train_config.precision, device)
     fresh_folder(out, overwrite=overwrite, resume=resume)
     resuming = (out / "config.json").is_file()

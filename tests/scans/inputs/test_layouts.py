@@ -535,7 +535,7 @@ def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     root = brats(tmp_path / "in", "BraTS2021")
-    with pytest.raises(InputError, match="file: is a file, and the output has to be a folder"):
+    with pytest.raises(InputError, match="file: is a file, but the output is a folder"):
         preprocess([root], tmp_path / "file", modality="FLAIR", quiet=True)
     with pytest.raises(InputError, match=r"below: could not be created .*; choose another folder"):
         preprocess([root], tmp_path / "file" / "below", modality="FLAIR", quiet=True)

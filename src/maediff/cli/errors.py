@@ -1,0 +1,77 @@
+"""Library messages in the words of the command line.
+
+Library messages name arguments in backticks; the command line prints the flags instead:
+
+    `overwrite=True`                ->  --overwrite
+    `device='cuda'`                 ->  --device cuda
+    `scan_fpr`                      ->  --scan-fpr
+    `postprocess.symmetry=0`        ->  --set postprocess.symmetry=0
+
+Text in backticks that is no option of any command, for example `maediff train`, stays as it is.
+"""
+
+import ast
+import logging
+import re
+import shlex
+from collections.abc import Mapping
+
+import typer
+
+ARGUMENT = re.compile(r"`([A-Za-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
+SETTINGS = "settings"  # the library's name for the values of --set
+
+
+def collect_flags(app: typer.Typer) -> dict[str, str]:
+    """Return the long flag of every option of every command, by the name of its argument."""
+    group = typer.main.get_group(app)
+    flags = {
+        str(option.name): next(name for name in option.opts if name.startswith("--"))
+        for command in group.commands.values()
+        for option in command.params
+        if any(name.startswith("--") for name in option.opts)
+    }
+    return flags | {SETTINGS: "--set"}
+
+
+def name_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace the arguments that a library message names in backticks by command-line flags.
+
+    Args:
+        message: text of an error or a log record.
+        flags: from `collect_flags`.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if "." in name and value is not None:
+            return f"{flags[SETTINGS]} {shlex.quote(f'{name}={value}')}"
+        if name not in flags:
+            return match.group()
+        if value is None or value == "True":
+            return flags[name]
+        return f"{flags[name]} {_format_value(value)}"
+
+    return ARGUMENT.sub(replace, message)
+
+
+def _format_value(text: str) -> str:
+    """Return a Python value as the user types it: without quotes, a list with commas."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text  # a path or a placeholder
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return shlex.quote(value) if isinstance(value, str) else text
+
+
+class FlagFormatter(logging.Formatter):
+    """Log formatter that names flags instead of arguments, as `name_flags` does."""
+
+    def __init__(self, flags: Mapping[str, str]) -> None:
+        super().__init__("%(message)s")
+        self.flags = flags
+
+    def format(self, record: logging.LogRecord) -> str:
+        return name_flags(super().format(record), self.flags)

@@ -1,0 +1,56 @@
+"""Library messages with flags instead of arguments."""
+
+import logging
+
+import pytest
+
+from maediff.cli import app
+from maediff.cli.errors import FlagFormatter, collect_flags, name_flags
+
+FLAGS = collect_flags(app)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("or set `overwrite=True`", "or set --overwrite"),
+        ("`device='cuda'`: no CUDA device", "--device cuda: no CUDA device"),
+        ("give `threshold` or `scan_fpr`", "give --threshold or --scan-fpr"),
+        ("`fpr=2.0`: not a rate", "--fpr 2.0: not a rate"),
+        ("give `model=RUN`", "give --model RUN"),
+        ("give `model='my run'`", "give --model 'my run'"),
+        ("`seeds=[0, 1]`: twice", "--seeds 0,1: twice"),
+        ("`brain_mask=/a b/mask.nii`: no such file", "--brain-mask /a b/mask.nii: no such file"),
+        ("`like='t1'`, `seed=3`, `quiet=True`", "--like t1, --seed 3, --quiet"),
+        ("set `postprocess.symmetry=0`", "set --set postprocess.symmetry=0"),
+        ("`unet.channels=[8, 16]`", "--set 'unet.channels=[8, 16]'"),
+        ("in `settings`", "in --set"),
+    ],
+)
+def test_arguments_become_flags(message, expected):
+    assert name_flags(message, FLAGS) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "run `maediff train --resume`",
+        "/data/seed=3/overwrite=True/scan.nii",
+        "the column `subject`",
+        "`maediff.core`",
+        "2 `apart",
+    ],
+)
+def test_other_text_is_unchanged(message):
+    assert name_flags(message, FLAGS) == message
+
+
+def test_every_option_has_a_flag():
+    assert FLAGS["set_"] == FLAGS["settings"] == "--set"
+    assert FLAGS["out"] == "--out" and FLAGS["max_time"] == "--max-time"
+    assert "inputs" not in FLAGS
+
+
+def test_log_records_name_flags():
+    record = logging.LogRecord("maediff", 20, "", 0, "%s: set `%s=True`", ("a", "resume"), None)
+    assert FlagFormatter(FLAGS).format(record) == "a: set --resume"

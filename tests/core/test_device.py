@@ -1,0 +1,46 @@
+"""Device and precision."""
+
+import pytest
+import torch
+
+from maediff.core.device import has_bf16, no_tf32, resolve_device, resolve_precision
+from maediff.core.errors import InputError
+
+
+@pytest.mark.parametrize("available", [False, True])
+def test_device(available, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if available else "cpu")
+    if available:
+        assert resolve_device("cuda") == "cuda"
+    else:
+        with pytest.raises(InputError, match="no CUDA device was found; use `device='cpu'`"):
+            resolve_device("cuda")
+    with pytest.raises(InputError, match="`device='gpu'`: unknown device; choose auto, cpu or"):
+        resolve_device("gpu")
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_precision(native, chosen, monkeypatch):
+    monkeypatch.setattr("maediff.core.device.has_bf16", lambda _: native)
+    assert resolve_precision("auto", "cpu") == chosen
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    with pytest.raises(InputError, match="`precision='fp16'`: unknown precision; choose auto,"):
+        resolve_precision("fp16", "cpu")
+
+
+def test_bf16_of_this_machine():
+    assert isinstance(has_bf16("cpu"), bool)
+
+
+def test_no_tf32_restores_setting():
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    with no_tf32():  # restores the setting of this session at the end
+        for backend in backends:
+            backend.allow_tf32 = True
+        with pytest.raises(ZeroDivisionError), no_tf32():
+            assert not any(backend.allow_tf32 for backend in backends)
+            raise ZeroDivisionError
+        assert all(backend.allow_tf32 for backend in backends)
