@@ -167,7 +167,7 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
         Cohort.open(out)
     (out / "p1").mkdir()
     (out / "p1" / "image.nii.gz").write_bytes(b"half")  # killed while writing
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="`resume=True`"):
         preprocess([folder], out, modality="T1w", quiet=True)
     assert preprocess([folder], out, modality="T1w", quiet=True, resume=True) == 0
     assert [str(args[0].source.name) for args in calls] == [
