@@ -18,14 +18,16 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
+from maediff.core.options import RunOptions
 from maediff.core.types import Modality
 from maediff.detection.detect import detect
 from maediff.evaluation.evaluate import evaluate
-from maediff.models.calibrate import calibrate
+from maediff.models.calibrate import calibrate_folder
 from maediff.models.catalogue import pick
-from maediff.models.model import load_model
+from maediff.models.model import read_model
 from maediff.models.reference import locate
-from maediff.preparation.config import steps_of
+from maediff.preparation.config import PreparationConfig
+from maediff.preparation.registration import RegistrationConfig
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
 from maediff.synthetic.dataset import make_phantom_dataset
@@ -88,10 +90,13 @@ def demo(
         f"making {sum(counts.values())} synthetic {contrast}-like brains, {lesioned} with a lesion",
     )
     manifest = make_phantom_dataset(out / "scans", contrast=contrast, **counts)
-    steps = steps_of(
-        {} if model is None else load_model(model)[1]["cohort"]
-    )  # phantoms lie in MNI152 as they are
-    failed = preprocess([manifest], out / "cohort", modality=contrast, steps=steps, quiet=True)
+    preparation = PreparationConfig(registration=RegistrationConfig(enabled=False))
+    if model is not None:  # grid and intensities stay the defaults, as phantoms are made for them
+        known = read_model(model).preparation
+        preparation = PreparationConfig(bias=known.bias, registration=known.registration)
+    failed = preprocess(
+        [manifest], out / "cohort", modality=contrast, preparation=preparation, quiet=True
+    )
     if failed:
         raise InputError(
             f"{out / 'cohort' / 'qc.csv'}: {failed} phantoms could not be preprocessed; see there"
@@ -120,13 +125,12 @@ def demo(
             f"the shipped model {model}: its threshold, from {n} healthy synthetic brain{'s' * (n > 1)}",
         )
         shutil.copytree(locate(model), out / "run")
-        calibrate(out / "run", cohort, device=device, seed=seed)
+        calibrate_folder(out / "run", cohort, device=device, seed=seed)
     step(3, "redrawing test scans as if healthy")
     test = [row.subject for row in cohort.split("test")]
     refs = [ref for ref in find_scans([manifest], contrast) if ref.subject in test]
-    detect(
-        refs[SHOWN], out / "detect", model=str(out / "run"), device=device, seed=seed, quiet=quiet
-    )
+    run = RunOptions(device=device, seed=seed, quiet=quiet)
+    detect(refs[SHOWN], out / "detect", model=out / "run", run=run)
     write_report(out / "detect")
     step(4, "scoring it, and the simple baselines beside it")
     evaluate(

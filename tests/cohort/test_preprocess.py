@@ -13,7 +13,7 @@ from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.preparation.brain_extraction import BrainConfig
-from maediff.preparation.config import StepsConfig
+from maediff.preparation.config import PreparationConfig
 
 
 def scan(path, seed=0):
@@ -99,7 +99,7 @@ def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
         np.random.default_rng(0).random((40, 40, 20)),
         np.diag([4.0, 4.0, 4.0, 1.0]),
     )
-    no_tool = StepsConfig(brain=BrainConfig(tool="none"))
+    no_tool = PreparationConfig(brain=BrainConfig(tool="none"))
     with caplog.at_level(logging.ERROR):
         assert (
             preprocess([folder], tmp_path / "out", modality="T1w", steps=no_tool, quiet=True) == 2

@@ -33,7 +33,7 @@ from maediff.models.operating_point import (
     threshold_at,
     threshold_for_scans,
 )
-from maediff.preparation.config import StepsConfig
+from maediff.preparation.config import PreparationConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import Alignment
 from maediff.report import write_report
@@ -688,7 +688,7 @@ def test_one_slice_gives_results_on_one_slice(run, tmp_path, thickness):
     assert "<html" in write_report(tmp_path / "out").read_text()
 
 
-UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
+UNSEEN = PreparationConfig(qc=QualityConfig(align="never"))
 
 
 def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path, monkeypatch):
@@ -776,7 +776,7 @@ def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, ru
             method,
             registered,
             PostprocessConfig(symmetry=0.5),
-            steps=StepsConfig(),
+            steps=PreparationConfig(),
         )
     with pytest.raises(InputError, match=r"postprocess\.symmetry"):
         calibrate(run, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(symmetry=0.5))

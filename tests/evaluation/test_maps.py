@@ -14,7 +14,7 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.maps import check_maps, is_map_folder, read_map
-from maediff.preparation.config import StepsConfig
+from maediff.preparation.config import PreparationConfig
 from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
 from maediff.scans.volume import slices_to_volume
 
@@ -86,7 +86,7 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
     (tmp_path / "m.csv").write_text(
         "subject,image,brain_mask,lesion_mask\na,scan.nii.gz,brain.nii.gz,lesion.nii.gz\n"
     )
-    steps = StepsConfig(registration=RegistrationConfig(enabled=True))
+    steps = PreparationConfig(registration=RegistrationConfig(enabled=True))
     assert (
         preprocess(
             [tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, quiet=True

@@ -13,7 +13,7 @@ from helpers.heads import fake_deepbet, true_brain
 from maediff.core.errors import InputError
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.brain_extraction import BrainConfig
-from maediff.preparation.config import StepsConfig
+from maediff.preparation.config import PreparationConfig
 from maediff.preparation.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.preparation.quality import QualityConfig, check_against_atlas, check_contrast
@@ -28,8 +28,8 @@ from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.volume import Volume
 
-ALWAYS = StepsConfig(qc=QualityConfig(align="always"))
-REGISTERED = StepsConfig(registration=RegistrationConfig(enabled=True))
+ALWAYS = PreparationConfig(qc=QualityConfig(align="always"))
+REGISTERED = PreparationConfig(registration=RegistrationConfig(enabled=True))
 pytestmark = pytest.mark.slow  # nilearn alone takes seconds to import
 
 
@@ -168,7 +168,7 @@ def test_a_real_scan_of_another_contrast_is_flagged(shared_data, name, said, fla
     stepped = run_steps(
         read_nifti(shared_data / "mslub" / "patient07" / f"{name}.nii.gz"),
         None,
-        StepsConfig(registration=RegistrationConfig(enabled=True)),
+        PreparationConfig(registration=RegistrationConfig(enabled=True)),
         modality=said,
     )
     assert (f"does not look like {said}: check the contrast" in stepped.flags) == flagged
@@ -200,14 +200,16 @@ def zeroed_head():
     return data, brain, np.diag([0.85, 0.85, 0.85, 1.0]) @ affine
 
 
-@pytest.mark.parametrize("config", [REGISTERED, StepsConfig()], ids=["registered", "as it lies"])
+@pytest.mark.parametrize(
+    "config", [REGISTERED, PreparationConfig()], ids=["registered", "as it lies"]
+)
 def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(
     monkeypatch, config
 ):
     data, brain, affine = zeroed_head()
     volume = volume_of(data, affine)
     assert brain_from_background(volume).sum() > 1.3 * brain.sum()  # taken as stripped at first
-    none = StepsConfig(brain=BrainConfig(tool="none"), registration=config.registration)
+    none = PreparationConfig(brain=BrainConfig(tool="none"), registration=config.registration)
     assert (
         "may still have its skull, and no brain could be extracted"
         in run_steps(volume, None, none, modality="T1w").flags
@@ -304,7 +306,7 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
     image = nib.as_closest_canonical(nib.load(path))
     data = np.asarray(image.dataobj).astype(np.float32)
     brain = run_steps(
-        volume, None, StepsConfig(qc=QualityConfig(align="never")), modality="T1w"
+        volume, None, PreparationConfig(qc=QualityConfig(align="never")), modality="T1w"
     ).brain
     noise = np.random.default_rng(0).normal(100, 20, data.shape)
     middle = image.affine[:3, :3] @ (np.array(data.shape) / 2) + image.affine[:3, 3]

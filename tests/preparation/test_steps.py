@@ -26,7 +26,7 @@ from maediff.preparation.brain_extraction import (
     brain_from_t1,
     extract_brain,
 )
-from maediff.preparation.config import REGISTERED, StepsConfig, steps_config, steps_of
+from maediff.preparation.config import REGISTERED, PreparationConfig, steps_config, steps_of
 from maediff.preparation.grid import GridConfig, atlas_grid, lesion_free_slices, to_grid
 from maediff.preparation.intensities import (
     NormaliseConfig,
@@ -52,7 +52,7 @@ from maediff.scans.nifti import read_nifti
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
 
-UNSEEN = StepsConfig(qc=QualityConfig(align="never"))
+UNSEEN = PreparationConfig(qc=QualityConfig(align="never"))
 
 
 def volume_of(data, affine, name="scan.nii.gz"):
@@ -154,7 +154,7 @@ def test_no_tool_is_a_clear_word():
         run_steps(
             volume_of(head, affine),
             None,
-            StepsConfig(brain=BrainConfig(tool="none")),
+            PreparationConfig(brain=BrainConfig(tool="none")),
             modality="T1w",
         )
     with pytest.raises(InputError, match=r"synthstrip is not installed"):
@@ -214,7 +214,7 @@ def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path, monkeypatch):
     stepped = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
     assert stepped.brain_from == "deepbet on sub-1_T1w.nii.gz, moved rigidly"
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
-    alone = StepsConfig(brain=BrainConfig(from_t1=False), qc=UNSEEN.qc)
+    alone = PreparationConfig(brain=BrainConfig(from_t1=False), qc=UNSEEN.qc)
     assert (
         run_steps(read_nifti(t2), None, alone, modality="T2w", t1=ref.t1).brain_from == "deepbet"
     )
@@ -304,7 +304,7 @@ def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
     cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
     save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
     preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", quiet=True)
-    off = StepsConfig(registration=RegistrationConfig(enabled=False))
+    off = PreparationConfig(registration=RegistrationConfig(enabled=False))
     preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, quiet=True)
     for name, enabled in (("on", True), ("off", False)):
         meta = json.loads((tmp_path / name / "cohort.json").read_text())
@@ -510,15 +510,17 @@ def test_a_mask_too_small_for_a_brain_is_a_failure_unless_the_scan_is_small(monk
 def test_one_slice_is_neither_registered_nor_corrected_and_that_is_said_in_one_line():
     data, _, affine = made_brain((60, 72, 50))
     one = volume_of(data[:, :, 25:26], affine)
-    on = StepsConfig(registration=RegistrationConfig(enabled=True))
+    on = PreparationConfig(registration=RegistrationConfig(enabled=True))
     with pytest.raises(
         InputError, match=r"scan\.nii\.gz: .* too thin .*registration\.enabled=false"
     ) as said:
         run_steps(one, None, on, modality="T1w")
-    looked = run_steps(one, None, StepsConfig(qc=QualityConfig(align="always")), modality="T1w")
+    looked = run_steps(
+        one, None, PreparationConfig(qc=QualityConfig(align="always")), modality="T1w"
+    )
     assert looked.flags == ["could not be aligned to the atlas"] and looked.to_atlas is None
     with pytest.raises(InputError, match=r"scan\.nii\.gz: N4 .*bias\.enabled=false") as also:
-        run_steps(one, None, StepsConfig(bias=BiasConfig(enabled=True)), modality="T1w")
+        run_steps(one, None, PreparationConfig(bias=BiasConfig(enabled=True)), modality="T1w")
     assert "\n" not in f"{said.value}{also.value}"
 
 

@@ -40,24 +40,23 @@ def calibrate(
 ) -> None:
     """A model as it is, with thresholds from your own healthy scans."""
     from maediff.anomaly.thresholds import smallest_alpha
-    from maediff.models.calibrate import recalibrate as run
+    from maediff.core.options import RunOptions
+    from maediff.models.calibrate import calibrate as calibrate_model
 
     with settings_of(config, set_) as settings:
         post = settings.pop("postprocess", {})
         no_more(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
-        found = run(
+        calibration = calibrate_model(
             model,
             cohort,
             out,
-            post=post,
+            postprocess=post,
             max_scans=max_scans,
-            device=device,
-            seed=seed,
-            overwrite=overwrite,
+            run=RunOptions(device=device, seed=seed, overwrite=overwrite, quiet=quiet),
         )
     if not quiet:
         typer.echo(
-            f"calibrated on {found['n_scans']} healthy scans; --scan-fpr from "
-            f"{smallest_alpha(found['n_scans']):.4g} can be promised"
+            f"calibrated on {calibration['n_scans']} healthy scans; --scan-fpr from "
+            f"{smallest_alpha(calibration['n_scans']):.4g} can be promised"
         )
     typer.echo(f"model: {out}")

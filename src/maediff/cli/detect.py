@@ -1,5 +1,7 @@
 """Commands that scans are given to: `preprocess` and `detect`."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +88,7 @@ def detect(
     quiet: Quiet = False,
 ) -> None:
     """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
-    from maediff.core.files import read_json, refuse_inputs_inside_output
+    from maediff.core.files import refuse_inputs_inside_output
     from maediff.scans.inputs.find import find_scans
 
     if bids_derivative and viewer:
@@ -97,68 +99,53 @@ def detect(
     given = inputs_of(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
     refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
-    from maediff.anomaly.postprocess import PostprocessConfig
-    from maediff.core.config import build_config
-    from maediff.detection.detect import detect as run
-    from maediff.preparation.config import steps_config
+    from maediff.core.options import RunOptions
+    from maediff.detection.bids import image_of, prepare_derivative, write_derivative
+    from maediff.detection.detect import DetectOptions
+    from maediff.detection.detect import detect as detect_scans
+    from maediff.preparation.config import PreparationConfig
     from maediff.report import write_report
 
     with settings_of(config, set_) as settings:
-        post = settings.pop("postprocess", {})
-        build_config(PostprocessConfig, post, "postprocess")
-        steps = steps_config(
-            {key: settings.pop(key) for key in ("brain", "qc") if key in settings}
+        given_parts = {key: settings.pop(key) for key in ("brain", "qc") if key in settings}
+        parts = PreparationConfig.from_settings(given_parts)
+        options = DetectOptions(
+            brain=parts.brain,
+            qc=parts.qc,
+            postprocess=settings.pop("postprocess", {}),
+            dicom_seg=dicom_seg,
+            viewer=viewer,
         )
         no_more(
             settings,
             "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125",
         )
-    work, image_of = out, None
+    run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet)
+    work = out
     if bids_derivative:
-        from functools import partial
-
-        from maediff.detection.bids import prepare_derivative, where, write_derivative
-
-        work, image_of = (
-            prepare_derivative(refs, out, resume=resume, overwrite=overwrite),
-            partial(where, out),
-        )
-    failed = run(
+        work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
+        options = replace(options, image_of=partial(image_of, out))
+    report = detect_scans(
         refs,
         work,
         model=model,
-        post=post,
-        steps=steps,
         modality=modality,
         threshold=threshold,
         fpr=fpr,
         scan_fpr=scan_fpr,
         brain_mask=brain_mask,
-        dicom_seg=dicom_seg,
-        viewer=viewer,
-        image_of=image_of,
-        batch_size=batch_size,
-        workers=workers,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        seed=seed,
-        quiet=quiet,
+        options=options,
+        run=run,
     )
-    report_path = write_report(work, out.resolve().name)
-    if bids_derivative and (overwrite or failed < len(refs)):
+    page = write_report(work, out.resolve().name)
+    if bids_derivative and (overwrite or report.summaries):
         write_derivative(refs, out, overwrite=overwrite)
-        report_path = out / report_path.name
-    failures = read_json(work / "detect.json").get("failures", {})
-    paths = [work / ref.name / "summary.json" for ref in refs if ref.name not in failures]
-    done = [read_json(path) for path in paths if path.is_file()]
-    for found in () if quiet else done:
+        page = out / page.name
+    for summary in () if quiet else report.summaries:
         typer.echo(
-            f"{found['subject']}: {len(found['regions'])} region(s), {found['volume_ml']:.1f} ml above "
-            f"{found['threshold']:.3g}; score {found['score']:.3g}"
+            f"{summary['subject']}: {len(summary['regions'])} region(s), {summary['volume_ml']:.1f} ml above "
+            f"{summary['threshold']:.3g}; score {summary['score']:.3g}"
         )
-    typer.echo(f"report: {report_path}")
-    say_failed(
-        list(failures), [found["subject"] for found in done if found["qc"]["flags"]], report_path
-    )
-    exit_if(failed)
+    typer.echo(f"report: {page}")
+    say_failed(list(report.failures), report.flagged, page)
+    exit_if(len(report.failures))

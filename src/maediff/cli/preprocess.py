@@ -76,10 +76,8 @@ def preprocess(
         typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
     from maediff.cohort.preprocess import preprocess as run
-    from maediff.core.config import build_config, merge
-    from maediff.preparation.config import steps_config
-    from maediff.preparation.grid import GridConfig
-    from maediff.preparation.intensities import NormaliseConfig
+    from maediff.core.config import merge
+    from maediff.preparation.config import PARTS, PreparationConfig
 
     known: dict[str, Any] = {}
     if like:
@@ -88,10 +86,8 @@ def preprocess(
         known = prepared_for(like)
     with settings_of(config, set_) as changes:
         settings = merge(known, changes)
-        grid = build_config(GridConfig, settings.pop("grid", {}), "grid")
-        normalise = build_config(NormaliseConfig, settings.pop("normalise", {}), "normalise")
-        of_steps = [key for key in ("brain", "bias", "registration", "qc") if key in settings]
-        steps = steps_config({key: settings.pop(key) for key in of_steps})
+        given = {key: settings.pop(key) for key in PARTS if key in settings}
+        preparation = PreparationConfig.from_settings(given)
         no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
         inputs_of(inputs, more),
@@ -101,9 +97,7 @@ def preprocess(
         series=series,
         fold=fold,
         lesion_free_margin=lesion_free_margin,
-        grid=grid,
-        normalise=normalise,
-        steps=steps,
+        preparation=preparation,
         workers=workers,
         resume=resume,
         overwrite=overwrite,

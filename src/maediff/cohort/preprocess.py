@@ -16,7 +16,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,10 @@ from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
 from maediff.core.types import MODALITIES
-from maediff.preparation.config import StepsConfig, settings_of, steps_config, with_defaults
-from maediff.preparation.grid import GridConfig
-from maediff.preparation.intensities import NormaliseConfig
-from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture
-from maediff.preparation.steps import run_steps
+from maediff.preparation.prepare import prepare
+from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.parallel import progress, run_scans
@@ -72,9 +70,8 @@ def preprocess(
     series: str | None = None,
     fold: int = 0,
     lesion_free_margin: int = 1,
-    grid: GridConfig | None = None,
-    normalise: NormaliseConfig | None = None,
-    steps: StepsConfig | None = None,
+    preparation: PreparationConfig | None = None,
+    tools: Tools | None = None,
     workers: int = 1,
     overwrite: bool = False,
     resume: bool = False,
@@ -85,7 +82,8 @@ def preprocess(
     Args:
         layout, series, fold: as for `find_scans`.
         lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
-        grid, normalise, steps: None for the defaults; registration may depend on the contrast (`with_defaults`).
+        preparation: every choice between scan and model; None uses the defaults of the contrast.
+        tools: replacements for brain extraction, N4 and registration.
         workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
         quiet: no progress bar.
 
@@ -106,20 +104,24 @@ def preprocess(
         Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
     )
     out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
+    config = (preparation or PreparationConfig()).for_modality(modality)
+    parts = config.settings()
     settings: dict[str, Any] = {
         "format": FORMAT,
         "modality": modality,
-        "grid": asdict(grid or GridConfig()),
-        "normalise": asdict(normalise or NormaliseConfig()),
+        "grid": parts.pop("grid"),
+        "normalise": parts.pop("normalise"),
         "lesion_free_margin": lesion_free_margin,
-        **settings_of(with_defaults(steps or StepsConfig(), modality)),
+        **parts,
     }
     _check_same_settings(out, settings)
     (out / "cohort.json").unlink(missing_ok=True)  # no cohort until this run is through
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
-    outcomes = run_scans(partial(_one, out=out, settings=settings), refs, workers)
+    outcomes = run_scans(
+        partial(_one, out=out, settings=settings, config=config, tools=tools), refs, workers
+    )
     for ref, outcome in zip(
         refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True
     ):
@@ -148,7 +150,13 @@ def preprocess(
     return len(refs) - len(done)
 
 
-def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef, dict[str, Any]]:
+def _one(
+    ref: ScanRef,
+    out: Path,
+    settings: Mapping[str, Any],
+    config: PreparationConfig,
+    tools: Tools | None,
+) -> tuple[ScanRef, dict[str, Any]]:
     """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
     started = time.monotonic()
     key = {
@@ -186,27 +194,19 @@ def _one(ref: ScanRef, out: Path, settings: Mapping[str, Any]) -> tuple[ScanRef,
     if healthy is None and not ref.healthy_is_stated:
         healthy = lesion is None or not lesion.any()
     finished = replace(ref, healthy=healthy)
-    stepped = run_steps(
+    scan = prepare(
         volume,
-        brain,
-        steps_config(settings),
-        modality=settings["modality"],
+        config,
+        brain=brain,
+        lesion=lesion,
+        lesion_free_margin=settings["lesion_free_margin"],
         t1=ref.t1,
         t1_series=ref.t1_series,
+        tools=tools,
     )
-    prepared = prepare_scan(
-        stepped.volume,
-        stepped.brain,
-        lesion,
-        GridConfig(**settings["grid"]),
-        NormaliseConfig(**settings["normalise"]),
-        settings["lesion_free_margin"],
-        brain_from=stepped.brain_from,
-        to_atlas=stepped.to_atlas,
-    )
-    stepped.add_to(prepared)
-    if stepped.extracted or prepared.record["flags"]:
-        write_picture(out / ref.name / "qc.png", volume, stepped.brain)
+    prepared = scan.on_grid
+    if scan.on_scan.extracted or prepared.record["flags"]:
+        write_picture(out / ref.name / "qc.png", volume, scan.on_scan.brain)
     prepared.record["seconds"] = round(time.monotonic() - started, 1)
     write_subject(out, finished, prepared, key)
     return finished, prepared.record

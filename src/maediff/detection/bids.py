@@ -118,8 +118,8 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
     write_text(out / ".bidsignore", IGNORED)
 
 
-def where(out: Path, ref: ScanRef, kind: str) -> Path:
-    """Where a file of DETECT lies: under its BIDS name, or where the detection has put it."""
+def image_of(out: Path, ref: ScanRef, kind: str) -> Path:
+    """Return the path of an image: under its BIDS name, or in the detection's own folder before it is moved."""
     target = out / target_of(ref, kind)
     return target if target.is_file() else out / WORK / ref.name / f"{kind}.nii.gz"
 

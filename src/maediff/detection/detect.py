@@ -1,26 +1,20 @@
-"""Scan in; anomaly map, anomaly mask, healthy reference, brain mask and summary out, on the scan's own grid.
+"""Detect anomalies in many scans and write a folder of results. `maediff detect` calls `detect`.
 
-    DETECT/<subject>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz, summary.json, slices.npz
-    DETECT/<subject>/anomaly_mask.dcm, viewer.html                    DICOM SEG, slice viewer, where they were asked for
-    DETECT/detect.json    what all of them share: model, threshold, settings, versions
+    DETECT/<scan>/                     the files of `Detection.save`; anomaly_mask.dcm and viewer.html if asked for
+    DETECT/detect.json                 what all scans share: model, threshold, settings, versions; failures
 
-Regions and volumes in summary.json are those on the model's grid; each of them is marked in the mask, too, even where
-the scan's slices are so thick that the mask takes up more room than the region does.
-
-A subject's folder appears when it is whole: it is written under a hidden name and moved into place. `made_from` in
-summary.json, a hash of the settings and of the input files' identity, tells whether it is still what a resumed run
-would make.
+A scan's folder appears when it is complete. `made_from` in its summary.json is a hash of the settings and of the input
+files' identity. A resumed run keeps a scan whose hash is still the same.
 """
 
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,245 +22,303 @@ import numpy as np
 import torch
 
 from maediff import __version__
-from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, changed, check_symmetry
-from maediff.anomaly.regions import find_regions
-from maediff.anomaly.score import scan_score
-from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
-from maediff.detection.detector import find_anomalies
-from maediff.detection.to_scan import mask_from_grid
+from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.detection.detector import Detector, make_detector
+from maediff.detection.result import IMAGES, Detection
 from maediff.detection.viewer import write_viewer
-from maediff.methods import Method
-from maediff.models.card import show_terms
-from maediff.models.catalogue import marks, pick
-from maediff.models.folder import config_of
-from maediff.models.model import load_model
-from maediff.models.operating_point import (
-    own_postprocess,
-    own_threshold,
-    threshold_at,
-    threshold_for_scans,
-)
-from maediff.models.reference import run_folders
-from maediff.preparation.config import RECORDED, StepsConfig, is_registered, settings_of, steps_of
-from maediff.preparation.picture import write_picture
+from maediff.models.catalogue import pick
+from maediff.models.model import read_model
+from maediff.models.thresholds import Threshold
+from maediff.preparation.brain_extraction import BrainConfig
+from maediff.preparation.config import OPTIONAL
+from maediff.preparation.quality import QualityConfig
+from maediff.preparation.steps import Tools
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
-from maediff.scans.nifti import read_mask, write_on_scan_grid
 from maediff.scans.parallel import progress, run_scans
-from maediff.scans.read import identity, read_volume
-from maediff.scans.reference import ScanRef
-from maediff.scans.volume import slices_to_volume
+from maediff.scans.read import identity
+from maediff.scans.reference import ScanRef, without_folders
 
 logger = logging.getLogger(__name__)
-IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """Choices of `detect` beyond model and threshold.
+
+    Args:
+        brain: brain extraction of raw scans.
+        qc: quality control.
+        postprocess: changes to the model's own post-processing, by field of `PostprocessConfig`.
+        dicom_seg: also write the mask as a DICOM segmentation object; every scan must be DICOM.
+        viewer: also write viewer.html, a page to move through the scan in; some megabytes and seconds per scan.
+        image_of: (scan, kind in `IMAGES`) -> the image's path, if finished images are moved elsewhere.
+        tools: replacements for brain extraction, N4 and registration.
+    """
+
+    brain: BrainConfig = BrainConfig()
+    qc: QualityConfig = QualityConfig()
+    postprocess: Mapping[str, Any] = field(default_factory=dict)
+    dicom_seg: bool = False
+    viewer: bool = False
+    image_of: Callable[[ScanRef, str], Path] | None = None
+    tools: Tools = field(default_factory=Tools)
+
+
+DEFAULT_OPTIONS = DetectOptions()
 
 
 def detect(
     refs: Sequence[ScanRef],
     out: Path,
     *,
-    model: str | None = None,
+    model: str | Path | None = None,
     modality: str | None = None,
     threshold: float | None = None,
     fpr: float | None = None,
     scan_fpr: float | None = None,
     brain_mask: Path | None = None,
-    steps: StepsConfig | None = None,
-    dicom_seg: bool = False,
-    viewer: bool = False,
-    image_of: Callable[[ScanRef, str], Path] | None = None,
-    post: Mapping[str, Any] | None = None,
-    batch_size: int = 16,
-    workers: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: str = "auto",
-    seed: int = 0,
-    quiet: bool = False,
-) -> int:
-    """Write results for each scan to `out`; returns how many scans failed, each named in the log with its reason.
+    options: DetectOptions = DEFAULT_OPTIONS,
+    run: RunOptions = DEFAULT_RUN,
+) -> "DetectReport":
+    """Detect anomalies in each scan and write the results to `out`. A scan that fails does not stop the others.
 
     Args:
-        model: a run folder or a shipped model's name; `RUN@t_test=125` changes settings at test, `RUN_A+RUN_B`
-            averages their references. None picks the shipped model for the contrast that `modality` or the files'
-            names tell, and says so.
-        threshold: of the anomaly mask; None takes the one for `scan_fpr` or `fpr` from the run's calibration, or the
-            run's own (`operating_point.own_threshold`) where neither is given.
-        fpr: share of healthy voxels above the threshold, as counted on the run's healthy val scans; no promise.
-        scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
-        brain_mask: for a single scan, instead of one that is extracted.
-        steps: how brains are extracted and checked; N4 and registration are those of the model's cohort.
-        post: changes to the model's own post-processing, by field of `PostprocessConfig`.
-        dicom_seg: write the mask as DICOM SEG, too; every scan has to be DICOM.
-        viewer: write viewer.html, too, a page to move through the scan in, some megabytes and seconds for each.
-        image_of: where an image of `IMAGES` lies that was moved away once its scan was done.
-        workers: scans done at once, each in a process with one thread.
-        resume: keep what was made from the same files with the same settings and is all there, make the rest.
+        refs: the scans (`maediff.find_scans`).
+        model: a run folder or the name of a shipped model; see `read_model`. None chooses the shipped model for the
+            contrast that `modality` or the file names state.
+        modality: contrast of all scans, which overrides the file names.
+        threshold, fpr, scan_fpr: see `Detector.threshold_for`; at most one of them.
+        brain_mask: brain mask of a single scan, instead of brain extraction.
+
+    Returns:
+        The summaries of the finished scans, and the reason for each scan that failed; each failure is also logged.
 
     Raises:
-        InputError: no model for the contrast, no threshold to be had, an output folder that exists or holds an input.
+        InputError: no model for the contrast; no valid threshold; `out` exists or holds an input.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(
-            f"--brain-mask {brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV"
+            f"brain_mask={brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV"
         )
     if brain_mask is not None and not brain_mask.is_file():
-        raise InputError(f"--brain-mask {brain_mask}: no such file; check the path")
-    if dicom_seg:
+        raise InputError(f"brain_mask={brain_mask}: no such file; check the path")
+    if options.dicom_seg:
         check_dicom_seg(refs)
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"--threshold {threshold}: give a number from 0 to 1")
+    if threshold is not None:
+        Threshold.given(threshold)
     if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-        raise InputError("--threshold, --fpr and --scan-fpr: give one of them")
-    model, why = (model, "given with --model") if model else _pick_model(refs, modality)
-    device = resolve_device(device)
-    method, info = load_model(model, device)
-    expected, marked = (
-        info["cohort"]["modality"],
-        marks(config_of(method).get("0") or config_of(method)),
-    )
-    logger.info("%s marks %s", info["name"], marked)
-    if modality is not None and modality != expected:
-        raise InputError(
-            f"{model}: a model for {expected}, and --modality says {modality}; choose another --model"
-        )
-    if modality is None and all(ref.modality not in (None, "other", expected) for ref in refs):
-        raise _other_contrast(refs[0], info["name"], expected)
-    postprocess = changed(own_postprocess(model), post)
-    check_symmetry(postprocess, is_registered(info["cohort"]), model)
-    about: dict[str, Any] = {"given": True}
-    if scan_fpr is not None:
-        threshold, about = threshold_for_scans(
-            model, config_of(method), scan_fpr, step=info["step"], post=postprocess
-        )
-    elif fpr is not None:
-        threshold, about = threshold_at(
-            model, config_of(method), fpr, step=info["step"], post=postprocess
-        )
-    elif threshold is None:
-        threshold, about = own_threshold(
-            model, config_of(method), step=info["step"], post=postprocess
-        )
+        raise InputError("threshold, fpr and scan_fpr: set only one of them")
+    model, model_from = (model, "given with --model") if model else _pick_model(refs, modality)
+    device = resolve_device(run.device)
+    detector = _make_detector(model, device, options, run)
+    logger.info("%s detects %s", detector.name, detector.model.detects)
+    _check_contrasts(refs, detector, modality)
+    chosen = detector.threshold_for(threshold, fpr, scan_fpr)
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     refuse_inputs_inside_output(
-        out, [*run_folders(model), *(file for ref in refs for file in ref.files)]
+        out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]
     )
-    fresh_folder(out, overwrite=overwrite, resume=resume)
-    for leftover in out.glob(".*.tmp-*"):  # of a run that was killed
+    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    for leftover in out.glob(".*.tmp-*"):  # from a run that was killed
         shutil.rmtree(leftover, ignore_errors=True)
-    asked = steps or StepsConfig()
-    shared = {
-        "model": info["name"],
-        "model_from": why,
-        "terms": " ".join(filter(None, map(show_terms, run_folders(model)))),
-        "marks": marked,
-        "method": info["method"],
-        "modality": expected,
-        "threshold": threshold,
-        "threshold_from": about,
-        "seed": seed,
-        "config": config_of(method),
-        "postprocess": asdict(postprocess),
-        "grid": info["cohort"]["grid"],
-        "normalise": info["cohort"]["normalise"],
-        "model_step": info["step"],
-        **{key: info["cohort"].get(key, {}) for key in RECORDED},
-        "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        **{key: settings_of(asked)[key] for key in ("brain", "qc")},
-        "dicom_seg": dicom_seg,
-        "viewer": viewer,
-    }
-    _check_same(out / "detect.json", shared)
+    shared = _shared_settings(detector, chosen, model_from, options, run.seed)
+    _check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
-    steps_here = replace(steps_of(shared), brain=asked.brain, qc=asked.qc)
-    # another process loads the model once instead of being sent it with every scan
-    load = partial(_model, model, device, time.time_ns()) if workers > 1 else lambda: method
-    one = partial(
-        _one,
-        out=out,
-        load=load,
-        shared=shared,
-        image_of=image_of,
-        any_name=modality is not None,
-        post=postprocess,
-        batch_size=batch_size,
-        device=device,
-        steps=steps_here,
+    # Another process loads the model once, instead of receiving it with every scan.
+    load = (
+        partial(_load_once, model, device, options, run, time.time_ns())
+        if run.workers > 1
+        else lambda: detector
     )
+    job = _Job(out, shared, chosen, modality, options)
     failures: dict[str, str] = {}
-    outcomes = run_scans(one, refs, workers, threads=1)
-    for ref, failed in zip(
-        refs, progress(outcomes, "detect", len(refs), quiet=quiet), strict=True
+    outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=1)
+    for ref, failure in zip(
+        refs, progress(outcomes, "detect", len(refs), quiet=run.quiet), strict=True
     ):
-        if failed is not None:
-            failures[ref.name] = _without_folders(failed, ref)
-            logger.error("%s failed: %s", ref.name, failed)
+        if failure is not None:
+            failures[ref.name] = without_folders(failure, ref)
+            logger.error("%s failed: %s", ref.name, failure)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
-    return len(failures)
+    paths = [out / ref.name / "summary.json" for ref in refs if ref.name not in failures]
+    return DetectReport(out, [read_json(path) for path in paths], failures)
+
+
+@dataclass(frozen=True)
+class DetectReport:
+    """The outcome of `detect`.
+
+    Args:
+        folder: the folder of results.
+        summaries: content of summary.json of each finished scan, in the order of the inputs.
+        failures: the reason for each scan that failed, by name.
+    """
+
+    folder: Path
+    summaries: list[dict[str, Any]]
+    failures: dict[str, str]
+
+    @property
+    def flagged(self) -> list[str]:
+        """Names of the finished scans that quality control flags."""
+        return [summary["subject"] for summary in self.summaries if summary["qc"]["flags"]]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the scans of one call of `detect` share."""
+
+    out: Path
+    shared: Mapping[str, Any]
+    threshold: Threshold
+    modality: str | None
+    options: DetectOptions
+
+
+def _make_detector(
+    model: str | Path, device: str, options: DetectOptions, run: RunOptions
+) -> Detector:
+    detector = make_detector(read_model(model, device), batch_size=run.batch_size)
+    preparation = replace(detector.preparation, brain=options.brain, qc=options.qc)
+    detector = replace(detector, preparation=preparation, tools=options.tools)
+    return detector.with_postprocess(options.postprocess)
+
+
+_LOADED: dict[int, Detector] = {}
+
+
+def _load_once(
+    model: str | Path, device: str, options: DetectOptions, run: RunOptions, call: int
+) -> Detector:
+    """Return the detector, loaded once per process and call of `detect`."""
+    if call not in _LOADED:
+        _LOADED.clear()
+        _LOADED[call] = _make_detector(model, device, options, run)
+    return _LOADED[call]
 
 
 def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str]:
-    """The shipped model for the scans' contrast, and why it is that one.
+    """Choose the shipped model for the scans' contrast; return its name and the reason.
 
     Raises:
-        InputError: the contrast is not known or not the same for all, or there is no model for it.
+        InputError: the contrast is unknown, or not the same for all scans, or has no shipped model.
     """
-    told = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
-    if modality is None and len(told) != 1:
-        what = (
-            f"the scans are {' and '.join(told)}"
-            if told
-            else f"{refs[0].image}: the name tells no contrast"
+    known = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
+    if modality is None and len(known) != 1:
+        finding = (
+            f"the scans are {' and '.join(known)}"
+            if known
+            else f"{refs[0].image}: the file name states no contrast"
         )
-        raise InputError(f"{what}; say which with --modality T1w, T2w or FLAIR, or give --model")
-    contrast = modality or told[0]
+        raise InputError(f"{finding}; set modality=T1w, T2w or FLAIR, or choose a model")
+    contrast = modality or known[0]
     name, _ = pick(contrast)
-    why = f"chosen because {'--modality says' if modality else 'the names of the files say'} {contrast}"
-    logger.info("model: %s, %s", name, why)
-    return name, why
+    source = "--modality says" if modality else "the names of the files say"
+    reason = f"chosen because {source} {contrast}"
+    logger.info("model: %s, %s", name, reason)
+    return name, reason
 
 
-def _check_same(path: Path, shared: dict[str, Any]) -> None:
-    """Refuse to go on in a folder that was made with other settings."""
+def _check_contrasts(refs: Sequence[ScanRef], detector: Detector, modality: str | None) -> None:
+    """Refuse scans that are all of another contrast than the model's; a single one fails later by name."""
+    wrong = [ref for ref in refs if ref.modality not in (None, "other", detector.modality)]
+    if modality is not None or len(wrong) == len(refs):
+        detector.check_contrast(refs[0], modality)
+
+
+def _shared_settings(
+    detector: Detector, threshold: Threshold, model_from: str, options: DetectOptions, seed: int
+) -> dict[str, Any]:
+    """Return the content of detect.json: everything that results depend on besides the scan."""
+    model = detector.model
+    cohort = model.settings.cohort
+    return {
+        "model": model.name,
+        "model_from": model_from,
+        "terms": model.terms,
+        "marks": model.detects,
+        "method": model.settings.method,
+        "modality": detector.modality,
+        "threshold": threshold.value,
+        "threshold_from": dict(threshold.origin),
+        "seed": seed,
+        "config": model.config,
+        "postprocess": asdict(model.postprocess),
+        "grid": cohort["grid"],
+        "normalise": cohort["normalise"],
+        "model_step": model.step,
+        **{key: cohort.get(key, {}) for key in OPTIONAL},
+        "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "brain": asdict(options.brain),
+        "qc": asdict(options.qc),
+        "dicom_seg": options.dicom_seg,
+        "viewer": options.viewer,
+    }
+
+
+def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
+    """Refuse to resume in a folder that was made with other settings."""
     if path.is_file():
-        known = read_json(path, remedy="choose another folder or add --overwrite")
+        known = read_json(path, remedy="choose another folder, or set overwrite=True")
         changed = [
             key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value
         ]
         if changed:
             raise InputError(
-                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder or add --overwrite"
+                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder, or set "
+                "overwrite=True"
             )
 
 
-@lru_cache(maxsize=1)
-def _model(reference: str, device: str, call: int) -> Method:  # noqa: ARG001
-    """The model, loaded once in a process and for each `call` of detect."""
-    return load_model(reference, device)[0]
-
-
-def _made_from(ref: ScanRef, shared: dict[str, Any]) -> str:
-    """Hexadecimal; a hash, because summaries go to others and paths do not."""
-    return hashlib.sha256(
-        json.dumps([shared, identity(replace(ref, lesion_mask=None))]).encode()
-    ).hexdigest()
-
-
-def _other_contrast(ref: ScanRef, model: str, expected: str) -> InputError:
-    return InputError(
-        f"{ref.image}: {ref.modality} by its name, but {model} is a model for {expected}; add --modality {expected} if "
-        "the name is wrong"
+def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
+    """Detect anomalies in one scan, or find that a resumed run has done so."""
+    made_from = _hash(ref, job.shared)
+    folder = job.out / ref.name
+    if _is_done(folder, made_from, _result_files(ref, folder, job.options)):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    detector = load()
+    found = detector.detect(
+        ref,
+        modality=job.modality,
+        threshold=job.threshold,
+        seed=job.shared["seed"],
     )
+    summary = {
+        "model_from": job.shared["model_from"],
+        "versions": job.shared["versions"],
+        "scan": ref.image.name,
+        "made_from": made_from,
+    }
+    found.save(folder, summary=summary, also=partial(_write_extras, found, ref, job.options))
 
 
-def _without_folders(text: str, ref: ScanRef) -> str:
-    """A message for what goes to others: a scan's files by name, not by where they lie."""
-    for path in ref.files:
-        text = text.replace(f"{path.parent}{os.sep}", "")
-    return text
+def _write_extras(found: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:
+    if options.dicom_seg:
+        path = folder / "anomaly_mask.dcm"
+        write_dicom_seg(path, found.anomaly_mask, found.volume, ref, found.model)
+    if options.viewer:
+        path = folder / "viewer.html"
+        write_viewer(path, found.volume, found.anomaly_map, found.threshold, ref.name)
+
+
+def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Path]:
+    """List the files that a finished scan has."""
+    image_of = options.image_of or (lambda _, kind: folder / f"{kind}.nii.gz")
+    files = [*(image_of(ref, kind) for kind in IMAGES), folder / "slices.npz"]
+    files += [folder / "anomaly_mask.dcm"] if options.dicom_seg else []
+    files += [folder / "viewer.html"] if options.viewer else []
+    return files
+
+
+def _hash(ref: ScanRef, shared: Mapping[str, Any]) -> str:
+    """Return a hash of the settings and the input files; a hash, because summaries go to other people."""
+    text = json.dumps([shared, identity(replace(ref, lesion_mask=None))])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
@@ -275,115 +327,3 @@ def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
         return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
         return False
-
-
-def _one(
-    ref: ScanRef,
-    out: Path,
-    load: Callable[[], Method],
-    shared: dict[str, Any],
-    image_of: Callable[[ScanRef, str], Path] | None,
-    any_name: bool,
-    **how: Any,
-) -> None:
-    """Do one scan, or find it done."""
-    made_from = _made_from(ref, shared)
-    folder = out / ref.name
-    files = [image_of(ref, kind) if image_of else folder / f"{kind}.nii.gz" for kind in IMAGES]
-    wanted = {
-        "slices.npz": True,
-        "anomaly_mask.dcm": shared["dicom_seg"],
-        "viewer.html": shared["viewer"],
-    }
-    files += [folder / name for name, is_wanted in wanted.items() if is_wanted]
-    if _is_done(folder, made_from, files):
-        return  # only with resume
-    shutil.rmtree(folder, ignore_errors=True)
-    expected = shared["modality"]
-    if ref.modality not in (None, "other", expected) and not any_name:
-        raise _other_contrast(ref, shared["model"], expected)
-    _detect_one(ref, out, load(), shared, made_from=made_from, **how)
-
-
-def _detect_one(
-    ref: ScanRef,
-    out: Path,
-    method: Method,
-    shared: dict[str, Any],
-    post: PostprocessConfig,
-    batch_size: int,
-    device: str,
-    steps: StepsConfig,
-    made_from: str,
-) -> None:
-    volume = read_volume(ref)
-    given = (
-        None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
-    )
-    found = find_anomalies(
-        volume,
-        method,
-        shared,
-        post,
-        brain=given,
-        steps=steps,
-        t1=ref.t1,
-        t1_series=ref.t1_series,
-        seed=shared["seed"],
-        batch_size=batch_size,
-        device=device,
-    )
-    spacing, grid, record = found.spacing_mm, found.prepared.grid, found.prepared.record
-    mask = anomaly_mask(found.anomaly, found.brain, shared["threshold"], spacing, post)
-    regions = find_regions(slices_to_volume(found.anomaly), slices_to_volume(mask), grid.affine)
-    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
-    on_scan = {
-        "anomaly_map": found.anomaly_map,
-        "anomaly_mask": mask_from_grid(slices_to_volume(mask), grid, volume),
-        "healthy_reference": found.healthy_reference,
-        "brain_mask": found.brain_mask,
-    }
-    summary = {
-        "subject": ref.name,
-        "model": shared["model"],
-        "model_from": shared["model_from"],
-        "modality": shared["modality"],
-        "score": scan_score(found.anomaly, found.brain, spacing, post),
-        "threshold": shared["threshold"],
-        "volume_ml": float(mask.sum()) * voxel_ml,
-        "regions": [asdict(region) for region in regions],
-        "qc": {**record, "notes": [_without_folders(note, ref) for note in record["notes"]]},
-        "versions": shared["versions"],
-        "scan": ref.image.name,
-        "made_from": made_from,
-    }
-    folder = out / f".{ref.name}.tmp-{os.getpid()}"
-    try:
-        for name, data in on_scan.items():
-            write_on_scan_grid(folder / f"{name}.nii.gz", data, volume)
-        ids = np.arange(len(found.images))
-        whole = Snapshot(
-            ids,
-            found.images,
-            found.anomaly,
-            found.brain,
-            mask,
-            spacing,
-            found.reference,
-            z_mm=grid.slice_heights_mm,
-        )
-        save_slices(folder / "slices.npz", whole, pick_slices(found.brain, found.anomaly))
-        if found.stepped.extracted or record["flags"]:
-            write_picture(folder / "qc.png", volume, found.stepped.brain)
-        if shared["dicom_seg"]:
-            write_dicom_seg(
-                folder / "anomaly_mask.dcm", on_scan["anomaly_mask"], volume, ref, shared["model"]
-            )
-        if shared["viewer"]:
-            write_viewer(
-                folder / "viewer.html", volume, found.anomaly_map, shared["threshold"], ref.name
-            )
-        write_json(folder / "summary.json", summary)
-        os.replace(folder, out / ref.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

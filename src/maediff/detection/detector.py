@@ -1,125 +1,320 @@
-"""A scan and a trained method in; anomaly map, healthy reference and brain mask out, on the scan's own grid.
+"""A trained method and everything needed to apply it to a scan.
 
-    scan -> steps -> model's grid -> slices -> method -> residual   -> post-processing         = anomaly map
-                                                         reference  -> scan's own intensities  = healthy reference
+    scan -> prepare -> model's grid -> slices -> method -> residual  -> post-processing        = anomaly map
+                                                           reference -> scan's own intensities = healthy reference
+    anomaly map -> threshold -> mask -> regions, score                                         = Detection
 
-What `maediff detect` does with each of its scans, before it sets a threshold and writes files.
+`maediff detect` is a loop over `Detector.detect` and `Detection.save`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Shaped
 
-from maediff.anomaly.postprocess import PostprocessConfig, check_symmetry, residual_map
-from maediff.core.config import build_config
-from maediff.core.types import Map, Mask
-from maediff.detection.to_scan import from_grid
-from maediff.methods import Method, predict_volume
-from maediff.preparation.config import StepsConfig, steps_of
-from maediff.preparation.grid import GridConfig
-from maediff.preparation.intensities import NormaliseConfig, standardise
-from maediff.preparation.onto_grid import Prepared, prepare_scan
-from maediff.preparation.steps import ZERO_BACKGROUND, Stepped, run_steps
-from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
+from maediff.anomaly.postprocess import anomaly_mask, residual_map
+from maediff.anomaly.regions import find_regions
+from maediff.anomaly.score import scan_score
+from maediff.core.device import resolve_device
+from maediff.core.errors import InputError
+from maediff.detection.result import Detection, ModelGridResult, Quality
+from maediff.detection.to_scan import from_grid, mask_from_grid
+from maediff.methods import predict_volume
+from maediff.models.model import TrainedMethod, read_model
+from maediff.models.thresholds import Threshold
+from maediff.preparation.config import PreparationConfig
+from maediff.preparation.intensities import standardise
+from maediff.preparation.prepare import PreparedScan, prepare
+from maediff.preparation.steps import ZERO_BACKGROUND, Tools
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_mask
+from maediff.scans.read import read_volume
+from maediff.scans.reference import ScanRef, without_folders
+from maediff.scans.volume import Volume, slices_to_volume, volume_from_array, volume_to_slices
+
+Scan = str | Path | ScanRef | Volume | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Anomalies:
-    """What a method finds in a scan.
+class Detector:
+    """A trained method, ready to detect anomalies in scans. `maediff.load` makes one.
 
     Args:
-        anomaly_map: in [0, 1], 0 outside the brain; like the next two on the scan's own grid, in RAS+.
-        healthy_reference: in the scan's own intensities.
-        images, brain, anomaly, reference: slices of the model's grid, intensities as the method sees them.
-        stepped, prepared: what the scan went through on its way there.
+        model: the trained method.
+        preparation: how scans are prepared; grid, N4, registration and intensities must be the model's own.
+        batch_size: forward passes computed at once; the result does not depend on it.
+        tools: replacements for brain extraction, N4 and registration.
+
+    Example:
+        >>> model = maediff.load("t1")                       # doctest: +SKIP
+        >>> model.detect("patient_T1w.nii.gz").volume_ml     # doctest: +SKIP
+        12.4
     """
 
-    anomaly_map: Float[np.ndarray, "x y z"]
-    healthy_reference: Float[np.ndarray, "x y z"]
-    brain_mask: Bool[np.ndarray, "x y z"]
-    images: Map
-    brain: Mask
-    anomaly: Map
-    reference: Map
-    stepped: Stepped
-    prepared: Prepared
+    model: TrainedMethod
+    preparation: PreparationConfig
+    batch_size: int = 16
+    tools: Tools = field(default_factory=Tools)
 
     @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size of the model's grid along X, Y and Z."""
-        x, y, z = (float(size) for size in self.prepared.grid.spacing_mm)
-        return x, y, z
+    def name(self) -> str:
+        """Name of the model."""
+        return self.model.name
+
+    @property
+    def modality(self) -> str:
+        """Contrast of the model's scans: T1w, T2w or FLAIR."""
+        return str(self.preparation.modality)
+
+    def with_postprocess(self, changes: Mapping[str, Any]) -> Self:
+        """Return the detector with some fields of the post-processing changed; stored thresholds are then invalid.
+
+        Raises:
+            SettingsError: an unknown field, or a value that does not fit.
+        """
+        return replace(self, model=self.model.with_postprocess(changes))
+
+    def threshold_for(
+        self,
+        threshold: float | None = None,
+        fpr: float | None = None,
+        scan_fpr: float | None = None,
+    ) -> Threshold:
+        """Return a threshold: the given one, the one for a false-positive rate, or the model's default.
+
+        Args:
+            threshold: of the anomaly map, 0 to 1.
+            fpr: share of healthy voxels above the threshold, counted on the model's healthy scans; no promise.
+            scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
+
+        Raises:
+            InputError: several of them; a value outside its range; the model has no valid calibration.
+        """
+        if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
+            raise InputError("threshold, fpr and scan_fpr: set only one of them")
+        if threshold is not None:
+            return Threshold.given(threshold)
+        thresholds = self.model.thresholds
+        if scan_fpr is not None:
+            return thresholds.at_scan_fpr(scan_fpr)
+        return thresholds.default() if fpr is None else thresholds.at_fpr(fpr)
+
+    def detect(
+        self,
+        scan: Scan,
+        *,
+        affine: Shaped[np.ndarray, "4 4"] | None = None,
+        brain_mask: str | Path | Shaped[np.ndarray, "x y z"] | None = None,
+        t1: str | Path | None = None,
+        modality: str | None = None,
+        threshold: float | Threshold | None = None,
+        fpr: float | None = None,
+        scan_fpr: float | None = None,
+        seed: int = 0,
+    ) -> Detection:
+        """Detect anomalies in one scan.
+
+        Args:
+            scan: a NIfTI file, a DICOM folder, a `Volume` (`maediff.read_scan`), or an array (x, y, z) with `affine`.
+            affine: affine of an array, from voxels to mm in RAS+.
+            brain_mask: brain mask on the scan's grid, as a file or as an array; None extracts the brain of a raw scan.
+            t1: T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
+            modality: contrast of the scan, if its file name states a wrong one.
+            threshold, fpr, scan_fpr: see `threshold_for`; at most one of them.
+            seed: seed of the noise at test.
+
+        Raises:
+            InputError: the scan cannot be used, or is of another contrast than the model; a bad argument.
+        """
+        if isinstance(threshold, Threshold):
+            chosen = threshold
+        else:
+            chosen = self.threshold_for(threshold, fpr, scan_fpr)
+        ref, volume = self._open(scan, affine, modality)
+        brain = self._brain_mask(brain_mask, ref, volume)
+        t1 = Path(t1) if t1 is not None else (ref.t1 if ref else None)
+        prepared = prepare(
+            volume,
+            self.preparation,
+            brain=brain,
+            t1=t1,
+            t1_series=ref.t1_series if ref and t1 == ref.t1 else None,
+            tools=self.tools,
+        )
+        name = ref.name if ref else _stem(volume.source)
+        return self._detect_prepared(name, ref, volume, prepared, chosen, seed)
+
+    def _open(
+        self, scan: Scan, affine: np.ndarray | None, modality: str | None
+    ) -> tuple[ScanRef | None, Volume]:
+        """Return the scan as a Volume, and its reference if it was named by a path."""
+        if isinstance(scan, np.ndarray):
+            if affine is None:
+                raise InputError("affine: an array needs its affine from voxels to mm in RAS+")
+            return None, volume_from_array(scan, affine)
+        if affine is not None:
+            raise InputError("affine: only for an array; a scan brings its own affine")
+        if isinstance(scan, Volume):
+            return None, scan
+        if not isinstance(scan, ScanRef):
+            path = Path(scan)
+            refs = find_scans([path], self.modality if path.is_dir() else None)
+            if len(refs) > 1:
+                raise InputError(
+                    f"{path}: holds {len(refs)} scans; give one of them, or detect in each of "
+                    "maediff.find_scans(path)"
+                )
+            scan = refs[0]
+        self.check_contrast(scan, modality)
+        return scan, read_volume(scan)
+
+    def check_contrast(self, ref: ScanRef, modality: str | None = None) -> None:
+        """Refuse a scan whose file name states another contrast than the model's.
+
+        Args:
+            modality: the scan's contrast, which overrides the file name.
+
+        Raises:
+            InputError: the contrasts differ.
+        """
+        if modality is not None:
+            if modality != self.modality:
+                raise InputError(
+                    f"{self.name}: a model for {self.modality}, and modality is {modality}; choose another model"
+                )
+        elif ref.modality not in (None, "other", self.modality):
+            raise InputError(
+                f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for {self.modality}; set "
+                f"modality={self.modality!r} if the name is wrong"
+            )
+
+    def _brain_mask(
+        self, given: str | Path | np.ndarray | None, ref: ScanRef | None, volume: Volume
+    ) -> Bool[np.ndarray, "x y z"] | None:
+        if isinstance(given, np.ndarray):
+            if given.shape != volume.data.shape:
+                raise InputError(
+                    f"brain_mask: {given.shape} voxels, but the scan has {volume.data.shape} in RAS+"
+                )
+            if not given.any():
+                raise InputError("brain_mask: empty; give a mask of the brain, or None")
+            return given.astype(bool)
+        path = Path(given) if given is not None else (ref.brain_mask if ref else None)
+        if path is None:
+            return None
+        if given is not None and not path.is_file():
+            raise InputError(f"brain_mask {path}: no such file; check the path")
+        return read_mask(path, volume, allow_empty=False)
+
+    def _detect_prepared(
+        self,
+        name: str,
+        ref: ScanRef | None,
+        volume: Volume,
+        prepared: PreparedScan,
+        threshold: Threshold,
+        seed: int,
+    ) -> Detection:
+        """Reconstruct, compare, threshold, and bring the result back to the scan's own grid."""
+        on_grid, on_scan, post = prepared.on_grid, prepared.on_scan, self.model.postprocess
+        grid, record = on_grid.grid, on_grid.record
+        images, brain = volume_to_slices(on_grid.image), volume_to_slices(on_grid.brain)
+        residual, reference = predict_volume(
+            self.model.method,
+            images,
+            brain,
+            np.arange(len(images)),
+            seed=seed,
+            batch_size=self.batch_size,
+            device=self.model.device,
+        )
+        x, y, z = (float(size) for size in grid.spacing_mm)
+        spacing = (x, y, z)
+        anomaly = residual_map(residual, brain, spacing, post, images)
+        low, high = record["intensity_range"]
+        linear = standardise(
+            reference, record.get("deciles", []), self.preparation.normalise, back=True
+        )
+        on_scale = slices_to_volume((low + (high - low) * linear) * brain)
+        healthy = from_grid(on_scale, grid, volume, "linear")
+        if on_scan.bias_field is not None:  # the reference gets the scan's own shading
+            healthy = healthy * on_scan.bias_field
+        brain_mask = on_scan.brain
+        if on_scan.brain_from == ZERO_BACKGROUND and on_scan.to_atlas is None:
+            brain_mask = from_grid(on_grid.brain, grid, volume, "nearest")
+        anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear")
+        anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
+        mask = anomaly_mask(anomaly, brain, threshold.value, spacing, post)
+        voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
+        notes = tuple(without_folders(note, ref) if ref else note for note in record["notes"])
+        return Detection(
+            name=name,
+            anomaly_map=anomaly_map,
+            anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, volume),
+            healthy_reference=healthy,
+            brain_mask=brain_mask,
+            regions=tuple(
+                find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
+            ),
+            score=scan_score(anomaly, brain, spacing, post),
+            threshold_used=threshold,
+            volume_ml=float(mask.sum()) * voxel_ml,
+            quality=Quality(tuple(record["flags"]), notes, {**record, "notes": list(notes)}),
+            model=self.name,
+            modality=self.modality,
+            volume=volume,
+            prepared=prepared,
+            on_model_grid=ModelGridResult(
+                images, brain, anomaly, mask, reference, spacing, grid.slice_heights_mm
+            ),
+        )
 
 
-def find_anomalies(
-    volume: Volume,
-    method: Method,
-    cohort: Mapping[str, Any],
-    post: PostprocessConfig,
-    *,
-    brain: Bool[np.ndarray, "x y z"] | None = None,
-    steps: StepsConfig | None = None,
-    t1: Path | None = None,
-    t1_series: str | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
-    device: str = "cpu",
-) -> Anomalies:
-    """The anomaly map of a scan and what it is made from.
+def load(
+    name: str | Path, *, device: str = "auto", batch_size: int = 16, **test_settings: Any
+) -> Detector:
+    """Load a trained method.
 
     Args:
-        method, cohort: of `checkpoint.load_model`, whose config has what the cohort's scans went through in "cohort".
-        post: the model's own is `operating_point.own_postprocess`.
-        brain: the mask that came with the scan.
-        steps: None: those of the cohort (`steps.steps_of`).
-        t1, t1_series: see `steps.run_steps`.
-        device: where `method` is.
+        name: name of a shipped model (`maediff.list_models`), a run folder, or "hf:ORG/NAME". "A+B" averages the
+            references of two models.
+        device: "auto", "cpu" or "cuda".
+        batch_size: forward passes computed at once.
+        test_settings: settings of the method that only matter at test, for example `s=24` for overlapping patches.
+            The model then has no thresholds; give `threshold` to `detect`.
 
     Raises:
-        InputError: a scan that cannot be used (`steps.run_steps`, `prepare_scan`); `post` has a symmetry and the
-            method's scans are not registered.
+        InputError: no such model, a damaged one, or a setting that the method does not have.
+
+    Example:
+        >>> import maediff
+        >>> maediff.load("t1").modality
+        'T1w'
     """
-    steps = steps or steps_of(cohort)
-    check_symmetry(post, bool(steps.registration.enabled), str(volume.source))
-    normalise = build_config(NormaliseConfig, cohort["normalise"], "normalise")
-    stepped = run_steps(
-        volume, brain, steps, modality=cohort["modality"], t1=t1, t1_series=t1_series
-    )
-    prepared = prepare_scan(
-        stepped.volume,
-        stepped.brain,
-        None,
-        build_config(GridConfig, cohort["grid"], "grid"),
-        normalise,
-        brain_from=stepped.brain_from,
-        to_atlas=stepped.to_atlas,
-    )
-    stepped.add_to(prepared)
-    grid, images, inside = (
-        prepared.grid,
-        volume_to_slices(prepared.image),
-        volume_to_slices(prepared.brain),
-    )
-    ids = np.arange(len(images))
-    residual, reference = predict_volume(
-        method, images, inside, ids, seed=seed, batch_size=batch_size, device=device
-    )
-    anomaly = residual_map(residual, inside, grid.spacing_mm.tolist(), post, images)
-    low, high = prepared.record["intensity_range"]
-    linear = standardise(reference, prepared.record.get("deciles", []), normalise, back=True)
-    redrawn = from_grid(
-        slices_to_volume((low + (high - low) * linear) * inside), grid, volume, "linear"
-    )
-    if stepped.bias_field is not None:  # redrawn with the scan's own shading
-        redrawn = redrawn * stepped.bias_field
-    mask = stepped.brain
-    if stepped.brain_from == ZERO_BACKGROUND and stepped.to_atlas is None:
-        mask = from_grid(prepared.brain, grid, volume, "nearest")
-    on_scan = np.where(
-        mask, from_grid(slices_to_volume(anomaly), grid, volume, "linear"), 0
-    ).astype(np.float32)
-    return Anomalies(on_scan, redrawn, mask, images, inside, anomaly, reference, stepped, prepared)
+    reference = str(name)
+    if test_settings:
+        changes = ",".join(f"{key}={_plain(value)}" for key, value in test_settings.items())
+        reference = f"{reference}{',' if '@' in reference else '@'}{changes}"
+    return make_detector(read_model(reference, resolve_device(device)), batch_size=batch_size)
+
+
+def make_detector(model: TrainedMethod, *, batch_size: int = 16) -> Detector:
+    """Return a detector that prepares scans as the model's own were.
+
+    Raises:
+        InputError: the model's post-processing has a symmetry, and its scans are not registered.
+    """
+    return Detector(model.with_postprocess(None), model.preparation, batch_size)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_plain(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _stem(source: Path) -> str:
+    return source.name.removesuffix(".gz").removesuffix(".nii") or "scan"

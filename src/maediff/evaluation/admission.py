@@ -4,17 +4,14 @@ import itertools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.evaluation.maps import is_map_folder
 from maediff.methods.registry import BASELINES
-from maediff.models.folder import trained_on
-from maediff.models.model import load_model
-from maediff.models.reference import run_folders
-from maediff.preparation.config import prepared_unlike
+from maediff.models.model import TrainedMethod, read_model
+from maediff.preparation.config import PreparationConfig
 from maediff.scans.reference import subject_in_dataset
 
 logger = logging.getLogger(__name__)
@@ -39,44 +36,46 @@ def map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
 
 def check_runs(
     runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """What is known of each run, by the name that it has in every table.
+) -> dict[str, TrainedMethod]:
+    """Read the models to score, by the name that each has in every table; no network is built.
 
     Args:
-        taken: names that others have already.
+        runs: as `read_model` takes them.
+        taken: names that are in use already.
 
     Raises:
-        InputError: no run, one of another contrast than the cohort's, or two of one name.
+        InputError: not a model, one of another contrast than the cohort's, or two of one name.
     """
-    infos: dict[str, dict[str, Any]] = {}
+    models: dict[str, TrainedMethod] = {}
     for reference in runs:
-        _, info = load_model(reference)
-        name = info["name"].replace("/", "_")
+        model = read_model(reference)
+        name = model.name.replace("/", "_")
         if name in BASELINES:
             raise InputError(
                 f"{reference}: a run named like the baseline {name!r} cannot be told from it; rename the folder"
             )
-        if name in infos or name in taken:
+        if name in models or name in taken:
             raise InputError(
                 f"{reference}: a second run named {name!r}; tables name runs by folder, rename one"
             )
-        contrast, wanted = info["cohort"]["modality"], cohort.meta["modality"]
+        contrast, wanted = model.preparation.modality, cohort.meta["modality"]
         if contrast != wanted:
             raise InputError(
                 f"{reference}: trained on {contrast}, but the cohort {cohort.path} holds {wanted}; "
                 "give a cohort of the run's contrast"
             )
-        infos[name] = info
-    return infos
+        models[name] = model
+    return models
 
 
-def prepared_otherwise(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -> list[str]:
-    """A remark for each run whose scans were not prepared as the cohort's were."""
+def prepared_otherwise(models: Mapping[str, TrainedMethod], cohort: Cohort) -> list[str]:
+    """Return a remark for each model whose scans were prepared in another way than the cohort's; also logged."""
     remarks = []
-    for name, info in infos.items():
-        if unlike := prepared_unlike(info["cohort"], cohort.meta):
+    preparation = PreparationConfig.from_record(cohort.meta)
+    for name, model in models.items():
+        if differing := model.preparation.differences(preparation):
             remarks.append(
-                f"{name} learned from scans with other settings of {', '.join(unlike)} than the cohort's."
+                f"{name} learned from scans with other settings of {', '.join(differing)} than the cohort's."
             )
             logger.warning(
                 "%s; its figures say little: preprocess the scans with --like",
@@ -85,32 +84,40 @@ def prepared_otherwise(infos: Mapping[str, Mapping[str, Any]], cohort: Cohort) -
     return remarks
 
 
-def _seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> dict[Path, list[str]]:
-    """Subjects of a split that a run was trained on, by its folder, where the run knows whom it was trained on."""
+def _seen_subjects(
+    models: Mapping[str, TrainedMethod], cohort: Cohort, split: str
+) -> dict[Path, list[str]]:
+    """Return the subjects of a split that a model learned from, by the model's folder."""
     people = {person_code(row.dataset, row.subject): row.subject for row in cohort.split(split)}
-    found = {
-        folder: sorted(people[code] for code in trained_on(folder) if code in people)
-        for reference in runs
-        for folder in run_folders(reference)
+    parts = [part for model in models.values() for part in (model.parts or (model,))]
+    seen = {
+        part.folder: sorted(people[code] for code in part.learned_from if code in people)
+        for part in parts
     }
-    return {folder: subjects for folder, subjects in found.items() if subjects}
+    return {folder: subjects for folder, subjects in seen.items() if subjects}
 
 
-def check_unseen(runs: Sequence[str | Path], cohort: Cohort, score_split: str) -> None:
-    """Refuse runs that were trained on people who are scored, where a run knows whom it was trained on."""
-    for folder, subjects in _seen(runs, cohort, score_split).items():
+def check_unseen(models: Mapping[str, TrainedMethod], cohort: Cohort, score_split: str) -> None:
+    """Refuse models that learned from people who are scored, as far as a model records its people.
+
+    Raises:
+        InputError: names the model and the people.
+    """
+    for folder, subjects in _seen_subjects(models, cohort, score_split).items():
         raise InputError(
             f"{folder}: was trained on {_some(subjects)} of split {score_split!r} of {cohort.path}; score subjects "
             "that it has not seen"
         )
 
 
-def calibrated_on_seen(runs: Sequence[str | Path], cohort: Cohort, split: str) -> list[str]:
-    """A remark for each run that was trained on people whom thresholds are taken from."""
+def calibrated_on_seen(
+    models: Mapping[str, TrainedMethod], cohort: Cohort, split: str
+) -> list[str]:
+    """Return a remark for each model that learned from people whom thresholds are taken from."""
     return [
         f"{folder.name} was trained on {_some(subjects)} of split {split!r}, from which thresholds were taken: its "
         "Dice and its rates on healthy scans at those say little."
-        for folder, subjects in _seen(runs, cohort, split).items()
+        for folder, subjects in _seen_subjects(models, cohort, split).items()
     ]
 
 

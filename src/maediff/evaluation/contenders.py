@@ -14,8 +14,8 @@ from maediff.methods.base import Method
 from maediff.methods.baselines import Template
 from maediff.methods.registry import BASELINES, build
 from maediff.methods.volume import predict_volume
-from maediff.models.model import load_model
-from maediff.preparation.config import is_registered
+from maediff.models.model import read_model
+from maediff.preparation.config import PreparationConfig
 
 DRAW_HEALTHY_IMAGES = (
     "template",
@@ -59,8 +59,8 @@ class Predictor:
 
 
 def load_method(reference: str | Path, device: str) -> Method:
-    """The method of a run or a shipped model, without what is known about it."""
-    return load_model(reference, device)[0]
+    """Return the network of a model; a function, because another process loads the model itself."""
+    return read_model(reference, device).method
 
 
 def _itself(method: Method) -> Method:
@@ -72,6 +72,7 @@ def untrained(
 ) -> tuple[list[Contender], list[str]]:
     """The untrained contenders, and a note for each that cannot be had."""
     contenders, notes = [], []
+    registered = PreparationConfig.from_record(cohort.meta).registered
     for name in BASELINES:
         method = build(name)
         if isinstance(method, Template) and not _fit(method, cohort):
@@ -79,7 +80,7 @@ def untrained(
                 f"No {name} baseline: the cohort's train split has no healthy slice to average."
             )
             continue
-        if name in COMPARE_SIDES and not is_registered(cohort.meta):
+        if name in COMPARE_SIDES and not registered:
             notes.append(
                 f"No {name} baseline: the scans are not registered, so the brain's middle is not the picture's."
             )

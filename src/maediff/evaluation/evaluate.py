@@ -44,9 +44,7 @@ from maediff.evaluation.maps import already_filtered, check_maps, read_map
 from maediff.evaluation.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
 from maediff.evaluation.table import markdown_table
 from maediff.methods.registry import BASELINES
-from maediff.models.operating_point import own_postprocess
-from maediff.models.reference import run_folders
-from maediff.preparation.config import is_registered
+from maediff.preparation.config import PreparationConfig
 from maediff.scans.reference import subject_in_dataset
 
 
@@ -91,18 +89,20 @@ def evaluate(
     opened = Cohort.open(cohort)
     folders = map_folders(runs)
     runs = [run for run in runs if Path(run) not in folders.values()]
-    infos = check_runs(runs, opened, taken=folders)
+    models = check_runs(runs, opened, taken=folders)
     if score_split != "train":
-        check_unseen(runs, opened, score_split)
-    own = {name: own_postprocess(run) for name, run in zip(infos, runs, strict=True)}
+        check_unseen(models, opened, score_split)
+    own = {name: model.postprocess for name, model in models.items()}
     shared = len(set(own.values())) == 1 and not folders
     base = config.postprocess or (next(iter(own.values())) if shared else DEFAULT)
     chosen = changed(base, post)
-    check_symmetry(chosen, is_registered(opened.meta), str(cohort))
+    registered = PreparationConfig.from_record(opened.meta).registered
+    check_symmetry(chosen, registered, str(cohort))
     config = replace(config, postprocess=chosen)
     calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
     remarks += [] if shared else _otherwise_in_use(own, chosen)
-    remarks += calibrated_on_seen(runs, opened, calibrate_split)
+    remarks += calibrated_on_seen(models, opened, calibrate_split)
+    infos = {name: model.record() for name, model in models.items()}
     groups = group_names(infos)
     contenders, left_out = untrained(opened, seed, batch_size, device)
     for reference, (name, info) in zip(runs, infos.items(), strict=True):
@@ -122,7 +122,12 @@ def evaluate(
             Contender(name, name, partial(_read, folder, sources), filtered=filtered)
         )
     refuse_inputs_inside_output(
-        out, [cohort, *folders.values(), *(folder for run in runs for folder in run_folders(run))]
+        out,
+        [
+            cohort,
+            *folders.values(),
+            *(path for model in models.values() for path in model.folders),
+        ],
     )
     fresh_folder(out, overwrite=overwrite)
     with Progress(disable=quiet, transient=True, console=Console(stderr=True)) as bar:
@@ -149,9 +154,7 @@ def evaluate(
         "precision": "bf16" if bf16 else "fp32",
         "config": asdict(config),
         "cohort_hash": opened.hash,
-        "runs": {
-            name: {k: v for k, v in info.items() if k != "path"} for name, info in infos.items()
-        },
+        "runs": infos,
         "version": __version__,
     }
     config_hash = hashlib.sha256(
@@ -162,7 +165,7 @@ def evaluate(
         *notes,
         *remarks,
         *left_out,
-        *prepared_otherwise(infos, opened),
+        *prepared_otherwise(models, opened),
         *_notes(summary, config),
     ]
     write_text(out / "scores.csv", _as_csv(rows))

@@ -52,7 +52,7 @@ class ScoringConfig:
         scan_fpr: share of new healthy scans that the conformal threshold may flag, on average.
         n_snapshots: subjects kept for the report's pictures: the first by name, ill and healthy in turn.
         postprocess: between residual and mask, the same for all; None: the runs' own where they agree on one
-            (`operating_point.own_postprocess`), else the default.
+            (`TrainedMethod.postprocess`), else the default.
     """
 
     fpr: float = 0.01

@@ -1,9 +1,10 @@
-"""`maediff calibrate`: a model as it is, with thresholds from a site's own healthy scans.
+"""Thresholds of a model from healthy scans. `maediff calibrate` and `maediff train` write them.
 
-    OUT/  the model's weights and settings, and a calibration.json from every healthy person of COHORT
+    calibrate_folder    RUN/calibration.json from the healthy scans of a cohort
+    calibrate           OUT: a copy of the model with thresholds from every healthy person of a cohort
 
-The network is not changed. What a threshold promises (`operating_point`) holds for scans like those that it was taken
-from, so another scanner wants its own.
+The network does not change. A threshold keeps its promise only for scans like those that it was taken from, so another
+scanner needs its own calibration.
 """
 
 import logging
@@ -15,7 +16,6 @@ from typing import Any
 
 from maediff.anomaly.postprocess import (
     PostprocessConfig,
-    changed,
     check_symmetry,
     eroded_brain,
     residual_map,
@@ -27,163 +27,169 @@ from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
+from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
-from maediff.models.folder import config_of, read_config, trained_on, write_config
-from maediff.models.model import load_model
-from maediff.models.operating_point import DEFAULT_FPR, FPRS, own_fpr, own_postprocess
-from maediff.models.reference import split_mean, split_reference
-from maediff.preparation.config import is_registered, scans_unlike
+from maediff.models.folder import read_config, write_config
+from maediff.models.model import TrainedMethod, read_model
+from maediff.models.thresholds import DEFAULT_FPR, FPRS
+from maediff.preparation.config import PreparationConfig
 
-LEFT_BEHIND = shutil.ignore_patterns(
-    "optimizer-*.pt", "report.html", ".*"
-)  # what only training and reading need
+logger = logging.getLogger(__name__)
+# Files that only training and its report need.
+NOT_COPIED = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")
 MAX_SCANS = 200
 
 
-def unseen_healthy(cohort: Cohort, folder: Path) -> list[Row]:
-    """The healthy scans, of any split, of people that the model in `folder` was not trained on."""
-    seen = set(trained_on(folder))
-    return [
-        row
-        for row in cohort.rows
-        if row.healthy and person_code(row.dataset, row.subject) not in seen
-    ]
-
-
-def recalibrate(
-    model: str,
-    cohort_path: Path,
-    out: Path,
+def calibrate(
+    model: str | Path,
+    cohort: str | Path,
+    out: str | Path,
     *,
-    post: Mapping[str, Any] | None = None,
+    postprocess: Mapping[str, Any] | None = None,
     max_scans: int = MAX_SCANS,
-    device: str = "auto",
-    seed: int = 0,
-    overwrite: bool = False,
+    run: RunOptions = DEFAULT_RUN,
 ) -> dict[str, Any]:
-    """Write the model to `out` with thresholds from the healthy scans of all splits, and return its calibration.
+    """Write a copy of a model with thresholds from your own healthy scans.
 
     Args:
-        model: as `load_model` takes it; the settings in `RUN@t_test=125` become the model's own.
-        post: changes to the model's own post-processing, by field of `PostprocessConfig`; they become its own, too.
-        max_scans: healthy scans used at most, one a person, the first by name.
+        model: see `read_model`; settings at test, as in `RUN@t_test=125`, become the copy's own.
+        cohort: a cohort of `maediff preprocess`; its healthy scans of all splits are used.
+        out: folder of the copy.
+        postprocess: changes to the model's post-processing, by field of `PostprocessConfig`; they become the copy's own.
+        max_scans: healthy scans used at most, one per person, the first by name.
+
+    Returns:
+        The content of OUT/calibration.json.
 
     Raises:
-        InputError: a mean of models; a cohort of another contrast, or prepared otherwise than the model's scans; no
-            healthy scan of a person that the model was not trained on.
+        InputError: a mean of models; a cohort of another contrast or preparation; no healthy scan of a person that the
+            model did not learn from; `out` exists.
     """
-    if len(split_mean(model)) > 1:
-        raise InputError(f"{model}: the mean of runs cannot be calibrated; give one model")
-    _, info = load_model(model)
-    folder, cohort = split_reference(model)[0], Cohort.open(cohort_path)
-    if unlike := scans_unlike(info["cohort"], cohort.meta):
+    cohort, out = Path(cohort), Path(out)
+    trained = read_model(model)
+    if trained.parts:
+        raise InputError(f"{model}: the mean of models cannot be calibrated; give one model")
+    opened = Cohort.open(cohort)
+    differing = trained.preparation.differences(PreparationConfig.from_record(opened.meta))
+    if differing:
         raise InputError(
-            f"{cohort_path}: has another {', '.join(unlike)} than the scans of {model}, so no threshold "
-            f"would hold; preprocess the scans with --like {model}"
+            f"{cohort}: has another {', '.join(differing)} than the scans of {model}, so no threshold would hold; "
+            f"preprocess the scans with like={str(model)!r}"
         )
-    rows = unseen_healthy(cohort, folder)
+    rows = unseen_healthy(opened, trained)
     if not rows:
         raise InputError(
-            f"{cohort_path}: no healthy scan of a person that {model} was not trained on; add scans with "
-            "healthy=1 in the manifest"
+            f"{cohort}: no healthy scan of a person that {model} was not trained on; add scans with healthy=1 in the "
+            "manifest"
         )
-    chosen, rate = changed(own_postprocess(model), post), own_fpr(model)
-    refuse_inputs_inside_output(out, [folder, cohort_path])
-    fresh_folder(out, overwrite=overwrite)
+    chosen = trained.with_postprocess(postprocess).postprocess
+    refuse_inputs_inside_output(out, [trained.folder, cohort])
+    fresh_folder(out, overwrite=run.overwrite)
     try:
-        shutil.copytree(folder, out, ignore=LEFT_BEHIND, dirs_exist_ok=True)
-        config = read_config(folder) | {"config": info["config"]}
-        write_config(out, {key: value for key, value in config.items() if key != "format"})
-        device = resolve_device(device)
-        result = calibrate(
+        shutil.copytree(trained.folder, out, ignore=NOT_COPIED, dirs_exist_ok=True)
+        record = read_config(trained.folder) | {"config": trained.settings.record["config"]}
+        write_config(out, {key: value for key, value in record.items() if key != "format"})
+        calibration = calibrate_folder(
             out,
-            cohort,
+            opened,
             rows=rows,
-            post=chosen,
+            device=resolve_device(run.device),
+            postprocess=chosen,
+            seed=run.seed,
             max_scans=max_scans,
-            device=device,
-            seed=seed,
-            rate=rate,
+            default_fpr=trained.default_fpr,
         )
-        if result is None:
+        if calibration is None:
             raise InputError(
-                f"{cohort_path}: erosion leaves none of its brains; lower postprocess.erosion_iterations"
+                f"{cohort}: erosion leaves nothing of its brains; lower postprocess.erosion_iterations"
             )
     except BaseException:  # no model whose thresholds are another's
         shutil.rmtree(out, ignore_errors=True)
         raise
-    return result
+    return calibration
 
 
-logger = logging.getLogger(__name__)
+def unseen_healthy(cohort: Cohort, model: TrainedMethod) -> list[Row]:
+    """Return the healthy scans, of any split, of people that the model did not learn from."""
+    return [
+        row
+        for row in cohort.rows
+        if row.healthy and person_code(row.dataset, row.subject) not in model.learned_from
+    ]
 
 
-def calibrate(
-    run: str | Path,
+def calibrate_folder(
+    folder: str | Path,
     cohort: Cohort,
     *,
     rows: Sequence[Row] | None = None,
     device: str = "cpu",
-    post: PostprocessConfig | None = None,
+    postprocess: PostprocessConfig | None = None,
     seed: int = 0,
     max_scans: int = CALIBRATION_SCANS,
-    rate: float = DEFAULT_FPR,
+    default_fpr: float = DEFAULT_FPR,
 ) -> dict[str, Any] | None:
-    """Thresholds of a run from the healthy scans of `cohort`'s val split, written to RUN/calibration.json.
+    """Write the thresholds of a model to its calibration.json.
 
-    Where none of them is healthy, the lesion-free slices of patients stand in for voxels, and the file says so; they
-    cannot stand in for whole scans. None (and no file) where there is neither.
+    If no scan is healthy, the lesion-free slices of patients supply the healthy voxels, and the file records that. They
+    cannot replace healthy scans, so there are no scan scores then.
 
     Args:
-        rows: scans to take instead of the val split.
-        post: None: what the run was calibrated with before, else the default.
-        max_scans: used at most, the first by name, one of each person.
-        rate: what `detect` takes where nobody names one.
+        folder: the model's folder.
+        rows: scans to use; None uses the val split of `cohort`.
+        postprocess: None uses the post-processing of the model's last calibration, or the default.
+        max_scans: scans used at most, one per person, the first by name.
+        default_fpr: the rate that `detect` uses by default.
+
+    Returns:
+        The content of the file; None if there is neither a healthy scan nor a lesion-free slice.
+
+    Raises:
+        InputError: `postprocess` has a symmetry, and the cohort is not registered.
     """
-    method, info = load_model(run, device)
-    post = post or own_postprocess(run)
-    check_symmetry(post, is_registered(cohort.meta), str(cohort.path))
+    model = read_model(folder, device)
+    post = postprocess or model.postprocess
+    registered = PreparationConfig.from_record(cohort.meta).registered
+    check_symmetry(post, registered, str(cohort.path))
     rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
+    # The first scan of each person, by name.
+    people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}
+    logger.info(
+        "calibrating %s on the scans of %d people", Path(folder).name, min(len(people), max_scans)
+    )
     maps: list[Map] = []
     brains: list[Mask] = []
-    used: list[str] = []
     scores: list[float] = []
-    people = {
-        person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)
-    }  # the first scan of each
-    logger.info(
-        "calibrating %s on the scans of %d people", Path(run).name, min(len(people), max_scans)
-    )
     for row in reversed(people.values()):
-        if len(used) == max_scans:
+        if len(maps) == max_scans:
             break
         scan = cohort.load(row)
         inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
-        if inside.any():
-            residual, _ = predict_volume(
-                method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
-            )
-            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
-            brains.append(inside)
-            used.append(scan.subject)
-            if healthy:
-                scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
-    if not used:
+        if not inside.any():
+            continue
+        residual, _ = predict_volume(
+            model.method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
+        )
+        maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
+        brains.append(inside)
+        if healthy:
+            scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
+    if not maps:
         return None
-    result = {
+    calibration = {
         "source": "healthy scans" if healthy else "lesion-free slices of patients",
-        "n_scans": len(used),
+        "n_scans": len(maps),
         "n_voxels": int(sum(brain.sum() for brain in brains)),
-        "config": config_of(method),
+        "config": model.config,
         "postprocess": asdict(post),
-        "step": info["step"],
+        "step": model.step,
         "fprs": list(FPRS),
         "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
         "scan_scores": scores,
     }
-    if rate != DEFAULT_FPR:
-        result["default_fpr"] = rate
-    write_json(split_reference(run)[0] / "calibration.json", result)
-    return result
+    if default_fpr != DEFAULT_FPR:
+        calibration["default_fpr"] = default_fpr
+    write_json(model.folder / "calibration.json", calibration)
+    return calibration

@@ -84,9 +84,8 @@ def read_card(folder: Path) -> Card:
 
 
 @functools.cache
-def show_terms(folder: Path) -> str:
-    """The terms of a model, empty if it has none; the first time, they go to the log, too."""
-    terms = read_card(folder).terms if (folder / "card.json").is_file() else ""
+def show_terms(name: str, terms: str) -> str:
+    """Log the terms of a model, once per process, and return them; empty terms are not logged."""
     if terms:
-        logger.warning("%s: %s", folder.resolve().name, terms)
+        logger.warning("%s: %s", name, terms)
     return terms

@@ -51,8 +51,13 @@ def model_folders() -> dict[str, Path]:
     return found
 
 
+def list_models() -> list[Card]:
+    """Return the cards of all models that `maediff.load` accepts by name; a damaged one is logged and skipped."""
+    return [card for _, card in models()]
+
+
 def models() -> Iterator[tuple[Path, Card]]:
-    """Folder and card of every model; a damaged one is named in the log and left out."""
+    """Yield folder and card of every model; a damaged one is logged and skipped."""
     for folder in model_folders().values():
         try:
             yield folder, read_card(folder)

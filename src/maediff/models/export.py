@@ -20,7 +20,7 @@ from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text
-from maediff.models.calibrate import calibrate, unseen_healthy
+from maediff.models.calibrate import calibrate_folder, unseen_healthy
 from maediff.models.card import Card
 from maediff.models.card_text import GIVEN, make_card, read_scores, render_card
 from maediff.models.catalogue import MAX_BYTES, NAME
@@ -33,7 +33,7 @@ from maediff.models.folder import (
     trained_on,
     write_config,
 )
-from maediff.models.model import load_model
+from maediff.models.model import load_model, read_model
 from maediff.models.operating_point import (
     FPRS,
     is_own_threshold,
@@ -117,15 +117,15 @@ def export_model(
             post = post or own_postprocess(run)
             rate = own_fpr(run)
             opened = Cohort.open(cohort)
-            rows = unseen_healthy(opened, run) if unseen else None
-            if not calibrate(
+            rows = unseen_healthy(opened, read_model(run)) if unseen else None
+            if not calibrate_folder(
                 temporary,
                 opened,
                 rows=rows,
                 device=device,
-                post=post,
+                postprocess=post,
                 max_scans=max_scans,
-                rate=rate,
+                default_fpr=rate,
             ):
                 which = (
                     "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"

@@ -1,17 +1,29 @@
-"""A trained method, read from its folder."""
+"""A trained method as one object: weights, settings, preparation, post-processing, thresholds, card.
 
+    read_model("t1")  ->  TrainedMethod    the folder's JSON files, each read once
+    model.method      ->  the network with its weights, built when it is first needed
+
+The name that a model was loaded by is parsed here and nowhere else.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
 from maediff.core.config import merge, parse_settings
 from maediff.core.errors import InputError
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
-from maediff.methods.registry import build
-from maediff.models.card import show_terms
-from maediff.models.folder import read_config
+from maediff.methods.registry import build, resolve
+from maediff.models.card import Card, read_card, show_terms
+from maediff.models.catalogue import marks
+from maediff.models.folder import complete, plain, read_config, trained_on
 from maediff.models.reference import (
     label,
     model_and_settings,
@@ -19,78 +31,252 @@ from maediff.models.reference import (
     split_reference,
     split_settings,
 )
+from maediff.models.thresholds import (
+    CALIBRATE,
+    DEFAULT_FPR,
+    Calibration,
+    NoThresholds,
+    Thresholds,
+    read_calibration,
+)
 from maediff.models.weights import load_state, read_weights
-from maediff.preparation.config import scans_unlike
+from maediff.preparation.config import PreparationConfig
+
+logger = logging.getLogger(__name__)
 
 
-def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
-    """A trained method in evaluation mode, with the moving average of its weights, and its config.json.
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings that a model was trained with, from config.json.
 
     Args:
-        reference: a run folder, a shipped model's name or folder, or `hf:ORG/NAME`; settings that only matter at
-            test may follow an @: `runs/pddpm@s=48,t_test=500`.
-            `RUN_A+RUN_B+...` is the method whose reference is the mean of theirs and whose residual is RUN_A's.
-            Of a run, the weights are those of the lowest validation loss, or the last where none was measured.
+        method, preset: names in `methods.registry`.
+        config: the method's settings, complete, with changes at test applied.
+        train: the training settings.
+        seed: the training seed.
+        cohort: how the training cohort was prepared, and its hash.
+        init: the model that the training started from; None if from random weights.
+        record: config.json as it was read.
+    """
 
-    Returns:
-        The method, and the config with `name` (of the reference), `path` and `step` added.
+    method: str
+    preset: str
+    config: Mapping[str, Any]
+    train: Mapping[str, Any]
+    seed: int
+    cohort: Mapping[str, Any]
+    init: str | None
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedMethod:
+    """A trained method, read once from its folder.
+
+    Args:
+        name: name in tables and results, with changed settings: "t1", "a@s=24", "a+b".
+        folder: the model's folder; of a mean, the first model's.
+        settings: how it was trained.
+        preparation: how its scans were prepared.
+        postprocess: the post-processing of its residual.
+        calibration: its calibration.json; None without one.
+        card: its model card; None for a run of `maediff train`.
+        learned_from: codes of the people that it learned from (`cohort.person_code`).
+        device: device of the network.
+        parts: the models whose references are averaged; empty for a single model.
+    """
+
+    name: str
+    folder: Path
+    settings: RunSettings
+    preparation: PreparationConfig
+    postprocess: PostprocessConfig
+    calibration: Calibration | None
+    card: Card | None
+    learned_from: frozenset[str]
+    device: str = "cpu"
+    parts: "tuple[TrainedMethod, ...]" = ()
+    terms: str = ""
+
+    @cached_property
+    def _weights(self) -> tuple[dict[str, Any], int, Path]:
+        path = weights_file(self.folder)
+        tensors, step = read_weights(path, "ema.", self.settings.method)
+        return tensors, step, path
+
+    @cached_property
+    def method(self) -> Method:
+        """The network in evaluation mode on `device`, with the moving average of its weights.
+
+        Raises:
+            InputError: the weights are missing, damaged or of other settings.
+        """
+        if self.parts:
+            return MeanReference([part.method for part in self.parts]).eval()
+        method = build(self.settings.method, settings=self.settings.config)
+        tensors, _, path = self._weights
+        load_state(method, tensors, path)
+        return method.to(self.device).eval()
+
+    @property
+    def step(self) -> int:
+        """Training step of the weights; of a mean, the first model's."""
+        return self.parts[0].step if self.parts else self._weights[1]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every folder that the model is read from."""
+        return [part.folder for part in self.parts] or [self.folder]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The method's complete settings as plain values; of a mean, {"methods": [settings of each model]}."""
+        return dict(self.settings.config)
+
+    @property
+    def detects(self) -> str:
+        """The sign of the anomalies that the model detects, in words."""
+        return marks(self.parts[0].config if self.parts else self.config)
+
+    @property
+    def default_fpr(self) -> float:
+        """The voxel-wise false-positive rate that the model uses by default."""
+        first = self.parts[0].calibration if self.parts else self.calibration
+        return first.default_fpr if first else DEFAULT_FPR
+
+    @property
+    def thresholds(self) -> Thresholds | NoThresholds:
+        """The thresholds that are valid for the model's settings and post-processing."""
+        if self.parts:
+            return NoThresholds(
+                f"{self.name}: the mean of models is not calibrated; set threshold instead of a rate"
+            )
+        if self.calibration is None:
+            return NoThresholds(
+                f"{self.folder / 'calibration.json'}: absent, because the run saw no healthy val scan, or was "
+                f"trained with train.calibration_scans=0; set threshold, or {CALIBRATE.format(model=self.name)}"
+            )
+        return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
+
+    def with_postprocess(self, changes: Mapping[str, Any] | None) -> Self:
+        """Return the model with some fields of its post-processing changed.
+
+        Raises:
+            SettingsError: an unknown field, or a value that does not fit.
+            InputError: a symmetry for a model whose scans are not registered.
+        """
+        postprocess = changed(self.postprocess, changes)
+        check_symmetry(postprocess, self.preparation.registered, self.name)
+        return replace(self, postprocess=postprocess)
+
+    def record(self) -> dict[str, Any]:
+        """Return what summaries store of a model: config.json, its name and the step of its weights."""
+        return {**self.settings.record, "name": self.name, "step": self.step}
+
+
+def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
+    """Read a trained method; its network is built when it is first used.
+
+    Args:
+        reference: a run folder, the name or folder of a shipped model, or `hf:ORG/NAME`. Settings that only matter at
+            test may follow an @: `runs/pddpm@s=48,t_test=500`. `RUN_A+RUN_B+...` is the method whose reference is the
+            mean of theirs and whose residual is RUN_A's.
+        device: device of the network.
 
     Raises:
-        InputError: see `run_folder.read_config` and `read_weights`; runs of unlike scans cannot be averaged.
+        InputError: see `read_config` and `read_calibration`; settings that do not fit the method; unlike models cannot
+            be averaged.
     """
     if len(parts := split_mean(reference)) > 1:
-        return _load_mean(parts, device)
-    run, changes = split_reference(reference)
-    config = read_config(run)
+        return _read_mean(parts, device)
+    folder, changes = split_reference(reference)
+    record = read_config(folder)
     try:
-        settings = merge(config["config"], parse_settings(split_settings(changes)))
-        method = build(config["method"], settings=settings)
+        record["config"] = merge(record["config"], parse_settings(split_settings(changes)))
+        config = plain(resolve(record["method"], settings=record["config"]))
     except InputError as error:
         raise InputError(f"{reference}: {error}") from None
-    path = _weights_of(run)
-    tensors, step = read_weights(path, "ema.", config["method"])
-    load_state(method, tensors, path)
-    show_terms(run)
-    name = label(model_and_settings(reference)[0], run) + (f"@{changes}" if changes else "")
-    return method.to(device).eval(), {
-        **config,
-        "config": settings,
-        "name": name,
-        "path": str(run),
-        "step": step,
-    }
+    calibration = read_calibration(folder)
+    if calibration is not None and isinstance(calibration.stored.get("config"), Mapping):
+        calibration = calibration.completed(complete(record, calibration.stored["config"]))
+    card = read_card(folder) if (folder / "card.json").is_file() else None
+    settings = RunSettings(
+        method=record["method"],
+        preset=record["preset"],
+        config=config,
+        train=record["train"],
+        seed=record["seed"],
+        cohort=record["cohort"],
+        init=record.get("init"),
+        record=record,
+    )
+    return TrainedMethod(
+        name=label(model_and_settings(reference)[0], folder) + (f"@{changes}" if changes else ""),
+        folder=folder,
+        settings=settings,
+        preparation=PreparationConfig.from_record(record["cohort"]),
+        postprocess=calibration.postprocess if calibration else DEFAULT,
+        calibration=calibration,
+        card=card,
+        learned_from=frozenset(trained_on(folder)),
+        device=device,
+        terms=show_terms(folder.resolve().name, card.terms) if card else "",
+    )
 
 
-def _weights_of(run: Path) -> Path:
-    """The file of best/, of last/ where a training was stopped that did better there, or of a shipped model."""
-    best, last, own = (run / part / "model.safetensors" for part in ("best", "last", ""))
+def weights_file(folder: Path) -> Path:
+    """Return the weights that predict: best/, or last/ if a stopped training did better there, or a shipped model's."""
+    best, last, shipped = (folder / part / "model.safetensors" for part in ("best", "last", ""))
     if best.is_file() and last.is_file() and _val_loss(last) < _val_loss(best):
         return last
-    return next((path for path in (best, last, own) if path.is_file()), last)
+    return next((path for path in (best, last, shipped) if path.is_file()), last)
 
 
 def _val_loss(path: Path) -> float:
-    """NaN where the file does not say it."""
+    """Return the validation loss in a file's metadata; NaN if the file does not hold it."""
     try:
         with safe_open(path, framework="pt") as file:
             return float((file.metadata() or {}).get("val_loss", "nan"))
-    except (SafetensorError, OSError, ValueError):  # damaged: said when it is read
+    except (SafetensorError, OSError, ValueError):  # damaged: refused when the weights are read
         return float("nan")
 
 
-def _load_mean(parts: list[str], device: str) -> tuple[Method, dict[str, Any]]:
-    loaded = [load_model(part, device) for part in parts]
-    infos = [info for _, info in loaded]
-    for part, info in zip(parts, infos, strict=True):
-        own, first = info["cohort"], infos[0]["cohort"]
-        for key in scans_unlike(own, first):
+def _read_mean(references: list[str], device: str) -> TrainedMethod:
+    """Read several models as one method, whose reference is the mean of theirs.
+
+    Raises:
+        InputError: the models learned from unlike scans.
+    """
+    parts = tuple(read_model(reference, device) for reference in references)
+    first = parts[0]
+    for reference, part in zip(references, parts, strict=True):
+        for key in part.preparation.differences(first.preparation):
+            theirs, ours = part.settings.cohort.get(key), first.settings.cohort.get(key)
             raise InputError(
-                f"{part}: trained on another {key} ({own.get(key)}) than {parts[0]} ({first.get(key)}); their "
-                "references have no mean"
+                f"{reference}: trained on another {key} ({theirs}) than {references[0]} ({ours}); their references "
+                "have no mean"
             )
-    changed = {
-        "method": "+".join(info["method"] for info in infos),
-        "name": "+".join(info["name"] for info in infos),
-        "config": {str(number): info["config"] for number, info in enumerate(infos)},
-    }
-    return MeanReference([method for method, _ in loaded]).eval(), {**infos[0], **changed}
+    method = "+".join(part.settings.method for part in parts)
+    configs = {str(number): part.settings.record["config"] for number, part in enumerate(parts)}
+    settings = replace(
+        first.settings,
+        method=method,
+        config={"methods": [part.config for part in parts]},
+        record={**first.settings.record, "method": method, "config": configs},
+    )
+    own = {part.postprocess for part in parts}
+    return replace(
+        first,
+        name="+".join(part.name for part in parts),
+        settings=settings,
+        postprocess=own.pop() if len(own) == 1 else DEFAULT,
+        parts=parts,
+        learned_from=frozenset().union(*(part.learned_from for part in parts)),
+        terms=" ".join(filter(None, (part.terms for part in parts))),
+    )
+
+
+def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
+    """Return the network of a model and its record. Deprecated: use `read_model`."""
+    model = read_model(reference, device)
+    return model.method, {**model.record(), "path": str(model.folder)}

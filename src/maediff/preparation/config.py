@@ -1,96 +1,135 @@
-"""How a model's scans are prepared, and whether two preparations are the same."""
+"""How scans are prepared for a model, and how two preparations differ.
+
+A cohort records its preparation in cohort.json, and a model records its cohort's in config.json. A new scan must be
+prepared in the same way, or the model sees differences that are not disease.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
+from typing import Any, Self
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.config import build_config
+from maediff.core.types import Modality
 from maediff.preparation.bias_correction import BiasConfig
 from maediff.preparation.brain_extraction import BrainConfig
+from maediff.preparation.grid import GridConfig
+from maediff.preparation.intensities import NormaliseConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import RegistrationConfig
 
-RECORDED = (
-    "bias",
-    "registration",
-)  # what a model's scans must share; extraction and checks are free
+# Contrasts that are registered to MNI152 by default (T1w and FLAIR: docs/results.md; T2w by analogy).
+REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})
+PARTS: dict[str, type] = {
+    "grid": GridConfig,
+    "normalise": NormaliseConfig,
+    "brain": BrainConfig,
+    "bias": BiasConfig,
+    "registration": RegistrationConfig,
+    "qc": QualityConfig,
+}
+SHARED = ("grid", "normalise", "bias", "registration")
+"""Parts that all scans of a model must share. Brain extraction and quality control may differ from scan to scan."""
+OPTIONAL = ("bias", "registration")
+"""Parts with a field `enabled`; a record that lacks one was made without that step."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
-class StepsConfig:
-    """What happens to a scan before it goes to the grid."""
+class PreparationConfig:
+    """Every choice between a scan as it was read and the slices that a model sees.
 
+    Args:
+        modality: contrast of the scans; None where the file names decide.
+        grid: the model's grid.
+        normalise: the intensity scale.
+        brain: brain extraction of raw scans.
+        bias: N4 bias-field correction.
+        registration: affine registration to MNI152.
+        qc: quality control.
+    """
+
+    modality: Modality | None = None
+    grid: GridConfig = GridConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
     brain: BrainConfig = BrainConfig()
     bias: BiasConfig = BiasConfig()
     registration: RegistrationConfig = RegistrationConfig()
     qc: QualityConfig = QualityConfig()
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], modality: Modality | None = None) -> Self:
+        """Build the config from nested settings; keys that are not in `PARTS` are ignored.
 
-def steps_config(settings: Mapping[str, Any]) -> StepsConfig:
-    """The config of nested settings (`brain`, `bias`, `registration`, `qc`); other keys are left alone.
+        Raises:
+            SettingsError: unknown fields or wrong values of a part.
+        """
+        parts: dict[str, Any] = {
+            key: build_config(kind, settings.get(key, {}), key) for key, kind in PARTS.items()
+        }
+        return cls(modality=modality, **parts)
 
-    Raises:
-        InputError: unknown or wrong values.
-    """
-    kinds = {
-        "brain": BrainConfig,
-        "bias": BiasConfig,
-        "registration": RegistrationConfig,
-        "qc": QualityConfig,
-    }
-    built: dict[str, Any] = {
-        key: build_config(kind, settings.get(key, {}), key) for key, kind in kinds.items()
-    }
-    return StepsConfig(**built)
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read how the scans of a cohort or of a model were prepared.
+
+        Brain extraction and quality control take their defaults, because scans of one model may differ in them.
+
+        Args:
+            record: cohort.json, or the entry `cohort` of a model's config.json.
+
+        Raises:
+            SettingsError: unknown fields or wrong values of a part.
+        """
+        known: dict[str, Any] = {key: record[key] for key in ("grid", "normalise")}
+        known |= {key: record.get(key) or {"enabled": False} for key in OPTIONAL}
+        return cls.from_settings(known, record["modality"])
+
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the config for a contrast, with registration on or off by default for that contrast."""
+        registration = self.registration
+        if registration.enabled is None:
+            registration = RegistrationConfig(enabled=modality in REGISTERED)
+        return replace(self, modality=modality, registration=registration)
+
+    def settings(self) -> dict[str, Any]:
+        """Return all parts as nested settings, for cohort.json."""
+        return {key: asdict(getattr(self, key)) for key in PARTS}
+
+    @property
+    def registered(self) -> bool:
+        """True if the scans are registered to MNI152."""
+        return bool(self.registration.enabled)
+
+    def differences(self, other: "PreparationConfig") -> list[str]:
+        """Name what differs between two preparations, among the contrast and the parts in `SHARED`.
+
+        Two disabled steps are equal, whatever their other settings are.
+        """
+        differing = ["modality"] if self.modality != other.modality else []
+        return differing + [key for key in SHARED if self._effective(key) != other._effective(key)]
+
+    def same_as(self, other: "PreparationConfig") -> bool:
+        """True if scans of both preparations look alike to a model."""
+        return not self.differences(other)
+
+    def _effective(self, key: str) -> Any:
+        part = getattr(self, key)
+        return None if key in OPTIONAL and not part.enabled else part
 
 
-def steps_of(meta: Mapping[str, Any]) -> StepsConfig:
-    """The steps that the scans of a model's cohort went through; one that it has no word of is off."""
-    return steps_config({key: meta.get(key) or {"enabled": False} for key in RECORDED})
+assert {field.name for field in fields(PreparationConfig)} == {"modality", *PARTS}
 
-
-def with_defaults(config: StepsConfig, modality: str) -> StepsConfig:
-    """`config` with what it leaves to the contrast filled in."""
-    if config.registration.enabled is not None:
-        return config
-    return replace(config, registration=RegistrationConfig(enabled=modality in REGISTERED))
-
-
-def settings_of(config: StepsConfig) -> dict[str, Any]:
-    """The config as nested settings, for cohort.json."""
-    return {key: asdict(getattr(config, key)) for key in ("brain", "bias", "registration", "qc")}
-
-
-PREPARED = (
-    "grid",
-    "normalise",
-    "bias",
-    "registration",
-)  # of cohort.json: what scans need to share to look alike
+PREPARED = SHARED
 
 
 def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Which of PREPARED differ between two cohort.json, or what runs hold of them; off is the same as no word of it."""
-
-    def plain(meta: Mapping[str, Any], key: str) -> Any:
-        value = meta.get(key) or {}
-        return value if key in ("grid", "normalise") or value.get("enabled") else {}
-
-    return [key for key in PREPARED if plain(one, key) != plain(other, key)]
-
-
-def scans_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """`prepared_unlike`, and first `modality` where the contrasts differ."""
-    return [key for key in ("modality",) if one[key] != other[key]] + prepared_unlike(one, other)
+    """Deprecated: use `PreparationConfig.differences`."""
+    parts = [PreparationConfig.from_record(record) for record in (one, other)]
+    return [key for key in parts[0].differences(parts[1]) if key != "modality"]
 
 
 def is_registered(meta: Mapping[str, Any]) -> bool:
-    """Whether scans lie in MNI152, by cohort.json or what a model's config says of its cohort."""
+    """Deprecated: use `PreparationConfig.registered`."""
     return bool((meta.get("registration") or {}).get("enabled"))
-
-
-# Contrasts whose scans go to MNI152 unless told otherwise: T1w and FLAIR by docs/results.md, T2w like them
-REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})

@@ -1,5 +1,6 @@
 """A reference to one scan, as a command line, a manifest or a known folder names it."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -63,6 +64,13 @@ class ScanRef:
             for path in (self.image, self.brain_mask, self.lesion_mask, self.t1)
             if path is not None
         ]
+
+
+def without_folders(text: str, ref: ScanRef) -> str:
+    """Replace the paths of a scan's files in a message by their names, because results go to other people."""
+    for path in ref.files:
+        text = text.replace(f"{path.parent}{os.sep}", "")
+    return text
 
 
 def subject_in_dataset(dataset: str, subject: str) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Shaped
 
+from maediff.core.errors import InputError
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -40,3 +42,35 @@ def volume_to_slices(volume: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, 
 def slices_to_volume(slices: Shaped[np.ndarray, "z y x"]) -> Shaped[np.ndarray, "x y z"]:
     """The exact inverse of `volume_to_slices`."""
     return np.ascontiguousarray(rearrange(slices[:, ::-1], "z y x -> x y z"))
+
+
+def volume_from_array(
+    data: Shaped[np.ndarray, "x y z"], affine: Shaped[np.ndarray, "4 4"], name: str = "array"
+) -> Volume:
+    """Wrap an array as a scan, with its axes flipped and swapped to RAS+ where they are not.
+
+    Args:
+        data: intensities, three dimensions.
+        affine: from voxels of `data` to mm in RAS+.
+        name: stands for the file name in messages and results.
+
+    Raises:
+        InputError: not three dimensions, values that are not finite, or an affine that is singular.
+    """
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    affine = np.asarray(affine, dtype=float)
+    if data.ndim != 3:
+        raise InputError(f"{name}: {data.ndim} dimensions; give an array (x, y, z)")
+    if not np.isfinite(data).all():
+        raise InputError(f"{name}: holds NaN or infinity; replace them, for example by 0")
+    if affine.shape != (4, 4) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{name}: the affine is not an invertible 4 x 4 matrix")
+    to_ras = io_orientation(affine)
+    return Volume(
+        data=apply_orientation(data, to_ras).astype(np.float32),
+        affine=affine @ inv_ornt_aff(to_ras, data.shape),
+        source=Path(name),
+        native_shape=data.shape,
+        native_affine=affine,
+    )

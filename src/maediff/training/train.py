@@ -13,7 +13,7 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
 from maediff.methods.registry import PRESETS, build
-from maediff.models.calibrate import calibrate
+from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import (
     TRAINED_ON,
     complete,
@@ -194,13 +194,13 @@ def train(
         run.restore()
     result = run.train(limit, quiet)
     if (out / "last" / "model.safetensors").is_file():
-        calibrate(
+        calibrate_folder(
             out,
             cohort,
             device=device,
-            post=post,
+            postprocess=post,
             max_scans=train_config.calibration_scans,
-            rate=rate,
+            default_fpr=rate,
         )
     return result
 

@@ -1,0 +1,284 @@
+"""Thresholds of a model from healthy scans, read from its calibration.json.
+
+    NAME/calibration.json   fprs, thresholds    thresholds[i] is the smallest value that at most a share fprs[i] of the
+                                                healthy voxels exceeds
+                            scan_scores         score of each healthy scan, one scan per person
+                            default_fpr         the rate that `default` uses; DEFAULT_FPR if absent
+                            default_threshold   {value, chosen_on}: overrides that rate, in models whose healthy scans
+                                                come from other scanners than most users' scans
+                            config, postprocess, step    the settings that the thresholds are valid for
+
+`maediff train` and `maediff calibrate` write the file. A model with other settings has no thresholds: its residuals
+differ, so the stored values would no longer keep what they promise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.anomaly.thresholds import conformal_threshold
+from maediff.core.errors import InputError
+from maediff.core.files import read_json
+
+FPRS = tuple(
+    rate
+    for power in range(-5, 0)
+    for digit in (1, 1.5, 2, 3, 4, 5, 7)
+    if (rate := float(f"{digit}e{power}")) <= 0.5
+)
+"""Voxel-wise false-positive rates that every calibration stores a threshold for."""
+DEFAULT_FPR = 0.01
+ANEW = "set threshold, or calibrate the model again"
+CALIBRATE = (
+    "take thresholds from healthy scans with `maediff calibrate {model} --cohort HEALTHY -o NEW`"
+)
+POSTPROCESS = TypeAdapter(PostprocessConfig)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold of the anomaly map, and where it comes from.
+
+    Args:
+        value: 0 to 1.
+        origin: the rate and the scans behind the value, as in `threshold_from` of detect.json.
+    """
+
+    value: float
+    origin: Mapping[str, Any]
+
+    @classmethod
+    def given(cls, value: float) -> Self:
+        """Wrap a threshold that the caller chose.
+
+        Raises:
+            InputError: not a number from 0 to 1.
+        """
+        if not 0 <= value <= 1:
+            raise InputError(f"threshold={value}: give a number from 0 to 1")
+        return cls(value, {"given": True})
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds from healthy scans.
+
+    Args:
+        model: name of the model, for messages.
+        by_fpr: threshold by voxel-wise false-positive rate.
+        scan_scores: score of each healthy scan; empty if no whole scan was healthy.
+        default_fpr: the rate that `default` uses.
+        default_threshold: {value, chosen_on}, which overrides that rate.
+        source, n_scans, n_voxels: the healthy voxels behind `by_fpr`.
+    """
+
+    model: str
+    path: Path
+    by_fpr: Mapping[float, float]
+    scan_scores: tuple[float, ...]
+    source: str
+    n_scans: int
+    n_voxels: int
+    default_fpr: float = DEFAULT_FPR
+    default_threshold: Mapping[str, Any] | None = None
+
+    def default(self) -> Threshold:
+        """Return the threshold for callers who choose none: the model's own, or the one at its own rate."""
+        if self.default_threshold is None:
+            return self.at_fpr(self.default_fpr)
+        value = float(self.default_threshold["value"])
+        return Threshold(
+            value, {"chosen_on": self.default_threshold["chosen_on"], **self._flagged(value)}
+        )
+
+    def at_fpr(self, fpr: float) -> Threshold:
+        """Return the threshold for a voxel-wise, empirical false-positive rate.
+
+        The rate in `origin` is the highest calibrated rate that does not exceed `fpr`. `n_marked` counts the healthy
+        calibration scans in which that threshold detects something.
+
+        Raises:
+            InputError: `fpr` lies outside the calibrated rates.
+        """
+        lowest, highest = min(self.by_fpr), max(self.by_fpr)
+        if not lowest <= fpr <= highest:
+            raise InputError(
+                f"fpr={fpr}: calibrated rates are {lowest} to {highest}; choose one of them, or set threshold"
+            )
+        rate, value = at_most(self.by_fpr, fpr)
+        about = {"source": self.source, "n_scans": self.n_scans, "n_voxels": self.n_voxels}
+        return Threshold(value, {"fpr": rate, **about, **self._flagged(value)})
+
+    def at_scan_fpr(self, scan_fpr: float) -> Threshold:
+        """Return the threshold that at most a share `scan_fpr` of new healthy scans exceeds.
+
+        The promise is split conformal: it holds on average over calibration sets, for scans of the same population.
+
+        Raises:
+            InputError: no healthy calibration scan, or too few of them for this share.
+        """
+        if not self.scan_scores:
+            raise InputError(
+                f"{self.path}: holds no scores of healthy scans, so scan_fpr={scan_fpr:g} has no basis; "
+                f"{CALIBRATE.format(model=self.model)}, or set threshold or fpr"
+            )
+        try:
+            value = conformal_threshold(self.scan_scores, scan_fpr)
+        except ValueError as error:
+            raise InputError(
+                f"scan_fpr={scan_fpr:g}: {error}; choose a possible share, or "
+                f"{CALIBRATE.format(model=self.model)} of more people"
+            ) from None
+        origin = {
+            "scan_fpr": scan_fpr,
+            "source": "healthy scans",
+            "n_scans": len(self.scan_scores),
+        }
+        return Threshold(value, origin)
+
+    def _flagged(self, value: float) -> dict[str, int]:
+        """Count the healthy calibration scans in which `value` detects something; empty without such scans."""
+        if not self.scan_scores:
+            return {}
+        n_flagged = sum(score > value for score in self.scan_scores)
+        return {"n_marked": n_flagged, "n_scores": len(self.scan_scores)}
+
+
+@dataclass(frozen=True)
+class NoThresholds:
+    """Stands in for `Thresholds` of a model without a valid calibration; every request raises `reason`."""
+
+    reason: str
+
+    def default(self) -> Threshold:
+        """Raise an InputError with the reason."""
+        raise InputError(self.reason)
+
+    def at_fpr(self, fpr: float) -> Threshold:
+        """Raise an InputError with the reason."""
+        raise InputError(self.reason)
+
+    def at_scan_fpr(self, scan_fpr: float) -> Threshold:
+        """Raise an InputError with the reason."""
+        raise InputError(self.reason)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The content of calibration.json.
+
+    Args:
+        path: the file.
+        postprocess: the post-processing that the thresholds are valid for; a model's default.
+        default_fpr: the rate that the model uses by default.
+        stored: the whole file.
+    """
+
+    path: Path
+    postprocess: PostprocessConfig
+    default_fpr: float
+    stored: Mapping[str, Any]
+
+    def thresholds(
+        self, model: str, config: Mapping[str, Any], step: int, postprocess: PostprocessConfig
+    ) -> Thresholds | NoThresholds:
+        """Return the thresholds if they are valid for a model.
+
+        Args:
+            model: name of the model, for messages.
+            config, step: the method's settings and the training step of its weights.
+            postprocess: the post-processing that the model is used with.
+        """
+        try:
+            known = {
+                "step": self.stored["step"],
+                "postprocess": asdict(self.postprocess),
+                **dict(self.stored["config"]),
+            }
+            thresholds = Thresholds(
+                model=model,
+                path=self.path,
+                by_fpr=_by_rate(self.stored["fprs"], self.stored["thresholds"]),
+                scan_scores=_numbers(self.stored.get("scan_scores") or []),
+                default_fpr=self.default_fpr,
+                default_threshold=self.stored.get("default_threshold"),
+                **{key: self.stored[key] for key in ("source", "n_scans", "n_voxels")},
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            return NoThresholds(f"{self.path}: damaged ({error}); {ANEW}")
+        chosen = thresholds.default_threshold
+        if chosen is not None and not is_chosen_threshold(chosen):
+            return NoThresholds(f"{self.path}: damaged (default_threshold {chosen}); {ANEW}")
+        wanted = {"step": step, "postprocess": asdict(postprocess), **config}
+        if changed := [key for key, value in wanted.items() if known.get(key) != value]:
+            return NoThresholds(
+                f"{self.path}: was made with other settings of {', '.join(changed)}; set threshold, or "
+                f"{CALIBRATE.format(model=model)}"
+            )
+        return thresholds
+
+    def completed(self, config: Mapping[str, Any]) -> Self:
+        """Return the calibration with its method settings replaced by their completed form."""
+        return replace(self, stored={**self.stored, "config": config})
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """Read FOLDER/calibration.json; None if the folder has none.
+
+    Raises:
+        InputError: the file, its post-processing or its default rate is damaged.
+    """
+    path = folder / "calibration.json"
+    if not path.exists():
+        return None
+    remedy = "delete it to use the default post-processing, or calibrate the model again"
+    stored = read_json(path, remedy=remedy)
+    try:
+        postprocess = POSTPROCESS.validate_python(stored.get("postprocess"))
+    except ValueError:
+        raise InputError(
+            f"{path}: its post-processing is missing or damaged ({stored.get('postprocess')}); {remedy}"
+        ) from None
+    rate = stored.get("default_fpr", DEFAULT_FPR)
+    if not is_rate(rate):
+        raise InputError(f"{path}: damaged (default_fpr {rate}); {ANEW}")
+    return Calibration(path, postprocess, float(rate), stored)
+
+
+def is_rate(value: Any) -> bool:
+    """True if a value is a rate that calibrations hold a threshold for."""
+    return isinstance(value, float) and FPRS[0] <= value <= FPRS[-1]
+
+
+def is_chosen_threshold(value: Any) -> bool:
+    """True if a value is a valid `default_threshold`: a number between 0 and 1, and the scans it was chosen on."""
+    return (
+        isinstance(value, Mapping)
+        and value.keys() == {"value", "chosen_on"}
+        and isinstance(value["chosen_on"], str)
+        and isinstance(value["value"], float)
+        and 0 < value["value"] < 1
+    )
+
+
+def at_most(thresholds: Mapping[float, float], fpr: float) -> tuple[float, float]:
+    """Return the highest calibrated rate that does not exceed `fpr`, and its threshold."""
+    rate = max(rate for rate in thresholds if rate <= fpr + 1e-12)
+    return rate, thresholds[rate]
+
+
+def _by_rate(fprs: Sequence[float], thresholds: Sequence[float]) -> dict[float, float]:
+    by_rate = dict(zip(map(float, fprs), map(float, thresholds), strict=True))
+    if not by_rate:
+        raise ValueError("it holds no rate")
+    return by_rate
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, float | int) for value in values):
+        raise ValueError("its scan_scores are no numbers")
+    return tuple(values)

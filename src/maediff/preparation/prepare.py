@@ -1,0 +1,83 @@
+"""One scan from its own grid to the model's: steps, then grid and intensities.
+
+    volume -> run_steps (brain, N4, MNI152, quality) -> prepare_scan (grid, intensities) -> PreparedScan
+
+`maediff preprocess` and `maediff detect` both call `prepare`, so a new scan goes exactly the way of the scans that a
+model was trained on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from maediff.preparation.config import PreparationConfig
+from maediff.preparation.onto_grid import Prepared, prepare_scan
+from maediff.preparation.steps import Stepped, Tools, run_steps
+from maediff.scans.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A prepared scan on both grids.
+
+    Args:
+        on_scan: the scan after the steps, on its own grid.
+        on_grid: the same on the model's grid; its record holds the findings of both parts.
+    """
+
+    on_scan: Stepped
+    on_grid: Prepared
+
+
+def prepare(
+    volume: Volume,
+    config: PreparationConfig,
+    *,
+    brain: Bool[np.ndarray, "x y z"] | None = None,
+    lesion: Bool[np.ndarray, "x y z"] | None = None,
+    lesion_free_margin: int = 1,
+    t1: Path | None = None,
+    t1_series: str | None = None,
+    tools: Tools | None = None,
+) -> PreparedScan:
+    """Prepare one scan for a model.
+
+    Args:
+        config: the preparation; its modality must be set.
+        brain: the scan's own brain mask; None extracts the brain.
+        lesion: the lesion mask, on the scan's grid.
+        lesion_free_margin: slices beside a lesion that do not count as lesion-free.
+        t1, t1_series: a T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
+        tools: replacements for brain extraction, N4 and registration; None uses the defaults.
+
+    Raises:
+        InputError: the scan cannot be used (`run_steps`, `prepare_scan`).
+        ValueError: `config` names no modality.
+    """
+    if config.modality is None:
+        raise ValueError("config.modality is None: give T1w, T2w or FLAIR (config.for_modality)")
+    on_scan = run_steps(
+        volume,
+        brain,
+        config,
+        modality=config.modality,
+        t1=t1,
+        t1_series=t1_series,
+        tools=tools or Tools(),
+    )
+    on_grid = prepare_scan(
+        on_scan.volume,
+        on_scan.brain,
+        lesion,
+        config.grid,
+        config.normalise,
+        lesion_free_margin,
+        brain_from=on_scan.brain_from,
+        to_atlas=on_scan.to_atlas,
+    )
+    on_grid.record.update(on_scan.record)
+    on_grid.record["flags"] += on_scan.flags
+    on_grid.record["notes"] += on_scan.notes
+    return PreparedScan(on_scan, on_grid)
