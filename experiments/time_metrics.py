@@ -41,17 +41,17 @@ def made(index: int) -> tuple[SubjectSlices, Map]:
         np.float32
     )
     subject = SubjectSlices(
-        f"s{index}",
-        images,
-        brain,
-        lesion,
-        ~lesion.any(axis=(1, 2)),
-        np.arange(SHAPE[0]),
-        np.eye(4),
-        np.eye(4),
-        (2.0, 2.0, 2.0),
-        not lesion.any(),
-        {},
+        name=f"s{index}",
+        images=images,
+        brain=brain,
+        lesion=lesion,
+        lesion_free=~lesion.any(axis=(1, 2)),
+        slice_ids=np.arange(SHAPE[0]),
+        affine=np.eye(4),
+        affine_to_scan=np.eye(4),
+        spacing_mm=(2.0, 2.0, 2.0),
+        healthy=not lesion.any(),
+        extra={},
     )
     return subject, residual
 
@@ -77,7 +77,7 @@ def main() -> None:
     lap("scan: l1, PSNR, SSIM")
     for said, post in {"filtered": DEFAULT, "unfiltered": replace(DEFAULT, median_size=1)}.items():
         cases = [
-            Case(s, residual_map(r, s.brain, s.spacing_mm, post), s.subject) for s, r in subjects
+            Case(s, residual_map(r, s.brain, s.spacing_mm, post), s.name) for s, r in subjects
         ]
         lap(f"{said}: maps")
         thresholds, *_ = choose_thresholds(cases[::2] + cases[1::4], cases, 0.01, 0.1, post)

@@ -26,7 +26,7 @@ COMMANDS = [
     "report",
     "benchmark",
 ]
-SMALL = [
+SMALL_SETTINGS = [
     "unet.channels=[8, 16]",
     "unet.blocks=1",
     "mae.dim=16",
@@ -211,7 +211,7 @@ def test_a_failed_scan_is_exit_code_1_and_the_rest_is_done(tmp_path):
 @pytest.mark.slow
 def test_the_whole_way_from_scans_to_scores(tmp_path):
     """preprocess -> train -> detect -> evaluate -> report, in folders with spaces and letters beyond ASCII."""
-    small = [x for setting in SMALL for x in ("--set", setting)]
+    small = [x for setting in SMALL_SETTINGS for x in ("--set", setting)]
     home = tmp_path / "Müller's scans"
     manifest = made_dataset(home / "in")
     steps = [

@@ -8,7 +8,7 @@ import torch
 
 from helpers.brains import made_brain
 from helpers.methods import make, predict, scan
-from helpers.runs import SMALL
+from helpers.runs import SMALL_MAEDIFF
 from maediff.core.device import no_tf32
 from maediff.core.errors import InputError
 from maediff.detection import benchmark as module
@@ -42,7 +42,7 @@ def test_the_two_predictions_agree_in_fp32_and_differ_a_little_in_bf16(monkeypat
         lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine),
     )
     monkeypatch.setattr(
-        module, "build", lambda name, preset, seed: build(name, preset, SMALL, seed)
+        module, "build", lambda name, preset, seed: build(name, preset, SMALL_MAEDIFF, seed)
     )
     monkeypatch.setattr(module, "matmul_rate", lambda *_: 1e12)
     counter = nullcontext(

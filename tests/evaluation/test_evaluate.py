@@ -65,17 +65,17 @@ def subject(name, *, healthy, seed, kind="", at=(3, 20, 20)):
     free = ~lesion.any(axis=(1, 2))
     extra = {"lesion_kind": kind} if kind else {}
     return SubjectSlices(
-        name,
-        images,
-        brain,
-        lesion,
-        free,
-        np.arange(6, dtype=np.int64),
-        np.eye(4),
-        np.eye(4),
-        SPACING,
-        healthy,
-        extra,
+        name=name,
+        images=images,
+        brain=brain,
+        lesion=lesion,
+        lesion_free=free,
+        slice_ids=np.arange(6, dtype=np.int64),
+        affine=np.eye(4),
+        affine_to_scan=np.eye(4),
+        spacing_mm=SPACING,
+        healthy=healthy,
+        extra=extra,
     )
 
 
@@ -99,7 +99,7 @@ def image_itself(s):
 
 def noisy(level, seed):
     def predict(s):
-        rng = np.random.default_rng([seed, len(s.subject), ord(s.subject[0])])
+        rng = np.random.default_rng([seed, len(s.name), ord(s.name[0])])
         residual = s.images + level * rng.standard_normal(s.images.shape)
         return np.abs(residual).astype(np.float32), np.clip(s.images + 0.1, 0, 1)
 

@@ -31,7 +31,7 @@ def subject(cohort):
 
 def test_a_map_on_the_cohorts_grid_is_taken_as_it_is(subject, tmp_path):
     truth = subject.lesion.astype(np.float32)
-    save(tmp_path / f"{subject.subject}.nii.gz", slices_to_volume(truth), subject.affine)
+    save(tmp_path / f"{subject.name}.nii.gz", slices_to_volume(truth), subject.affine)
     assert is_map_folder(tmp_path)
     np.testing.assert_array_equal(read_map(tmp_path, subject), truth)
 
@@ -42,7 +42,7 @@ def test_a_map_on_the_cohorts_grid_is_taken_as_it_is(subject, tmp_path):
 def test_maps_may_be_compressed_and_lie_a_rounding_beyond_one(subject, tmp_path, name):
     truth = subject.lesion.astype(np.float32)
     save(
-        tmp_path / name.format(subject.subject),
+        tmp_path / name.format(subject.name),
         slices_to_volume(truth * 1.000001 - 1e-6),
         subject.affine,
     )
@@ -54,11 +54,11 @@ def test_maps_may_be_compressed_and_lie_a_rounding_beyond_one(subject, tmp_path,
 
 
 def test_a_map_on_the_scans_own_grid_comes_to_the_same_place(cohort, subject, tmp_path):
-    lesion = nib.load(cohort.path.parent / "scans" / subject.subject / "lesion.nii.gz")
-    (tmp_path / subject.subject).mkdir()
+    lesion = nib.load(cohort.path.parent / "scans" / subject.name / "lesion.nii.gz")
+    (tmp_path / subject.name).mkdir()
     flipped = lesion.as_reoriented(nib.orientations.axcodes2ornt("LPS"))
     data = np.asarray(flipped.dataobj, dtype=np.float32)
-    save(tmp_path / subject.subject / "anomaly_map.nii.gz", data, flipped.affine)
+    save(tmp_path / subject.name / "anomaly_map.nii.gz", data, flipped.affine)
     found = read_map(tmp_path, subject) > 0.5
     assert 2 * (found & subject.lesion).sum() / (found.sum() + subject.lesion.sum()) > 0.97
 
@@ -108,7 +108,7 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
 
 
 def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
-    with pytest.raises(InputError, match=f"no anomaly map of {subject.subject}"):
+    with pytest.raises(InputError, match=f"no anomaly map of {subject.name}"):
         check_maps(tmp_path, [subject], "T1w")
     data = slices_to_volume(subject.images.clip(0, 1))
     elsewhere, turned = subject.affine.copy(), subject.affine.copy()
@@ -121,28 +121,28 @@ def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
         (data, elsewhere, "does not cover the brain"),
         (data, turned, "does not cover the brain"),
     ]:
-        save(tmp_path / f"{subject.subject}.nii.gz", change, affine)
+        save(tmp_path / f"{subject.name}.nii.gz", change, affine)
         with pytest.raises(InputError, match=said):
             read_map(tmp_path, subject)
 
 
 def test_a_map_on_a_third_grid_is_refused_while_the_scan_is_there(cohort, subject, tmp_path):
     """One of 4 mm, say, or one moved to a template: it holds the brain and has the axes, and is still another grid."""
-    source = next(Path(row.source) for row in cohort.rows if row.name == subject.subject)
+    source = next(Path(row.source) for row in cohort.rows if row.name == subject.name)
     data = slices_to_volume(subject.images.clip(0, 1))[::2, ::2]
     coarse = subject.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
     coarse[:2, 3] += subject.affine[:2, :2] @ [0.5, 0.5]
-    save(tmp_path / f"{subject.subject}.nii.gz", data, coarse)
+    save(tmp_path / f"{subject.name}.nii.gz", data, coarse)
     with pytest.raises(
         InputError,
-        match=rf"{subject.subject}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image",
+        match=rf"{subject.name}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image",
     ):
         read_map(tmp_path, subject, source)
     assert (
         read_map(tmp_path, subject, tmp_path / "moved_away.nii.gz").shape == subject.images.shape
     )
     scan = nib.load(source)
-    save(tmp_path / f"{subject.subject}.nii.gz", np.zeros(scan.shape, np.float32), scan.affine)
+    save(tmp_path / f"{subject.name}.nii.gz", np.zeros(scan.shape, np.float32), scan.affine)
     assert not read_map(tmp_path, subject, source).any()
 
 
@@ -178,7 +178,7 @@ def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):
         lesion = np.zeros(s.images.shape) if s.lesion is None else s.lesion
         for name, maps in (("perfect", lesion), ("empty", 0 * lesion)):
             save(
-                tmp_path / name / f"{s.subject}.nii.gz",
+                tmp_path / name / f"{s.name}.nii.gz",
                 slices_to_volume(maps.astype(np.float32)),
                 s.affine,
             )

@@ -1,1 +1,1 @@
-"""What several tests need: synthetic brains and heads, DICOM series, methods and runs."""
+"""Objects that several test files need: brains, heads, DICOM series, methods and runs."""

@@ -1,17 +1,16 @@
-"""Small made-up scans for tests: an ellipsoid of smooth texture in a zero background."""
+"""Small synthetic scans: a textured ellipsoid on a background of zeros."""
 
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-FIELD = {"shape": (60, 72, 50), "spacing": (2.0, 2.0, 2.0)}
 
+def made_brain(shape=(60, 72, 50), spacing=(2.0, 2.0, 2.0), radii_mm=(50.0, 62.0, 42.0), seed=0):
+    """Return (data, brain mask, affine) of a stripped scan.
 
-def made_brain(
-    shape=FIELD["shape"], spacing=FIELD["spacing"], radii_mm=(50.0, 62.0, 42.0), seed=0
-):
-    """(data, brain, affine): intensities 40 to 200 in the ellipsoid, 0 outside; RAS+, mm, origin in its middle."""
+    Intensities are 40 to 200 in the brain and 0 outside; the origin is the centre of the brain.
+    """
     affine = np.diag([*spacing, 1.0]).astype(float)
     affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(spacing)
     x, y, z = np.meshgrid(
@@ -35,7 +34,7 @@ def made_brain(
 
 
 def ball(shape, affine, centre_mm, volume_ml):
-    """A ball of that volume as a mask."""
+    """Return the mask of a ball."""
     grid = np.stack(np.meshgrid(*[np.arange(size) for size in shape], indexing="ij"), axis=-1)
     place = grid @ affine[:3, :3].T + affine[:3, 3]
     radius_mm = (volume_ml * 1000 * 3 / 4 / np.pi) ** (1 / 3)
@@ -43,12 +42,12 @@ def ball(shape, affine, centre_mm, volume_ml):
 
 
 def save(path: Path, data, affine, axes: str | None = None) -> Path:
-    """Write a NIfTI; `axes` ("LAS", "PSR") stores the same voxels in that orientation."""
+    """Write a NIfTI file; `axes` is the orientation on disk, for example "LAS" or "PSR"."""
     image = nib.Nifti1Image(data.astype(np.uint8) if data.dtype == bool else data, affine)
     if axes:
-        there = nib.orientations.axcodes2ornt(axes)
+        orientation = nib.orientations.axcodes2ornt(axes)
         image = image.as_reoriented(
-            nib.orientations.ornt_transform(nib.io_orientation(affine), there)
+            nib.orientations.ornt_transform(nib.io_orientation(affine), orientation)
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
@@ -56,22 +55,26 @@ def save(path: Path, data, affine, axes: str | None = None) -> Path:
 
 
 def oblique(affine, degrees=(8.0, -5.0, 12.0)):
-    """The same voxels in a turned frame."""
+    """Return the affine of the same voxels in a rotated scanner frame."""
     turn = np.eye(4)
     for axis, angle in enumerate(np.deg2rad(degrees)):
-        one = np.eye(4)
+        step = np.eye(4)
         i, j = [k for k in range(3) if k != axis]
-        one[i, i] = one[j, j] = np.cos(angle)
-        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ one
+        step[i, i] = step[j, j] = np.cos(angle)
+        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
     return turn @ affine
 
 
 SUBJECTS = [("train", True)] * 3 + [("val", True), ("val", False), ("test", True), ("test", False)]
+"""Split and health of the scans of `made_dataset`."""
 
 
 def made_dataset(folder: Path) -> Path:
-    """Manifest of seven small T1-like scans of 10 thick slices, healthy and with a bright ball, in three splits."""
+    """Write seven small T1-like scans with a manifest; return the manifest.
+
+    A scan has 10 thick slices; a lesion is a bright ball. SUBJECTS lists splits and health.
+    """
     lines = ["subject,image,brain_mask,lesion_mask,split,healthy"]
     for number, (split, healthy) in enumerate(SUBJECTS):
         name = f"{split}{number}"
@@ -91,7 +94,7 @@ def made_dataset(folder: Path) -> Path:
 
 
 def made_cohort(folder: Path) -> Path:
-    """A cohort of `made_dataset`."""
+    """Return the cohort of `made_dataset`."""
     from maediff.cohort.preprocess import preprocess
 
     assert (

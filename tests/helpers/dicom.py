@@ -1,4 +1,4 @@
-"""Small DICOM series for tests, written slice by slice from a volume in RAS+ under shuffled file names."""
+"""Small DICOM series, written from a RAS+ volume under shuffled file names."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-# (axis of the RAS+ volume, direction) of: pixels along a row, along a column, slices from the first to the last.
+# (axis of the RAS+ volume, direction) of the pixels along a row, along a column, of the slices
 PLANES = {
     "axial": ((0, -1), (1, -1), (2, 1)),
     "sagittal": ((1, -1), (2, -1), (0, 1)),
@@ -26,10 +26,10 @@ LPS = np.diag([-1.0, -1.0, 1.0])
 def write_series(
     folder: Path, data, affine, plane="axial", *, seed=0, change=None, compress=None, **header
 ):
-    """Write whole numbers `data` as one series and return the files, first slice first.
+    """Write integer `data` as one series and return the files, first slice first.
 
     Args:
-        change: called with (number of the slice, its dataset) before it is saved; None back leaves the slice out.
+        change: called with (number of the slice, its dataset); returns None to skip the slice.
         compress: transfer syntax.
         header: fields of every slice.
     """
@@ -48,33 +48,31 @@ def write_series(
     origin = affine[:3, :3] @ first + affine[:3, 3]
     files = []
     for number, frame in enumerate(frames):
-        one = Dataset()
-        one.SOPClassUID, one.SOPInstanceUID, one.Modality = MRImageStorage, generate_uid(), "MR"
-        one.SeriesNumber, one.InstanceNumber, one.SeriesDescription = 3, number + 1, "t1_mprage"
-        one.ImageType, one.PatientPosition = ["ORIGINAL", "PRIMARY", "M"], "HFS"
-        one.ImagePositionPatient = [f"{x:.10g}" for x in LPS @ (origin + number * steps[cut])]
+        image = Dataset()
+        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, generate_uid()
+        image.Modality, image.SeriesDescription = "MR", "t1_mprage"
+        image.SeriesNumber, image.InstanceNumber = 3, number + 1
+        image.ImageType, image.PatientPosition = ["ORIGINAL", "PRIMARY", "M"], "HFS"
+        image.ImagePositionPatient = [f"{x:.10g}" for x in LPS @ (origin + number * steps[cut])]
         cosines = [LPS @ steps[axis] / np.linalg.norm(steps[axis]) for axis in (col, row)]
-        one.ImageOrientationPatient = [f"{x:.10g}" for x in np.concatenate(cosines)]
-        one.PixelSpacing = [f"{np.linalg.norm(steps[axis]):.10g}" for axis in (row, col)]
-        one.SliceThickness = f"{np.linalg.norm(steps[cut]):.10g}"
-        one.Rows, one.Columns = frame.shape
-        one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = (
-            1,
-            "MONOCHROME2",
-            0,
-        )
-        one.BitsAllocated, one.BitsStored, one.HighBit = 16, 16, 15
-        one.StudyID, one.StudyDate, one.StudyTime, one.PatientSex = "", "", "", ""
+        image.ImageOrientationPatient = [f"{x:.10g}" for x in np.concatenate(cosines)]
+        image.PixelSpacing = [f"{np.linalg.norm(steps[axis]):.10g}" for axis in (row, col)]
+        image.SliceThickness = f"{np.linalg.norm(steps[cut]):.10g}"
+        image.Rows, image.Columns = frame.shape
+        image.SamplesPerPixel, image.PixelRepresentation = 1, 0
+        image.PhotometricInterpretation = "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+        image.StudyID, image.StudyDate, image.StudyTime, image.PatientSex = "", "", "", ""
         for name, value in {**uids, **SECRETS, **header}.items():
-            setattr(one, name, value)
-        one.PixelData = np.ascontiguousarray(frame.astype("<u2")).tobytes()
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
-        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+            setattr(image, name, value)
+        image.PixelData = np.ascontiguousarray(frame.astype("<u2")).tobytes()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         if compress:
-            one.compress(compress)
-        if change is None or change(number, one) is not None:
+            image.compress(compress)
+        if change is None or change(number, image) is not None:
             files.append(folder / f"IM{names[number]:04}")
-            pydicom.dcmwrite(files[-1], one, enforce_file_format=True)
+            pydicom.dcmwrite(files[-1], image, enforce_file_format=True)
     return files

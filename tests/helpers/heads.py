@@ -1,4 +1,4 @@
-"""Made-up heads with a skull: a made brain inside a bright shell, on a background of noise."""
+"""Synthetic heads: a synthetic brain inside a bright shell, on a background of noise."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,7 +8,7 @@ from maediff.preparation.brain_extraction import EXTRACTORS
 
 
 def made_head(shape=(60, 72, 14), spacing=(2.0, 2.0, 6.0), seed=0):
-    """(data, brain, affine) of a raw scan."""
+    """Return (data, brain mask, affine) of a raw scan."""
     data, brain, affine = made_brain(shape, spacing, seed=seed)
     reach_mm = ndimage.distance_transform_edt(~brain, sampling=spacing)
     noise = np.random.default_rng(seed).integers(1, 9, shape)
@@ -16,13 +16,13 @@ def made_head(shape=(60, 72, 14), spacing=(2.0, 2.0, 6.0), seed=0):
     return head.astype(np.float32), brain, affine
 
 
-def fake_deepbet(monkeypatch, draw):
-    """Let `draw(volume) -> mask` stand in for deepbet; returns the list of the scans that it was asked about."""
+def fake_deepbet(monkeypatch, extract_brain):
+    """Replace deepbet by `extract_brain(volume)`; return the list of the scans that it gets."""
     calls = []
 
     def extract(volume, config):
         calls.append(volume.source.name)
-        return draw(volume)
+        return extract_brain(volume)
 
     monkeypatch.setattr(
         "maediff.preparation.brain_extraction._choose", lambda volume, tool: "deepbet"
@@ -32,7 +32,7 @@ def fake_deepbet(monkeypatch, draw):
 
 
 def true_brain(volume):
-    """The brain of a made head: what its voxels say, between noise and skull."""
+    """Return the brain of a synthetic head: brighter than noise, darker than skull."""
     inside = (volume.data >= 30) & (volume.data < 210)
     labels, _ = ndimage.label(inside)
     return np.asarray(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))

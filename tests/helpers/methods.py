@@ -1,4 +1,4 @@
-"""Small methods with fresh weights for tests, and a scan to try them on."""
+"""Small methods with fresh weights, and a scan for them."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from maediff.methods import predict_volume
 from maediff.methods.baselines import Template
 from maediff.methods.registry import METHODS, build
 
-SMALL = {
+SMALL_METHODS = {
     "size": 48,
     "p": 24,
     "s": 8,
@@ -21,16 +21,17 @@ SMALL = {
 
 
 def make(name, *, fresh=False, **settings):
-    """A method of the `tiny` preset, made smaller; unless `fresh`, no layer starts at zero."""
+    """Return a method of the preset `tiny`, made smaller; unless `fresh`, no layer is zero."""
     torch.manual_seed(0)
     fields = METHODS[name][1].__pydantic_fields__
     method = build(
-        name, "tiny", {key: value for key, value in SMALL.items() if key in fields} | settings
+        name,
+        "tiny",
+        {key: value for key, value in SMALL_METHODS.items() if key in fields} | settings,
     )
-    for (
-        parameter
-    ) in method.parameters():  # layers that start at zero would hide what stands before them
-        if not fresh and not parameter.any():
+    # A layer of zeros would hide the layers before it.
+    for parameter in () if fresh else method.parameters():
+        if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     if isinstance(method, Template):
         images, _, ids = scan()
@@ -39,7 +40,7 @@ def make(name, *, fresh=False, **settings):
 
 
 def scan(n=5, size=48):
-    """A scan with a disc of brain that grows and shrinks, an empty slice at either end."""
+    """Return slices with a disc of brain that grows and shrinks; first and last are empty."""
     y, x = np.mgrid[:size, :size] - size / 2
     radius = np.array([0, 8, 14, 17, 0][:n])[:, None, None]
     brain = np.hypot(y, x)[None] < radius

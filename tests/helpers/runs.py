@@ -1,4 +1,4 @@
-"""Small models for tests: run folders with random weights, as `train` would leave them."""
+"""Run folders with random weights, in the form that `train` writes."""
 
 from copy import deepcopy
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from maediff.methods.registry import build
 from maediff.models.folder import config_of, write_config
 from maediff.models.weights import save_model
 
-SMALL = {
+SMALL_MAEDIFF = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
     "mae": {"dim": 16, "encoder_blocks": 1, "decoder_blocks": 1, "heads": 2},
     "s": 48,
@@ -32,8 +32,8 @@ ABOUT = {
 
 
 def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
-    """A run folder with random weights: what `train` writes, without training."""
-    method = build("maediff", "tiny", SMALL)
+    """Write a run folder without training; `more` are further keys of config.json."""
+    method = build("maediff", "tiny", SMALL_MAEDIFF)
     write_config(
         folder,
         {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.methods import SMALL, make, predict, scan
+from helpers.methods import SMALL_METHODS, make, predict, scan
 from maediff.core.errors import InputError
 from maediff.methods.registry import METHODS, TRAINED, build
 from maediff.models.folder import config_of, write_config
@@ -45,7 +45,7 @@ def test_maps_have_the_scans_shape_and_range(name):
     ],
 )
 def test_every_parameter_has_a_gradient_within_two_steps_of_its_objective(name, mae):
-    settings = {"mae": SMALL["mae"] | mae} if mae else {}
+    settings = {"mae": SMALL_METHODS["mae"] | mae} if mae else {}
     method, x = make(name, fresh=True, **settings).train(), torch.rand(4, 1, 48, 48)
     names = {parameter: key for key, parameter in method.named_parameters()}
     moved = set()

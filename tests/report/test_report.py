@@ -245,10 +245,20 @@ def evaluated(tmp_path):
         lesion, extra = (
             (shot.brain & False, {}) if healthy else (shot.lesion, {"lesion_kind": "dark"})
         )
-        ids, free = np.arange(6, dtype=np.int64), np.ones(6, dtype=bool)
-        place = (np.eye(4), np.eye(4), SPACING)
         subjects.append(
-            SubjectSlices(name, images, shot.brain, lesion, free, ids, *place, healthy, extra)
+            SubjectSlices(
+                name=name,
+                images=images,
+                brain=shot.brain,
+                lesion=lesion,
+                lesion_free=np.ones(6, dtype=bool),
+                slice_ids=np.arange(6, dtype=np.int64),
+                affine=np.eye(4),
+                affine_to_scan=np.eye(4),
+                spacing_mm=SPACING,
+                healthy=healthy,
+                extra=extra,
+            )
         )
     contenders = [
         Contender("bright", "bright", lambda s: (s.images, None), trained=False),

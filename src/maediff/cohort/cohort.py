@@ -1,12 +1,14 @@
-"""A cohort: preprocessed scans on the model's grid, with their splits, read at memory speed.
+"""A cohort: prepared scans on the model's grid, with their splits.
 
-    COHORT/cohort.json     modality, grid, every choice of preprocessing, versions (written last: none, no cohort)
-           manifest.csv    subject,session,dataset,split,healthy,image,brain_mask,lesion_mask,source
-           qc.csv          numbers per scan, and what failed
-           <name>/         image, brain_mask, lesion_mask .nii.gz on the model's grid; image.json (written last)
-           cache/          slices of a split as .npy; can be deleted, is rebuilt
+    COHORT/cohort.json     modality, grid, settings of preprocessing, versions (written last)
+           manifest.csv    a line for each scan, with the columns of `Row`
+           qc.csv          a line for each scan: flags and numbers, or the reason of a failure
+           <name>/         image, brain_mask, lesion_mask .nii.gz on the model's grid;
+                           image.json (written last)
+           cache/          slices of a split as .npy; `training_slices` rebuilds a deleted cache
 
-Which slices train: all of a healthy subject's, the lesion-free ones of a subject with a lesion mask, none of others.
+Training uses all slices of a healthy scan and the lesion-free slices of a scan with a lesion
+mask. It uses no slice of a scan whose health is unknown.
 """
 
 import csv
@@ -28,13 +30,28 @@ from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.volume import volume_to_slices
 
-FORMAT = 2
-MIN_BRAIN_SHARE = 0.01  # of a training slice's pixels
+COHORT_FORMAT = 2
+"""Version of the files of a cohort, in cohort.json."""
+MIN_BRAIN_SHARE = 0.01
+"""Smallest share of brain among the pixels of a training slice."""
+REMEDY = "run `maediff preprocess` again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One scan of a cohort; paths are ready to open. `healthy` None: unknown. `source`: the scan it was made from."""
+    """One scan of a cohort: a line of manifest.csv.
+
+    Args:
+        subject: the person; a name in the dataset.
+        session: empty if the subject has one scan only.
+        dataset: name of the dataset.
+        split: train, val or test.
+        healthy: None if unknown.
+        image: path of the prepared image; the cohort's folder is included.
+        brain_mask: path of the brain mask.
+        lesion_mask: path of the lesion mask; None if the scan has none.
+        source: path of the scan that the image was made from.
+    """
 
     subject: str
     session: str
@@ -48,25 +65,30 @@ class Row:
 
     @property
     def name(self) -> str:
-        """subject, or subject_session: unique in the cohort."""
+        """Name of the scan, unique in the cohort: SUBJECT or SUBJECT_SESSION."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SubjectSlices:
     """The slices of one scan, lowest first.
 
     Args:
-        subject: the row's name, unique in the cohort.
-        images: 0 outside the brain, 1 at the 99th percentile of it, clipped at CEILING.
-        lesion_free: fit for training as healthy; all true for a healthy scan, all false if that is unknown.
-        slice_ids: index on the model's grid.
-        affine: voxel of the (x, y, z) volume -> mm; of MNI152 where the scan was registered.
+        name: name of the scan, unique in the cohort (`Row.name`).
+        images: intensities in [0, CEILING]: 0 outside the brain, 1 at its 99th percentile.
+        brain: brain mask.
+        lesion: lesion mask; None if the scan has none.
+        lesion_free: slices that may train a healthy model.
+            All true for a healthy scan, all false if the scan's health is unknown.
+        slice_ids: index of each slice on the model's grid.
+        affine: voxel of the (x, y, z) volume -> mm; mm of MNI152 if the scan was registered.
         affine_to_scan: voxel of the same volume -> mm of the scan.
-        extra: the manifest's further columns (lesion_kind, ...).
+        spacing_mm: voxel size along x, y and z.
+        healthy: None if unknown.
+        extra: further columns of the manifest, for example lesion_kind.
     """
 
-    subject: str
+    name: str
     images: Float32[np.ndarray, "n h w"]
     brain: Bool[np.ndarray, "n h w"]
     lesion: Bool[np.ndarray, "n h w"] | None
@@ -80,7 +102,17 @@ class SubjectSlices:
 
 
 class Cohort:
-    """A preprocessed cohort: `meta` (cohort.json), `rows` (manifest.csv), and the slices."""
+    """A cohort on disk.
+
+    Attributes:
+        path: its folder.
+        meta: content of cohort.json.
+        rows: the scans, in the order of manifest.csv.
+        hash: SHA-256 of cohort.json and manifest.csv.
+
+    Example:
+        >>> slices = Cohort.open(Path("cohort")).training_slices("train")  # doctest: +SKIP
+    """
 
     def __init__(
         self, path: Path, meta: dict[str, Any], rows: list[Row], content_hash: str
@@ -89,10 +121,11 @@ class Cohort:
 
     @classmethod
     def open(cls, path: Path) -> "Cohort":
-        """The cohort in folder `path`.
+        """Return the cohort in the folder `path`.
 
         Raises:
-            InputError: not a cohort, an unfinished one, of an unknown format, or with files missing.
+            InputError: the folder is no cohort, or an unfinished one; its format is unknown; files
+                are missing or damaged.
         """
         path = Path(path)
         if not path.is_dir():
@@ -101,49 +134,51 @@ class Cohort:
             )
         if not (path / "cohort.json").is_file():
             raise InputError(
-                f"{path}: holds no cohort.json, so it is no cohort, or preprocessing did not finish; run "
-                "`maediff preprocess` on your scans, with --resume if it was stopped"
+                f"{path}: holds no cohort.json: it is no cohort, or preprocessing did not finish; "
+                "run `maediff preprocess INPUT -o COHORT`, with --resume if a run was interrupted"
             )
         try:
-            texts = [
-                (path / name).read_text(encoding="utf-8")
-                for name in ("cohort.json", "manifest.csv")
-            ]
-            meta, table = json.loads(texts[0]), list(csv.DictReader(io.StringIO(texts[1])))
+            settings = (path / "cohort.json").read_text(encoding="utf-8")
+            manifest = (path / "manifest.csv").read_text(encoding="utf-8")
+            meta = json.loads(settings)
+            lines = list(csv.DictReader(io.StringIO(manifest)))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); run "
-                "`maediff preprocess` again"
+                f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); "
+                f"{REMEDY}"
             ) from error
-        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            found = meta.get("format") if isinstance(meta, dict) else None
+        if not isinstance(meta, dict) or meta.get("format") != COHORT_FORMAT:
+            version = meta.get("format") if isinstance(meta, dict) else None
             raise InputError(
-                f"{path / 'cohort.json'}: cohort format {found}, this version reads {FORMAT}; "
-                "run `maediff preprocess` again, or use the maediff version that wrote it"
+                f"{path / 'cohort.json'}: cohort format {version}, but this maediff reads "
+                f"{COHORT_FORMAT}; {REMEDY}, or use the version that wrote the cohort"
             )
-        kinds = {"modality": str, "grid": dict, "normalise": dict}
-        if damaged := [key for key, kind in kinds.items() if not isinstance(meta.get(key), kind)]:
+        types = {"modality": str, "grid": dict, "normalise": dict}
+        if damaged := [key for key, kind in types.items() if not isinstance(meta.get(key), kind)]:
             raise InputError(
-                f"{path / 'cohort.json'}: {', '.join(damaged)} missing or damaged; run `maediff preprocess` again"
+                f"{path / 'cohort.json'}: {', '.join(damaged)} missing or damaged; {REMEDY}"
             )
-        rows = [_row(path, number, line) for number, line in enumerate(table, start=2)]
+        rows = [_parse_row(path, number, line) for number, line in enumerate(lines, start=2)]
         if not rows:
-            raise InputError(
-                f"{path / 'manifest.csv'}: lists no scan; run `maediff preprocess` again"
-            )
-        return cls(path, meta, rows, hashlib.sha256("\n".join(texts).encode()).hexdigest())
+            raise InputError(f"{path / 'manifest.csv'}: lists no scan; {REMEDY}")
+        content_hash = hashlib.sha256(f"{settings}\n{manifest}".encode()).hexdigest()
+        return cls(path, meta, rows, content_hash)
 
     def split(self, name: str) -> list[Row]:
-        """The scans of a split, in the manifest's order; an empty list if there are none."""
+        """Return the scans of a split in the order of the manifest; empty if the split has none.
+
+        Raises:
+            InputError: unknown split.
+        """
         if name not in SPLITS:
-            raise InputError(f"split {name!r}: choose one of {', '.join(SPLITS)}")
+            raise InputError(f"split {name!r}: unknown; choose one of {', '.join(SPLITS)}")
         return [row for row in self.rows if row.split == name]
 
     def load(self, row: Row) -> SubjectSlices:
-        """Every slice of one scan.
+        """Return all slices of one scan.
 
         Raises:
-            InputError: a file of the scan is missing, damaged or does not fit the others.
+            InputError: a file of the scan is missing or damaged, or does not fit the other files.
         """
         volume = read_nifti(row.image)
         brain = volume_to_slices(read_mask(row.brain_mask, volume, allow_empty=False))
@@ -155,111 +190,105 @@ class Cohort:
         record_path = row.image.with_name("image.json")
         try:
             record = json.loads(record_path.read_text(encoding="utf-8"))
-            free, extra = record["lesion_free"], record["extra"]
+            lesion_free, extra = record["lesion_free"], record["extra"]
             affine_to_scan = np.array(record["grid"]["affine_to_scan"], dtype=float).reshape(4, 4)
-            if not isinstance(free, list | None) or not isinstance(extra, dict):
-                raise TypeError("not as they are written")
+            if not isinstance(lesion_free, list | None) or not isinstance(extra, dict):
+                raise TypeError("lesion_free or extra has another type")
         except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{record_path}: missing or damaged; {REMEDY}") from error
+        if lesion_free is None or row.healthy:
+            lesion_free = [row.healthy is True] * len(brain)
+        if len(lesion_free) != len(brain):
             raise InputError(
-                f"{record_path}: missing or damaged; run `maediff preprocess` again"
-            ) from error
-        if free is None or row.healthy:
-            free = [row.healthy is True] * len(brain)
-        if len(free) != len(brain):
-            raise InputError(
-                f"{record_path}: tells of {len(free)} slices, the image has {len(brain)}; run "
-                "`maediff preprocess` again"
+                f"{record_path}: describes {len(lesion_free)} slices, but the image has "
+                f"{len(brain)}; {REMEDY}"
             )
         images = np.clip(volume_to_slices(volume.data), 0, CEILING)
         x, y, z = (float(size) for size in volume.spacing_mm)
         return SubjectSlices(
-            row.name,
-            images,
-            brain,
-            lesion,
-            np.asarray(free, dtype=bool),
-            np.arange(len(brain), dtype=np.int64),
-            volume.affine,
-            affine_to_scan,
-            (x, y, z),
-            row.healthy,
-            extra,
+            name=row.name,
+            images=images,
+            brain=brain,
+            lesion=lesion,
+            lesion_free=np.asarray(lesion_free, dtype=bool),
+            slice_ids=np.arange(len(brain), dtype=np.int64),
+            affine=volume.affine,
+            affine_to_scan=affine_to_scan,
+            spacing_mm=(x, y, z),
+            healthy=row.healthy,
+            extra=extra,
         )
 
     def training_slices(self, split: str) -> SliceSet:
-        """The slices of a split that hold brain and can pass for healthy, from the cache or put there.
+        """Return the lesion-free slices of a split that hold enough brain.
+
+        The slices come from the cache; a missing or damaged cache is rebuilt.
 
         Raises:
-            InputError: the split has none.
+            InputError: the split has no such slice.
         """
         folder = self.path / "cache" / f"{split}-lesion-free-{self.hash[:16]}"
-        arrays = read_slices(folder)
-        if arrays is None:
-            if folder.exists():  # damaged
-                shutil.rmtree(folder, ignore_errors=True)
-            collected = self._collect(split)
-            arrays = (
-                read_slices(folder) if store_slices(folder, collected) else None
-            ) or collected
-        return arrays
+        cached = read_slices(folder)
+        if cached is not None:
+            return cached
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
+        collected = self._collect_slices(split)
+        stored = read_slices(folder) if store_slices(folder, collected) else None
+        return stored or collected
 
-    def _collect(self, split: str) -> SliceSet:
+    def _collect_slices(self, split: str) -> SliceSet:
+        """Read the training slices of a split from the scans."""
         images, brains = [], []
         index: list[int] = []
-        subjects: list[str] = []
+        scans: list[str] = []
         for row in self.split(split):
             loaded = self.load(row)
-            wanted = (loaded.brain.mean(axis=(1, 2)) >= MIN_BRAIN_SHARE) & loaded.lesion_free
-            if wanted.any():
-                images.append(np.round(loaded.images[wanted].clip(0, 1) * 255).astype(np.uint8))
-                brains.append(loaded.brain[wanted])
-                index += [len(subjects)] * int(wanted.sum())
-                subjects.append(loaded.subject)
-        if not subjects:
+            used = (loaded.brain.mean(axis=(1, 2)) >= MIN_BRAIN_SHARE) & loaded.lesion_free
+            if used.any():
+                images.append(np.round(loaded.images[used].clip(0, 1) * 255).astype(np.uint8))
+                brains.append(loaded.brain[used])
+                index += [len(scans)] * int(used.sum())
+                scans.append(loaded.name)
+        if not scans:
             raise InputError(
-                f"{self.path}: no healthy subject in split {split} (it has "
-                f"{len(self.split(split))} scans); add scans with healthy=1, or with a lesion_mask, "
-                "whose lesion-free slices then count"
+                f"{self.path}: no healthy subject in split {split} ({len(self.split(split))} "
+                "scans); add scans with healthy=1 in the manifest, or with a lesion mask, so that "
+                "their lesion-free slices can be used"
             )
         if len({stack.shape[1:] for stack in images}) > 1:
-            raise InputError(
-                f"{self.path}: its scans differ in slice size; run `maediff preprocess` again"
-            )
+            raise InputError(f"{self.path}: the scans differ in slice size; {REMEDY}")
         return SliceSet(
-            np.concatenate(images),
-            np.concatenate(brains),
-            np.asarray(index, dtype=np.int64),
-            subjects,
+            images=np.concatenate(images),
+            brain=np.concatenate(brains),
+            subject_index=np.asarray(index, dtype=np.int64),
+            subjects=scans,
         )
 
 
-def _row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
+def _parse_row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
+    """Return line `number` of the manifest of a cohort, with paths that exist."""
+    manifest = cohort / "manifest.csv"
     try:
-        paths = [
-            cohort / line[key] if line[key] else None
-            for key in ("image", "brain_mask", "lesion_mask")
-        ]
-        healthy = {"": None, "0": False, "1": True}[line["healthy"]]
-        image, brain, lesion = paths
-        if image is None or brain is None or line["split"] not in SPLITS:
+        image, brain_mask = cohort / line["image"], cohort / line["brain_mask"]
+        lesion_mask = cohort / line["lesion_mask"] if line["lesion_mask"] else None
+        if not line["image"] or not line["brain_mask"] or line["split"] not in SPLITS:
             raise ValueError("incomplete")
+        row = Row(
+            subject=line["subject"],
+            session=line["session"],
+            dataset=line["dataset"],
+            split=line["split"],
+            healthy={"": None, "0": False, "1": True}[line["healthy"]],
+            image=image,
+            brain_mask=brain_mask,
+            lesion_mask=lesion_mask,
+            source=line["source"],
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{cohort / 'manifest.csv'}, line {number}: not as `maediff preprocess` writes it; run it again"
+            f"{manifest}, line {number}: not a line of `maediff preprocess`; {REMEDY}"
         ) from error
-    missing = [str(path) for path in paths if path is not None and not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{cohort}: {', '.join(missing)} is missing; run `maediff preprocess` again"
-        )
-    return Row(
-        line["subject"],
-        line["session"],
-        line["dataset"],
-        line["split"],
-        healthy,
-        image,
-        brain,
-        lesion,
-        line["source"],
-    )
+    paths = [path for path in (image, brain_mask, lesion_mask) if path is not None]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise InputError(f"{cohort}: {', '.join(missing)} is missing; {REMEDY}")
+    return row

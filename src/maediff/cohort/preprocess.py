@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff import __version__
-from maediff.cohort.cohort import FORMAT
+from maediff.cohort.cohort import COHORT_FORMAT
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
@@ -107,7 +107,7 @@ def preprocess(
     config = (preparation or PreparationConfig()).for_modality(modality)
     parts = config.settings()
     settings: dict[str, Any] = {
-        "format": FORMAT,
+        "format": COHORT_FORMAT,
         "modality": modality,
         "grid": parts.pop("grid"),
         "normalise": parts.pop("normalise"),

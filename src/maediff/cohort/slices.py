@@ -1,8 +1,8 @@
-"""A split's training slices as arrays on disk, read at memory speed.
+"""Training slices of a split as arrays on disk, mapped into memory.
 
     FOLDER/images.npy  brain.npy  subject_index.npy  subjects.json
 
-The folder is whole or absent, and may be deleted at any time: it is made anew, and so is one that is damaged.
+The folder is whole or absent. It can be deleted at any time: `Cohort` rebuilds it.
 """
 
 import json
@@ -16,12 +16,20 @@ from jaxtyping import Bool, Int64, UInt8
 
 from maediff.core.files import read_json
 
-ARRAYS = ("images", "brain", "subject_index")  # of a SliceSet
+ARRAYS = ("images", "brain", "subject_index")
+"""Fields of a `SliceSet` that are arrays."""
 
 
 @dataclass(frozen=True, eq=False)
 class SliceSet:
-    """Slices of several subjects, memory-mapped: `images` / 255 in [0, 1]; slice i is of subjects[subject_index[i]]."""
+    """Slices of several scans; arrays from the cache are memory-mapped.
+
+    Args:
+        images: `images` / 255 is the intensity, clipped to [0, 1].
+        brain: brain mask.
+        subject_index: slice i belongs to the scan `subjects[subject_index[i]]`.
+        subjects: names of the scans.
+    """
 
     images: UInt8[np.ndarray, "n h w"]
     brain: Bool[np.ndarray, "n h w"]
@@ -30,32 +38,35 @@ class SliceSet:
 
 
 def read_slices(folder: Path) -> SliceSet | None:
-    """The arrays in the cache, memory-mapped; None where they are absent or damaged."""
+    """Return the cached slices, memory-mapped; None if the cache is missing or damaged."""
     try:
         subjects = read_json(folder / "subjects.json", list)
-        images, brain, index = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     except (OSError, ValueError, EOFError):
         return None
-    return SliceSet(images, brain, index, subjects)
+    return SliceSet(**arrays, subjects=subjects)
 
 
-def store_slices(folder: Path, arrays: SliceSet) -> bool:
-    """Put the arrays in the cache, all or nothing; False if the cohort cannot be written to (read-only, full)."""
-    temporary = folder.with_name(
-        f".{folder.name}.tmp-{os.getpid()}"
-    )  # not of tempfile, whose folders are ours alone
+def store_slices(folder: Path, slices: SliceSet) -> bool:
+    """Write slices to the cache, and delete caches of the same split with other content.
+
+    Returns:
+        True if the cache is complete; False if it cannot be written (read-only, full disk).
+    """
+    # `tempfile` would make a folder that only its owner can read.
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         for name in ARRAYS:
-            np.save(temporary / f"{name}.npy", getattr(arrays, name))
-        (temporary / "subjects.json").write_text(json.dumps(arrays.subjects), encoding="utf-8")
+            np.save(temporary / f"{name}.npy", getattr(slices, name))
+        (temporary / "subjects.json").write_text(json.dumps(slices.subjects), encoding="utf-8")
         temporary.replace(folder)
     except OSError:
         return read_slices(folder) is not None  # another process was faster
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     prefix = folder.name.rsplit("-", 1)[0]
-    for old in folder.parent.glob(f"{prefix}-*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
+    for outdated in folder.parent.glob(f"{prefix}-*"):
+        if outdated != folder:
+            shutil.rmtree(outdated, ignore_errors=True)
     return True

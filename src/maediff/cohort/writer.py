@@ -1,6 +1,6 @@
-"""A cohort's files, as `cohort` reads them: a folder for each scan, then the manifest, and cohort.json last of all.
+"""Files of a cohort: a folder for each scan, then the manifest, and cohort.json last.
 
-A run of `maediff preprocess` that is stopped leaves whole scans and no cohort; --resume goes on from there.
+An interrupted `maediff preprocess` leaves finished scans and no cohort; it can be resumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from maediff.cohort.cohort import FORMAT
+from maediff.cohort.cohort import COHORT_FORMAT
 from maediff.cohort.splits import split_of
 from maediff.core.files import write_json, write_table
 from maediff.preparation.onto_grid import Prepared
 from maediff.scans.nifti import write_volume
 from maediff.scans.reference import ScanRef
 
-COLUMNS = (
+MANIFEST_COLUMNS = (
     "subject",
     "session",
     "dataset",
@@ -27,20 +27,34 @@ COLUMNS = (
     "lesion_mask",
     "source",
 )
-LEVELS = 32767  # images lie on disk as uint16 with slope 1 / LEVELS: [0, CEILING] to 2e-5
+UINT16_STEPS = 32767
+"""Steps per unit of intensity on disk: uint16 with slope 1 / 32767 holds [0, CEILING] to 2e-5."""
+SCANNER_SPACE, MNI152_SPACE = 1, 4
+"""Codes of the coordinate system in a NIfTI header (sform_code)."""
 
 
 def write_subject(
     cohort: Path, ref: ScanRef, prepared: Prepared, settings: Mapping[str, Any]
 ) -> None:
-    """Write one scan's folder. `image.json` comes last: with it, and with the same `settings`, the scan is done."""
-    folder, affine = cohort / ref.name, prepared.grid.own_affine
-    space = 1 if prepared.grid.atlas_affine is None else 4  # scanner or MNI152
-    levels = np.round(prepared.image * LEVELS).astype(np.uint16)
-    write_volume(folder / "image.nii.gz", levels, affine, slope=1 / LEVELS, space_code=space)
+    """Write the folder of one scan.
+
+    `image.json` is written last: if it holds the same `settings`, the scan is finished.
+
+    Args:
+        cohort: folder of the cohort.
+        ref: the scan that was prepared.
+        prepared: the scan on the model's grid.
+        settings: everything that decides the result: settings, input files and version.
+    """
+    folder, grid = cohort / ref.name, prepared.grid
+    affine = grid.own_affine
+    space = SCANNER_SPACE if grid.atlas_affine is None else MNI152_SPACE
+    image = np.round(prepared.image * UINT16_STEPS).astype(np.uint16)
+    write_volume(folder / "image.nii.gz", image, affine, slope=1 / UINT16_STEPS, space_code=space)
     write_volume(folder / "brain_mask.nii.gz", prepared.brain, affine, space_code=space)
     if prepared.lesion is not None:
         write_volume(folder / "lesion_mask.nii.gz", prepared.lesion, affine, space_code=space)
+    lesion_free = prepared.lesion_free
     write_json(
         folder / "image.json",
         {
@@ -49,29 +63,39 @@ def write_subject(
             "healthy": ref.healthy,
             "extra": ref.extra,
             "grid": {
-                "shape": list(prepared.grid.shape),
+                "shape": list(grid.shape),
                 "affine": affine.tolist(),
-                "affine_to_scan": prepared.grid.affine.tolist(),
-                "scale": prepared.grid.scale,
-                "notes": prepared.grid.notes,
+                "affine_to_scan": grid.affine.tolist(),
+                "scale": grid.scale,
+                "notes": grid.notes,
             },
-            "lesion_free": None if prepared.lesion_free is None else prepared.lesion_free.tolist(),
+            "lesion_free": None if lesion_free is None else lesion_free.tolist(),
             "record": prepared.record,
         },
     )
 
 
 def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> None:
-    """Write manifest.csv and then cohort.json, which makes the folder a cohort."""
+    """Write manifest.csv and then cohort.json, which completes the cohort.
+
+    Args:
+        cohort: folder of the cohort.
+        refs: the finished scans.
+        meta: content of cohort.json besides the format and the number of scans.
+    """
     rows = []
     for ref in refs:
-        healthy = "" if ref.healthy is None else str(int(ref.healthy))
-        files = [f"{ref.name}/{kind}.nii.gz" for kind in ("image", "brain_mask", "lesion_mask")]
-        lesion = files[2] if ref.lesion_mask else ""
-        split = ref.split or split_of(ref.dataset, ref.subject)
-        source = str(ref.image.absolute())  # found again from any folder
-        rows.append(
-            [ref.subject, ref.session, ref.dataset, split, healthy, *files[:2], lesion, source]
-        )
-    write_table(cohort / "manifest.csv", COLUMNS, rows)
-    write_json(cohort / "cohort.json", {"format": FORMAT, **meta, "n_scans": len(rows)})
+        row = {
+            "subject": ref.subject,
+            "session": ref.session,
+            "dataset": ref.dataset,
+            "split": ref.split or split_of(ref.dataset, ref.subject),
+            "healthy": "" if ref.healthy is None else str(int(ref.healthy)),
+            "image": f"{ref.name}/image.nii.gz",
+            "brain_mask": f"{ref.name}/brain_mask.nii.gz",
+            "lesion_mask": f"{ref.name}/lesion_mask.nii.gz" if ref.lesion_mask else "",
+            "source": str(ref.image.absolute()),  # valid from every working folder
+        }
+        rows.append([row[column] for column in MANIFEST_COLUMNS])
+    write_table(cohort / "manifest.csv", MANIFEST_COLUMNS, rows)
+    write_json(cohort / "cohort.json", {"format": COHORT_FORMAT, **meta, "n_scans": len(rows)})

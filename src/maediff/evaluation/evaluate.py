@@ -216,7 +216,7 @@ def _otherwise_in_use(
 
 
 def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:
-    return read_map(folder, s, sources.get(s.subject)), None
+    return read_map(folder, s, sources.get(s.name)), None
 
 
 def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:

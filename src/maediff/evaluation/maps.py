@@ -62,15 +62,15 @@ def check_maps(
             raise InputError(
                 f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; give a cohort of their contrast"
             )
-    missing = sorted({s.subject for s in subjects if _path(folder, s.subject) is None})
+    missing = sorted({s.name for s in subjects if _path(folder, s.name) is None})
     if missing:
         raise InputError(
             f"{folder}: no anomaly map of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; each "
             "subject of the splits that are scored and that thresholds are taken from (--calibrate-split) needs "
             "SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
         )
-    for s in {s.subject: s for s in subjects}.values():
-        read_map(folder, s, (sources or {}).get(s.subject))
+    for s in {s.name: s for s in subjects}.values():
+        read_map(folder, s, (sources or {}).get(s.name))
 
 
 def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
@@ -83,7 +83,7 @@ def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
     Raises:
         InputError: values outside [0, 1], or another grid.
     """
-    path = _path(folder, s.subject)
+    path = _path(folder, s.name)
     assert path is not None  # check_maps
     volume = read_nifti(path, allow_constant=True)
     low, high = float(volume.data.min()), float(volume.data.max())
@@ -141,5 +141,5 @@ def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices, to_map: np.
     )  # the cohort's cells may be larger than the map's voxels
     if (voxels < -margin).any() or (voxels > np.array(volume.data.shape) - 1 + margin).any():
         raise InputError(
-            f"{path}: does not cover the brain of {s.subject} in the cohort; is it another scan's map?"
+            f"{path}: does not cover the brain of {s.name} in the cohort; is it another scan's map?"
         )

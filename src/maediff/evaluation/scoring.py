@@ -119,7 +119,7 @@ def score(
     rows: list[dict[str, Any]] = []
     extras: dict[str, dict[str, Any]] = {}
     curves: dict[str, Any] = {}
-    whose = {s.subject: s.subject for s in [*calibrate, *scored]} | dict(people or {})
+    whose = {s.name: s.name for s in [*calibrate, *scored]} | dict(people or {})
     tasks = (delayed(_score_one)(c, calibrate, scored, config, slices, whose) for c in contenders)
     inner = {"inner_max_num_threads": 1} if workers > 1 else {}
     with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
@@ -143,7 +143,7 @@ def _score_one(
     """The rows of one contender, what is not per subject, and its curves; writes the slices that a report shows."""
     subjects = {id(s): s for s in [*calibrate, *scored]}
     predictions = {key: _predict(contender, s) for key, s in subjects.items()}
-    rows = [_row(contender, s, predictions[id(s)][1], people[s.subject]) for s in scored]
+    rows = [_row(contender, s, predictions[id(s)][1], people[s.name]) for s in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     chosen = config.postprocess or DEFAULT
@@ -154,7 +154,7 @@ def _score_one(
             key: Case(
                 s,
                 residual_map(predictions[key][0], s.brain, s.spacing_mm, post, s.images),
-                people[s.subject],
+                people[s.name],
             )
             for key, s in subjects.items()
         }
@@ -166,7 +166,7 @@ def _score_one(
         for case, row in zip(own, rows, strict=True):
             columns, its_lesions = measure(case, thresholds, post)
             row |= {f"{column}{suffix}": value for column, value in columns.items()}
-            lesions["subject"] += [case.subject.subject] * len(its_lesions["found"])
+            lesions["subject"] += [case.subject.name] * len(its_lesions["found"])
             lesions["volume_ml"] += its_lesions["volume_ml"]
             lesions["found"] += its_lesions["found"]
         pooled, precision_recall = pooled_curve(own)
@@ -205,10 +205,10 @@ def _predict(contender: Contender, s: SubjectSlices) -> tuple[Map, Map | None]:
     residual, reference = contender.predict(s)
     if residual.shape != s.brain.shape:
         raise InputError(
-            f"{contender.name}, {s.subject}: a map of {residual.shape}, but the cohort has {s.brain.shape}"
+            f"{contender.name}, {s.name}: a map of {residual.shape}, but the cohort has {s.brain.shape}"
         )
     if not np.isfinite(residual[s.brain]).all():
-        raise InputError(f"{contender.name}, {s.subject}: the anomaly map holds NaN or infinity")
+        raise InputError(f"{contender.name}, {s.name}: the anomaly map holds NaN or infinity")
     return residual, reference
 
 
@@ -224,7 +224,7 @@ def _row(
         "group": contender.group,
         "seed": contender.seed,
         "trained": contender.trained,
-        "subject": s.subject,
+        "subject": s.name,
         "person": person,
         "healthy": s.healthy,
         "lesion_kind": s.extra.get("lesion_kind", ""),
@@ -252,12 +252,12 @@ def _keep_slices(
     chosen = pick_slices(s.brain, np.zeros_like(s.brain) if s.lesion is None else s.lesion)
     spacing = (float(s.spacing_mm[0]), float(s.spacing_mm[1]), float(s.spacing_mm[2]))
     whole = Snapshot(s.slice_ids, s.images, anomaly, s.brain, mask, spacing, reference, s.lesion)
-    save_slices(folder / f"{s.subject}.npz", whole, chosen)
+    save_slices(folder / f"{s.name}.npz", whole, chosen)
 
 
 def _shown(scored: Sequence[SubjectSlices], count: int) -> list[SubjectSlices]:
     """The first subjects by name, those with a lesion and those without in turn."""
-    ordered = sorted(scored, key=lambda s: s.subject)
+    ordered = sorted(scored, key=lambda s: s.name)
     with_lesion = [s for s in ordered if s.lesion is not None and s.lesion.any()]
     without = [s for s in ordered if s.lesion is None or not s.lesion.any()]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(with_lesion, without))
