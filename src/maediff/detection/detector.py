@@ -10,7 +10,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -69,7 +69,7 @@ class Detector:
         """Contrast of the model's scans: T1w, T2w or FLAIR."""
         return str(self.preparation.modality)
 
-    def with_postprocess(self, changes: Mapping[str, Any]) -> Self:
+    def with_postprocess(self, changes: Mapping[str, Any]) -> "Detector":
         """Return the detector with some fields of the post-processing changed; stored thresholds are then invalid.
 
         Raises:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -158,7 +158,7 @@ class TrainedMethod:
             )
         return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
 
-    def with_postprocess(self, changes: Mapping[str, Any] | None) -> Self:
+    def with_postprocess(self, changes: Mapping[str, Any] | None) -> "TrainedMethod":
         """Return the model with some fields of its post-processing changed.
 
         Raises:

@@ -15,7 +15,7 @@ differ, so the stored values would no longer keep what they promise.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -52,7 +52,7 @@ class Threshold:
     origin: Mapping[str, Any]
 
     @classmethod
-    def given(cls, value: float) -> Self:
+    def given(cls, value: float) -> "Threshold":
         """Wrap a threshold that the caller chose.
 
         Raises:
@@ -221,7 +221,7 @@ class Calibration:
             )
         return thresholds
 
-    def completed(self, config: Mapping[str, Any]) -> Self:
+    def completed(self, config: Mapping[str, Any]) -> "Calibration":
         """Return the calibration with its method settings replaced by their completed form."""
         return replace(self, stored={**self.stored, "config": config})
 

@@ -6,7 +6,7 @@ prepared in the same way, or the model sees differences that are not disease.
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
@@ -59,7 +59,7 @@ class PreparationConfig:
     qc: QualityConfig = QualityConfig()
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], modality: Modality | None = None) -> Self:
+    def from_settings(cls, settings: Mapping[str, Any], modality: Modality | None = None) -> "PreparationConfig":
         """Build the config from nested settings; keys that are not in `PARTS` are ignored.
 
         Raises:
@@ -71,7 +71,7 @@ class PreparationConfig:
         return cls(modality=modality, **parts)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any]) -> "PreparationConfig":
         """Read how the scans of a cohort or of a model were prepared.
 
         Brain extraction and quality control take their defaults, because scans of one model may differ in them.
@@ -86,7 +86,7 @@ class PreparationConfig:
         known |= {key: record.get(key) or {"enabled": False} for key in OPTIONAL}
         return cls.from_settings(known, record["modality"])
 
-    def for_modality(self, modality: Modality) -> Self:
+    def for_modality(self, modality: Modality) -> "PreparationConfig":
         """Return the config for a contrast, with registration on or off by default for that contrast."""
         registration = self.registration
         if registration.enabled is None:
