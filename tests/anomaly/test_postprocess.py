@@ -1,31 +1,25 @@
-"""Residual -> map -> mask -> score, against scipy and by hand."""
+"""Residual to anomaly map and mask, against scipy and by hand."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from maediff.anomaly.components import bounding_box, linked_voxels
+from helpers.brains import ellipsoid
 from maediff.anomaly.postprocess import (
     PostprocessConfig,
     anomaly_mask,
+    apply_changes,
     check_symmetry,
     eroded_brain,
     min_voxels,
     remove_small,
     residual_map,
 )
-from maediff.anomaly.regions import find_regions
-from maediff.anomaly.score import scan_score
+from maediff.core.config import SettingsError
 from maediff.core.errors import InputError
-from maediff.preparation.config import is_registered
 
 SPACING = (2.0, 2.0, 2.0)
 PLAIN = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=0)
-
-
-def ball(shape=(12, 20, 18), center=(6, 10, 9), radii=(5, 9, 8)):
-    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
-    return sum(((g - c) / r) ** 2 for g, c, r in zip(grid, center, radii, strict=True)) <= 1
 
 
 @pytest.fixture
@@ -37,24 +31,24 @@ def residual():
     ("spacing", "size"),
     [(SPACING, (5, 5, 5)), ((2.0, 2.0, 3.0), (5, 5, 5)), ((2.0, 2.0, 5.0), (1, 5, 5))],
 )
-def test_map_is_scipys_median_filter_inside_the_brain(residual, spacing, size):
-    brain = ball(
+def test_median_filter_matches_scipy(residual, spacing, size):
+    brain = ellipsoid(
         radii=(7, 11, 10)
     )  # touches the edges of the field of view: mirrored as scipy does
     expected = np.where(brain, ndimage.median_filter(np.where(brain, residual, 0), size), 0)
     np.testing.assert_array_equal(residual_map(residual, brain, spacing), expected)
 
 
-def test_map_ignores_what_is_drawn_outside_the_brain(residual):
-    brain = ball()
+def test_map_ignores_values_outside_brain(residual):
+    brain = ellipsoid()
     elsewhere = np.where(brain, residual, 7.0).astype(np.float32)
     np.testing.assert_array_equal(
         residual_map(elsewhere, brain, SPACING), residual_map(residual, brain, SPACING)
     )
 
 
-def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
-    brain = ball()
+def test_map_range_and_type(residual):
+    brain = ellipsoid()
     out = residual_map(3 * residual - 1, brain, SPACING, PLAIN)
     assert out.dtype == np.float32
     assert out.min() == 0
@@ -62,8 +56,8 @@ def test_map_is_clipped_and_float32_and_zero_without_brain(residual):
     assert not residual_map(residual, np.zeros_like(brain), SPACING).any()
 
 
-def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_takes(residual):
-    brain, blurred = ball(), PostprocessConfig(median_size=1, smooth_mm=(4.0,))
+def test_blur_keeps_constant_and_small_lesion(residual):
+    brain, blurred = ellipsoid(), PostprocessConfig(median_size=1, smooth_mm=(4.0,))
     np.testing.assert_allclose(
         residual_map(np.full_like(residual, 0.3), brain, SPACING, blurred), 0.3 * brain, atol=1e-6
     )
@@ -80,7 +74,7 @@ def test_a_blur_keeps_what_is_even_and_small_lesions_which_the_median_filter_tak
     assert np.flatnonzero(thick.any(axis=(1, 2))).tolist() == [6]
 
 
-def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
+def test_blur_follows_spacing(residual):
     brain = np.ones_like(residual, dtype=bool)
     found = residual_map(
         residual, brain, (1.0, 2.0, 3.0), PostprocessConfig(median_size=1, smooth_mm=(3.0,))
@@ -97,8 +91,8 @@ def test_a_blur_in_millimetres_follows_the_spacing_of_each_axis(residual):
     np.testing.assert_allclose(both, (narrow + wide) / 2, atol=1e-6)
 
 
-def test_the_geometric_mean_of_blurs_keeps_what_stands_out_at_each_scale():
-    brain = ball()
+def test_geometric_mean_of_blurs():
+    brain = ellipsoid()
     residual = np.where(brain, np.random.default_rng(0).uniform(0, 0.1, brain.shape), 0).astype(
         np.float32
     )
@@ -126,9 +120,9 @@ def test_the_geometric_mean_of_blurs_keeps_what_stands_out_at_each_scale():
     assert halo[far] > 1e-5 > 100 * narrow[far]
 
 
-def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual):
+def test_times_intensity(residual):
     brain, images = (
-        ball(),
+        ellipsoid(),
         np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32),
     )
     blur = PostprocessConfig(median_size=1, smooth_mm=(2.0,))
@@ -143,7 +137,7 @@ def test_times_intensity_multiplies_after_the_blur_and_needs_the_images(residual
         PostprocessConfig(smooth_mm=(-1.0,))
 
 
-def test_symmetry_takes_off_a_share_of_what_both_sides_have():
+def test_symmetry_by_hand():
     brain = np.ones((1, 1, 6), dtype=bool)
     brain[..., 0] = False  # its counterpart, the last, has nothing to be compared with
     residual = np.array([[[0.0, 0.4, 0.2, 0.6, 0.1, 0.8]]], dtype=np.float32)
@@ -162,9 +156,9 @@ def test_symmetry_takes_off_a_share_of_what_both_sides_have():
     )  # nothing is added where the other side is below zero
 
 
-def test_symmetry_comes_after_the_blur_and_before_the_intensity(residual):
+def test_symmetry_between_blur_and_intensity(residual):
     brain, images = (
-        ball(),
+        ellipsoid(),
         np.random.default_rng(1).uniform(0, 1.5, residual.shape).astype(np.float32),
     )
     blurred = residual_map(
@@ -176,25 +170,34 @@ def test_symmetry_comes_after_the_blur_and_before_the_intensity(residual):
     np.testing.assert_allclose(found, ((blurred - shared / 2) * images**2).clip(0, 1), atol=1e-6)
 
 
-def test_symmetry_is_a_share_and_wants_registered_scans():
+def test_symmetry_needs_registered_scans():
     for wrong in (-0.1, 1.1):
         with pytest.raises(ValueError, match=f"symmetry {wrong}"):
             PostprocessConfig(symmetry=wrong)
     half = PostprocessConfig(symmetry=0.5)
-    check_symmetry(half, is_registered({"registration": {"enabled": True}}), "here")
-    check_symmetry(PostprocessConfig(), is_registered({}), "here")
-    for cohort in ({}, {"registration": None}, {"registration": {"enabled": False}}):
-        with pytest.raises(InputError, match=r"here: postprocess\.symmetry 0\.5 .*symmetry=0"):
-            check_symmetry(half, is_registered(cohort), "here")
+    check_symmetry(half, True, "here")
+    check_symmetry(PostprocessConfig(), False, "here")
+    with pytest.raises(
+        InputError, match=r"here: postprocess\.symmetry 0\.5 .*`postprocess\.symmetry=0`"
+    ):
+        check_symmetry(half, False, "here")
 
 
-def test_one_slice_is_filtered_within_itself(residual):
+def test_apply_changes():
+    config = apply_changes(PostprocessConfig(median_size=3), {"smooth_mm": 2})
+    assert config == PostprocessConfig(median_size=3, smooth_mm=(2,))
+    assert apply_changes(config, None) == config
+    with pytest.raises(SettingsError, match=r"postprocess: size: unknown setting"):
+        apply_changes(config, {"size": 5})
+
+
+def test_single_slice(residual):
     brain = np.ones((1, 20, 18), dtype=bool)
     expected = ndimage.median_filter(residual[0], 5)
     np.testing.assert_array_equal(residual_map(residual[:1], brain, SPACING)[0], expected)
 
 
-def test_erosion_stays_within_the_slice():
+def test_erosion_within_slice():
     brain = np.zeros((3, 9, 9), dtype=bool)
     brain[1] = True  # alone in its slice: 3-D erosion would take all of it
     expected = np.zeros_like(brain)
@@ -202,7 +205,7 @@ def test_erosion_stays_within_the_slice():
     np.testing.assert_array_equal(eroded_brain(brain), expected)
 
 
-def test_small_components_go_and_diagonal_neighbours_count():
+def test_small_components_are_removed():
     mask = np.zeros((4, 12, 12), dtype=bool)
     mask[0, 0, :8] = True  # 8 voxels of 8 mm3 = 64 mm3: stays
     mask[3, 6, :4] = True  # 7 voxels: goes
@@ -225,7 +228,7 @@ def test_small_components_go_and_diagonal_neighbours_count():
         ((1.9999999, 2.0, 2.0), 8),
     ],
 )
-def test_smallest_component_in_voxels(spacing, voxels):
+def test_min_voxels(spacing, voxels):
     assert min_voxels(spacing) == voxels
 
 
@@ -239,75 +242,10 @@ def test_threshold_is_strict():
     )  # in doubles
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_score_is_where_the_mask_becomes_empty(seed):
-    brain = ball(radii=(6, 10, 9))
-    noise = np.random.default_rng(seed).random(brain.shape)
-    anomaly = np.where(brain, ndimage.gaussian_filter(noise, 1), 0).astype(np.float32)
-    score = scan_score(anomaly, brain, SPACING)
-    below = float(np.nextafter(np.float32(score), np.float32(0)))
-    assert not anomaly_mask(anomaly, brain, score, SPACING).any()
-    assert anomaly_mask(anomaly, brain, below, SPACING).any()
-
-
-def test_score_is_found_below_the_highest_voxels_too():
-    """Eight thousand isolated bright voxels, and one dimmer component."""
-    brain = np.ones((41, 40, 40), dtype=bool)
-    anomaly = np.zeros(brain.shape, np.float32)
-    anomaly[::2, ::2, ::2] = 0.5 + 0.5 * np.random.default_rng(0).random(
-        (21, 20, 20), dtype=np.float32
-    )
-    anomaly[21:24, 21:24, 21:24] = np.float32(0.3)
-    plain = PostprocessConfig(median_size=1, erosion_iterations=0, min_volume_mm3=80)
-    assert scan_score(anomaly, brain, SPACING, plain) == np.float32(0.3)
-    ties = np.full(brain.shape, 0.25, np.float32)
-    assert scan_score(ties, brain, SPACING, plain) == 0.25
-
-
-def test_linked_voxels_by_hand():
-    voxels, pairs = linked_voxels(np.array([0, 3, 9, 0, 7, 8]).reshape(1, 1, 6))
-    assert voxels.tolist() == [2, 5, 4, 1]
-    assert [sorted(pair) for pair in pairs.tolist()] == [[1, 2], [0, 3]]
-    cube = linked_voxels(np.ones((2, 2, 2), dtype=np.float32))[1]
-    assert (
-        len({tuple(sorted(pair)) for pair in cube.tolist()}) == len(cube) == 8 * 7 / 2
-    )  # all are neighbours
-    assert linked_voxels(np.zeros((2, 2, 2)))[1].shape == (0, 2)
-
-
-def test_score_of_nothing_is_zero():
-    brain = ball()
-    assert scan_score(np.zeros(brain.shape, np.float32), brain, SPACING) == 0
-    assert scan_score(np.ones(brain.shape, np.float32), np.zeros_like(brain), SPACING) == 0
-    speck = np.zeros(brain.shape, np.float32)
-    speck[6, 10, 9] = 1  # one voxel, smaller than any component kept
-    assert scan_score(speck, brain, SPACING) == 0
-
-
-def test_regions_in_millilitres_and_scanner_space():
-    mask = np.zeros((8, 10, 6), dtype=bool)
-    mask[2, 8, 4] = True
-    mask[5:7, 2:4, 0:2] = True  # 8 voxels, their centre at 5.5, 2.5, 0.5
-    anomaly = np.where(mask, 0.3, 0).astype(np.float32)
-    anomaly[6, 2, 1] = 0.9
-    affine = np.array([[2.0, 0, 0, -10], [0, 2, 0, -20], [0, 0, 2, 5], [0, 0, 0, 1]])
-    large, small = find_regions(anomaly, mask, affine)
-    assert large.volume_ml == pytest.approx(0.064)
-    assert large.peak == pytest.approx(0.9)
-    assert large.center_mm == pytest.approx((1.0, -15.0, 6.0))
-    assert small.volume_ml == pytest.approx(0.008)
-    assert small.center_mm == pytest.approx((-6.0, -4.0, 13.0))
-    assert find_regions(anomaly, np.zeros_like(mask), affine) == []
-
-
-def test_bounding_box_of_nothing_is_empty():
-    assert np.zeros((3, 4, 5))[bounding_box(np.zeros((3, 4, 5), dtype=bool))].size == 0
-
-
 @pytest.mark.parametrize(
     "wrong",
     [{"median_size": 4}, {"erosion_iterations": -1}, {"min_volume_mm3": -1.0}, {"size": 5}],
 )
-def test_what_cannot_work_is_refused(wrong):
+def test_invalid_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PostprocessConfig(**wrong)

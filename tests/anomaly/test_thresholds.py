@@ -1,4 +1,4 @@
-"""Thresholds from healthy scans: voxel-wise by hand, scan-wise with its guarantee on simulated scores."""
+"""Thresholds from healthy scans: voxel-wise by hand, scan-wise on simulated scores."""
 
 import numpy as np
 import pytest
@@ -22,20 +22,19 @@ def volume(values):
 
 
 @pytest.mark.parametrize(("fpr", "expected"), [(0.0, 10), (0.1, 9), (0.15, 9), (0.2, 8), (0.5, 5)])
-def test_by_hand(fpr, expected):
+def test_voxelwise_by_hand(fpr, expected):
     anomaly = volume(range(1, 11))
     assert threshold_from_healthy([anomaly], [anomaly > 0], fpr) == expected
 
 
-def test_at_most_the_share_lies_above_even_with_ties():
+def test_voxelwise_with_ties():
     anomaly = volume([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert (
-        threshold_from_healthy([anomaly], [anomaly >= 0], 0.3) == 1
-    )  # 0 would let four in ten through
+    # a threshold of 0 would leave four of ten voxels
+    assert threshold_from_healthy([anomaly], [anomaly >= 0], 0.3) == 1
     assert threshold_from_healthy([anomaly], [anomaly >= 0], 0.4) == 0
 
 
-def test_pools_subjects_and_counts_brain_only():
+def test_voxelwise_pools_subjects():
     a, b = volume([1, 2, 3, 99]), volume([4, 5, 6, 99])
     assert threshold_from_healthy([a, b], [a < 99, b < 99], 0.0) == 6
     rng = np.random.default_rng(0)
@@ -45,7 +44,7 @@ def test_pools_subjects_and_counts_brain_only():
     assert np.mean([m > threshold for m in maps]) == pytest.approx(0.01)
 
 
-def test_what_cannot_work_is_refused():
+def test_voxelwise_invalid_input():
     anomaly = volume([1, 2])
     with pytest.raises(ValueError, match=r"fpr 1\.0"):
         threshold_from_healthy([anomaly], [anomaly > 0], 1.0)
@@ -63,35 +62,24 @@ def test_what_cannot_work_is_refused():
     [(0.1, 9), (0.2, 8), (0.25, 8), (0.5, 5), (0.9, 1)],
 )
 def test_conformal_by_hand(alpha, expected):
-    scores = [
-        3.0,
-        1.0,
-        9.0,
-        7.0,
-        5.0,
-        2.0,
-        8.0,
-        4.0,
-        6.0,
-    ]  # n = 9: the ceil((1 - alpha) 10)-th smallest
+    scores = np.array([3, 1, 9, 7, 5, 2, 8, 4, 6], dtype=float)
+    # n = 9: the ceil((1 - alpha) 10)-th smallest
     assert conformal_threshold(scores, alpha) == expected
 
 
-def test_what_cannot_be_promised_is_refused_and_what_can_is_named():
-    assert (
-        conformal_threshold(np.arange(19, dtype=float), 0.05) == 18
-    )  # (19 + 1) 0.05 is 1, although not in floating point
+def test_smallest_rate():
+    # (19 + 1) 0.05 is 1, although not in floating point
+    assert conformal_threshold(np.arange(19, dtype=float), 0.05) == 18
     with pytest.raises(
         ValueError, match=r"alpha 0\.05 .* 18 healthy scans: .* 0\.0527, .* needs 19 scans"
     ):
         conformal_threshold(np.arange(18, dtype=float), 0.05)
-    assert (
-        conformal_threshold(np.arange(18, dtype=float), 0.0527) == 17
-    )  # the rate that the message names is possible
+    # the rate that the message names is possible
+    assert conformal_threshold(np.arange(18, dtype=float), 0.0527) == 17
     for n in range(1, 200):
         assert conformal_threshold(np.arange(n, dtype=float), smallest_alpha(n)) == n - 1
         assert scans_needed(1 / (n + 1)) == n
-    with pytest.raises(ValueError, match=r"0 healthy scans: the smallest that can is 1,"):
+    with pytest.raises(ValueError, match=r"0 healthy scans: the smallest possible is 1,"):
         conformal_threshold([], 0.1)
     for alpha in (0.0, 1.0, -0.1):
         with pytest.raises(ValueError, match="is not a rate"):
@@ -101,7 +89,7 @@ def test_what_cannot_be_promised_is_refused_and_what_can_is_named():
 @pytest.mark.parametrize("n", [9, 23])
 @pytest.mark.parametrize("alpha", [0.1, 0.34])
 def test_coverage_over_many_calibration_sets(n, alpha):
-    """Without ties the rate is exactly floor((n + 1) alpha) / (n + 1), whatever the scores' distribution."""
+    """Without ties the rate is floor((n + 1) alpha) / (n + 1) for every distribution of scores."""
     sets = 5_000
     draws = np.random.default_rng(n).gamma(0.5, size=(sets, n + 1))
     thresholds = np.array([conformal_threshold(scores, alpha) for scores in draws[:, :-1]])
@@ -114,18 +102,18 @@ def test_coverage_over_many_calibration_sets(n, alpha):
 
 @pytest.mark.parametrize("n", [4, 9])
 def test_coverage_with_ties(n):
-    """Scores of healthy scans are often 0 (nothing survives) or alike: the rate only falls."""
+    """Scores of healthy scans are often 0 or equal; the rate is then lower."""
     sets, alpha = 5_000, 0.2
     rng = np.random.default_rng(n)
     draws = np.where(rng.random((sets, n + 1)) < 0.5, 0, rng.integers(1, 5, (sets, n + 1)) / 10)
     rate = np.mean([row[-1] > conformal_threshold(row[:-1], alpha) for row in draws])
     assert rate <= alpha + 4 * np.sqrt(alpha * (1 - alpha) / sets)
-    assert conformal_threshold(np.zeros(n), alpha) == 0  # all alike: none lies above
+    assert conformal_threshold(np.zeros(n), alpha) == 0  # all equal: no score is above
 
 
 @pytest.mark.slow
-def test_promise_holds_on_healthy_phantoms_never_seen():
-    """Scores of whole brains: flagged is what has a mask. Calibrated on `val`, counted on `test`, then on any split."""
+def test_coverage_on_phantoms():
+    """Calibrate on healthy phantoms of val and count flagged phantoms of test."""
     from maediff.synthetic.dataset import healthy_subject
 
     alpha, n = 0.2, 14
@@ -153,7 +141,7 @@ def test_promise_holds_on_healthy_phantoms_never_seen():
     assert flagged == (scores[n:] > threshold).tolist()
     assert clopper_pearson(int(np.sum(flagged)), len(flagged), level=0.999).low <= alpha
     rng, rates = np.random.default_rng(0), []
-    for _ in range(2000):  # the average over calibration sets, which is what is promised
+    for _ in range(2000):  # the guarantee is an average over calibration sets
         drawn = rng.permutation(scores)
         rates.append((drawn[n:] > conformal_threshold(drawn[:n], alpha)).mean())
     assert np.mean(rates) == pytest.approx(3 / 15, abs=0.015)  # floor((n + 1) alpha) / (n + 1)

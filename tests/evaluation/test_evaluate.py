@@ -14,7 +14,7 @@ import pytest
 from helpers.brains import ball, made_brain, save
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.anomaly.score import scan_score
-from maediff.anomaly.snapshots import Snapshot, load_slices, pick_slices, save_slices
+from maediff.anomaly.snapshots import load_slices
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.preprocess import preprocess
 from maediff.cohort.splits import person_code
@@ -437,39 +437,6 @@ def test_runs_that_differ_in_more_than_the_seed_are_other_groups():
     assert group_names({"a": info(), "b": uncalibrated}) == {"a": "pddpm", "b": "pddpm"}
 
 
-# ---- slices for the report
-
-
-def test_heaviest_slices_are_picked_and_gaps_filled():
-    brain = np.ones((9, 4, 4), dtype=bool)
-    weight = np.broadcast_to(np.array([0, 1, 9, 8, 1, 0, 5, 1, 0.0])[:, None, None], brain.shape)
-    np.testing.assert_array_equal(pick_slices(brain, weight, 4), [0, 2, 4, 6])
-    brain[0], brain[8] = False, False
-    assert not {0, 8} & set(pick_slices(brain, weight, 4))
-    np.testing.assert_array_equal(pick_slices(brain[1:4], weight[1:4], 6), [0, 1, 2])
-    even = pick_slices(np.ones((30, 4, 4), dtype=bool), np.zeros((30, 4, 4)))
-    assert len(set(even)) == 6
-    assert np.ptp(np.diff(even)) <= 1
-
-
-def test_slices_come_back_as_saved(tmp_path, scored):
-    s = scored[0]
-    whole = Snapshot(
-        s.slice_ids + 10, s.images, s.images / 2, s.brain, s.lesion, SPACING, None, s.lesion
-    )
-    save_slices(tmp_path / "x" / "slices.npz", whole, np.array([1, 4]))
-    found = load_slices(tmp_path / "x" / "slices.npz")
-    assert found.slice_ids.tolist() == [11, 14]
-    np.testing.assert_allclose(found.image, s.images[[1, 4]], atol=1e-3)
-    np.testing.assert_array_equal(found.lesion, s.lesion[[1, 4]])
-    assert found.spacing_mm == SPACING
-    assert found.reference is None
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 cut off")
-    for bad in ("bad.npz", "missing.npz"):
-        with pytest.raises(InputError, match=bad):
-            load_slices(tmp_path / bad)
-
-
 # ---- the whole way
 
 
@@ -638,7 +605,9 @@ def test_a_run_whose_scans_were_prepared_otherwise_is_named(cohort):
 
 
 def test_left_and_right_are_compared_where_scans_are_registered(tmp_path, cohort):
-    with pytest.raises(InputError, match=r"postprocess\.symmetry 0\.5 .* lie as they came"):
+    with pytest.raises(
+        InputError, match=r"postprocess\.symmetry 0\.5 .* the scans are not registered"
+    ):
         evaluate([], cohort, tmp_path / "none", post={"symmetry": 0.5}, quiet=True)
     assert not (tmp_path / "none").exists()
     shutil.copytree(cohort, tmp_path / "turned")

@@ -102,3 +102,9 @@ def made_cohort(folder: Path) -> Path:
         == 0
     )
     return folder / "cohort"
+
+
+def ellipsoid(shape=(12, 20, 18), center=(6, 10, 9), radii=(5, 9, 8)):
+    """Return a mask of slices with an ellipsoid; all lengths in voxels."""
+    grid = np.ogrid[tuple(slice(0, n) for n in shape)]
+    return sum(((g - c) / r) ** 2 for g, c, r in zip(grid, center, radii, strict=True)) <= 1

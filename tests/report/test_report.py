@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from maediff.anomaly.snapshots import Snapshot, save_slices, vmax_of
+from maediff.anomaly.snapshots import Snapshot, display_maximum, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
@@ -140,9 +140,9 @@ def test_report_needs_no_other_file(detected):
 
 
 def test_colour_scale_is_fixed_and_never_stretched():
-    assert vmax_of(0.2) == 0.4
-    assert vmax_of(0.9) == 1
-    assert vmax_of(None) == 0.5
+    assert display_maximum(0.2) == 0.4
+    assert display_maximum(0.9) == 1
+    assert display_maximum(None) == 0.5
     ill, healthy = (picture(anomaly_row(snapshot(peak), 0.4)) for peak in (0.4, 0.05))
     assert ill.max() > 240
     above = healthy[:-18]  # the letters

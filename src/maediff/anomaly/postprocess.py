@@ -1,11 +1,14 @@
-"""From a residual to an anomaly map and an anomaly mask.
+"""Residual to anomaly map to anomaly mask.
 
-    residual -> masked by the brain -> blurred -> less what both sides share -> times x^k -> median filter = anomaly map
-    anomaly map -> eroded brain -> above the threshold -> small components removed  = anomaly mask
+    residual     ->  zero outside the brain  ->  blur  ->  left-right symmetry
+                 ->  times intensity  ->  median filter, clipped to [0, 1]  =  anomaly map
+    anomaly map  ->  eroded brain  ->  above the threshold  ->  small components removed
+                 =  anomaly mask
 
-Maps have the shape (slice, row, column), as slices are cut from an RAS+ volume: row 0 is anterior, column 0
-the left end of X. `spacing_mm` is the volume's, in its order (x, y, z): slices are `spacing_mm[2]` apart.
-The anomaly map keeps the whole brain; only masks and what is computed from them use the eroded one.
+Maps have the shape (slice, row, column) of slices from an RAS+ volume: row 0 is anterior and
+column 0 is the left end of X. `spacing_mm` has the order (x, y, z) of the volume, so slices are
+`spacing_mm[2]` apart. The anomaly map covers the whole brain; only masks, and numbers computed
+from masks, use the eroded brain.
 """
 
 import math
@@ -28,33 +31,39 @@ Sigmas = Annotated[
     tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)
 ]
 
-GATHERED_VOXELS = 1024  # neighbourhoods gathered at once by the median filter: with their indices 1.5 MB, a cache
+GATHERED_VOXELS = 1024
+"""Neighbourhoods that the median filter sorts at once: with their indices 1.5 MB, a cache."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PostprocessConfig:
-    """What happens between residual and mask; every field changes Dice, so every one is reported.
+    """Settings from residual to mask; each of them changes Dice, so results report all of them.
 
-    A median filter of 5 voxels and a brain mask eroded three times are pDDPM's (Behrendt et al. 2023,
-    https://arxiv.org/abs/2303.03758); the blur, the symmetry, the smallest component and the thick-slice rule are ours.
+    The median filter of 5 voxels and the brain mask eroded three times are from pDDPM (Behrendt
+    et al. 2023, https://arxiv.org/abs/2303.03758). The other fields are our choice.
 
     Args:
-        smooth_mm: sigmas of Gaussians over the residual inside the brain, in all three directions, whose results are
-            averaged; none is no blur. Unlike a median filter it keeps lesions smaller than itself, if they stand out
-            enough; a narrow and a wide one together serve small lesions and large ones. One named twice counts twice.
-        smooth_mean: how they are averaged. The geometric mean, (b1 b2 ... bn)^(1/n), marks what stands out at every
-            scale: neither specks in tissue that is drawn well nor the halo that a wide blur alone leaves around a
-            lesion. It needs residuals that are not negative, as all are.
-        symmetry: share k, 0 to 1, of what a voxel and its mirror image across the midsagittal plane have in common
-            that is taken off: a - k max(0, min(a, mirrored a)). Healthy anatomy is alike on both sides, and so is what
-            a method draws wrongly of it; most lesions lie on one side. What lies across the midline, or on both sides
-            alike, loses the share k, too. Only for registered scans (`check_symmetry`). 0 is off.
-        times_intensity: the (blurred) residual is multiplied by the intensity to this power, where lesions are bright:
-            what a blur spreads into darker tissue is taken back. 0 is off.
-        median_size: edge of the median filter in voxels, odd; 1 switches it off.
-        erosion_iterations: pixels taken from the brain mask's edge, within the slice, before thresholding.
-        min_volume_mm3: components smaller than this on the map's grid are removed; MNI152's mm for registered scans.
-        thick_slice_mm: slices further apart than this are blurred and filtered one by one (5 x 5 x 1).
+        median_size: edge of the median filter in voxels, odd; 1 disables the filter.
+        erosion_iterations: pixels removed from the edge of the brain mask in each slice, before
+            thresholding.
+        min_volume_mm3: components smaller than this are removed. The volume is measured on the
+            grid of the map, for registered scans in mm of MNI152.
+        thick_slice_mm: slices that are further apart are blurred and filtered one by one.
+        smooth_mm: standard deviations of Gaussian blurs inside the brain, in all three
+            directions; the blurred residuals are averaged. Empty for no blur. Unlike a median
+            filter, a blur keeps lesions smaller than itself if their residual is high enough. A
+            narrow and a wide blur together serve small and large lesions. A repeated value has more weight.
+        smooth_mean: average of the blurs. The geometric mean (b1 b2 ... bn)^(1/n) is high only
+            where the residual is high at every scale. It suppresses specks in well reconstructed
+            tissue and the halo of a wide blur. It needs a residual that is not negative.
+        times_intensity: the blurred residual is multiplied by the intensity to this power, for
+            bright lesions: this reverses the spread of the blur into darker tissue. 0 disables
+            it.
+        symmetry: share k in [0, 1] of the left-right common part that is subtracted:
+            a - k max(0, min(a, mirrored a)). Healthy anatomy, and errors of its reconstruction,
+            are similar on both sides; most lesions are on one side. Lesions across the midline,
+            or on both sides, lose the share k too. Only for registered scans (`check_symmetry`).
+            0 disables it.
     """
 
     median_size: int = 5
@@ -69,14 +78,15 @@ class PostprocessConfig:
     def __post_init__(self) -> None:
         if min(self.smooth_mm, default=1) <= 0 or self.times_intensity < 0:
             raise ValueError(
-                f"smooth_mm {list(self.smooth_mm)} must be positive millimetres, [] for none, and times_intensity "
-                f"{self.times_intensity} not negative"
+                f"smooth_mm {list(self.smooth_mm)} must be positive millimetres, [] for no blur, "
+                f"and times_intensity {self.times_intensity} must not be negative"
             )
         if not 0 <= self.symmetry <= 1:
             raise ValueError(f"symmetry {self.symmetry} is a share: give a number from 0 to 1")
         if self.median_size < 1 or self.median_size % 2 == 0:
             raise ValueError(
-                f"median_size {self.median_size} has no centre voxel: take an odd number, or 1 for no filter"
+                f"median_size {self.median_size} has no centre voxel: give an odd number, "
+                "or 1 for no filter"
             )
         if self.erosion_iterations < 0:
             raise ValueError(
@@ -91,29 +101,35 @@ class PostprocessConfig:
 DEFAULT = PostprocessConfig()
 
 
-def changed(config: PostprocessConfig, changes: Mapping[str, Any] | None) -> PostprocessConfig:
-    """`config` with some of its fields changed, by name.
+def apply_changes(
+    config: PostprocessConfig, changes: Mapping[str, Any] | None
+) -> PostprocessConfig:
+    """Return `config` with other values for some fields, by name.
 
     Raises:
-        SettingsError: an unknown field, or a value that does not fit.
+        SettingsError: unknown field, or a value that the config rejects.
     """
     return build_config(PostprocessConfig, {**asdict(config), **(changes or {})}, "postprocess")
 
 
 def check_symmetry(config: PostprocessConfig, registered: bool, name: str) -> None:
-    """Refuse `symmetry` for scans whose midsagittal plane is not the middle of their slices.
+    """Refuse `symmetry` for scans that are not registered to MNI152.
+
+    Only registered scans have their midsagittal plane in the middle of the slices.
 
     Args:
-        registered: whether the scans lie in MNI152.
-        name: whose scans they are.
+        config: `symmetry` is checked.
+        registered: True if the scans are registered to MNI152.
+        name: cohort or model of the scans, for the error message.
 
     Raises:
-        InputError: they do not.
+        InputError: `symmetry` is not 0, and the scans are not registered.
     """
     if config.symmetry and not registered:
         raise InputError(
-            f"{name}: postprocess.symmetry {config.symmetry:g} compares left and right, but scans lie as they came; "
-            "preprocess them with --set registration.enabled=true, or add --set postprocess.symmetry=0"
+            f"{name}: postprocess.symmetry {config.symmetry:g} compares left and right, but the "
+            "scans are not registered; preprocess them with `registration.enabled=true`, or use "
+            "`postprocess.symmetry=0`"
         )
 
 
@@ -124,15 +140,19 @@ def residual_map(
     config: PostprocessConfig = DEFAULT,
     images: Map | None = None,
 ) -> Map:
-    """Anomaly map: the residual inside the brain, as `config` says, clipped to [0, 1], zero outside the brain.
+    """Return the anomaly map: the post-processed residual in [0, 1], zero outside the brain.
 
-    The residual is masked before the filters, so what a method draws outside the brain cannot bleed in.
+    The residual is masked before the filters, so values outside the brain have no effect.
 
     Args:
-        images: the scan's intensities, for `times_intensity`.
+        residual: difference between the scan and its reconstruction.
+        brain: brain mask, not eroded.
+        spacing_mm: voxel size along x, y and z.
+        config: settings of the filters.
+        images: intensities of the scan; needed for `times_intensity`.
 
     Raises:
-        ValueError: they are wanted and not given.
+        ValueError: `times_intensity` is not 0, and `images` is missing.
     """
     masked = np.where(brain, residual, 0).astype(np.float32)
     thick = spacing_mm[2] > config.thick_slice_mm
@@ -142,7 +162,7 @@ def residual_map(
         blurred = {
             sigma: _blur_inside(masked, brain, sigma * per_mm) for sigma in set(config.smooth_mm)
         }
-        masked = _mean([blurred[sigma] for sigma in config.smooth_mm], config.smooth_mean)
+        masked = _average([blurred[sigma] for sigma in config.smooth_mm], config.smooth_mean)
     if config.symmetry:
         mirrored = np.where(brain, masked[:, :, ::-1], 0)
         masked -= np.float32(config.symmetry) * np.minimum(masked, mirrored).clip(min=0)
@@ -158,12 +178,11 @@ def residual_map(
 
 
 def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
-    """The brain without its outermost pixels in each slice, where reconstructions are worst."""
+    """Return the brain without the outermost pixels of each slice, which reconstruct worst."""
     eroded = np.pad(brain, ((0, 0), (1, 1), (1, 1)))
     flat, row = eroded.ravel(), eroded.shape[2]
-    for _ in range(
-        config.erosion_iterations
-    ):  # by a cross of one pixel; ten times faster than scipy's
+    # Erosion with a cross of one pixel; ten times faster than in scipy.
+    for _ in range(config.erosion_iterations):
         beside = flat[row - 1 : -row - 1] & flat[row + 1 : flat.size - row + 1]
         flat[row:-row] &= beside & flat[: -2 * row] & flat[2 * row :]
     return eroded[:, 1:-1, 1:-1].copy()
@@ -176,7 +195,15 @@ def anomaly_mask(
     spacing_mm: Sequence[float],
     config: PostprocessConfig = DEFAULT,
 ) -> Mask:
-    """Voxels of the eroded brain above `threshold` (strictly) in components of at least `min_volume_mm3`."""
+    """Return the anomaly mask: components above the threshold, in the eroded brain.
+
+    Args:
+        anomaly_map: from `residual_map`.
+        brain: brain mask, not eroded.
+        threshold: only values strictly above it are in the mask.
+        spacing_mm: voxel size along x, y and z.
+        config: erosion and smallest component.
+    """
     inside = eroded_brain(brain, config)
     return remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
 
@@ -184,13 +211,13 @@ def anomaly_mask(
 def remove_small(
     mask: Mask, spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT
 ) -> Mask:
-    """`mask` without the components smaller than `min_volume_mm3`."""
-    least = min_voxels(spacing_mm, config)
-    if least <= 1 or not mask.any():
+    """Return `mask` without the components that are smaller than `min_volume_mm3`."""
+    required = min_voxels(spacing_mm, config)
+    if required <= 1 or not mask.any():
         return mask
     box = bounding_box(mask)
     labels, _ = ndimage.label(mask[box], CONNECTIVITY)
-    keep = np.bincount(labels.ravel()) >= least
+    keep = np.bincount(labels.ravel()) >= required
     keep[0] = False
     kept = np.zeros_like(mask)
     kept[box] = keep[labels]
@@ -198,13 +225,19 @@ def remove_small(
 
 
 def min_voxels(spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT) -> int:
-    """Voxels a component needs to reach `min_volume_mm3`."""
+    """Return the number of voxels that a component needs to reach `min_volume_mm3`."""
     volume = float(np.prod([float(s) for s in spacing_mm]))
     return max(1, math.ceil(config.min_volume_mm3 / volume - 1e-6))
 
 
 def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Map:
-    """The mean of what lies inside `where` around each of its voxels, in a Gaussian window; `values` are 0 outside."""
+    """Return the Gaussian mean of the values inside `where` around each of its voxels.
+
+    Args:
+        values: zero outside `where`.
+        where: the voxels that count.
+        sigma: standard deviations in voxels.
+    """
     weights = ndimage.gaussian_filter(where.astype(np.float32), sigma, mode="constant")
     blurred: Map = (
         ndimage.gaussian_filter(values, sigma, mode="constant") / np.maximum(weights, 1e-6) * where
@@ -212,19 +245,19 @@ def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Ma
     return blurred
 
 
-def _mean(maps: Sequence[Map], kind: str) -> Map:
-    if kind == "arithmetic":
+def _average(maps: Sequence[Map], mean: str) -> Map:
+    """Return the arithmetic or geometric mean of maps."""
+    if mean == "arithmetic":
         return np.asarray(np.mean(maps, axis=0))
-    return np.asarray(
-        np.prod([np.maximum(blurred, 0) ** (1 / len(maps)) for blurred in maps], axis=0),
-        np.float32,
-    )
+    roots = [np.maximum(blurred, 0) ** (1 / len(maps)) for blurred in maps]
+    return np.asarray(np.prod(roots, axis=0), np.float32)
 
 
 def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
-    """scipy.ndimage.median_filter at the voxels of `where`, zero elsewhere; edges mirrored as there.
+    """Return scipy.ndimage.median_filter at the voxels of `where`, zero elsewhere.
 
-    It takes a third of scipy's time: most of the field of view is not brain, and numpy's partition is fast.
+    Edges are mirrored as in scipy. The function takes a third of scipy's time, because most of
+    the field of view is not brain and numpy partitions quickly.
     """
     if size == (1, 1, 1) or not where.any():
         return values
@@ -238,9 +271,8 @@ def _median_inside(values: Map, where: Mask, size: tuple[int, int, int]) -> Map:
     medians = np.empty(len(corner), dtype=np.float32)
     for start in range(0, len(corner), GATHERED_VOXELS):
         part = slice(start, start + GATHERED_VOXELS)
-        neighbours = flat.take(
-            corner[part, None] + offsets, mode="wrap"
-        )  # none does; looking for errors takes longer
+        # No index is out of range; mode "wrap" avoids the check for such indices.
+        neighbours = flat.take(corner[part, None] + offsets, mode="wrap")
         neighbours.partition(middle, axis=1)
         medians[part] = neighbours[:, middle]
     filtered = np.zeros_like(values)

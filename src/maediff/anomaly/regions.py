@@ -1,4 +1,4 @@
-"""Connected components of a mask: what belongs together, in which box it lies, and a list of an anomaly mask's."""
+"""Regions of an anomaly mask: its connected components, with volume, peak and position."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,13 @@ from maediff.anomaly.components import CONNECTIVITY
 
 @dataclass(frozen=True)
 class Region:
-    """A connected component of an anomaly mask; `center_mm` is its centre of mass in the scan's RAS+ mm."""
+    """A connected component of an anomaly mask.
+
+    Args:
+        volume_ml: volume in ml.
+        peak: highest value of the anomaly map in the region.
+        center_mm: centre of mass in the RAS+ mm of the scan.
+    """
 
     volume_ml: float
     peak: float
@@ -23,14 +29,28 @@ def find_regions(
     mask: Bool[np.ndarray, "x y z"],
     affine: Float[np.ndarray, "4 4"],
 ) -> list[Region]:
-    """The components of `mask`, largest first; map and mask as RAS+ volumes, `affine` from their voxels to mm."""
+    """Return the regions of `mask`, largest first.
+
+    Args:
+        anomaly_map: RAS+ volume.
+        mask: anomaly mask on the grid of the map.
+        affine: voxel -> mm.
+    """
     labels, count = ndimage.label(mask, CONNECTIVITY)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     regions = []
     for label, box in enumerate(ndimage.find_objects(labels, count), start=1):
         inside = labels[box] == label
-        center = [at.mean() + part.start for at, part in zip(np.nonzero(inside), box, strict=True)]
+        center = [
+            indices.mean() + part.start
+            for indices, part in zip(np.nonzero(inside), box, strict=True)
+        ]
         x, y, z = (round(float(mm), 2) for mm in affine[:3, :3] @ center + affine[:3, 3])
-        volume_ml = round(float(inside.sum()) * voxel_ml, 4)
-        regions.append(Region(volume_ml, float(anomaly_map[box][inside].max()), (x, y, z)))
+        regions.append(
+            Region(
+                volume_ml=round(float(inside.sum()) * voxel_ml, 4),
+                peak=float(anomaly_map[box][inside].max()),
+                center_mm=(x, y, z),
+            )
+        )
     return sorted(regions, key=lambda region: -region.volume_ml)

@@ -1,9 +1,12 @@
-"""A few slices of a subject, kept beside the results: a report is drawn from them, without scan or model.
+"""A few slices of a subject in a file, so that reports need neither the scan nor the model.
 
-`slices.npz` holds k slices on the model's grid: `slice_ids` (k), `image`, `reference`, `anomaly_map` (float16,
-k x 96 x 96), `brain`, `mask` and, where a reader drew one, `lesion` (uint8), and `spacing_mm` (x, y, z). `z_mm` (k), in
-a DETECT folder, is where the middle of each slice lies, in the scan's RAS+ mm.
-A baseline that draws no healthy image has no `reference`.
+`slices.npz` holds k slices on the model's grid:
+
+    slice_ids (k), spacing_mm (x, y, z)
+    image, anomaly_map, reference      float16, k x 96 x 96; a baseline may have no reference
+    brain, mask, lesion                uint8, k x 96 x 96; lesion only if a lesion mask exists
+    z_mm (k)                           height of the middle of each slice in the RAS+ mm of the
+                                       scan; only in a folder of `maediff detect`
 """
 
 from dataclasses import dataclass
@@ -17,12 +20,25 @@ from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.core.types import Map, Mask
 
-NO_THRESHOLD_VMAX = 0.5
+MAXIMUM_WITHOUT_THRESHOLD = 0.5
+"""Upper end of the colour scale if no threshold is known."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What `slices.npz` holds: all of a subject's slices before `save_slices`, the chosen ones after."""
+    """Slices of a subject: all of them, or the chosen ones of `slices.npz`.
+
+    Args:
+        slice_ids: index of each slice on the model's grid.
+        image: intensities of the scan.
+        anomaly_map: anomaly map in [0, 1].
+        brain: brain mask.
+        mask: anomaly mask.
+        spacing_mm: voxel size along x, y and z.
+        reference: healthy reference; None for a baseline without one.
+        lesion: lesion mask; None if there is none.
+        z_mm: height of each slice in the RAS+ mm of the scan; None if unknown.
+    """
 
     slice_ids: Int[np.ndarray, " k"]
     image: Map
@@ -35,17 +51,26 @@ class Snapshot:
     z_mm: Float[np.ndarray, " k"] | None = None
 
 
-def vmax_of(threshold: float | None) -> float:
-    """Upper end of the anomaly map's colour scale: the same for every scan that is read at this threshold."""
-    return min(1.0, 2 * threshold) if threshold else NO_THRESHOLD_VMAX
+def display_maximum(threshold: float | None) -> float:
+    """Return the upper end of the colour scale of anomaly maps.
+
+    The scale depends on the threshold only, so maps with the same threshold look comparable.
+    """
+    return min(1.0, 2 * threshold) if threshold else MAXIMUM_WITHOUT_THRESHOLD
 
 
 def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarray, " k"]:
-    """Indices of up to `count` slices: half with the largest sum of `weight`, the rest spread over the brain.
+    """Return the indices of up to `count` slices for a report, in ascending order.
 
-    Neighbours of a chosen slice are passed over, and slices with little brain are not taken:
+    Up to half of them have the largest sum of `weight`; the rest spread over the brain.
+    Neighbours of a slice chosen by weight are skipped, and so are slices with little brain:
 
-        weight per slice 0 1 9 8 1 0 5 1 0, count 4 -> 2 and 6 for their weight, 0 and 4 to fill the gaps
+        weight per slice 0 1 9 8 1 0 5 1 0, count 4 -> 2 and 6 by weight, 0 and 4 in the gaps
+
+    Args:
+        brain: brain mask.
+        weight: weight of each voxel, for example the anomaly map or a lesion mask.
+        count: largest number of slices.
     """
     area = brain.sum(axis=(1, 2))
     candidates = np.flatnonzero(area >= 0.25 * area.max(initial=1))
@@ -64,28 +89,34 @@ def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarr
     if not chosen:
         evenly = np.linspace(0, len(candidates) - 1, count + 2).round().astype(np.int64)[1:-1]
         return np.asarray(candidates[evenly])
-    while len(chosen) < count:  # the candidate furthest from all that are chosen
+    while len(chosen) < count:  # add the candidate furthest from all chosen slices
         distance = np.abs(candidates[:, None] - np.array(chosen)).min(axis=1)
         chosen.append(int(candidates[distance.argmax()]))
     return np.array(sorted(chosen))
 
 
 def save_slices(path: Path, whole: Snapshot, chosen: Int[np.ndarray, " k"]) -> None:
-    """Write the `chosen` slices of the volumes in `whole` to `path` (`slices.npz`)."""
-    half = {"image": whole.image, "anomaly_map": whole.anomaly_map, "reference": whole.reference}
-    binary = {"brain": whole.brain, "mask": whole.mask, "lesion": whole.lesion}
+    """Write some slices of a subject to a file.
+
+    Args:
+        path: file to write, `slices.npz`.
+        whole: all slices of the subject.
+        chosen: indices of the slices to store.
+    """
+    images = {"image": whole.image, "anomaly_map": whole.anomaly_map, "reference": whole.reference}
+    masks = {"brain": whole.brain, "mask": whole.mask, "lesion": whole.lesion}
     arrays = {
         "slice_ids": whole.slice_ids[chosen],
         "spacing_mm": np.array(whole.spacing_mm),
         **({} if whole.z_mm is None else {"z_mm": whole.z_mm[chosen]}),
         **{
             name: value[chosen].astype(np.float16)
-            for name, value in half.items()
+            for name, value in images.items()
             if value is not None
         },
         **{
             name: value[chosen].astype(np.uint8)
-            for name, value in binary.items()
+            for name, value in masks.items()
             if value is not None
         },
     }
@@ -94,10 +125,10 @@ def save_slices(path: Path, whole: Snapshot, chosen: Int[np.ndarray, " k"]) -> N
 
 
 def load_slices(path: Path) -> Snapshot:
-    """Read what `save_slices` wrote.
+    """Return the slices in a file of `save_slices`.
 
     Raises:
-        InputError: the file is missing, damaged or something else.
+        InputError: the file is missing or damaged, or holds something else.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -116,5 +147,5 @@ def load_slices(path: Path) -> Snapshot:
         )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(
-            f"{path}: not a readable file of slices ({error}); run again what made it"
+            f"{path}: missing or damaged ({error}); run the command that made it again"
         ) from error

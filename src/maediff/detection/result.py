@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from maediff import __version__
 from maediff.anomaly.regions import Region
-from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices, vmax_of
+from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices, display_maximum
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
 from maediff.models.thresholds import Threshold
@@ -206,7 +206,7 @@ class Detection:
             limits = np.array(self.anomaly_map.shape) - 1
             center = tuple(np.clip(np.round(voxel[:3]), 0, limits).astype(int))
         low, high = np.percentile(self.volume.data[self.brain_mask], [0.5, 99.5])
-        vmax = vmax_of(self.threshold)
+        vmax = display_maximum(self.threshold)
         spacing = self.volume.spacing_mm
         figure = Figure(figsize=(9, 9), layout="constrained", facecolor="black")
         rows = ("Scan", "Healthy reference", "Anomaly map")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from maediff.anomaly.snapshots import vmax_of
+from maediff.anomaly.snapshots import display_maximum
 from maediff.core.files import write_text
 from maediff.scans.nifti import as_nifti
 from maediff.scans.volume import Volume
@@ -28,7 +28,7 @@ def write_viewer(
 ) -> None:
     """Write one page of some megabytes; it takes seconds, because the scan is drawn slice by slice.
 
-    The map is coloured where it is above `threshold`, on the scale of the report: its upper end is `vmax_of`.
+    The map is coloured where it is above `threshold`, on the scale of the report: its upper end is `display_maximum`.
 
     Args:
         anomaly_map: on the scan's own voxels, as `volume.data`.
@@ -42,7 +42,7 @@ def write_viewer(
             bg_img=as_nifti(volume.data, volume.affine),
             threshold=max(threshold, 1e-6),
             vmin=0,
-            vmax=vmax_of(threshold),
+            vmax=display_maximum(threshold),
             symmetric_cmap=False,
             cmap="inferno",
             black_bg=True,

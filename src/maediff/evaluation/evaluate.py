@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from maediff import __version__
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, apply_changes, check_symmetry
 from maediff.anomaly.thresholds import scans_needed
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.config import flatten
@@ -95,7 +95,7 @@ def evaluate(
     own = {name: model.postprocess for name, model in models.items()}
     shared = len(set(own.values())) == 1 and not folders
     base = config.postprocess or (next(iter(own.values())) if shared else DEFAULT)
-    chosen = changed(base, post)
+    chosen = apply_changes(base, post)
     registered = PreparationConfig.from_record(opened.meta).registered
     check_symmetry(chosen, registered, str(cohort))
     config = replace(config, postprocess=chosen)

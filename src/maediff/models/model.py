@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, changed, check_symmetry
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, apply_changes, check_symmetry
 from maediff.core.config import merge, parse_settings
 from maediff.core.errors import InputError
 from maediff.methods.base import Method
@@ -165,7 +165,7 @@ class TrainedMethod:
             SettingsError: an unknown field, or a value that does not fit.
             InputError: a symmetry for a model whose scans are not registered.
         """
-        postprocess = changed(self.postprocess, changes)
+        postprocess = apply_changes(self.postprocess, changes)
         check_symmetry(postprocess, self.preparation.registered, self.name)
         return replace(self, postprocess=postprocess)
 

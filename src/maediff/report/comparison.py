@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from maediff.anomaly.snapshots import Snapshot, load_slices, vmax_of
+from maediff.anomaly.snapshots import Snapshot, load_slices, display_maximum
 from maediff.core.files import read_json
 from maediff.report import charts, slices
 from maediff.report.elements import Chart, Section, colour_scale
@@ -52,7 +52,7 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         for name, threshold in shown.items():
             snapshot = load_slices(folder / "slices" / name / f"{subject}.npz")
             at = _most_lesion(snapshot)
-            vmax = vmax_of(threshold)
+            vmax = display_maximum(threshold)
             if not pictures:
                 pictures.append(slices.scan_tile(snapshot, at))
                 truth = slices.truth_tile(snapshot, at)

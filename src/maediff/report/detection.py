@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from maediff.anomaly.snapshots import Snapshot, load_slices, vmax_of
+from maediff.anomaly.snapshots import Snapshot, load_slices, display_maximum
 from maediff.core.files import read_json
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
@@ -18,7 +18,7 @@ def detection_page(folder: Path) -> Page:
     shared = read_json(folder / "detect.json")
     found = [(path.parent, read_json(path)) for path in sorted(folder.glob("*/summary.json"))]
     threshold = shared["threshold"]
-    vmax = vmax_of(threshold)
+    vmax = display_maximum(threshold)
     flagged = [summary for _, summary in found if summary["regions"]]
     montages = [
         _detect_montage(path, summary, vmax, number)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maediff.anomaly.snapshots import load_slices, vmax_of
+from maediff.anomaly.snapshots import load_slices, display_maximum
 from maediff.core.files import read_json
 from maediff.evaluation.table import cell, tables
 from maediff.report import charts, slices
@@ -87,7 +87,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         rows: list[tuple[str, str, str]] = []
         for name in shown:
             snapshot = load_slices(folder / "slices" / name / path.name)
-            vmax = vmax_of(shown[name])
+            vmax = display_maximum(shown[name])
             if not rows:
                 truth = snapshot.lesion is not None and bool(snapshot.lesion.any())
                 rows.append(
