@@ -273,7 +273,7 @@ def test_a_slice_on_another_grid_is_refused(tmp_path):
     (ref,) = find_dicom(tmp_path / "a")
     (other,) = find_dicom(tmp_path / "b")
     assert len(find_images(other.image, uid)) == 12
-    with pytest.raises(InputError, match="does not lie on the grid"):
+    with pytest.raises(InputError, match="not on the grid of the converted scan"):
         write_dicom_seg(
             tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), other, "run"
         )

@@ -47,7 +47,7 @@ from maediff.preparation.steps import run_steps
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.inputs.folders import t1s_by_session
-from maediff.scans.names import session_of
+from maediff.scans.names import session_key
 from maediff.scans.nifti import read_nifti
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
@@ -279,7 +279,7 @@ def test_which_t1_belongs_to_a_scan(tmp_path, image, others, found):
     for name in (image, *others):
         (tmp_path / f"{name}.nii.gz").touch()
     expected = None if found is None else tmp_path / f"{found}.nii.gz"
-    assert t1s_by_session(tmp_path).get(session_of(tmp_path / f"{image}.nii.gz")) == expected
+    assert t1s_by_session(tmp_path).get(session_key(tmp_path / f"{image}.nii.gz")) == expected
 
 
 def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):
@@ -452,7 +452,7 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
             os.kill(os.getpid(), 9)
         return do(ref)
 
-    monkeypatch.setattr("maediff.scans.parallel._safely", dies)
+    monkeypatch.setattr("maediff.scans.parallel._run_safely", dies)
     assert (
         preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True)
         == 1

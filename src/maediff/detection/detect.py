@@ -39,7 +39,7 @@ from maediff.preparation.steps import Tools
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.parallel import progress, run_scans
 from maediff.scans.read import identity
-from maediff.scans.reference import ScanRef, without_folders
+from maediff.scans.reference import ScanRef, remove_folders
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def detect(
         refs, progress(outcomes, "detect", len(refs), quiet=run.quiet), strict=True
     ):
         if failure is not None:
-            failures[ref.name] = without_folders(failure, ref)
+            failures[ref.name] = remove_folders(failure, ref)
             logger.error("%s failed: %s", ref.name, failure)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})

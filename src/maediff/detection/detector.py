@@ -32,7 +32,7 @@ from maediff.preparation.steps import ZERO_BACKGROUND, Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.read import read_volume
-from maediff.scans.reference import ScanRef, without_folders
+from maediff.scans.reference import ScanRef, remove_folders
 from maediff.scans.volume import Volume, slices_to_volume, volume_from_array, volume_to_slices
 
 Scan = str | Path | ScanRef | Volume | np.ndarray
@@ -249,7 +249,7 @@ class Detector:
         anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
         mask = anomaly_mask(anomaly, brain, threshold.value, spacing, post)
         voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
-        notes = tuple(without_folders(note, ref) if ref else note for note in record["notes"])
+        notes = tuple(remove_folders(note, ref) if ref else note for note in record["notes"])
         return Detection(
             name=name,
             anomaly_map=anomaly_map,

@@ -1,12 +1,11 @@
-"""Scans in, results out: NIfTI <-> arrays in RAS+, volumes <-> slices.
+"""NIfTI files to volumes in RAS+, and volumes to NIfTI files.
 
-    file (any orientation)  --read_nifti-->  Volume: float32 (X, Y, Z), X to the right, Y forward, Z up
-    data on that grid       --write_on_scan_grid-->  the file's own orientation, shape and affine
+    file (any orientation)  --read_nifti-->  Volume: float32 (X, Y, Z), X right, Y front, Z up
+    data on that grid       --write_on_scan_grid-->  the file's orientation, shape and affine
 
-    slice = volume[:, ::-1, k] transposed:   row 0 = anterior (largest Y), column 0 = left (smallest X)
-
-Everything that can be wrong with a file is refused here, with its name. Free-text header fields (`descrip`,
-`aux_file`, `intent_name`: where converters leave patient names) are neither read nor copied nor logged.
+The readers check everything that can be wrong with a file, and errors name the file. Free-text
+header fields (`descrip`, `aux_file`, `intent_name`), where converters may leave patient names, are
+never used, copied or logged.
 """
 
 import gzip
@@ -27,39 +26,44 @@ from maediff.scans.names import is_nifti
 from maediff.scans.volume import Volume
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
-ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
-SPACING_RANGE_MM = (0.05, 50.0)  # outside it the header's unit is not millimetres
+BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+SPACING_RANGE_MM = (0.05, 50.0)  # a voxel size outside it is not in millimetres
+MAX_DRIFT = 0.1  # voxels: how far corners of a mask may be from those of its scan
 
 
 def read_nifti(path: str | Path, *, allow_constant: bool = False) -> Volume:
-    """The scan in `path`, reoriented to the closest RAS+ axes; no voxel is interpolated.
+    """Read a scan from a NIfTI file and reorient it to the closest RAS+ axes.
 
-    Oblique and anisotropic scans are fine. So is a 3-D file with one slice: the method works slice by slice.
-    A 2-D file is refused, because it does not say where its slice lies.
+    No voxel is interpolated. Oblique and anisotropic scans are accepted, and so is a 3-D file with
+    one slice, because the methods work slice by slice. A 2-D file does not state the position of
+    its slice and is refused.
 
     Args:
-        allow_constant: for maps, which may be zero all over.
+        path: a .nii or .nii.gz file.
+        allow_constant: accept an image with a single value, such as an empty anomaly map.
 
     Raises:
-        InputError: missing or empty file, not a NIfTI, damaged data, not 3-D, NaN or infinity, a constant image, no
-            known orientation, a zero or singular affine, voxel sizes that cannot be millimetres.
+        InputError: the file is missing, empty, damaged or not NIfTI, the image is not 3-D or
+            constant or has NaN or infinity, the orientation is not stated, the affine is zero or
+            singular, or the voxel sizes cannot be millimetres.
     """
     path = Path(path)
-    image, data = _load(path)
+    image, data = _load_nifti(path)
     if not np.isfinite(data).all():
-        bad = int(np.size(data) - np.isfinite(data).sum())
+        n_bad = int(np.size(data) - np.isfinite(data).sum())
         raise InputError(
-            f"{path}: holds NaN or infinity in {bad} of {data.size} voxels; replace them or export the scan again"
+            f"{path}: holds NaN or infinity in {n_bad} of {data.size} voxels; replace them or "
+            "export the scan again"
         )
     if data.min() == data.max() and not allow_constant:
         raise InputError(
             f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again"
         )
-    ornt = io_orientation(image.affine)
+    orientation = io_orientation(image.affine)
     header = image.header
     return Volume(
-        data=np.ascontiguousarray(apply_orientation(data, ornt), dtype=np.float32),
-        affine=image.affine @ inv_ornt_aff(ornt, data.shape),
+        data=np.ascontiguousarray(apply_orientation(data, orientation), dtype=np.float32),
+        affine=image.affine @ inv_ornt_aff(orientation, data.shape),
         source=path,
         native_shape=data.shape,
         native_affine=np.asarray(image.affine, dtype=np.float64),
@@ -68,44 +72,53 @@ def read_nifti(path: str | Path, *, allow_constant: bool = False) -> Volume:
 
 
 def read_mask(
-    path: Path, like: Volume, *, allow_empty: bool = True, labels: bool = False
+    path: str | Path, like: Volume, *, allow_empty: bool = True, labels: bool = False
 ) -> Bool[np.ndarray, "x y z"]:
-    """The mask in `path` on the RAS+ grid of `like`; its file may list the axes in another order.
+    """Read a mask from a NIfTI file onto the RAS+ grid of its scan.
+
+    The file may store the axes in another order than the scan's file.
 
     Args:
-        labels: the file holds whole numbers, and every label above 0 belongs to the mask.
+        path: a .nii or .nii.gz file.
+        like: the scan.
+        allow_empty: accept a mask without any voxel.
+        labels: accept any whole numbers from 0; each label above 0 belongs to the mask. If false,
+            the file holds 0 and 1 only.
 
     Raises:
-        InputError: as for `read_nifti`, and where the mask is on another grid, holds other values than 0 and 1, or is
-            empty although `allow_empty` is false.
+        InputError: the file is unusable (see `read_nifti`), the mask is on another grid than the
+            scan, has values that are not accepted, or is empty although `allow_empty` is false.
     """
     path = Path(path)
-    image, data = _load(path)
-    ornt = io_orientation(image.affine)
-    affine = image.affine @ inv_ornt_aff(ornt, data.shape)
-    data = apply_orientation(data, ornt)
+    image, data = _load_nifti(path)
+    orientation = io_orientation(image.affine)
+    affine = image.affine @ inv_ornt_aff(orientation, data.shape)
+    data = apply_orientation(data, orientation)
     if data.shape != like.data.shape:
         raise InputError(
-            f"{path}: a mask of {_times(data.shape)} voxels (in RAS+) for the scan {like.source} of "
-            f"{_times(like.data.shape)}; resample the mask onto the scan's grid"
+            f"{path}: a mask of {_format_sizes(data.shape)} voxels (in RAS+) for the scan "
+            f"{like.source} of {_format_sizes(like.data.shape)}; resample the mask onto the "
+            "scan's grid"
         )
     drift_mm = _largest_drift_mm(affine, like.affine, data.shape)
-    if drift_mm > 0.1 * float(like.spacing_mm.min()):
+    if drift_mm > MAX_DRIFT * float(like.spacing_mm.min()):
         raise InputError(
-            f"{path}: lies up to {drift_mm:.2f} mm away from its scan {like.source} (the affines "
+            f"{path}: up to {drift_mm:.2f} mm away from its scan {like.source} (the affines "
             "differ); resample the mask onto the scan's grid"
         )
     values = np.unique(data)
     if labels and (values.min() < 0 or (values != np.round(values)).any()):
-        raise InputError(f"{path}: labels are whole numbers of 0 and above; export the mask again")
+        raise InputError(
+            f"{path}: labels are whole numbers of 0 and above, this file holds "
+            f"{_format_values(values)}; export the mask again"
+        )
     if not labels and not np.isin(values, (0.0, 1.0)).all():
         raise InputError(
-            f"{path}: a mask holds 0 and 1 only, this file holds "
-            f"{', '.join(f'{value:g}' for value in values[:6])}"
-            f"{' ...' if len(values) > 6 else ''}; choose the labels and write them as 1"
+            f"{path}: a mask holds 0 and 1 only, this file holds {_format_values(values)}; choose "
+            "the labels and write them as 1"
         )
     if not allow_empty and not data.any():
-        raise InputError(f"{path}: the mask is empty; draw it again or leave it out")
+        raise InputError(f"{path}: the mask is empty; segment the scan again or omit the mask")
     return np.ascontiguousarray(data > 0.5)
 
 
@@ -117,11 +130,19 @@ def write_volume(
     slope: float | None = None,
     space_code: int = 1,
 ) -> None:
-    """Write a NIfTI atomically: booleans as uint8, unsigned integers as they are, the rest as float32.
+    """Write a NIfTI file atomically.
+
+    Booleans are stored as uint8, uint8 and uint16 unchanged, and all other types as float32.
 
     Args:
-        slope: stored value times `slope` is what a reader gets (for images kept as integers).
-        space_code: NIfTI code of the frame that `affine` leads to.
+        path: a .nii or .nii.gz file.
+        data: the voxels.
+        affine: maps voxel indices to mm in RAS+.
+        slope: readers multiply stored values by it (for images stored as integers).
+        space_code: NIfTI code of the coordinate frame of `affine` (see `Volume`).
+
+    Raises:
+        InputError: the file could not be written.
     """
     if data.dtype == np.bool_:
         data = data.astype(np.uint8)
@@ -138,12 +159,22 @@ def write_volume(
 
 
 def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> Any:
-    """For libraries that take images: nibabel's, as float32."""
+    """Return a nibabel image of float32, for libraries that take images."""
     return nib.Nifti1Image(data.astype(np.float32), affine)
 
 
 def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
-    """Write `data`, which lies on the RAS+ grid of `like`, in the orientation, shape and affine of its file."""
+    """Write a result of a scan in the orientation, shape and affine of the scan's file.
+
+    Args:
+        path: a .nii or .nii.gz file.
+        data: the result on the RAS+ grid of `like`.
+        like: the scan.
+
+    Raises:
+        ValueError: `data` has another shape than the scan.
+        InputError: the file could not be written.
+    """
     if data.shape != like.data.shape:
         raise ValueError(
             f"data of shape {data.shape} is not on the grid {like.data.shape} of {like.source}"
@@ -152,8 +183,11 @@ def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like
     write_volume(path, native, like.native_affine, space_code=like.space_code)
 
 
-def _load(path: Path) -> tuple[Any, np.ndarray]:
-    """The opened file and its data as a 3-D float32 array, checked for form but not for content."""
+def _load_nifti(path: Path) -> tuple[Any, np.ndarray]:
+    """Return the nibabel image and its voxels as a 3-D float32 array.
+
+    Format and geometry are checked, values are not.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     if path.stat().st_size == 0:
@@ -165,28 +199,30 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)  # to the end, so that the checksum is looked at
+            content = gzip.decompress(content)  # to the end, which checks the checksum
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"{path}: damaged or truncated, it cannot be unpacked ({type(error).__name__}); copy or export it again"
+            f"{path}: damaged or truncated, it cannot be unpacked ({type(error).__name__}); copy "
+            "or export it again"
         ) from error
-    kind: Any = {348: nib.Nifti1Image, 540: nib.Nifti2Image}.get(_header_size(content))
-    if kind is None:
+    image_class: Any = {348: nib.Nifti1Image, 540: nib.Nifti2Image}.get(_header_size(content))
+    if image_class is None:
         raise InputError(
-            f"{path}: not a NIfTI file, whatever its name says; convert it, for DICOM with dcm2niix"
+            f"{path}: not a NIfTI file despite its name; convert it, for DICOM with dcm2niix"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged file is judged by what comes out, below
-            image = kind.from_bytes(content)
+            warnings.simplefilter("ignore")  # nibabel warns of headers that are checked below
+            image = image_class.from_bytes(content)
             if image.get_data_dtype().kind in "iuf":
                 _check_geometry(path, image)
-                return image, _three_dimensional(path, image.get_fdata(dtype=np.float32))
+                return image, _as_3d(path, image.get_fdata(dtype=np.float32))
     except InputError:
         raise
-    except Exception as error:  # nibabel raises a dozen kinds on a damaged header
+    except Exception as error:  # nibabel raises a dozen types on a damaged header
         raise InputError(
-            f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); copy or export it again"
+            f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); "
+            "copy or export it again"
         ) from error
     raise InputError(
         f"{path}: its voxels are not real numbers (complex or RGB); export it as a plain NIfTI"
@@ -194,18 +230,19 @@ def _load(path: Path) -> tuple[Any, np.ndarray]:
 
 
 def _header_size(content: bytes) -> int:
-    """The header's first field, in either byte order: 348 for NIfTI-1, 540 for NIfTI-2."""
-    little, big = (int.from_bytes(content[:4], order) for order in ORDERS)
+    """Return the first field of the header in either byte order: 348 NIfTI-1, 540 NIfTI-2."""
+    little, big = (int.from_bytes(content[:4], order) for order in BYTE_ORDERS)
     return big if big in (348, 540) else little
 
 
-def _three_dimensional(path: Path, data: np.ndarray) -> np.ndarray:
+def _as_3d(path: Path, data: np.ndarray) -> np.ndarray:
+    """Remove trailing axes of length 1; refuse an array that is then not 3-D."""
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or 0 in data.shape:
+        remedy = "choose one volume of the series" if data.ndim > 3 else "give the whole stack"
         raise InputError(
-            f"{path}: an image of shape {data.shape}, and a scan has three dimensions; "
-            + ("choose one volume of the series" if data.ndim > 3 else "give the whole stack")
+            f"{path}: an image of shape {data.shape}, and a scan has three dimensions; {remedy}"
         )
     return data
 
@@ -213,8 +250,8 @@ def _three_dimensional(path: Path, data: np.ndarray) -> np.ndarray:
 def _check_geometry(path: Path, image: Any) -> None:
     if not (int(image.header["sform_code"]) or int(image.header["qform_code"])):
         raise InputError(
-            f"{path}: says nothing about its orientation (sform and qform codes are 0), and left and "
-            "right are not guessed; export it again or set its affine"
+            f"{path}: does not state its orientation (sform and qform codes are 0), and left and "
+            "right are never guessed; export it again or set its affine"
         )
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
@@ -224,21 +261,27 @@ def _check_geometry(path: Path, image: Any) -> None:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
         raise InputError(
-            f"{path}: its affine is zero or singular, so voxels have no place in space; "
+            f"{path}: its affine is zero or singular, so voxels have no position in space; "
             "export it again or set its affine"
         )
     low, high = SPACING_RANGE_MM
     if spacing.min() < low or spacing.max() > high:
         raise InputError(
-            f"{path}: voxels of {_times(spacing)} mm, expected {low:g} to {high:g}; check the header's unit"
+            f"{path}: voxels of {_format_sizes(spacing)} mm, expected {low:g} to {high:g}; check "
+            "the unit in the header"
         )
 
 
-def _times(sizes: Iterable[Any]) -> str:
+def _format_sizes(sizes: Iterable[Any]) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
 
 
-def _largest_drift_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far apart two affines put the same corner of the volume."""
+def _format_values(values: np.ndarray) -> str:
+    text = ", ".join(f"{value:g}" for value in values[:6])
+    return f"{text} ..." if len(values) > 6 else text
+
+
+def _largest_drift_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the largest distance between the places of one corner under two affines."""
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1])).reshape(4, -1)
-    return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
+    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())

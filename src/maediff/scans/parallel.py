@@ -1,4 +1,4 @@
-"""One function over many scans, in this process or in several; a scan that fails never stops the rest."""
+"""One function over many scans, in one or more processes; a failed scan does not stop the rest."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -18,52 +18,65 @@ def run_scans(
     *,
     threads: int | None = None,
 ) -> Iterator[Done | str]:
-    """What `do` returns for each scan, in order; a string that says why for each that failed.
+    """Call `do` for each scan, and return the results in the order of `refs`.
 
     Args:
-        workers: scans done at once, a process each; 1 stays in this process.
-        threads: of each of several processes; None shares the cores out.
+        do: the work for one scan.
+        refs: the scans.
+        workers: processes, each for one scan at a time; 1 works in this process.
+        threads: threads of each process. None shares the cores among the processes.
+
+    Yields:
+        The result of `do`, or an error message if `do` failed or its process was killed.
     """
     if workers == 1:
-        yield from (_safely(do, ref) for ref in refs)
+        yield from (_run_safely(do, ref) for ref in refs)
         return
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    left = list(refs)
+    remaining = list(refs)
     try:
         with parallel_config(backend="loky", inner_max_num_threads=threads):
             pool = Parallel(n_jobs=workers, return_as="generator")
-        for outcome in pool(delayed(_safely)(do, ref) for ref in refs):
-            left.pop(0)
+        for outcome in pool(delayed(_run_safely)(do, ref) for ref in refs):
+            remaining.pop(0)
             yield outcome
-    except (
-        TerminatedWorkerError
-    ):  # out of memory, most likely; which scan it was shows when each runs alone
-        for ref in left:
+    except TerminatedWorkerError:
+        # Probably out of memory. Running each scan alone shows which one it was.
+        for ref in remaining:
             try:
                 with parallel_config(backend="loky", inner_max_num_threads=threads):
-                    (outcome,) = Parallel(n_jobs=2)([delayed(_safely)(do, ref)])
+                    (outcome,) = Parallel(n_jobs=2)([delayed(_run_safely)(do, ref)])
             except TerminatedWorkerError:
-                outcome = f"{ref.image}: its process was killed, most likely for want of memory; use fewer --workers"
+                outcome = (
+                    f"{ref.image}: its process was killed, probably because memory ran out; "
+                    "use fewer `workers`"
+                )
             yield outcome
 
 
 def progress(outcomes: Iterator[Done], what: str, total: int, *, quiet: bool) -> Iterator[Done]:
-    """The outcomes, with a bar on the error stream."""
+    """Return the outcomes one by one, and show a progress bar on the error stream.
+
+    Args:
+        outcomes: results of `run_scans`.
+        what: label of the bar.
+        total: number of outcomes.
+        quiet: show no bar.
+    """
     from rich.console import Console
     from rich.progress import track
 
     yield from track(outcomes, what, total=total, console=Console(stderr=True), disable=quiet)
 
 
-def _safely(do: Callable[[ScanRef], Any], ref: ScanRef) -> Any:
+def _run_safely(do: Callable[[ScanRef], Any], ref: ScanRef) -> Any:
+    """Return the result of `do`, or the message of any error that it raises."""
     try:
         return do(ref)
     except Exception as error:
         logger.debug("%s", ref.name, exc_info=True)
-        return (
-            str(error)
-            if isinstance(error, InputError)
-            else f"{ref.image}: {type(error).__name__}: {error}"
-        )
+        if isinstance(error, InputError):
+            return str(error)
+        return f"{ref.image}: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""A reference to one scan, as a command line, a manifest or a known folder names it."""
+"""Reference to an unopened scan, as a command line, a manifest or a known data set names it."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 
+# Names that maediff uses in an output folder beside the folders of the scans.
 RESERVED = {
     "cache",
     "manifest.csv",
@@ -15,23 +16,34 @@ RESERVED = {
     "cohort.json",
     "detect.json",
     "report.html",
-}  # beside scans' folders
+}
 
 
 @dataclass(frozen=True)
 class ScanRef:
-    """One scan and what is known about it; `None` is unknown.
+    """Reference to one unopened scan, and everything known about it; None is unknown.
 
     Args:
-        session: BIDS entities but the subject's (`ses-2_run-1`), or the manifest's; empty if there is only one.
-        modality: as far as the name tells.
+        subject: name of the person; scans of one person share it.
+        session: BIDS entities after the subject (`ses-2_run-1`) or the manifest's session; empty
+            if the subject has one scan.
+        image: NIfTI file, or folder of DICOM files.
+        dataset: name of the data set; splits are assigned within it.
+        brain_mask: NIfTI file on the scan's grid.
+        lesion_mask: NIfTI file on the scan's grid.
+        split: train, val or test.
+        healthy: true if the scan shows no lesion.
+        modality: contrast that the name or the description states.
         extra: further columns of the manifest.
-        healthy_is_stated: whether a manifest had a `healthy` column, so that an empty cell means unknown.
-        t1: a T1w of the same session, for a scan of another contrast; a folder where it is DICOM.
-        t1_series: SeriesInstanceUID of a `t1` in DICOM; compared, never written.
-        problem: why it cannot be read, where that is known already: it fails by name and the other scans go on.
-        lesion_labels: whether the lesion mask holds several labels, each of which is lesion (BraTS), not 0 and 1.
-        series: SeriesInstanceUID where `image` is a folder of DICOM; compared, never written.
+        healthy_is_stated: true if the source states `healthy` for its scans, so that None means
+            unknown. If false, `preprocess` counts a scan without a lesion as healthy.
+        t1: T1w of the same session, for a scan of another contrast; a folder if it is DICOM.
+        lesion_labels: true if each label above 0 of the lesion mask is lesion (as in BraTS).
+            If false, the mask holds 0 and 1 only.
+        series: SeriesInstanceUID if `image` is a DICOM folder; compared, never written.
+        t1_series: SeriesInstanceUID if `t1` is a DICOM folder; compared, never written.
+        problem: error message if the scan is known to be unreadable. Commands report the message
+            for this scan and process the other scans.
     """
 
     subject: str
@@ -53,57 +65,66 @@ class ScanRef:
 
     @property
     def name(self) -> str:
-        """The scan's own name, that of its folder in every output: subject, or subject_session."""
+        """Name of the scan and of its folder in every output: SUBJECT or SUBJECT_SESSION."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
 
     @property
     def files(self) -> list[Path]:
-        """All that results are made from: the image (a file, or a folder of DICOM), the masks, the T1w."""
-        return [
-            path
-            for path in (self.image, self.brain_mask, self.lesion_mask, self.t1)
-            if path is not None
-        ]
+        """Paths that results depend on: image (file or DICOM folder), masks and T1w."""
+        paths = (self.image, self.brain_mask, self.lesion_mask, self.t1)
+        return [path for path in paths if path is not None]
 
 
-def without_folders(text: str, ref: ScanRef) -> str:
-    """Replace the paths of a scan's files in a message by their names, because results go to other people."""
+def remove_folders(text: str, ref: ScanRef) -> str:
+    """Remove the folders of a scan's files from a message.
+
+    Folder names may identify a person, and results with messages are given to other people.
+    """
     for path in ref.files:
         text = text.replace(f"{path.parent}{os.sep}", "")
     return text
 
 
 def subject_in_dataset(dataset: str, subject: str) -> str:
-    """What a data set calls a subject, which beside others may be DATASET__SUBJECT (`inputs.find_plain_scans`)."""
+    """Return the name that a data set itself gives a subject.
+
+    `find_scans` renames subjects to DATASET__SUBJECT if data sets share names of scans; this
+    function removes the prefix.
+    """
     return subject.removeprefix(f"{dataset}__")
 
 
 def check_names(refs: Iterable[ScanRef]) -> None:
-    """Refuse names that cannot be folders' or are maediff's own, two scans of one name, and a subject in two splits."""
-    seen: dict[str, ScanRef] = {}
-    split_of_subject: dict[tuple[str, str], ScanRef] = {}
+    """Check that every scan can have a folder of its name, and every subject one split.
+
+    Raises:
+        InputError: a name cannot be a folder name or is reserved, two scans have the same name
+            (in any case), or a subject is in two splits.
+    """
+    ref_of_name: dict[str, ScanRef] = {}
+    first_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
         if not re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", ref.name):
             raise InputError(
-                f"{ref.image}: the name {ref.name!r} cannot be a folder's; use letters, digits, "
-                "- and _ (not first a full stop)"
+                f"{ref.image}: the name {ref.name!r} cannot be a folder name; use letters, digits,"
+                " - and _, and no full stop at the start"
             )
         if ref.name.casefold() in RESERVED:
             raise InputError(
-                f"{ref.image}: a scan cannot be named {ref.name}, which maediff puts beside the scans "
-                "in its output; rename it"
+                f"{ref.image}: a scan cannot be named {ref.name}, because maediff writes a file "
+                "or folder of this name beside the scans; rename the scan"
             )
-        twin = seen.setdefault(ref.name.casefold(), ref)
+        twin = ref_of_name.setdefault(ref.name.casefold(), ref)
         if twin is not ref:
             raise InputError(
-                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, or tell "
-                "them apart by session in a manifest CSV"
+                f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, "
+                "or give them different sessions in a manifest CSV"
             )
-        first = split_of_subject.setdefault(
-            (ref.dataset, subject_in_dataset(ref.dataset, ref.subject)), ref
-        )
+        person = (ref.dataset, subject_in_dataset(ref.dataset, ref.subject))
+        first = first_of_subject.setdefault(person, ref)
         if first.split != ref.split:
             raise InputError(
-                f"subject {ref.subject} stands in split {first.split or 'unknown'} ({first.image}) and "
-                f"in {ref.split or 'unknown'} ({ref.image}); one person belongs to one split"
+                f"subject {ref.subject} is in split {first.split or 'unknown'} ({first.image}) "
+                f"and in {ref.split or 'unknown'} ({ref.image}); one person belongs to one split, "
+                "so correct the manifest"
             )

@@ -1,4 +1,8 @@
-"""A scan as an array with its affine, and its slices."""
+"""A scan as an array with its affine, and conversion between volumes and axial slices.
+
+slice k = volume[:, ::-1, k] transposed
+row 0 = anterior (largest Y), column 0 = left (smallest X)
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,19 +10,23 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Shaped
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from maediff.core.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan in RAS+, with what is needed to write results on the file's own grid.
+    """A scan in RAS+, with everything needed to write results on the grid of its file.
 
     Args:
-        affine: voxel of `data` -> mm in RAS+.
-        native_shape: the file's own shape, before reorienting.
-        native_affine: the file's own affine.
-        space_code: the file's NIfTI code for its frame (1 scanner, 2 aligned, 3 Talairach, 4 MNI).
+        data: intensities, indexed (X, Y, Z): X to the right, Y to the front, Z up.
+        affine: maps voxel indices of `data` to mm in RAS+.
+        source: file or DICOM folder of the scan.
+        native_shape: shape of the array in the file, before reorienting.
+        native_affine: affine of the file.
+        space_code: NIfTI code of the file's coordinate frame (1 scanner, 2 aligned, 3 Talairach,
+            4 MNI152).
     """
 
     data: Float[np.ndarray, "x y z"]
@@ -35,37 +43,35 @@ class Volume:
 
 
 def volume_to_slices(volume: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "z y x"]:
-    """Axial slices from the lowest up, as one looks at them: front at the top, X from left to right."""
+    """Return the axial slices, lowest first: row 0 is anterior, column 0 is the left end of X."""
     return np.ascontiguousarray(rearrange(volume[:, ::-1], "x y z -> z y x"))
 
 
 def slices_to_volume(slices: Shaped[np.ndarray, "z y x"]) -> Shaped[np.ndarray, "x y z"]:
-    """The exact inverse of `volume_to_slices`."""
+    """Return the volume of axial slices: the exact inverse of `volume_to_slices`."""
     return np.ascontiguousarray(rearrange(slices[:, ::-1], "z y x -> x y z"))
 
 
 def volume_from_array(
     data: Shaped[np.ndarray, "x y z"], affine: Shaped[np.ndarray, "4 4"], name: str = "array"
 ) -> Volume:
-    """Wrap an array as a scan, with its axes flipped and swapped to RAS+ where they are not.
+    """Make a scan from an array, with its axes flipped and swapped to RAS+ if necessary.
 
     Args:
-        data: intensities, three dimensions.
-        affine: from voxels of `data` to mm in RAS+.
-        name: stands for the file name in messages and results.
+        data: intensities.
+        affine: maps voxel indices of `data` to mm in RAS+.
+        name: replaces the file name in messages and results.
 
     Raises:
-        InputError: not three dimensions, values that are not finite, or an affine that is singular.
+        InputError: `data` is not 3-D or holds NaN or infinity, or the affine is singular.
     """
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
     affine = np.asarray(affine, dtype=float)
     if data.ndim != 3:
         raise InputError(f"{name}: {data.ndim} dimensions; give an array (x, y, z)")
     if not np.isfinite(data).all():
         raise InputError(f"{name}: holds NaN or infinity; replace them, for example by 0")
     if affine.shape != (4, 4) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{name}: the affine is not an invertible 4 x 4 matrix")
+        raise InputError(f"{name}: the affine is not an invertible 4 x 4 matrix; correct it")
     to_ras = io_orientation(affine)
     return Volume(
         data=apply_orientation(data, to_ras).astype(np.float32),

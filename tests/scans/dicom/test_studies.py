@@ -13,13 +13,13 @@ from helpers.brains import made_brain, oblique, save
 from helpers.dicom import SECRETS, write_series
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
-from maediff.detection.detect import _without_folders
-from maediff.scans.dicom.series import contrast_of_text, find_series
+from maediff.scans.contrast import contrast_from_text
+from maediff.scans.dicom.series import find_series
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_nifti
 from maediff.scans.read import fingerprint, read_volume
-from maediff.scans.reference import ScanRef
+from maediff.scans.reference import ScanRef, remove_folders
 
 
 @pytest.fixture
@@ -97,12 +97,13 @@ def test_several_series_are_listed_and_one_is_asked_for(volume, tmp_path):
         StudyInstanceUID=find_series(tmp_path / "p")[0].study,
     )
     with pytest.raises(
-        InputError, match="say which with --series NUMBER or UID, or with --modality"
+        InputError,
+        match=r"give `series` \(number or UID\), or `modality` \(T1w, T2w or FLAIR\):\n",
     ) as caught:
         find_dicom(tmp_path / "p")
     said = str(caught.value)
     assert "series 2: t2_flair_tra (MR, FLAIR, 12 images, UID " in said
-    assert "series 4: my scan (MR, contrast not told, 12 images" in said
+    assert "series 4: my scan (MR, contrast not stated, 12 images" in said
     assert not any(secret in said for secret in SECRETS.values())
     for modality, folder in {"T1w": "s1", "FLAIR": "s2", "T2w": "s5"}.items():
         (ref,) = find_dicom(tmp_path / "p", modality)
@@ -112,14 +113,16 @@ def test_several_series_are_listed_and_one_is_asked_for(volume, tmp_path):
     (ref,) = find_dicom(tmp_path / "p", "T1w", series=find_series(tmp_path / "p" / "s4")[0].uid)
     assert (ref.image, ref.modality) == (tmp_path / "p" / "s4", "T1w")
     with pytest.raises(
-        InputError, match="--series 7: no such series; choose one of\n  series 1: t1_mprage"
+        InputError, match="`series='7'`: no such series; choose one of\n  series 1: t1_mprage"
     ):
         find_dicom(tmp_path / "p", series="7")
 
 
 def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
     study(tmp_path / "p", volume, "t1_mprage", "t1_mprage")
-    with pytest.raises(InputError, match="several series; say which with --series NUMBER or UID:"):
+    with pytest.raises(
+        InputError, match=r"several series may be the scan; give `series` \(number or UID\):\n"
+    ):
         find_dicom(tmp_path / "p", "T1w")
     with pytest.raises(InputError, match="no FLAIR series by the descriptions"):
         find_dicom(tmp_path / "p", "FLAIR")
@@ -184,7 +187,7 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
     ],
 )
 def test_the_contrast_is_guessed_only_where_the_words_leave_no_doubt(text, contrast):
-    assert contrast_of_text(text) == contrast
+    assert contrast_from_text(text) == contrast
 
 
 def broken(change, plane="axial", **header):
@@ -243,8 +246,8 @@ BROKEN = {
     "a slice is missing between IM.* and IM": broken(without(5)),
     "14.00 mm apart, expected 7.00 mm; 1 such gap\\)": broken(without(5)),
     "expected 7.00 mm; 5 such gaps": broken(without(1, 3, 5, 7, 9), SpacingBetweenSlices=7),
-    "lie 5.50 to 8.50 mm apart": broken(moved([0, 0, 1.5])),
-    "mixed series .*two or more images at one place, as IM.* \\(echoes": two_echoes,
+    "slices are 5.50 to 8.50 mm apart": broken(moved([0, 0, 1.5])),
+    "mixed series .*two or more images at one position, as IM.* \\(echoes": two_echoes,
     "mixed series .*different directions": broken(
         changed(3, ImageOrientationPatient=[0, 1, 0, 0, 0, 1])
     ),
@@ -253,11 +256,11 @@ BROKEN = {
     "no series or study UID": broken(changed(3, SeriesInstanceUID="")),
     "multi-frame \\(enhanced\\) DICOM \\(12 frames\\)": broken(changed(0, NumberOfFrames=12)),
     "multi-frame": broken(changed(0, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1")),
-    "does not say where its slice lies": broken(changed(2, ImagePositionPatient=None)),
+    "does not state where its slice is": broken(changed(2, ImagePositionPatient=None)),
     "holds no image": broken(changed(2, Rows=0)),
     "cannot be decoded \\(.*JPEG 2000.* dcm2niix ended with": broken(undecodable),
     "cannot be decoded \\(RLE": broken(bad_rle, compress=RLELossless),
-    "pixel data is cut short or absent": broken(cut_short),
+    "pixel data is truncated or absent": broken(cut_short),
 }
 
 
@@ -281,7 +284,7 @@ def test_other_wrong_folders(volume, tmp_path):
     with pytest.raises(InputError, match="no DICOM image"):
         find_dicom(tmp_path / "b")
     write_series(tmp_path / "d", *volume)
-    with pytest.raises(InputError, match="--series 3: there is no DICOM"):
+    with pytest.raises(InputError, match="`series='3'`: there is no DICOM"):
         find_scans([save(tmp_path / "T1.nii", *volume)], series="3")
     with pytest.raises(InputError, match="the series is no longer in this folder"):
         read_volume(ScanRef("x", "", tmp_path / "d", "d", series="1.2.3"))
@@ -291,7 +294,7 @@ def test_dicom_beside_nifti_is_left_out_with_a_word(volume, tmp_path, caplog):
     save(tmp_path / "in" / "a" / "T1.nii", *volume)
     write_series(tmp_path / "in" / "b", *volume)
     assert [ref.name for ref in find_scans([tmp_path / "in"])] == ["a_T1"]
-    assert "in: DICOM is left out where there is NIfTI, as b/IM" in caplog.text
+    assert "in: DICOM is skipped in a folder with NIfTI, as b/IM" in caplog.text
 
 
 def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
@@ -312,7 +315,7 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     } == {
         "good_s": "",
         "junk_s": "cannot be read as DIC",
-        "two": "several series; say w",
+        "two": "several series may be",
         "empty": "cannot be read as DIC",
         "contrast_s1": "no MR series that may",
         "mixed": "holds several studies",
@@ -320,8 +323,10 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     assert preprocess([root], tmp_path / "out", quiet=True) == 5
     for name in ("junk_s", "two", "contrast_s1", "mixed", "empty"):
         assert f"{name} failed: {root / name.partition('_')[0]}" in caplog.text
-    assert f"two failed: {root / 'two'}: several series; say which" in caplog.text
-    assert f"(listed where {root / 'two'} is the only INPUT)" in caplog.text
+    assert (
+        f"two failed: {root / 'two'}: several series may be the scan; give `series`" in caplog.text
+    )
+    assert f"(give {root / 'two'} alone to list them)" in caplog.text
     written = (tmp_path / "out" / "qc.csv").read_text() + caplog.text
     assert not any(secret in written for secret in (*SECRETS.values(), "1.2.826"))
     assert [ref.problem is None for ref in find_scans([root / "good", root / "two"])] == [
@@ -334,7 +339,7 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
     for name in ("good", "junk", "mixed", "empty"):
         shutil.rmtree(root / name)
     with pytest.raises(
-        InputError, match=r"no MR series that(.|\n)*1 more studies in .* cannot be taken either"
+        InputError, match=r"no MR series that(.|\n)*1 more studies in .* cannot be used either"
     ):
         find_dicom(root)
 
@@ -350,7 +355,9 @@ def test_a_series_uid_is_for_the_study_that_holds_it(volume, tmp_path):
         None,
         None,
     ]
-    with pytest.raises(InputError, match=r"--series 1\.2\.3: no study among the inputs holds it"):
+    with pytest.raises(
+        InputError, match=r"`series='1\.2\.3'`: no study among the inputs holds it"
+    ):
         find_scans([tmp_path / "b"], series="1.2.3")
 
 
@@ -369,7 +376,7 @@ def test_without_an_id_folders_tell_people_apart(volume, tmp_path, caplog):
         ("same", "p1"),
         ("same", "p2"),
     ]
-    assert "same: its 2 studies carry one patient ID and lie in 2 folders" in caplog.text
+    assert "same: its 2 studies share one patient ID and are in 2 folders" in caplog.text
     assert "manifest CSV" in caplog.text and not any(
         secret in caplog.text for secret in SECRETS.values()
     )
@@ -386,7 +393,7 @@ def test_what_is_wrong_is_said_of_whole_paths_though_the_folder_was_given_relati
     monkeypatch.chdir(tmp_path)
     (broken,) = [ref for ref in find_dicom(Path("Doe Jane")) if ref.problem]
     assert str(broken.image) in broken.problem
-    assert "Doe" not in _without_folders(broken.problem, broken)
+    assert "Doe" not in remove_folders(broken.problem, broken)
 
 
 def test_several_people_in_one_folder_are_refused(volume, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from maediff.cohort.splits import person_code, split_of
 from maediff.core.errors import InputError
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.names import contrast_of
+from maediff.scans.names import contrast_from_name
 
 
 def touch(*paths: Path) -> None:
@@ -44,7 +44,9 @@ def test_a_bids_dataset_by_suffix_with_sessions_apart(tmp_path):
     assert [ref.subject for ref in refs] == ["sub-01", "sub-02", "sub-02"]
     assert {(ref.dataset, ref.modality, ref.healthy) for ref in refs} == {("ds1", "T1w", None)}
     assert names(find_scans([root], "FLAIR")) == ["sub-01"]
-    with pytest.raises(InputError, match="holds T1w and FLAIR; say which with --modality"):
+    with pytest.raises(
+        InputError, match="holds T1w and FLAIR; give `modality` \\(T1w or FLAIR\\)"
+    ):
         find_scans([root])
     with pytest.raises(
         InputError, match=r"no T2w scan in this BIDS dataset \(it has FLAIR, T1w, mask\)"
@@ -121,10 +123,10 @@ def test_a_link_that_leads_nowhere_fails_by_name(tmp_path):
         first, second = find_scans(given, "T1w")
         assert (first.name, first.problem, second.name) == ("sub-01", None, "sub-02")
         assert second.problem and second.problem.startswith(
-            f"{gone}: a link whose content is not there; `datalad get`"
+            f"{gone}: broken link, its content is not there; run `datalad get`"
         )
     with pytest.raises(
-        InputError, match=r"sub-02_T1w\.nii\.gz: a link whose content is not there"
+        InputError, match=r"sub-02_T1w\.nii\.gz: broken link, its content is not there"
     ):
         find_scans([root / "sub-02"])
 
@@ -138,7 +140,7 @@ def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(
         "sub-03/anat/sub-03_T1w.NII.GZ",
     )
     assert names(find_scans([root])) == ["sub-01", "sub-03"]
-    assert "1 NIfTI file(s) left out, their names are no BIDS names" in caplog.text
+    assert "1 NIfTI file(s) skipped, their names are no BIDS names" in caplog.text
     assert (
         "sub-02_T1w_defaced.nii.gz" in caplog.text
         and "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
@@ -152,22 +154,22 @@ def test_what_is_left_out_is_named_and_the_case_of_an_ending_counts_for_nothing(
     )
     assert names(find_scans([tmp_path / "f"], "T1w")) == ["a_T1", "b_T1"]
     assert (
-        "1 NIfTI file(s) left out, masks by their names: segovia_T1.nii; a manifest CSV can"
+        "1 NIfTI file(s) skipped, masks by their names: segovia_T1.nii; to include them, list them in a manifest CSV"
         in caplog.text
     )
-    assert "2 NIfTI file(s) left out" in caplog.text and "b_MRA.nii, b_T1_post.nii" in caplog.text
+    assert "2 NIfTI file(s) skipped" in caplog.text and "b_MRA.nii, b_T1_post.nii" in caplog.text
 
 
 def test_contrasts_in_a_folders_file_names(tmp_path):
     touch(*(tmp_path / "p1" / name for name in ("T1.nii", "T1POST.nii", "T2.nii", "FLAIR.nii")))
     assert names(find_scans([tmp_path], "T2w")) == ["p1_T2"]
     assert names(find_scans([tmp_path], "T1w")) == ["p1_T1"]
-    with pytest.raises(InputError, match="holds T1w and T2w and FLAIR; say which"):
+    with pytest.raises(InputError, match="holds T1w and T2w and FLAIR; give `modality`"):
         find_scans([tmp_path])
-    assert contrast_of(Path("BraTS-GLI-00000-000-t1n.nii.gz")) == "T1w"
-    assert contrast_of(Path("IXI012-HH-1211-T2.nii.gz")) == "T2w"
-    assert contrast_of(Path("scan_t1ce.nii.gz")) == "other"
-    assert contrast_of(Path("start1.nii")) is None
+    assert contrast_from_name(Path("BraTS-GLI-00000-000-t1n.nii.gz")) == "T1w"
+    assert contrast_from_name(Path("IXI012-HH-1211-T2.nii.gz")) == "T2w"
+    assert contrast_from_name(Path("scan_t1ce.nii.gz")) == "other"
+    assert contrast_from_name(Path("start1.nii")) is None
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_contrasts_in_a_folders_file_names(tmp_path):
     ],
 )
 def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
-    assert contrast_of(Path(f"{name}.nii.gz")) == "other"
+    assert contrast_from_name(Path(f"{name}.nii.gz")) == "other"
     touch(
         tmp_path / "f" / f"{name}.nii",
         tmp_path / "f" / "sub-1_FLAIR.nii",
@@ -223,7 +225,7 @@ def test_a_contrast_agent_or_a_phase_is_no_plain_scan(tmp_path, name):
     ],
 )
 def test_a_contrast_agent_that_is_denied_is_none(name):
-    assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
+    assert contrast_from_name(Path(f"{name}.nii.gz")) == "T1w"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_a_contrast_agent_that_is_denied_is_none(name):
     ],
 )
 def test_a_contrast_agent_that_is_denied_and_said_stays_one(name):
-    assert contrast_of(Path(f"{name}.nii.gz")) == "other"
+    assert contrast_from_name(Path(f"{name}.nii.gz")) == "other"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_a_contrast_agent_that_is_denied_and_said_stays_one(name):
     ],
 )
 def test_a_time_point_or_a_person_is_no_contrast_agent(name):
-    assert contrast_of(Path(f"{name}.nii.gz")) == "T1w"
+    assert contrast_from_name(Path(f"{name}.nii.gz")) == "T1w"
 
 
 def test_files_are_named_as_shortly_as_their_common_folder_allows(tmp_path):
@@ -282,7 +284,7 @@ def test_modality_chooses_among_named_files_and_a_manifests_lines(tmp_path, capl
     touch(*told, untold)
     assert names(find_scans([*told, untold], "T1w")) == ["p1_T1", "p2_T1", "p3"]
     assert (
-        "6 named scan(s) left out, not T1w by their names: p1_FLAIR.nii, p1_T1ce.nii, p1_T2.nii"
+        "6 scan(s) skipped, not T1w by their names: p1_FLAIR.nii, p1_T1ce.nii, p1_T2.nii"
         in caplog.text
     )
     rows = "".join(f"{path.stem},{path.name}\n" for path in [*told, untold])
@@ -291,7 +293,7 @@ def test_modality_chooses_among_named_files_and_a_manifests_lines(tmp_path, capl
     assert len(find_scans([listed])) == len(find_scans([*told, untold])) == 9
     with pytest.raises(
         InputError,
-        match=r"tell FLAIR and T2w, and --modality says T1w; give those of one contrast",
+        match="indicate FLAIR and T2w, none of which is `modality='T1w'`; give scans of one contrast",
     ):
         find_scans([told[2], told[3]], "T1w")
 
@@ -362,14 +364,14 @@ def test_the_smallest_manifest_with_a_byte_order_mark_and_spaces(tmp_path):
         ("subject,image,split\nx,a.nii,training\n", "line 2: split 'training'"),
         ("subject,image,healthy\nx,a.nii,yes\n", "line 2: healthy 'yes'"),
         ("subject,image\n,a.nii\n", "line 2: subject and image must not be empty"),
-        ("subject,image\n../x,a.nii\n", "cannot be a folder's"),
+        ("subject,image\n../x,a.nii\n", "cannot be a folder name"),
         (
             "subject,image\nCache,a.nii\n",
-            "a scan cannot be named Cache, which maediff puts beside",
+            "a scan cannot be named Cache, because maediff writes a file",
         ),
         (
             "subject,session,image,split\nx,1,a.nii,train\nx,2,b.nii,test\n",
-            "x stands in split train .* and in test",
+            "x is in split train .* and in test",
         ),
     ],
 )
@@ -395,7 +397,9 @@ def test_what_is_no_scan_is_refused_by_name(tmp_path):
         assert str(tmp_path / name) in str(caught.value)
     with pytest.raises(InputError, match="no input"):
         find_scans([])
-    with pytest.raises(InputError, match="modality T1: not known; choose one of T1w, T2w, FLAIR"):
+    with pytest.raises(
+        InputError, match="`modality='T1'`: not known; choose one of T1w, T2w, FLAIR"
+    ):
         find_scans([tmp_path], "T1")
 
 

@@ -21,10 +21,10 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.inputs.layouts import (
-    assign_roles,
-    check_content,
+    assign_splits,
     read_layout,
-    recognise,
+    recognise_layout,
+    refuse_same_voxels,
     voxel_digest,
 )
 from maediff.scans.inputs.manifest import write_manifest
@@ -105,7 +105,7 @@ def mslub(root: Path, prefix=True) -> Path:
 
 def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
     root = ixi(tmp_path / "IXI")
-    assert recognise(root) == recognise(root / "IXI-T1") == "ixi"
+    assert recognise_layout(root) == recognise_layout(root / "IXI-T1") == "ixi"
     names = ["IXI002", "IXI012", "IXI013", "IXI035"]
     by_contrast = [
         find_scans([root], "T1w"),
@@ -126,7 +126,7 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
         )
         assert [ref.t1 for ref in refs] == t1s
     assert [ref.t1 for ref in find_scans([root], "T2w")] == [ref.image for ref in by_contrast[0]]
-    with pytest.raises(InputError, match="holds PDw and T1w and T2w; say which with --modality"):
+    with pytest.raises(InputError, match="holds PDw and T1w and T2w; give `modality`"):
         find_scans([root])
     with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
         preprocess([root], tmp_path / "out", modality="PDw", quiet=True)
@@ -144,7 +144,7 @@ def test_ixi_with_mra_and_dti_beside_it(tmp_path):
             for kind, name in (("MRA", "MRA"), ("DTI", "DTI-00"), ("DTI", "DTI-01"))
         )
     )
-    assert recognise(root) == "ixi"
+    assert recognise_layout(root) == "ixi"
     assert [ref.name for ref in find_scans([root], "T1w")] == [
         "IXI002",
         "IXI012",
@@ -165,7 +165,7 @@ def refs_of(dataset: str, count: int, lesion: Path | None = None) -> list[ScanRe
 
 def test_roles_have_the_fields_sizes_and_folds_share_the_test_scans_only():
     people = refs_of("IXI", 560)
-    folds = [[ref.split for ref in assign_roles(people, "ixi", fold)] for fold in range(5)]
+    folds = [[ref.split for ref in assign_splits(people, "ixi", fold)] for fold in range(5)]
     for splits in folds:
         assert Counter(splits)["test"] == pytest.approx(158, abs=40)
         assert Counter(splits)["val"] == pytest.approx(44, abs=20)
@@ -174,24 +174,24 @@ def test_roles_have_the_fields_sizes_and_folds_share_the_test_scans_only():
         assert [one, *others].count("val") <= 1
     patients = refs_of("BraTS2021", 1251, Path("seg.nii"))
     for fold in range(5):
-        roles = assign_roles(patients, "brats", fold)
+        roles = assign_splits(patients, "brats", fold)
         assert Counter(ref.split for ref in roles) == {"val": 100, "test": 1151}
-    again = assign_roles(patients[::-1], "brats")[::-1]
+    again = assign_splits(patients[::-1], "brats")[::-1]
     assert [ref.split for ref in again] == [ref.split for ref in roles]
     assert Counter(
-        ref.split for ref in assign_roles(refs_of("MSLUB", 30, Path("gt.nii")), "mslub")
+        ref.split for ref in assign_splits(refs_of("MSLUB", 30, Path("gt.nii")), "mslub")
     ) == {
         "val": 10,
         "test": 20,
     }
-    with pytest.raises(InputError, match="--fold 5: there are 5 folds, 0 to 4"):
+    with pytest.raises(InputError, match="`fold=5`: there are 5 folds; choose 0 to 4"):
         read_layout(Path(), "ixi", fold=5)
 
 
 @pytest.mark.parametrize("year", BRATS)
 def test_brats_of_each_year(tmp_path, year):
     root = brats(tmp_path / "data", year)
-    assert recognise(root) == "brats"
+    assert recognise_layout(root) == "brats"
     for modality, index in {"T1w": 0, "T2w": 2, "FLAIR": 3}.items():
         refs = find_scans([root], modality)
         names = [re.sub(r"^(BraTS-.*)-", r"\1_", Path(case).name) for case in BRATS[year][0]]
@@ -256,7 +256,7 @@ def test_two_visits_are_one_subject_and_the_stray_mask_of_brats20_is_found(tmp_p
 def test_mslub_with_masks_and_roles(tmp_path, prefix):
     root = mslub(tmp_path / "3D-MR-MS", prefix)
     tiny(root / "patient01" / "raw" / "patient01_FLAIR.nii.gz")
-    assert recognise(root) == "mslub"
+    assert recognise_layout(root) == "mslub"
     refs = find_scans([root], "FLAIR")
     assert [ref.name for ref in refs] == [f"patient{number:02}" for number in range(1, 31)]
     assert Counter(ref.split for ref in refs) == {"val": 10, "test": 20}
@@ -283,7 +283,7 @@ def test_mslub_with_masks_and_roles(tmp_path, prefix):
 def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tmp_path):
     root = ixi(tmp_path / "IXI")
     tiny(root / "mine" / "T1.nii")
-    assert recognise(root) is None
+    assert recognise_layout(root) is None
     own = tmp_path / "own" / "patient07"
     tiny(
         own / "T1.nii.gz",
@@ -291,14 +291,15 @@ def test_other_folders_are_not_taken_for_one_of_them_and_a_layout_can_be_said(tm
         own / "T2W.nii.gz",
         own / "BraTS2021_00001_t1.nii.gz",
     )
-    assert recognise(tmp_path / "own") is None
+    assert recognise_layout(tmp_path / "own") is None
     assert find_scans([root], "T1w", layout="ixi")[0].name == "IXI002"
     plain = find_scans([root / "IXI-T1"], layout="plain")
     assert plain[0].name == "IXI002-Guys-0828-T1" and plain[0].split is None
     with pytest.raises(InputError, match="no file named as in the brats layout"):
         find_scans([root], "T1w", layout="brats")
     with pytest.raises(
-        InputError, match="--layout adni: not known; choose one of auto, plain, ixi, brats, mslub"
+        InputError,
+        match="`layout='adni'`: not known; choose one of auto, plain, ixi, brats, mslub",
     ):
         find_scans([root], layout="adni")
 
@@ -320,14 +321,14 @@ def test_a_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray
     tiny(root / mask)
     assert find_scans([root], "T1w") == expected
     assert (
-        "1 NIfTI file(s) left out, their names do not fit the" in caplog.text
+        "1 NIfTI file(s) skipped, their names do not fit the" in caplog.text
         and mask in caplog.text
     )
     tiny(root / stray)
     layout = expected[0].dataset.lower()[:5]
     with pytest.raises(
         InputError,
-        match=f"{stray}: does not fit the {layout} layout, .* --layout {layout} .* plain",
+        match=f"{stray}: does not fit the {layout} layout, .* give `layout='{layout}'` .* `layout='plain'`",
     ):
         find_scans([root], "T1w")
     assert find_scans([root], "T1w", layout=layout) == expected
@@ -348,7 +349,7 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path):
         match=r"IXI012-HH-1211-T1.nii.gz and .*IXI999.*: the same voxels under two names",
     ):
         find_scans([root], "T1w", unique=True)
-    check_content([ref for ref in refs if ref.subject != "IXI999"])
+    refuse_same_voxels([ref for ref in refs if ref.subject != "IXI999"])
     twin.write_bytes(gzip.compress(b"")[:-3])  # damaged files are named later, each by itself
     assert len(find_scans([root], "T1w", unique=True)) == 5
     with pytest.raises(InputError, match="both named IXI002"):
@@ -395,7 +396,7 @@ def test_a_manifest_reads_back_as_the_same_scans(tmp_path):
     assert (
         find_scans([tmp_path / "m.csv"])[0].t1.resolve() == tmp_path / "m" / "else where" / "t.nii"
     )
-    with pytest.raises(InputError, match="DICOM series cannot stand in a manifest"):
+    with pytest.raises(InputError, match="manifest cannot hold a DICOM series"):
         write_manifest(tmp_path / "x.csv", [ScanRef("a", "", tmp_path, "d", series="1.2")])
 
 

@@ -1,10 +1,12 @@
-"""DICOM SEG out: the anomaly mask as a segmentation object on the frames of the series that the scan came from.
+"""Anomaly mask as a DICOM segmentation object (SEG) on the frames of the scan's series.
 
-    pixel (row, column) of a slice  ->  mm (LPS -> RAS)  ->  voxel of the mask     both lie on the same grid
+    pixel (row, column) of a slice  ->  mm (LPS -> RAS)  ->  voxel of the mask, on the same grid
 
-Binary, one segment "Anomaly", made by an algorithm (PS3.3, A.51). A DICOM object carries its patient: this file holds
-the name and ID of the source series, as every viewer needs to put it beside the scan. Nothing else that maediff writes
-does. Needs highdicom: `pip install highdicom`.
+The object is binary, with one segment "Anomaly" made by an algorithm (PS3.3, A.51).
+
+A DICOM object names its patient: the SEG holds the name and ID of the source series, because every
+viewer needs them to show the SEG with the scan. No other output of maediff holds patient data.
+The writer needs highdicom: `pip install highdicom`.
 """
 
 import importlib.util
@@ -23,9 +25,9 @@ from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnin
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
-ON_GRID = 0.05  # voxels: a pixel that is farther from a voxel's centre lies on another grid
+ON_GRID = 0.05  # voxels: a pixel farther from the centre of a voxel is on another grid
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-# Attributes that a SEG takes over from its source and that must be there, though they may be empty (type 2).
+# Attributes that a SEG copies from its source. They must exist and may be empty (type 2).
 FROM_SOURCE = (
     "PatientID",
     "PatientName",
@@ -40,103 +42,119 @@ FROM_SOURCE = (
 
 
 def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
-    """Refuse, before any work, what cannot give a DICOM SEG.
+    """Check, before any work, that a DICOM SEG can be written for every scan.
 
     Raises:
-        InputError: highdicom is not installed, or a scan is no DICOM.
+        InputError: highdicom is not installed, or a scan is not DICOM.
     """
     if importlib.util.find_spec("highdicom") is None:
         raise InputError(
-            "--dicom-seg: needs highdicom; pip install highdicom, or leave the flag out"
+            "a DICOM SEG needs highdicom; pip install highdicom, or detect without `dicom_seg`"
         )
     for ref in refs:
         if ref.series is None and not ref.problem:
             raise InputError(
-                f"{ref.image}: not DICOM, and --dicom-seg refers to a DICOM series; give the folder of "
-                "the series, or leave --dicom-seg out"
+                f"{ref.image}: not DICOM, and a DICOM SEG refers to a DICOM series; give the "
+                "folder of the series, or detect without `dicom_seg`"
             )
 
 
 def write_dicom_seg(
     path: Path, mask: Bool[np.ndarray, "x y z"], volume: Volume, ref: ScanRef, model: str
 ) -> None:
-    """Write `mask`, which lies on the grid of `volume`, as DICOM SEG of the series that `ref` names.
+    """Write a mask as DICOM SEG of the series that the scan was read from.
 
-    An empty mask is written with all its frames, each of them empty: a SEG without a frame is not allowed.
+    An empty mask is written with all its frames, each of them empty, because a SEG without frames
+    is not allowed.
 
     Args:
-        model: what found the anomaly, for the description.
+        path: the file to write.
+        mask: the mask on the RAS+ grid of `volume`.
+        volume: the scan.
+        ref: reference to the scan, with its DICOM folder and series.
+        model: name of the model that made the mask, for the description.
 
     Raises:
-        InputError: the series is no longer as it was, or lacks what a SEG needs.
+        InputError: highdicom is not installed, the scan is not DICOM, its series has changed, is
+            not on the grid of `volume`, or lacks header fields that a SEG needs; or the file could
+            not be written.
     """
+    check_dicom_seg([ref])
+    images = find_images(ref.image, ref.series or "")
+    check_volume(ref.image, images)
+    frames = np.stack([sample_on_slice(mask, volume, image) for image in images])
+    try:
+        with silence_dicom_warnings():
+            segmentation = _make_segmentation(frames, images, model)
+    except Exception as error:  # messages of highdicom and pydicom quote the header
+        raise InputError(
+            f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its "
+            "headers lack fields that a SEG needs; detect without `dicom_seg`"
+        ) from None
+    with atomic_path(path) as temporary, silence_dicom_warnings():
+        segmentation.save_as(temporary, enforce_file_format=True)
+
+
+def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) -> Any:
     import highdicom
     import pydicom
     from pydicom.sr.codedict import codes
 
-    images = find_images(ref.image, ref.series or "")
-    check_volume(ref.image, images)
-    frames = np.stack([frame_of(mask, volume, image) for image in images])
-    try:
-        with silence_dicom_warnings():
-            source = [pydicom.dcmread(image.path, stop_before_pixels=True) for image in images]
-            for one in source:
-                for name in FROM_SOURCE:
-                    if name not in one:
-                        setattr(one, name, "")
-            segment = highdicom.seg.SegmentDescription(
-                segment_number=1,
-                segment_label="Anomaly",
-                segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-                segmented_property_type=codes.SCT.Lesion,
-                algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-                algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-                    name="maediff", family=codes.DCM.ArtificialIntelligence, version=__version__
-                ),
-            )
-            made = highdicom.seg.Segmentation(
-                source_images=source,
-                pixel_array=frames.astype(np.uint8),
-                segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[segment],
-                series_instance_uid=highdicom.UID(),
-                series_number=_series_number(source[0]),
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer="maediff",
-                manufacturer_model_name=_short(model),
-                software_versions=__version__,
-                device_serial_number="0",
-                content_label="ANOMALY",
-                content_description="Anomaly mask, for research only",
-                series_description="maediff anomaly mask (research)",
-                omit_empty_frames=bool(frames.any()),
-            )
-    except Exception as error:  # highdicom and pydicom quote the header in their messages
-        raise InputError(
-            f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its headers "
-            "lack what a SEG needs; leave --dicom-seg out"
-        ) from None
-    with atomic_path(path) as temporary, silence_dicom_warnings():
-        made.save_as(temporary, enforce_file_format=True)
+    sources = [pydicom.dcmread(image.path, stop_before_pixels=True) for image in images]
+    for source in sources:
+        for name in FROM_SOURCE:
+            if name not in source:
+                setattr(source, name, "")
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Anomaly",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="maediff", family=codes.DCM.ArtificialIntelligence, version=__version__
+        ),
+    )
+    return highdicom.seg.Segmentation(
+        source_images=sources,
+        pixel_array=frames.astype(np.uint8),
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[segment],
+        series_instance_uid=highdicom.UID(),
+        series_number=_series_number(sources[0]),
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="maediff",
+        manufacturer_model_name=_shorten(model),
+        software_versions=__version__,
+        device_serial_number="0",
+        content_label="ANOMALY",
+        content_description="Anomaly mask, for research only",
+        series_description="maediff anomaly mask (research)",
+        omit_empty_frames=bool(frames.any()),
+    )
 
 
-def frame_of(
+def sample_on_slice(
     mask: Bool[np.ndarray, "x y z"], volume: Volume, image: Image
 ) -> Bool[np.ndarray, "rows columns"]:
-    """The mask at the pixels of one slice (PS3.3, C.7.6.2.1.1: position, direction cosines and spacing).
+    """Return the mask at the pixels of one DICOM slice.
+
+    Pixels are placed by position, direction cosines and spacing (PS3.3, C.7.6.2.1.1).
+
+    Args:
+        mask: a mask on the RAS+ grid of `volume`.
+        volume: the scan.
+        image: header of the slice.
 
     Raises:
-        InputError: the slice does not lie on the grid of `volume`.
+        InputError: the slice is not on the grid of `volume`.
     """
-    assert (
-        image.orientation is not None
-        and image.position is not None
-        and image.spacing_mm is not None
-    )
-    along_row, along_column = np.array(image.orientation).reshape(
-        2, 3
-    )  # towards the next column, the next row
+    assert image.orientation is not None
+    assert image.position is not None
+    assert image.spacing_mm is not None
+    # Directions of the next column and of the next row.
+    along_row, along_column = np.array(image.orientation).reshape(2, 3)
     to_mm = np.eye(4)
     to_mm[:3, 0] = LPS_TO_RAS @ along_column * image.spacing_mm[0]
     to_mm[:3, 1] = LPS_TO_RAS @ along_row * image.spacing_mm[1]
@@ -148,19 +166,19 @@ def frame_of(
     inside = (index >= 0).all() and (index < np.array(mask.shape)[:, None]).all()
     if not inside or np.abs(place - index).max() > ON_GRID:
         raise InputError(
-            f"{image.path}: does not lie on the grid of the converted scan; leave --dicom-seg out"
+            f"{image.path}: not on the grid of the converted scan; detect without `dicom_seg`"
         )
     return np.asarray(mask[tuple(index)]).reshape(image.rows, image.columns)
 
 
 def _series_number(source: Any) -> int:
-    """Beside the source's in a viewer's list; two digits more, because series numbers are small."""
+    """Return a series number that viewers list near the source's: the source's * 100 + 1."""
     try:
         return int(source.SeriesNumber) * 100 + 1
     except (AttributeError, TypeError, ValueError):
         return 901
 
 
-def _short(text: str) -> str:
-    """A string of the kind LO: 64 characters, no backslash."""
+def _shorten(text: str) -> str:
+    """Return `text` as a valid Long String (PS3.5, LO): 64 characters at most, no backslash."""
     return text.replace("\\", "/")[:64] or "maediff"

@@ -1,15 +1,14 @@
-"""DICOM headers: which series a folder holds, what each of them is, and whether it is one whole volume.
+"""DICOM headers: the series in a folder, the contrast of each, and the check for a whole volume.
 
     files --read_image--> one Image each --find_series--> Series (one SeriesInstanceUID)
     check_volume:  positions along the normal of the slices   |   |   |       |   |
                                                                         ^ a slice is missing
 
-Pixel data is not read here. Fields that identify a person (name, ID, birth date, dates) are never written anywhere:
-the patient's ID is only compared, so that two studies of one person are known as such.
+Pixel data is not read here. Fields that identify a person (name, ID, dates) are never written.
+The patient ID is only compared, so that two studies of one person are known as such.
 """
 
 import logging
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,18 +18,19 @@ from pathlib import Path
 import numpy as np
 
 from maediff.core.errors import InputError
-from maediff.scans.names import AGENT, affirmed
-from maediff.scans.walk import is_dicom, visible
+from maediff.scans.contrast import contrast_from_text
+from maediff.scans.walk import is_dicom, visible_files
 
-MIN_SLICES = 3  # fewer are a scout, not a volume
-STEP_TOLERANCE = 0.1  # of the slice distance: how uneven slices may lie
-SAME_DIRECTION = 1e-3  # direction cosines of one series agree to this
-UNCOMPRESSED = (
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.2",
-)  # PS3.5, annex A
-NOT_IMAGES = "1.2.840.10008.1.3.10"  # media storage directory: the DICOMDIR file
+MIN_SLICES = 3  # a series of fewer images is a scout, not a volume
+STEP_TOLERANCE = 0.1  # largest deviation of a slice position, as a share of the slice distance
+MIN_STEP_MM = 1e-3  # slices closer than this are at one position
+MIN_LINE_TOLERANCE_MM = 0.05  # slice positions are rounded in the header
+SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
+# Transfer syntaxes without compression (PS3.5, annex A).
+UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # media storage directory
+ENHANCED_MR_CLASS = "1.2.840.10008.5.1.4.1.1.4.1"
+PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 TAGS = (
     "SOPClassUID",
     "StudyInstanceUID",
@@ -53,26 +53,26 @@ TAGS = (
     "BitsAllocated",
     "ContrastBolusAgent",
 )
-# What a description says about the contrast; the first that fits counts, and two of ours together count as none.
-OTHER = re.compile(
-    r"t1rho|t[12][ _-]?map|t2 ?\*|t2[ _-]?star|\b(swi|dwi|dti|adc|trace|bold|fmri|asl|tof|mra|angio|mag|pha|phase|flow|"
-    r"perf|perfusion|pd|pdw|proton|spectro|mip|post(?!erior)\w*|gd|gad|ce|t1c|km|enh|enhanced|epi|ep2d|field ?map|"
-    r"scout|localizer|survey)\b"
-)
-PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
-OURS = {
-    "FLAIR": re.compile(r"flair|dark[ _-]?fluid"),
-    "T1w": re.compile(r"(?<![a-z0-9])[se]?t1(?!\d)|mp2?rage|\b(bravo|fspgr|spgr)\b"),
-    "T2w": re.compile(r"(?<![a-z0-9])[se]?t2(?!\d)"),
-}
 
 
 @dataclass(frozen=True)
 class Image:
-    """The header of one file, as far as it matters; `None` where the field is absent or empty.
+    """Header fields of one DICOM file; None if the field is absent or empty.
 
     Args:
-        pixel_bytes, stored_bytes: what an uncompressed image takes, and what the file has after its header.
+        path: the file.
+        sop_class: SOPClassUID.
+        syntax: TransferSyntaxUID.
+        instance: InstanceNumber.
+        position: mm in LPS of the first pixel.
+        orientation: direction cosines of a row and of a column.
+        spacing_mm: distance of rows, distance of columns.
+        slice_step_mm: SpacingBetweenSlices.
+        rows: pixels along a column, 0 if absent.
+        columns: pixels along a row, 0 if absent.
+        frames: number of frames; 1 if absent.
+        pixel_bytes: size of the pixel data without compression.
+        stored_bytes: size of the file after the header fields.
     """
 
     path: Path
@@ -95,10 +95,15 @@ class Series:
     """The images of one SeriesInstanceUID.
 
     Args:
-        patient: of the header, to be compared and never to be written.
-        number: "" where the header has none.
-        kind: DICOM's Modality: MR, CT, SEG, ...
-        contrast: T1w, T2w, FLAIR, "other", or None where the description does not say.
+        uid: SeriesInstanceUID.
+        study: StudyInstanceUID.
+        patient: PatientID; compared, never written.
+        number: SeriesNumber; empty if the header has none.
+        description: SeriesDescription.
+        dicom_modality: Modality of DICOM: MR, CT, SEG, ...
+        contrast: T1w, T2w, FLAIR, "other", or None if the header does not state it.
+        is_localizer: true for a scout.
+        images: headers of the files.
     """
 
     uid: str
@@ -106,94 +111,97 @@ class Series:
     patient: str
     number: str
     description: str
-    kind: str
+    dicom_modality: str
     contrast: str | None
-    localizer: bool
+    is_localizer: bool
     images: tuple[Image, ...]
 
     @property
     def may_be_volume(self) -> bool:
-        """Whether it may be a scan: MR, and not a scout; a file of several frames counts, to be refused by name."""
-        several = len(self.images) >= MIN_SLICES or any(
-            is_multiframe(image) for image in self.images
-        )
-        return self.kind == "MR" and several and not self.localizer
+        """True for MR series with enough slices that are not scouts.
 
-    def line(self) -> str:
-        """One line of a list to choose from."""
-        what = {None: "contrast not told", "other": "another contrast"}.get(
+        A multi-frame file also counts, so that `check_volume` refuses it by name.
+        """
+        has_slices = len(self.images) >= MIN_SLICES or any(map(is_multiframe, self.images))
+        return self.dicom_modality == "MR" and has_slices and not self.is_localizer
+
+    def describe(self) -> str:
+        """Return one line for a list of series to choose from."""
+        contrast = {None: "contrast not stated", "other": "another contrast"}.get(
             self.contrast, self.contrast
         )
         return (
-            f"  series {self.number or 'without number'}: {self.description or 'no description'} "
-            f"({self.kind}, {what}, {len(self.images)} images, UID {self.uid})"
+            f"  series {self.number or 'without number'}: "
+            f"{self.description or 'no description'} "
+            f"({self.dicom_modality}, {contrast}, {len(self.images)} images, UID {self.uid})"
         )
 
 
 def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Series]:
-    """Every series in `folder`, at any depth, by series number; other files than DICOM are passed over.
+    """Find every DICOM series in `folder`, at any depth; other files are ignored.
 
     Args:
-        damaged: takes the files that cannot be read, with the reason, instead of an error.
+        folder: the folder to search.
+        damaged: filled with unreadable files and their error messages. None raises an error for
+            the first unreadable file.
+
+    Returns:
+        The series in the order of their numbers.
 
     Raises:
-        InputError: a file cannot be read as DICOM, or its header lacks what tells series apart.
+        InputError: a file cannot be read as DICOM, or has no study or series UID.
     """
-    grouped: dict[str, list[tuple[Image, dict[str, str]]]] = {}
-    for path in _files(folder):
+    by_uid: dict[str, list[tuple[Image, dict[str, str]]]] = {}
+    for path in visible_files(folder):
+        if path.name.upper() == "DICOMDIR" or not is_dicom(path):
+            continue
         try:
-            read = read_image(path)
+            header = read_image(path)
         except InputError as error:
             if damaged is None:
                 raise
             damaged[path] = str(error)
             continue
-        if read is not None:
-            grouped.setdefault(read[1]["SeriesInstanceUID"], []).append(read)
-    found = []
-    for uid, members in grouped.items():
-        texts = members[0][1]
-        said = f"{texts['SeriesDescription']} {texts['ProtocolName']}"
-        kinds = set(texts["ImageType"].upper().split("\\"))
-        found.append(
-            Series(
-                uid,
-                texts["StudyInstanceUID"],
-                texts["PatientID"],
-                texts["SeriesNumber"],
-                texts["SeriesDescription"],
-                texts["Modality"] or "no modality",
-                "other"
-                if texts["ContrastBolusAgent"] or kinds & PHASE
-                else contrast_of_text(said),
-                "LOCALIZER" in texts["ImageType"].upper(),
-                tuple(image for image, _ in members),
-            )
-        )
-    return sorted(found, key=lambda one: (len(one.number), one.number, one.uid))
+        if header is not None:
+            by_uid.setdefault(header[1]["SeriesInstanceUID"], []).append(header)
+    series = [_make_series(headers) for headers in by_uid.values()]
+    return sorted(series, key=lambda item: (len(item.number), item.number, item.uid))
 
 
-def contrast_of_text(text: str) -> str | None:
-    """T1w, T2w, FLAIR or "other" where the words leave no doubt, else None."""
-    text = affirmed(text.lower().replace("_", " "))
-    if OTHER.search(text) or AGENT.search(text):
-        return "other"
-    told = {name for name, pattern in OURS.items() if pattern.search(text)}
-    if told == {"FLAIR", "T2w"}:  # FLAIR is a T2-weighted sequence; T1 FLAIR is another one
-        return "FLAIR"
-    return told.pop() if len(told) == 1 else None
+def _make_series(headers: Sequence[tuple[Image, dict[str, str]]]) -> Series:
+    texts = headers[0][1]
+    image_types = set(texts["ImageType"].upper().split("\\"))
+    if texts["ContrastBolusAgent"] or image_types & PHASE:
+        contrast: str | None = "other"
+    else:
+        contrast = contrast_from_text(f"{texts['SeriesDescription']} {texts['ProtocolName']}")
+    return Series(
+        uid=texts["SeriesInstanceUID"],
+        study=texts["StudyInstanceUID"],
+        patient=texts["PatientID"],
+        number=texts["SeriesNumber"],
+        description=texts["SeriesDescription"],
+        dicom_modality=texts["Modality"] or "no modality",
+        contrast=contrast,
+        is_localizer="LOCALIZER" in texts["ImageType"].upper(),
+        images=tuple(image for image, _ in headers),
+    )
 
 
 def is_multiframe(image: Image) -> bool:
-    """Whether one file holds several slices: an enhanced or multi-frame object (PS3.3, A.36)."""
-    return image.frames > 1 or image.sop_class == "1.2.840.10008.5.1.4.1.1.4.1"
+    """Check whether one file holds several slices: enhanced or multi-frame MR (PS3.3, A.36)."""
+    return image.frames > 1 or image.sop_class == ENHANCED_MR_CLASS
 
 
 def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
-    """A file's header, and the texts of it that group files into series; None for a DICOMDIR.
+    """Read the header of a DICOM file.
+
+    Returns:
+        The image, and the texts of `TAGS` (empty if absent), which group files into series; None
+        for a DICOMDIR file.
 
     Raises:
-        InputError: it cannot be read as DICOM, or lacks what tells series apart.
+        InputError: the file cannot be read as DICOM, or has no study or series UID.
     """
     import pydicom
 
@@ -202,44 +210,43 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
             header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
             header_bytes = handle.tell()
             meta = header.file_meta
-            if meta.get("MediaStorageSOPClassUID") == NOT_IMAGES:
+            if meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
                 return None
-            texts = {name: _text(header.get(name)) for name in TAGS}
+            texts = {name: _to_text(header.get(name)) for name in TAGS}
+            instance, slice_step = texts["InstanceNumber"], texts["SpacingBetweenSlices"]
             samples = int(texts["SamplesPerPixel"] or 1)
             rows, columns = int(texts["Rows"] or 0), int(texts["Columns"] or 0)
             image = Image(
                 path=path,
                 sop_class=texts["SOPClassUID"],
                 syntax=str(meta.get("TransferSyntaxUID", "")),
-                instance=int(texts["InstanceNumber"]) if texts["InstanceNumber"] else None,
-                position=_numbers(header.get("ImagePositionPatient"), 3),
-                orientation=_numbers(header.get("ImageOrientationPatient"), 6),
-                spacing_mm=_numbers(header.get("PixelSpacing"), 2),
-                slice_step_mm=float(texts["SpacingBetweenSlices"])
-                if texts["SpacingBetweenSlices"]
-                else None,
+                instance=int(instance) if instance else None,
+                position=_to_numbers(header.get("ImagePositionPatient"), 3),
+                orientation=_to_numbers(header.get("ImageOrientationPatient"), 6),
+                spacing_mm=_to_numbers(header.get("PixelSpacing"), 2),
+                slice_step_mm=float(slice_step) if slice_step else None,
                 rows=rows,
                 columns=columns,
                 frames=int(texts["NumberOfFrames"] or 1),
                 pixel_bytes=rows * columns * samples * int(texts["BitsAllocated"] or 0) // 8,
                 stored_bytes=path.stat().st_size - header_bytes,
             )
-    except Exception as error:  # pydicom raises many kinds on a damaged header
+    except Exception as error:  # pydicom raises many types on a damaged header
         raise InputError(
             f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
-            "or take it out of the folder"
+            "or remove it from the folder"
         ) from None
     if not texts["SeriesInstanceUID"] or not texts["StudyInstanceUID"]:
         raise InputError(
             f"{path}: its header has no series or study UID, so the series of the folder cannot "
-            "be told apart; export it again, or convert it with dcm2niix yourself"
+            "be separated; export it again, or convert it with dcm2niix yourself"
         )
     return image, texts
 
 
 @contextmanager
 def silence_dicom_warnings() -> Iterator[None]:
-    """Nothing of what pydicom and highdicom warn of is shown or logged, because they quote the header."""
+    """Silence pydicom and highdicom, whose warnings quote patient data."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [log.level for log in loggers]
     try:
@@ -254,95 +261,108 @@ def silence_dicom_warnings() -> Iterator[None]:
 
 
 def check_volume(folder: Path, images: Sequence[Image]) -> None:
-    """Refuse a series that is not one whole volume of equally spaced slices.
+    """Check that the images of a series are one whole volume of equally spaced slices.
 
     Args:
-        folder: what messages name.
+        folder: folder of the series, for messages.
+        images: headers of the series.
 
     Raises:
-        InputError: several frames in a file, no position, slices of unlike size or direction, two at one place,
-            a missing slice, uneven distances, a file that is cut short.
+        InputError: a file has several frames, no pixels, no position or truncated pixel data;
+            slices differ in size or direction, share a position, are missing, unevenly spaced or
+            not on one line.
     """
     for image in images:
-        if is_multiframe(image):
-            raise InputError(
-                f"{image.path}: multi-frame (enhanced) DICOM ({image.frames} frames) is not read; export "
-                "it as single-frame DICOM, or convert it with dcm2niix and check the result"
-            )
-        if not image.rows or not image.columns or not image.pixel_bytes:
-            raise InputError(
-                f"{image.path}: holds no image (no rows, columns or bits); take it out of the folder"
-            )
-        if image.position is None or image.orientation is None or image.spacing_mm is None:
-            raise InputError(
-                f"{image.path}: does not say where its slice lies (position, orientation or pixel spacing "
-                "is absent); export the series again"
-            )
-        if image.syntax in UNCOMPRESSED and image.stored_bytes < image.pixel_bytes:
-            raise InputError(
-                f"{image.path}: its pixel data is cut short or absent; copy or export it again"
-            )
+        _check_image(image)
     if len(images) < MIN_SLICES:
         raise InputError(
-            f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or more; "
-            "give the whole series"
+            f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or "
+            "more; give the whole series"
         )
-    mixed = f"{folder}: mixed series that cannot be told apart: "
-    advice = (
-        "; put each series in a folder of its own, or export them again with their own series UIDs"
-    )
     orientation = np.array([image.orientation for image in images])
     if np.abs(orientation - orientation[0]).max() > SAME_DIRECTION:
-        raise InputError(
-            f"{mixed}one series UID, and slices that point in different directions{advice}"
-        )
+        raise _mixed_series(folder, "one series UID, and slices of different directions")
     if len({(image.rows, image.columns, image.spacing_mm) for image in images}) > 1:
-        raise InputError(f"{mixed}one series UID, and slices of different sizes{advice}")
-    places = np.array([image.position for image in images])
-    along = places @ np.cross(orientation[0, :3], orientation[0, 3:])
+        raise _mixed_series(folder, "one series UID, and slices of different sizes")
+    positions = np.array([image.position for image in images])
+    along = positions @ np.cross(orientation[0, :3], orientation[0, 3:])
     order = np.argsort(along)
-    steps = np.diff(along[order])
+    positions, along = positions[order], along[order]
+    images = [images[i] for i in order]
+    steps = np.diff(along)
     step = float(np.median(steps))
-    if steps.min() < max(1e-3, STEP_TOLERANCE * step):
-        one, two = (images[order[np.argmin(steps) + k]].path.name for k in (0, 1))
-        raise InputError(
-            f"{mixed}two or more images at one place, as {one} and {two} (echoes, time points, or copies)"
-            f"{advice}"
+    if steps.min() < max(MIN_STEP_MM, STEP_TOLERANCE * step):
+        first = int(np.argmin(steps))
+        names = f"{images[first].path.name} and {images[first + 1].path.name}"
+        raise _mixed_series(
+            folder,
+            f"two or more images at one position, as {names} (echoes, time points, or copies)",
         )
-    _check_steps(folder, [images[i] for i in order], steps, step)
-    line = places[order[0]] + np.outer(
-        (along[order] - along[order[0]]) / (along.max() - along.min()),
-        places[order[-1]] - places[order[0]],
+    _check_steps(folder, images, steps, step)
+    share = (along - along[0]) / (along[-1] - along[0])
+    line = positions[0] + np.outer(share, positions[-1] - positions[0])
+    tolerance_mm = max(STEP_TOLERANCE * step, MIN_LINE_TOLERANCE_MM)
+    if np.linalg.norm(positions - line, axis=1).max() > tolerance_mm:
+        raise _mixed_series(folder, "its slices are not behind each other on one line")
+
+
+def _check_image(image: Image) -> None:
+    if is_multiframe(image):
+        raise InputError(
+            f"{image.path}: multi-frame (enhanced) DICOM ({image.frames} frames) is not read; "
+            "export it as single-frame DICOM, or convert it with dcm2niix and check the result"
+        )
+    if not image.rows or not image.columns or not image.pixel_bytes:
+        raise InputError(
+            f"{image.path}: holds no image (no rows, columns or bits); remove it from the folder"
+        )
+    if image.position is None or image.orientation is None or image.spacing_mm is None:
+        raise InputError(
+            f"{image.path}: does not state where its slice is (position, orientation or pixel "
+            "spacing is absent); export the series again"
+        )
+    if image.syntax in UNCOMPRESSED and image.stored_bytes < image.pixel_bytes:
+        raise InputError(
+            f"{image.path}: its pixel data is truncated or absent; copy or export it again"
+        )
+
+
+def _mixed_series(folder: Path, finding: str) -> InputError:
+    return InputError(
+        f"{folder}: mixed series that cannot be separated: {finding}; put each series in a "
+        "separate folder, or export them again with different series UIDs"
     )
-    if np.linalg.norm(places[order] - line, axis=1).max() > max(STEP_TOLERANCE * step, 0.05):
-        raise InputError(f"{mixed}its slices do not lie behind each other on one line{advice}")
 
 
 def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step: float) -> None:
-    """`images` and `steps` in the order of their places."""
-    said = images[0].slice_step_mm
-    expected = min(step, said) if said and said > 0 else step
-    wide = np.flatnonzero(steps > 1.5 * expected)
-    if len(wide):
-        first = wide[0]
-        near = " and ".join(images[first + k].path.name for k in (0, 1))
+    """Check for missing slices and uneven distances.
+
+    Args:
+        folder: folder of the series, for messages.
+        images: headers in the order of their positions.
+        steps: distances in mm from each image to the next.
+        step: median of `steps`.
+    """
+    stated = images[0].slice_step_mm
+    expected = min(step, stated) if stated and stated > 0 else step
+    gaps = np.flatnonzero(steps > 1.5 * expected)
+    if len(gaps):
+        first = gaps[0]
+        names = f"{images[first].path.name} and {images[first + 1].path.name}"
         raise InputError(
-            f"{folder}: a slice is missing between {near} ({steps[first]:.2f} mm apart, expected "
-            f"{expected:.2f} mm; {len(wide)} such gap{'s' if len(wide) > 1 else ''}); "
+            f"{folder}: a slice is missing between {names} ({steps[first]:.2f} mm apart, expected "
+            f"{expected:.2f} mm; {len(gaps)} such gap{'s' if len(gaps) > 1 else ''}); "
             "copy or export the whole series again"
         )
     if np.abs(steps - step).max() > STEP_TOLERANCE * step:
         raise InputError(
-            f"{folder}: its slices lie {steps.min():.2f} to {steps.max():.2f} mm apart, and a volume's "
-            "lie evenly; export the series again, or resample it yourself"
+            f"{folder}: its slices are {steps.min():.2f} to {steps.max():.2f} mm apart, and a "
+            "volume has even distances; export the series again, or resample it yourself"
         )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in visible(folder) if path.name.upper() != "DICOMDIR" and is_dicom(path))
-
-
-def _text(value: object) -> str:
+def _to_text(value: object) -> str:
+    """Return a header value as text, several values joined by a backslash."""
     if value is None:
         return ""
     if not isinstance(value, str) and isinstance(value, Iterable):
@@ -350,7 +370,8 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _numbers(value: object, count: int) -> tuple[float, ...] | None:
+def _to_numbers(value: object, count: int) -> tuple[float, ...] | None:
+    """Return a header value as `count` finite numbers, or None."""
     if value is None or not isinstance(value, Iterable):
         return None
     numbers = tuple(float(item) for item in value)

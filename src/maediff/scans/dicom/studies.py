@@ -1,11 +1,9 @@
-"""DICOM in: a folder of DICOM -> references to its scans -> Volume, by way of dcm2niix in a temporary folder.
+"""Scans in a folder of DICOM: one reference for each study.
 
-    find_dicom     which scans are in a folder; several series of one study: they are listed, and one is asked for
-    read_volume    any scan, DICOM or NIfTI, as a Volume in RAS+
-
-A subject is named by the folder that its files lie in, relative to what was given: never by a field of the header.
-Studies that carry one patient ID are sessions of one subject, so that no split parts them; without an ID those in one
-folder right below what was given are.
+A subject is named by the folder of its files, relative to the folder that was given, never by a
+header field. Studies with one patient ID are sessions of one subject, so that no split separates
+them. Studies without an ID are sessions of one subject if they share a folder directly below the
+folder that was given.
 """
 
 import logging
@@ -15,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import OURS, Series, find_series
+from maediff.core.types import MODALITIES
+from maediff.scans.dicom.series import MIN_SLICES, Series, find_series
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
@@ -24,178 +23,243 @@ logger = logging.getLogger(__name__)
 def find_dicom(
     folder: Path, modality: str | None = None, series: str | None = None
 ) -> list[ScanRef]:
-    """One scan for each study in `folder`; one that cannot be taken carries its `problem`, and the others go on.
+    """Find one scan for each study in `folder`.
 
     Args:
-        modality: which contrast to take where there are several.
-        series: number of the series to take in each study, or the UID of one, which the other studies do not heed;
-            None takes the only one that fits.
+        folder: a folder of DICOM files, at any depth.
+        modality: T1w, T2w or FLAIR: the contrast to select if a study holds several.
+        series: number of the series to select in each study, or UID of a series; a UID does not
+            affect studies without it. None selects the only series that fits.
+
+    Returns:
+        References sorted by name. A study from which no scan can be selected has a `problem`.
 
     Raises:
-        InputError: no DICOM, or no study of which a scan can be taken.
+        InputError: the folder holds no DICOM, or every study has a problem.
     """
+    root = folder.absolute()  # messages hold absolute paths, which `detect` removes from its files
+    dataset = folder.resolve().name
     damaged: dict[Path, str] = {}
-    found = find_series(
-        folder.absolute(), damaged
-    )  # what is wrong is said of whole paths, which detect cuts
-    if not found and not damaged:
+    all_series = find_series(root, damaged)
+    if not all_series and not damaged:
         raise InputError(f"{folder}: no DICOM image in this folder; check the path")
-    root, dataset = folder.absolute(), folder.resolve().name
-    homes: dict[Path, list[list[Series]]] = {}  # where a person's studies lie -> those
-    for studies in _by_person(folder, found):
-        homes.setdefault(_common(one for study in studies for one in study), []).extend(studies)
-    refs = []
-    for home, studies in homes.items():
-        subject = _joined(root, home) or dataset
+
+    studies_of_home: dict[Path, list[list[Series]]] = {}
+    for studies in _group_by_person(folder, all_series):
+        home = _common_folder(item for study in studies for item in study)
+        studies_of_home.setdefault(home, []).extend(studies)
+    refs: list[ScanRef] = []
+    for home, studies in studies_of_home.items():
+        subject = _join_parts(root, home) or dataset
         try:
-            people = {one.patient for study in studies for one in study if one.patient}
-            places = _places(home, studies, len(people))
+            places = _locate_studies(home, studies)
         except InputError as error:
-            refs.append(ScanRef(subject, "", home, dataset, problem=str(error)))
+            refs.append(
+                ScanRef(
+                    subject=subject, session="", image=home, dataset=dataset, problem=str(error)
+                )
+            )
             continue
         for place, study in zip(places, studies, strict=True):
-            ref = ScanRef(
-                subject, _joined(home, place) if len(studies) > 1 else "", place, dataset
-            )
-            broken = [path for path in damaged if path.absolute().is_relative_to(place)]
-            try:
-                if broken:
-                    raise InputError(damaged[broken[0]])
-                refs.append(_taken(ref, study, modality, series))
-            except InputError as error:
-                refs.append(replace(ref, problem=str(error)))
-    astray = {
-        path.absolute().parent: said
-        for path, said in reversed(damaged.items())
-        if not any(path.absolute().is_relative_to(ref.image) for ref in refs)
-    }
-    refs += [
-        ScanRef(_joined(root, at) or dataset, "", at, dataset, problem=said)
-        for at, said in astray.items()
-    ]
+            session = _join_parts(home, place) if len(studies) > 1 else ""
+            ref = ScanRef(subject=subject, session=session, image=place, dataset=dataset)
+            refs.append(_select_scan(ref, study, damaged, modality, series))
+    refs += _report_stray_files(damaged, refs, root, dataset)
     refs.sort(key=lambda ref: ref.name)
+
     problems = [ref.problem for ref in refs if ref.problem]
     if len(problems) == len(refs):
-        more = (
-            f"\n({len(refs) - 1} more studies in {folder} cannot be taken either)"
-            if len(refs) > 1
-            else ""
-        )
-        raise InputError(f"{problems[0]}{more}")
+        message = problems[0]
+        if len(refs) > 1:
+            message += f"\n({len(refs) - 1} more studies in {folder} cannot be used either)"
+        raise InputError(message)
     return refs
 
 
-def _by_person(folder: Path, found: Sequence[Series]) -> list[list[list[Series]]]:
-    """The studies of each person: of one patient ID, or, without one, of one folder right below `folder`."""
+def _group_by_person(folder: Path, all_series: Sequence[Series]) -> list[list[list[Series]]]:
+    """Group series by person, and within a person by study.
+
+    A person has one patient ID. Series without an ID belong to the only ID of their top folder
+    (directly below `folder`), or, if it has none or several, to a person of this top folder.
+    """
     root = folder.absolute()
-    studies = {one.study: [other for other in found if other.study == one.study] for one in found}
-    top = {uid: _common(study).relative_to(root).parts[:1] for uid, study in studies.items()}
-    ids: dict[tuple[str, ...], set[str]] = {}  # of each such folder
-    for one in found:
-        ids.setdefault(top[one.study], set()).update({one.patient} - {""})
+    by_study: dict[str, list[Series]] = {}
+    for item in all_series:
+        by_study.setdefault(item.study, []).append(item)
+    top_of_study = {
+        uid: _common_folder(study).relative_to(root).parts[:1] for uid, study in by_study.items()
+    }
+    ids_of_top: dict[tuple[str, ...], set[str]] = {}
+    for item in all_series:
+        ids = ids_of_top.setdefault(top_of_study[item.study], set())
+        if item.patient:
+            ids.add(item.patient)
+
     people: dict[object, dict[str, list[Series]]] = {}  # one study may hold images of several
-    for one in found:
-        known = ids[top[one.study]]
-        person = one.patient or (next(iter(known)) if len(known) == 1 else top[one.study])
-        people.setdefault(person, {}).setdefault(one.study, []).append(one)
-    if len(top) > 1 and len(people) == 1 and len(set(top.values())) > 1:
+    for item in all_series:
+        top = top_of_study[item.study]
+        person: object = top
+        if item.patient:
+            person = item.patient
+        elif len(ids_of_top[top]) == 1:
+            (person,) = ids_of_top[top]
+        people.setdefault(person, {}).setdefault(item.study, []).append(item)
+
+    n_folders = len(set(top_of_study.values()))
+    if len(people) == 1 and n_folders > 1:
         logger.warning(
-            "%s: its %d studies carry one patient ID and lie in %d folders; they are taken for sessions of "
-            "one subject, in one split. If they are of several people (an ID that was replaced in all), "
-            "name each folder with its subject in a manifest CSV",
+            "%s: its %d studies share one patient ID and are in %d folders; they count as "
+            "sessions of one subject, in one split. If they are of several people (because the "
+            "ID was replaced in all of them), list each folder with its subject in a manifest "
+            "CSV",
             folder,
-            len(top),
-            len(set(top.values())),
+            len(top_of_study),
+            n_folders,
         )
-    return [list(own.values()) for own in people.values()]
+    return [list(studies.values()) for studies in people.values()]
 
 
-def _places(home: Path, studies: Sequence[Sequence[Series]], people: int) -> list[Path]:
-    """The folder of each study.
+def _locate_studies(home: Path, studies: Sequence[Sequence[Series]]) -> list[Path]:
+    """Return the folder of each study below `home`.
 
     Raises:
-        InputError: studies, or people, that their folders do not tell apart.
+        InputError: the folders do not separate the studies, or the patients.
     """
-    places = [_common(study) for study in studies]
-    if len(studies) > 1 and (people > 1 or len(set(places)) < len(places) or home in places):
-        what = "patients" if people > 1 else "studies"
+    places = [_common_folder(study) for study in studies]
+    patients = {item.patient for study in studies for item in study if item.patient}
+    is_shared = len(set(places)) < len(places) or home in places
+    if len(studies) > 1 and (len(patients) > 1 or is_shared):
+        what = "patients" if len(patients) > 1 else "studies"
         raise InputError(
-            f"{home}: holds several {what} in one folder; put each in a folder of its own"
+            f"{home}: holds several {what} in one folder; put each in a separate folder"
         )
     return places
 
 
-def _taken(
-    ref: ScanRef, study: Sequence[Series], modality: str | None, series: str | None
+def _select_scan(
+    ref: ScanRef,
+    study: Sequence[Series],
+    damaged: dict[Path, str],
+    modality: str | None,
+    series: str | None,
 ) -> ScanRef:
-    """`ref` with the series of its study that is to be taken."""
-    elsewhere = is_uid(series) and not any(one.uid == series for one in study)
-    chosen = choose(ref.image, study, modality, None if elsewhere else series)
-    contrast = chosen.contrast if chosen.contrast in OURS else modality
-    t1 = None if contrast == "T1w" else plain_t1(study, chosen)
-    ref = replace(ref, image=_common([chosen]), modality=contrast, series=chosen.uid)
-    return ref if t1 is None else replace(ref, t1=_common([t1]), t1_series=t1.uid)
+    """Complete the reference to a study by its scan and T1w, or by the problem with them."""
+    for path, message in damaged.items():
+        if path.absolute().is_relative_to(ref.image):
+            return replace(ref, problem=message)
+    is_elsewhere = is_uid(series) and not any(item.uid == series for item in study)
+    try:
+        selected = choose_series(ref.image, study, modality, None if is_elsewhere else series)
+    except InputError as error:
+        return replace(ref, problem=str(error))
+    contrast = selected.contrast if selected.contrast in MODALITIES else modality
+    ref = replace(ref, image=_common_folder([selected]), modality=contrast, series=selected.uid)
+    t1 = None if contrast == "T1w" else find_plain_t1(study, selected)
+    return ref if t1 is None else replace(ref, t1=_common_folder([t1]), t1_series=t1.uid)
+
+
+def _report_stray_files(
+    damaged: dict[Path, str], refs: Sequence[ScanRef], root: Path, dataset: str
+) -> list[ScanRef]:
+    """Return a reference with a problem for each folder of damaged files outside all studies."""
+    message_of_folder: dict[Path, str] = {}
+    for path, message in damaged.items():
+        if not any(path.absolute().is_relative_to(ref.image) for ref in refs):
+            message_of_folder.setdefault(path.absolute().parent, message)
+    return [
+        ScanRef(
+            subject=_join_parts(root, folder) or dataset,
+            session="",
+            image=folder,
+            dataset=dataset,
+            problem=message,
+        )
+        for folder, message in message_of_folder.items()
+    ]
 
 
 def is_uid(series: str | None) -> bool:
-    """Whether it is a UID, not a number."""
+    """Check whether a series is given by UID, not by number."""
     return series is not None and "." in series
 
 
-def choose(
-    place: Path, found: Sequence[Series], modality: str | None, wanted: str | None
+def choose_series(
+    place: Path, study: Sequence[Series], modality: str | None, wanted: str | None
 ) -> Series:
-    """The series of one study to take.
+    """Choose the series of a study to read.
+
+    Args:
+        place: folder of the study, for messages.
+        study: all series of the study.
+        modality: T1w, T2w or FLAIR; selects if several series fit. A series whose contrast is not
+            stated is chosen if no other has this contrast.
+        wanted: number or UID of the series. None chooses the only one that fits.
 
     Raises:
-        InputError: none fits, or several do; they are listed.
+        InputError: no series fits, or several do; the message lists all series of the study.
     """
-    listing = "\n".join(one.line() for one in found)
+    listing = "\n".join(item.describe() for item in study)
     if wanted is not None:
-        fits = [one for one in found if wanted in (one.uid, one.number)]
-        if len(fits) != 1:
-            what = "no such series" if not fits else "several series of this number; give the UID"
-            raise InputError(f"{place}: --series {wanted}: {what}; choose one of\n{listing}")
-        if fits[0].kind != "MR":
+        matches = [item for item in study if wanted in (item.uid, item.number)]
+        if not matches:
             raise InputError(
-                f"{place}: --series {wanted}: {fits[0].kind}, not MR; choose one of\n{listing}"
+                f"{place}: `series={wanted!r}`: no such series; choose one of\n{listing}"
             )
-        return fits[0]
-    fits = [one for one in found if one.may_be_volume and one.contrast != "other"]
-    if not fits:
+        if len(matches) > 1:
+            raise InputError(
+                f"{place}: `series={wanted!r}`: several series have this number; give one UID of"
+                f"\n{listing}"
+            )
+        if matches[0].dicom_modality != "MR":
+            raise InputError(
+                f"{place}: `series={wanted!r}`: {matches[0].dicom_modality}, not MR; choose one of"
+                f"\n{listing}"
+            )
+        return matches[0]
+    candidates = [item for item in study if item.may_be_volume and item.contrast != "other"]
+    if not candidates:
         raise InputError(
-            f"{place}: no MR series that may be T1w, T2w or FLAIR by its description, of three slices or "
-            f"more; give another folder, or choose with --series one of\n{listing}"
+            f"{place}: no MR series that may be T1w, T2w or FLAIR by its description, with "
+            f"{MIN_SLICES} slices or more; give another folder, or `series` (number or UID), one "
+            f"of\n{listing}"
         )
     if modality is not None:
-        exact = [one for one in fits if one.contrast == modality]
-        fits = exact or [one for one in fits if one.contrast is None]
-        if not fits:
+        exact = [item for item in candidates if item.contrast == modality]
+        candidates = exact or [item for item in candidates if item.contrast is None]
+        if not candidates:
             raise InputError(
-                f"{place}: no {modality} series by the descriptions; choose another --modality, or one "
-                f"with --series, of\n{listing}"
+                f"{place}: no {modality} series by the descriptions; give another `modality`, or "
+                f"`series` (number or UID), one of\n{listing}"
             )
-    if len(fits) > 1:
+    if len(candidates) > 1:
+        or_modality = "" if modality else ", or `modality` (T1w, T2w or FLAIR)"
         raise InputError(
-            f"{place}: several series; say which with --series NUMBER or UID"
-            f"{'' if modality else ', or with --modality'}:\n{listing}"
+            f"{place}: several series may be the scan; give `series` (number or UID){or_modality}:"
+            f"\n{listing}"
         )
-    return fits[0]
+    return candidates[0]
 
 
-def plain_t1(study: Sequence[Series], chosen: Series) -> Series | None:
-    """The study's plain T1w series of the most images, whose brain `chosen` may be given."""
-    fits = [
-        one for one in study if one is not chosen and one.may_be_volume and one.contrast == "T1w"
+def find_plain_t1(study: Sequence[Series], selected: Series) -> Series | None:
+    """Return the T1w series of a study with the most images; its brain mask may serve `selected`.
+
+    Returns:
+        None if the study has no T1w series without contrast agent beside `selected`.
+    """
+    candidates = [
+        item
+        for item in study
+        if item is not selected and item.may_be_volume and item.contrast == "T1w"
     ]
-    return max(fits, key=lambda one: len(one.images), default=None)
+    return max(candidates, key=lambda item: len(item.images), default=None)
 
 
-def _common(series: Iterable[Series]) -> Path:
-    """The deepest folder that holds all files of the series."""
-    folders = [image.path.absolute().parent for one in series for image in one.images]
+def _common_folder(series: Iterable[Series]) -> Path:
+    """Return the deepest folder that holds all files of the series."""
+    folders = [image.path.absolute().parent for item in series for image in item.images]
     return Path(os.path.commonpath(folders))
 
 
-def _joined(base: Path, path: Path) -> str:
+def _join_parts(base: Path, path: Path) -> str:
+    """Return the folders from `base` to `path`, joined by underscores."""
     return "_".join(path.relative_to(base).parts)

@@ -1,12 +1,10 @@
-"""Everything that may be named as INPUT -> references to scans: DICOM, layouts of known data sets, the rest.
+"""Scans of all inputs: NIfTI, DICOM, folders, BIDS datasets, manifests and known data sets.
 
-Each input goes one of three ways:
+    folder of a known layout   layouts.read_layout        IXI, BraTS, MSLUB, with masks and splits
+    folder of DICOM            dicom.find_dicom           one series of each study
+    any other                  folders.find_plain_scans   NIfTI file, folder, BIDS, manifest CSV
 
-folder of a known layout    layouts.read_layout       IXI, BraTS, MSLUB, with their masks and roles
-folder of DICOM             dicom.find_dicom          one series of each study
-all else                    inputs.find_plain_scans         NIfTI, folder of NIfTI, BIDS, manifest CSV
-
-The scans of all of them are then checked together: no two of one name, no subject in two splits.
+The scans of all inputs are then checked together: no name twice, no subject in two splits.
 """
 
 import logging
@@ -18,18 +16,18 @@ from typing import cast, get_args
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
 from maediff.scans.dicom.studies import find_dicom, is_uid
-from maediff.scans.inputs.folders import find_plain_scans
-from maediff.scans.inputs.layouts import Layout, check_content, read_layout, recognise
+from maediff.scans.inputs.folders import find_plain_scans, is_bids_dataset
+from maediff.scans.inputs.layouts import Layout, read_layout, recognise_layout, refuse_same_voxels
 from maediff.scans.names import is_nifti
 from maediff.scans.reference import ScanRef, check_names
-from maediff.scans.walk import is_dicom, niftis, visible
+from maediff.scans.walk import is_dicom, nifti_files, visible_files
 
 logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
 
 
 def find_scans(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     modality: str | None = None,
     *,
     layout: str = "auto",
@@ -37,87 +35,112 @@ def find_scans(
     fold: int = 0,
     unique: bool = False,
 ) -> list[ScanRef]:
-    """Every scan meant by `inputs`, of one contrast.
+    """Find the scans of all inputs, of one contrast. No image is read.
+
+    Subjects of BIDS datasets that share names of scans (most have a sub-01) are renamed to
+    DATASET__SUBJECT.
 
     Args:
-        layout: ixi, brats or mslub; `auto` recognises them, `plain` takes their folders as any other.
-        series: number or UID of the DICOM series to take.
-        fold: 0 to 4, of IXI's healthy scans.
-        unique: whether scans of known data sets are compared voxel by voxel (reads every file).
+        inputs: NIfTI files, folders of NIfTI files, DICOM folders, BIDS datasets, manifests.
+        modality: T1w, T2w or FLAIR (for IXI also PDw): the contrast to select if an input holds
+            several. Names of single files that agree on a contrast are overridden.
+        layout: ixi, brats or mslub for folders of these data sets; `auto` recognises them,
+            `plain` ignores their masks and splits.
+        series: number or UID of the DICOM series to select.
+        fold: 0 to 4: the block of IXI's healthy scans that is val.
+        unique: compare the scans of known data sets voxel by voxel, which reads every file.
+
+    Returns:
+        References to the scans. A scan that is known to be unusable has a `problem`.
 
     Raises:
-        InputError: as for `find_plain_scans` and `read_layout`; DICOM of which no scan can be taken, unless there are others;
-            a `series` that is not there; two scans of one name, or, with `unique`, of the same voxels.
+        InputError: an input does not exist or holds no scan, a manifest is invalid, there are
+            several contrasts without `modality` or none of them is `modality`, `series` does not
+            exist, every scan has a problem, two scans have the same name or (with `unique`) the
+            same voxels, or a subject is in two splits.
+
+    Example:
+        >>> [ref.name for ref in find_scans(["bids_dataset"], "T1w")]  # doctest: +SKIP
+        ['sub-01', 'sub-02_ses-1']
     """
     if layout not in LAYOUTS:
-        raise InputError(f"--layout {layout}: not known; choose one of {', '.join(LAYOUTS)}")
+        raise InputError(f"`layout={layout!r}`: not known; choose one of {', '.join(LAYOUTS)}")
     if modality is not None and modality not in (*MODALITIES, "PDw"):
-        raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
+        raise InputError(
+            f"`modality={modality!r}`: not known; choose one of {', '.join(MODALITIES)}"
+        )
     refs: list[ScanRef] = []
-    official: list[ScanRef] = []
+    layout_refs: list[ScanRef] = []
     plain: list[Path] = []
     for path in map(Path, inputs):
-        known = _layout_of(path, layout)
+        known = _choose_layout(path, layout)
         if known:
-            official += read_layout(path, known, modality, fold)
+            layout_refs += read_layout(path, known, modality, fold)
         elif path.is_dir() and is_dicom_folder(path):
-            refs += _dicom(path, modality, series)
+            refs += _find_dicom(path, modality, series)
         else:
             plain.append(path)
-            _say_dicom_left_out(path)
-    if plain or not (refs or official):
-        refs += [_opened(ref, modality, series) for ref in find_plain_scans(plain, modality)]
-    problems = [ref.problem for ref in [*refs, *official]]
+            _warn_of_skipped_dicom(path)
+    if plain or not (refs or layout_refs):
+        refs += [
+            _resolve_dicom_folder(ref, modality, series)
+            for ref in find_plain_scans(plain, modality)
+        ]
+    problems = [ref.problem for ref in [*refs, *layout_refs]]
     if all(problems):
         raise InputError(str(problems[0]))
     if series is not None and not any(ref.series or ref.problem for ref in refs):
-        raise InputError(f"--series {series}: there is no DICOM among the inputs; leave it out")
+        raise InputError(f"`series={series!r}`: there is no DICOM among the inputs; omit `series`")
     if is_uid(series) and not any(ref.series == series or ref.problem for ref in refs):
         raise InputError(
-            f"--series {series}: no study among the inputs holds it; leave it out to have them listed"
+            f"`series={series!r}`: no study among the inputs holds it; omit `series` to list all"
         )
-    check_names([*refs, *official])
+    check_names([*refs, *layout_refs])
     if unique:
-        check_content(official)
-    return [*refs, *official]
+        refuse_same_voxels(layout_refs)
+    return [*refs, *layout_refs]
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder holds DICOM and no NIfTI."""
-    if next(niftis(folder), None) is not None:
+    """Check whether a folder holds DICOM and no NIfTI."""
+    if next(nifti_files(folder), None) is not None:
         return False
-    return any(is_dicom(path) for path in visible(folder))
+    return any(is_dicom(path) for path in visible_files(folder))
 
 
-def _say_dicom_left_out(path: Path) -> None:
-    """In a BIDS dataset DICOM is its source, and no scan is lost with it."""
-    if path.is_dir() and not (path / "dataset_description.json").is_file():
-        file = next((one for one in visible(path) if not is_nifti(one) and is_dicom(one)), None)
-        if file is not None:
-            logger.warning(
-                "%s: DICOM is left out where there is NIfTI, as %s; give its folder as an INPUT of its own",
-                path,
-                file.relative_to(path),
-            )
-
-
-def _layout_of(path: Path, layout: str) -> Layout | None:
+def _choose_layout(path: Path, layout: str) -> Layout | None:
     if layout == "plain" or not path.is_dir():
         return None
     if layout != "auto":
         return cast(Layout, layout)
-    return None if (path / "dataset_description.json").is_file() else recognise(path)
+    return None if is_bids_dataset(path) else recognise_layout(path)
 
 
-def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
-    """A manifest's line whose image is a folder of DICOM, with its one series found."""
+def _warn_of_skipped_dicom(path: Path) -> None:
+    """Warn of DICOM in a folder of NIfTI; in a BIDS dataset, DICOM is the source of the NIfTI."""
+    if not path.is_dir() or is_bids_dataset(path):
+        return
+    for file in visible_files(path):
+        if not is_nifti(file) and is_dicom(file):
+            logger.warning(
+                "%s: DICOM is skipped in a folder with NIfTI, as %s; give its folder as a "
+                "separate input",
+                path,
+                file.relative_to(path),
+            )
+            return
+
+
+def _resolve_dicom_folder(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
+    """Complete a manifest's line whose image is a DICOM folder; leave other lines unchanged."""
     if not ref.image.is_dir():
         return ref
-    (found, *more) = _dicom(ref.image, modality, series)
+    (found, *more) = _find_dicom(ref.image, modality, series)
+    problem = found.problem
     if more:
-        found = replace(
-            found,
-            problem=f"{ref.image}: a folder of several studies; a manifest's line names that of one",
+        problem = (
+            f"{ref.image}: a folder of several studies; give the folder of one study in this line "
+            "of the manifest"
         )
     t1, t1_series = (ref.t1, None) if ref.t1 else (found.t1, found.t1_series)
     return replace(
@@ -127,14 +150,14 @@ def _opened(ref: ScanRef, modality: str | None, series: str | None) -> ScanRef:
         modality=found.modality,
         t1=t1,
         t1_series=t1_series,
-        problem=found.problem,
+        problem=problem,
     )
 
 
-def _dicom(folder: Path, modality: str | None, series: str | None) -> list[ScanRef]:
-    """The studies of a folder, or, if none can be taken, one reference that says why: other inputs go on."""
+def _find_dicom(folder: Path, modality: str | None, series: str | None) -> list[ScanRef]:
+    """Find the scans of a DICOM folder; an error becomes the `problem` of one reference."""
     try:
         return find_dicom(folder, modality, series)
     except InputError as error:
         name = folder.resolve().name
-        return [ScanRef(name, "", folder, name, problem=str(error))]
+        return [ScanRef(subject=name, session="", image=folder, dataset=name, problem=str(error))]

@@ -1,17 +1,17 @@
-"""What a user names on the command line -> the list of scans meant by it.
+"""Scans in NIfTI files, folders, BIDS datasets and manifests.
 
     NIfTI file       the scan
-    folder           every NIfTI in it, at any depth, but masks (*mask* *seg* *consensus* *gt*)
+    folder           every NIfTI file in it, at any depth, except masks by name
     BIDS dataset     (dataset_description.json) sub-*/**/*_<T1w|T2w|FLAIR>.nii[.gz]
-    manifest CSV     subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset,t1], paths
-                     relative to it
+    manifest CSV     its lines, see `manifest`
 
-A subject is named by its BIDS entities, else by the path relative to what was given. Nothing here opens a scan.
-DICOM folders and the layouts of known data sets come on top in `sources`.
+A subject is named by BIDS entities or, failing that, by its path relative to the input. Nothing
+here opens a scan. `find` adds DICOM folders and the layouts of known data sets.
 """
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -22,119 +22,139 @@ from maediff.core.types import MODALITIES
 from maediff.scans.inputs.manifest import read_manifest
 from maediff.scans.names import (
     NOT_SCANS,
-    OTHER_BY_NAME,
-    bids_name,
-    contrast_of,
+    contrast_from_name,
     is_nifti,
-    of_contrast,
+    nifti_stem,
     relative_name,
-    session_of,
-    stem,
+    select_contrast,
+    session_key,
+    several_contrasts_error,
+    split_bids_name,
 )
 from maediff.scans.reference import ScanRef, check_names
-from maediff.scans.walk import absent, is_dicom, niftis, say_left_out
+from maediff.scans.walk import broken_link_message, is_dicom, log_skipped_files, nifti_files
 
 logger = logging.getLogger(__name__)
 
+MASK_REASON = "masks by their names"
+OTHER_REASON = "with contrast agent or of another sequence by their names"
+
 
 def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
-    """Every scan meant by `inputs`, in a stable order.
+    """Find the scans of inputs that are neither DICOM nor of a known layout, in a stable order.
 
-    The subjects of BIDS datasets that share a scan's name (most have a sub-01) are called DATASET__SUBJECT.
+    Subjects of BIDS datasets that share names of scans (most have a sub-01) are renamed to
+    DATASET__SUBJECT.
 
     Args:
-        modality: which contrast to take from a BIDS dataset, from a folder whose file names tell the contrast, and from
-            the files or a manifest's lines whose names tell several; where those agree they are taken as they are.
+        inputs: NIfTI files, folders, BIDS datasets and manifests.
+        modality: T1w, T2w or FLAIR: the contrast to select from a BIDS dataset or a folder, and
+            from several files or lines whose names state different contrasts. Names that agree
+            are overridden.
 
     Raises:
-        InputError: an input that does not exist or holds no scan, a manifest with missing columns or files, several
-            contrasts and no `modality`, or none of them it, or two scans of one name.
+        InputError: an input does not exist or holds no scan, a manifest is invalid, there are
+            several contrasts without `modality` or none of them is `modality`, or two scans have
+            the same name.
     """
     if modality is not None and modality not in MODALITIES:
-        raise InputError(f"modality {modality}: not known; choose one of {', '.join(MODALITIES)}")
+        raise InputError(
+            f"`modality={modality!r}`: not known; choose one of {', '.join(MODALITIES)}"
+        )
     paths = [Path(item) for item in inputs]
-    files = [
-        path
-        for path in paths
-        if (path.is_file() and path.suffix.lower() != ".csv") or absent(path)
-    ]
-    base = (
-        Path(os.path.commonpath([path.absolute().parent for path in files])) if files else Path()
+    files = [path for path in paths if _is_scan_file(path)]
+    base = Path()
+    if files:
+        base = Path(os.path.commonpath([path.absolute().parent for path in files]))
+    contrasts = {path: contrast_from_name(path) for path in files}
+    selected = select_contrast(base, contrasts, modality)
+    datasets = [path for path in paths if is_bids_dataset(path)]
+    dataset_refs = iter(
+        _prefix_shared_names(datasets, [_find_in_bids(root, modality) for root in datasets])
     )
-    taken = of_contrast(base, {path: contrast_of(path) for path in files}, modality)
     refs: list[ScanRef] = []
-    roots = [
-        path for path in paths if path.is_dir() and (path / "dataset_description.json").is_file()
-    ]
-    of_bids = _told_apart(roots, [_from_bids(root, modality) for root in roots])
     for path in paths:
-        if path.is_dir():
-            refs += of_bids.pop(0) if path in roots else _from_folder(path, modality)
+        if path in datasets:
+            refs += next(dataset_refs)
+        elif path.is_dir():
+            refs += _find_in_folder(path, modality)
         elif not path.exists() and path not in files:
             raise InputError(f"{path}: no such file or folder; check the path")
         elif path.suffix.lower() == ".csv":
             refs += read_manifest(path, modality)
         else:
-            ref = _from_file(path, base)
-            refs += [ref] if path in taken else []
+            ref = _ref_from_file(path, base)
+            if path in selected:
+                refs.append(ref)
     if not refs:
         raise InputError(
             "no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV"
         )
-    refs = [replace(ref, problem=absent(ref.image)) for ref in refs]
+    refs = [replace(ref, problem=broken_link_message(ref.image)) for ref in refs]
     check_names(refs)
-    t1s = {
-        folder: t1s_by_session(folder)
-        for folder in {ref.image.parent for ref in refs if _lacks_t1(ref)}
-    }
-    return [
-        replace(ref, t1=t1s[ref.image.parent].get(session_of(ref.image)))
-        if _lacks_t1(ref)
-        else ref
-        for ref in refs
-    ]
+    return _add_t1s(refs)
 
 
-def _told_apart(roots: Sequence[Path], found: Sequence[list[ScanRef]]) -> list[list[ScanRef]]:
-    """`found` in each of `roots`, its subjects renamed where another data set has a scan of the same name; not where
-    one dataset lies in another or has its name: those may be the same people, and are refused.
+def is_bids_dataset(path: Path) -> bool:
+    """Check whether a folder is the root of a BIDS dataset."""
+    return (path / "dataset_description.json").is_file()
+
+
+def _is_scan_file(path: Path) -> bool:
+    """Check for any file except a manifest; a broken link counts as a file."""
+    is_file = path.is_file() and path.suffix.lower() != ".csv"
+    return is_file or broken_link_message(path) is not None
+
+
+def _prefix_shared_names(
+    datasets: Sequence[Path], refs_of_dataset: Sequence[list[ScanRef]]
+) -> list[list[ScanRef]]:
+    """Rename subjects to DATASET__SUBJECT in data sets that share a scan's name with another.
+
+    No subject is renamed if one data set is inside another, or two have the same folder name. They
+    may hold the same people, and `check_names` then refuses the shared names.
     """
-    places = [root.resolve() for root in roots]
-    if len({place.name for place in places}) < len(places) or any(
-        a in b.parents for a, b in permutations(places, 2)
-    ):
-        return list(found)
-    names = [{ref.name.casefold() for ref in refs} for refs in found]
-    shared = [
-        any(own & other for j, other in enumerate(names) if j != i) for i, own in enumerate(names)
-    ]
-    if any(shared):
-        logger.info(
-            "BIDS datasets share names of scans: their subjects are called DATASET__SUBJECT"
-        )
-    return [
-        [replace(ref, subject=f"{ref.dataset}__{ref.subject}") for ref in refs]
-        if is_shared
-        else refs
-        for refs, is_shared in zip(found, shared, strict=True)
-    ]
+    places = [root.resolve() for root in datasets]
+    has_twins = len({place.name for place in places}) < len(places)
+    if has_twins or any(outer in inner.parents for outer, inner in permutations(places, 2)):
+        return list(refs_of_dataset)
+    names = [{ref.name.casefold() for ref in refs} for refs in refs_of_dataset]
+    counts = Counter(name for dataset_names in names for name in dataset_names)
+    renamed = []
+    for refs, dataset_names in zip(refs_of_dataset, names, strict=True):
+        if any(counts[name] > 1 for name in dataset_names):
+            refs = [replace(ref, subject=f"{ref.dataset}__{ref.subject}") for ref in refs]
+        renamed.append(refs)
+    if any(count > 1 for count in counts.values()):
+        logger.info("BIDS datasets share names of scans: subjects are renamed DATASET__SUBJECT")
+    return renamed
 
 
-def _lacks_t1(ref: ScanRef) -> bool:
-    return not (ref.t1 or ref.modality == "T1w")
+def _add_t1s(refs: Sequence[ScanRef]) -> list[ScanRef]:
+    """Give each scan of another contrast the T1w of its session, if its folder has one."""
+    t1s_of_folder: dict[Path, dict[tuple[str, ...], Path]] = {}
+    completed = []
+    for ref in refs:
+        if ref.t1 is None and ref.modality != "T1w":
+            folder = ref.image.parent
+            if folder not in t1s_of_folder:
+                t1s_of_folder[folder] = t1s_by_session(folder)
+            ref = replace(ref, t1=t1s_of_folder[folder].get(session_key(ref.image)))
+        completed.append(ref)
+    return completed
 
 
 def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
-    """The T1w scans in `folder` itself, the first by name of each `session_of`."""
-    if not folder.is_dir():
-        return {}
-    t1s = [
-        path for path in sorted(folder.iterdir()) if is_nifti(path) and contrast_of(path) == "T1w"
-    ]
-    return {session_of(path): path for path in reversed(t1s)}
+    """Return the first T1w scan of each session in `folder` itself, by `session_key`."""
+    t1s: dict[tuple[str, ...], Path] = {}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if is_nifti(path) and contrast_from_name(path) == "T1w":
+                t1s.setdefault(session_key(path), path)
+    return t1s
 
 
-def _from_file(path: Path, base: Path) -> ScanRef:
+def _ref_from_file(path: Path, base: Path) -> ScanRef:
     if is_dicom(path):
         raise InputError(
             f"{path}: one DICOM file is one slice; give the folder that holds its series"
@@ -143,78 +163,96 @@ def _from_file(path: Path, base: Path) -> ScanRef:
         raise InputError(
             f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it"
         )
-    bids = bids_name(path)
+    bids = split_bids_name(path)
     subject, session = bids or (relative_name(path.absolute(), base), "")
-    said = (
-        path.name.partition("_")[2] if bids else path.name
-    )  # `gt` may stand in a BIDS subject's label
-    if NOT_SCANS.search(said):
+    # The label of a BIDS subject may contain `gt`.
+    name = path.name.partition("_")[2] if bids else path.name
+    if NOT_SCANS.search(name):
         raise InputError(
-            f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename it if it is one"
+            f"{path}: by its name a mask (*mask*, *seg*, *consensus*, *gt*), not a scan; rename "
+            "it if it is one"
         )
-    contrast = contrast_of(path)
+    contrast = contrast_from_name(path)
     return ScanRef(
-        subject,
-        session,
-        path,
-        path.absolute().parent.name,
+        subject=subject,
+        session=session,
+        image=path,
+        dataset=path.absolute().parent.name,
         modality=contrast if contrast in MODALITIES else None,
     )
 
 
-def _from_folder(folder: Path, modality: str | None) -> list[ScanRef]:
-    every = list(niftis(folder))
-    found = [path for path in every if not NOT_SCANS.search(path.name)]
-    say_left_out(folder, set(every) - set(found), "masks by their names")
-    told = {path: contrast_of(path) or ("other" if bids_name(path) else None) for path in found}
-    say_left_out(folder, (path for path in found if told[path] == "other"), OTHER_BY_NAME)
-    contrasts = set(told.values())
-    ours = [name for name in MODALITIES if name in contrasts]
-    if modality is None and len(ours) > 1:
-        raise InputError(f"{folder}: holds {' and '.join(ours)}; say which with --modality")
-    wanted = {modality, None} if modality else contrasts - {"other"}
-    found = [path for path in found if told[path] in wanted]
-    if not found:
-        raise InputError(
-            f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this folder "
-            "(masks are left out by name); check the path, or write a manifest CSV"
-        )
+def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
+    every = list(nifti_files(folder))
+    masks = {path for path in every if NOT_SCANS.search(path.name)}
+    log_skipped_files(folder, masks, MASK_REASON)
+    contrasts: dict[Path, str | None] = {}
+    for path in every:
+        if path not in masks:
+            # A BIDS name with a suffix that is not a contrast names another kind of image.
+            unknown = "other" if split_bids_name(path) else None
+            contrasts[path] = contrast_from_name(path) or unknown
+    others = [path for path, contrast in contrasts.items() if contrast == "other"]
+    log_skipped_files(folder, others, OTHER_REASON)
+    available = [name for name in MODALITIES if name in contrasts.values()]
+    if modality is None and len(available) > 1:
+        raise several_contrasts_error(folder, available)
+    wanted = {modality, None} if modality else set(contrasts.values()) - {"other"}
     refs = []
-    for path in found:
-        subject, session = bids_name(path) or (relative_name(path, folder), "")
-        refs.append(
-            ScanRef(subject, session, path, folder.resolve().name, modality=told[path] or modality)
+    for path, contrast in contrasts.items():
+        if contrast in wanted:
+            subject, session = split_bids_name(path) or (relative_name(path, folder), "")
+            refs.append(
+                ScanRef(
+                    subject=subject,
+                    session=session,
+                    image=path,
+                    dataset=folder.resolve().name,
+                    modality=contrast or modality,
+                )
+            )
+    if not refs:
+        raise InputError(
+            f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this "
+            "folder (masks are skipped by name); check the path, or write a manifest CSV"
         )
     return refs
 
 
-def _from_bids(root: Path, modality: str | None) -> list[ScanRef]:
+def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
     by_suffix: dict[str, list[ScanRef]] = {}
     nameless: list[Path] = []
     others: list[Path] = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        for path in niftis(folder):
-            bids = bids_name(path)
-            suffix = stem(path).rsplit("_", 1)[-1]
+        for path in nifti_files(folder):
+            bids = split_bids_name(path)
+            suffix = nifti_stem(path).rsplit("_", 1)[-1]
             if bids is None:
                 nameless.append(path)
-            elif suffix in (*MODALITIES, "inplaneT2") and contrast_of(path) == "other":
+            elif suffix in (*MODALITIES, "inplaneT2") and contrast_from_name(path) == "other":
                 others.append(path)
             else:
-                ref = ScanRef(bids[0], bids[1], path, root.resolve().name, modality=suffix)
+                subject, session = bids
+                ref = ScanRef(
+                    subject=subject,
+                    session=session,
+                    image=path,
+                    dataset=root.resolve().name,
+                    modality=suffix,
+                )
                 by_suffix.setdefault(suffix, []).append(ref)
-    say_left_out(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
-    say_left_out(root, others, OTHER_BY_NAME)
-    usable = [name for name in MODALITIES if name in by_suffix]
-    if modality is None and len(usable) > 1:
-        raise InputError(f"{root}: holds {' and '.join(usable)}; say which with --modality")
-    wanted = modality or (usable[0] if usable else None)
+    log_skipped_files(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
+    log_skipped_files(root, others, OTHER_REASON)
+    available = [name for name in MODALITIES if name in by_suffix]
+    if modality is None and len(available) > 1:
+        raise several_contrasts_error(root, available)
+    wanted = modality or (available[0] if available else None)
     if wanted == "T2w" and wanted not in by_suffix and "inplaneT2" in by_suffix:
         return [replace(ref, modality="T2w") for ref in by_suffix["inplaneT2"]]
     if wanted not in by_suffix:
         raise InputError(
             f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
-            f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); choose another --modality "
-            "or write a manifest CSV"
+            f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); give another "
+            "`modality` or write a manifest CSV"
         )
     return by_suffix[wanted]

@@ -1,6 +1,18 @@
-"""A manifest CSV -> the scans that it lists.
+"""Manifest CSV to references, and references to a manifest CSV.
 
-subject,image[,session,brain_mask,lesion_mask,lesion_labels,split,healthy,dataset,t1]     paths relative to it
+    column           content
+    subject, image   required; image is a NIfTI file or a folder of DICOM files
+    session          name of the session; empty if the subject has one scan
+    brain_mask       NIfTI file
+    lesion_mask      NIfTI file
+    lesion_labels    1 if each label above 0 of the lesion mask is lesion; else 0 or empty
+    split            train, val, test or empty
+    healthy          1, 0 or empty for unknown; if absent, scans without lesion are healthy
+    dataset          name of the data set; default: the folder of the manifest
+    t1               T1w scan of the same session
+    others           kept in `ScanRef.extra`
+
+Paths are relative to the folder of the manifest.
 """
 
 import csv
@@ -11,7 +23,7 @@ from pathlib import Path
 from maediff.core.errors import InputError
 from maediff.core.files import write_table
 from maediff.core.types import MODALITIES, SPLITS
-from maediff.scans.names import contrast_of, of_contrast
+from maediff.scans.names import contrast_from_name, select_contrast
 from maediff.scans.nifti import read_mask
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
@@ -31,14 +43,42 @@ MANIFEST_COLUMNS = (
 
 
 def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
-    """The scans of the manifest `path`, in its order.
+    """Read the scans of a manifest CSV, in the order of its lines.
 
     Args:
-        modality: which contrast to take where the names of the images tell several.
+        path: the CSV file, in UTF-8.
+        modality: T1w, T2w or FLAIR: the contrast to select if the image names state several.
 
     Raises:
-        InputError: no such table, or one with columns missing, values that mean nothing or files that are not there.
+        InputError: the file is unreadable, has no line or lacks a column, a cell holds a value
+            that is not allowed, or a file in it does not exist.
     """
+    columns, rows = _read_rows(path)
+    missing = [name for name in ("subject", "image") if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
+            f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}"
+        )
+    if not rows:
+        raise InputError(f"{path}: the manifest lists no scan; add a line for each")
+    refs = [_ref_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
+    absent = [str(file) for ref in refs for file in ref.files if not _exists(file, ref)]
+    if absent:
+        raise InputError(
+            f"{path}: {len(absent)} file(s) of the manifest do not exist: {', '.join(absent[:5])}"
+            f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder"
+        )
+    contrasts: dict[Path, str | None] = {}
+    for ref in refs:
+        # The name of a DICOM folder does not state which of its series is wanted.
+        contrasts[ref.image] = None if ref.image.is_dir() else contrast_from_name(ref.image)
+    selected = select_contrast(path, contrasts, modality)
+    return [ref for ref in refs if ref.image in selected]
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the lines of a CSV file, without spaces around the cells."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
             reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
@@ -53,118 +93,109 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); check its permissions"
         ) from error
-    missing = [name for name in ("subject", "image") if name not in columns]
-    if missing:
-        raise InputError(
-            f"{path}: a manifest needs the columns subject,image separated by commas; missing: "
-            f"{', '.join(missing)}; found: {', '.join(columns) or 'nothing'}"
-        )
-    if not rows:
-        raise InputError(f"{path}: the manifest lists no scan; add a line for each")
-    refs = [_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
-    not_there = [
-        str(file)
-        for ref in refs
-        for file in ref.files
-        if not (file.is_file() or (file == ref.image and file.is_dir()))
-    ]
-    if not_there:
-        raise InputError(
-            f"{path}: {len(not_there)} file(s) that it names do not exist: {', '.join(not_there[:5])}"
-            f"{' ...' if len(not_there) > 5 else ''}; paths are relative to the manifest's folder"
-        )
-    # a folder's name does not tell which of its DICOM series is meant
-    contrasts = {ref.image: None if ref.image.is_dir() else contrast_of(ref.image) for ref in refs}
-    taken = of_contrast(path, contrasts, modality)
-    return [ref for ref in refs if ref.image in taken]
+    return columns, rows
 
 
-def _from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
+def _exists(file: Path, ref: ScanRef) -> bool:
+    """Check for a file, or for the DICOM folder of an image."""
+    return file.is_file() or (file == ref.image and file.is_dir())
+
+
+def _ref_from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
     where = f"{manifest}, line {number}"
     subject, image, split = row["subject"], row["image"], row.get("split", "")
-    healthy = {"": None, "0": False, "1": True}.get(row.get("healthy", ""), "wrong")
-    labels = {"": False, "0": False, "1": True}.get(row.get("lesion_labels", ""))
     if not subject or not image:
         raise InputError(f"{where}: subject and image must not be empty; fill them in")
     if split and split not in SPLITS:
-        raise InputError(
-            f"{where}: split {split!r}, and it is one of {', '.join(SPLITS)} or empty"
-        )
-    if isinstance(healthy, str):
-        raise InputError(f"{where}: healthy {row['healthy']!r}, and it is 0, 1 or empty")
-    if labels is None:
-        raise InputError(
-            f"{where}: lesion_labels {row['lesion_labels']!r}, and it is 0, 1 or empty"
-        )
-
-    def beside(name: str) -> Path | None:
-        return manifest.parent / row[name] if row.get(name) else None
-
-    contrast = contrast_of(Path(image))
+        raise InputError(f"{where}: split {split!r}; write {', '.join(SPLITS)}, or leave it empty")
+    healthy = _parse_flag(where, "healthy", row)
+    lesion_labels = _parse_flag(where, "lesion_labels", row)
+    contrast = contrast_from_name(Path(image))
     return ScanRef(
         subject=subject,
         session=row.get("session", ""),
         image=manifest.parent / image,
         dataset=row.get("dataset") or manifest.resolve().parent.name,
-        brain_mask=beside("brain_mask"),
-        lesion_mask=beside("lesion_mask"),
+        brain_mask=_path_in_cell(manifest, "brain_mask", row),
+        lesion_mask=_path_in_cell(manifest, "lesion_mask", row),
         split=split or None,
         healthy=healthy,
         modality=contrast if contrast in MODALITIES else None,
         extra={key: value for key, value in row.items() if key not in MANIFEST_COLUMNS},
         healthy_is_stated="healthy" in row,
-        t1=beside("t1"),
-        lesion_labels=labels,
+        t1=_path_in_cell(manifest, "t1", row),
+        lesion_labels=bool(lesion_labels),
     )
 
 
-def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
-    """Write `refs` as a manifest CSV that reads back as the same scans; paths are relative to its folder.
+def _parse_flag(where: str, column: str, row: dict[str, str]) -> bool | None:
+    """Return a cell with 0, 1 or nothing as False, True or None."""
+    text = row.get(column, "")
+    if text not in ("", "0", "1"):
+        raise InputError(f"{where}: {column} {text!r}; write 0 or 1, or leave it empty")
+    return bool(int(text)) if text else None
 
-    The column `healthy` is left out where nothing states it, because an empty cell says unknown; beside scans of which
-    it is stated, the others get what `preprocess` takes them for.
+
+def _path_in_cell(manifest: Path, column: str, row: dict[str, str]) -> Path | None:
+    return manifest.parent / row[column] if row.get(column) else None
+
+
+def write_manifest(path: Path, refs: Sequence[ScanRef]) -> None:
+    """Write references as a manifest CSV, from which `read_manifest` reads the same scans.
+
+    The column `healthy` is omitted if no scan states `healthy`, because an empty cell means
+    unknown. If some scans state it, the others get the value that `preprocess` would give them.
+
+    Args:
+        path: the CSV file; paths in it are relative to its folder.
+        refs: the scans.
 
     Raises:
-        InputError: a scan is a DICOM series, which a manifest cannot name, or cannot be taken.
+        InputError: a scan is a DICOM series, which a manifest cannot hold, or has a `problem`; or
+            a lesion mask whose content is needed is unusable.
     """
     extra = sorted({key for ref in refs for key in ref.extra})
-    stated = any(ref.healthy_is_stated for ref in refs)
-    header = [*(name for name in MANIFEST_COLUMNS if stated or name != "healthy"), *extra]
+    has_healthy = any(ref.healthy_is_stated for ref in refs)
+    columns = [name for name in MANIFEST_COLUMNS if has_healthy or name != "healthy"]
     rows = []
     for ref in refs:
         if ref.problem:
             raise InputError(ref.problem)
         if ref.series:
             raise InputError(
-                f"{ref.image}: a DICOM series cannot stand in a manifest; convert it with dcm2niix first"
+                f"{ref.image}: a manifest cannot hold a DICOM series; convert it with dcm2niix "
+                "first"
             )
-        *files, t1 = [
-            "" if file is None else os.path.relpath(file.absolute(), path.absolute().parent)
-            for file in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
-        ]
-        healthy = [_healthy(ref)] if stated else []
+        cells: dict[str, str] = {
+            "subject": ref.subject,
+            "session": ref.session,
+            "image": _relative_path(ref.image, path),
+            "brain_mask": _relative_path(ref.brain_mask, path),
+            "lesion_mask": _relative_path(ref.lesion_mask, path),
+            "lesion_labels": str(int(ref.lesion_labels)),
+            "split": ref.split or "",
+            "healthy": _healthy_cell(ref) if has_healthy else "",
+            "dataset": ref.dataset,
+            "t1": _relative_path(ref.t1, path),
+        }
         rows.append(
-            [
-                ref.subject,
-                ref.session,
-                *files,
-                int(ref.lesion_labels),
-                ref.split or "",
-                *healthy,
-                ref.dataset,
-                t1,
-                *(ref.extra.get(key, "") for key in extra),
-            ]
+            [*(cells[name] for name in columns), *(ref.extra.get(key, "") for key in extra)]
         )
-    write_table(path, header, rows)
+    write_table(path, [*columns, *extra], rows)
 
 
-def _healthy(ref: ScanRef) -> str:
-    """1, 0, or empty for unknown, as `preprocess` takes the scan."""
+def _relative_path(file: Path | None, manifest: Path) -> str:
+    """Return a path relative to the manifest's folder; empty for None."""
+    if file is None:
+        return ""
+    return os.path.relpath(file.absolute(), manifest.absolute().parent)
+
+
+def _healthy_cell(ref: ScanRef) -> str:
+    """Return 1, 0, or nothing for unknown, as `preprocess` decides it."""
     if ref.healthy_is_stated:
         return "" if ref.healthy is None else str(int(ref.healthy))
-    lesion = (
-        ref.lesion_mask
-        and read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels).any()
-    )
-    return str(int(not lesion))
+    if ref.lesion_mask is None:
+        return "1"
+    lesion = read_mask(ref.lesion_mask, read_volume(ref), labels=ref.lesion_labels)
+    return str(int(not lesion.any()))
