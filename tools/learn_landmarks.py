@@ -1,32 +1,61 @@
-"""Landmarks for histogram standardisation from the healthy scans of a cohort's train split.
+"""Learn the landmarks of histogram standardisation from the healthy training scans of a cohort.
 
     python tools/learn_landmarks.py COHORT
 
-prints the setting for `maediff preprocess`, which then stands in the new cohort and in the models trained on it.
-The cohort must have been made without landmarks.
+prints the setting that `maediff preprocess` needs, for example
+`--set normalise.landmarks=[0.1948, ...]`. The cohort itself must have been made without landmarks.
+Landmarks: Nyul, Udupa and Zhang 2000, https://doi.org/10.1109/42.836373.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from maediff.cohort.cohort import Cohort
+from maediff.core.errors import InputError
 from maediff.preparation.intensities import deciles_of, learn_landmarks
 
 
-def main(path: Path) -> None:
+def landmarks_of(path: Path) -> list[float]:
+    """Return the mean deciles of the healthy training brains, in [0, 1], rounded to 4 digits.
+
+    Raises:
+        InputError: `path` is no cohort, was made with landmarks, or has no healthy training scan.
+    """
     cohort = Cohort.open(path)
     if cohort.meta["normalise"].get("landmarks"):
-        sys.exit(f"{path}: was made with landmarks; make one without to learn them from")
+        raise InputError(
+            f"{path}: was made with normalise.landmarks; run `maediff preprocess` without them, "
+            "and learn the landmarks from that cohort"
+        )
     scans = [cohort.load(row) for row in cohort.split("train") if row.healthy]
     if not scans:
-        sys.exit(f"{path}: no healthy scan in its train split")
+        raise InputError(
+            f"{path}: no healthy scan in its train split; landmarks need at least one"
+        )
     landmarks = learn_landmarks([deciles_of(scan.images, scan.brain) for scan in scans])
-    print(
-        f"--set normalise.landmarks={[round(float(value), 4) for value in np.asarray(landmarks)]}"
+    return [round(float(value), 4) for value in landmarks]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("cohort", type=Path, help="cohort made by `maediff preprocess`")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the setting for `maediff preprocess`."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        print(f"--set normalise.landmarks={landmarks_of(args.cohort)}")
+    except InputError as error:
+        parser.exit(2, f"error: {error}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    raise SystemExit(main())

@@ -1,31 +1,53 @@
-"""Render T1w scans of healthy brains in FLAIR or T2w contrast (maediff.synthetic.rendering), to train on.
+"""Render T1w scans of healthy brains in FLAIR or T2w contrast, as training data.
 
-python tools/render_contrast.py COHORT_OR_BIDS OUT FLAIR|T2w [--n 3] [--seed 0]
-maediff preprocess OUT/manifest.csv -o OUT_cohort --modality FLAIR|T2w
+    python tools/render_contrast.py T1W_SCANS OUT FLAIR --n 3
+    maediff preprocess OUT/manifest.csv -o OUT_cohort --modality FLAIR
+
+`maediff.synthetic.rendering` describes the method. The scans must be skull-stripped or have brain
+masks. Contrast, bias, resolution and noise are drawn anew for each rendering.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.synthetic.rendering import CONFIGS, render_scans
 
-if __name__ == "__main__":
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", type=Path, help="cohort of T1w scans, BIDS dataset, folder or manifest"
+        "source", type=Path, help="T1w scans: cohort, BIDS dataset, folder or manifest CSV"
     )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("contrast", choices=list(CONFIGS))
-    parser.add_argument("--n", type=int, default=3, help="renderings a scan")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--overwrite", action="store_true")
-    args = parser.parse_args()
+    parser.add_argument("out", type=Path, help="output folder")
+    parser.add_argument("contrast", choices=sorted(CONFIGS), help="contrast of the renderings")
+    parser.add_argument(
+        "--n", type=int, default=3, help="renderings of each scan; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of all random numbers; default: %(default)s"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="empty an existing output folder first"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the scans and print the path of their manifest.
+
+    Returns:
+        The exit code: 0 if every scan was rendered, 1 if some scans failed.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
     try:
-        failed = render_scans(
+        failures = render_scans(
             args.source,
             args.out,
             args.contrast,
@@ -34,6 +56,12 @@ if __name__ == "__main__":
             overwrite=args.overwrite,
         )
     except InputError as error:
-        sys.exit(f"error: {error}")
+        parser.exit(2, f"error: {error}\n")
     print(args.out / "manifest.csv")
-    sys.exit("\n".join(failed) or 0)
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

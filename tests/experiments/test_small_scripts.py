@@ -1,0 +1,137 @@
+"""The other scripts of experiments/: their numbers where they can be known, and small runs."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.brains import made_cohort
+from helpers.runs import SMALL_MAEDIFF, made_run
+from helpers.scripts import ROOT, load_script
+from maediff.methods.registry import build
+from maediff.models.model import read_model
+
+leak = load_script("experiments/leak/measure_leak.py")
+phantoms = load_script("experiments/phantom_baselines/phantom_baselines.py")
+sizes = load_script("experiments/speed/method_sizes.py")
+noise_share = load_script("experiments/speed/noise_share.py")
+time_metrics = load_script("experiments/speed/time_metrics.py")
+training_speed = load_script("experiments/speed/training_speed.py")
+default_rate = load_script("experiments/default_rate/default_rate.py")
+loss_by_t = load_script("experiments/loss_by_level_of_noise/loss_by_t.py")
+
+
+def test_distances_from_a_patch_in_the_corner():
+    method = build("maediff", "tiny", {**SMALL_MAEDIFF, "size": 96, "p": 48, "r": 16})
+    distance = leak.distance_from_patch(method).view(6, 6)
+    by_hand = [max(0, max(row, column) - 2) for row in range(6) for column in range(6)]
+    assert distance.flatten().tolist() == by_hand
+
+
+def test_noise_leaks_from_the_patch_into_its_neighbours_most():
+    torch.manual_seed(0)
+    method = build("maediff", "tiny", SMALL_MAEDIFF).eval()
+    x0 = torch.rand(2, 1, 96, 96)
+    values, distance = leak.leak_by_cell(method, x0, t=250), leak.distance_from_patch(method)
+    assert values.shape == distance.shape
+    by_distance = [values[distance == d].mean() for d in (0, 1, int(distance.max()))]
+    assert by_distance[0] > by_distance[1] > by_distance[2] >= 0
+
+
+def test_brains_are_centred_in_the_slice():
+    brain = np.zeros((5, 10, 10), bool)
+    brain[2:4, 0:4, 5:7] = True
+    shift = phantoms.centring_shift(brain)
+    moved = np.roll(brain, shift, (0, 1, 2))
+    assert shift == (-2, 3, -1)
+    assert moved[0:2, 3:7, 4:6].all()
+    assert moved.sum() == brain.sum()
+
+
+def test_volumes_become_slices_with_the_front_in_the_first_row():
+    volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    slices = phantoms.to_slices(volume)
+    assert slices.shape == (4, 3, 2)
+    assert slices[1, 0, 1] == volume[1, 2, 1]
+
+
+@pytest.mark.slow
+def test_a_table_for_phantoms_of_one_contrast(capsys):
+    arguments = ["--contrast", "FLAIR", "--subjects", "1", "--templates", "1"]
+    assert phantoms.main(arguments) == 0
+    title, header, *rows = capsys.readouterr().out.strip().splitlines()
+    assert title.startswith("FLAIR, val, 1 subjects")
+    assert header.split() == list(phantoms.RESIDUALS)
+    assert [row.split()[0] for row in rows] == ["bright", "large", "all"]
+    assert float(rows[-1].split()[-1]) > 0.9  # the truth
+
+
+def test_sizes_are_those_of_the_documentation():
+    expected = "| pddpm | 1.88 M | 16 | 0.79 | 12.69 | 2.37 |"
+    assert sizes.table_row("pddpm", "tiny") == expected
+    assert expected in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_a_share_of_a_training_step():
+    share, noise = noise_share.noise_share("pddpm", "tiny", repeats=1)
+    assert share > 0
+    assert noise == "coarse"
+
+
+@pytest.mark.slow
+def test_all_parts_of_an_evaluation_are_timed():
+    subjects = [time_metrics.make_subject(index, (12, 32, 32)) for index in range(4)]
+    assert subjects[1][0].lesion.any()
+    assert subjects[0][0].healthy
+    parts = time_metrics.time_scores(subjects)
+    names = ["maps", "thresholds", "scores", "pooled"]
+    assert [name.split(": ")[1] for name in parts] == ["l1, PSNR, SSIM", *names, *names]
+
+
+@pytest.mark.slow
+def test_training_speed_prints_one_line(capsys):
+    arguments = ["tiny", "pddpm", "1", "--device", "cpu", "--precision", "fp32"]
+    assert training_speed.main([*arguments, "--seconds", "0.01"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("pddpm tiny, batches of 1, fp32: ")
+
+
+@pytest.fixture(scope="module")
+def cohort_and_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scripts")
+    return str(made_cohort(folder)), str(made_run(folder / "run"))
+
+
+@pytest.mark.slow
+def test_scores_at_rates_and_at_thresholds(cohort_and_run, capsys):
+    cohort, run = cohort_and_run
+    assert default_rate.main([run, cohort, "--rates", "0.01", "--thresholds", "1.0"]) == 0
+    at_rate, at_threshold = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert at_rate[:2] == ["0.01", f"{read_model(run).thresholds.at_fpr(0.01).value:.4f}"]
+    assert at_threshold == ["-", "1.0000", "0.000", "0", "none"]
+    with pytest.raises(SystemExit, match="2"):
+        default_rate.main([run, cohort, "--rates", "0.9"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "calibrated rates are" in line
+
+
+@pytest.mark.slow
+def test_losses_at_single_levels_of_noise(cohort_and_run, capsys):
+    cohort, run = cohort_and_run
+    assert loss_by_t.main([cohort, run, "--t", "95", "900"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    name, *losses = line.split("  ")
+    assert name == run
+    assert [loss.partition(": ")[0] for loss in losses] == ["t=95", "t=900"]
+    assert float(losses[0].partition(": ")[2]) < float(losses[1].partition(": ")[2])
+
+
+@pytest.mark.slow
+def test_the_leak_is_printed_by_distance(cohort_and_run, capsys):
+    cohort, run = cohort_and_run
+    assert leak.main([run, cohort, "--slices", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("in the patch")
+    assert len(lines) == 7  # 6 x 6 of 12 x 12 cells are noised
+    with pytest.raises(SystemExit, match="2"):
+        leak.main([run, cohort, "--t", "1000"])
+    assert "from 0 to 999" in capsys.readouterr().err
