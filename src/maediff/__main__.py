@@ -1,5 +1,6 @@
-"""`python -m maediff`."""
+"""`python -m maediff`, the same as `maediff`."""
 
 from maediff.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.brains import made_brain, made_dataset, save
 from helpers.runs import COHORT, made_run
-from maediff.cli.options import say_report
+from maediff.cli.options import print_report
 from maediff.cohort.cohort import Cohort
 from maediff.methods.registry import BASELINES, METHODS
 from maediff.models.folder import prepared_for
@@ -70,9 +70,9 @@ def test_scores_are_said_to_be_whole_where_matplotlib_is_missing(tmp_path, monke
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    say_report(tmp_path / "eval")
+    print_report(tmp_path / "eval")
     assert (
-        f"no report, matplotlib is not installed; where it is: maediff report {tmp_path / 'eval'}"
+        f"no report, because matplotlib is not installed; where it is installed: maediff report {tmp_path / 'eval'}"
         in capsys.readouterr().err
     )
 

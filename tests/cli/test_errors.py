@@ -3,11 +3,12 @@
 import logging
 
 import pytest
+import typer
 
 from maediff.cli import app
 from maediff.cli.errors import FlagFormatter, collect_flags, name_flags
 
-FLAGS = collect_flags(app)
+FLAGS = collect_flags(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_the_post_processing_is_set_as_for_evaluate(
 ):
     scores = importlib.import_module("maediff.cli.compare")
 
-    monkeypatch.setattr(scores, "say_report", lambda _: None)
+    monkeypatch.setattr(scores, "print_report", lambda _: None)
     trained, scored, _ = pretend
     own = [
         "postprocess.median_size=1",

@@ -1,4 +1,7 @@
-"""The command line: `maediff COMMAND --help`. Heavy packages are imported inside the commands, so help is instant."""
+"""Command line of maediff: one module per command, in which options are read and results printed.
+
+Commands import heavy packages when they run, so `maediff --help` is instant.
+"""
 
 import logging
 import sys
@@ -9,6 +12,7 @@ import typer
 from maediff import __version__
 from maediff.cli.benchmark import benchmark
 from maediff.cli.calibrate import calibrate
+from maediff.cli.commands import Command, Group
 from maediff.cli.compare import compare
 from maediff.cli.demo import demo
 from maediff.cli.detect import detect
@@ -24,10 +28,13 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="maediff",
-    help="Learn healthy brains, redraw a scan as if healthy, show what is abnormal. For research, not diagnosis.",
+    help="Unsupervised anomaly detection in brain MRI: learn healthy brains, reconstruct a scan "
+    "as if it were healthy, and show the difference. For research, not for diagnosis.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     demo,
@@ -41,10 +48,10 @@ for command in (
     report,
     benchmark,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"maediff {__version__}")
         raise typer.Exit
@@ -52,7 +59,15 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Options before the command."""
 
@@ -63,17 +78,18 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run a command; user errors are one line on the error stream and exit code 2.
+    """Run a command; a user error prints one line to the error stream and exits with code 2.
 
-    Messages of the library name arguments; the user sees the flags of the command line instead.
+    Messages of the library name arguments. The user sees the flags of the command line instead.
     """
-    flags = collect_flags(app)
+    group = typer.main.get_command(app)
+    flags = collect_flags(group)
     handler = logging.StreamHandler()
     handler.setFormatter(FlagFormatter(flags))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("maediff").setLevel(logging.INFO)
     try:
-        app(standalone_mode=True)
+        group(prog_name="maediff")
     except InputError as error:
         _fail(name_flags(str(error), flags))
     except OSError as error:  # for example a path too long, a full disk, no permission

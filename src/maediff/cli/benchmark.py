@@ -5,31 +5,30 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.options import Device, Quiet, Seed
+from maediff.cli.options import Device, Precision, Quiet, Seed
 
 
 def benchmark(
-    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "small",
-    method: Annotated[str, typer.Option(help="maediff or pddpm.")] = "maediff",
-    json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Of the prediction: fp32, bf16, or auto: bf16 where the processor has it."
-        ),
-    ] = "fp32",
+    preset: Annotated[str, typer.Option(help="Size of the network: paper, small or tiny.")] = (
+        "small"
+    ),
+    method: Annotated[str, typer.Option(help="Method: maediff or pddpm.")] = "maediff",
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")
+    ] = None,
+    precision: Precision = "fp32",
     repeats: Annotated[
-        int, typer.Option(help="Timed repetitions of each loop, in turn.", min=1)
+        int, typer.Option(help="Number of timed runs; medians are reported.", min=1)
     ] = 3,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Scans per minute, memory, and the ratio to the reference loop (one patch at a time, fp32)."""
+    """Measure speed and memory on a synthetic scan, beside a plain loop over single patches."""
     from maediff.core.files import write_json
-    from maediff.detection.benchmark import benchmark as run
+    from maediff.detection.benchmark import benchmark as run_benchmark
 
-    result = run(
+    result = run_benchmark(
         method, preset=preset, precision=precision, repeats=repeats, device=device, seed=seed
     )
     if json:

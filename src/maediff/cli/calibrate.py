@@ -12,8 +12,8 @@ from maediff.cli.options import (
     Overwrite,
     Quiet,
     Seed,
-    no_more,
-    settings_of,
+    read_cli_settings,
+    refuse_settings,
 )
 
 
@@ -43,9 +43,9 @@ def calibrate(
     from maediff.core.options import RunOptions
     from maediff.models.calibrate import calibrate as calibrate_model
 
-    with settings_of(config, set_) as settings:
+    with read_cli_settings(config, set_) as settings:
         post = settings.pop("postprocess", {})
-        no_more(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
+        refuse_settings(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
         calibration = calibrate_model(
             model,
             cohort,

@@ -19,9 +19,9 @@ from maediff.cli.options import (
     ScoreSplit,
     Seed,
     Settings,
-    numbers,
-    say_report,
-    settings_of,
+    parse_seeds,
+    print_report,
+    read_cli_settings,
 )
 
 
@@ -67,18 +67,20 @@ def compare(
     from maediff.evaluation.scoring import ScoringConfig
 
     own_seeds = {
-        text.partition(":")[0]: numbers(text.partition(":")[2], text)
+        text.partition(":")[0]: parse_seeds(text.partition(":")[2], text)
         for text in method_seeds or []
     }
     budget = Budget(preset, steps, max_time)
-    with settings_of(config, set_) as settings:
+    with read_cli_settings(config, set_) as settings:
         scored = dict(settings.pop("evaluate", {}))
         groups = [group.pop("postprocess", {}) for group in (scored, settings)]
         for group in groups:  # before hours of training
             build_config(PostprocessConfig, group, "postprocess")
         post = merge(*groups)
         scoring = build_config(ScoringConfig, scored, "evaluate")
-        planned = plan(methods, numbers(seeds, f"--seeds {seeds}"), budget, settings, own_seeds)
+        planned = plan(
+            methods, parse_seeds(seeds, f"--seeds {seeds}"), budget, settings, own_seeds
+        )
     run(
         planned,
         budget,
@@ -99,4 +101,4 @@ def compare(
         quiet=quiet,
     )
     typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
-    say_report(out / "eval")
+    print_report(out / "eval")

@@ -9,18 +9,20 @@ from maediff.cli.options import Device, Overwrite, Quiet, Seed
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for the results.")
+    ] = Path("demo"),
     train: Annotated[
-        bool, typer.Option("--train", help="Train a model instead of using a shipped one.")
+        bool, typer.Option("--train", help="Train a model instead of using a shipped model.")
     ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Phantoms -> shipped model -> calibrate -> detect -> evaluate -> report. No data, no GPU, no network."""
-    from maediff.demo import demo as run
+    """Run the complete pipeline on synthetic brains; needs no data, no GPU and no network."""
+    from maediff.demo import demo as run_demo
 
-    page = run(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
+    page = run_demo(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
     if quiet:
         typer.echo(f"report: {page}")

@@ -22,11 +22,11 @@ from maediff.cli.options import (
     ScanWorkers,
     Seed,
     Series,
-    exit_if,
-    inputs_of,
-    no_more,
-    say_failed,
-    settings_of,
+    collect_inputs,
+    exit_if_failed,
+    print_failures,
+    read_cli_settings,
+    refuse_settings,
 )
 from maediff.core.errors import InputError
 
@@ -96,7 +96,7 @@ def detect(
             "--viewer: a BIDS derivative has no place for it; leave out --viewer or --bids-derivative"
         )
     # input is checked before a model is looked for
-    given = inputs_of(inputs, more)
+    given = collect_inputs(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
     refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.core.options import RunOptions
@@ -106,7 +106,7 @@ def detect(
     from maediff.preparation.config import PreparationConfig
     from maediff.report import write_report
 
-    with settings_of(config, set_) as settings:
+    with read_cli_settings(config, set_) as settings:
         given_parts = {key: settings.pop(key) for key in ("brain", "qc") if key in settings}
         parts = PreparationConfig.from_settings(given_parts)
         options = DetectOptions(
@@ -116,7 +116,7 @@ def detect(
             dicom_seg=dicom_seg,
             viewer=viewer,
         )
-        no_more(
+        refuse_settings(
             settings,
             "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125",
         )
@@ -147,5 +147,5 @@ def detect(
             f"{summary['threshold']:.3g}; score {summary['score']:.3g}"
         )
     typer.echo(f"report: {page}")
-    say_failed(list(report.failures), report.flagged, page)
-    exit_if(len(report.failures))
+    print_failures(list(report.failures), report.flagged, page)
+    exit_if_failed(len(report.failures))

@@ -15,16 +15,18 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping
-
-import typer
+from typing import Any
 
 ARGUMENT = re.compile(r"`([A-Za-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
 SETTINGS = "settings"  # the library's name for the values of --set
 
 
-def collect_flags(app: typer.Typer) -> dict[str, str]:
-    """Return the long flag of every option of every command, by the name of its argument."""
-    group = typer.main.get_group(app)
+def collect_flags(group: Any) -> dict[str, str]:
+    """Return the long flag of every option of every command, by the name of its argument.
+
+    Args:
+        group: the command line, from `typer.main.get_command`.
+    """
     flags = {
         str(option.name): next(name for name in option.opts if name.startswith("--"))
         for command in group.commands.values()

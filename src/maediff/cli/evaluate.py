@@ -16,8 +16,8 @@ from maediff.cli.options import (
     RunWorkers,
     ScoreSplit,
     Seed,
-    say_report,
-    settings_of,
+    print_report,
+    read_cli_settings,
 )
 
 
@@ -53,7 +53,7 @@ def evaluate(
     from maediff.evaluation.evaluate import evaluate as run
     from maediff.evaluation.scoring import ScoringConfig
 
-    with settings_of(config, set_) as settings:
+    with read_cli_settings(config, set_) as settings:
         post = settings.pop("postprocess", {})
         scoring = build_config(ScoringConfig, settings, "evaluate")
     run(
@@ -73,4 +73,4 @@ def evaluate(
         quiet=quiet,
     )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
-    say_report(out)
+    print_report(out)

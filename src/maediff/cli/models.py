@@ -2,14 +2,11 @@
 
 import typer
 
-from maediff.cli.options import NoDevice, NoQuiet, NoSeed
 
-
-def models(device: NoDevice = "auto", seed: NoSeed = 0, quiet: NoQuiet = False) -> None:
+def models() -> None:
     """List the models that `detect --model NAME` and `train --init NAME` take by name."""
     from maediff.models.catalogue import describe, models
 
-    del device, seed, quiet
     found = [describe(folder, card) for folder, card in models()]
     typer.echo(
         "\n\n".join(found)

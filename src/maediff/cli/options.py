@@ -1,6 +1,6 @@
-"""Options that several commands take, and what they do with them."""
+"""Options that several commands share, and the functions that read and print for all commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,125 +12,205 @@ from maediff.core.errors import InputError
 Inputs = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="NIfTI file, folder of them, DICOM folder, BIDS dataset or manifest CSV.",
+        metavar="INPUT",
+        help="NIfTI file, folder of NIfTI files, DICOM folder, BIDS dataset or manifest CSV.",
         show_default=False,
     ),
 ]
 MoreInputs = Annotated[
-    list[Path] | None, typer.Option("--input", "-i", help="The same as INPUT.", show_default=False)
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="INPUT",
+        help="Same as INPUT; can be repeated.",
+        show_default=False,
+    ),
 ]
 Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Output folder; must not exist.", show_default=False)
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER",
+        help="Folder for the results; must be empty or not exist.",
+        show_default=False,
+    ),
 ]
 Modality = Annotated[
-    str | None, typer.Option(help="T1w, T2w or FLAIR; default: from the file names.")
+    str | None,
+    typer.Option(help="Contrast: T1w, T2w or FLAIR. Default: the contrast in the file names."),
 ]
 Series = Annotated[
-    str | None, typer.Option(help="Number or UID of the DICOM series to take.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Number or UID of the DICOM series to use. Default: one series of the contrast, "
+        "chosen for each study.",
+        show_default=False,
+    ),
 ]
 LayoutName = Annotated[
-    str, typer.Option("--layout", help="ixi, brats, mslub; auto: recognised; plain: ignored.")
+    str,
+    typer.Option(
+        "--layout",
+        help="Layout of dataset folders: ixi, brats or mslub; auto recognises the layout, "
+        "plain ignores it.",
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Resume a stopped command: keep finished parts of the output folder."
+    ),
+]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Empty an existing output folder first.")
+    bool, typer.Option("--overwrite", help="Delete the content of the output folder first.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, results only.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, e.g. t_test=250 or train.steps=2000.")
-]
-NoDevice = Annotated[
-    str, typer.Option("--device", help="Without effect: nothing here runs on a GPU.")
-]
-NoSeed = Annotated[int, typer.Option("--seed", help="Without effect: nothing here is random.")]
-NoQuiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Without effect: there is no progress to show.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, for example t_test=250 or train.steps=2000; can be repeated.",
+    ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings; --set wins.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML file of settings; --set overrides it."),
 ]
 CohortFolder = Annotated[
-    Path, typer.Option("--cohort", help="A cohort made by `maediff preprocess`.")
+    Path,
+    typer.Option("--cohort", metavar="FOLDER", help="Cohort made by `maediff preprocess`."),
 ]
-CalibrateSplit = Annotated[str, typer.Option(help="Split that thresholds are chosen on.")]
-ScoreSplit = Annotated[str, typer.Option(help="Split that is scored.")]
+CalibrateSplit = Annotated[
+    str, typer.Option(help="Split on which thresholds are chosen: train, val or test.")
+]
+ScoreSplit = Annotated[str, typer.Option(help="Split that is scored: train, val or test.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of the predictions: fp32, bf16, or auto: bf16 if the processor has it."
+    ),
+]
 ScanWorkers = Annotated[
-    int, typer.Option("--workers", help="Scans done at once, a process each.", min=1)
+    int, typer.Option("--workers", help="Scans processed at once, each in its own process.", min=1)
 ]
 RunWorkers = Annotated[
-    int, typer.Option("--workers", help="Runs scored at once, a process each.", min=1)
+    int, typer.Option("--workers", help="Runs scored at once, each in its own process.", min=1)
 ]
-BatchSize = Annotated[int, typer.Option(help="Forward passes at once.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Forward passes computed at once.", min=1)]
 
 
-def inputs_of(inputs: list[Path] | None, more: list[Path] | None) -> list[Path]:
-    """Those of INPUT and of --input; there has to be one."""
-    found = [*(inputs or []), *(more or [])]
-    if not found:
+def collect_inputs(inputs: Sequence[Path] | None, more: Sequence[Path] | None) -> list[Path]:
+    """Return the paths of INPUT and --input.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = [*(inputs or []), *(more or [])]
+    if not paths:
         raise InputError(
-            "no INPUT: give a NIfTI file, a folder of them or of DICOM, a BIDS dataset or a manifest CSV"
+            "no INPUT: give a NIfTI file, a folder of NIfTI files, a DICOM folder, "
+            "a BIDS dataset or a manifest CSV"
         )
-    return found
+    return paths
 
 
 @contextmanager
-def settings_of(config: Path | None, pairs: list[str] | None) -> Iterator[dict[str, Any]]:
-    """Those of FILE with those of --set on top; what is wrong with them is said with FILE's name."""
+def read_cli_settings(
+    config: Path | None, pairs: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the settings of --config, overridden by those of --set.
+
+    Args:
+        config: YAML file; None for no file.
+        pairs: `KEY=VALUE` texts.
+
+    Raises:
+        InputError: the settings are invalid, or the block rejects them; names the file.
+    """
     from maediff.core.config import SettingsError, merge, parse_settings, read_settings
 
     try:
-        yield merge(read_settings(config) if config else {}, parse_settings(pairs or []))
+        yield merge(read_settings(config) if config else {}, parse_settings(list(pairs or [])))
     except SettingsError as error:
-        raise InputError(
-            f"{error}; given in {config} or on the command line" if config else str(error)
-        ) from None
+        source = f"; given in {config} or on the command line" if config else ""
+        raise InputError(f"{error}{source}") from None
 
 
-def numbers(text: str, said: str) -> list[int]:
-    """`0,1,2` as seeds; `said` is what was typed."""
+def refuse_settings(settings: dict[str, Any], known: str) -> None:
+    """Refuse the settings that remain after a command has used its own.
+
+    Args:
+        settings: remaining settings.
+        known: settings that the command has, for the error message.
+
+    Raises:
+        SettingsError: a setting remains.
+    """
+    if settings:
+        from maediff.core.config import SettingsError
+
+        raise SettingsError(f"unknown settings: {', '.join(settings)}; this command has {known}")
+
+
+def parse_seeds(text: str, option: str) -> list[int]:
+    """Return the seeds in `text`, for example `0,1,2`.
+
+    Args:
+        text: whole numbers with commas between them.
+        option: option and value as typed, for the error message.
+
+    Raises:
+        InputError: a part of the text is no whole number.
+    """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
-            f"{said}: seeds are whole numbers with commas between them, e.g. 0,1,2"
+            f"{option}: give whole numbers with commas between them, for example 0,1,2"
         ) from None
 
 
-def no_more(settings: dict[str, Any], known: str) -> None:
-    """Refuse settings that are left when a command has taken its own."""
-    if settings:
-        from maediff.core.config import SettingsError
+def print_failures(failed: Sequence[str], flagged: Sequence[str], where: Path) -> None:
+    """Print the names of failed and flagged scans to the error stream.
 
-        raise SettingsError(f"unknown settings: {', '.join(settings)}; known here: {known}")
-
-
-def say_failed(failed: list[str], flagged: list[str], where: Path) -> None:
-    """Name the scans that failed or should be looked at, last of all."""
-    said = [
-        f"{len(names)} {word}: {', '.join(names)}"
-        for names, word in ((failed, "failed"), (flagged, "flagged"))
+    Args:
+        failed: scans that could not be processed.
+        flagged: scans that somebody should look at.
+        where: file with the reasons.
+    """
+    texts = [
+        f"{len(names)} {status}: {', '.join(names)}"
+        for names, status in ((failed, "failed"), (flagged, "flagged"))
         if names
     ]
-    if said:
-        typer.echo(f"{'; '.join(said)}; see {where}", err=True)
+    if texts:
+        typer.echo(f"{'; '.join(texts)}; see {where}", err=True)
 
 
-def exit_if(failed: int) -> None:
-    """Exit code 1 where scans failed."""
-    if failed:
+def exit_if_failed(count: int) -> None:
+    """Exit with code 1 if `count` scans, more than 0, failed."""
+    if count:
         raise typer.Exit(1)
 
 
-def say_report(folder: Path) -> None:
-    """Write the report of a scored cohort and say where; scores are complete without it, and without matplotlib."""
+def print_report(folder: Path) -> None:
+    """Write the report of an evaluation and print its path.
+
+    The scores are complete without the report. If a package for pictures is missing, a note says
+    how to write the report on another machine.
+    """
     try:
         from maediff.report import write_report
 
         typer.echo(f"report: {write_report(folder)}")
     except ModuleNotFoundError as error:
         typer.echo(
-            f"no report, {error.name} is not installed; where it is: maediff report {folder}",
+            f"no report, because {error.name} is not installed; "
+            f"where it is installed: maediff report {folder}",
             err=True,
         )

@@ -10,19 +10,17 @@ from maediff.cli.options import (
     LayoutName,
     Modality,
     MoreInputs,
-    NoDevice,
-    NoSeed,
     Out,
     Overwrite,
     Quiet,
     Resume,
     ScanWorkers,
     Series,
-    exit_if,
-    inputs_of,
-    no_more,
-    say_failed,
-    settings_of,
+    collect_inputs,
+    exit_if_failed,
+    print_failures,
+    read_cli_settings,
+    refuse_settings,
 )
 
 
@@ -57,8 +55,6 @@ def preprocess(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    device: NoDevice = "auto",
-    seed: NoSeed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Bring scans onto the model's grid: a cohort to train and evaluate on."""
@@ -67,7 +63,7 @@ def preprocess(
         from maediff.scans.inputs.find import find_scans
         from maediff.scans.inputs.manifest import write_manifest
 
-        given = inputs_of(inputs, more)
+        given = collect_inputs(inputs, more)
         refs = find_scans(given, modality, layout=layout, series=series, fold=fold, unique=True)
         refuse_inputs_inside_output(out, [*given, *(file for ref in refs for file in ref.files)])
         write_manifest(
@@ -84,13 +80,13 @@ def preprocess(
         from maediff.models.folder import prepared_for
 
         known = prepared_for(like)
-    with settings_of(config, set_) as changes:
+    with read_cli_settings(config, set_) as changes:
         settings = merge(known, changes)
         given = {key: settings.pop(key) for key in PARTS if key in settings}
         preparation = PreparationConfig.from_settings(given)
-        no_more(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
+        refuse_settings(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
-        inputs_of(inputs, more),
+        collect_inputs(inputs, more),
         out,
         modality=modality,
         layout=layout,
@@ -103,7 +99,6 @@ def preprocess(
         overwrite=overwrite,
         quiet=quiet,
     )
-    del device, seed  # taken by every command; nothing here is random or runs on a GPU
     if (out / "cohort.json").is_file():
         from maediff.report import write_report
 
@@ -118,5 +113,5 @@ def preprocess(
     lost, flagged = (
         [name for name, word in status.items() if word == kind] for kind in ("failed", "flagged")
     )
-    say_failed(lost, flagged, out / "qc.csv")
-    exit_if(failed)
+    print_failures(lost, flagged, out / "qc.csv")
+    exit_if_failed(failed)

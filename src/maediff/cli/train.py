@@ -14,7 +14,7 @@ from maediff.cli.options import (
     Resume,
     Seed,
     Settings,
-    settings_of,
+    read_cli_settings,
 )
 
 
@@ -45,7 +45,7 @@ def train(
     """Learn what is healthy from the train split of a cohort."""
     from maediff.training.train import train as run
 
-    with settings_of(config, set_) as settings:
+    with read_cli_settings(config, set_) as settings:
         result = run(
             method,
             cohort,

@@ -12,10 +12,13 @@ from maediff.core.files import write_text
 
 
 def write_report(folder: Path, title: str | None = None) -> Path:
-    """Write `folder/report.html` and return its path. It needs no other file and no network to be read.
+    """Write `folder/report.html` and return its path.
+
+    The page shows everything without another file and without a network.
 
     Args:
-        title: None for the folder's name.
+        folder: results of detect (also as a BIDS derivative), evaluate, train, preprocess or demo.
+        title: title of the page; None for the name of the folder.
 
     Raises:
         InputError: not a folder that maediff wrote, or its files are damaged.
@@ -23,9 +26,13 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
+    from maediff.detection.bids import WORK
     from maediff.report.pages import make_page
 
     folder = Path(folder)
+    if (folder / WORK).is_dir():  # a BIDS derivative
+        page_path = write_report(folder / WORK, title or folder.resolve().name)
+        return page_path.replace(folder / "report.html")
     page = make_page(folder)
     page.title = title or page.title
     environment = Environment(

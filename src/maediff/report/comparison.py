@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from maediff.anomaly.snapshots import Snapshot, load_slices, display_maximum
+from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.files import read_json
 from maediff.report import charts, slices
 from maediff.report.elements import Chart, Section, colour_scale

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from maediff.anomaly.snapshots import Snapshot, load_slices, display_maximum
+from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.files import read_json
 from maediff.report import slices
 from maediff.report.cohort import PICTURE

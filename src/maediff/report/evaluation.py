@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maediff.anomaly.snapshots import load_slices, display_maximum
+from maediff.anomaly.snapshots import display_maximum, load_slices
 from maediff.core.files import read_json
 from maediff.evaluation.table import cell, tables
 from maediff.report import charts, slices

@@ -1,0 +1,55 @@
+"""Command and group classes in which a flag has no type and takes no value.
+
+Typer shows `<bool>` beside every flag, which invites `--viewer true`. The parser then treats
+`true` as an INPUT, because a flag takes no value.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+BOOLEAN_WORDS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+
+
+class Command(TyperCommand):
+    """Command whose help shows no type for flags, and that refuses `--flag true`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, flags without a type."""
+        return _hide_flag_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, after a check for flags that are followed by a boolean word.
+
+        Raises:
+            UsageError: a flag has a value.
+        """
+        flags = {flag for param in self.get_params(ctx) if _is_flag(param) for flag in param.opts}
+        options = list(takewhile(lambda argument: argument != "--", args))
+        for flag, value in pairwise(options):
+            is_word = value.lower() in BOOLEAN_WORDS and not Path(value).exists()
+            if flag in flags and is_word:
+                ctx.fail(f"{flag} is a flag and takes no value: leave out {value!r}")
+        return super().parse_args(ctx, args)
+
+
+class Group(TyperGroup):
+    """Group of commands whose help shows no type for flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, flags without a type."""
+        return _hide_flag_types(super().get_params(ctx))
+
+
+def _is_flag(param: Any) -> bool:
+    return bool(getattr(param, "is_flag", False))
+
+
+def _hide_flag_types(params: Sequence[Any]) -> list[Any]:
+    """Return the parameters; the type of each flag, as help shows it, is empty."""
+    for param in filter(_is_flag, params):
+        param.metavar = ""
+    return list(params)
