@@ -1,16 +1,18 @@
-"""Synthetic healthy brains: the MNI152 template warped, refolded and imaged anew for every subject.
+"""Synthetic healthy brains: the MNI152 template with a new warp, new sulci and new noise.
 
-    y(x)     = affine + coarse and fine elastic displacement + push to or from the ventricles   (mm, template space)
-    e(y)     = min( depth under the hull, distance to the nearest sulcus of this subject )      (mm)
-    csf = S(-e / s),  gm = S((thickness - e) / s) (1 - csf),  wm = 1 - gm - csf                 in the cerebral mantle
-    csf, gm, wm = the template's own fractions at y                                             elsewhere, blended
-    clean    = sum of tissue fractions times this subject's tissue intensities + the template's fine structure
-    image    = | blur(bias * clean), averaged over the slice thickness + complex noise |, zero outside the brain
+    y(x)    = affine + coarse and fine elastic displacement + shift of the ventricle walls    (mm)
+    e(y)    = min(depth under the hull, distance to the nearest sulcus of this subject)       (mm)
+    csf     = S(-e / s),  gm = S((thickness - e) / s) (1 - csf),  wm = 1 - gm - csf
+              in the cerebral mantle; elsewhere the fractions of the template at y, blended
+    clean   = sum of tissue fractions times tissue intensities + fine structure of the template
+    image   = | blur(bias * clean), averaged over the slice thickness + complex noise |,
+              zero outside the brain
 
-A sulcus is a sheet where a random band-pass field on the surface of the hemisphere, carried inwards along the radius,
-is zero; |f| / |grad f| is then the distance to it in mm. The field is drawn anew for every subject and hemisphere,
-so no two subjects share a sulcal pattern: the template's blurred cortex stays only around the Sylvian fissure, on the
-medial wall, in the cerebellum and in the depth. All numbers here are our choices, made by eye beside real scans.
+A sulcus is a sheet on which a random band-pass field is zero. The field varies over the surface of
+a hemisphere and is constant along the radius, so |f| / |grad f| is the distance to the sheet in
+mm. Each subject and hemisphere has a new field, and no two subjects share a sulcal pattern.
+The blurred cortex of the template remains around the Sylvian fissure, on the medial wall, in the
+cerebellum and in deep structures. All numbers are our choice, by comparison with real scans.
 """
 
 from dataclasses import dataclass as plain_dataclass
@@ -27,25 +29,43 @@ from maediff.synthetic.fields import VOXEL_MM, Field, logistic, smooth_field
 from maediff.synthetic.template import load_template, sample
 
 FineField = Float[np.ndarray, "fx fy fz"]
+"""A number for each voxel of the 2 mm grid."""
 
 FINE_SHAPE = (80, 100, 80)
-"""Voxels of 2 mm on which brains are built; pairs of them are averaged into slices of 4 mm."""
+"""Shape of the 2 mm grid; pairs of its slices are averaged to slices of 4 mm."""
 ORIGIN_MM = (-79.0, -116.0, -71.0)
+"""Position of the first voxel of the 2 mm grid in MNI152."""
 SLICE_MM = 4.0
+"""Slice thickness of the image."""
 
-TISSUES: dict[Modality, tuple[float, float, float]] = {
+TISSUE_INTENSITY: dict[Modality, tuple[float, float, float]] = {
     "T1w": (0.17, 0.56, 0.86),
     "T2w": (1.00, 0.52, 0.36),
     "FLAIR": (0.12, 0.62, 0.49),
 }
-"""Mean intensity of CSF, grey and white matter by contrast."""
+"""Mean intensity of CSF, grey matter and white matter in each contrast."""
 NOISE_SCALE: dict[Modality, float] = {"T1w": 1.0, "T2w": 1.0, "FLAIR": 0.6}
-"""FLAIR spans less of the scale, and is drawn with its noise at the same ratio to the contrast."""
+"""Factor of the noise: FLAIR uses a smaller range of intensities, so its noise is smaller too."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PhantomConfig:
-    """What varies between synthetic subjects; each field is a scale, and a subject draws its own value from it."""
+    """Variation between synthetic subjects; each subject has random values on these scales.
+
+    Args:
+        contrast: T1w, T2w or FLAIR.
+        rotation_deg: scale of the rotation about each axis.
+        scaling: scale of the relative size of the head.
+        coarse_warp_mm: standard deviation of the displacement with wavelength 80 mm.
+        fine_warp_mm: standard deviation of the displacement with wavelength 28 mm.
+        ventricle_mm: range of the shift of the ventricle walls; outward is positive.
+        fold_wavelength_mm: distance between neighbouring sulci of one field.
+        cortex_mm: mean thickness of the cortex.
+        tissue_sd: relative standard deviation of the tissue intensities.
+        bias: standard deviation of the logarithm of the bias field.
+        noise: range of the standard deviation of the noise; `NOISE_SCALE` multiplies it.
+        blur_mm: range of the standard deviation of the point spread function in the slice.
+    """
 
     contrast: Modality = "T1w"
     rotation_deg: float = 5.0
@@ -53,19 +73,39 @@ class PhantomConfig:
     coarse_warp_mm: float = 2.0
     fine_warp_mm: float = 1.3
     ventricle_mm: tuple[float, float] = (-1.0, 3.5)
-    """Range of the shift of the ventricles' walls, outward positive."""
     fold_wavelength_mm: float = 27.0
     cortex_mm: float = 3.2
     tissue_sd: float = 0.025
     bias: float = 0.07
     noise: tuple[float, float] = (0.012, 0.035)
     blur_mm: tuple[float, float] = (0.7, 1.4)
-    """Range of the in-plane point spread's standard deviation."""
 
 
 @plain_dataclass(frozen=True)
 class Phantom:
-    """A synthetic brain; `clean` and what follows it live on the 2 mm grid, from which `image` is made."""
+    """A synthetic brain.
+
+    `image`, `brain` and `lesion` have slices of 4 mm; all other volumes are on the 2 mm grid.
+
+    Args:
+        image: the scan, skull-stripped.
+        brain: brain mask.
+        affine: voxel of `image` -> mm of MNI152.
+        contrast: T1w, T2w or FLAIR.
+        seed: entropy of the random generator.
+        clean: image without bias, blur and noise.
+        fractions: CSF, grey and white matter; their sum is 1 in the brain and 0 outside.
+        depth_mm: depth under the hull of the brain; negative outside.
+        ventricles: membership in [0, 1].
+        cerebrum: membership in [0, 1].
+        levels: intensity of CSF, grey and white matter in this subject.
+        bias: bias field, a factor.
+        blur_mm: standard deviation of the point spread function in the slice.
+        noise: standard deviation of the complex noise.
+        lesion: lesion mask; None for a healthy brain.
+        lesion_kind: kind of the lesion.
+        lesion_size: size class of the lesion.
+    """
 
     image: Field
     brain: Bool[np.ndarray, "x y z"]
@@ -74,13 +114,10 @@ class Phantom:
     seed: tuple[int, ...]
     clean: FineField = field(repr=False)
     fractions: Float[np.ndarray, "3 fx fy fz"] = field(repr=False)
-    """CSF, grey and white matter; they sum to 1 in the brain and to 0 outside."""
     depth_mm: FineField = field(repr=False)
-    """Depth under the brain's hull, negative outside."""
     ventricles: FineField = field(repr=False)
     cerebrum: FineField = field(repr=False)
     levels: tuple[float, float, float]
-    """This subject's intensity of CSF, grey and white matter."""
     bias: FineField = field(repr=False)
     blur_mm: float
     noise: float
@@ -90,38 +127,42 @@ class Phantom:
 
 
 def healthy_brain(seed: int | tuple[int, ...], config: PhantomConfig | None = None) -> Phantom:
-    """A healthy brain of 80 x 100 x 40 voxels of 2 x 2 x 4 mm, the same for the same seed.
+    """Return a healthy brain of 80 x 100 x 40 voxels of 2 x 2 x 4 mm.
 
-    The seed is the entropy of a numpy SeedSequence, say (seed of the cohort, index of the subject).
+    Args:
+        seed: entropy of a numpy SeedSequence, for example (seed of the dataset, subject index).
+            The same seed gives the same brain.
+        config: variation between subjects; None for the default.
     """
     config = config or PhantomConfig()
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    y = _warp(rng, config)
+    y = _warp_positions(rng, config)
     template = load_template()
     depth, to_ventricle, mantle, cerebrum = sample(template.maps, template.maps_origin, 2.0, y)
     inside = depth > 0
-    # Ventricles grow by fetching tissue from nearer to them: x -> x - shift * unit vector away from the ventricles.
+    # A ventricle grows if each voxel shows tissue from nearer to it:
+    # x -> x - shift * unit vector away from the ventricle.
     shift = rng.uniform(*config.ventricle_mm) * np.exp(-np.abs(to_ventricle) / 9.0)
     away = np.stack(np.gradient(ndimage.gaussian_filter(to_ventricle, 1.5), VOXEL_MM))
     y_inner = y - shift * away / np.maximum(np.linalg.norm(away, axis=0), 0.2)
     sampled = sample(template.tissue, template.tissue_origin, 1.0, y_inner[:, inside])
-    sulcal_csf, sulcal_gm = _folds(rng, config, y, depth)
+    sulcal_csf, sulcal_gm = _fold_cortex(rng, config, y, depth)
     m = mantle[inside]
     gm = (1 - m) * sampled[0] + m * sulcal_gm[inside]
     wm = (1 - m) * sampled[1] + m * (1 - sulcal_csf - sulcal_gm)[inside]
     fractions = np.zeros((3, *FINE_SHAPE), np.float32)
     fractions[:, inside] = np.stack([np.clip(1 - gm - wm, 0, 1), gm, wm])
     fractions /= np.maximum(fractions.sum(0), 1e-6)
-    levels = np.array(TISSUES[config.contrast]) * (1 + config.tissue_sd * rng.standard_normal(3))
+    levels = np.array(TISSUE_INTENSITY[config.contrast]) * (
+        1 + config.tissue_sd * rng.standard_normal(3)
+    )
     clean = np.tensordot(levels, fractions, 1)
     unevenness = 1 + 0.025 * smooth_field(rng, FINE_SHAPE, 24.0)
-    # The template's fine structure follows the contrast between white and grey matter.
+    # The fine structure of the template scales with the contrast of white and grey matter.
     clean[inside] += 0.7 * (1 - m) * sampled[2] * (levels[2] - levels[1]) / 0.26
     clean *= unevenness
-    if (
-        config.contrast != "T1w"
-    ):  # caps and bands along the ventricles, which healthy people have too
+    if config.contrast != "T1w":  # bright caps and bands along the ventricles of healthy people
         rim = np.exp(-np.maximum(to_ventricle, 0) / 3.0) * (to_ventricle > 0) * fractions[2]
         clean += rng.uniform(0.0, 0.25) * rim * (1 + 0.5 * smooth_field(rng, FINE_SHAPE, 14.0))
     clean = np.maximum(clean, 0.02).astype(np.float32) * inside
@@ -132,8 +173,8 @@ def healthy_brain(seed: int | tuple[int, ...], config: PhantomConfig | None = No
     blur_mm, noise = rng.uniform(*config.blur_mm), rng.uniform(*config.noise)
     noise *= NOISE_SCALE[config.contrast]
     return Phantom(
-        image=render(clean, bias, blur_mm, noise, inside, seed),
-        brain=_thick(inside) >= 0.5,
+        image=simulate_image(clean, bias, blur_mm, noise, inside, seed),
+        brain=_average_slices(inside) >= 0.5,
         affine=affine,
         contrast=config.contrast,
         seed=seed,
@@ -149,7 +190,7 @@ def healthy_brain(seed: int | tuple[int, ...], config: PhantomConfig | None = No
     )
 
 
-def render(
+def simulate_image(
     clean: FineField,
     bias: FineField,
     blur_mm: float,
@@ -157,22 +198,33 @@ def render(
     inside: Bool[np.ndarray, "fx fy fz"],
     seed: tuple[int, ...],
 ) -> Field:
-    """The image of `clean`: bias, point spread, slices of 4 mm, Rician noise (drawn from `seed`), no skull."""
+    """Return the scan of a brain: bias, blur, slices of 4 mm and Rician noise; no skull.
+
+    Args:
+        clean: intensities without bias, blur and noise.
+        bias: bias field, a factor.
+        blur_mm: standard deviation of the point spread function in the slice.
+        noise: standard deviation of the complex noise.
+        inside: brain mask on the 2 mm grid.
+        seed: entropy of the noise.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((*seed, 0x5CA2)))
     sigma = blur_mm / VOXEL_MM
-    signal = _thick(ndimage.gaussian_filter(clean * bias, (sigma, sigma, 0.4 * sigma)))
+    signal = _average_slices(ndimage.gaussian_filter(clean * bias, (sigma, sigma, 0.4 * sigma)))
     real, imaginary = rng.standard_normal((2, *signal.shape), dtype=np.float32) * np.float32(noise)
-    image = np.hypot(signal + real, imaginary) * (_thick(inside) >= 0.5)
+    image = np.hypot(signal + real, imaginary) * (_average_slices(inside) >= 0.5)
     return np.asarray(image, np.float32)
 
 
-def _thick(values: np.ndarray) -> Field:
-    """Slices of 4 mm: the mean of each pair of 2 mm."""
+def _average_slices(values: np.ndarray) -> Field:
+    """Return slices of 4 mm: the mean of each pair of 2 mm slices."""
     return np.asarray(0.5 * (values[:, :, 0::2].astype(np.float32) + values[:, :, 1::2]))
 
 
-def _warp(rng: np.random.Generator, config: PhantomConfig) -> Float[np.ndarray, "3 x y z"]:
-    """Template position (mm) of every voxel of the subject."""
+def _warp_positions(
+    rng: np.random.Generator, config: PhantomConfig
+) -> Float[np.ndarray, "3 x y z"]:
+    """Return the position in the template (mm) of every voxel of the subject."""
     angles = np.deg2rad(config.rotation_deg) * np.clip(rng.standard_normal(3), -2, 2) * 0.6
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -194,10 +246,10 @@ def _warp(rng: np.random.Generator, config: PhantomConfig) -> Float[np.ndarray, 
     return np.asarray(y, np.float32)
 
 
-def _folds(
+def _fold_cortex(
     rng: np.random.Generator, config: PhantomConfig, y: Float[np.ndarray, "3 x y z"], depth: Field
 ) -> tuple[Field, Field]:
-    """CSF and grey matter of a freshly folded cerebral mantle."""
+    """Return CSF and grey matter of a cerebral mantle with new random sulci."""
     n, step = 64, 3.0
     frequency = np.sqrt(
         sum(
@@ -223,9 +275,8 @@ def _folds(
     f = ndimage.map_coordinates(noise, p.astype(np.float32), order=1, mode="grid-wrap")
     slope = np.sqrt(sum(g**2 for g in np.gradient(f, VOXEL_MM)))
     distance = np.abs(f) / np.maximum(slope, 0.12)
-    reach = np.clip(
-        17.0 + 4.5 * smooth_field(rng, FINE_SHAPE, 40.0), 5.0, 24.0
-    )  # depth of the sulcus here, mm
+    # depth of the sulcus at each voxel, mm
+    reach = np.clip(17.0 + 4.5 * smooth_field(rng, FINE_SHAPE, 40.0), 5.0, 24.0)
     width = rng.uniform(0.4, 1.2)
     under_hull = depth - rng.uniform(0.2, 1.2)
     from_sulcus = np.hypot(distance, np.maximum(depth - reach, 0.0)) - width * (1.2 - depth / 25.0)

@@ -1,8 +1,8 @@
-"""Data sets of synthetic brains: healthy ones to train on, healthy and lesioned ones to choose and to score on.
+"""Datasets of synthetic brains: healthy scans for training, healthy and lesioned ones for scores.
 
-MIX     what a data set holds: kinds and sizes of lesions in turn, counts, the seed; written before any training
-subject i of a split is drawn from SeedSequence((seed, lesioned or not, split, i)): it is the same whatever the
-order and the number of the others
+`MIX` fixes the content of the standard dataset: lesions, counts and seed.
+Subject i of a split comes from SeedSequence((seed, lesioned or not, split, i)), so a subject
+depends neither on the order nor on the number of the other subjects.
 """
 
 from pathlib import Path
@@ -20,7 +20,17 @@ from maediff.synthetic.lesion import LesionKind, LesionSize, add_lesion
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Mix:
-    """What a phantom data set holds. Lesioned subjects take the pairs of `lesions` in turn."""
+    """Content of a dataset of synthetic brains.
+
+    Args:
+        n_train: healthy subjects of train.
+        n_val: lesioned subjects of val.
+        n_test: lesioned subjects of test.
+        n_healthy_val: healthy subjects of val.
+        n_healthy_test: healthy subjects of test.
+        seed: seed of the dataset.
+        lesions: kind and size of the lesions; subjects use them in turn.
+    """
 
     n_train: int = 200
     n_val: int = 16
@@ -41,9 +51,12 @@ class Mix:
 
 
 MIX = Mix()
-"""The mix that results are reported on, frozen before the first training: a quarter of each kind, half of each size."""
+"""Standard dataset of reported results: a quarter of each kind, half of each size.
 
-COLUMNS = (
+The values were fixed before the first training.
+"""
+
+PHANTOM_COLUMNS = (
     "subject",
     "image",
     "brain_mask",
@@ -58,14 +71,14 @@ COLUMNS = (
 def healthy_subject(
     split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> Phantom:
-    """The `index`-th healthy subject of a split."""
+    """Return the `index`-th healthy subject of a split."""
     return healthy_brain((seed, 0, SPLITS.index(split), index), PhantomConfig(contrast=contrast))
 
 
 def lesioned_subject(
     split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> tuple[Phantom, Phantom]:
-    """The `index`-th lesioned subject of a split: as it would be without its lesion, and as it is."""
+    """Return the `index`-th lesioned subject of a split, without and with its lesion."""
     entropy = (seed, 1, SPLITS.index(split), index)
     kind, size = MIX.lesions[index % len(MIX.lesions)]
     healthy = healthy_brain(entropy, PhantomConfig(contrast=contrast))
@@ -84,15 +97,27 @@ def make_phantom_dataset(
     seed: int = MIX.seed,
     overwrite: bool = False,
 ) -> Path:
-    """Write skull-stripped NIfTI scans with masks into `out`; returns the path of their manifest CSV.
+    """Write skull-stripped NIfTI scans with masks; a brain takes about 0.4 s.
 
-    About 0.4 s a brain. Paths in the manifest are relative to it.
+    Args:
+        out: folder of the dataset.
+        contrast: T1w, T2w or FLAIR.
+        n_train: healthy subjects of train.
+        n_val: lesioned subjects of val; their lesions are those of `MIX.lesions`, in turn.
+        n_test: lesioned subjects of test.
+        n_healthy_val: healthy subjects of val.
+        n_healthy_test: healthy subjects of test.
+        seed: seed of the dataset.
+        overwrite: empty an existing folder first.
 
-    The train split holds `n_train` healthy subjects; val and test hold `n_val` and `n_test` lesioned ones, in turn as
-    in `MIX.lesions`, and `n_healthy_val` and `n_healthy_test` healthy ones on top.
+    Returns:
+        Path of the manifest CSV; the paths in it are relative to its folder.
 
     Raises:
-        InputError: `out` exists and is not empty, or cannot be written.
+        InputError: `out` exists and is not empty, or cannot be written to.
+
+    Example:
+        >>> make_phantom_dataset(Path("phantoms"), n_train=2, n_val=0)  # doctest: +SKIP
     """
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
@@ -101,7 +126,7 @@ def make_phantom_dataset(
     for split in SPLITS:
         for i in range(healthy[split]):
             rows.append(
-                _write(
+                _write_subject(
                     out,
                     f"{split}-healthy-{i:03d}",
                     split,
@@ -111,15 +136,17 @@ def make_phantom_dataset(
         for i in range(lesioned[split]):
             _, phantom = lesioned_subject(split, i, contrast, seed)
             kind = str(phantom.lesion_kind).replace("_", "")
-            rows.append(_write(out, f"{split}-{kind}-{i:03d}", split, phantom))
+            rows.append(_write_subject(out, f"{split}-{kind}-{i:03d}", split, phantom))
     write_table(
-        out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows]
+        out / "manifest.csv",
+        PHANTOM_COLUMNS,
+        [[row.get(name, "") for name in PHANTOM_COLUMNS] for row in rows],
     )
     return out / "manifest.csv"
 
 
-def _write(out: Path, subject: str, split: str, phantom: Phantom) -> dict[str, str]:
-    """Write one subject's files; returns its row of the manifest."""
+def _write_subject(out: Path, subject: str, split: str, phantom: Phantom) -> dict[str, str]:
+    """Write the files of one subject and return its line of the manifest."""
     row = {
         "subject": subject,
         "split": split,

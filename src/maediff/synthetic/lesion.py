@@ -1,17 +1,20 @@
-"""Lesions with known masks, put into a synthetic brain before it is imaged (bias, blur and noise come on top).
+"""Lesions with known masks in a synthetic brain; the brain is imaged again with the lesion.
 
-    q        = - ellipsoid radius + smooth noise      irregular shape; the threshold gives the volume asked for
-    m        = S((q - threshold) / softness)          soft membership; lesion mask = m > 0.5, largest component
-    bright   clean <- (1 - m) clean + m (one level, uneven, with a little of the anatomy left)
-    dark     the same with a low level
-    texture  clean <- (1 - m) clean + m (local mean + grain of 6 to 8 mm): the mean stays, the texture changes
-    mass_effect  clean <- (1 - m) clean(x - push) + m (halfway between the local mean and grey matter);
-             the push is outwards, up to 0.85 of the core's radius. Mask = core, and the rim where tissue has moved
-             by over 2 mm and the picture has changed by over a quarter of the contrast of white and grey matter
+    q           = smooth noise - radius in an ellipsoid       irregular shape
+    m           = S((q - threshold) / softness)               soft membership of the wanted volume
+    bright      clean <- (1 - m) clean + m (high intensity, uneven, with some of the anatomy)
+    dark        the same with a low intensity
+    texture     clean <- (1 - m) clean + m (local mean + grain of 6 to 8 mm): same mean
+    mass_effect clean <- (1 - m) clean(x - push) + m (halfway from local mean to grey matter);
+                the push is outwards, up to 0.85 times the radius of the core
 
-Levels overlap with those of normal tissue (CSF is brighter than a bright T2 lesion, white matter about as bright as a
-bright T1 lesion, CSF darker than any dark one but in T2), so no threshold on intensity separates them.
-Ventricles are spared, except by mass effect, which pushes them aside.
+The lesion mask is m > 0.5, largest component. For mass_effect the mask also holds the rim where
+tissue moved by over 2 mm and the image changed by over a quarter of the white-grey contrast.
+
+Intensities of lesions overlap with those of normal tissue, so no intensity threshold separates
+them: CSF is brighter than a bright T2w lesion, white matter is about as bright as a bright T1w
+lesion, and CSF is darker than a dark lesion, except in T2w.
+Lesions spare the ventricles; only mass_effect pushes them aside.
 """
 
 from dataclasses import replace
@@ -22,70 +25,85 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from maediff.core.types import Modality
-from maediff.synthetic.brain import FINE_SHAPE, SLICE_MM, FineField, Phantom, render
+from maediff.synthetic.brain import FINE_SHAPE, SLICE_MM, FineField, Phantom, simulate_image
 from maediff.synthetic.fields import VOXEL_MM, smooth_field
 
 LesionKind = Literal["bright", "dark", "texture", "mass_effect"]
 LesionSize = Literal["large", "small"]
 LESION_KINDS: tuple[LesionKind, ...] = ("bright", "dark", "texture", "mass_effect")
 LESION_ML: dict[LesionSize, tuple[float, float]] = {"large": (15.0, 40.0), "small": (1.0, 4.0)}
+"""Range of the volume of each size class, ml."""
 
-LEVELS: dict[tuple[Modality, str], tuple[float, float]] = {
-    ("T1w", "bright"): (0.84, 0.98),  # about white matter: it shows where it crosses grey matter
+LESION_INTENSITY: dict[tuple[Modality, str], tuple[float, float]] = {
+    ("T1w", "bright"): (0.84, 0.98),  # as white matter: visible in grey matter
     ("T1w", "dark"): (0.30, 0.46),
     ("T2w", "bright"): (0.62, 0.82),
     ("T2w", "dark"): (0.16, 0.27),
     ("FLAIR", "bright"): (0.68, 0.84),
     ("FLAIR", "dark"): (0.22, 0.36),
 }
-"""Range of a lesion's mean intensity, on the scale of `phantom_brain.TISSUES`."""
+"""Range of the mean intensity of a lesion, on the scale of `brain.TISSUE_INTENSITY`."""
 GRAIN: dict[Modality, float] = {"T1w": 0.22, "T2w": 0.18, "FLAIR": 0.13}
-"""Amplitude of the grain of a texture lesion, a bounded field."""
+"""Amplitude of the grain of a texture lesion."""
 GRAIN_MM = (6.0, 8.0)
-"""Range of its wavelength."""
+"""Range of the wavelength of the grain, mm."""
 
 
 def add_lesion(
     phantom: Phantom, kind: LesionKind, size: LesionSize, seed: int | tuple[int, ...]
 ) -> Phantom:
-    """`phantom` with one lesion, imaged with the same bias, blur and noise: far from it no voxel changes.
+    """Return `phantom` with one lesion, imaged with the same bias, blur and noise.
+
+    Voxels far from the lesion keep their value.
+
+    Args:
+        phantom: a healthy brain.
+        kind: kind of the lesion.
+        size: size class; `LESION_ML` has the range of volumes.
+        seed: entropy of the lesion's shape, position and intensity.
 
     Raises:
-        ValueError: the kind or the size is unknown.
+        ValueError: unknown kind or size.
     """
     if kind not in LESION_KINDS or size not in LESION_ML:
         raise ValueError(
-            f"lesion {kind!r}, {size!r}: kind must be one of {LESION_KINDS}, size one of {tuple(LESION_ML)}"
+            f"lesion {kind!r}, {size!r}: choose the kind from {LESION_KINDS} "
+            f"and the size from {tuple(LESION_ML)}"
         )
     entropy = (*((seed,) if isinstance(seed, int) else seed), 0x1E51)
     low, high = LESION_ML[size]
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
     volume_ml = float(np.exp(rng.uniform(np.log(low * 1.1), np.log(high * 0.9))))
-    level = rng.uniform(*LEVELS[phantom.contrast, kind]) if kind in ("bright", "dark") else None
-    centre = _centre(rng, phantom, kind, size, level)
+    level = (
+        rng.uniform(*LESION_INTENSITY[phantom.contrast, kind])
+        if kind in ("bright", "dark")
+        else None
+    )
+    centre = _choose_centre(rng, phantom, kind, size, level)
     state = rng.bit_generator.state
     core_ml = volume_ml
-    for _ in range(
-        6
-    ):  # the same draws again, with a smaller or larger core, until the mask has the size asked for
+    # Repeat with the same random numbers and another core until the mask has the wanted volume.
+    for _ in range(6):
         rng.bit_generator.state = state
-        clean, mask = _insert(rng, phantom, kind, centre, core_ml, level)
+        clean, mask = _insert_lesion(rng, phantom, kind, centre, core_ml, level)
         lesion = _largest_component(
             0.5 * (mask[:, :, 0::2] + mask[:, :, 1::2]) > 0.5, phantom.brain
         )
-        found_ml = max(float(lesion.sum()) * VOXEL_MM**2 * SLICE_MM / 1000, 0.1 * low)
-        if low <= found_ml <= high:
+        mask_ml = max(float(lesion.sum()) * VOXEL_MM**2 * SLICE_MM / 1000, 0.1 * low)
+        if low <= mask_ml <= high:
             break
-        core_ml *= float(np.clip(volume_ml / found_ml, 0.4, 2.0))
+        core_ml *= float(np.clip(volume_ml / mask_ml, 0.4, 2.0))
     inside = phantom.depth_mm > 0
     clean = (np.maximum(clean, 0.02) * inside).astype(np.float32)
-    image = render(clean, phantom.bias, phantom.blur_mm, phantom.noise, inside, phantom.seed)
+    image = simulate_image(
+        clean, phantom.bias, phantom.blur_mm, phantom.noise, inside, phantom.seed
+    )
     return replace(
         phantom, image=image, clean=clean, lesion=lesion, lesion_kind=kind, lesion_size=size
     )
 
 
-def _insert(
+def _insert_lesion(
     rng: np.random.Generator,
     phantom: Phantom,
     kind: LesionKind,
@@ -93,8 +111,8 @@ def _insert(
     core_ml: float,
     level: float | None,
 ) -> tuple[FineField, FineField]:
-    """The clean image with the lesion in it, and the lesion's membership, on the 2 mm grid."""
-    m = _membership(rng, phantom, centre, core_ml, spare_ventricles=kind != "mass_effect")
+    """Return the clean image with the lesion and the membership of the lesion."""
+    m = _random_membership(rng, phantom, centre, core_ml, spare_ventricles=kind != "mass_effect")
     local_mean = _local_mean(phantom, m)
     if level is not None:
         filling = level * (1 + 0.09 * smooth_field(rng, FINE_SHAPE, 16.0)) + 0.15 * (
@@ -106,7 +124,7 @@ def _insert(
             1.5 * smooth_field(rng, FINE_SHAPE, rng.uniform(*GRAIN_MM))
         )
         return (1 - m) * phantom.clean + m * (local_mean + grain), m
-    pushed, moved_mm = _push(phantom, m, centre, core_ml)
+    pushed, moved_mm = _push_tissue(phantom, m, centre, core_ml)
     filling = (
         0.5 * (local_mean + phantom.levels[1]) * (1 + 0.06 * smooth_field(rng, FINE_SHAPE, 12.0))
     )
@@ -119,39 +137,42 @@ def _insert(
 def _largest_component(
     mask: Bool[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]
 ) -> np.ndarray:
+    """Return the largest component of `mask` in the brain; empty for an empty mask."""
     labels, n = ndimage.label(mask & brain)
     largest = 1 + int(np.argmax(np.bincount(labels.ravel(), minlength=2)[1:]))
     return np.asarray((labels == largest) & (n > 0))
 
 
-def _centre(
+def _choose_centre(
     rng: np.random.Generator,
     phantom: Phantom,
     kind: LesionKind,
     size: LesionSize,
     level: float | None,
 ) -> Float[np.ndarray, " 3"]:
-    """A voxel of the cerebrum, in white matter or cortex, deep enough for the lesion to lie in the brain.
+    """Return a random voxel of the cerebrum outside CSF, deep enough for the lesion.
 
-    Only the half of such voxels is drawn from where the lesion shows best: where the tissue around differs from its
-    level, or, for what has no level of its own and shows in bent borders, where there are borders between tissues.
+    The voxel is from the half of the candidates where the lesion is most visible: where the tissue
+    differs from the lesion's intensity or, for mass effect, near tissue borders. A texture lesion
+    can be at any candidate.
     """
-    least, reach = (10.0, 3.5) if size == "large" else (5.0, 1.8)
-    fit = (phantom.depth_mm > least) & (phantom.cerebrum > 0.9) & (phantom.ventricles < 0.05)
+    min_depth_mm, reach = (10.0, 3.5) if size == "large" else (5.0, 1.8)
+    fit = (
+        (phantom.depth_mm > min_depth_mm) & (phantom.cerebrum > 0.9) & (phantom.ventricles < 0.05)
+    )
     fit &= phantom.fractions[0] < 0.3
     candidates = np.flatnonzero(fit)
     if kind != "texture":
-        shows = (
-            np.abs(phantom.clean - level)
-            if level is not None
-            else ndimage.gaussian_gradient_magnitude(phantom.clean, 1.0)
-        )
-        shows = ndimage.gaussian_filter(shows, reach).ravel()[candidates]
-        candidates = candidates[shows >= np.median(shows)]
+        if level is None:
+            visible = ndimage.gaussian_gradient_magnitude(phantom.clean, 1.0)
+        else:
+            visible = np.abs(phantom.clean - level)
+        visible = ndimage.gaussian_filter(visible, reach).ravel()[candidates]
+        candidates = candidates[visible >= np.median(visible)]
     return np.array(np.unravel_index(candidates[rng.integers(len(candidates))], FINE_SHAPE), float)
 
 
-def _membership(
+def _random_membership(
     rng: np.random.Generator,
     phantom: Phantom,
     centre: Float[np.ndarray, " 3"],
@@ -159,7 +180,7 @@ def _membership(
     *,
     spare_ventricles: bool,
 ) -> FineField:
-    """Soft membership of an irregular blob of `volume_ml` around `centre`."""
+    """Return the soft membership of an irregular blob of `volume_ml` around `centre`."""
     radius = (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)  # mm
     axes = np.exp(rng.uniform(-0.3, 0.3, 3))
     axes *= radius / np.prod(axes) ** (1 / 3)
@@ -171,7 +192,7 @@ def _membership(
     allowed = (phantom.depth_mm > 0) & ((phantom.ventricles < 0.5) | (not spare_ventricles))
     count = min(int(volume_ml * 1000 / VOXEL_MM**3), int(allowed.sum()) - 1)
     threshold = np.partition(q[allowed], -count)[-count]
-    softness = rng.uniform(0.5, 1.1) / radius  # mm, in units of the radius
+    softness = rng.uniform(0.5, 1.1) / radius  # 0.5 to 1.1 mm in units of the radius
     m = 1 / (1 + np.exp(-np.clip((q - threshold) / softness, -30, 30)))
     m[m < 1e-3] = 0.0
     if spare_ventricles:
@@ -180,7 +201,7 @@ def _membership(
 
 
 def _local_mean(phantom: Phantom, m: FineField) -> FineField:
-    """Mean of the brain tissue (CSF left out) within and just around the lesion, varying smoothly over it."""
+    """Return the smooth local mean of brain tissue, without CSF, in and around the lesion."""
     weight = np.clip(ndimage.gaussian_filter(m, 2.0) * (1 - phantom.fractions[0]), 0, 1) * (
         phantom.depth_mm > 0
     )
@@ -194,13 +215,16 @@ def _local_mean(phantom: Phantom, m: FineField) -> FineField:
     return mean
 
 
-def _push(
+def _push_tissue(
     phantom: Phantom, m: FineField, centre: Float[np.ndarray, " 3"], core_ml: float
 ) -> tuple[FineField, FineField]:
-    """The clean image with tissue pushed away from the core, and how far each voxel's tissue has come (mm).
+    """Push tissue away from the core of the lesion.
 
-    The push is 0.85 of the core's radius at its edge, falls off within about one radius (without folding: its slope
-    stays under 0.82), and fades out under the hull.
+    The push is 0.85 times the radius at the edge of the core and decays within about one radius.
+    Its slope stays below 0.82, so tissue does not fold. The push vanishes under the hull.
+
+    Returns:
+        The clean image after the push, and the distance that the tissue of each voxel moved (mm).
     """
     radius = (core_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
     distance = ndimage.distance_transform_edt(m < 0.5) * VOXEL_MM  # outside the core

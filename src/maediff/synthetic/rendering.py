@@ -1,13 +1,15 @@
-"""T2w and FLAIR scans of healthy brains of which there is only a T1w scan: its tissues in another contrast.
+"""Scans of healthy brains rendered from T1w in FLAIR or T2w contrast.
 
-    clean  = sum of fractions times levels drawn anew for every rendering, grey matter at 1
-             + deep grey matter, ventricle walls, slow variation of each tissue, the T1w's own texture
-    image  = | blur(bias * clean), averaged over the slice's thickness + complex noise |, zero outside the brain
+    clean  = sum of tissue fractions times random intensities, grey matter at 1
+             + deep grey matter, ventricle walls, slow variation of each tissue, T1w texture
+    image  = | blur(bias * clean), averaged over the slice thickness + complex noise |,
+             zero outside the brain
 
-The idea, contrasts drawn at random over given anatomy, is SynthSeg's (Billot et al. 2023,
-https://doi.org/10.1016/j.media.2023.102789). The ranges are ours: ratios as one sees them in clinical T2w (fast spin
-echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose, adjusted by eye to `lgg` val and mslub scans. A
-rendering is no T2w scan: iron, vessels, flow and myelin that a T1w scan does not show are not in it.
+Random contrasts on given anatomy are the idea of SynthSeg (Billot et al. 2023,
+https://doi.org/10.1016/j.media.2023.102789). The ranges are our choice: intensity ratios of
+clinical T2w (fast spin echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose and
+adjusted by eye to the datasets `lgg` (val) and `mslub`.
+A rendering cannot replace a scan: it lacks iron, vessels, flow and myelin that T1w does not show.
 """
 
 import hashlib
@@ -36,42 +38,52 @@ from maediff.synthetic.tissues import Tissues, segment
 
 logger = logging.getLogger(__name__)
 
-Rendered = Literal["FLAIR", "T2w"]
+RenderedContrast = Literal["FLAIR", "T2w"]
 Range = tuple[float, float]
-COLUMNS = ("subject", "session", "image", "brain_mask", "split", "healthy", "dataset")
+"""Lower and upper end of a uniform distribution."""
+RENDERING_COLUMNS = ("subject", "session", "image", "brain_mask", "split", "healthy", "dataset")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class RenderConfig:
-    """Ranges from which each rendering draws uniformly; intensities over that of cortical grey matter."""
+    """Ranges of the random values of a rendering; cortical grey matter has intensity 1.
+
+    Args:
+        fluid: intensity of CSF.
+        white: intensity of white matter.
+        deep_grey: added to deep grey matter, which iron darkens.
+        wall: added to white matter along the ventricles; decays by 1/e in 2.5 mm.
+        flow: amplitude of the slow variation of CSF.
+        variation: standard deviation of the slow variation of grey and of white matter.
+        rim: share of CSF within 2 mm of the hull that becomes grey matter, because skull
+            stripping removes all, some or none of the CSF there.
+        hull: threshold on a smooth random field (standard deviation 1) above which the outermost
+            1.5 mm are darker. Masks often include dark skull and membranes there.
+        texture: factor of the T1w texture, times the contrast of white and grey matter.
+        bias: standard deviation of the logarithm of the bias field.
+        blur_mm: standard deviation of the point spread function along each axis of the slice.
+        slice_mm: thickness of thick slices.
+        thick_share: share of renderings with thick slices; the others keep those of the T1w.
+        noise: standard deviation of the complex noise.
+    """
 
     fluid: Range
     white: Range
     deep_grey: Range
-    """Added to grey matter in the depth: iron darkens it."""
     wall: Range
-    """Added to white matter along the ventricles (caps and bands), falling by 1/e in 2.5 mm."""
     flow: Range
-    """Height of the slow variation of fluid."""
     variation: Range = (0.01, 0.05)
-    """Standard deviation of the slow variation of grey and of white matter."""
     rim: Range = (0.0, 0.8)
-    """Share of the fluid within 2 mm of the hull that is taken for grey matter: skull stripping leaves some or none."""
     hull: Range = (0.3, 1.3)
-    """Height over which a smooth field of unit variance darkens the outermost 1.5 mm: skull and membranes in the mask,
-    which are most scans' darkest voxels where fluid is bright."""
     texture: Range = (-0.5, 0.5)
-    """Times the T1w's texture and the contrast between white and grey matter."""
     bias: Range = (0.02, 0.12)
     blur_mm: Range = (0.3, 0.9)
-    """Standard deviation of the point spread in the slice, each direction its own."""
     slice_mm: Range = (3.0, 6.5)
     thick_share: float = 0.75
-    """Share of renderings in slices of `slice_mm`; the others keep the T1w's."""
     noise: Range = (0.005, 0.04)
 
 
-CONFIGS: dict[Rendered, RenderConfig] = {
+CONFIGS: dict[RenderedContrast, RenderConfig] = {
     "FLAIR": RenderConfig(
         fluid=(0.0, 0.3),
         white=(0.7, 1.0),
@@ -91,21 +103,35 @@ CONFIGS: dict[Rendered, RenderConfig] = {
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class Rendering:
-    """A rendered scan: `to_source` leads from its voxels to the T1w's."""
+    """A rendered scan.
+
+    Args:
+        image: intensities, zero outside the brain.
+        brain: brain mask.
+        to_source: voxel of the rendering -> voxel of the T1w.
+    """
 
     image: np.ndarray
     brain: np.ndarray
     to_source: np.ndarray
 
 
-def render(
+def render_contrast(
     tissues: Tissues,
     brain: Bool[np.ndarray, "x y z"],
     spacing_mm: Float[np.ndarray, " 3"],
     config: RenderConfig,
     rng: np.random.Generator,
 ) -> Rendering:
-    """One rendering; parameters and noise come from `rng`."""
+    """Return one rendering of a T1w brain in another contrast.
+
+    Args:
+        tissues: tissues of the T1w.
+        brain: brain mask.
+        spacing_mm: voxel size along x, y and z.
+        config: ranges of the random values.
+        rng: source of the random values and the noise.
+    """
     shape = (int(brain.shape[0]), int(brain.shape[1]), int(brain.shape[2]))
     voxel = float(np.mean(spacing_mm))
 
@@ -117,8 +143,8 @@ def render(
 
     fluid, grey, white = tissues.fractions
     depth = tissues.depth_mm
-    moved = draw(config.rim) * fluid * np.clip(2.0 - depth / 2.0, 0, 1)
-    fluid, grey = fluid - moved, grey + moved
+    becomes_grey = draw(config.rim) * fluid * np.clip(2.0 - depth / 2.0, 0, 1)
+    fluid, grey = fluid - becomes_grey, grey + becomes_grey
     levels = draw(config.fluid), draw(config.white)
     deep = np.asarray(logistic((depth - 24.0) / 3.0))
     grey_level = 1 + draw(config.deep_grey) * deep + draw(config.variation) * field(35.0)
@@ -155,26 +181,33 @@ def render(
 def render_scans(
     source: Path,
     out: Path,
-    contrast: Rendered,
+    contrast: RenderedContrast,
     *,
     n: int = 3,
     seed: int = 0,
     overwrite: bool = False,
 ) -> list[str]:
-    """Render every T1w scan of `source` `n` times into `out`, with a manifest.csv for `maediff preprocess`.
+    """Render T1w scans in another contrast and write a manifest for `maediff preprocess`.
+
+    All renderings of a subject belong to the split of the subject.
 
     Args:
-        source: what `maediff preprocess` takes: a cohort made from T1w scans, a BIDS dataset, a folder, a manifest;
-            skull-stripped, or with brain masks.
+        source: a cohort of T1w scans, a BIDS dataset, a folder or a manifest CSV; the scans are
+            skull-stripped or have brain masks.
+        out: folder of the renderings and manifest.csv.
+        contrast: FLAIR or T2w.
+        n: renderings per scan.
+        seed: seed of the renderings.
+        overwrite: empty an existing folder first.
 
     Returns:
-        What failed, a line each. All renderings of a subject are in its split.
+        A line for each scan that failed: its name and the reason.
 
     Raises:
-        InputError: `source` holds no scan, `out` exists or holds the source, or every scan failed.
+        InputError: `source` holds no scan; `out` exists or holds an input; all scans failed.
     """
     if n < 1:
-        raise InputError(f"n={n}: at least one rendering a scan")
+        raise InputError(f"n={n}: give at least one rendering per scan")
     cohort = (source / "cohort.json").is_file()
     refs = find_scans(
         [source / "manifest.csv" if cohort else source],
@@ -194,17 +227,21 @@ def render_scans(
     if not rows:
         raise InputError(f"{source}: no scan could be rendered; {failed[0]}")
     write_table(
-        out / "manifest.csv", COLUMNS, [[row.get(name, "") for name in COLUMNS] for row in rows]
+        out / "manifest.csv",
+        RENDERING_COLUMNS,
+        [[row.get(name, "") for name in RENDERING_COLUMNS] for row in rows],
     )
     return failed
 
 
 def _render_scan(
-    ref: ScanRef, out: Path, contrast: Rendered, n: int, seed: int
+    ref: ScanRef, out: Path, contrast: RenderedContrast, n: int, seed: int
 ) -> list[dict[str, str]]:
+    """Write the renderings of one scan and return their lines of the manifest."""
     if ref.healthy is False:
         raise InputError(
-            f"{ref.image}: not healthy by its manifest; renderings are for training on healthy brains"
+            f"{ref.image}: not healthy according to the manifest, but renderings are training "
+            "data of healthy brains; remove the scan from the manifest"
         )
     volume = read_volume(ref)
     brain = (
@@ -212,42 +249,46 @@ def _render_scan(
         if ref.brain_mask is None
         else read_mask(ref.brain_mask, volume)
     )
-    box = _box(brain)
+    box = _crop_box(brain)
     start = np.eye(4)
-    start[:3, 3] = [one.start for one in box]
+    start[:3, 3] = [part.start for part in box]
     data, brain = volume.data[box], np.ascontiguousarray(brain[box])
     tissues = segment(np.asarray(data, np.float32), brain, volume.spacing_mm)
     rows = []
     for number in range(1, n + 1):
-        rendering = render(
+        rendering = render_contrast(
             tissues,
             brain,
             volume.spacing_mm,
             CONFIGS[contrast],
-            _generator(ref, contrast, number, seed),
+            _scan_generator(ref, contrast, number, seed),
         )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
         row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": ref.dataset}
         affine = volume.affine @ start @ rendering.to_source
-        for key, value in (("image", rendering.image), ("brain_mask", rendering.brain)):
-            row[key] = (
-                f"{ref.subject}/{ref.subject}_{session}_{contrast if key == 'image' else key}.nii.gz"
-            )
-            write_volume(out / row[key], value, affine)
+        stem = f"{ref.subject}/{ref.subject}_{session}"
+        row |= {
+            "image": f"{stem}_{contrast}.nii.gz",
+            "brain_mask": f"{stem}_brain_mask.nii.gz",
+        }
+        write_volume(out / row["image"], rendering.image, affine)
+        write_volume(out / row["brain_mask"], rendering.brain, affine)
         rows.append(row)
     return rows
 
 
-def _box(brain: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...]:
-    """The brain's bounding box with two voxels around it, as far as there are."""
+def _crop_box(brain: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...]:
+    """Return the bounding box of the brain with a margin of two voxels."""
     if not brain.any():
-        raise InputError("the brain mask is empty; draw it again or leave it out")
+        raise InputError("the brain mask is empty; correct the mask or leave it out")
     box: Sequence[slice] = ndimage.find_objects(brain.astype(np.uint8))[0]
-    return tuple(slice(max(0, one.start - 2), one.stop + 2) for one in box)
+    return tuple(slice(max(0, part.start - 2), part.stop + 2) for part in box)
 
 
-def _generator(ref: ScanRef, contrast: Rendered, number: int, seed: int) -> np.random.Generator:
-    """A pure function of its arguments, whatever the order and the number of the other scans."""
+def _scan_generator(
+    ref: ScanRef, contrast: RenderedContrast, number: int, seed: int
+) -> np.random.Generator:
+    """Return the random generator of one rendering; it depends only on the arguments."""
     key = int(hashlib.sha256(f"{ref.dataset}/{ref.name}/{contrast}".encode()).hexdigest()[:16], 16)
     return np.random.default_rng(np.random.SeedSequence((seed, key, number)))

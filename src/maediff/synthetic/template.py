@@ -1,8 +1,13 @@
-"""The MNI152 template of nilearn (Fonov et al. 2011, https://doi.org/10.1016/j.neuroimage.2010.07.033) and maps of it.
+"""The MNI152 template of nilearn and maps that synthetic brains are warped from.
 
-Phantoms are warped from these: tissue fractions and fine structure at 1 mm; at 2 mm, depth under the hull, distance
-to the ventricles and the weight of the part of the brain whose cortex is folded anew. All positions are in mm of the
-template's space. The boxes that tell parts of the brain apart are ours, set by eye.
+Template: Fonov et al. 2011, https://doi.org/10.1016/j.neuroimage.2010.07.033
+
+    1 mm   grey matter, white matter, fine structure
+    2 mm   depth under the hull, distance to the ventricles,
+           weight of the mantle (whose cortex gets new sulci), weight of the cerebrum
+
+All positions are in mm of the template. The boxes and ellipsoids that separate parts of the brain
+are our choice, set by eye.
 """
 
 from dataclasses import dataclass
@@ -17,23 +22,38 @@ from maediff.synthetic.fields import logistic
 
 @dataclass(frozen=True)
 class Template:
+    """Maps of the MNI152 template.
+
+    Args:
+        tissue: grey matter, white matter and fine structure at 1 mm.
+        tissue_origin: position of the first voxel of `tissue` (mm).
+        maps: depth under the hull (mm), signed distance to the ventricles (mm), weight of the
+            mantle and weight of the cerebrum, at 2 mm.
+        maps_origin: position of the first voxel of `maps` (mm).
+    """
+
     tissue: Float[np.ndarray, "3 x y z"]
-    """Grey matter, white matter and fine structure of the T1 at 1 mm."""
     tissue_origin: Float[np.ndarray, " 3"]
     maps: Float[np.ndarray, "4 i j k"]
-    """Depth under the hull, signed distance to the ventricles and weights of mantle and cerebrum at 2 mm."""
     maps_origin: Float[np.ndarray, " 3"]
 
 
 def sample(maps: np.ndarray, origin: np.ndarray, step: float, y: np.ndarray) -> np.ndarray:
-    """Linear interpolation of each map at the positions y (mm); the nearest voxel outside the field of view."""
-    at = (y - origin.reshape(3, *[1] * (y.ndim - 1))) / step
-    return np.stack([ndimage.map_coordinates(m, at, order=1, mode="nearest") for m in maps])
+    """Interpolate each map linearly; outside the field of view the nearest voxel counts.
+
+    Args:
+        maps: maps on one grid.
+        origin: position of the first voxel (mm).
+        step: voxel size (mm).
+        y: positions (mm).
+    """
+    voxels = (y - origin.reshape(3, *[1] * (y.ndim - 1))) / step
+    return np.stack([ndimage.map_coordinates(m, voxels, order=1, mode="nearest") for m in maps])
 
 
 @lru_cache(maxsize=1)
 def load_template() -> Template:
-    """The MNI152 template of nilearn and maps derived from it (about 3 s, once a process)."""
+    """Return the maps of the MNI152 template; the first call of a process takes about 3 s."""
     from nilearn import datasets
 
     t1, gm, wm = (
@@ -46,7 +66,7 @@ def load_template() -> Template:
     )
     origin = t1.affine[:3, 3]
     tissue = np.stack([np.asarray(image.dataobj, np.float32) for image in (gm, wm, t1)])
-    # Fine structure: what the tissue fractions do not explain of the T1 (CSF 0.28, GM 0.64, WM 0.90 in the template).
+    # Fine structure: T1 minus the intensity of the tissues (CSF 0.28, GM 0.64, WM 0.90).
     explained = 0.28 + 0.36 * tissue[0] + 0.62 * tissue[1]
     tissue[2] = np.clip(ndimage.gaussian_filter(tissue[2] - explained, 0.7), -0.12, 0.12) * (
         tissue[:2].sum(0) > 0.8
@@ -60,16 +80,14 @@ def load_template() -> Template:
         for i, (o, s) in enumerate(zip(origin, brain.shape, strict=True))
     )
     ventricle = csf & (depth > 22) & (np.abs(x) < 42) & (y > -62) & (y < 38) & (z > -14) & (z < 34)
-    ventricle &= ~(
-        (np.abs(x) < 3) & ((z > 8) | (y > 5) | (y < -30))
-    )  # the interhemispheric fissure is none
+    # without the interhemispheric fissure
+    ventricle &= ~((np.abs(x) < 3) & ((z > 8) | (y > 5) | (y < -30)))
     to_ventricle = -_signed_distance(ventricle)
     below = logistic(
         (z + 10.0 - 0.3 * (y + 40.0) + 0.22 * np.maximum(np.abs(x) - 20.0, 0.0)) / 2.0
     )
-    stem = logistic(
-        (np.hypot(np.abs(x) / 1.1, (y + 22.0) / 1.4) - 20.0) / 2.0
-    )  # brain stem and what lies before it
+    # 0 in the brain stem and in front of it
+    stem = logistic((np.hypot(np.abs(x) / 1.1, (y + 22.0) / 1.4) - 20.0) / 2.0)
     stem = np.maximum(stem, logistic((z - 4.0) / 2.0))
     cerebrum = np.where(y < -30.0, below, 1.0) * stem * np.ones(brain.shape)
     sylvian = ((np.abs(x) - 40.0) / 16.0) ** 2 + ((y - 0.0) / 28.0) ** 2 + ((z - 4.0) / 14.0) ** 2
@@ -82,7 +100,7 @@ def load_template() -> Template:
 
 
 def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Depth inside a mask on a 2 mm grid, in mm; negative outside."""
+    """Return the depth inside a mask on a 2 mm grid, in mm; negative outside."""
     inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
     return np.asarray(
         np.where(mask, 2.0 * inside - 1.0, 1.0 - 2.0 * ndimage.distance_transform_edt(~mask))

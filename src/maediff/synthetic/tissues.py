@@ -1,14 +1,16 @@
-"""Cerebrospinal fluid, grey and white matter of a skull-stripped T1w brain, as fractions of each voxel.
+"""Cerebrospinal fluid, grey and white matter of a skull-stripped T1w brain, as voxel fractions.
 
-    y = image / bias                                        bias: smooth, from log y - log of what the tissues explain
-    p(y) = sum_k w_k N(y; m_k, s_k)                         k: fluid, fluid-grey, grey, grey-white, white
+    y = image / bias                               log bias: smooth part of log y - log tissue mean
+    p(y) = sum_k w_k N(y; m_k, s_k)                k: CSF, CSF-grey, grey, grey-white, white
     r_k(x) ~ w_k N(y(x); m_k, s_k) exp(beta mean of r_k around x)
-    fractions = r_pure + r_mixed times the place of y between its two tissues
+    fractions = r_pure + r_mixed, shared by the position of y between the two tissues
 
-Adaptive segmentation (Wells et al. 1996, https://doi.org/10.1109/42.511747) with classes for voxels that two tissues
-share (Shattuck et al. 2001, https://doi.org/10.1006/nimg.2000.0730) and a light field of neighbours; the mixture is
-fitted to a histogram. Numbers are ours, set by eye on ds002748. Fluid and white matter never share a voxel here: where
-they touch, at the ventricles, a line of grey appears, as it does in a T1w scan.
+The method is adaptive segmentation (Wells et al. 1996, https://doi.org/10.1109/42.511747), with
+classes for voxels that two tissues share (Shattuck et al. 2001,
+https://doi.org/10.1006/nimg.2000.0730) and a weak Markov field. The mixture is fitted to a
+histogram. The numbers are our choice, set by eye on ds002748.
+CSF and white matter have no common class. Where they touch, at the ventricles, a line of grey
+matter appears, as in a T1w scan; `segment` removes it.
 """
 
 from dataclasses import dataclass
@@ -19,11 +21,17 @@ from scipy import ndimage
 
 from maediff.core.errors import InputError
 
-BINS, ROUNDS, STEPS, BETA = 256, 8, 8, 1.2
+HISTOGRAM_BINS = 256
+BIAS_ROUNDS = 8
+"""Estimates of mixture and bias field, in turn."""
+EM_STEPS = 8
+"""Expectation-maximisation steps per fit of the mixture."""
+NEIGHBOUR_WEIGHT = 1.2
+"""beta of the formula above."""
 BIAS_MM = 14.0
-"""Standard deviation of the smoothing that makes the bias field."""
+"""Standard deviation of the Gaussian that smooths the bias field."""
 TEXTURE_MM = 5.0
-"""Texture is what is finer than this; the rest may be bias that was not found."""
+"""Texture is finer than this; coarser residuals may be remaining bias."""
 Volume3 = Float[np.ndarray, "x y z"]
 
 
@@ -32,11 +40,12 @@ class Tissues:
     """A segmented T1w brain.
 
     Args:
-        fractions: fluid, grey and white matter; they sum to 1 in the brain and to 0 outside.
-        texture: what the fractions do not explain of the T1w, over its contrast between white and grey matter.
-        levels: mean T1w intensity of the three, fluid first, with white matter near 1.
-        depth_mm: under the hull; 0 outside the brain.
-        to_ventricle_mm: 0 inside the ventricles; infinite where none was found.
+        fractions: CSF, grey and white matter; their sum is 1 in the brain and 0 outside.
+        texture: fine structure of the T1w beyond the fractions, in units of the contrast of white
+            and grey matter.
+        levels: mean T1w intensity of CSF, grey and white matter; white matter is near 1.
+        depth_mm: depth under the hull; 0 outside the brain.
+        to_ventricle_mm: distance to the ventricles, 0 inside; infinite if none were found.
     """
 
     fractions: Float[np.ndarray, "3 x y z"]
@@ -49,10 +58,15 @@ class Tissues:
 def segment(
     image: Volume3, brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]
 ) -> Tissues:
-    """The tissues of a T1w brain, in which fluid is darkest and white matter brightest.
+    """Return the tissues of a T1w brain: CSF is darkest and white matter brightest.
+
+    Args:
+        image: T1w scan.
+        brain: brain mask.
+        spacing_mm: voxel size along x, y and z.
 
     Raises:
-        InputError: the brain is empty or has no contrast, or its tissues cannot be told apart.
+        InputError: the brain is empty or constant, or its three tissues have no contrast.
     """
     if not brain.any() or np.ptp(image[brain]) == 0:
         raise InputError(
@@ -60,35 +74,35 @@ def segment(
         )
     scale = float(np.percentile(image[brain], 95))
     y = np.where(brain, np.clip(image / scale, 1e-3, 2.0), 0).astype(np.float32)
-    few, inside = y[::2, ::2, ::2], brain[::2, ::2, ::2]  # enough for what is smooth
-    corrected: np.ndarray = few
-    log_bias: np.ndarray = np.zeros_like(few)
-    means, sds, weights = _start(few[inside])
-    for _ in range(ROUNDS):
-        means, sds, weights = _fit(corrected[inside], means, sds, weights)
+    coarse, inside = y[::2, ::2, ::2], brain[::2, ::2, ::2]  # enough for a smooth field
+    corrected: np.ndarray = coarse
+    log_bias: np.ndarray = np.zeros_like(coarse)
+    means, sds, weights = _initialise(coarse[inside])
+    for _ in range(BIAS_ROUNDS):
+        means, sds, weights = _fit_mixture(corrected[inside], means, sds, weights)
         r = _responsibilities(corrected, inside, means, sds, weights, neighbours=False)
-        log_bias = _log_bias(few, r, _classes(means, sds)[0], 2 * spacing_mm)
-        corrected = few / np.exp(log_bias)
+        log_bias = _estimate_log_bias(coarse, r, _class_parameters(means, sds)[0], 2 * spacing_mm)
+        corrected = coarse / np.exp(log_bias)
     for axis, n in enumerate(y.shape):
         log_bias = _interpolate(log_bias, np.arange(n) / 2, axis)
     corrected = y / np.exp(log_bias)
-    means, sds, weights = _fit(corrected[brain], means, sds, weights)
+    means, sds, weights = _fit_mixture(corrected[brain], means, sds, weights)
     if not np.diff(means).min() > 0.02:
         raise InputError(
-            "three tissues cannot be told apart in the brain; is it a T1w scan, without its skull?"
+            "the brain does not show three tissues; check that the scan is T1w and has no skull"
         )
     r = _responsibilities(corrected, brain, means, sds, weights, neighbours=True)
-    fractions = _fractions(corrected, r, means) * brain
+    fractions = _to_fractions(corrected, r, means) * brain
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    inside = ventricles(fractions[0], depth, spacing_mm)
+    inside = find_ventricles(fractions[0], depth, spacing_mm)
     _clear_ventricle_walls(fractions, corrected, inside, brain, means, spacing_mm)
-    rest = (corrected - np.tensordot(means, fractions, 1)) / (means[2] - means[1]) * brain
-    rest = np.clip(rest, -0.5, 0.5)
+    residual = (corrected - np.tensordot(means, fractions, 1)) / (means[2] - means[1]) * brain
+    residual = np.clip(residual, -0.5, 0.5)
     sigma = TEXTURE_MM / np.asarray(spacing_mm)
-    slow = ndimage.gaussian_filter(rest, sigma) / np.maximum(
+    slow = ndimage.gaussian_filter(residual, sigma) / np.maximum(
         ndimage.gaussian_filter(brain.astype(np.float32), sigma), 0.1
     )
-    texture = ((rest - slow) * brain).astype(np.float32)
+    texture = ((residual - slow) * brain).astype(np.float32)
     away = (
         ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
         if inside.any()
@@ -98,8 +112,8 @@ def segment(
     return Tissues(fractions, texture, levels, depth.astype(np.float32), away.astype(np.float32))
 
 
-def _start(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means of a first guess by three-means on the histogram; equal widths, weights by size."""
+def _initialise(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return first means (k-means with k = 3), standard deviations and weights."""
     means = np.percentile(values, [5, 40, 80])
     for _ in range(20):
         nearest = np.abs(values[:, None] - means).argmin(1)
@@ -111,8 +125,11 @@ def _start(values: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray, np.
     return means, np.full(3, max(np.diff(means).min() / 4, 0.02)), weights / weights.sum()
 
 
-def _classes(means: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations of the five classes; a mixed voxel is anywhere between its tissues."""
+def _class_parameters(means: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations of the five classes.
+
+    The value of a mixed voxel is uniformly distributed between its two tissues.
+    """
     between = np.hypot(np.diff(means) / np.sqrt(12), (sds[1:] + sds[:-1]) / 2)
     centre = (means[1:] + means[:-1]) / 2
     return np.array([means[0], centre[0], means[1], centre[1], means[2]]), np.array(
@@ -120,13 +137,13 @@ def _classes(means: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray
     )
 
 
-def _fit(
+def _fit_mixture(
     values: Float[np.ndarray, " n"], means: np.ndarray, sds: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expectation and maximisation on the histogram; mixed classes follow from the pure ones."""
-    counts, edges = np.histogram(values, BINS, (0.0, max(1.3, float(values.max()))))
+    """Fit the mixture to the histogram; pure classes determine the mixed ones."""
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, (0.0, max(1.3, float(values.max()))))
     y = (edges[1:] + edges[:-1]) / 2
-    for _ in range(STEPS):
+    for _ in range(EM_STEPS):
         r = _densities(y, means, sds, weights)
         r = r / np.maximum(r.sum(0), 1e-30) * counts
         mass = r.sum(1) + 1e-9
@@ -142,7 +159,8 @@ def _fit(
 def _densities(
     y: np.ndarray, means: np.ndarray, sds: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    m, s = _classes(means, sds)
+    """Return the weighted density of each class at the values y."""
+    m, s = _class_parameters(means, sds)
     shape = (5, *[1] * y.ndim)
     m, s, w = (value.reshape(shape) for value in (m, s, weights))
     return np.asarray(w / s * np.exp(-0.5 * ((y - m) / s) ** 2))
@@ -157,25 +175,28 @@ def _responsibilities(
     *,
     neighbours: bool,
 ) -> Float[np.ndarray, "5 x y z"]:
-    """Of each class in each voxel; 0 outside the brain. Densities are looked up in a table."""
+    """Return the probability of each class in each voxel; 0 outside the brain.
+
+    A table holds the densities, for speed.
+    """
     table = _densities(np.linspace(0, 2, 1025), means, sds, weights) + 1e-12
-    # Beyond the outer means there is one tissue only, whatever the widths.
+    # Outside the range of the means, only one tissue is possible.
     grid = np.linspace(0, 2, 1025)
     table[:, grid < means[0]] = np.array([1, 0, 0, 0, 0])[:, None]
     table[:, grid > means[2]] = np.array([0, 0, 0, 0, 1])[:, None]
     density = table[:, (y * 512).astype(np.int32).clip(0, 1024)].astype(np.float32)
     r = density / density.sum(0) * brain
     for _ in range(3 if neighbours else 0):
-        around = np.stack([ndimage.gaussian_filter(one, 0.8, truncate=2.0) for one in r])
-        r = density * np.exp(BETA * around)
+        around = np.stack([ndimage.gaussian_filter(r_k, 0.8, truncate=2.0) for r_k in r])
+        r = density * np.exp(NEIGHBOUR_WEIGHT * around)
         r = r / r.sum(0) * brain
     return np.asarray(r, np.float32)
 
 
-def _log_bias(
+def _estimate_log_bias(
     y: Volume3, r: Float[np.ndarray, "5 x y z"], class_means: np.ndarray, spacing_mm: np.ndarray
 ) -> Volume3:
-    """Smooth part of log y against what grey and white matter explain; fluid tells nothing about it."""
+    """Return the smooth part of log y minus the log of the tissue mean, without CSF."""
     weight = r[2:].sum(0)
     expected = np.tensordot(class_means[2:], r[2:], 1) / np.maximum(weight, 1e-6)
     ratio = np.log(np.maximum(y, 0.05)) - np.log(np.maximum(expected, 0.05))
@@ -188,10 +209,10 @@ def _log_bias(
     return np.asarray(log_bias - np.average(log_bias, weights=weight + 1e-9), np.float32)
 
 
-def ventricles(
+def find_ventricles(
     fluid: Volume3, depth_mm: np.ndarray, spacing_mm: Float[np.ndarray, " 3"]
 ) -> Bool[np.ndarray, "x y z"]:
-    """Fluid deep in the brain that fills more than a sulcus does; false all over where there is none."""
+    """Return a mask of the ventricles: deep CSF that is wider than a sulcus; may be empty."""
     deep = (fluid > 0.5) & (depth_mm > 20.0)
     core = ndimage.binary_erosion(deep)
     labels, count = ndimage.label(core)
@@ -210,7 +231,10 @@ def _clear_ventricle_walls(
     means: np.ndarray,
     spacing_mm: np.ndarray,
 ) -> None:
-    """Between a ventricle and white matter no grey matter, which is only what half of each looks like; in place."""
+    """Replace grey matter between ventricles and white matter, in place.
+
+    A voxel of half CSF and half white matter looks like grey matter.
+    """
     reach = max(1, round(3.0 / float(np.min(spacing_mm))))
     wall = ndimage.binary_dilation(inside, iterations=reach) & brain
     wall &= ndimage.binary_dilation(fractions[2] > 0.8, iterations=reach)
@@ -219,6 +243,7 @@ def _clear_ventricle_walls(
 
 
 def _interpolate(values: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:
+    """Interpolate linearly along one axis; `positions` are indices of `values`."""
     n = values.shape[axis]
     p = np.clip(positions, 0, n - 1)
     low = np.minimum(p.astype(int), max(n - 2, 0))
@@ -229,9 +254,10 @@ def _interpolate(values: np.ndarray, positions: np.ndarray, axis: int) -> np.nda
     )
 
 
-def _fractions(
+def _to_fractions(
     y: Volume3, r: Float[np.ndarray, "5 x y z"], means: np.ndarray
 ) -> Float[np.ndarray, "3 x y z"]:
+    """Return the fractions of CSF, grey and white matter from the class probabilities."""
     grey = np.clip((y - means[0]) / (means[1] - means[0]), 0, 1)
     white = np.clip((y - means[1]) / (means[2] - means[1]), 0, 1)
     fluid = r[0] + r[1] * (1 - grey)
