@@ -1,3 +1,5 @@
+"""Scans to a cohort: files, records, failures, resuming."""
+
 import csv
 import json
 import logging
@@ -8,10 +10,12 @@ import pytest
 
 import maediff.cohort.preprocess as module
 from helpers.brains import ball, made_brain, save
+from helpers.options import OVERWRITE, QUIET, RESUME
 from maediff import cli
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import PreparationConfig
 
@@ -33,9 +37,9 @@ def qc(out):
         return {row["name"]: row for row in csv.DictReader(handle)}
 
 
-def test_a_folder_becomes_a_cohort_of_healthy_scans(folder, tmp_path):
+def test_folder(folder, tmp_path):
     out = tmp_path / "cohort"
-    assert preprocess([folder], out, modality="T2w", quiet=True) == 0
+    assert preprocess([folder], out, modality="T2w", run=QUIET) == 0
     cohort = Cohort.open(out)
     assert [row.subject for row in cohort.rows] == ["p0", "p1", "p2"]
     assert all(row.healthy for row in cohort.rows) and {row.dataset for row in cohort.rows} == {
@@ -51,16 +55,16 @@ def test_a_folder_becomes_a_cohort_of_healthy_scans(folder, tmp_path):
         "image.json",
         "image.nii.gz",
         "qc.png",
-    ]  # the picture because the made brain is flagged for its size
+    ]  # with a picture, because the brain is flagged for its size
 
 
-def test_a_bids_dataset_needs_no_modality_and_others_do(folder, tmp_path):
+def test_modality_from_names(folder, tmp_path):
     scan(tmp_path / "ds" / "sub-01" / "anat" / "sub-01_FLAIR.nii.gz")
     (tmp_path / "ds" / "dataset_description.json").write_text("{}")
-    assert preprocess([tmp_path / "ds"], tmp_path / "cohort", quiet=True) == 0
+    assert preprocess([tmp_path / "ds"], tmp_path / "cohort", run=QUIET) == 0
     assert Cohort.open(tmp_path / "cohort").meta["modality"] == "FLAIR"
-    with pytest.raises(InputError, match=r"tell no single modality .* --modality T1w\|T2w\|FLAIR"):
-        preprocess([folder], tmp_path / "other", quiet=True)
+    with pytest.raises(InputError, match=r"give no single modality .* `modality=T1w\|T2w\|FLAIR`"):
+        preprocess([folder], tmp_path / "other", run=QUIET)
     assert not (tmp_path / "other").exists()
 
 
@@ -78,7 +82,7 @@ def test_a_bids_dataset_needs_no_modality_and_others_do(folder, tmp_path):
         ("1", "none", True),
     ],
 )
-def test_who_is_healthy(tmp_path, column, lesion, expected):
+def test_health(tmp_path, column, lesion, expected):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     if lesion:
@@ -88,11 +92,11 @@ def test_who_is_healthy(tmp_path, column, lesion, expected):
         f"subject,image,lesion_mask{'' if column is None else ',healthy'}\n"
         f"a,a.nii.gz,{'l.nii.gz' if lesion else ''}{'' if column is None else ',' + column}\n"
     )
-    assert preprocess([tmp_path / "m.csv"], tmp_path / "out", modality="T1w", quiet=True) == 0
+    assert preprocess([tmp_path / "m.csv"], tmp_path / "out", modality="T1w", run=QUIET) == 0
     assert Cohort.open(tmp_path / "out").rows[0].healthy is expected
 
 
-def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
+def test_failed_scans(folder, tmp_path, caplog):
     (folder / "p1.nii.gz").write_bytes(b"")
     save(
         folder / "p3.nii.gz",
@@ -102,7 +106,8 @@ def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
     no_tool = PreparationConfig(brain=BrainConfig(tool="none"))
     with caplog.at_level(logging.ERROR):
         assert (
-            preprocess([folder], tmp_path / "out", modality="T1w", steps=no_tool, quiet=True) == 2
+            preprocess([folder], tmp_path / "out", modality="T1w", preparation=no_tool, run=QUIET)
+            == 2
         )
     assert "p1 failed" in caplog.text and "0 bytes" in caplog.text
     assert "p3 failed" in caplog.text and "raw scan with skull" in caplog.text
@@ -113,13 +118,13 @@ def test_a_scan_that_fails_is_named_and_the_rest_done(folder, tmp_path, caplog):
         "p1": "failed",
         "p2": "flagged",
         "p3": "failed",
-    }  # the made brains are small
+    }  # small brains are flagged
     assert Cohort.open(tmp_path / "out").meta["n_failed"] == 2
 
 
-def test_every_scan_failed_gives_no_cohort(tmp_path):
+def test_all_scans_failed(tmp_path):
     (tmp_path / "bad.nii.gz").write_bytes(b"")
-    assert preprocess([tmp_path / "bad.nii.gz"], tmp_path / "out", modality="T1w", quiet=True) == 1
+    assert preprocess([tmp_path / "bad.nii.gz"], tmp_path / "out", modality="T1w", run=QUIET) == 1
     with pytest.raises(InputError, match=r"no cohort\.json"):
         Cohort.open(tmp_path / "out")
 
@@ -129,7 +134,7 @@ def _rows(tmp_path, header, row):
     return [tmp_path / "m.csv"]
 
 
-def test_masks_that_contradict_or_do_not_fit_fail_by_name(tmp_path):
+def test_unusable_masks(tmp_path):
     data, brain, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     save(tmp_path / "empty.nii.gz", brain & False, affine)
@@ -140,36 +145,36 @@ def test_masks_that_contradict_or_do_not_fit_fail_by_name(tmp_path):
         ("brain_mask", "small.nii.gz", "", "59 x 72 x 14"),
         ("lesion_mask", "small.nii.gz", "", "59 x 72 x 14"),
         ("lesion_mask", "some.nii.gz", "1", "healthy=1"),
-        ("lesion_mask", "empty.nii.gz", "0", "holds no lesion, and the manifest says healthy=0"),
+        ("lesion_mask", "empty.nii.gz", "0", "holds no lesion, but the manifest has healthy=0"),
     ]
     for number, (column, file, healthy, says) in enumerate(cases):
         inputs = _rows(tmp_path, f"subject,image,{column},healthy", f"a,a.nii.gz,{file},{healthy}")
         out = tmp_path / f"out{number}"
-        assert preprocess(inputs, out, modality="T1w", quiet=True) == 1
+        assert preprocess(inputs, out, modality="T1w", run=QUIET) == 1
         assert says in qc(out)["a"]["flags"] and file in qc(out)["a"]["flags"]
 
 
-def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_path, monkeypatch):
-    preprocess([folder], tmp_path / "whole", modality="T1w", quiet=True)
-    prepare, calls = module.prepare_scan, []
+def test_interrupted_and_resumed(folder, tmp_path, monkeypatch):
+    preprocess([folder], tmp_path / "whole", modality="T1w", run=QUIET)
+    prepare, calls = module.prepare, []
 
-    def stop_at_the_second(*args, **kwargs):
+    def stop_at_second_scan(*args, **kwargs):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return prepare(*args, **kwargs)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(module, "prepare_scan", stop_at_the_second)
+    monkeypatch.setattr(module, "prepare", stop_at_second_scan)
     with pytest.raises(KeyboardInterrupt):
-        preprocess([folder], out, modality="T1w", quiet=True)
+        preprocess([folder], out, modality="T1w", run=QUIET)
     with pytest.raises(InputError, match=r"did not finish; run .*--resume"):
         Cohort.open(out)
     (out / "p1").mkdir()
     (out / "p1" / "image.nii.gz").write_bytes(b"half")  # killed while writing
     with pytest.raises(InputError, match="`resume=True`"):
-        preprocess([folder], out, modality="T1w", quiet=True)
-    assert preprocess([folder], out, modality="T1w", quiet=True, resume=True) == 0
+        preprocess([folder], out, modality="T1w", run=QUIET)
+    assert preprocess([folder], out, modality="T1w", run=RESUME) == 0
     assert [str(args[0].source.name) for args in calls] == [
         "p0.nii.gz",
         "p1.nii.gz",
@@ -188,40 +193,44 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_cohort(folder, tmp_pat
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
-def test_a_damaged_cohort_json_is_no_cohort_and_written_anew(tmp_path, content):
+def test_damaged_cohort_json(folder, tmp_path, content):
+    tmp_path = tmp_path / "out"
+    tmp_path.mkdir()
     (tmp_path / "cohort.json").write_text(content)
     with pytest.raises(InputError, match=r"cohort\.json"):
         Cohort.open(tmp_path)
-    module._check_same_settings(tmp_path, {"modality": "T1w"})
+    (tmp_path / ".maediff").touch()
+    assert preprocess([folder / "p0.nii.gz"], tmp_path, modality="T1w", run=RESUME) == 0
+    assert len(Cohort.open(tmp_path).rows) == 1
 
 
-def test_stopped_while_redoing_leaves_no_cohort_that_looks_whole(folder, tmp_path, monkeypatch):
+def test_interrupted_while_resuming(folder, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    preprocess([folder], out, modality="T1w", quiet=True)
+    preprocess([folder], out, modality="T1w", run=QUIET)
     scan(folder / "p1.nii.gz", seed=9)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "prepare_scan", stop)
+    monkeypatch.setattr(module, "prepare", stop)
     with pytest.raises(KeyboardInterrupt):
-        preprocess([folder], out, modality="T1w", quiet=True, resume=True)
+        preprocess([folder], out, modality="T1w", run=RESUME)
     with pytest.raises(InputError, match="did not finish"):
         Cohort.open(out)
 
 
-def test_a_scan_that_changed_is_done_again_and_the_cache_dropped(folder, tmp_path):
+def test_changed_scan(folder, tmp_path):
     out = tmp_path / "out"
     (folder / "m.csv").write_text("subject,image,split\na,p0.nii.gz,train\n")
-    preprocess([folder / "m.csv"], out, modality="T1w", quiet=True)
+    preprocess([folder / "m.csv"], out, modality="T1w", run=QUIET)
     before = np.array(Cohort.open(out).training_slices("train").images)
     scan(folder / "p0.nii.gz", seed=9)
-    preprocess([folder / "m.csv"], out, modality="T1w", quiet=True, resume=True)
+    preprocess([folder / "m.csv"], out, modality="T1w", run=RESUME)
     assert not np.array_equal(Cohort.open(out).training_slices("train").images, before)
 
 
 @pytest.mark.parametrize("kind", ["image", "brain_mask", "lesion_mask"])
-def test_a_file_that_went_missing_is_made_again(tmp_path, kind):
+def test_missing_file(tmp_path, kind):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     save(tmp_path / "l.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
@@ -229,46 +238,50 @@ def test_a_file_that_went_missing_is_made_again(tmp_path, kind):
         _rows(tmp_path, "subject,image,lesion_mask", "a,a.nii.gz,l.nii.gz"),
         tmp_path / "out",
     )
-    preprocess(inputs, out, modality="T1w", quiet=True)
+    preprocess(inputs, out, modality="T1w", run=QUIET)
     (out / "a" / f"{kind}.nii.gz").unlink()
-    assert preprocess(inputs, out, modality="T1w", quiet=True, resume=True) == 0
+    assert preprocess(inputs, out, modality="T1w", run=RESUME) == 0
     assert (out / "a" / f"{kind}.nii.gz").is_file()
 
 
-def test_a_scan_of_another_version_is_done_again(folder, tmp_path, monkeypatch):
-    prepare, calls = module.prepare_scan, []
+def test_other_version(folder, tmp_path, monkeypatch):
+    prepare, calls = module.prepare, []
 
     def count(*args, **kwargs):
         calls.append(args)
         return prepare(*args, **kwargs)
 
-    monkeypatch.setattr(module, "prepare_scan", count)
+    monkeypatch.setattr(module, "prepare", count)
     for version, done in (("1.0", 1), ("1.0", 1), ("1.1", 2)):
         monkeypatch.setattr(module, "__version__", version)
         preprocess(
-            [folder / "p0.nii.gz"], tmp_path / "out", modality="T1w", quiet=True, resume=True
+            [folder / "p0.nii.gz"],
+            tmp_path / "out",
+            modality="T1w",
+            run=RESUME,
         )
         assert len(calls) == done
         assert Cohort.open(tmp_path / "out").meta["maediff"] == version
 
 
-def test_an_output_folder_that_exists(folder, tmp_path):
+def test_existing_output(folder, tmp_path):
     out = tmp_path / "out"
-    preprocess([folder], out, modality="T1w", quiet=True)
+    preprocess([folder], out, modality="T1w", run=QUIET)
     with pytest.raises(InputError, match="exists and is not empty"):
-        preprocess([folder], out, modality="T1w", quiet=True)
+        preprocess([folder], out, modality="T1w", run=QUIET)
     with pytest.raises(
-        InputError, match="was made with modality T1w, now asked for T2w; add --overwrite"
+        InputError,
+        match="was made with modality T1w, but modality is T2w now; use `overwrite=True`",
     ):
-        preprocess([folder], out, modality="T2w", quiet=True, resume=True)
+        preprocess([folder], out, modality="T2w", run=RESUME)
     assert Cohort.open(out).meta["modality"] == "T1w"
-    assert preprocess([folder / "p0.nii.gz"], out, modality="T2w", quiet=True, overwrite=True) == 0
+    assert preprocess([folder / "p0.nii.gz"], out, modality="T2w", run=OVERWRITE) == 0
     assert len(Cohort.open(out).rows) == 1 and not (out / "p1").exists()
 
 
 @pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
 @pytest.mark.parametrize("inside", ["image", "brain_mask", "lesion_mask", "t1", "manifest"])
-def test_an_output_folder_that_holds_an_input_is_not_touched(tmp_path, inside, flags):
+def test_input_inside_output(tmp_path, inside, flags):
     out, kept = tmp_path / "out", tmp_path / "out" / "mine.nii.gz"
     scan(tmp_path / "p0_FLAIR.nii.gz")
     cli.preprocess(out, [tmp_path / "p0_FLAIR.nii.gz"], manifest_only=True)
@@ -282,13 +295,13 @@ def test_an_output_folder_that_holds_an_input_is_not_touched(tmp_path, inside, f
     with pytest.raises(
         InputError, match=r"out: holds the input .*out/(mine\.nii\.gz|manifest\.csv); choose"
     ):
-        preprocess(inputs, out, modality="FLAIR", quiet=True, **flags)
+        preprocess(inputs, out, modality="FLAIR", run=RunOptions(quiet=True, **flags))
     with pytest.raises(InputError, match="holds the input"):
         cli.preprocess(out, inputs, modality="FLAIR", manifest_only=True, **flags)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_full_disk_fails_the_scan_and_leaves_nothing_of_it(folder, tmp_path, monkeypatch):
+def test_full_disk(folder, tmp_path, monkeypatch):
     save_image, out = nib.save, tmp_path / "out"
 
     def full(image, path):
@@ -297,12 +310,12 @@ def test_a_full_disk_fails_the_scan_and_leaves_nothing_of_it(folder, tmp_path, m
         save_image(image, path)
 
     monkeypatch.setattr(nib, "save", full)
-    assert preprocess([folder], out, modality="T1w", quiet=True) == 1
+    assert preprocess([folder], out, modality="T1w", run=QUIET) == 1
     assert "No space left" in qc(out)["p1"]["flags"] and not (out / "p1").exists()
     assert len(Cohort.open(out).rows) == 2
 
 
-def test_the_record_beside_the_image_and_the_margin(tmp_path):
+def test_record_and_margin(tmp_path):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     save(tmp_path / "l.nii.gz", ball(data.shape, affine, (10, 5, 0), 5.0), affine)
@@ -314,25 +327,25 @@ def test_the_record_beside_the_image_and_the_margin(tmp_path):
             tmp_path / f"out{margin}",
             modality="T1w",
             lesion_free_margin=margin,
-            quiet=True,
+            run=QUIET,
         )
         record = json.loads((tmp_path / f"out{margin}" / "a" / "image.json").read_text())
         free.append(sum(record["lesion_free"]))
         assert record["extra"] == {"lesion_kind": "bright"} and record["record"]["lesion_ml"] > 4
     assert free == [free[0], free[0] - 2, free[0] - 6]
-    with pytest.raises(InputError, match="lesion-free-margin -1"):
+    with pytest.raises(InputError, match="`lesion_free_margin=-1`: give 0 or more"):
         preprocess(inputs, tmp_path / "no", modality="T1w", lesion_free_margin=-1)
 
 
-def test_progress_goes_to_the_error_stream(folder, tmp_path, capsys):
+def test_progress_bar(folder, tmp_path, capsys):
     preprocess([folder], tmp_path / "out", modality="T1w")
     captured = capsys.readouterr()
     assert captured.out == "" and "preprocess" in captured.err
 
 
 @pytest.mark.slow
-def test_the_real_manifest_of_gliomas(shared_data, tmp_path):
-    assert preprocess([shared_data / "lgg" / "flair.csv"], tmp_path / "out", quiet=True) == 0
+def test_real_glioma_manifest(shared_data, tmp_path):
+    assert preprocess([shared_data / "lgg" / "flair.csv"], tmp_path / "out", run=QUIET) == 0
     cohort = Cohort.open(tmp_path / "out")
     assert cohort.meta["modality"] == "FLAIR"
     slices = cohort.training_slices("train")
@@ -348,4 +361,4 @@ def test_the_real_manifest_of_gliomas(shared_data, tmp_path):
         brain_ml = loaded.brain.sum() * np.prod(loaded.spacing_mm) / 1000
         assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), (
             row.name
-        )  # no head is cut by the grid
+        )  # the grid cuts no head

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.brains import ball, made_brain, save
+from helpers.options import QUIET
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import load_slices
@@ -456,7 +457,7 @@ def cohort(tmp_path_factory):
             save(folder / f"{name}_lesion_mask.nii.gz", lesion, affine)
             lines.append(f"{name},{name}.nii.gz,{name}_lesion_mask.nii.gz,{split},{healthy}")
     (folder / "scans.csv").write_text("\n".join(lines))
-    assert preprocess([folder / "scans.csv"], folder / "cohort", modality="FLAIR", quiet=True) == 0
+    assert preprocess([folder / "scans.csv"], folder / "cohort", modality="FLAIR", run=QUIET) == 0
     return folder / "cohort"
 
 

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from helpers.brains import ball, made_cohort, oblique, save
+from helpers.options import QUIET
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
@@ -89,7 +90,7 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
     steps = PreparationConfig(registration=RegistrationConfig(enabled=True))
     assert (
         preprocess(
-            [tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, quiet=True
+            [tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, run=QUIET
         )
         == 0
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from helpers.options import QUIET
+
 
 def made_brain(shape=(60, 72, 50), spacing=(2.0, 2.0, 2.0), radii_mm=(50.0, 62.0, 42.0), seed=0):
     """Return (data, brain mask, affine) of a stripped scan.
@@ -98,7 +100,7 @@ def made_cohort(folder: Path) -> Path:
     from maediff.cohort.preprocess import preprocess
 
     assert (
-        preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", quiet=True)
+        preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", run=QUIET)
         == 0
     )
     return folder / "cohort"

@@ -15,9 +15,11 @@ from scipy import ndimage
 from helpers.brains import ball, made_brain, oblique, save
 from helpers.dicom import write_series
 from helpers.heads import fake_deepbet, made_head, true_brain
+from helpers.options import QUIET
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.detection.to_scan import from_grid
 from maediff.preparation.bias_correction import BiasConfig, correct_bias
 from maediff.preparation.brain_extraction import (
@@ -113,7 +115,7 @@ def test_an_extraction_that_finds_no_brain_fails_that_scan_only(
         save(tmp_path / "in" / f"{name}.nii.gz", head, affine)
     out = tmp_path / "out"
     with caplog.at_level(logging.ERROR):
-        assert preprocess([tmp_path / "in"], out, modality="T1w", steps=UNSEEN, quiet=True) == 1
+        assert preprocess([tmp_path / "in"], out, modality="T1w", steps=UNSEEN, run=QUIET) == 1
     assert "b failed" in caplog.text and "found no brain" in qc(out)["b"]["flags"]
     assert [row.name for row in Cohort.open(out).rows] == ["a", "c"]
     assert qc(out)["a"]["brain_mask"] == "deepbet"
@@ -252,7 +254,7 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
     ) and ref.t1_series not in repr(ref)
     assert find_scans([tmp_path / "in"], "T1w", series="0")[0].t1 is None
     out = tmp_path / "out"
-    assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, quiet=True) == 0
+    assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, run=QUIET) == 0
     assert qc(out)["p"]["brain_mask"] == "deepbet on t1_mprage, moved rigidly"
     stepped = run_steps(
         read_volume(ref), None, UNSEEN, modality="T2w", t1=ref.t1, t1_series=ref.t1_series
@@ -303,9 +305,9 @@ def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
     atlas = load_atlas()
     cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
     save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
-    preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", quiet=True)
+    preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", run=QUIET)
     off = PreparationConfig(registration=RegistrationConfig(enabled=False))
-    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, quiet=True)
+    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, run=QUIET)
     for name, enabled in (("on", True), ("off", False)):
         meta = json.loads((tmp_path / name / "cohort.json").read_text())
         assert (
@@ -440,8 +442,10 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     for seed in range(4):
         data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0), seed=seed)
         save(tmp_path / "in" / f"p{seed}.nii.gz", data, affine)
-    preprocess([tmp_path / "in"], tmp_path / "one", modality="T1w", quiet=True)
-    preprocess([tmp_path / "in"], tmp_path / "two", modality="T1w", workers=2, quiet=True)
+    preprocess([tmp_path / "in"], tmp_path / "one", modality="T1w", run=QUIET)
+    preprocess(
+        [tmp_path / "in"], tmp_path / "two", modality="T1w", run=RunOptions(workers=2, quiet=True)
+    )
     for row, other in zip(
         Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True
     ):
@@ -454,7 +458,12 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
 
     monkeypatch.setattr("maediff.scans.parallel._run_safely", dies)
     assert (
-        preprocess([tmp_path / "in"], tmp_path / "three", modality="T1w", workers=2, quiet=True)
+        preprocess(
+            [tmp_path / "in"],
+            tmp_path / "three",
+            modality="T1w",
+            run=RunOptions(workers=2, quiet=True),
+        )
         == 1
     )
     assert "its process was killed" in qc(tmp_path / "three")["p1"]["flags"]

@@ -73,6 +73,7 @@ def preprocess(
         return
     from maediff.cohort.preprocess import preprocess as run
     from maediff.core.config import merge
+    from maediff.core.options import RunOptions
     from maediff.preparation.config import PARTS, PreparationConfig
 
     known: dict[str, Any] = {}
@@ -94,10 +95,7 @@ def preprocess(
         fold=fold,
         lesion_free_margin=lesion_free_margin,
         preparation=preparation,
-        workers=workers,
-        resume=resume,
-        overwrite=overwrite,
-        quiet=quiet,
+        run=RunOptions(workers=workers, resume=resume, overwrite=overwrite, quiet=quiet),
     )
     if (out / "cohort.json").is_file():
         from maediff.report import write_report

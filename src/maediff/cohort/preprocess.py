@@ -1,14 +1,15 @@
-"""Scans of any kind -> a cohort on the model's grid, scan by scan.
+"""Scans of any kind to a cohort on the model's grid, scan by scan.
 
-    find_scans -> read_volume, read_mask -> run_steps -> prepare_scan -> write_subject ... -> manifest.csv, qc.csv,
-    cohort.json
+    find_scans -> read_volume, read_mask -> prepare -> write_subject  (for each scan)
+               -> qc.csv, manifest.csv, cohort.json
 
-A scan that fails is named and the rest goes on, also where it takes its process down (`workers`). Scans that are done
-already, from the same files with the same settings and version, are not done again (`resume`); half-done ones are.
+A scan that fails is logged with its reason and the other scans are done, even if the scan kills
+its process (`workers`). Resuming keeps a finished scan if its input files, the settings and the
+version of maediff are the same.
 
-Whether a scan is healthy: what the manifest's `healthy` column says (empty: unknown). Without that column, a scan with
-a lesion mask is healthy if the mask is empty, and a scan without one is taken as healthy, because that is what a
-training cohort is made of.
+The health of a scan is the column "healthy" of a manifest; an empty cell is unknown.
+Without that column, a scan with a lesion mask is healthy if the mask is empty. A scan without a
+lesion mask counts as healthy, because most cohorts serve to train a healthy model.
 """
 
 import json
@@ -26,7 +27,8 @@ from maediff.cohort.cohort import COHORT_FORMAT
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
-from maediff.core.types import MODALITIES
+from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import prepare
@@ -36,6 +38,7 @@ from maediff.scans.nifti import read_mask
 from maediff.scans.parallel import progress, run_scans
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
+from maediff.scans.volume import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -72,38 +75,44 @@ def preprocess(
     lesion_free_margin: int = 1,
     preparation: PreparationConfig | None = None,
     tools: Tools | None = None,
-    workers: int = 1,
-    overwrite: bool = False,
-    resume: bool = False,
-    quiet: bool = False,
+    run: RunOptions = DEFAULT_RUN,
 ) -> int:
-    """Write the cohort `out` and return how many scans failed; with every scan failed there is no cohort.
+    """Prepare scans and write them as a cohort.
 
     Args:
-        layout, series, fold: as for `find_scans`.
-        lesion_free_margin: original slices beside a lesion that do not count as lesion-free.
-        preparation: every choice between scan and model; None uses the defaults of the contrast.
+        inputs: files, folders, BIDS datasets or manifests, as for `find_scans`.
+        out: folder of the cohort.
+        modality: T1w, T2w or FLAIR; None takes it from the names of the scans.
+        layout: as for `find_scans`.
+        series: as for `find_scans`.
+        fold: as for `find_scans`.
+        lesion_free_margin: number of original slices next to a lesion that training does not use.
+        preparation: settings between scan and model; None uses the defaults of the modality.
         tools: replacements for brain extraction, N4 and registration.
-        workers: scans done at once, a process each; with deepbet each takes about 1.5 GB.
-        quiet: no progress bar.
+        run: `workers`, `resume`, `overwrite` and `quiet` apply. Each worker is a process, which
+            needs about 1.5 GB with deepbet.
+
+    Returns:
+        Number of scans that failed. If all scans failed, there is no cohort.
 
     Raises:
-        InputError: the inputs as a whole cannot be used, or `out` exists or holds one of them.
+        InputError: the inputs as a whole cannot be used; `out` exists or holds an input.
+
+    Example:
+        >>> preprocess([Path("scans")], Path("cohort"), modality="T1w")  # doctest: +SKIP
     """
     if lesion_free_margin < 0:
-        raise InputError(
-            f"--lesion-free-margin {lesion_free_margin}: a number of slices, 0 or more"
-        )
+        raise InputError(f"`lesion_free_margin={lesion_free_margin}`: give 0 or more slices")
     refs = find_scans(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
-    modality = modality or _common_modality(refs)
-    if modality not in MODALITIES:  # PDw, for which there are manifests only
+    modality = modality or _find_modality(refs)
+    if modality not in MODALITIES:  # a manifest may list PDw scans
         raise InputError(
-            f"modality {modality}: no cohort is made of it; choose one of {', '.join(MODALITIES)}"
+            f"modality {modality}: no model uses it; choose one of {', '.join(MODALITIES)}"
         )
     refuse_inputs_inside_output(
         Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
     )
-    out = fresh_folder(Path(out), overwrite=overwrite, resume=resume)
+    out = fresh_folder(Path(out), overwrite=run.overwrite, resume=run.resume)
     config = (preparation or PreparationConfig()).for_modality(modality)
     parts = config.settings()
     settings: dict[str, Any] = {
@@ -115,49 +124,52 @@ def preprocess(
         **parts,
     }
     _check_same_settings(out, settings)
-    (out / "cohort.json").unlink(missing_ok=True)  # no cohort until this run is through
+    # The folder is no cohort until this run has finished.
+    (out / "cohort.json").unlink(missing_ok=True)
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
     qc: list[list[Any]] = []
-    outcomes = run_scans(
-        partial(_one, out=out, settings=settings, config=config, tools=tools), refs, workers
+    preprocess_scan = partial(
+        _preprocess_scan, out=out, settings=settings, config=config, tools=tools
     )
-    for ref, outcome in zip(
-        refs, progress(outcomes, "preprocess", len(refs), quiet=quiet), strict=True
-    ):
+    outcomes = progress(
+        run_scans(preprocess_scan, refs, run.workers), "preprocess", len(refs), quiet=run.quiet
+    )
+    for ref, outcome in zip(refs, outcomes, strict=True):
         if isinstance(outcome, str):
             shutil.rmtree(out / ref.name, ignore_errors=True)
             logger.error("%s failed: %s", ref.name, outcome)
-            qc.append([ref.name, "failed", outcome, *[""] * (len(QC_COLUMNS) - 3)])
+            qc.append(_qc_line({"name": ref.name, "status": "failed", "flags": outcome}))
             continue
         finished, record = outcome
         done.append(finished)
-        status = "flagged" if record["flags"] else "ok"
-        qc.append(
-            [
-                ref.name,
-                status,
-                "; ".join(record["flags"]),
-                *(record.get(key, "") for key in QC_COLUMNS[3:-1]),
-                "; ".join(record["notes"]),
-            ]
-        )
+        texts = {
+            "name": ref.name,
+            "status": "flagged" if record["flags"] else "ok",
+            "flags": "; ".join(record["flags"]),
+            "notes": "; ".join(record["notes"]),
+        }
+        qc.append(_qc_line({**record, **texts}))
     write_table(out / "qc.csv", QC_COLUMNS, qc)
+    n_failed = len(refs) - len(done)
     if done:
-        write_cohort(
-            out, done, {**settings, "maediff": __version__, "n_failed": len(refs) - len(done)}
-        )
-    return len(refs) - len(done)
+        write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": n_failed})
+    return n_failed
 
 
-def _one(
+def _qc_line(values: Mapping[str, Any]) -> list[Any]:
+    """Return a line of qc.csv; a missing value is an empty cell."""
+    return [values.get(column, "") for column in QC_COLUMNS]
+
+
+def _preprocess_scan(
     ref: ScanRef,
     out: Path,
     settings: Mapping[str, Any],
     config: PreparationConfig,
     tools: Tools | None,
 ) -> tuple[ScanRef, dict[str, Any]]:
-    """Do one scan, or find it done; returns it with `healthy` filled in, and its record."""
+    """Prepare and write a scan unless it is finished; return it with its health, and its record."""
     started = time.monotonic()
     key = {
         **settings,
@@ -167,29 +179,12 @@ def _one(
         "extra": ref.extra,
         "lesion_labels": ref.lesion_labels,
     }
-    kinds = ("image", "brain_mask", *(["lesion_mask"] if ref.lesion_mask else []))
-    if all((out / ref.name / f"{kind}.nii.gz").is_file() for kind in kinds):
-        try:
-            known = json.loads((out / ref.name / "image.json").read_text(encoding="utf-8"))
-            if known["settings"] == json.loads(json.dumps(key)):
-                return replace(ref, healthy=known["healthy"]), known["record"]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # absent or damaged: do it again
+    stored = _read_finished(out / ref.name, key, with_lesion=ref.lesion_mask is not None)
+    if stored is not None:
+        return replace(ref, healthy=stored["healthy"]), stored["record"]
     shutil.rmtree(out / ref.name, ignore_errors=True)
     volume = read_volume(ref)
-    brain = (
-        None if ref.brain_mask is None else read_mask(ref.brain_mask, volume, allow_empty=False)
-    )
-    lesion = (
-        None
-        if ref.lesion_mask is None
-        else read_mask(ref.lesion_mask, volume, labels=ref.lesion_labels)
-    )
-    if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
-        raise InputError(
-            f"{ref.lesion_mask}: {'holds' if lesion.any() else 'holds no'} lesion, and the manifest says "
-            f"healthy={int(ref.healthy)}; correct one of them, or leave healthy empty"
-        )
+    brain, lesion = _read_masks(ref, volume)
     healthy = ref.healthy
     if healthy is None and not ref.healthy_is_stated:
         healthy = lesion is None or not lesion.any()
@@ -212,26 +207,64 @@ def _one(
     return finished, prepared.record
 
 
-def _common_modality(refs: Sequence[ScanRef]) -> str:
-    found = {ref.modality for ref in refs if not ref.problem}
-    if len(found) == 1 and found <= {*MODALITIES}:
-        return str(found.pop())
-    told = " and ".join(sorted(str(name) for name in found if name)) or "none of them"
+def _read_finished(
+    folder: Path, key: Mapping[str, Any], *, with_lesion: bool
+) -> dict[str, Any] | None:
+    """Return image.json of a scan that was finished with the same `key`; otherwise None."""
+    names = ("image", "brain_mask", "lesion_mask") if with_lesion else ("image", "brain_mask")
+    if not all((folder / f"{name}.nii.gz").is_file() for name in names):
+        return None
+    try:
+        stored = json.loads((folder / "image.json").read_text(encoding="utf-8"))
+        if stored["settings"] != json.loads(json.dumps(key)):
+            return None
+        return {"healthy": stored["healthy"], "record": stored["record"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # missing or damaged
+
+
+def _read_masks(ref: ScanRef, volume: Volume) -> tuple[VolumeMask | None, VolumeMask | None]:
+    """Return the brain mask and the lesion mask of a scan; None for a missing mask.
+
+    Raises:
+        InputError: a mask cannot be used, or the lesion mask contradicts the manifest.
+    """
+    brain = lesion = None
+    if ref.brain_mask is not None:
+        brain = read_mask(ref.brain_mask, volume, allow_empty=False)
+    if ref.lesion_mask is not None:
+        lesion = read_mask(ref.lesion_mask, volume, labels=ref.lesion_labels)
+    if lesion is not None and ref.healthy is not None and lesion.any() == ref.healthy:
+        content = "holds a lesion" if lesion.any() else "holds no lesion"
+        raise InputError(
+            f"{ref.lesion_mask}: {content}, but the manifest has healthy={int(ref.healthy)}; "
+            "correct one of them, or leave the cell empty"
+        )
+    return brain, lesion
+
+
+def _find_modality(refs: Sequence[ScanRef]) -> str:
+    """Return the only modality in the names of the scans."""
+    modalities = {ref.modality for ref in refs if not ref.problem}
+    if len(modalities) == 1 and modalities <= {*MODALITIES}:
+        return str(modalities.pop())
+    names = " and ".join(sorted(str(name) for name in modalities if name)) or "none of them"
     raise InputError(
-        f"{refs[0].image}{' and others' if len(refs) > 1 else ''}: the file names tell no single modality "
-        f"({told}); say it with --modality {'|'.join(MODALITIES)}"
+        f"{refs[0].image}{' and others' if len(refs) > 1 else ''}: the file names give no single "
+        f"modality ({names}); use `modality={'|'.join(MODALITIES)}`"
     )
 
 
 def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to resume a cohort that was made in another way."""
+    """Refuse to resume a cohort that has other settings."""
     try:
-        known = read_json(out / "cohort.json")
+        stored = read_json(out / "cohort.json")
     except InputError:
-        return  # absent or damaged: it is written anew, and each scan's image.json tells whether that one is done
+        # Missing or damaged: image.json of each scan still decides whether the scan is finished.
+        return
     for name, value in json.loads(json.dumps(settings)).items():
-        if known.get(name, value) != value:
+        if stored.get(name, value) != value:
             raise InputError(
-                f"{out}: was made with {name} {known.get(name)}, now asked for {value}; add --overwrite "
-                "to start anew, or choose another folder"
+                f"{out}: was made with {name} {stored.get(name)}, but {name} is {value} now; "
+                "use `overwrite=True` to start again, or choose another folder"
             )

@@ -11,6 +11,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless, generate_uid
 
 from helpers.brains import made_brain, oblique, save
 from helpers.dicom import SECRETS, write_series
+from helpers.options import QUIET, RESUME
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.scans.contrast import contrast_from_text
@@ -129,8 +130,8 @@ def test_a_contrast_that_is_not_there_or_not_told(volume, tmp_path):
     study(tmp_path / "q", volume, "ax brain")
     assert find_dicom(tmp_path / "q")[0].modality is None
     assert find_dicom(tmp_path / "q", "T2w")[0].modality == "T2w"
-    with pytest.raises(InputError, match=r"tell no single modality .* --modality"):
-        preprocess([tmp_path / "q"], tmp_path / "out", quiet=True)
+    with pytest.raises(InputError, match=r"give no single modality .* `modality=T1w"):
+        preprocess([tmp_path / "q"], tmp_path / "out", run=QUIET)
     study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent="Gd")
     with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
         find_dicom(tmp_path / "r")
@@ -320,7 +321,7 @@ def test_one_bad_study_fails_by_name_and_the_others_go_on(tmp_path, caplog):
         "contrast_s1": "no MR series that may",
         "mixed": "holds several studies",
     }
-    assert preprocess([root], tmp_path / "out", quiet=True) == 5
+    assert preprocess([root], tmp_path / "out", run=QUIET) == 5
     for name in ("junk_s", "two", "contrast_s1", "mixed", "empty"):
         assert f"{name} failed: {root / name.partition('_')[0]}" in caplog.text
     assert (
@@ -418,7 +419,7 @@ def test_a_cohort_from_dicom_names_nobody_and_is_resumed(tmp_path, caplog, monke
         write_series(tmp_path / "in" / name, np.round(data), affine, PatientID=name)
     write_series(tmp_path / "in" / "c", np.round(data), affine, PatientID="c", change=without(5))
     out = tmp_path / "out"
-    assert preprocess([tmp_path / "in"], out, quiet=True) == 1
+    assert preprocess([tmp_path / "in"], out, run=QUIET) == 1
     assert "c failed" in caplog.text and "a slice is missing" in caplog.text
     written = "".join(
         p.read_text(errors="replace") for p in out.rglob("*") if p.suffix in (".json", ".csv")
@@ -431,7 +432,7 @@ def test_a_cohort_from_dicom_names_nobody_and_is_resumed(tmp_path, caplog, monke
         "maediff.cohort.preprocess.read_volume",
         lambda ref: read.append(ref.name) or read_volume(ref),
     )
-    assert preprocess([tmp_path / "in"], out, quiet=True, resume=True) == 1
+    assert preprocess([tmp_path / "in"], out, run=RESUME) == 1
     assert read == ["c"]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from helpers.brains import ball, made_brain, save
+from helpers.options import QUIET, RESUME
 from maediff import cli
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
@@ -128,10 +129,10 @@ def test_ixi_by_contrast_with_the_same_roles_in_each(tmp_path):
     assert [ref.t1 for ref in find_scans([root], "T2w")] == [ref.image for ref in by_contrast[0]]
     with pytest.raises(InputError, match="holds PDw and T1w and T2w; give `modality`"):
         find_scans([root])
-    with pytest.raises(InputError, match="modality PDw: no cohort is made of it"):
-        preprocess([root], tmp_path / "out", modality="PDw", quiet=True)
-    with pytest.raises(InputError, match=r"\(PDw\); say it with --modality"):
-        preprocess([root / "IXI-PD"], tmp_path / "out", quiet=True)
+    with pytest.raises(InputError, match="modality PDw: no model uses it"):
+        preprocess([root], tmp_path / "out", modality="PDw", run=QUIET)
+    with pytest.raises(InputError, match=r"\(PDw\); use `modality=T1w"):
+        preprocess([root / "IXI-PD"], tmp_path / "out", run=QUIET)
     with pytest.raises(InputError, match="no FLAIR scan in this ixi folder"):
         find_scans([root], "FLAIR")
 
@@ -426,7 +427,7 @@ def test_a_manifest_of_scans_of_which_nothing_is_stated_keeps_them_healthy(tmp_p
             assert [getattr(ref, field) for ref in back] == [
                 getattr(ref, field) for ref in refs
             ], field
-    assert preprocess([tmp_path / "list2" / "manifest.csv"], tmp_path / "out", quiet=True) == 0
+    assert preprocess([tmp_path / "list2" / "manifest.csv"], tmp_path / "out", run=QUIET) == 0
     assert [row.healthy for row in Cohort.open(tmp_path / "out").rows] == [True] * 3
 
 
@@ -462,7 +463,7 @@ def test_labels_of_a_tumour_become_one_lesion(tmp_path):
     wrong = save(tmp_path / "seg.nii.gz", labels / np.float32(3), affine)
     with pytest.raises(InputError, match="labels are whole numbers"):
         read_mask(wrong, read_nifti(wrong), labels=True)
-    assert preprocess([tmp_path / "in"], tmp_path / "out", quiet=True) == 0
+    assert preprocess([tmp_path / "in"], tmp_path / "out", run=QUIET) == 0
     cohort = Cohort.open(tmp_path / "out")
     rows = cohort.split("val") + cohort.split("test")
     assert [row.healthy for row in rows] == [False] * 3
@@ -516,7 +517,7 @@ def test_a_file_that_may_not_be_read_fails_by_name_and_the_others_go_on(
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(PermissionError):
         locked.read_bytes()
-    assert preprocess([tmp_path / "IXI"], tmp_path / "out", quiet=True) == 1
+    assert preprocess([tmp_path / "IXI"], tmp_path / "out", run=QUIET) == 1
     assert (
         "IXI001 failed" in caplog.text
         and "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
@@ -537,9 +538,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     root = brats(tmp_path / "in", "BraTS2021")
     with pytest.raises(InputError, match="file: is a file, but the output is a folder"):
-        preprocess([root], tmp_path / "file", modality="FLAIR", quiet=True)
+        preprocess([root], tmp_path / "file", modality="FLAIR", run=QUIET)
     with pytest.raises(InputError, match=r"below: could not be created .*; choose another folder"):
-        preprocess([root], tmp_path / "file" / "below", modality="FLAIR", quiet=True)
+        preprocess([root], tmp_path / "file" / "below", modality="FLAIR", run=QUIET)
 
     def read_only(*_args, **_kwargs):
         raise PermissionError(30, "Read-only file system")
@@ -548,7 +549,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"out: could not be .* \(Read-only file system\); choose another"
     ):
-        preprocess([root], tmp_path / "out", modality="FLAIR", quiet=True)
+        preprocess([root], tmp_path / "out", modality="FLAIR", run=QUIET)
 
 
 def test_a_cohort_that_may_only_be_read_is_named_when_resumed(tmp_path, monkeypatch):
@@ -569,6 +570,6 @@ def test_a_cohort_that_may_only_be_read_is_named_when_resumed(tmp_path, monkeypa
     with pytest.raises(
         InputError, match=r"out: could not be written to \(Permission denied\); choose another"
     ):
-        preprocess([root], out, modality="FLAIR", resume=True, quiet=True)
+        preprocess([root], out, modality="FLAIR", run=RESUME)
     with pytest.raises(InputError, match=r"out: could not be written to"):
         fresh_folder(out, resume=True)  # as detect does
