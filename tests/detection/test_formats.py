@@ -3,28 +3,22 @@
 import importlib.util
 import json
 import shutil
-import warnings
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import typer
-from pydicom.uid import RLELossless, generate_uid
 from scipy import ndimage
 
 from helpers.brains import ball, made_brain, made_cohort, oblique, save
-from helpers.dicom import PLANES, SECRETS, write_series
+from helpers.dicom import SECRETS, write_series
 from helpers.runs import COHORT, made_run
 from maediff import cli
 from maediff.core.errors import InputError
 from maediff.detection.bids import prepare_derivative, write_derivative
 from maediff.detection.detect import detect
-from maediff.scans.dicom.convert import find_images
-from maediff.scans.dicom.segmentation import write_dicom_seg
-from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.read import read_volume
 from maediff.training.train import train
 
 TINY = {
@@ -158,95 +152,6 @@ def resample(data, matrix, shape):
     )
 
 
-@pytest.mark.parametrize("plane", PLANES)
-def test_a_seg_names_for_each_frame_the_slice_and_its_pixels(tmp_path, plane):
-    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
-    files = write_series(tmp_path / "in", np.round(data), oblique(affine), plane)
-    (ref,) = find_dicom(tmp_path / "in")
-    volume = read_volume(ref)
-    mask = np.zeros(data.shape, dtype=bool)
-    mask[4:9, 5:8, 2:5] = mask[4, 5, 8] = True
-    write_dicom_seg(tmp_path / "seg.dcm", mask, volume, ref, "run")
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
-    (segment,) = seg.SegmentSequence
-    assert (seg.Modality, seg.SegmentationType, segment.SegmentLabel) == (
-        "SEG",
-        "BINARY",
-        "Anomaly",
-    )
-    assert segment.SegmentAlgorithmType == "AUTOMATIC" and seg.Manufacturer == "maediff"
-    source = {pydicom.dcmread(file).SOPInstanceUID: pydicom.dcmread(file) for file in files}
-    any_source = next(iter(source.values()))
-    for name in ("StudyInstanceUID", "PatientID", "FrameOfReferenceUID"):
-        assert seg[name].value == any_source[name].value
-    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == any_source.SeriesInstanceUID
-    frames = np.atleast_3d(seg.pixel_array) if seg.NumberOfFrames > 1 else seg.pixel_array[None]
-    marked = dict.fromkeys(source, 0)
-    for frame, about in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        uid = about.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        # the same voxels, counted by their intensities: each voxel of the mask has its own place in the source slice
-        assert sorted(source[uid].pixel_array[frame > 0]) == sorted(
-            pixel
-            for pixel, at in slice_of(data, mask, plane, source[uid].InstanceNumber - 1)
-            if at
-        )
-        marked[uid] = frame.sum()
-    assert sum(marked.values()) == mask.sum()
-
-
-def slice_of(data, mask, plane, number):
-    (axis, way) = PLANES[plane][2]
-    at = number if way > 0 else data.shape[axis] - 1 - number
-    return zip(
-        np.round(np.take(data, at, axis)).ravel(), np.take(mask, at, axis).ravel(), strict=True
-    )
-
-
-def test_an_empty_mask_and_a_source_without_patient_fields(tmp_path):
-    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
-
-    def bare(number, one):
-        for name in (
-            "PatientName",
-            "PatientBirthDate",
-            "PatientSex",
-            "StudyDate",
-            "StudyTime",
-            "AccessionNumber",
-        ):
-            delattr(one, name)
-        return one
-
-    write_series(tmp_path / "in", np.round(data), affine, change=bare)
-    (ref,) = find_dicom(tmp_path / "in")
-    write_dicom_seg(
-        tmp_path / "seg.dcm", np.zeros(data.shape, dtype=bool), read_volume(ref), ref, "run"
-    )
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert seg.NumberOfFrames == 12 and not seg.pixel_array.any()
-
-
-def test_pydicom_neither_warns_nor_logs_what_it_finds_in_a_header(tmp_path, caplog):
-    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        write_series(
-            tmp_path / "in",
-            np.round(data),
-            affine,
-            compress=RLELossless,
-            PatientID="longer than allowed" * 9,
-        )
-    caplog.clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        (ref,) = find_dicom(tmp_path / "in")
-        write_dicom_seg(
-            tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), ref, "run"
-        )
-    assert not caplog.records and not caught
-
-
 def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monkeypatch):
     data, affine = scan
     run = tmp_path / "no run"
@@ -261,23 +166,6 @@ def test_what_cannot_give_a_seg_is_refused_before_any_work(scan, tmp_path, monke
     with pytest.raises(InputError, match=r"needs highdicom; pip install highdicom"):
         go([tmp_path / "in"], tmp_path / "out", run, dicom_seg=True)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_slice_on_another_grid_is_refused(tmp_path):
-    data, _, affine = made_brain(shape=(22, 26, 12), spacing=(6.0, 6.5, 7.0))
-    uid = generate_uid()
-    write_series(tmp_path / "a", np.round(data), affine, SeriesInstanceUID=uid)
-    moved = affine.copy()
-    moved[0, 3] += 3
-    write_series(tmp_path / "b", np.round(data), moved, SeriesInstanceUID=uid)
-    (ref,) = find_dicom(tmp_path / "a")
-    (other,) = find_dicom(tmp_path / "b")
-    assert len(find_images(other.image, uid)) == 12
-    with pytest.raises(InputError, match="not on the grid of the converted scan"):
-        write_dicom_seg(
-            tmp_path / "seg.dcm", np.ones(data.shape, dtype=bool), read_volume(ref), other, "run"
-        )
-    assert not (tmp_path / "seg.dcm").exists()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Small DICOM series, written from a RAS+ volume under shuffled file names."""
+"""Small DICOM series, written slice by slice from a volume in RAS+ under shuffled file names."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-# (axis of the RAS+ volume, direction) of the pixels along a row, along a column, of the slices
+# (axis of the RAS+ volume, direction) of the pixels along a row, of the pixels along a column, and
+# of the slices.
 PLANES = {
     "axial": ((0, -1), (1, -1), (2, 1)),
     "sagittal": ((1, -1), (2, -1), (0, 1)),
@@ -26,12 +27,21 @@ LPS = np.diag([-1.0, -1.0, 1.0])
 def write_series(
     folder: Path, data, affine, plane="axial", *, seed=0, change=None, compress=None, **header
 ):
-    """Write integer `data` as one series and return the files, first slice first.
+    """Write `data`, which holds whole numbers, as one series.
 
     Args:
-        change: called with (number of the slice, its dataset); returns None to skip the slice.
+        folder: folder of the files.
+        data: the volume in RAS+.
+        affine: of `data`.
+        plane: key of PLANES.
+        seed: shuffles the file names.
+        change: called with the number and the dataset of each slice before it is saved; the slice
+            is omitted if it returns None.
         compress: transfer syntax.
         header: fields of every slice.
+
+    Returns:
+        The files, first slice first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (col, col_way), (row, row_way), (cut, cut_way) = PLANES[plane]
@@ -48,31 +58,56 @@ def write_series(
     origin = affine[:3, :3] @ first + affine[:3, 3]
     files = []
     for number, frame in enumerate(frames):
-        image = Dataset()
-        image.SOPClassUID, image.SOPInstanceUID = MRImageStorage, generate_uid()
-        image.Modality, image.SeriesDescription = "MR", "t1_mprage"
-        image.SeriesNumber, image.InstanceNumber = 3, number + 1
-        image.ImageType, image.PatientPosition = ["ORIGINAL", "PRIMARY", "M"], "HFS"
-        image.ImagePositionPatient = [f"{x:.10g}" for x in LPS @ (origin + number * steps[cut])]
+        ds = Dataset()
+        ds.SOPClassUID = MRImageStorage
+        ds.SOPInstanceUID = generate_uid()
+        ds.Modality = "MR"
+        ds.SeriesNumber = 3
+        ds.InstanceNumber = number + 1
+        ds.SeriesDescription = "t1_mprage"
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        ds.PatientPosition = "HFS"
+        ds.ImagePositionPatient = [f"{x:.10g}" for x in LPS @ (origin + number * steps[cut])]
         cosines = [LPS @ steps[axis] / np.linalg.norm(steps[axis]) for axis in (col, row)]
-        image.ImageOrientationPatient = [f"{x:.10g}" for x in np.concatenate(cosines)]
-        image.PixelSpacing = [f"{np.linalg.norm(steps[axis]):.10g}" for axis in (row, col)]
-        image.SliceThickness = f"{np.linalg.norm(steps[cut]):.10g}"
-        image.Rows, image.Columns = frame.shape
-        image.SamplesPerPixel, image.PixelRepresentation = 1, 0
-        image.PhotometricInterpretation = "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
-        image.StudyID, image.StudyDate, image.StudyTime, image.PatientSex = "", "", "", ""
+        ds.ImageOrientationPatient = [f"{x:.10g}" for x in np.concatenate(cosines)]
+        ds.PixelSpacing = [f"{np.linalg.norm(steps[axis]):.10g}" for axis in (row, col)]
+        ds.SliceThickness = f"{np.linalg.norm(steps[cut]):.10g}"
+        ds.Rows, ds.Columns = frame.shape
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.PixelRepresentation = 0
+        ds.BitsAllocated = ds.BitsStored = 16
+        ds.HighBit = 15
+        ds.StudyID = ds.StudyDate = ds.StudyTime = ds.PatientSex = ""
         for name, value in {**uids, **SECRETS, **header}.items():
-            setattr(image, name, value)
-        image.PixelData = np.ascontiguousarray(frame.astype("<u2")).tobytes()
-        image.file_meta = FileMetaDataset()
-        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
-        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            setattr(ds, name, value)
+        ds.PixelData = np.ascontiguousarray(frame.astype("<u2")).tobytes()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
         if compress:
-            image.compress(compress)
-        if change is None or change(number, image) is not None:
+            ds.compress(compress)
+        if change is None or change(number, ds) is not None:
             files.append(folder / f"IM{names[number]:04}")
-            pydicom.dcmwrite(files[-1], image, enforce_file_format=True)
+            pydicom.dcmwrite(files[-1], ds, enforce_file_format=True)
     return files
+
+
+def write_study(folder: Path, volume, *descriptions, **header) -> None:
+    """Write a series of one study for each description, numbered from 1, in folders s1, s2, ..."""
+    uid = generate_uid()
+    for number, description in enumerate(descriptions, start=1):
+        write_series(
+            folder / f"s{number}",
+            *volume,
+            StudyInstanceUID=uid,
+            SeriesNumber=number,
+            SeriesDescription=description,
+            **header,
+        )
+
+
+def drop_slices(*numbers):
+    """Return a `change` that omits the slices of these numbers."""
+    return lambda number, ds: None if number in numbers else ds

@@ -48,8 +48,6 @@ from maediff.preparation.registration import (
 from maediff.preparation.steps import run_steps
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.inputs.folders import t1s_by_session
-from maediff.scans.names import session_key
 from maediff.scans.nifti import read_nifti
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
@@ -263,41 +261,6 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
     assert ref.t1_series not in (out / "p" / "image.json").read_text()
     (tmp_path / "list.csv").write_text("subject,image\nx,in/p\n")
     assert find_scans([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
-
-
-@pytest.mark.parametrize(
-    ("image", "others", "found"),
-    [
-        ("sub-1_T2w", ["sub-1_T1w"], "sub-1_T1w"),
-        ("sub-1_ses-2_T2w", ["sub-1_ses-1_T1w", "sub-1_ses-2_run-1_T1w"], "sub-1_ses-2_run-1_T1w"),
-        ("sub-1_ses-2_FLAIR", ["sub-1_ses-1_T1w"], None),
-        ("sub-1_inplaneT2", ["sub-1_T1w", "sub-10_T1w"], "sub-1_T1w"),
-        ("IXI012-T2", ["IXI012-T1", "IXI013-T1"], "IXI012-T1"),
-        ("p1_flair", ["p1_t1ce", "p2_t1"], None),
-        ("scan", ["other"], None),
-    ],
-)
-def test_which_t1_belongs_to_a_scan(tmp_path, image, others, found):
-    for name in (image, *others):
-        (tmp_path / f"{name}.nii.gz").touch()
-    expected = None if found is None else tmp_path / f"{found}.nii.gz"
-    assert t1s_by_session(tmp_path).get(session_key(tmp_path / f"{image}.nii.gz")) == expected
-
-
-def test_a_manifest_names_the_t1_and_inplane_t2_counts_as_t2(tmp_path):
-    head, _, affine = made_head()
-    save(tmp_path / "a.nii.gz", head, affine)
-    save(tmp_path / "else where" / "ö.nii.gz", head, affine)
-    (tmp_path / "m.csv").write_text(
-        "subject,image,t1\na,a.nii.gz,else where/ö.nii.gz\n", encoding="utf-8"
-    )
-    assert find_scans([tmp_path / "m.csv"])[0].t1 == tmp_path / "else where" / "ö.nii.gz"
-    (tmp_path / "m.csv").write_text("subject,image,t1\na,a.nii.gz,gone.nii.gz\n")
-    with pytest.raises(InputError, match=r"gone\.nii\.gz"):
-        find_scans([tmp_path / "m.csv"])
-    save(tmp_path / "ds" / "sub-1" / "anat" / "sub-1_inplaneT2.nii.gz", head, affine)
-    (tmp_path / "ds" / "dataset_description.json").write_text("{}")
-    assert [ref.modality for ref in find_scans([tmp_path / "ds"], "T2w")] == ["T2w"]
 
 
 def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):

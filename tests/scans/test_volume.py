@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from helpers.brains import oblique
+from maediff.core.errors import InputError
+from maediff.scans.volume import slices_to_volume, volume_from_array, volume_to_slices
+
+
+def test_slice_has_front_at_top_and_small_x_at_left():
+    volume = np.zeros((3, 4, 2), dtype=np.float32)
+    volume[0, 3, 1] = 7  # left, front, upper slice
+    slices = volume_to_slices(volume)
+    assert slices.shape == (2, 4, 3)
+    assert slices[1, 0, 0] == 7
+    assert slices.sum() == 7
+
+
+def test_slices_to_volume_inverts_volume_to_slices():
+    volume = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    np.testing.assert_array_equal(slices_to_volume(volume_to_slices(volume)), volume)
+
+
+def test_array_is_reoriented_to_ras():
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    flipped = np.diag([-1.0, 2.0, 3.0, 1.0])  # voxel (0, 0, 0) is the right end of X
+    volume = volume_from_array(data, flipped, "mine")
+    np.testing.assert_array_equal(volume.data, data[::-1])
+    np.testing.assert_array_equal(volume.affine @ [0, 0, 0, 1], [-1, 0, 0, 1])
+    np.testing.assert_allclose(volume.spacing_mm, [1, 2, 3])
+    np.testing.assert_array_equal(volume.native_affine, flipped)
+    assert (volume.data.dtype, volume.native_shape) == (np.float32, (2, 3, 4))
+    assert str(volume.source) == "mine"
+
+
+def test_unusable_array_is_refused():
+    data = np.ones((2, 3, 4))
+    with pytest.raises(InputError, match="mine: holds NaN or infinity"):
+        volume_from_array(np.where(data > 0, np.nan, 0), oblique(np.eye(4)), "mine")
+    with pytest.raises(InputError, match="mine: the affine is not an invertible"):
+        volume_from_array(data, np.zeros((4, 4)), "mine")
