@@ -1,4 +1,4 @@
-"""Noise: variance by closed form, no zero at the origin, independence, and a pure function of its key."""
+"""Noise: variance, smoothness, independence, and a pure function of its key."""
 
 import json
 
@@ -41,14 +41,15 @@ def test_has_zero_mean_and_unit_variance_at_every_pixel(kind, waves):
         kind, (2000, 24, 24), torch.Generator().manual_seed(0), simplex=SimplexConfig(**waves)
     )
     assert field.shape == (2000, 1, 24, 24)
-    # sd of a mean of 2000 values is 0.022, of their variance 0.032; the worst of 576 pixels is under 4.5 sd off
+    # The mean of 2000 values has sd 0.022, their variance sd 0.032.
+    # The worst of 576 pixels deviates by less than 4.5 sd.
     assert field.mean(0).abs().max() < 0.1
     assert (field.var(0) - 1).abs().max() < 0.16
-    assert abs(float(field.var()) - 1) < 0.03  # pixels of a simplex field are far from independent
+    assert abs(float(field.var()) - 1) < 0.03  # pixels of a simplex field are dependent
 
 
-def test_the_defaults_draw_what_runs_were_trained_with():
-    """Numbers printed at d048ecb, when octaves, persistence and frequency were constants of the module."""
+def test_the_default_noise_is_that_of_earlier_runs():
+    """The numbers are from commit d048ecb, where the waves were constants of the module."""
     field = draw_noise("simplex", (2, 96, 96), torch.Generator().manual_seed(0))
     first, last = [-0.32882461, -0.45095301, -0.87889731], [-0.65710229, -0.68650818, -1.13913000]
     torch.testing.assert_close(field[0, 0, 0, :3], torch.tensor(first), rtol=0, atol=1e-5)
@@ -71,7 +72,7 @@ def test_fewer_octaves_and_less_persistence_are_smoother():
 
 
 @pytest.mark.parametrize(
-    ("waves", "complaint"),
+    ("waves", "message"),
     [
         ({"octaves": 0}, "octaves=0 must be at least 1"),
         ({"octaves": 2.5}, "octaves: "),
@@ -89,13 +90,13 @@ def test_fewer_octaves_and_less_persistence_are_smoother():
         ({"scale": 2}, "scale: "),
     ],
 )
-def test_waves_that_make_no_noise_are_refused_by_name(waves, complaint):
-    with pytest.raises(InputError, match=f"settings of maediff: simplex.*{complaint}"):
+def test_impossible_waves_are_refused_and_the_message_names_them(waves, message):
+    with pytest.raises(InputError, match=f"settings of maediff: simplex.*{message}"):
         build("maediff", "tiny", {"simplex": waves})
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "ddpm", "anoddpm"])
-def test_a_run_draws_its_own_waves_in_training_and_prediction(name):
+def test_waves_change_the_noise_in_training_and_prediction(name):
     (images, brain, ids), waves = scan(), {"octaves": 2, "persistence": 0.5}
     usual, other = make(name, noise="simplex"), make(name, noise="simplex", simplex=waves)
     x = torch.from_numpy(images)[1:4, None]
@@ -105,7 +106,7 @@ def test_a_run_draws_its_own_waves_in_training_and_prediction(name):
     assert abs(references[0] - references[1]).max() > 1e-3
 
 
-def test_a_run_saved_without_waves_has_the_defaults(tmp_path):
+def test_a_run_saved_without_waves_gets_the_defaults(tmp_path):
     run = made_run(tmp_path / "run")
     for name in ("config.json", "calibration.json"):
         saved = json.loads((run / name).read_text())
@@ -125,7 +126,7 @@ def test_simplex_does_not_vanish_at_the_first_pixel():
     assert 0.8 < float(field[:, 0, 0, 0].std()) < 1.2
 
 
-def test_simplex_is_smooth_coarse_noise_smoother_and_gaussian_is_not():
+def test_simplex_noise_is_smooth_coarse_noise_smoother_and_gaussian_noise_rough():
     for kind, low, high in (
         ("coarse", 0.95, 1.0),
         ("simplex", 0.5, 0.95),
@@ -138,16 +139,16 @@ def test_simplex_is_smooth_coarse_noise_smoother_and_gaussian_is_not():
 
 def test_images_of_a_batch_are_independent():
     a, b = draw_noise("simplex", (2, 96, 96), torch.Generator().manual_seed(0))
-    # Long waves leave few independent values in a field, so even independent ones correlate a little.
+    # Long waves leave few independent values in a field, so independent fields correlate a bit.
     assert abs(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])) < 0.5
 
 
-def test_coarse_noise_forgets_itself_after_two_of_its_cells_and_is_bilinear_between():
+def test_coarse_noise_is_uncorrelated_after_two_cells_and_bilinear_between():
     field = draw_noise("coarse", (500, 40, 40), torch.Generator().manual_seed(3))[:, 0]
     cell = int(COARSE_PX)
     assert abs(float((field[..., 2 * cell :] * field[..., : -2 * cell]).mean())) < 0.02
     bends = (field[..., 2:] - 2 * field[..., 1:-1] + field[..., :-2]).abs() > 1e-4
-    # a node bends the line twice where it lies between two pixels, never more often; there are 38 middles in 40 pixels
+    # A node between two pixels bends the line at both; 40 pixels have 38 inner ones.
     assert bends.sum(dim=-1).max() <= 2 * (38 // cell + 1)
 
 
@@ -161,7 +162,7 @@ def test_keyed_noise_depends_on_its_key_alone(kind):
 
 
 @pytest.mark.parametrize("kind", ["simplex", "gaussian", "coarse"])
-def test_noise_is_the_same_where_the_network_runs_in_bf16(kind):
+def test_noise_is_the_same_if_the_network_runs_in_bf16(kind):
     plain = draw_noise(kind, (2, 16, 16), torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(
@@ -179,6 +180,6 @@ def test_each_part_of_the_key_changes_the_noise(change):
     assert (a - b).abs().max() > 0.1
 
 
-def test_a_generator_is_needed_for_each_image():
+def test_each_image_needs_a_generator():
     with pytest.raises(ValueError, match="1 generators for 2 images"):
         draw_noise("gaussian", (2, 8, 8), [torch.Generator()])

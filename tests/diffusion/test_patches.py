@@ -1,4 +1,4 @@
-"""Both grids: merging by hand, identities, and which cells a patch makes noised."""
+"""Patches and cells: merging by hand, identities, noised cells, refusals."""
 
 import re
 
@@ -15,11 +15,10 @@ from maediff.diffusion.patches import (
     patch_mask,
     patches_with_brain,
 )
-from maediff.nn.mae import patchify, unpatchify
 
 
 def merge(image, predictions, grid, kind="mean"):
-    """All patches of one image, patch k taken from predictions[k]."""
+    """Merge all patches of one image; patch k comes from predictions[k]."""
     merger = PatchMerger(image, grid.p, kind)
     merger.add(torch.zeros(len(grid.corners), dtype=torch.long), grid.corners, predictions)
     return merger.reference()
@@ -54,7 +53,7 @@ def test_merging_the_patches_of_an_image_gives_the_image(size, p, s, kind):
     torch.testing.assert_close(merged, image, rtol=0, atol=1e-6)
 
 
-def test_pixels_that_no_patch_covered_stay_as_they_are():
+def test_pixels_without_a_patch_keep_their_value():
     image = torch.rand(1, 1, 4, 4)
     merger = PatchMerger(image, 2, "mean")
     merger.add(torch.tensor([0]), torch.tensor([[0, 0]]), torch.full((1, 1, 4, 4), 9.0))
@@ -64,7 +63,7 @@ def test_pixels_that_no_patch_covered_stay_as_they_are():
     assert torch.equal(reference[0][outside], image[0][outside])
 
 
-def test_the_last_patch_is_pulled_inside():
+def test_the_last_patch_is_moved_inside():
     assert PatchGrid(10, 5, 4).starts == [0, 4, 5]
     assert PatchGrid(96, 48, 16).starts == [0, 16, 32, 48]
     assert PatchGrid(96, 48, 48).starts == [0, 48]
@@ -79,10 +78,10 @@ def test_every_pixel_is_covered_and_every_patch_is_whole(size, p, s):
 
 
 @pytest.mark.parametrize(
-    ("p", "s", "said"), [(99, 16, "p=99"), (48, 99, "s=99"), (0, 1, "p=0"), (48, 0, "s=0")]
+    ("p", "s", "message"), [(99, 16, "p=99"), (48, 99, "s=99"), (0, 1, "p=0"), (48, 0, "s=0")]
 )
-def test_patches_that_do_not_fit_are_refused(p, s, said):
-    with pytest.raises(ValueError, match=said):
+def test_patches_that_do_not_fit_are_refused(p, s, message):
+    with pytest.raises(ValueError, match=message):
         PatchGrid(96, p, s)
 
 
@@ -97,35 +96,17 @@ def test_tapered_weights_fall_to_the_edge():
     assert (merge_weights(4, "mean") == 1).all()
 
 
-@pytest.mark.parametrize("cell", [1, 2, 4])
-def test_patchify_then_unpatchify_is_the_identity(cell):
-    feature_map = torch.rand(2, 3, 8, 8)
-    tokens = patchify(feature_map, cell)
-    assert tokens.shape == (2, (8 // cell) ** 2, 3 * cell**2)
-    assert torch.equal(unpatchify(tokens, cell, 8 // cell), feature_map)
-
-
-def test_tokens_stand_row_by_row():
-    feature_map = torch.arange(16.0).view(1, 1, 4, 4)
-    assert patchify(feature_map, 2)[0].tolist() == [
-        [0, 1, 4, 5],
-        [2, 3, 6, 7],
-        [8, 9, 12, 13],
-        [10, 11, 14, 15],
-    ]
-
-
-def test_noised_cells_are_those_the_patch_touches():
+def test_a_patch_noises_the_cells_that_it_touches():
     noised = noised_cells(torch.tensor([[0, 16], [48, 48]]), p=48, size=96, r=16).view(2, 6, 6)
     assert noised[0, :3, 1:4].all()
     assert noised[1, 3:, 3:].all()
     assert noised.sum((1, 2)).tolist() == [9, 9]
-    # A patch that is not on the cells' grid touches more of them.
+    # A patch off the grid of cells touches more cells.
     assert int(noised_cells(torch.tensor([[8, 0]]), p=48, size=96, r=16).sum()) == 12
 
 
 @pytest.mark.parametrize(("d", "fits"), [(1, [1, 2, 4, 8, 16]), (4, [4, 8, 16]), (16, [16])])
-def test_cells_that_do_not_fit_are_refused_with_those_that_do(d, fits):
+def test_wrong_cells_are_refused_and_the_message_names_cells_that_fit(d, fits):
     grid = PatchGrid(96, 48, 16)
     for r in {*range(50)} - {*fits}:
         with pytest.raises(
@@ -136,20 +117,20 @@ def test_cells_that_do_not_fit_are_refused_with_those_that_do(d, fits):
         check_cells(grid, r, d)
 
 
-def test_where_no_cell_fits_the_refusal_says_so():
+def test_the_message_differs_if_no_cell_fits():
     """r has to divide gcd(50, 16, 96) = 2, and be a multiple of 4."""
     with pytest.raises(ValueError, match="no r does, so make p and s multiples of 4"):
         check_cells(PatchGrid(96, 50, 16), 2, d=4)
 
 
-def test_patches_without_brain_are_left_out_and_no_other():
+def test_only_patches_without_brain_are_skipped():
     grid = PatchGrid(8, 4, 4)
     brain = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
     brain[0, 0, 1, 6] = True  # patch 1 of slice 0
     brain[2, 0, 5:, :] = True  # patches 2 and 3 of slice 2
-    found = [
+    pairs = [
         (int(s), int(k))
         for slices, patches in patches_with_brain(brain, grid, 2)
         for s, k in zip(slices, patches, strict=True)
     ]
-    assert found == [(0, 1), (2, 2), (2, 3)]
+    assert pairs == [(0, 1), (2, 2), (2, 3)]

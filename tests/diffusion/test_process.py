@@ -1,4 +1,4 @@
-"""The schedule against its closed form and another library; samplers against the ideal denoiser of Gaussian data."""
+"""The schedule against its closed form and diffusers; the reverse process on Gaussian data."""
 
 import math
 
@@ -8,19 +8,18 @@ import torch
 from maediff.diffusion.process import cosine_alpha_bar, forward_process, reverse_chain
 
 
-def test_schedule_is_its_closed_form_where_no_beta_is_clipped():
+def test_the_schedule_equals_its_closed_form_except_for_the_clipped_beta():
     alpha_bar = cosine_alpha_bar()
     f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
     closed = torch.tensor(f[1:], dtype=torch.float64) / f[0]
-    torch.testing.assert_close(
-        alpha_bar[:-1], closed[:-1], rtol=1e-9, atol=0
-    )  # only the last beta is clipped
+    # Only the last beta is clipped.
+    torch.testing.assert_close(alpha_bar[:-1], closed[:-1], rtol=1e-9, atol=0)
     assert alpha_bar[-1] == pytest.approx(float(alpha_bar[-2]) * 0.001)
     assert round(float(alpha_bar[499]), 3) == 0.494
     assert (alpha_bar.diff() < 0).all()
 
 
-@pytest.mark.filterwarnings("ignore")  # diffusers' own
+@pytest.mark.filterwarnings("ignore")  # warnings of diffusers
 def test_schedule_equals_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.DDPMScheduler(
@@ -36,7 +35,7 @@ def test_forward_process_by_hand():
 
 
 def gaussian_denoiser(mean, sd, alpha_bar):
-    """E[x0 | x_t] for x0 ~ N(mean, sd^2): what a perfectly trained network predicts."""
+    """Return the ideal denoiser E[x0 | x_t] for x0 ~ N(mean, sd^2)."""
 
     def denoise(x, t):
         a = alpha_bar[t[0]]
@@ -55,7 +54,7 @@ def test_the_chain_recovers_gaussian_data_with_its_ideal_denoiser():
 
 
 def test_ddim_follows_the_closed_form_of_its_flow():
-    """For Gaussian data the deterministic sampler scales x_t - sqrt(a) mean to the sd of the data."""
+    """For Gaussian data, DDIM scales x_t - sqrt(a) mean to the sd of the data."""
     alpha_bar = cosine_alpha_bar()
     a = float(alpha_bar[700])
     mean, sd = -0.2, 0.5
@@ -65,14 +64,10 @@ def test_ddim_follows_the_closed_form_of_its_flow():
     assert float(x0) == pytest.approx(expected, abs=2e-3)
 
 
-def test_with_fresh_noise_a_step_is_that_of_ho_et_al():
-    """Mean and variance of q(x_{t-1} | x_t, x0), Ho et al. 2020, eq. 7, which eta = 1 draws from."""
-    alpha_bar, x0, x_t, z = (
-        cosine_alpha_bar(),
-        0.3,
-        torch.full((1, 1, 1, 1), -0.7, dtype=torch.float64),
-        1.7,
-    )
+def test_a_step_with_eta_1_samples_the_posterior_of_ho_et_al():
+    """Mean and variance are those of q(x_{t-1} | x_t, x0), Ho et al. 2020, eq. 7."""
+    alpha_bar, x0, z = cosine_alpha_bar(), 0.3, 1.7
+    x_t = torch.full((1, 1, 1, 1), -0.7, dtype=torch.float64)
     a, a_next = float(alpha_bar[250]), float(alpha_bar[249])
     beta = 1 - a / a_next
     mean = (
@@ -93,7 +88,7 @@ def test_with_fresh_noise_a_step_is_that_of_ho_et_al():
     reverse_chain(denoise, x_t, [250, 249], alpha_bar, eta=1.0, fresh=fresh)
     assert seen == [-0.7, pytest.approx(mean + sd * z, rel=1e-9)]
     assert asked == [1]
-    with pytest.raises(ValueError, match="fresh noise"):
+    with pytest.raises(ValueError, match=r"eta=1\.0 needs `fresh`"):
         reverse_chain(denoise, x_t, [250, 249], alpha_bar, eta=1.0)
 
 

@@ -1,11 +1,11 @@
-"""The masked autoencoder sees what it should, the U-Net's halves fit, every parameter learns."""
+"""The masked autoencoder's view of the map, the shapes of the U-Net, and their layers."""
 
 import pytest
 import torch
 
 from maediff.diffusion.patches import noised_cells
 from maediff.nn.layers import GroupNorm, sincos_2d
-from maediff.nn.mae import MAE, MAEConfig
+from maediff.nn.mae import MAE, MAEConfig, patchify, unpatchify
 from maediff.nn.unet import UNet, UNetConfig
 
 SMALL = {"dim": 32, "encoder_blocks": 2, "decoder_blocks": 1, "heads": 4}
@@ -14,7 +14,7 @@ NOISED = noised_cells(CORNERS, p=48, size=96, r=16)
 
 
 def make(**changes):
-    """An autoencoder whose last layer has left zero, where it starts."""
+    """Return an autoencoder whose last layer, which starts at zero, has random weights."""
     torch.manual_seed(0)
     mae = MAE(
         channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**{**SMALL, **changes})
@@ -25,7 +25,7 @@ def make(**changes):
 
 
 def cells(noised):
-    """Mask over the 24 x 24 feature map of the pixels in the given cells."""
+    """Return the mask of the given cells over the 24 x 24 feature map."""
     return noised.view(-1, 1, 6, 6).repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
@@ -34,7 +34,25 @@ def encode(mae, feature_map):
     return mae.forward_encoder(mae.tokens(feature_map, NOISED), visible)
 
 
-def test_widths_that_do_not_fit_are_refused_with_those_that_do():
+@pytest.mark.parametrize("cell", [1, 2, 4])
+def test_patchify_then_unpatchify_is_the_identity(cell):
+    feature_map = torch.rand(2, 3, 8, 8)
+    tokens = patchify(feature_map, cell)
+    assert tokens.shape == (2, (8 // cell) ** 2, 3 * cell**2)
+    assert torch.equal(unpatchify(tokens, cell, 8 // cell), feature_map)
+
+
+def test_patchify_orders_cells_row_by_row():
+    feature_map = torch.arange(16.0).view(1, 1, 4, 4)
+    assert patchify(feature_map, 2)[0].tolist() == [
+        [0, 1, 4, 5],
+        [2, 3, 6, 7],
+        [8, 9, 12, 13],
+        [10, 11, 14, 15],
+    ]
+
+
+def test_wrong_widths_are_refused_and_the_message_names_widths_that_fit():
     with pytest.raises(
         ValueError, match=r"\(33, 64\): the first is the time embedding's width, and must be even"
     ):
@@ -70,8 +88,8 @@ def test_visible_tokens_are_the_visible_cells_in_order():
 
 
 @pytest.mark.parametrize("fusion", ["concat", "add", "replace"])
-def test_the_decoder_reads_the_entire_map(fusion):
-    """Noised cells reach the result through the decoder, visible ones through the encoder too."""
+def test_the_decoder_uses_the_entire_map(fusion):
+    """Noised and visible cells both change the result."""
     mae, feature_map = make(fusion=fusion, back="replace"), torch.rand(2, 8, 24, 24)
     before = mae(feature_map, NOISED)
     assert before.shape == feature_map.shape
@@ -80,7 +98,7 @@ def test_the_decoder_reads_the_entire_map(fusion):
         assert (before != after).flatten(1).any(1).all()
 
 
-def test_it_starts_as_the_identity_where_it_is_added():
+def test_a_fresh_autoencoder_with_back_add_is_the_identity():
     feature_map = torch.rand(2, 8, 24, 24)
     for back, same in [("add", True), ("replace", False)]:
         untrained = MAE(channels=8, cell=4, rows=6, hidden=9, config=MAEConfig(**SMALL, back=back))
@@ -89,8 +107,8 @@ def test_it_starts_as_the_identity_where_it_is_added():
 
 
 @pytest.mark.parametrize("fusion", ["add", "replace"])
-def test_what_the_encoder_reads_reaches_the_result_where_it_is_fused(fusion):
-    """Alone, without the map's own way to the decoder."""
+def test_the_output_of_the_encoder_changes_the_result(fusion):
+    """Only the encoder's input changes here; the map goes to the decoder unchanged."""
     mae, feature_map = make(fusion=fusion), torch.rand(2, 8, 24, 24)
     after = mae(feature_map, NOISED, torch.where(cells(~NOISED), feature_map + 1, feature_map))
     assert (mae(feature_map, NOISED) != after).flatten(1).any(1).all()
@@ -112,7 +130,7 @@ def test_back_add_adds_what_back_replace_returns():
     torch.testing.assert_close(added, feature_map + replaced)
 
 
-def test_clean_visible_map_is_what_the_encoder_reads():
+def test_visible_map_is_the_input_of_the_encoder():
     mae, feature_map = make(), torch.rand(2, 8, 24, 24)
     assert torch.equal(mae(feature_map, NOISED, feature_map), mae(feature_map, NOISED))
     assert not torch.equal(mae(feature_map, NOISED, feature_map + 1), mae(feature_map, NOISED))
@@ -147,23 +165,23 @@ def test_unet_keeps_the_size_and_its_map_is_d_times_smaller(
 
 
 def test_the_paper_preset_has_the_size_of_pddpms_network():
-    """37.5 M parameters in pDDPM's code."""
+    """The network in the code of pDDPM has 37.5 M parameters."""
     with torch.device("meta"):
         parameters = sum(p.numel() for p in UNet(UNetConfig()).parameters())
     assert round(parameters / 1e6, 1) == 37.5
 
 
-def test_group_norm_keeps_the_type_that_it_is_given_and_computes_as_torch_does():
+def test_group_norm_keeps_the_input_type_and_equals_that_of_torch():
     x, device = torch.randn(2, 8, 4, 4), "cuda" if torch.cuda.is_available() else "cpu"
     norm, reference = GroupNorm(4, 8).to(device), torch.nn.GroupNorm(4, 8).to(device)
     with torch.no_grad():
-        for one in (norm, reference):
-            one.weight.copy_(torch.linspace(0.5, 2, 8))
-            one.bias.copy_(torch.linspace(-1, 1, 8))
+        for layer in (norm, reference):
+            layer.weight.copy_(torch.linspace(0.5, 2, 8))
+            layer.bias.copy_(torch.linspace(-1, 1, 8))
     assert torch.equal(norm(x.to(device)), reference(x.to(device)))
     with torch.autocast(device, torch.bfloat16):
-        found = norm(x.to(device, torch.bfloat16))
-    assert found.dtype == torch.bfloat16
+        rounded = norm(x.to(device, torch.bfloat16))
+    assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(
-        found.float(), reference(x.bfloat16().float().to(device)), rtol=0.02, atol=0.02
+        rounded.float(), reference(x.bfloat16().float().to(device)), rtol=0.02, atol=0.02
     )

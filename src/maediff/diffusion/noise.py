@@ -1,22 +1,25 @@
-"""Noise with unit variance: Gaussian, simplex and coarse, one independent field for every image of a batch.
+"""Noise fields: Gaussian, simplex and coarse, one independent field for every image of a batch.
 
-    simplex(x, y) = sum_k persistence^k  n(x / (frequency / 2^k), y / (frequency / 2^k)) / sd
+Simplex noise (Perlin 2001; Gustavson 2005, "Simplex noise demystified"):
 
-where n is Perlin's simplex noise (Perlin 2001; Gustavson 2005, "Simplex noise demystified") with a gradient of
-random direction drawn afresh at every lattice point, and a random offset: the field does not repeat, does not
-vanish at pixel (0, 0) as lattice noise without an offset does, and its standard deviation is known in closed
-form. The defaults of `SimplexConfig` are AnoDDPM's (Wyatt et al. 2022); dividing by the standard deviation is ours,
-because the schedule assumes noise of unit variance.
+    simplex(x, y) = sum_k persistence^k  n_k(x / l_k, y / l_k) / sd,   l_k = frequency / 2^k
 
-    coarse(x, y) = 3/2  sum_ij tent(y / 6 - i) tent(x / 6 - j) z_ij,   z_ij ~ N(0, 1),  tent(a) = max(1 - |a|, 0)
+Each octave n_k has a gradient of random direction at every lattice point and a random offset.
+The field therefore does not repeat, and its standard deviation has a closed form.
+Without the offset, lattice noise is always zero at pixel (0, 0).
+The defaults of `SimplexConfig` are those of AnoDDPM (Wyatt et al. 2022).
+Division by the standard deviation is our choice: the schedule assumes unit variance.
 
-with a random offset in x and y is the noise of denoising autoencoders (Kascenas et al. 2022), scaled to unit variance.
+Coarse noise (of denoising autoencoders, Kascenas et al. 2022), scaled to unit variance:
+
+    coarse(x, y) = 3/2  sum_ij tent(y / 6 - i) tent(x / 6 - j) z_ij
+    z_ij ~ N(0, 1),   tent(a) = max(1 - |a|, 0),   with a random offset in x and in y
 
 At test, noise is a pure function of (seed, slice, patch, draw): see `keyed_generators`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,26 +32,29 @@ from torch.nn import functional
 
 NoiseKind = Literal["simplex", "gaussian", "coarse"]
 
-SKEW, UNSKEW = (
-    (math.sqrt(3) - 1) / 2,
-    (3 - math.sqrt(3)) / 6,
-)  # square lattice <-> triangles, Gustavson 2005
-COARSE_PX = 6.0  # between the numbers of coarse noise: Kascenas et al. 2022 draw 16 x 16 a slice, of 96 pixels here
-# Variance of one octave: sqrt(3) lattice points a unit area, each adding (1/2 - r^2)^4 g.d with |g| = 1, so
-# var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
+# Square lattice <-> lattice of triangles, Gustavson 2005.
+SKEW = (math.sqrt(3) - 1) / 2
+UNSKEW = (3 - math.sqrt(3)) / 6
+COARSE_PX = 6.0
+"""Pixels between the random numbers of coarse noise. Kascenas et al. 2022 use 16 x 16 numbers for
+a slice, which has 96 pixels here."""
+# Variance of one octave. A unit area holds sqrt(3) lattice points, and each point adds
+# (1/2 - r^2)^4 g.d with |g| = 1, so
+# var = sqrt(3) * integral over r^2 < 1/2 of (1/2 - r^2)^8 r^2 / 2 dA
+#     = sqrt(3) * (pi / 2) * (1/2)^10 / 90.
 OCTAVE_VARIANCE = math.sqrt(3) * (math.pi / 2) * 0.5**10 / 90
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SimplexConfig:
-    """Waves that simplex noise is made of. Whatever they are, its variance is 1."""
+    """Waves of simplex noise. The variance of the noise is 1 for every choice."""
 
     octaves: int = 6
-    """Fields added up, each of half the wavelength of the one before."""
+    """Number of fields that are added. Each has half the wavelength of the previous one."""
     persistence: float = 0.8
-    """Amplitude of each octave, as a share of the one before; 0 leaves the first alone."""
+    """Amplitude of each octave relative to the previous one, 0..1. 0 keeps only the first."""
     frequency: float = 64.0
-    """Wavelength of the first octave in pixels, AnoDDPM's word for it."""
+    """Wavelength of the first octave in pixels. The name is AnoDDPM's."""
 
     def __post_init__(self) -> None:
         if self.octaves < 1:
@@ -61,8 +67,8 @@ class SimplexConfig:
             )
         if (most := math.floor(math.log2(self.frequency)) + 1) < self.octaves:
             raise ValueError(
-                f"octaves={self.octaves} end in waves finer than a pixel: from frequency={self.frequency:g} at most "
-                f"octaves={most}"
+                f"octaves={self.octaves} end in waves finer than a pixel: from "
+                f"frequency={self.frequency:g} at most octaves={most}"
             )
 
 
@@ -72,10 +78,17 @@ DEFAULT_SIMPLEX = SimplexConfig()
 def keyed_generators(
     seed: int, slice_ids: Int[Tensor, " b"], patches: Int[Tensor, " b"], draw: int = 0
 ) -> list[torch.Generator]:
-    """One generator an image, each a pure function of (seed, slice index, patch index, draw index)."""
+    """Return one generator per image, a pure function of (seed, slice, patch, draw).
+
+    Args:
+        seed: seed of the prediction.
+        slice_ids: index of each slice on the model's grid, at least 0.
+        patches: index of each patch on its `PatchGrid`, at least 0.
+        draw: index of the noise draw, at least 0.
+    """
     generators = []
     for slice_id, patch in zip(slice_ids.tolist(), patches.tolist(), strict=True):
-        # Negative ids cannot occur on a grid; SeedSequence mixes the key so that neighbours are unrelated.
+        # SeedSequence mixes the key, so that the noise of neighbours is unrelated.
         state = np.random.SeedSequence((seed, slice_id, patch, draw)).generate_state(2, np.uint32)
         generators.append(torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1])))
     return generators
@@ -88,62 +101,65 @@ def draw_noise(
     device: torch.device | str = "cpu",
     simplex: SimplexConfig = DEFAULT_SIMPLEX,
 ) -> Float[Tensor, "b 1 h w"]:
-    """Noise fields of zero mean and unit variance, independent from image to image.
+    """Draw noise fields of zero mean and unit variance, independent from image to image.
+
+    Random numbers are drawn on the CPU, so that every device gets the same noise.
 
     Args:
+        kind: the kind of noise.
         shape: (images, rows, columns).
-        generator: a CPU generator for the whole batch (training), or one an image (prediction). Random numbers
-            are drawn on the CPU whatever the device, so that every device sees the same noise.
-        simplex: of that kind's waves.
+        generator: one CPU generator for the whole batch (training), or one per image (test).
+        device: device of the result.
+        simplex: waves of simplex noise; the other kinds ignore it.
+
+    Raises:
+        ValueError: the number of generators is not the number of images.
     """
     b, h, w = shape
     if kind == "gaussian":
-        return _per_image(torch.randn, b, (1, h, w), generator).to(device)
+        return _draw_per_image(torch.randn, b, (1, h, w), generator).to(device)
     if kind == "coarse":
         rows, columns = (math.floor((pixels - 1) / COARSE_PX) + 3 for pixels in (h, w))
-        normals = _per_image(torch.randn, b, (rows, columns), generator)
-        offsets = _per_image(torch.rand, b, (2,), generator)
-        return _coarse(normals.to(device), offsets.to(device), h, w)
-    uniforms = _per_image(torch.rand, b, (_uniforms_needed(h, w, simplex),), generator)
-    return _simplex(uniforms.to(device), h, w, simplex)
+        normals = _draw_per_image(torch.randn, b, (rows, columns), generator)
+        offsets = _draw_per_image(torch.rand, b, (2,), generator)
+        return _coarse_field(normals.to(device), offsets.to(device), h, w)
+    uniforms = _draw_per_image(torch.rand, b, (_count_uniforms(h, w, simplex),), generator)
+    return _simplex_field(uniforms.to(device), h, w, simplex)
 
 
-def _per_image(
-    sample: object,
+def _draw_per_image(
+    sample: Callable[..., Tensor],
     b: int,
     shape: tuple[int, ...],
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> Tensor:
-    assert callable(sample)
+    """Draw `b` arrays of `shape` with `sample`: torch.rand or torch.randn."""
     if isinstance(generator, torch.Generator):
-        return sample((b, *shape), generator=generator)  # type: ignore[no-any-return]
+        return sample((b, *shape), generator=generator)
     if len(generator) != b:
-        raise ValueError(f"{len(generator)} generators for {b} images: one an image is needed")
+        raise ValueError(f"{len(generator)} generators for {b} images: give one for each image")
     return torch.stack([sample(shape, generator=g) for g in generator])
 
 
-def _coarse(
+def _coarse_field(
     normals: Float[Tensor, "b rows columns"], offsets: Float[Tensor, "b 2"], h: int, w: int
 ) -> Float[Tensor, "b 1 h w"]:
-    """Numbers on a grid that is moved by offsets in [0, 1), in between bilinear."""
-
-    def tents(
-        pixels: int, nodes: int, offset: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b pixels nodes"]:
-        at = torch.arange(pixels, device=normals.device) / COARSE_PX + offset[:, None]
-        return (1 - (at[:, :, None] - torch.arange(nodes, device=normals.device)).abs()).clamp_min(
-            0
-        )
-
-    rows, columns = (
-        tents(h, normals.shape[1], offsets[:, 0]),
-        tents(w, normals.shape[2], offsets[:, 1]),
-    )
-    # Along an axis, u and 1 - u weigh two nodes: the mean of u^2 + (1 - u)^2 over u in [0, 1] is 2/3.
-    with torch.autocast(
-        normals.device.type, enabled=False
-    ):  # noise is not rounded to bf16 where the network is
+    """Interpolate random numbers bilinearly, after shifting their grid by offsets in [0, 1)."""
+    rows = _tent_weights(h, normals.shape[1], offsets[:, 0])
+    columns = _tent_weights(w, normals.shape[2], offsets[:, 1])
+    # Along an axis, u and 1 - u weigh two numbers. The mean of u^2 + (1 - u)^2 over u in [0, 1]
+    # is 2/3, so 3/2 gives unit variance. Autocast is off: noise is not rounded to bf16.
+    with torch.autocast(normals.device.type, enabled=False):
         return (1.5 * rows @ normals @ columns.mT)[:, None]
+
+
+def _tent_weights(
+    pixels: int, nodes: int, offset: Float[Tensor, " b"]
+) -> Float[Tensor, "b pixels nodes"]:
+    """Weight of each random number (node) at each pixel along one axis."""
+    position = torch.arange(pixels, device=offset.device) / COARSE_PX + offset[:, None]
+    distance = (position[:, :, None] - torch.arange(nodes, device=offset.device)).abs()
+    return (1 - distance).clamp_min(0)
 
 
 def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:
@@ -154,74 +170,111 @@ def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, f
     return rows, columns, wavelength
 
 
-def _uniforms_needed(h: int, w: int, config: SimplexConfig) -> int:
+def _count_uniforms(h: int, w: int, config: SimplexConfig) -> int:
+    """Count the random numbers of a field: two offsets and one angle per lattice point."""
     return sum(
         2 + math.prod(_lattice(h, w, octave, config.frequency)[:2])
         for octave in range(config.octaves)
     )
 
 
-def _simplex(
+def _simplex_field(
     uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConfig
 ) -> Float[Tensor, "b 1 h w"]:
+    """Build simplex noise from uniform random numbers in [0, 1)."""
     field = torch.zeros(len(uniforms), h, w, device=uniforms.device)
-    rows_px = torch.arange(h, device=uniforms.device)[None, :, None]
-    columns_px = torch.arange(w, device=uniforms.device)[None, None, :]
     start = 0
     for octave in range(config.octaves):
         rows, columns, wavelength = _lattice(h, w, octave, config.frequency)
-        offset, angles = (
-            uniforms[:, start : start + 2],
-            uniforms[:, start + 2 : start + 2 + rows * columns],
+        angles_start, end = start + 2, start + 2 + rows * columns
+        octave_field = _simplex_octave(
+            uniforms[:, start:angles_start],
+            2 * math.pi * uniforms[:, angles_start:end],
+            (h, w),
+            columns,
+            wavelength,
         )
-        start += 2 + rows * columns
-        gradients = [f(angles * (2 * math.pi)) for f in (torch.sin, torch.cos)]
-        # Position in lattice units, skewed so that the triangles' lattice becomes the integer one.
-        y, x = rows_px / wavelength, columns_px / wavelength
-        skew = (x + y) * SKEW
-        i, j = y + skew + offset[:, 0, None, None], x + skew + offset[:, 1, None, None]
-        i0, j0 = i.floor(), j.floor()
-        di, dj = i - i0, j - j0
-        upper = (di > dj).to(di.dtype)
-        octave_field = torch.zeros_like(field)
-        for ci, cj in (
-            (0.0, 0.0),
-            (upper, 1 - upper),
-            (1.0, 1.0),
-        ):  # the three corners of the triangle
-            si, sj = di - ci, dj - cj
-            unskew = (si + sj) * UNSKEW
-            dy, dx = si - unskew, sj - unskew
-            corner = ((i0 + ci) * columns + (j0 + cj)).long().flatten(1)
-            gy, gx = (gradient.gather(1, corner).view_as(dy) for gradient in gradients)
-            falloff = (0.5 - dy * dy - dx * dx).clamp_min(0).square().square()
-            octave_field += falloff * (gy * dy + gx * dx)
         field += config.persistence**octave * octave_field
-    variance = OCTAVE_VARIANCE * sum(
-        config.persistence ** (2 * octave) for octave in range(config.octaves)
-    )
-    return (field / math.sqrt(variance))[:, None]
+        start = end
+    squares = sum(config.persistence ** (2 * octave) for octave in range(config.octaves))
+    return (field / math.sqrt(OCTAVE_VARIANCE * squares))[:, None]
+
+
+def _simplex_octave(
+    offset: Float[Tensor, "b 2"],
+    angles: Float[Tensor, "b n"],
+    shape: tuple[int, int],
+    columns: int,
+    wavelength: float,
+) -> Float[Tensor, "b h w"]:
+    """One octave of simplex noise, with variance `OCTAVE_VARIANCE`.
+
+    Args:
+        offset: shift of the lattice along each axis, in [0, 1).
+        angles: direction of the gradient at each lattice point, row by row.
+        shape: rows and columns of the field, in pixels.
+        columns: lattice columns.
+        wavelength: pixels per lattice unit.
+    """
+    sines, cosines = angles.sin(), angles.cos()
+    # Position in lattice units, skewed so that the lattice of triangles becomes the integer one.
+    y = torch.arange(shape[0], device=angles.device)[None, :, None] / wavelength
+    x = torch.arange(shape[1], device=angles.device)[None, None, :] / wavelength
+    skew = (x + y) * SKEW
+    i, j = y + skew + offset[:, 0, None, None], x + skew + offset[:, 1, None, None]
+    i0, j0 = i.floor(), j.floor()
+    di, dj = i - i0, j - j0
+    upper = (di > dj).to(di.dtype)
+    field = torch.zeros_like(di)
+    for ci, cj in ((0.0, 0.0), (upper, 1 - upper), (1.0, 1.0)):  # the corners of the triangle
+        si, sj = di - ci, dj - cj
+        unskew = (si + sj) * UNSKEW
+        dy, dx = si - unskew, sj - unskew
+        corner = ((i0 + ci) * columns + (j0 + cj)).long().flatten(1)
+        gy, gx = sines.gather(1, corner).view_as(dy), cosines.gather(1, corner).view_as(dx)
+        falloff = (0.5 - dy * dy - dx * dx).clamp_min(0).square().square()
+        field += falloff * (gy * dy + gx * dx)
+    return field
 
 
 def coarse_noise(
     b: int, size: int, cells: int, sd: float, generator: torch.Generator
 ) -> Float[Tensor, "b 1 size size"]:
-    """Noise of `cells` x `cells` numbers upsampled to the slice, each image's moved round by its own random shift."""
+    """Draw the noise of a denoising autoencoder (Kascenas et al. 2022).
+
+    Random numbers on a coarse grid are upsampled bilinearly, then each image is rolled by its own
+    random shift. Unlike `draw_noise`, the variance is not scaled to 1.
+
+    Args:
+        b: number of images.
+        size: rows and columns of an image.
+        cells: rows and columns of the coarse grid.
+        sd: standard deviation of the numbers before upsampling.
+        generator: CPU generator for the whole batch.
+    """
     noise = functional.interpolate(
         sd * torch.randn(b, 1, cells, cells, generator=generator),
         size=(size, size),
         mode="bilinear",
     )
     shifts = torch.randint(size, (b, 2), generator=generator).tolist()
-    moved = [
+    rolled = [
         torch.roll(image, shift, dims=(1, 2)) for image, shift in zip(noise, shifts, strict=True)
     ]
-    return torch.stack(moved)
+    return torch.stack(rolled)
 
 
 def smooth_noise(
     b: int, shape: tuple[int, int], cells: int, generator: torch.Generator, device: torch.device
 ) -> Float[Tensor, "b 1 h w"]:
-    """Gaussian noise on a `cells` x `cells` grid, brought to `shape` by cubic interpolation; about unit variance."""
+    """Draw Gaussian noise on a coarse grid and interpolate it bicubically; variance about 1.
+
+    Args:
+        b: number of images.
+        shape: rows and columns of an image.
+        cells: rows and columns of the coarse grid.
+        generator: CPU generator for the whole batch.
+        device: device of the result.
+    """
     coarse = torch.randn(b, 1, cells, cells, generator=generator).to(device)
     return functional.interpolate(coarse, shape, mode="bicubic", align_corners=False)

@@ -1,8 +1,13 @@
-"""The two grids of the paper's hierarchical partition: upper-level patches (noised) and sub-level cells (tokens).
+"""The two grids of the paper's hierarchical partition: upper-level patches and sub-level cells.
 
-size 96, p 48, s 16 -> starts 0, 16, 32, 48 on either axis: 16 overlapping upper-level patches
-size 10, p  5, s  4 -> starts 0, 4, 5: the last patch is pulled inside the slice, never cut
-size 96, r 16       -> 6 x 6 sub-level cells; a patch with p 48 covers 9 of them (noised), 27 are visible
+An upper-level patch (p x p pixels, stride s) is the region that noise covers.
+A sub-level cell (r x r pixels) is one token of the masked autoencoder.
+
+    size 96, p 48, s 16 -> patches start at 0, 16, 32, 48 on each axis: 16 overlapping patches
+    size 10, p  5, s  4 -> patches start at 0, 4, 5: the last patch is moved inside, never cut
+    size 96, r 16       -> 6 x 6 cells; a patch with p 48 noises 9 of them, 27 stay visible
+
+    reference(pixel) = sum_k w_k x0_pred^(k) / sum_k w_k   over the patches k that cover the pixel
 """
 
 from collections.abc import Iterator
@@ -10,21 +15,26 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from einops import rearrange
+from einops import reduce
 from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 Merge = Literal["mean", "tapered"]
+"""Weights of overlapping patches: all 1, or falling towards the edges of a patch."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PatchGrid:
-    """Overlapping upper-level p x p patches at stride s over a size x size slice.
+    """Overlapping upper-level p x p patches at stride s over a size x size slice, all in pixels.
 
     Raises:
-        ValueError: a patch larger than the slice, or a stride that skips pixels.
+        ValueError: a patch is larger than the slice, or the stride would skip pixels.
+
+    Example:
+        >>> PatchGrid(size=10, p=5, s=4).starts
+        [0, 4, 5]
     """
 
     size: int = 96
@@ -34,7 +44,8 @@ class PatchGrid:
     def __post_init__(self) -> None:
         if not 0 < self.p <= self.size:
             raise ValueError(
-                f"patch size p={self.p} does not fit a slice of {self.size} pixels: use 1..{self.size}"
+                f"patch size p={self.p} does not fit a slice of {self.size} pixels: "
+                f"use 1..{self.size}"
             )
         if not 0 < self.s <= self.p:
             raise ValueError(f"stride s={self.s} is not in 1..p={self.p}: pixels would be skipped")
@@ -47,18 +58,24 @@ class PatchGrid:
 
     @property
     def corners(self) -> Int[Tensor, "k 2"]:
-        """First row and column of each patch, row by row."""
+        """First row and first column of each patch, ordered by row, then by column."""
         starts = torch.tensor(self.starts)
         return torch.cartesian_prod(starts, starts).view(-1, 2)
 
     @cached_property
     def masks(self) -> Bool[Tensor, "k h w"]:
-        """M of each patch: true inside, where noise goes."""
+        """M of each patch: true inside the patch, where noise is added."""
         return patch_mask(self.corners, self.p, self.size)
 
 
 def patch_mask(corners: Int[Tensor, "b 2"], p: int, size: int) -> Bool[Tensor, "b size size"]:
-    """M: true inside the p x p patch whose first row and column are given."""
+    """Return M for each patch: true inside the p x p pixels that start at (row, column).
+
+    Args:
+        corners: first row and first column of each patch.
+        p: rows and columns of a patch.
+        size: rows and columns of a slice.
+    """
     pixel = torch.arange(size, device=corners.device)
     inside = (pixel >= corners[..., None]) & (pixel < corners[..., None] + p)  # (b, 2, size)
     return inside[:, 0, :, None] & inside[:, 1, None, :]
@@ -67,7 +84,13 @@ def patch_mask(corners: Int[Tensor, "b 2"], p: int, size: int) -> Bool[Tensor, "
 def insert(
     patches: Float[Tensor, "b 1 p p"], corners: Int[Tensor, "b 2"], size: int
 ) -> Float[Tensor, "b 1 size size"]:
-    """Slices that are zero but for one patch each."""
+    """Insert each patch into an empty slice; every other pixel is zero.
+
+    Args:
+        patches: one patch for each slice.
+        corners: first row and first column of each patch.
+        size: rows and columns of a slice.
+    """
     b, p = len(patches), patches.shape[-1]
     slices = patches.new_zeros(b, size, size)
     index = torch.arange(p, device=patches.device)
@@ -78,7 +101,13 @@ def insert(
 
 
 def merge_weights(p: int, kind: Merge) -> Float[Tensor, "p p"]:
-    """Weight of each pixel of a patch where patches overlap: 1 (`mean`), or falling to the edge (`tapered`)."""
+    """Return the weight of each pixel of a patch in the mean over overlapping patches.
+
+    Args:
+        p: rows and columns of a patch.
+        kind: `mean`: every weight is 1. `tapered`: the weight falls linearly from the centre to
+            the edge, along rows and columns.
+    """
     if kind == "mean":
         return torch.ones(p, p)
     ramp = torch.minimum(torch.arange(p) + 1, torch.arange(p, 0, -1)).float()
@@ -86,7 +115,13 @@ def merge_weights(p: int, kind: Merge) -> Float[Tensor, "p p"]:
 
 
 class PatchMerger:
-    """The healthy reference: at every pixel the weighted mean of all patches that cover it, else the image itself."""
+    """Weighted mean of all patches that cover a pixel; pixels without a patch keep their value.
+
+    Args:
+        x0: the slices. The merged reference has their range.
+        p: rows and columns of a patch.
+        kind: weights of a patch, see `merge_weights`.
+    """
 
     def __init__(self, x0: Float[Tensor, "b 1 h w"], p: int, kind: Merge) -> None:
         self.x0, self.p = x0, p
@@ -100,7 +135,13 @@ class PatchMerger:
         corners: Int[Tensor, "n 2"],
         prediction: Float[Tensor, "n 1 h w"],
     ) -> None:
-        """Add the inside of one patch from each full-slice `prediction` to the slices it belongs to."""
+        """Add one reconstructed patch from each full-slice prediction.
+
+        Args:
+            slices: index into `x0` of the slice that each patch belongs to.
+            corners: first row and first column of each patch.
+            prediction: whole slices; only the pixels inside the patch are used.
+        """
         size = prediction.shape[-1]
         weight = insert(
             self.weight.expand(len(corners), 1, self.p, self.p), corners, size
@@ -109,10 +150,9 @@ class PatchMerger:
         self.weights.index_add_(0, slices, weight)
 
     def reference(self) -> Float[Tensor, "b 1 h w"]:
-        covered = self.weights > 0
-        return torch.where(
-            covered, self.total / self.weights.clamp_min(1e-12), self.x0.double()
-        ).to(self.x0.dtype)
+        """Return the healthy reference merged from all patches added so far."""
+        mean = self.total / self.weights.clamp_min(1e-12)
+        return torch.where(self.weights > 0, mean, self.x0.double()).to(self.x0.dtype)
 
 
 def patches_with_brain(
@@ -121,11 +161,17 @@ def patches_with_brain(
     batch_size: int,
     wanted: Bool[Tensor, "b k"] | None = None,
 ) -> Iterator[tuple[Int[Tensor, " n"], Int[Tensor, " n"]]]:
-    """Batches of (slice, patch) index pairs, leaving out patches that hold no brain, or that are not `wanted`.
+    """Yield batches of (slice index, patch index) for the patches that contain brain.
 
-    A patch without brain covers no brain pixel, so leaving it out changes nothing inside the brain.
+    A patch without brain covers no brain pixel, so skipping it changes nothing inside the brain.
+
+    Args:
+        brain: brain mask of each slice.
+        grid: the patches of a slice.
+        batch_size: largest number of patches in a batch.
+        wanted: true for the patches to yield; None yields every patch with brain.
     """
-    chosen = _sums_in_patches(brain.float(), grid) > 0
+    chosen = _sum_in_patches(brain.float(), grid) > 0
     slices, patches = torch.nonzero(chosen if wanted is None else chosen & wanted, as_tuple=True)
     if len(slices):
         yield from zip(
@@ -136,40 +182,53 @@ def patches_with_brain(
 def mean_in_patches(
     values: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid
 ) -> Float[Tensor, "b k"]:
-    """Mean over the brain in each patch of each slice; 0 where a patch holds none."""
-    return _sums_in_patches(values * brain, grid) / _sums_in_patches(
-        brain.float(), grid
-    ).clamp_min(1)
+    """Return the mean over the brain in each patch of each slice; 0 if a patch has no brain."""
+    pixels = _sum_in_patches(brain.float(), grid).clamp_min(1)
+    return _sum_in_patches(values * brain, grid) / pixels
 
 
-def _sums_in_patches(values: Float[Tensor, "b 1 h w"], grid: PatchGrid) -> Float[Tensor, "b k"]:
+def _sum_in_patches(values: Float[Tensor, "b 1 h w"], grid: PatchGrid) -> Float[Tensor, "b k"]:
     return torch.einsum("bhw,khw->bk", values[:, 0], grid.masks.to(values))
 
 
 def noised_cells(corners: Int[Tensor, "b 2"], p: int, size: int, r: int) -> Bool[Tensor, "b n"]:
-    """For each sub-level cell, row by row: true if it touches the noised patch. The others are visible."""
+    """Return for each sub-level cell, row by row, true if the noised patch touches it.
+
+    The other cells are visible.
+
+    Args:
+        corners: first row and first column of the noised patch of each slice.
+        p: rows and columns of a patch.
+        size: rows and columns of a slice.
+        r: rows and columns of a cell.
+    """
     mask = patch_mask(corners, p, size)
-    cells: Tensor = rearrange(mask, "b (h i) (w j) -> b (h w) (i j)", i=r, j=r)
-    return cells.any(dim=-1)
+    cells: Tensor = reduce(mask, "b (h i) (w j) -> b (h w)", "any", i=r, j=r)
+    return cells
 
 
 def check_cells(grid: PatchGrid, r: int, d: int) -> None:
-    """Every patch has to cover whole cells, so that each hides the same number of tokens, and a cell whole pixels of F.
+    """Check that patches consist of whole cells, and cells of whole pixels of the feature map.
+
+    Every patch then hides the same number of tokens.
 
     Args:
-        d: pixels of the slice to a side of one of the feature map F.
+        grid: the upper-level patches.
+        r: rows and columns of a cell, in pixels of the slice.
+        d: pixels of the slice per pixel of the feature map F, along one axis.
 
     Raises:
-        ValueError: r does not divide p, s and the slice, or d does not divide r; the message names what would fit.
+        ValueError: r does not divide p, s and the slice, or d does not divide r. The message
+            lists the values of r that fit.
     """
     fits = [n for n in range(d, grid.p + 1, d) if not (grid.p % n or grid.s % n or grid.size % n)]
-    if r not in fits:
-        raise ValueError(
-            f"cell size r={r} has to divide p={grid.p}, s={grid.s} and size={grid.size} and to be a multiple of the "
-            f"feature map's d={d} pixels: "
-            + (
-                f"r in {fits} would fit"
-                if fits
-                else f"no r does, so make p and s multiples of {d}, or use fewer levels"
-            )
-        )
+    if r in fits:
+        return
+    if fits:
+        remedy = f"r in {fits} would fit"
+    else:
+        remedy = f"no r does, so make p and s multiples of {d}, or use fewer levels"
+    raise ValueError(
+        f"cell size r={r} has to divide p={grid.p}, s={grid.s} and size={grid.size} and to be a "
+        f"multiple of the feature map's d={d} pixels: {remedy}"
+    )

@@ -1,11 +1,12 @@
-"""The forward process, its schedule, and samplers that start from a prediction of the clean image.
+"""The forward process with its noise schedule, and the reverse process from predictions of x0.
 
-    abar_t = prod_{u <= t} (1 - beta_u),    f(t) = cos^2( (t/T + s) / (1 + s) * pi/2 ),    beta_t = 1 - f(t+1)/f(t)
-    x_t    = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps
+    alpha_bar_t = prod over u <= t of (1 - beta_u),   beta_u = min(1 - f(u + 1) / f(u), 0.999)
+    f(u)        = cos^2( (u / T + s) / (1 + s) * pi / 2 ),   s = 0.008
+    x_t         = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
 
-Schedule: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17, s = 0.008, betas clipped at 0.999.
-Forward process: Ho et al. 2020 (arXiv 2006.11239), eq. 4. Sampler: Song et al. 2021, DDIM (arXiv 2010.02502), eq. 12
-and 16.
+- Schedule: Nichol and Dhariwal 2021, eq. 17 (https://arxiv.org/abs/2102.09672).
+- Forward process: Ho et al. 2020, eq. 4 (https://arxiv.org/abs/2006.11239).
+- Reverse process: Song et al. 2021, DDIM, eq. 12 and 16 (https://arxiv.org/abs/2010.02502).
 """
 
 import math
@@ -13,30 +14,49 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Denoiser = Callable[[Float[Tensor, "b c h w"], Int[Tensor, " b"]], Float[Tensor, "b c h w"]]
+"""Prediction of x0 from x_t and t."""
 
 
 def cosine_alpha_bar(
     steps: int = 1000, s: float = 0.008, max_beta: float = 0.999
 ) -> Float[Tensor, " steps"]:
-    """Abar for t = 0 .. steps - 1, falling from almost 1 to almost 0, in float64 (`abar[499]` is 0.494 of 1000)."""
+    """Return the cosine schedule: alpha_bar for t = 0 .. steps - 1, in float64.
+
+    Args:
+        steps: T, the number of time steps.
+        s: offset that keeps the first betas above zero.
+        max_beta: largest beta; it limits the last steps, where the closed form reaches 1.
+
+    Returns:
+        Values that fall from almost 1 to almost 0.
+
+    Example:
+        >>> round(float(cosine_alpha_bar(1000)[499]), 3)
+        0.494
+    """
     f = [math.cos((t / steps + s) / (1 + s) * math.pi / 2) ** 2 for t in range(steps + 1)]
-    betas = torch.tensor(
-        [min(1 - f[t + 1] / f[t], max_beta) for t in range(steps)], dtype=torch.float64
-    )
-    return torch.cumprod(1 - betas, dim=0)
+    betas = [min(1 - f[t + 1] / f[t], max_beta) for t in range(steps)]
+    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
 
 
 def forward_process(
     x0: Float[Tensor, "b 1 h w"], eps: Float[Tensor, "b 1 h w"], alpha_bar_t: Float[Tensor, " b"]
 ) -> Float[Tensor, "b 1 h w"]:
-    """x_t, the image noised to abar_t. Coefficients are taken in the precision of `alpha_bar_t`, then cast."""
-    signal = alpha_bar_t.sqrt().to(x0.dtype)[:, None, None, None]
-    noise = (1 - alpha_bar_t).sqrt().to(x0.dtype)[:, None, None, None]
-    return signal * x0 + noise * eps
+    """Noise `x0` to the level of `alpha_bar_t` and return x_t (Ho et al. 2020, eq. 4).
+
+    Args:
+        x0: clean images, in [-1, 1].
+        eps: noise. The schedule assumes unit variance.
+        alpha_bar_t: value of the schedule for each image. The coefficients are computed in its
+            precision, then cast to that of `x0`.
+    """
+    level: Tensor = rearrange(alpha_bar_t, "b -> b 1 1 1")
+    return level.sqrt().to(x0.dtype) * x0 + (1 - level).sqrt().to(x0.dtype) * eps
 
 
 def reverse_chain(
@@ -47,38 +67,39 @@ def reverse_chain(
     eta: float = 0.0,
     fresh: Callable[[int], Float[Tensor, "b 1 h w"]] | None = None,
 ) -> Float[Tensor, "b 1 h w"]:
-    """x0 reached from `x_t` along `timesteps`. One time step alone is the one-step prediction.
+    """Run the reverse process from `x_t` along `timesteps` and return the last prediction of x0.
+
+    A single time step gives the one-step prediction of x0.
 
     Args:
         denoise: predicts x0 from (x_t, t).
-        timesteps: falling, the first being the noise level of `x_t`.
-        eta: 0, DDIM: no noise is drawn on the way. 1, with every time step named: the chain of Ho et al. 2020, its
-            variance that of q(x_{t-1} | x_t, x0) (their eq. 7). Song et al. 2021, eq. 16.
-        fresh: the noise, of standard deviation 1, that comes in after each step but the last, counted from 1; needed
-            where eta is above 0.
+        timesteps: strictly falling; the first is the noise level of `x_t`.
+        alpha_bar: the schedule.
+        eta: share of fresh noise in each step, from 0 to 1 (Song et al. 2021, eq. 16). 0 is the
+            deterministic DDIM. 1, with every time step listed, is the chain of Ho et al. 2020,
+            whose variance is that of q(x_{t-1} | x_t, x0) (their eq. 7).
+        fresh: returns noise of standard deviation 1 for step 1, 2, ... of the chain.
+            The chain calls `fresh` after each step except the last. Required if `eta` is above 0.
 
     Raises:
-        ValueError: time steps that do not fall, or lie outside the schedule; an eta without noise.
+        ValueError: the time steps do not fall strictly or are outside the schedule, or `eta` is
+            above 0 without `fresh`.
     """
     if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
         raise ValueError(
-            f"timesteps {list(timesteps)} must fall strictly, from the noise level of x_t downwards"
+            f"timesteps {list(timesteps)} must fall strictly, starting at the noise level of x_t"
         )
     if timesteps[0] >= len(alpha_bar) or timesteps[-1] < 0:
-        raise ValueError(f"timesteps {list(timesteps)} must lie in 0..{len(alpha_bar) - 1}")
+        raise ValueError(f"timesteps {list(timesteps)} must be in 0..{len(alpha_bar) - 1}")
     if eta and fresh is None:
-        raise ValueError(f"eta={eta} wants fresh noise at every step")
+        raise ValueError(f"eta={eta} needs `fresh`, the noise of each step; or use eta=0")
     x = x_t
-    for step, (t, t_next) in enumerate(
-        zip(timesteps, [*timesteps[1:], None], strict=True), start=1
-    ):
+    for step, (t, t_next) in enumerate(pairwise(timesteps), start=1):
         x0 = denoise(x, torch.full((len(x),), t, device=x.device))
-        if t_next is None:
-            return x0
         a, a_next = float(alpha_bar[t]), float(alpha_bar[t_next])
         eps = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
         sigma = eta * math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
         x = math.sqrt(a_next) * x0 + math.sqrt(1 - a_next - sigma**2) * eps
         if fresh is not None and sigma:
             x = x + sigma * fresh(step)
-    raise AssertionError("unreachable: the last time step returns")
+    return denoise(x, torch.full((len(x),), timesteps[-1], device=x.device))

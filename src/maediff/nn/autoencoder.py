@@ -1,11 +1,17 @@
-"""Encoder and decoder around a narrow latent, without skip connections: what AE, VAE, SVAE and f-AnoGAN are made of.
+"""Encoder and decoder around a narrow latent, without skip connections.
+
+AE, VAE, SVAE and f-AnoGAN consist of these networks.
 
     x -> stem -> level 0 -> ... -> level L-1 -> (B, C, H/d, W/d) -> latent,    d = stem * 2^L
     x' <- head <- level 0 <- ... <- level L-1 <- (B, C, H/d, W/d) <- latent
 
-The latent is a vector, behind a 1 x 1 convolution to an eighth of the channels as in Baur et al. 2021 (Autoencoders for
-unsupervised anomaly segmentation in brain MR images: a comparative study), or a map of H/d x W/d vectors (`spatial`).
-Residual blocks stand where that paper has plain convolutions, so that all methods here are built of the same parts.
+The latent is a vector or a map of H/d x W/d vectors (`spatial`).
+As in Baur et al. 2021, a 1 x 1 convolution to an eighth of the channels precedes the vector.
+Baur et al. use plain convolutions; residual blocks are our choice, so that all methods here are
+built from the same blocks.
+
+Baur et al. 2021, "Autoencoders for unsupervised anomaly segmentation in brain MR images: a
+comparative study", Medical Image Analysis 69.
 """
 
 from jaxtyping import Float
@@ -14,40 +20,42 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maediff.nn.layers import GroupNorm, groups, zero_init
+from maediff.nn.layers import GroupNorm, group_count, zero_init
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AutoencoderConfig:
-    """Widths and depth of either half; the defaults are the `paper` preset."""
+    """Widths and depth of the encoder and of the decoder. The defaults are the `paper` preset."""
 
     channels: tuple[int, ...] = (128, 256, 256, 512)
-    """Channels of each level; the resolution halves after each."""
+    """Channels of each level. The resolution halves after each level."""
     blocks: int = 2
     """Residual blocks of each level."""
     stem: int = 1
-    """Pixel-unshuffle factor before the first level: 1 is a plain convolution, 2 works at half the resolution."""
+    """Pixel-unshuffle factor before the first level. 1 is a plain convolution, 2 halves the
+    resolution."""
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 8 or self.blocks < 1 or self.stem < 1:
             raise ValueError(
-                f"channels={self.channels} must be at least 8, blocks={self.blocks} and stem={self.stem} at least 1"
+                f"channels={self.channels} must be at least 8, "
+                f"blocks={self.blocks} and stem={self.stem} at least 1"
             )
 
     @property
     def d(self) -> int:
-        """Pixels of the slice to one cell of the smallest map."""
+        """Pixels of the slice per pixel of the smallest feature map, along one axis."""
         return self.stem << len(self.channels)
 
 
 class Block(nn.Module):
-    """Two convolutions, added to their input (He et al. 2016, pre-activation)."""
+    """Two convolutions with a skip (He et al. 2016, pre-activation)."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(groups(channels_in), channels_in)
+        self.norm1 = GroupNorm(group_count(channels_in), channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.norm2 = GroupNorm(groups(channels), channels)
+        self.norm2 = GroupNorm(group_count(channels), channels)
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = (
             nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
@@ -55,15 +63,16 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         h = self.conv1(functional.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(functional.silu(self.norm2(h)))  # type: ignore[no-any-return]
+        y: Tensor = self.skip(x) + self.conv2(functional.silu(self.norm2(h)))
+        return y
 
 
-def _blocks(channels_in: int, channels: int, blocks: int) -> list[nn.Module]:
+def _make_blocks(channels_in: int, channels: int, blocks: int) -> list[nn.Module]:
     return [Block(channels_in if n == 0 else channels, channels) for n in range(blocks)]
 
 
 class Features(nn.Module):
-    """From a slice to its smallest feature map: the way down that encoder and critic share."""
+    """Layers from a slice down to its smallest feature map, shared by encoder and critic."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -74,18 +83,26 @@ class Features(nn.Module):
         levels: list[nn.Module] = []
         width = config.channels[0]
         for c in config.channels:
-            levels += [*_blocks(width, c, config.blocks), nn.Conv2d(c, c, 3, stride=2, padding=1)]
+            blocks = _make_blocks(width, c, config.blocks)
+            levels += [*blocks, nn.Conv2d(c, c, 3, stride=2, padding=1)]
             width = c
         self.levels = nn.Sequential(*levels)
-        self.norm = GroupNorm(groups(width), width)
+        self.norm = GroupNorm(group_count(width), width)
 
     def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c y x"]:
-        """The smallest feature map."""
+        """Return the smallest feature map."""
         return functional.silu(self.norm(self.levels(self.stem(x))))
 
 
 class Encoder(Features):
-    """From a slice to a vector of `out` numbers, or to a map of such vectors."""
+    """Network from a slice to a latent vector, or to a map of latent vectors.
+
+    Args:
+        config: widths and depth.
+        size: rows and columns of a slice.
+        out: numbers in a vector.
+        spatial: return a map of vectors instead of one vector.
+    """
 
     def __init__(
         self, config: AutoencoderConfig, size: int, out: int, *, spatial: bool = False
@@ -106,7 +123,11 @@ class Encoder(Features):
 
 
 class Critic(Features):
-    """From a slice to one number; without bias, which a difference of two means cannot train."""
+    """Network from a slice to one number.
+
+    The head has no bias: a bias cancels in the difference of two means, so training would never
+    change it.
+    """
 
     def __init__(self, config: AutoencoderConfig, size: int) -> None:
         super().__init__(config)
@@ -117,7 +138,14 @@ class Critic(Features):
 
 
 class Decoder(nn.Module):
-    """The way back from a latent vector, or a map of them, to a slice."""
+    """Network from a latent vector, or a map of latent vectors, to a slice.
+
+    Args:
+        config: widths and depth.
+        size: rows and columns of a slice.
+        latent: numbers in a vector.
+        spatial: the latent is a map of vectors instead of one vector.
+    """
 
     def __init__(
         self, config: AutoencoderConfig, size: int, latent: int, *, spatial: bool = False
@@ -139,14 +167,15 @@ class Decoder(nn.Module):
             levels += [
                 nn.Upsample(scale_factor=2),
                 nn.Conv2d(width, c, 3, padding=1),
-                *_blocks(c, c, config.blocks),
+                *_make_blocks(c, c, config.blocks),
             ]
             width = c
         self.levels = nn.Sequential(*levels)
-        self.norm = GroupNorm(groups(width), width)
+        self.norm = GroupNorm(group_count(width), width)
         self.head = nn.Sequential(
             nn.Conv2d(width, config.stem**2, 3, padding=1), nn.PixelShuffle(config.stem)
         )
 
     def forward(self, z: Float[Tensor, "b ..."]) -> Float[Tensor, "b 1 h w"]:
-        return self.head(functional.silu(self.norm(self.levels(self.from_latent(z)))))  # type: ignore[no-any-return]
+        h = functional.silu(self.norm(self.levels(self.from_latent(z))))
+        return self.head(h)  # type: ignore[no-any-return]

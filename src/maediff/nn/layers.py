@@ -1,23 +1,36 @@
-"""Blocks that the networks are built of: time embedding, residual block with FiLM, attention, transformer block."""
+"""Building blocks of the networks.
+
+residual block     h = conv1(SiLU(norm(x)));  h = norm(h) (1 + scale(t)) + shift(t)
+                   y = skip(x) + conv2(SiLU(h))
+attention          y = softmax(q k^T / sqrt(d)) v
+transformer block  x = x + attention(norm(x));  y = x + MLP(norm(x))
+position, time     [cos(a w_i), sin(a w_i)],  w_i = 10000^(-i / (dim / 2))
+"""
 
 import math
 from typing import Literal, TypeVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+M = TypeVar("M", bound=nn.Module)
+Resample = Literal["down", "up"]
+"""Halve or double the resolution."""
 
-def groups(channels: int) -> int:
-    """Number of groups for GroupNorm: 32 as in Ho et al. 2020, fewer where the channels are few."""
+
+def group_count(channels: int) -> int:
+    """Return the groups of a GroupNorm: 32 (Ho et al. 2020), or at most 8 below 128 channels."""
     return math.gcd(32, channels) if channels >= 128 else math.gcd(8, channels)
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm that comes out in the type that it is given; its statistics are fp32 either way.
+    """GroupNorm whose output has the type of its input. The statistics are always fp32.
 
-    CUDA's autocast would do it, and with it all up to the next convolution, in fp32: twice the bytes to move.
+    CUDA's autocast would run the norm in fp32, and then every operation up to the next
+    convolution. That moves twice the bytes.
     """
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -27,12 +40,8 @@ class GroupNorm(nn.GroupNorm):
             )
 
 
-M = TypeVar("M", bound=nn.Module)
-Resample = Literal["down", "up"]
-
-
 def zero_init(module: M) -> M:
-    """`module` with zero weights, so that the branch that it ends starts as the identity."""
+    """Set all weights of `module` to zero, so that its residual branch starts as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -41,7 +50,15 @@ def zero_init(module: M) -> M:
 def sincos(
     positions: Float[Tensor, " n"], dim: int, max_period: float = 10_000.0
 ) -> Float[Tensor, "n dim"]:
-    """Sine and cosine embedding of positions or time steps (Vaswani et al. 2017, section 3.5)."""
+    """Return the sine and cosine embedding of positions or time steps.
+
+    Source: Vaswani et al. 2017, section 3.5 (https://arxiv.org/abs/1706.03762).
+
+    Args:
+        positions: positions or time steps.
+        dim: length of an embedding, an even number.
+        max_period: longest period, in units of `positions`, divided by 2 pi.
+    """
     frequencies = torch.exp(
         -math.log(max_period) * torch.arange(dim // 2, device=positions.device) / (dim // 2)
     )
@@ -50,13 +67,16 @@ def sincos(
 
 
 def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n dim"]:
-    """Fixed 2-D positions of a grid of tokens, row by row: half of the dimensions for each axis (He et al. 2022)."""
+    """Return fixed position embeddings for a grid of tokens, row by row (He et al. 2022).
+
+    Half of the dimensions encode the row, the other half the column.
+    """
     y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
     return torch.cat([sincos(y.flatten(), dim // 2), sincos(x.flatten(), dim // 2)], dim=1)
 
 
 class TimeEmbedding(nn.Module):
-    """Embedding of the time step, shared by all residual blocks."""
+    """Embedding of the time step, with 4 * `width` numbers, shared by all residual blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -70,9 +90,16 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; the time step scales and shifts between them (FiLM; Dhariwal & Nichol 2021, section 3).
+    """Two convolutions with a skip; the time step scales and shifts between them (FiLM).
 
-    With `resample`, both branches halve (2 x 2 mean) or double (nearest) the resolution before the first convolution.
+    Source: Dhariwal and Nichol 2021, section 3 (https://arxiv.org/abs/2105.05233).
+
+    Args:
+        channels_in: channels of the input.
+        channels: channels of the output.
+        time_dim: length of the time embedding.
+        resample: halve (2 x 2 mean) or double (nearest neighbour) the resolution of both branches
+            before the first convolution; None keeps the resolution.
     """
 
     def __init__(
@@ -84,10 +111,10 @@ class ResidualBlock(nn.Module):
             "down": nn.AvgPool2d(2),
             "up": nn.Upsample(scale_factor=2),
         }[resample]
-        self.norm1 = GroupNorm(groups(channels_in), channels_in)
+        self.norm1 = GroupNorm(group_count(channels_in), channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
         self.film = nn.Linear(time_dim, 2 * channels)
-        self.norm2 = GroupNorm(groups(channels), channels)
+        self.norm2 = GroupNorm(group_count(channels), channels)
         self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = (
             nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
@@ -99,7 +126,8 @@ class ResidualBlock(nn.Module):
         scale, shift = self.film(functional.silu(time))[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(self.resample(functional.silu(self.norm1(x))))
         h = self.norm2(h) * (1 + scale) + shift
-        return self.skip(self.resample(x)) + self.conv2(functional.silu(h))  # type: ignore[no-any-return]
+        y: Tensor = self.skip(self.resample(x)) + self.conv2(functional.silu(h))
+        return y
 
 
 class Attention(nn.Module):
@@ -112,28 +140,34 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        b, n, c = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(
+            self.qkv(x), "b n (qkv heads c) -> qkv b heads n c", qkv=3, heads=self.heads
+        )
         y = functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).reshape(b, n, c))  # type: ignore[no-any-return]
+        merged: Tensor = self.proj(rearrange(y, "b heads n c -> b n (heads c)"))
+        return merged
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention over the pixels of a feature map, added to it."""
+    """Self-attention over the pixels of a feature map, added to the map."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(groups(channels), channels)
+        self.norm = GroupNorm(group_count(channels), channels)
         self.attention = Attention(channels, heads)
         zero_init(self.attention.proj)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens).transpose(1, 2).view_as(x)  # type: ignore[no-any-return]
+        y = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        added: Tensor = x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])
+        return added
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer perceptron, each behind a LayerNorm and added (Dosovitskiy et al. 2021)."""
+    """Attention and a two-layer perceptron, each with LayerNorm and a skip.
+
+    Source: Dosovitskiy et al. 2021, eq. 2 and 3 (https://arxiv.org/abs/2010.11929).
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: int = 4) -> None:
         super().__init__()

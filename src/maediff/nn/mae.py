@@ -1,16 +1,19 @@
-"""The masked autoencoder between the U-Net's two halves (the paper's Fig. 2; He et al. 2022, arXiv 2111.06377).
+"""The masked autoencoder between the two halves of the U-Net (Fig. 2 of the paper).
 
-z_i = Embed(F cell i) + pos_i + kind_i            one token a sub-level cell; kind = visible | noised
-u   = MAEenc({ z_i : i visible })                 the encoder sees visible tokens only
-y   = MAEdec( W_u u together with all W_z z )[map]  "along with the entire feature map"; W_u, W_z: a linear layer each
-F'  = F + Up(Reshape(Proj(y)))                    "reshaped and upsampled", before the middle block
+    z_i = Embed(F cell i) + pos_i + kind_i    one token per sub-level cell; kind: visible or noised
+    u   = Enc({ z_i : i visible })            the encoder sees visible tokens only
+    y   = Dec([W_z z ; W_u u])[map]           "along with the entire feature map"
+    F'  = F + Up(Reshape(Proj(y)))            "reshaped and upsampled", before the middle block
+
+W_u and W_z are linear layers.
+Masked autoencoder: He et al. 2022 (https://arxiv.org/abs/2111.06377).
 """
 
 from typing import Literal
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -21,20 +24,23 @@ from maediff.nn.layers import TransformerBlock, sincos_2d, zero_init
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class MAEConfig:
-    """Size of the masked autoencoder, and our readings where the paper's text is silent."""
+    """Size of the masked autoencoder, and our choices for details that the paper leaves open."""
 
     dim: int = 256
     encoder_blocks: int = 4
     decoder_blocks: int = 2
     heads: int = 8
     fusion: Literal["concat", "add", "replace", "map_only", "visible_only"] = "concat"
-    """What the decoder reads, u and z after a linear layer each: [u ; all z] (`concat`, the literal reading);
-    z_i + u_i where visible (`add`); u_i where visible and z_i where noised (`replace`). For the ablation: all z without
-    the encoder (`map_only`), u and mask tokens without the map (`visible_only`)."""
+    """Input tokens of the decoder, from u and z after a linear layer each.
+
+    `concat`: all z, then u (the literal meaning of the paper's text). `add`: z_i + u_i if visible,
+    else z_i. `replace`: u_i if visible, else z_i. For the ablation: `map_only` (all z, without the
+    encoder) and `visible_only` (u_i if visible, else a mask token, without the map)."""
     back: Literal["add", "replace"] = "add"
-    """F' = F + Up(...) (`add`) or Up(...) alone (`replace`)."""
+    """`add`: F' = F + Up(...). `replace`: F' = Up(...)."""
     up: Literal["bilinear", "unpatchify"] = "bilinear"
-    """One vector a cell, upsampled (`bilinear`, the literal reading), or a vector for each position of the cell."""
+    """`bilinear`: one vector per cell, upsampled (the literal meaning of the paper's text).
+    `unpatchify`: one vector for each position of the cell."""
 
     def __post_init__(self) -> None:
         if min(self.dim, self.heads, self.decoder_blocks, self.encoder_blocks) < 1:
@@ -47,13 +53,15 @@ class MAEConfig:
 
 
 class MAE(nn.Module):
-    """Refines a feature map with what its visible cells tell.
+    """Masked autoencoder that refines a feature map with its visible cells.
 
     Args:
-        channels: of the feature map F.
-        cell: cells of F to a side of one token, r / d.
-        rows: tokens to a side of the slice, H / r.
-        hidden: tokens that noise touches, (p / r)^2: known beforehand, because counting them would stop a GPU.
+        channels: channels of the feature map F.
+        cell: pixels of F per token along one axis, r / d.
+        rows: tokens per slice along one axis, H / r.
+        hidden: number of tokens that noise touches, (p / r)^2. The number is fixed in advance,
+            because counting tokens on a GPU would make Python wait for the GPU.
+        config: size and choices.
     """
 
     def __init__(
@@ -86,12 +94,17 @@ class MAE(nn.Module):
         if config.back == "add":
             zero_init(
                 self.proj
-            )  # F' = F at first, as every other branch that is added starts (ours)
+            )  # training starts at F' = F, like every residual branch (our choice)
 
     def tokens(
         self, feature_map: Float[Tensor, "b c h w"], noised: Bool[Tensor, "b n"]
     ) -> Float[Tensor, "b n d"]:
-        """z: an embedding of each cell, its position, and whether noise touches it."""
+        """Return z: the embedding of each cell, plus its position, plus visible or noised.
+
+        Args:
+            feature_map: F.
+            noised: true for each cell that noise touches.
+        """
         z: Tensor = (
             self.embed(patchify(feature_map, self.cell))
             + self.positions
@@ -100,41 +113,42 @@ class MAE(nn.Module):
         return z
 
     def forward_encoder(
-        self, z: Float[Tensor, "b n d"], visible: Tensor
+        self, z: Float[Tensor, "b n d"], visible: Int[Tensor, "b v"]
     ) -> Float[Tensor, "b v d"]:
-        """u: the visible tokens after the encoder, which never sees the others.
+        """Return u: the encoded visible tokens. The encoder never sees the other tokens.
 
         Args:
-            visible: (b, v) indices of the visible tokens.
+            z: all tokens.
+            visible: indices of the visible tokens.
         """
-        u = z.gather(1, visible[:, :, None].expand(-1, -1, z.shape[2]))
+        u = z.gather(1, repeat(visible, "b v -> b v d", d=z.shape[2]))
         for block in self.encoder:
             u = block(u)
         return self.encoder_norm(u)  # type: ignore[no-any-return]
 
     def forward_decoder(
-        self, u: Float[Tensor, "b v d"], z: Float[Tensor, "b n d"], visible: Tensor
+        self, u: Float[Tensor, "b v d"], z: Float[Tensor, "b n d"], visible: Int[Tensor, "b v"]
     ) -> Float[Tensor, "b n d"]:
-        """y: a token for every cell of the map, from the encoded visible tokens and the entire map."""
+        """Return y: one token per cell, from the encoded visible tokens and the entire map.
+
+        Args:
+            u: encoded visible tokens.
+            z: all tokens.
+            visible: indices of the visible tokens.
+        """
         u, fusion = self.visible_to_decoder(u), self.config.fusion
-        at = visible[:, :, None].expand(-1, -1, z.shape[2])
+        index = repeat(visible, "b v -> b v d", d=z.shape[2])
         if fusion == "visible_only":
-            y = (
-                (self.mask_token + self.get_buffer("positions"))
-                .to(u.dtype)
-                .expand(z.shape)
-                .scatter(1, at, u)
-            )
+            hidden = (self.mask_token + self.get_buffer("positions")).to(u.dtype)
+            y = hidden.expand(z.shape).scatter(1, index, u)
         else:
             y = self.map_to_decoder(z)
             if fusion == "add":
-                y = y.scatter_add(1, at, u)
+                y = y.scatter_add(1, index, u)
             elif fusion == "replace":
-                y = y.scatter(1, at, u)
+                y = y.scatter(1, index, u)
             elif fusion == "concat":
-                y = torch.cat(
-                    [y, u], dim=1
-                )  # the map first, so that its n positions are easy to take back
+                y = torch.cat([y, u], dim=1)  # the map first: its n tokens are the result
         for block in self.decoder:
             y = block(y)
         return self.decoder_norm(y[:, : z.shape[1]])  # type: ignore[no-any-return]
@@ -145,11 +159,12 @@ class MAE(nn.Module):
         noised: Bool[Tensor, "b n"],
         visible_map: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """F'.
+        """Return F'.
 
         Args:
-            noised: for each cell whether noise touches it; `hidden` cells in every image.
-            visible_map: where the visible tokens come from; None takes F itself.
+            feature_map: F.
+            noised: true for each cell that noise touches, `hidden` cells in every image.
+            visible_map: source of the visible tokens. By default, F itself is the source.
         """
         z = self.tokens(feature_map, noised)
         visible = noised.int().argsort(dim=1, stable=True)[:, : self.visible]
@@ -167,13 +182,27 @@ class MAE(nn.Module):
 
 
 def patchify(feature_map: Float[Tensor, "b c h w"], cell: int) -> Float[Tensor, "b n d"]:
-    """Feature map cut into sub-level cells of `cell` x `cell`, one flat vector a cell, row by row."""
+    """Cut a feature map into cells of `cell` x `cell` pixels.
+
+    Returns:
+        One flat vector per cell, row by row.
+
+    Example:
+        >>> patchify(torch.arange(16.0).view(1, 1, 4, 4), cell=2)[0, 0]
+        tensor([0., 1., 4., 5.])
+    """
     tokens: Tensor = rearrange(feature_map, "b c (h i) (w j) -> b (h w) (c i j)", i=cell, j=cell)
     return tokens
 
 
 def unpatchify(tokens: Float[Tensor, "b n d"], cell: int, rows: int) -> Float[Tensor, "b c h w"]:
-    """The feature map that `patchify` cut."""
+    """Rebuild the feature map from the vectors of `patchify`.
+
+    Args:
+        tokens: one flat vector per cell, row by row.
+        cell: rows and columns of a cell.
+        rows: cells along one axis.
+    """
     feature_map: Tensor = rearrange(
         tokens, "b (h w) (c i j) -> b c (h i) (w j)", h=rows, i=cell, j=cell
     )

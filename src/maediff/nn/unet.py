@@ -1,4 +1,4 @@
-"""The diffusion U-Net, in two halves: `encode` gives the feature map F, `decode` predicts x0 from it.
+"""The diffusion U-Net in two halves: `encode` returns the feature map F, `decode` predicts x0.
 
     x~_t -> stem -> level 0 -> ... -> level L-1 -> F      (B, C, H/d, W/d),  d = stem * 2^(L-1)
                        |                  |
@@ -6,8 +6,9 @@
                        |                  |
     x0   <- head <- level 0 <- ... <- level L-1 <- middle(F')
 
-What stands between F and F' is the bottleneck: nothing (pDDPM, DDPM) or the masked autoencoder (MAEDiff).
-Ho et al. 2020 with the FiLM time embedding of Dhariwal & Nichol 2021.
+Between F and F' is the bottleneck: nothing (pDDPM, DDPM) or the masked autoencoder (MAEDiff).
+The network is that of Ho et al. 2020 (https://arxiv.org/abs/2006.11239) with the FiLM time
+embedding of Dhariwal and Nichol 2021 (https://arxiv.org/abs/2105.05233).
 """
 
 from typing import Literal
@@ -25,53 +26,58 @@ from maediff.nn.layers import (
     ResidualBlock,
     SpatialAttention,
     TimeEmbedding,
-    groups,
+    group_count,
 )
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class UNetConfig:
-    """Widths and depth; the defaults are the `paper` preset."""
+    """Widths and depth. The defaults are the `paper` preset."""
 
     channels: tuple[int, ...] = (128, 256, 256)
-    """Channels of each level; the resolution halves from one to the next."""
+    """Channels of each level. The resolution halves from one level to the next."""
     blocks: int = 3
-    """Residual blocks of each level on the way down; one more on the way up."""
+    """Residual blocks of each level of `encode`. `decode` has one more per level."""
     attention: bool = True
     """Self-attention in the middle block."""
     resample: Literal["residual", "conv"] = "residual"
-    """Between levels a residual block (Dhariwal & Nichol's BigGAN kind, as in pDDPM's code), or one convolution."""
+    """Layer between levels: a residual block (Dhariwal and Nichol 2021, as in pDDPM's code), or
+    one convolution."""
     stem: int = 1
-    """Pixel-unshuffle factor before the first level: 1 is a plain convolution, 2 works at half the resolution."""
+    """Pixel-unshuffle factor before the first level. 1 is a plain convolution, 2 halves the
+    resolution."""
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1 or self.blocks < 1 or self.stem < 1:
             raise ValueError(
-                f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} must be at least 1"
+                f"channels={self.channels}, blocks={self.blocks} and stem={self.stem} "
+                "must be at least 1"
             )
         if self.channels[0] % 2:
             raise ValueError(
-                f"channels={self.channels}: the first is the time embedding's width, and must be even"
+                f"channels={self.channels}: the first is the time embedding's width, and must be "
+                "even"
             )
         if self.attention and self.channels[-1] % self.heads:
+            below = self.channels[-1] // 64 * 64
             raise ValueError(
-                f"channels={self.channels}: attention with {self.heads} heads of 64 needs a last one of "
-                f"{self.channels[-1] // 64 * 64} or {(self.channels[-1] // 64 + 1) * 64}"
+                f"channels={self.channels}: attention with {self.heads} heads of 64 needs a last "
+                f"one of {below} or {below + 64}"
             )
 
     @property
     def heads(self) -> int:
-        """Of the attention: one for every 64 channels."""
+        """Heads of the attention: one for every 64 channels."""
         return max(1, self.channels[-1] // 64)
 
     @property
     def d(self) -> int:
-        """Pixels of the slice to one cell of the feature map F."""
+        """Pixels of the slice per pixel of the feature map F, along one axis."""
         return self.stem << (len(self.channels) - 1)
 
 
 class UNet(nn.Module):
-    """Predicts x0 from a partially perturbed slice and the time step."""
+    """Network that predicts x0 from a noised or partially noised slice and the time step."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -85,35 +91,37 @@ class UNet(nn.Module):
         skips, channels = [width], width
         for level, c in enumerate(config.channels):
             if level:
-                self.downsample.append(self._between(channels, time_dim, "down"))
+                self.downsample.append(self._make_resampler(channels, time_dim, "down"))
                 skips.append(channels)
-            self.down.append(nn.ModuleList())
+            down_blocks = nn.ModuleList()
             for _ in range(blocks):
-                self.down[-1].append(ResidualBlock(channels, c, time_dim))  # type: ignore[operator]
+                down_blocks.append(ResidualBlock(channels, c, time_dim))
                 channels = c
                 skips.append(c)
+            self.down.append(down_blocks)
         self.middle1 = ResidualBlock(channels, channels, time_dim)
         self.middle_attention = (
             SpatialAttention(channels, config.heads) if config.attention else nn.Identity()
         )
         self.middle2 = ResidualBlock(channels, channels, time_dim)
         for level, c in reversed(list(enumerate(config.channels))):
-            self.up.append(nn.ModuleList())
+            up_blocks = nn.ModuleList()
             for _ in range(blocks + 1):
-                self.up[-1].append(ResidualBlock(channels + skips.pop(), c, time_dim))  # type: ignore[operator]
+                up_blocks.append(ResidualBlock(channels + skips.pop(), c, time_dim))
                 channels = c
+            self.up.append(up_blocks)
             if level:
-                self.upsample.append(self._between(channels, time_dim, "up"))
-        self.head_norm = GroupNorm(groups(channels), channels)
+                self.upsample.append(self._make_resampler(channels, time_dim, "up"))
+        self.head_norm = GroupNorm(group_count(channels), channels)
         self.head = nn.Conv2d(channels, config.stem**2, 3, padding=1)
 
-    def _between(self, channels: int, time_dim: int, way: Resample) -> nn.Module:
+    def _make_resampler(self, channels: int, time_dim: int, way: Resample) -> nn.Module:
         if self.config.resample == "residual":
             return ResidualBlock(channels, channels, time_dim, way)
         return nn.Conv2d(channels, channels, 3, stride=2 if way == "down" else 1, padding=1)
 
     @staticmethod
-    def _apply_between(module: nn.Module, h: Tensor, time: Tensor, way: Resample) -> Tensor:
+    def _resample(module: nn.Module, h: Tensor, time: Tensor, way: Resample) -> Tensor:
         if isinstance(module, ResidualBlock):
             return module(h, time)  # type: ignore[no-any-return]
         if way == "up":
@@ -123,13 +131,18 @@ class UNet(nn.Module):
     def encode(
         self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b c y x"], list[Tensor], Float[Tensor, "b e"]]:
-        """The feature map F, the skip connections and the time embedding."""
+        """Return the feature map F, the skip connections and the time embedding.
+
+        Args:
+            x: slices in [-1, 1], noised or partially noised.
+            t: time step of each slice.
+        """
         time = self.time(t)
         h = self.stem(functional.pixel_unshuffle(x, self.config.stem))
         skips = [h]
         for level, blocks in enumerate(self.down):
             if level:
-                h = self._apply_between(self.downsample[level - 1], h, time, "down")
+                h = self._resample(self.downsample[level - 1], h, time, "down")
                 skips.append(h)
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, time)
@@ -142,12 +155,12 @@ class UNet(nn.Module):
         skips: list[Tensor],
         time: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b 1 h w"]:
-        """x0, predicted from F (or F') and the skip connections."""
+        """Predict x0 from F (or F'), the skip connections and the time embedding."""
         skips = list(skips)
         h = self.middle2(self.middle_attention(self.middle1(feature_map, time)), time)
         for level, blocks in enumerate(self.up):
             if level:
-                h = self._apply_between(self.upsample[level - 1], h, time, "up")
+                h = self._resample(self.upsample[level - 1], h, time, "up")
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(torch.cat([h, skips.pop()], dim=1), time)
         h = self.head(functional.silu(self.head_norm(h)))
@@ -156,4 +169,13 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "b 1 h w"], t: Int[Tensor, " b"]
     ) -> Float[Tensor, "b 1 h w"]:
+        """Predict x0 without a bottleneck, see `encode` for the arguments."""
         return self.decode(*self.encode(x, t))
+
+    def example_inputs(self, b: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return (x, t) of zeros for a batch of `b` slices of size x size, on the net's device."""
+        device = self.stem.weight.device
+        return (
+            torch.zeros(b, 1, size, size, device=device),
+            torch.zeros(b, dtype=torch.long, device=device),
+        )
