@@ -44,7 +44,7 @@ def leak_by_cell(method: MAEDiff, x0: Float[Tensor, "b 1 h w"], t: int) -> Float
     cells = []
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
-        noise = config.noise_of((b, config.p, config.p), generator, "cpu")
+        noise = config.sample_noise((b, config.p, config.p), generator, "cpu")
         noise = insert(noise, corners, config.size)
         x_t = forward_process(x0, noise, method.alpha_bar[times])
         feature_map = method.unet.encode(torch.where(mask, x_t, x0), times)[0]

@@ -45,7 +45,7 @@ def gflop_per_step(method: Method, device: str) -> float:
         with FlopCounterMode(display=False) as counter:
             loss = objective.loss(x, torch.Generator().manual_seed(0), None)
             torch.autograd.grad(loss, list(objective.parameters))
-        updates = sum(objective.due(step, TRAINING_STEPS) for step in range(TRAINING_STEPS))
+        updates = sum(objective.is_due(step, TRAINING_STEPS) for step in range(TRAINING_STEPS))
         total += counter.get_total_flops() / 1e9 * updates / TRAINING_STEPS
     return total
 

@@ -46,7 +46,7 @@ def noise_share(name: str, preset: str, repeats: int = REPEATS) -> tuple[float, 
 
     pixels = getattr(config, "p", config.size)
     shape = (SLICES, pixels, pixels)
-    noise = median_seconds(lambda: config.noise_of(shape, generator, "cpu"), repeats)
+    noise = median_seconds(lambda: config.sample_noise(shape, generator, "cpu"), repeats)
     return noise / median_seconds(train_step, repeats), config.noise
 
 

@@ -1,4 +1,4 @@
-"""The contract that every method keeps, whatever it is made of."""
+"""The contract of every method: shapes, gradients, seeds, batches, saving and loading."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -77,8 +77,8 @@ def test_a_loss_is_a_function_of_weights_slices_and_generator(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_network_sees_what_is_seen_and_is_held_against_the_slice(name):
-    """With a made-up lesion in `seen` the loss differs from that of either slice alone."""
+def test_the_network_gets_seen_and_the_target_is_the_slice(name):
+    """With a synthetic lesion in `seen`, the loss differs from the loss of either slice alone."""
     method, x = make(name), torch.rand(2, 1, 48, 48)
     lesioned = (x + 0.3).clamp(0, 1)
     loss = method.objectives()[-1].loss
@@ -105,7 +105,7 @@ def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
         ):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     if name == "median":
-        return  # of the scan's brain, all slices together
+        return  # the median of the whole scan depends on the other slices
     part = predict(method, images[2:4], brain[2:4], ids[2:4])
     np.testing.assert_allclose(part[0], whole[0][2:4], rtol=0, atol=1e-5)
     backwards = predict(method, images[::-1].copy(), brain[::-1].copy(), ids[::-1].copy())
@@ -113,7 +113,7 @@ def test_a_map_does_not_depend_on_batch_size_or_on_other_slices(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_seed_alone_decides_fresh_weights_and_torchs_own_state_is_left(name):
+def test_only_the_seed_determines_fresh_weights_and_torchs_state_is_kept(name):
     before = torch.random.get_rng_state()
     first, again, other = (build(name, "tiny", seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -130,7 +130,7 @@ def test_same_seed_same_map(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_what_is_saved_is_loaded(name, tmp_path):
+def test_a_saved_method_is_loaded_unchanged(name, tmp_path):
     method, (images, brain, ids) = make(name), scan()
     config = {"method": name, "preset": "tiny", "config": config_of(method)}
     cohort = {"modality": "T1w", "grid": {}, "normalise": {}}
@@ -152,7 +152,7 @@ def test_what_is_saved_is_loaded(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
+def test_a_wrong_size_is_refused_and_the_message_names_sizes_that_fit(name):
     for size in (50, 98):
         with pytest.raises(InputError, match=rf"size={size} .* would fit") as refusal:
             make(name, size=size)
@@ -169,7 +169,7 @@ def test_sizes_that_do_not_fit_are_refused_with_one_that_does(name):
 
 @pytest.fixture(scope="module")
 def phantom_slices():
-    """Ten slices of a synthetic brain."""
+    """Return ten slices of a synthetic brain."""
     from maediff.preparation.onto_grid import prepare_scan
     from maediff.scans.volume import Volume, volume_to_slices
     from maediff.synthetic.dataset import healthy_subject
@@ -181,36 +181,33 @@ def phantom_slices():
     images = volume_to_slices(prepare_scan(volume, phantom.brain).image)
     middle = len(images) // 2
     slices = torch.from_numpy(images[middle - 5 : middle + 5].astype(np.float32))[:, None]
-    return torch.nn.functional.avg_pool2d(slices, 2)  # 48 x 48, as `make` makes its methods
+    return torch.nn.functional.avg_pool2d(slices, 2)  # 48 x 48, the size of `make`
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_loss_falls_by_half_on_ten_phantom_slices(name, phantom_slices):
-    """As the trainer does it, each objective in its phase; the one that validation looks at is measured."""
-    quick = {
-        "fanogan": {"critic_steps": 2, "kappa": 0}
-    }  # features of a critic that is itself trained cannot compare
-    method, steps = (
-        make(name, fresh=True, **quick.get(name, {})).train(),
-        200 if name == "fanogan" else 60,
-    )
+    """Train like the trainer, each objective in its phase; measure the validation objective."""
+    # kappa=0: the critic trains too, so losses on its features are not comparable over time.
+    quick = {"fanogan": {"critic_steps": 2, "kappa": 0}}
+    method = make(name, fresh=True, **quick.get(name, {})).train()
+    steps = 200 if name == "fanogan" else 60
     objectives = method.objectives()
     optimizers = [
         torch.optim.Adam(objective.parameters, 3e-3, objective.betas) for objective in objectives
     ]
 
     @torch.no_grad()
-    def measured():
+    def measure():
         return np.mean(
             [objectives[-1].loss(phantom_slices, rng(seed), None).item() for seed in range(4)]
         )
 
-    before = measured()
+    before = measure()
     for step in range(steps):
         for objective, optimizer in zip(objectives, optimizers, strict=True):
-            if objective.due(step, steps):
+            if objective.is_due(step, steps):
                 method.zero_grad()
                 objective.loss(phantom_slices, rng(100 + step), None).backward()
                 optimizer.step()
-    assert measured() < 0.5 * before
+    assert measure() < 0.5 * before

@@ -1,4 +1,4 @@
-"""What each method promises beyond the contract that all of them keep (test_method_contract.py)."""
+"""Properties of single methods, beyond the contract of all methods (test_contract.py)."""
 
 from dataclasses import replace
 
@@ -28,15 +28,15 @@ def test_only_the_noised_patch_differs_from_the_slice_that_enters_the_network(na
     monkeypatch.setattr(method.unet, "encode", spy)
     method.loss(x, torch.Generator().manual_seed(0))
     different = seen[0] != 2 * x - 1
-    grid = method.grid if name == "maediff" else method.training_grid
     for image in different:
-        fits = [k for k, mask in enumerate(grid.masks) if not (image[0] & ~mask).any()]
+        masks = method.training_grid.masks
+        fits = [k for k, mask in enumerate(masks) if not (image[0] & ~mask).any()]
         assert len(fits) == 1  # bit-equal outside exactly one patch of the grid
-        assert image[0][grid.masks[fits[0]]].float().mean() > 0.99
+        assert image[0][masks[fits[0]]].float().mean() > 0.99
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
-def test_loss_looks_inside_the_patch_only(name, monkeypatch):
+def test_only_pixels_inside_the_patch_count_in_the_loss(name, monkeypatch):
     settings = {"p": 24, "s": 24, "visible_weight": 0.0, "loss": "l1"} | (
         {"s_train": 24} if name == "pddpm" else {}
     )
@@ -44,13 +44,13 @@ def test_loss_looks_inside_the_patch_only(name, monkeypatch):
     entered = []
     encode = method.unet.encode
     monkeypatch.setattr(method.unet, "encode", lambda x, t: entered.append(x) or encode(x, t))
-    for outside in (0.0, 5.0):  # what is drawn outside the patch must not matter
+    for outside in (0.0, 5.0):  # the prediction outside the patch must not matter
 
-        def draw(*args, outside=outside):
+        def predict_constant(*args, outside=outside):
             noised = entered[-1] != 2 * x - 1
             return torch.where(noised, 0.0, outside)
 
-        monkeypatch.setattr(method.unet, "decode", draw)
+        monkeypatch.setattr(method.unet, "decode", predict_constant)
         loss = method.loss(x, torch.Generator().manual_seed(0)).item()
         inside = entered[-1] != 2 * x - 1
         assert int(inside.sum()) == p * p
@@ -74,9 +74,9 @@ def test_visible_weight_adds_the_loss_outside_the_patch(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
-def test_what_is_seen_enters_the_network_and_the_healthy_slice_is_the_target(name, monkeypatch):
+def test_seen_enters_the_network_and_the_healthy_slice_is_the_target(name, monkeypatch):
     method, x = make(name, visible_weight=1.0), torch.rand(2, 1, 48, 48)
-    monkeypatch.setattr(method.unet, "decode", lambda *args: 2 * x - 1)  # draws the healthy slice
+    monkeypatch.setattr(method.unet, "decode", lambda *args: 2 * x - 1)  # predicts x
     assert method.loss(x, torch.Generator().manual_seed(0), 1 - x).item() == pytest.approx(
         0, abs=1e-6
     )
@@ -87,7 +87,7 @@ def test_what_is_seen_enters_the_network_and_the_healthy_slice_is_the_target(nam
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
-def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, monkeypatch):
+def test_only_patches_with_a_coarse_difference_are_refined(name, monkeypatch):
     images, brain, ids = scan()
     calls, full = [], make(name)
     maps = {}
@@ -101,11 +101,10 @@ def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, mon
         )
         calls.clear()
         maps[above] = predict(method, images, brain, ids)[1], sum(calls)
-    np.testing.assert_allclose(
-        maps[0.0][0], maps[None][0], atol=1e-6
-    )  # everything is unlike: as without it
+    # Above 0, every patch is refined; above 2, none is.
+    np.testing.assert_allclose(maps[0.0][0], maps[None][0], atol=1e-6)
     assert maps[0.0][1] == maps[None][1]
-    assert maps[2.0][1] < maps[None][1]  # nothing is: the coarse pass alone
+    assert maps[2.0][1] < maps[None][1]
     assert (
         np.abs(
             maps[2.0][0]
@@ -118,10 +117,11 @@ def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, mon
         ).max()
         > 1e-3
     )
-    zeros = lambda kind, shape, *_: torch.zeros(shape[0], 1, *shape[1:])  # noqa: E731
+    # Without noise: with s=24 the patches have other numbers, and so another noise.
     monkeypatch.setattr(
-        "maediff.methods.diffusion_config.draw_noise", zeros
-    )  # s=24 counts patches, so draws, otherwise
+        "maediff.methods.diffusion_config.draw_noise",
+        lambda kind, shape, *_: torch.zeros(shape[0], 1, *shape[1:]),
+    )
     alone, coarse = (
         predict(make(name, **how), images, brain, ids)[1]
         for how in ({"refine_above": 2.0}, {"s": 24})
@@ -131,9 +131,8 @@ def test_refining_draws_only_patches_that_the_coarse_pass_finds_unlike(name, mon
 
 def test_refining_needs_coarse_patches_among_the_fine():
     with pytest.raises(InputError, match="refine_above needs the patches"):
-        build(
-            "pddpm", "tiny", {"p": 40, "s": 16, "refine_above": 0.1}
-        )  # 40 is not in 0, 16, 32, 48, 56
+        # 40 is not among 0, 16, 32, 48, 56
+        build("pddpm", "tiny", {"p": 40, "s": 16, "refine_above": 0.1})
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm"])
@@ -168,18 +167,18 @@ def test_without_noise_at_test_the_seed_changes_nothing_but_t_still_does(name, m
     assert np.abs(predict(earlier, images, brain, ids)[1] - references[2]).max() > 1e-3
     monkeypatch.setattr(
         "maediff.methods.diffusion_config.draw_noise",
-        lambda *_: pytest.fail("noise that nothing needs was drawn"),
+        lambda *_: pytest.fail("drew noise for noise_test=0"),
     )
     predict(bare, images, brain, ids)
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm"])
-def test_noise_has_the_standard_deviation_asked_for_in_training_and_at_test(name):
+def test_noise_has_the_standard_deviation_of_noise_sd_in_training_and_at_test(name):
     images, brain, ids = scan()
     whole, less = make(name, noise_sd=1.0), make(name, noise_sd=0.45)
     for kind in ("simplex", "gaussian", "coarse"):
         config = replace(less.config, noise=kind)
-        drawn = config.noise_of((32, 96, 96), torch.Generator().manual_seed(0), "cpu")
+        drawn = config.sample_noise((32, 96, 96), torch.Generator().manual_seed(0), "cpu")
         assert drawn.std().item() == pytest.approx(0.45, rel=0.05)
     x = torch.from_numpy(images)[:, None]
     losses = [method.loss(x, torch.Generator().manual_seed(0)).item() for method in (whole, less)]
@@ -190,7 +189,7 @@ def test_noise_has_the_standard_deviation_asked_for_in_training_and_at_test(name
 
 
 def test_a_patch_is_reconstructed_from_its_own_noise_only():
-    """Two slices that are alike get different noise, because their index on the grid differs."""
+    """Two equal slices get different noise if their index on the grid differs."""
     method, (images, brain, _) = make("maediff"), scan()
     twice, mask = np.stack([images[2], images[2]]), np.stack([brain[2], brain[2]])
     residual, _ = predict(method, twice, mask, np.array([4, 5]))
@@ -225,7 +224,7 @@ def test_a_chain_with_fresh_noise_is_a_pure_function_of_seed_and_slice(name):
     plain, one = (
         predict(make(name, eta=eta, t_test=200), images, brain, ids)[0] for eta in (0, 1)
     )
-    assert np.array_equal(plain, one)  # one step draws nothing on its way
+    assert np.array_equal(plain, one)  # one step needs no fresh noise
 
 
 def test_residuals_by_sign():
@@ -239,7 +238,7 @@ def test_residuals_by_sign():
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "said"),
+    ("name", "settings", "message"),
     [
         ("maediff", {"r": 10}, r"r=10 .* would fit"),
         ("maediff", {"p": 99}, "p=99"),
@@ -263,12 +262,12 @@ def test_residuals_by_sign():
         ("anoddpm", {"t_train": (5, 2)}, "t_train"),
         ("maediff", {"noise_test": -1}, "noise_test=-1"),
         ("maediff", {"noise_sd": 0}, "noise_sd=0.0 must be above 0"),
-        ("maediff", {"noise_test": 0, "draws": 2}, "draws=2 would all be alike without noise"),
+        ("maediff", {"noise_test": 0, "draws": 2}, "draws=2 would all be equal without noise"),
         ("pddpm", {"eta": 1.5}, "eta=1.5 must be from 0"),
         (
             "anoddpm",
             {"eta": 1, "noise_test": 0},
-            "eta=1.0 draws noise in the chain, and noise_test=0 none",
+            "eta=1.0 adds noise in the chain, but noise_test=0 removes it",
         ),
         ("vae", {"latent": 0}, "latent=0"),
         ("ae", {"net": {"channels": (4,)}}, "channels=\\(4,\\)"),
@@ -278,8 +277,8 @@ def test_residuals_by_sign():
         ("nonsense", {}, "'nonsense' is not known"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_by_name(name, settings, said):
-    with pytest.raises(InputError, match=said):
+def test_wrong_settings_are_refused_and_the_message_names_them(name, settings, message):
+    with pytest.raises(InputError, match=message):
         build(name, "tiny", settings)
 
 
@@ -291,12 +290,8 @@ def test_intensity_baselines_by_hand():
         "dark": [0, 0.8, 0.4, 0],
         "median": [0, 0.4, 0, 0.4],
         "slice": [0, 0, 0, 0.4],
-        "mirror": [
-            0,
-            0,
-            0,
-            0.4,
-        ],  # the left of the first row is no brain, so its right has nothing beside it
+        # The left of the first row is no brain, so its right has no opposite side.
+        "mirror": [0, 0, 0, 0.4],
         "mirror-dark": [0, 0, 0.4, 0],
     }
     for name, values in expected.items():
@@ -307,7 +302,7 @@ def test_intensity_baselines_by_hand():
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm", "ae", "fanogan"])
-def test_what_is_beyond_the_99th_percentile_counts_in_the_residual_alone_and_only_if_wanted(name):
+def test_intensities_above_1_affect_only_the_residual_and_only_with_headroom(name):
     x = torch.rand(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     beyond = x.clone()
     beyond[..., 40:44, 40:44] = torch.linspace(1.1, 1.9, 16).view(4, 4)
@@ -331,7 +326,7 @@ def test_what_is_beyond_the_99th_percentile_counts_in_the_residual_alone_and_onl
     assert more.max() > 0.05
 
 
-def test_template_takes_the_mean_image_that_is_nearest():
+def test_template_compares_with_the_nearest_mean_image():
     low, high = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
     template = build("template").fit(torch.stack([low, low, high]), torch.tensor([0.0, 0.01, 1.0]))
     x = torch.full((1, 1, 4, 4), 0.9)
@@ -347,19 +342,16 @@ def test_time_steps_of_a_chain():
     assert DiffusionConfig(chain=9).timesteps(3) == [3, 2, 1, 0]
 
 
-def test_the_noise_of_a_dae_is_coarse_of_its_own_in_each_image_and_lies_in_the_foreground(
-    monkeypatch,
-):
+def test_dae_noise_is_coarse_differs_between_images_and_stays_in_the_foreground(monkeypatch):
     noise = coarse_noise(400, 96, 16, 0.2, torch.Generator().manual_seed(0))
     assert noise.mean().abs() < 0.005
-    assert 0.1 < noise.std() < 0.17  # between its numbers, upsampled noise is a mean of them
-    assert (
-        noise[..., 1:] - noise[..., :-1]
-    ).abs().mean() < 0.4 * noise.abs().mean()  # smooth from pixel to pixel
-    assert noise.std(dim=0).std() < 0.02  # no grid: every place gets as much
+    assert 0.1 < noise.std() < 0.17  # upsampling averages the numbers
+    steps = (noise[..., 1:] - noise[..., :-1]).abs()
+    assert steps.mean() < 0.4 * noise.abs().mean()  # smooth from pixel to pixel
+    assert noise.std(dim=0).std() < 0.02  # equal variance everywhere: the grid is not visible
     assert (noise[0] - noise[1]).abs().mean() > 0.05
     method, (images, brain, _), entered = make("dae"), scan(), []
-    monkeypatch.setattr(method, "reconstruct", lambda x0: entered.append(x0) or x0)
+    monkeypatch.setattr(method, "denoise", lambda x0: entered.append(x0) or x0)
     x = torch.from_numpy(images)[:, None]
     method.loss(x, torch.Generator().manual_seed(0), x * 0.5)
     moved = entered[0] - (2 * 0.5 * x - 1)
@@ -367,31 +359,28 @@ def test_the_noise_of_a_dae_is_coarse_of_its_own_in_each_image_and_lies_in_the_f
     assert not moved[~torch.from_numpy(brain)[:, None]].any()
 
 
-def test_a_dae_is_held_against_the_clean_slice_in_the_foreground_only(monkeypatch):
+def test_the_target_of_a_dae_is_the_clean_slice_in_the_foreground_only(monkeypatch):
     method, (images, brain, _) = make("dae"), scan()
     x, inside = torch.from_numpy(images)[:, None], torch.from_numpy(brain)[:, None]
-    monkeypatch.setattr(
-        method, "reconstruct", lambda x0: torch.where(inside, 2 * x - 1 + 0.3, 7.0)
-    )
+    monkeypatch.setattr(method, "denoise", lambda x0: torch.where(inside, 2 * x - 1 + 0.3, 7.0))
     assert method.loss(x, torch.Generator()).item() == pytest.approx(0.09, rel=1e-4)
 
 
 def test_a_vae_adds_the_divergence_of_its_code_by_hand(monkeypatch):
     x = torch.rand(2, 1, 48, 48)
     method = make("vae")
-    code = torch.cat(
-        [torch.full((2, 16), 0.5), torch.full((2, 16), np.log(4.0))], dim=1
-    )  # mean 0.5, variance 4
+    mean, variance = 0.5, 4.0
+    code = torch.cat([torch.full((2, 16), mean), torch.full((2, 16), np.log(variance))], dim=1)
     monkeypatch.setattr(method.encoder, "forward", lambda x0: code)
     monkeypatch.setattr(method.decoder, "forward", lambda z: 2 * x - 1)  # reconstructs perfectly
-    each = 0.5 * (0.25 + 4 - np.log(4.0) - 1)
+    each = 0.5 * (mean**2 + variance - np.log(variance) - 1)
     expected = 2 * 16 * each / 48**2
     assert method.loss(x, torch.Generator().manual_seed(0)).item() == pytest.approx(
         expected, rel=1e-4
     )
 
 
-def test_a_critic_is_pushed_to_slope_one():
+def test_the_gradient_penalty_pulls_the_slope_of_the_critic_to_one():
     """C(x) = k * sum(x) has the gradient norm k * 48 everywhere."""
     method, x = make("fanogan"), torch.rand(3, 1, 48, 48)
     for slope, penalty in [(1.0, 0.0), (3.0, 40.0)]:
@@ -400,7 +389,7 @@ def test_a_critic_is_pushed_to_slope_one():
         )
         torch.nn.init.constant_(method.critic[1].weight, slope / 48)
         loss = method.critic_loss(x, torch.Generator().manual_seed(0))
-        fakes = method._fakes(x, torch.Generator().manual_seed(0))
+        fakes = method.generate_fakes(x, torch.Generator().manual_seed(0))
         distance = slope / 48 * (2 * x - 1 - fakes).sum(dim=(1, 2, 3)).mean()
         torch.testing.assert_close(loss, penalty - distance, rtol=1e-4, atol=1e-3)
 
@@ -417,7 +406,7 @@ def test_the_latents_are_bottlenecks():
         assert z.numel() == most
 
 
-def test_the_reference_of_two_methods_is_the_mean_of_theirs_with_the_residual_of_the_first():
+def test_the_mean_of_two_methods_has_the_mean_reference_and_the_residual_of_the_first():
     first, second, (images, brain, ids) = make("pddpm", residual="bright"), make("ae"), scan()
     residual, reference = predict(MeanReference([first, second]), images, brain, ids)
     mean = (predict(first, images, brain, ids)[1] + predict(second, images, brain, ids)[1]) / 2

@@ -1,4 +1,4 @@
-"""How a slice is held against its reference: SSIM against scikit-image, the rest by hand."""
+"""Comparison of a slice with its reference: SSIM against scikit-image, the rest by hand."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def everywhere(x):
     return torch.ones_like(x, dtype=torch.bool)
 
 
-def test_ssim_is_scikit_images_where_windows_are_whole():
+def test_ssim_equals_that_of_scikit_image_for_whole_windows():
     a, b = images(0), images(1) * 0.3 + images(0) * 0.7
     ours = ssim(a.double(), b.double(), everywhere(a), data_range=1.0)
     for one, other, similarity in zip(a, b, ours, strict=True):
@@ -41,7 +41,7 @@ def test_ssim_is_scikit_images_where_windows_are_whole():
     torch.testing.assert_close(ssim(a, a, everywhere(a)), torch.ones_like(a))
 
 
-def test_ssim_sees_only_what_lies_inside_the_mask():
+def test_ssim_uses_pixels_inside_the_mask_only():
     a, b, mask = images(0), images(1), torch.zeros(2, 1, 24, 24, dtype=torch.bool)
     mask[..., 5:17, 3:20] = True
     changed = torch.where(mask, b, 1 - b)
@@ -58,7 +58,7 @@ def test_a_masked_blur_of_a_constant_is_the_constant_up_to_the_border():
     torch.testing.assert_close(blurred[mask], torch.full_like(blurred[mask], 0.3))
 
 
-def test_losses_by_hand_and_ssim_makes_a_difference_that_can_be_trained():
+def test_losses_by_hand_and_the_gradient_of_ssim():
     x0, mask = 2 * images(0) - 1, torch.zeros(2, 1, 24, 24, dtype=torch.bool)
     mask[..., 8:20, 8:20] = True
     off = torch.where(mask, x0 + 0.5, 99.0).requires_grad_()
@@ -74,8 +74,8 @@ def test_losses_by_hand_and_ssim_makes_a_difference_that_can_be_trained():
     assert reconstruction_loss(x0, x0, mask, "l1_ssim").item() == pytest.approx(0, abs=1e-5)
 
 
-def test_l1_alone_is_the_mean_over_the_mask_to_the_bit():
-    """The numbers of runs before there was a choice must not move."""
+def test_l1_is_the_mean_over_the_mask_to_the_bit():
+    """Runs from before `loss` was a setting keep their numbers."""
     x0, prediction = images(0), images(1)
     mask = images(2) > 0.6
     before = ((prediction.float() - x0).abs() * mask).sum() / mask.sum()
@@ -89,10 +89,10 @@ def test_defaults_of_the_residual_are_the_absolute_difference_to_the_bit():
     )
 
 
-def test_a_shift_of_a_whole_region_is_taken_off_and_a_lesion_stays():
+def test_local_sigma_removes_the_shift_of_a_region_and_keeps_a_lesion():
     x = torch.full((1, 1, 60, 60), 0.5)
     reference = x.clone()
-    reference[..., 30:] -= 0.2  # drawn too dark on one side
+    reference[..., 30:] -= 0.2  # reconstructed too dark on one side
     x[..., 10:14, 40:44] += 0.4
     plain, local = (
         residual_of(
@@ -105,7 +105,7 @@ def test_a_shift_of_a_whole_region_is_taken_off_and_a_lesion_stays():
     assert local[0, 0, 11, 41].item() > 0.3
 
 
-def test_ssim_in_the_residual_is_mixed_by_its_weight_and_keeps_the_sign():
+def test_ssim_has_its_weight_in_the_residual_and_respects_the_sign():
     x, reference = images(0), images(1)
     brain = everywhere(x)
     unlike = (1 - ssim(x.double(), reference.double(), brain).float()) / 2
@@ -121,7 +121,7 @@ def test_ssim_in_the_residual_is_mixed_by_its_weight_and_keeps_the_sign():
     torch.testing.assert_close(bright[x > reference], mixed[x > reference])
 
 
-def test_a_blurred_residual_keeps_a_lesion_and_levels_grain_inside_the_brain():
+def test_smooth_sigma_keeps_a_lesion_and_reduces_grain_inside_the_brain():
     grain = 0.2 * torch.randn(1, 1, 60, 60, generator=torch.Generator().manual_seed(0))
     reference = torch.full((1, 1, 60, 60), 0.5)
     brain = everywhere(reference)
@@ -135,7 +135,7 @@ def test_a_blurred_residual_keeps_a_lesion_and_levels_grain_inside_the_brain():
     assert blurred[healthy].std() < 0.3 * plain[healthy].std()
     assert blurred[0, 0, 26, 46].item() == pytest.approx(0.5, abs=0.02)
     assert blurred[healthy].mean().item() == pytest.approx(plain[healthy].mean().item(), rel=0.1)
-    level = torch.where(brain, 0.7, 0)  # nothing of the dark around the brain gets in
+    level = torch.where(brain, 0.7, 0)  # the dark background does not leak in
     flat = residual_of(level, torch.zeros_like(x), brain, ComparisonConfig(smooth_sigma=2))
     torch.testing.assert_close(flat[brain], torch.full_like(flat[brain], 0.7))
 
@@ -150,7 +150,7 @@ def test_the_residual_is_multiplied_by_a_power_of_the_intensity():
 
 
 @pytest.mark.parametrize("name", ["maediff", "ddpm", "vae", "dae", "fanogan"])
-def test_all_methods_take_the_choices_and_refuse_wrong_ones(name):
+def test_all_methods_accept_the_settings_and_refuse_wrong_values(name):
     config = build(name, "tiny", {"local_sigma": 8, "ssim_weight": 0.3, "loss": "l1_ssim"}).config
     assert (config.local_sigma, config.ssim_weight, config.loss) == (8, 0.3, "l1_ssim")
     for key, value in [

@@ -218,9 +218,9 @@ def test_objectives_are_stepped_in_their_phases():
 
     generator = Objective("generator", loss, [], (0.0, 0.5), 5)
     encoder = Objective("encoder", loss, [], (0.5, 1.0))
-    assert [step for step in range(21) if generator.due(step, 21)] == [4, 9]
-    assert [step for step in range(21) if encoder.due(step, 21)] == list(range(11, 21))
-    assert not encoder.begun(10, 21)
+    assert [step for step in range(21) if generator.is_due(step, 21)] == [4, 9]
+    assert [step for step in range(21) if encoder.is_due(step, 21)] == list(range(11, 21))
+    assert not encoder.has_begun(10, 21)
 
 
 def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monkeypatch):

@@ -1,15 +1,17 @@
-"""Baselines that look at intensities alone. A method that does not beat them has learnt nothing useful.
+"""Untrained baselines that compare intensities only. A trained method has to beat them.
 
-bright   x / c                   dark     1 - x
-median   | x - brain median |    slice    max(x - slice median, 0) / c
-template | x - mean healthy image |
-mirror   max(x - m, 0) / c        mirror-dark   max(m - x, 0), m: the other side of the brain; for registered scans
+    bright    x / c                       dark         1 - x
+    slice     max(x - slice median, 0) / c
+    median    |x - brain median|          template     |x - mean healthy image|
+    mirror    max(x - m, 0) / c           mirror-dark  max(m - x, 0)
 
-x is clipped at 1, the 99th percentile of the brain; for bright, slice and mirror at c = 2 (`CEILING`), as where
-methods have `headroom`.
+m is x on the other side of the brain, in the same row; both mirrors need registered scans.
+x is clipped at 1, the 99th percentile of the brain.
+bright, slice and mirror clip x at c = 2 (`CEILING`) instead, like a method with `headroom`.
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -17,42 +19,56 @@ from torch import Tensor
 from torch.nn import functional
 
 from maediff.core.types import CEILING
-from maediff.methods.base import Method, Prediction
+from maediff.methods.base import Method
+from maediff.methods.residual import slice_medians
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class IntensityConfig:
-    """Nothing to choose."""
+    """Baselines have no settings."""
 
 
 class Intensity(Method):
-    """A reference made of the scan's own intensities; `reference` is the one thing that a baseline has to define."""
+    """A baseline: compares each pixel with the intensity that `healthy_intensity` returns."""
 
+    config: IntensityConfig
     ceiling = 1.0
-    """What intensities are clipped at, and the residual divided by."""
+    """Intensities are clipped here, and the residual is divided by it."""
 
     def __init__(self, config: IntensityConfig | None = None) -> None:
         super().__init__()
         self.config = config or IntensityConfig()
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
+        """Return the intensity that counts as healthy in each pixel, in [0, `ceiling`].
+
+        Args:
+            x: intensities, clipped at `ceiling`.
+            brain: brain mask of each slice.
+        """
         raise NotImplementedError
 
-    def predict(
+    def healthy_reference(
         self,
         x: Float[Tensor, "b 1 h w"],
-        *,
+        brain: Bool[Tensor, "b 1 h w"],
         slice_ids: Int[Tensor, " b"],
         seed: int,
-        brain: Bool[Tensor, "b 1 h w"] | None = None,
-        batch_size: int = 16,
-    ) -> Prediction:
-        brain = x > 0 if brain is None else brain
-        x = x.clamp_max(self.ceiling)
-        reference = self.reference(x, brain).expand_as(x) * brain
-        return Prediction((x - reference).abs() * brain / self.ceiling, reference.clamp_max(1))
+        batch_size: int,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Return the healthy intensities, in [0, `ceiling`] and 0 outside the brain."""
+        return self.healthy_intensity(x.clamp_max(self.ceiling), brain) * brain
+
+    def residual(
+        self,
+        x: Float[Tensor, "b 1 h w"],
+        reference: Float[Tensor, "b 1 h w"],
+        brain: Bool[Tensor, "b 1 h w"],
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Return the absolute difference inside the brain, scaled to [0, 1]."""
+        return (x.clamp_max(self.ceiling) - reference).abs() * brain / self.ceiling
 
 
 class Bright(Intensity):
@@ -60,7 +76,7 @@ class Bright(Intensity):
 
     ceiling = CEILING
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
         return torch.zeros_like(x)
@@ -69,7 +85,7 @@ class Bright(Intensity):
 class Dark(Intensity):
     """The darker, the more abnormal."""
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
         return torch.ones_like(x)
@@ -78,22 +94,21 @@ class Dark(Intensity):
 class Median(Intensity):
     """The further from the median of the scan's brain, the more abnormal."""
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
         return x[brain].median().expand(x.shape) if brain.any() else torch.zeros_like(x)
 
 
 class SliceMedian(Intensity):
-    """The further above the median of its slice, the more abnormal."""
+    """The further above the median of the slice's brain, the more abnormal."""
 
     ceiling = CEILING
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
-        medians = x.masked_fill(~brain, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num()
-        return torch.minimum(x, medians[:, None, None, None])
+        return torch.minimum(x, slice_medians(x, brain))
 
 
 class Mirror(Intensity):
@@ -101,33 +116,33 @@ class Mirror(Intensity):
 
     ceiling = CEILING
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
-        return torch.minimum(x, _other_side(x, brain))
+        return torch.minimum(x, _mirror(x, brain))
 
 
 class MirrorDark(Intensity):
     """The further below the same place on the other side of the brain, the more abnormal."""
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
-        return torch.maximum(x, _other_side(x, brain))
+        return torch.maximum(x, _mirror(x, brain))
 
 
-def _other_side(
+def _mirror(
     x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
 ) -> Float[Tensor, "b 1 h w"]:
-    """Each row turned over; the scan itself where that is not brain."""
+    """Flip each row where both sides are brain; other pixels keep their value."""
     return torch.where(brain & brain.flip(-1), x.flip(-1), x)
 
 
 class Template(Intensity):
     """The further from a mean healthy image, the more abnormal.
 
-    Scans need not be registered: there is a mean image for each of `bins` heights in the brain, and a slice is held
-    against the one that is nearest to it in l1. `fit` it on healthy slices before use.
+    `fit` computes a mean image for each of `bins` heights in the brain, from healthy slices.
+    A slice is compared with the mean image that is nearest in l1, so scans need no registration.
     """
 
     bins = 24
@@ -138,23 +153,25 @@ class Template(Intensity):
         self.register_buffer("images", torch.empty(0, 1, 0, 0))
 
     def fit(self, images: Float[Tensor, "n 1 h w"], height: Float[Tensor, " n"]) -> "Template":
-        """Mean images from healthy slices.
+        """Compute the mean images and return the baseline.
 
         Args:
-            height: position of each slice in its brain, 0 lowest to 1 highest.
+            images: healthy slices, with intensities in [0, 1].
+            height: position of each slice in its brain, from 0 (lowest) to 1 (highest).
         """
         bins = (height * self.bins).long().clamp(0, self.bins - 1)
         sums = torch.zeros(self.bins, *images.shape[1:]).index_add_(0, bins, images)
         count = functional.one_hot(bins, self.bins).sum(0)
-        self.images = (sums / count.clamp_min(1)[:, None, None, None])[count > 0]
+        self.images = (sums / rearrange(count.clamp_min(1), "n -> n 1 1 1"))[count > 0]
         return self
 
-    def reference(
+    def healthy_intensity(
         self, x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b 1 h w"]:
         if not len(self.images):
             raise ValueError(
                 "the template baseline has no mean images yet: call fit with healthy slices first"
             )
-        distance = torch.cdist(x.flatten(1), self.images.to(x.device).flatten(1), p=1)
-        return self.images.to(x.device)[distance.argmin(dim=1)]
+        images = self.images.to(x.device)
+        distance = torch.cdist(x.flatten(1), images.flatten(1), p=1)
+        return images[distance.argmin(dim=1)]

@@ -1,8 +1,12 @@
-"""Whole-slice diffusion: DDPM with Gaussian noise (Ho et al. 2020) and AnoDDPM with simplex noise (Wyatt et al. 2022).
+"""Whole-slice diffusion: DDPM with Gaussian noise and AnoDDPM with simplex noise.
 
-x_t       = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps
-reference = UNet(x_t, t), or what a reverse chain from x_t reaches
-loss      = mean | x0 - x0_pred |
+    x_t       = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
+    loss      = mean |x0 - x0_pred|,   x0_pred = UNet(x_t, t)
+    reference = x0_pred at t_test, or the end of a reverse chain from there
+
+- DDPM: Ho et al. 2020 (https://arxiv.org/abs/2006.11239).
+- AnoDDPM: Wyatt et al. 2022, "AnoDDPM: Anomaly detection with denoising diffusion probabilistic
+  models using simplex noise", CVPR Workshops.
 """
 
 from dataclasses import field
@@ -18,24 +22,24 @@ from torch import Tensor
 from maediff.diffusion.noise import NoiseKind
 from maediff.diffusion.process import cosine_alpha_bar, forward_process, reverse_chain
 from maediff.methods.base import (
+    GraphableNetwork,
     Method,
     Objective,
-    Prediction,
     check_size,
     check_slices,
-    from_signed,
     to_signed,
 )
 from maediff.methods.diffusion_config import DiffusionConfig, Times
-from maediff.methods.residual import reconstruction_loss, residual_of
+from maediff.methods.residual import reconstruction_loss
 from maediff.nn.unet import UNet, UNetConfig
 
-WHOLE_SLICE = 0  # the patch index of a method that has no patches
+WHOLE_SLICE = 0
+"""Patch index of a method without patches; a key of the noise at test."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class DDPMConfig(DiffusionConfig):
-    """Gaussian noise over the whole slice, one step from t = 500."""
+    """Settings of DDPM: Gaussian noise over the whole slice, one step from t = 500."""
 
     noise: NoiseKind = "gaussian"
     t_test: Times = (500,)
@@ -48,17 +52,20 @@ class DDPMConfig(DiffusionConfig):
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AnoDDPMConfig(DDPMConfig):
-    """Simplex noise over the whole slice, one step from t = 500.
+    """Settings of AnoDDPM: simplex noise over the whole slice, one step from t = 500.
 
-    t_test=250, chain=250, eta=1 is a chain like AnoDDPM's own (Wyatt et al. 2022), with fresh simplex noise at each
-    step, of the smaller of the two variances in Ho et al. 2020, 3.2, where AnoDDPM's code has the larger, beta_t.
+    `t_test=250, chain=250, eta=1` is a chain like that of Wyatt et al. 2022, with fresh simplex
+    noise at each step. Its variance is the smaller of the two in section 3.2 of Ho et al. 2020;
+    the code of AnoDDPM has the larger one, beta_t.
     """
 
     noise: NoiseKind = "simplex"
 
 
 class DDPM(Method):
-    """Noises the whole slice and redraws it, without any clean surroundings to go by."""
+    """Noises the whole slice and reconstructs it, without clean surroundings."""
+
+    config: DDPMConfig
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__()
@@ -72,62 +79,59 @@ class DDPM(Method):
         generator: torch.Generator,
         seen: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The training procedure."""
+        """The training procedure: noise each slice to a random level and reconstruct it."""
         check_slices(x, self.config.size)
-        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
-        t = self.config.training_times(b, generator)
-        eps = self.config.noise_of((b, *x.shape[-2:]), generator, x.device)
-        x_t = forward_process(given, eps, self.alpha_bar[t].to(x.device))
-        return reconstruction_loss(
-            self.unet(x_t, t.to(x.device)),
-            x0,
-            torch.ones_like(x0, dtype=torch.bool),
-            self.config.loss,
-        )
+        x0, x0_seen = to_signed(x), to_signed(x if seen is None else seen)
+        t = self.config.training_times(len(x), generator)
+        eps = self.config.sample_noise((len(x), *x.shape[-2:]), generator, x.device)
+        x_t = forward_process(x0_seen, eps, self.alpha_bar[t].to(x.device))
+        x0_pred = self.unet(x_t, t.to(x.device))
+        everywhere = torch.ones_like(x0, dtype=torch.bool)
+        return reconstruction_loss(x0_pred, x0, everywhere, self.config.loss)
 
     def objectives(self) -> list[Objective]:
         return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
-    def predict(
+    def graphable_network(self, batch_size: int) -> GraphableNetwork:
+        return GraphableNetwork(self.unet, self.unet.example_inputs(batch_size, self.config.size))
+
+    def reconstruct(
         self,
-        x: Float[Tensor, "b 1 h w"],
-        *,
+        x0: Float[Tensor, "b 1 h w"],
+        brain: Bool[Tensor, "b 1 h w"],
         slice_ids: Int[Tensor, " b"],
         seed: int,
-        brain: Bool[Tensor, "b 1 h w"] | None = None,
-        batch_size: int = 16,
-    ) -> Prediction:
-        """The testing procedure."""
-        check_slices(x, self.config.size)
-        brain = x > 0 if brain is None else brain
-        x0, levels = (
-            to_signed(x.clamp_max(1)),
-            list(product(self.config.t_test, range(self.config.draws))),
-        )
+        batch_size: int,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """The testing procedure: noise, run the reverse process, average over levels and draws."""
+        passes = list(product(self.config.t_test, range(self.config.draws)))
         total = torch.zeros_like(x0)
-        for slices in torch.split(torch.arange(len(x)), batch_size):
-            clean = x0[slices]
-            for t, draw in levels:
-                key = (
-                    self.config.size,
-                    seed,
-                    slice_ids[slices],
-                    torch.full_like(slices, WHOLE_SLICE),
-                    draw,
-                    x.device,
-                )
-                noise_of_step = partial(self.config.noise_at_test, *key)
-                x_t = forward_process(
-                    clean, noise_of_step(0), self.alpha_bar[t].expand(len(slices)).to(x.device)
-                )
-                x0_pred = reverse_chain(
-                    lambda x, t: self.unet(x, t).float(),
-                    x_t,
-                    self.config.timesteps(t),
-                    self.alpha_bar,
-                    self.config.eta,
-                    noise_of_step,
-                )
-                total[slices] += x0_pred.clamp(-1, 1) / len(levels)
-        reference = from_signed(total)
-        return Prediction(residual_of(x, reference, brain, self.config), reference)
+        for batch in torch.split(torch.arange(len(x0)), batch_size):
+            for t, draw in passes:
+                x0_pred = self._reconstruct_batch(x0[batch], slice_ids[batch], t, draw, seed)
+                total[batch] += x0_pred / len(passes)
+        return total
+
+    def _reconstruct_batch(
+        self,
+        x0: Float[Tensor, "b 1 h w"],
+        slice_ids: Int[Tensor, " b"],
+        t: int,
+        draw: int,
+        seed: int,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Noise slices to level `t`, run the reverse process, and return x0_pred in [-1, 1]."""
+        patches = torch.full((len(x0),), WHOLE_SLICE)
+        noise = partial(
+            self.config.noise_at_test, self.config.size, seed, slice_ids, patches, draw, x0.device
+        )
+        x_t = forward_process(x0, noise(0), self.alpha_bar[t].expand(len(x0)).to(x0.device))
+        x0_pred = reverse_chain(
+            lambda x, t: self.unet(x, t).float(),
+            x_t,
+            self.config.timesteps(t),
+            self.alpha_bar,
+            self.config.eta,
+            noise,
+        )
+        return x0_pred.clamp(-1, 1)

@@ -1,10 +1,12 @@
-"""MAEDiff (arXiv 2401.10561): patch-wise diffusion whose U-Net carries a masked autoencoder.
+"""MAEDiff: patch-wise diffusion whose U-Net contains a masked autoencoder.
 
-x~_t      = M * x_t + (1 - M) * x0                      noise in one upper-level patch, the rest clean
-F         = Enc(x~_t, t);   F' = MAE(F, visible cells)
-x0_pred   = Dec(F', skips, t)
-loss      = mean over M of | x0 - x0_pred |
-reference = mean over the overlapping patches k of x0_pred^(k) inside M_k
+    x~_t      = M x_t + (1 - M) x0                  noise in one upper-level patch, the rest clean
+    F         = Enc(x~_t, t);   F' = MAE(F, visible cells)
+    x0_pred   = Dec(F', skips, t)
+    loss      = mean over M of |x0 - x0_pred|
+    reference = average over the overlapping patches k of x0_pred^(k) inside M_k
+
+Source: Xu, Wang and Du 2024 (https://arxiv.org/abs/2401.10561).
 """
 
 from dataclasses import field
@@ -16,30 +18,29 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from maediff.diffusion.patches import PatchGrid, check_cells, insert, noised_cells, patch_mask
-from maediff.diffusion.process import cosine_alpha_bar, forward_process
+from maediff.diffusion.patches import PatchGrid, check_cells, noised_cells, patch_mask
+from maediff.diffusion.process import cosine_alpha_bar
 from maediff.methods.base import (
+    GraphableNetwork,
     Method,
     Objective,
-    Prediction,
     check_size,
     check_slices,
-    from_signed,
     to_signed,
 )
-from maediff.methods.patchwise import PatchwiseConfig, patch_loss, slide
-from maediff.methods.residual import residual_of
+from maediff.methods.patchwise import PatchwiseConfig, noise_one_patch, patch_loss, slide
 from maediff.nn.mae import MAE, MAEConfig
 from maediff.nn.unet import UNet, UNetConfig
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class MAEDiffConfig(PatchwiseConfig):
-    """p, s and r are the paper's: upper-level patch, stride, sub-level cell, all in pixels."""
+    """Settings of MAEDiff. p, s and r are the paper's: patch, stride and cell, all in pixels."""
 
     r: int = 16
     visible_from: Literal["perturbed", "clean"] = "perturbed"
-    """Visible tokens from F of the perturbed slice, into which convolutions leak noise, or from Enc((1 - M) x0)."""
+    """Source of the visible tokens. `perturbed`: F of the perturbed slice; convolutions leak noise
+    into its visible cells. `clean`: Enc((1 - M) x0), a second pass through the encoder."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     mae: MAEConfig = field(default_factory=MAEConfig)
 
@@ -50,12 +51,15 @@ class MAEDiffConfig(PatchwiseConfig):
 
 
 class MAEDiff(Method):
-    """Redraws each patch as it would look if healthy, guided by the clean surroundings."""
+    """Reconstructs each patch as if healthy, conditioned on its clean surroundings."""
+
+    config: MAEDiffConfig
 
     def __init__(self, config: MAEDiffConfig) -> None:
         super().__init__()
         self.config = config
         self.grid = PatchGrid(config.size, config.p, config.s)
+        self.training_grid = self.grid
         self.alpha_bar = cosine_alpha_bar(config.steps)
         self.unet = UNet(config.unet)
         self.mae = MAE(
@@ -66,13 +70,13 @@ class MAEDiff(Method):
             config=config.mae,
         )
 
-    def denoise(
+    def forward(
         self,
         perturbed: Float[Tensor, "b 1 h w"],
         t: Int[Tensor, " b"],
         corners: Int[Tensor, "b 2"],
     ) -> Float[Tensor, "b 1 h w"]:
-        """x0_pred from the partially perturbed slice (the paper's Fig. 2)."""
+        """Run the network of Fig. 2: encode, refine with the masked autoencoder, decode."""
         noised = noised_cells(corners, self.config.p, self.config.size, self.config.r)
         feature_map, skips, time = self.unet.encode(perturbed, t)
         visible_map = None
@@ -81,45 +85,54 @@ class MAEDiff(Method):
             visible_map = self.unet.encode(perturbed.masked_fill(mask, 0), t)[0]
         return self.unet.decode(self.mae(feature_map, noised, visible_map), skips, time)
 
+    def denoise(
+        self,
+        perturbed: Float[Tensor, "b 1 h w"],
+        t: Int[Tensor, " b"],
+        corners: Int[Tensor, "b 2"],
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Predict x0 from partially perturbed slices (Fig. 2).
+
+        Args:
+            perturbed: x~_t, in [-1, 1] where clean.
+            t: time step of each slice.
+            corners: first row and column of the noised patch of each slice.
+        """
+        x0_pred: Tensor = self(perturbed, t, corners)
+        return x0_pred
+
     def loss(
         self,
         x: Float[Tensor, "b 1 h w"],
         generator: torch.Generator,
         seen: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The training procedure: one random patch of each slice is diffused and reconstructed (Fig. 1a)."""
+        """The training procedure (Fig. 1a): noise and reconstruct one random patch per slice."""
         check_slices(x, self.config.size)
-        x0, given, b = to_signed(x), to_signed(x if seen is None else seen), len(x)
-        t = self.config.training_times(b, generator)
-        corners = self.grid.corners[
-            torch.randint(len(self.grid.corners), (b,), generator=generator)
-        ].to(x.device)
-        mask = patch_mask(corners, self.config.p, self.config.size)[:, None]
-        patches = (b, self.config.p, self.config.p)
-        noise = self.config.noise_of(patches, generator, x.device)
-        x_t = forward_process(
-            given, insert(noise, corners, self.config.size), self.alpha_bar[t].to(x.device)
+        x0, x0_seen = to_signed(x), to_signed(x if seen is None else seen)
+        perturbed, t, corners, mask = noise_one_patch(
+            x0_seen, self.training_grid, self.alpha_bar, self.config, generator
         )
-        perturbed = torch.where(mask, x_t, given)
-        return patch_loss(self.denoise(perturbed, t.to(x.device), corners), x0, mask, self.config)
+        x0_pred = self.denoise(perturbed, t, corners)
+        return patch_loss(x0_pred, x0, mask, self.config)
 
     def objectives(self) -> list[Objective]:
         return [Objective(self.config.loss, self.loss, list(self.parameters()))]
 
-    def predict(
+    def graphable_network(self, batch_size: int) -> GraphableNetwork:
+        x, t = self.unet.example_inputs(batch_size, self.config.size)
+        return GraphableNetwork(self, (x, t, t.new_zeros(batch_size, 2)))
+
+    def reconstruct(
         self,
-        x: Float[Tensor, "b 1 h w"],
-        *,
+        x0: Float[Tensor, "b 1 h w"],
+        brain: Bool[Tensor, "b 1 h w"],
         slice_ids: Int[Tensor, " b"],
         seed: int,
-        brain: Bool[Tensor, "b 1 h w"] | None = None,
-        batch_size: int = 16,
-    ) -> Prediction:
-        """The testing procedure: slide over the slice, reconstruct every patch, average, compare (Fig. 1b)."""
-        check_slices(x, self.config.size)
-        brain = x > 0 if brain is None else brain
-        x0 = to_signed(x.clamp_max(1))
-        redrawn = slide(
+        batch_size: int,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """The testing procedure (Fig. 1b): slide over the slice, reconstruct patches, average."""
+        return slide(
             x0,
             brain,
             slice_ids,
@@ -129,5 +142,3 @@ class MAEDiff(Method):
             seed=seed,
             batch_size=batch_size,
         )
-        reference = from_signed(redrawn)
-        return Prediction(residual_of(x, reference, brain, self.config), reference)

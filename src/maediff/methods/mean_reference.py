@@ -1,10 +1,11 @@
-"""The mean reference of several trained methods: what one of them draws wrongly, the others may draw rightly.
+"""The mean reference of several trained methods, which averages out the errors of each.
 
-reference = mean over the methods k of reference_k;  the residual is taken as the first of them takes it
+reference = mean over the methods k of reference_k
+residual  = the residual of the first method, with this reference
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,41 +13,48 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from maediff.methods.base import Method, Prediction
-from maediff.methods.residual import residual_of
+from maediff.methods.base import Method
+from maediff.methods.residual import ComparisonConfig
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class MeanReferenceConfig:
-    """The configs of the methods, the first of which decides about the residual."""
+    """Settings of each method. The first method determines the residual."""
 
     methods: tuple[Any, ...]
 
 
 class MeanReference(Method):
-    """Nothing to train: made of methods that are."""
+    """Averages the healthy references of trained methods; nothing is left to train.
+
+    Args:
+        methods: at least one method with a network. All of them get the same seed.
+    """
+
+    config: MeanReferenceConfig
 
     def __init__(self, methods: Sequence[Method]) -> None:
         super().__init__()
         self.methods = nn.ModuleList(methods)
         self.config = MeanReferenceConfig(tuple(method.config for method in methods))
 
-    def predict(
+    @property
+    def residual_config(self) -> ComparisonConfig:
+        """Settings of the first method."""
+        config: ComparisonConfig = self.config.methods[0]
+        return config
+
+    def healthy_reference(
         self,
         x: Float[Tensor, "b 1 h w"],
-        *,
+        brain: Bool[Tensor, "b 1 h w"],
         slice_ids: Int[Tensor, " b"],
         seed: int,
-        brain: Bool[Tensor, "b 1 h w"] | None = None,
-        batch_size: int = 16,
-    ) -> Prediction:
-        """All methods get the same seed."""
-        brain = x > 0 if brain is None else brain
-        drawn = [
-            method.predict(
-                x, slice_ids=slice_ids, seed=seed, brain=brain, batch_size=batch_size
-            ).reconstruction  # type: ignore[operator]
-            for method in self.methods
+        batch_size: int,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Return the mean of the references, in [0, 1]."""
+        references = [
+            method.healthy_reference(x, brain, slice_ids, seed, batch_size)
+            for method in cast("Iterable[Method]", self.methods)
         ]
-        reference = torch.stack(drawn).mean(dim=0)
-        return Prediction(residual_of(x, reference, brain, self.config.methods[0]), reference)
+        return torch.stack(references).mean(dim=0)

@@ -1,20 +1,24 @@
-"""What the patch-wise methods, MAEDiff and pDDPM, share: their loss and the slide over a slice (the paper's Fig. 1b).
+"""Training and prediction shared by the patch-wise methods, MAEDiff and pDDPM.
 
+    x~_t      = M x_t + (1 - M) x0                             one noised patch, the rest clean
     loss      = mean over M of |x0 - x0_pred|  (+ w mean outside M)
-    reference = average over the patches k of x0_pred^(k) inside M_k
+    reference = average over the patches k of x0_pred^(k) inside M_k     (Fig. 1b of the paper)
 
-The second term of the loss and the second pass of the slide are ours, and off by default. With `refine_above`, a
-coarse pass at stride p comes first, and the overlapping patches of stride s follow only where what it drew is unlike
-the scan: the "lesion-aware patch selection" that the paper's summary looks out to.
+The second term of the loss is our choice and off by default.
+`refine_above` is our choice, too: a coarse pass at stride p comes first, and the patches of
+stride s follow only where the coarse reference differs from the slice.
+The summary of the paper names such a "lesion-aware patch selection" as future work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as config_dataclass
 from torch import Tensor
 
 from maediff.diffusion.patches import (
@@ -33,35 +37,69 @@ from maediff.methods.residual import reconstruction_loss
 Denoise = Callable[
     [Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]
 ]
-"""x0_pred from the partially perturbed slice, t, and the corner of the noised patch."""
+"""Prediction of x0 from the partially perturbed slice, t, and the corner of the noised patch."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PatchwiseConfig(DiffusionConfig):
-    """Patch p and stride s, in pixels."""
+    """Settings of the patch-wise methods: patch p and stride s, in pixels."""
 
     p: int = 48
     s: int = 16
     merge: Merge = "mean"
+    """Weights of overlapping patches, see `maediff.diffusion.patches.merge_weights`."""
     visible_weight: float = 0.0
-    """Weight of the loss outside the patch; 0 is the paper's. With made-up lesions in training there is something to
-    learn there too, from all of a slice in each step instead of a quarter."""
+    """Weight of the loss outside the noised patch; the paper's is 0.
+
+    With synthetic lesions in training, the network has to change visible pixels as well. Each step
+    then learns from a whole slice instead of a quarter."""
     refine_above: float | None = None
-    """Mean |x - reference| in the brain of a patch, after the coarse pass, above which patches of stride s are drawn;
-    None draws them all."""
+    """Refine a patch if the coarse pass leaves a mean |x - reference| above this in its brain.
+
+    x and reference are in [0, 1]. None: no coarse pass, every patch is reconstructed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         grid = PatchGrid(self.size, self.p, self.s)
+        coarse = PatchGrid(self.size, self.p, self.p)
         if self.visible_weight < 0:
             raise ValueError(f"visible_weight={self.visible_weight} must not be negative")
-        if self.refine_above is not None and not set(
-            PatchGrid(self.size, self.p, self.p).starts
-        ) <= {*grid.starts}:
+        if self.refine_above is not None and not set(coarse.starts) <= set(grid.starts):
             raise ValueError(
-                f"refine_above needs the patches of stride p={self.p} among those of stride s={self.s}: "
-                "use an s that divides p and size - p"
+                f"refine_above needs the patches of stride p={self.p} among those of stride "
+                f"s={self.s}: use an s that divides p and size - p"
             )
+
+
+def noise_one_patch(
+    x0: Float[Tensor, "b 1 h w"],
+    grid: PatchGrid,
+    alpha_bar: Float[Tensor, " steps"],
+    config: PatchwiseConfig,
+    generator: torch.Generator,
+) -> tuple[
+    Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"], Bool[Tensor, "b 1 h w"]
+]:
+    """Noise one random patch of each slice: x~_t = M x_t + (1 - M) x0.
+
+    Args:
+        x0: slices, in [-1, 1].
+        grid: the patches to choose from.
+        alpha_bar: the schedule.
+        config: noise and range of t.
+        generator: CPU generator of t, the patches and the noise.
+
+    Returns:
+        x~_t, t, the first row and column of each patch, and M (true inside the patch).
+    """
+    b = len(x0)
+    t = config.training_times(b, generator)
+    patches = torch.randint(len(grid.corners), (b,), generator=generator)
+    corners = grid.corners[patches].to(x0.device)
+    mask = patch_mask(corners, config.p, config.size)[:, None]
+    noise = config.sample_noise((b, config.p, config.p), generator, x0.device)
+    x_t = forward_process(x0, insert(noise, corners, config.size), alpha_bar[t].to(x0.device))
+    return torch.where(mask, x_t, x0), t.to(x0.device), corners, mask
 
 
 def patch_loss(
@@ -70,11 +108,36 @@ def patch_loss(
     mask: Bool[Tensor, "b 1 h w"],
     config: PatchwiseConfig,
 ) -> Float[Tensor, ""]:
-    """The loss inside the patches, and outside them with its weight."""
+    """Return the loss inside the noised patches, plus the weighted loss outside.
+
+    Args:
+        x0_pred: predicted slices, in [-1, 1].
+        x0: healthy slices, in [-1, 1].
+        mask: M, true inside the noised patch.
+        config: kind of the loss and weight outside.
+    """
     loss = reconstruction_loss(x0_pred, x0, mask, config.loss)
     if config.visible_weight:
         loss = loss + config.visible_weight * reconstruction_loss(x0_pred, x0, ~mask, config.loss)
     return loss
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Patches that go through the network together; each has its own copy of its slice."""
+
+    slices: Int[Tensor, " n"]
+    """Index of each patch's slice in the scan."""
+    slice_ids: Int[Tensor, " n"]
+    """Index of that slice on the model's grid; a key of the noise."""
+    patches: Int[Tensor, " n"]
+    """Index of the patch on its `PatchGrid`; a key of the noise."""
+    corners: Int[Tensor, "n 2"]
+    """First row and column of the patch."""
+    mask: Bool[Tensor, "n 1 h w"]
+    """M: true inside the patch."""
+    clean: Float[Tensor, "n 1 h w"]
+    """The slice without noise."""
 
 
 def slide(
@@ -88,45 +151,99 @@ def slide(
     seed: int,
     batch_size: int,
 ) -> Float[Tensor, "b 1 h w"]:
-    """The healthy reference, in [-1, 1] as x0 is: every patch with brain noised, redrawn and averaged."""
-    grid, merger = (
-        PatchGrid(config.size, config.p, config.s),
-        PatchMerger(x0, config.p, config.merge),
-    )
+    """Reconstruct every patch that contains brain, and average where patches overlap.
 
-    def redraw(wanted: Bool[Tensor, "b k"] | None) -> None:
-        for slices, patches in patches_with_brain(brain, grid, batch_size, wanted):
-            corners = grid.corners.to(x0.device)[patches]
-            mask = patch_mask(corners, config.p, config.size)[:, None]
-            clean = x0[slices]
+    Args:
+        x0: slices, in [-1, 1].
+        brain: brain mask of each slice.
+        slice_ids: index of each slice on the model's grid.
+        denoise: the network.
+        alpha_bar: the schedule.
+        config: patches, noise and time steps.
+        seed: seed of the noise.
+        batch_size: patches per forward pass.
+
+    Returns:
+        The healthy reference, in [-1, 1]. Pixels without a patch keep their value.
+    """
+    grid = PatchGrid(config.size, config.p, config.s)
+    merger = PatchMerger(x0, config.p, config.merge)
+
+    def reconstruct(wanted: Bool[Tensor, "b k"] | None) -> None:
+        for batch in _make_batches(x0, brain, slice_ids, grid, batch_size, wanted):
             for t, draw in product(config.t_test, range(config.draws)):
-                key = (config.p, seed, slice_ids[slices.cpu()], patches.cpu(), draw, x0.device)
-
-                def noise_of_step(step: int) -> Float[Tensor, "b 1 h w"]:
-                    return insert(config.noise_at_test(*key, step), corners, config.size)  # noqa: B023
-
-                level = alpha_bar[t].expand(len(slices)).to(x0.device)
-                x_t = forward_process(clean, noise_of_step(0), level)
-                x0_pred = reverse_chain(
-                    lambda x, t: denoise(torch.where(mask, x, clean), t, corners).float(),  # noqa: B023
-                    x_t,
-                    config.timesteps(t),
-                    alpha_bar,
-                    config.eta,
-                    noise_of_step,
-                )
-                merger.add(slices, corners, x0_pred.clamp(-1, 1))
+                x0_pred = _reconstruct_patches(batch, t, draw, denoise, alpha_bar, config, seed)
+                merger.add(batch.slices, batch.corners, x0_pred)
 
     if config.refine_above is None:
-        redraw(None)
+        reconstruct(None)
     else:
-        coarse = torch.isin(
-            grid.corners, torch.tensor(PatchGrid(config.size, config.p, config.p).starts)
-        ).all(dim=1)
+        coarse_starts = torch.tensor(PatchGrid(config.size, config.p, config.p).starts)
+        coarse = torch.isin(grid.corners, coarse_starts).all(dim=1)
         coarse = coarse.to(x0.device).expand(len(x0), -1)
-        redraw(coarse)
-        unlike = (
-            mean_in_patches((x0 - merger.reference()).abs() / 2, brain, grid) > config.refine_above
-        )
-        redraw(unlike & ~coarse)
+        reconstruct(coarse)
+        difference = (x0 - merger.reference()).abs() / 2  # x0 spans 2, intensities span 1
+        reconstruct((mean_in_patches(difference, brain, grid) > config.refine_above) & ~coarse)
     return merger.reference()
+
+
+def _make_batches(
+    x0: Float[Tensor, "b 1 h w"],
+    brain: Bool[Tensor, "b 1 h w"],
+    slice_ids: Int[Tensor, " b"],
+    grid: PatchGrid,
+    batch_size: int,
+    wanted: Bool[Tensor, "b k"] | None,
+) -> Iterator[PatchBatch]:
+    """Yield the wanted patches that contain brain; None: all patches that contain brain."""
+    for slices, patches in patches_with_brain(brain, grid, batch_size, wanted):
+        corners = grid.corners.to(x0.device)[patches]
+        yield PatchBatch(
+            slices=slices,
+            slice_ids=slice_ids[slices.cpu()],
+            patches=patches.cpu(),
+            corners=corners,
+            mask=patch_mask(corners, grid.p, grid.size)[:, None],
+            clean=x0[slices],
+        )
+
+
+def _reconstruct_patches(
+    batch: PatchBatch,
+    t: int,
+    draw: int,
+    denoise: Denoise,
+    alpha_bar: Float[Tensor, " steps"],
+    config: PatchwiseConfig,
+    seed: int,
+) -> Float[Tensor, "n 1 h w"]:
+    """Noise each patch to level `t`, run the reverse process, and return x0_pred in [-1, 1]."""
+    device = batch.clean.device
+    noise = partial(_noise_patches, batch, draw, config, seed)
+    level = alpha_bar[t].expand(len(batch.clean)).to(device)
+    x0_pred = reverse_chain(
+        partial(_denoise_patches, batch, denoise),
+        forward_process(batch.clean, noise(0), level),
+        config.timesteps(t),
+        alpha_bar,
+        config.eta,
+        noise,
+    )
+    return x0_pred.clamp(-1, 1)
+
+
+def _noise_patches(
+    batch: PatchBatch, draw: int, config: PatchwiseConfig, seed: int, step: int
+) -> Float[Tensor, "n 1 h w"]:
+    """Return the noise of a step of the chain, zero outside each patch."""
+    noise = config.noise_at_test(
+        config.p, seed, batch.slice_ids, batch.patches, draw, batch.clean.device, step
+    )
+    return insert(noise, batch.corners, config.size)
+
+
+def _denoise_patches(
+    batch: PatchBatch, denoise: Denoise, x: Float[Tensor, "n 1 h w"], t: Int[Tensor, " n"]
+) -> Float[Tensor, "n 1 h w"]:
+    """Predict x0 from the partially perturbed slices: x inside each patch, clean outside."""
+    return denoise(torch.where(batch.mask, x, batch.clean), t, batch.corners).float()

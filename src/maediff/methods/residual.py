@@ -1,19 +1,28 @@
-"""How a slice is held against its healthy reference, in training (the loss) and at test (the anomaly map).
+"""Comparison of a slice with its healthy reference: the loss in training, the residual at test.
 
-d        = x - reference, less its slice median (`recentre`), less its own blur (`local_sigma`)
-residual = |d|, max(d, 0) or max(-d, 0);  (1 - w) residual + w (1 - SSIM) / 2;  blurred (`smooth_sigma`);  times x^k
-x        is clipped at 1, the 99th percentile of the brain, unless `headroom` is wanted
-loss     = mean over M of |x0 - x0_pred|, of its square, or of |x0 - x0_pred| + 1 - SSIM
-SSIM     = (2 mu_a mu_b + c1)(2 cov_ab + c2) / ((mu_a^2 + mu_b^2 + c1)(var_a + var_b + c2))
+    d        = x - reference,  minus the slice's median of d  (`recentre`),
+                               minus a blur of d              (`local_sigma`)
+    residual = |d|, max(d, 0) or max(-d, 0)                   (`residual`)
+    residual = (1 - w) residual + w (1 - SSIM) / 2            (`ssim_weight`)
+    residual = blur(residual) x^k                             (`smooth_sigma`, `times_intensity`)
+    loss     = mean over M of |x0 - x0_pred|, (x0 - x0_pred)^2 or |x0 - x0_pred| + 1 - SSIM
+    SSIM     = (2 mu_a mu_b + c1) (2 cov_ab + c2) / ((mu_a^2 + mu_b^2 + c1) (var_a + var_b + c2))
 
-SSIM: Wang et al. 2004, eq. 13, Gaussian windows of sigma 1.5 (11 x 11), c1 = (0.01 L)^2, c2 = (0.03 L)^2, L the range
-of values. Windows end at the mask's border: the weights of what lies inside are scaled up to 1. Mixing SSIM with l1 as
-a loss goes back to Zhao et al. 2017 (Loss functions for image restoration); the equal parts are ours.
+x is clipped at 1, the 99th percentile of the brain, unless `headroom` is set.
+
+SSIM: Wang et al. 2004, eq. 13 (https://doi.org/10.1109/TIP.2003.819861), with their Gaussian
+windows (sigma 1.5, 11 x 11), c1 = (0.01 L)^2 and c2 = (0.03 L)^2, where L is the range of values.
+A window that crosses the border of the mask uses the pixels inside; their weights are scaled to
+sum to 1.
+
+Zhao et al. 2017 combined SSIM with l1 in a loss (https://doi.org/10.1109/TCI.2016.2644865).
+The equal parts are our choice.
 """
 
 from typing import Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -23,33 +32,41 @@ from torch.nn import functional
 Residual = Literal["abs", "bright", "dark"]
 LossKind = Literal["l1", "l2", "l1_ssim"]
 SSIM_SIGMA = 1.5
+"""Sigma of the Gaussian windows of SSIM, in pixels (Wang et al. 2004)."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ComparisonConfig:
-    """Choices common to all methods that draw a healthy reference."""
+    """Settings of every method that reconstructs a healthy reference with a network."""
 
     size: int = 96
     """Rows and columns of a slice."""
     loss: LossKind = "l1"
-    """|x0 - x0_pred|, its square, or 1 - SSIM added to the first in equal parts."""
+    """Error of a pixel in training: `l1`, `l2`, or `l1_ssim` (l1 plus 1 - SSIM)."""
     residual: Residual = "abs"
-    """|x - reference| (`abs`, the paper), or its positive part where lesions are `bright`, or `dark`."""
+    """Sign of the difference x - reference that counts: both (`abs`, the paper), only positive
+    (`bright`) or only negative (`dark`)."""
     recentre: bool = False
-    """Take each slice's median off the difference: a reference that is too bright all over is no lesion."""
+    """Subtract each slice's median from the difference. A reference that is too bright everywhere
+    then leaves no residual."""
     local_sigma: float = 0.0
-    """Take off the difference its own Gaussian blur of this sigma (pixels) inside the brain: a reference that is too
-    bright in one region is no lesion either. 0 is off; it should be larger than the lesions looked for."""
+    """Subtract the Gaussian blur of the difference inside the brain, with this sigma in pixels.
+
+    A reference that is too bright in one region then leaves no residual. 0 turns the step off.
+    Sigma should exceed the size of the lesions to detect."""
     ssim_weight: float = 0.0
-    """Share of (1 - SSIM) / 2 in the residual, the rest being the difference; 0 is off."""
+    """Share of (1 - SSIM) / 2 in the residual, 0..1; the difference has the rest."""
     smooth_sigma: float = 0.0
-    """Blur the residual with a Gaussian of this sigma (pixels) inside the brain: lesions are smoother than grain and
-    folds that a reference lacks. 0 is off."""
+    """Blur the residual inside the brain with a Gaussian of this sigma in pixels; 0 is off.
+
+    Lesions are smoother than the grain and the folds that a reference lacks."""
     times_intensity: float = 0.0
-    """Multiply the residual by x to this power, where lesions are bright; 0 is off."""
+    """Multiply the residual by x to this power, for contrasts with bright lesions; 0 is off."""
     headroom: bool = False
-    """Count what is brighter than the 99th percentile of the brain, which networks do not see: small bright lesions,
-    where nothing healthy is as bright (in FLAIR; not in T2w, whose cerebrospinal fluid is)."""
+    """Include intensities above the 99th percentile of the brain, which networks never see.
+
+    Useful for small bright lesions if no healthy tissue is as bright: in FLAIR, but not in T2w,
+    where the cerebrospinal fluid is bright."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.ssim_weight <= 1:
@@ -66,7 +83,13 @@ class ComparisonConfig:
 def masked_blur(
     images: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b 1 h w"], sigma: float
 ) -> Float[Tensor, "b c h w"]:
-    """Mean of what lies inside the mask around each pixel, in a Gaussian window of 3.5 sigma to either side."""
+    """Return the Gaussian mean around each pixel, over the pixels inside the mask only.
+
+    Args:
+        images: pixels outside the mask are ignored.
+        mask: the result is meaningful inside the mask only.
+        sigma: of the Gaussian, in pixels; the window has 3.5 sigma on each side.
+    """
     radius = int(3.5 * sigma + 0.5)
     images = images.to(torch.promote_types(images.dtype, torch.float32))
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
@@ -88,10 +111,13 @@ def ssim(
     mask: Bool[Tensor, "b 1 h w"],
     data_range: float = 1.0,
 ) -> Float[Tensor, "b 1 h w"]:
-    """Structural similarity around each pixel, -1 to 1, from what lies inside the mask; only there it means something.
+    """Return the structural similarity around each pixel, from -1 to 1.
 
     Args:
-        data_range: L, the largest difference that there can be.
+        a: first image.
+        b: second image.
+        mask: pixels to compare; the result is meaningful inside the mask only.
+        data_range: L, the largest possible difference of two intensities.
     """
     moments = masked_blur(torch.cat([a, b, a * a, b * b, a * b], dim=1), mask, SSIM_SIGMA)
     mu_a, mu_b, aa, bb, ab = moments.chunk(5, dim=1)
@@ -101,23 +127,35 @@ def ssim(
     return luminance * (2 * (ab - mu_a * mu_b) + c2) / (var_a + var_b + c2)
 
 
+def slice_medians(
+    x: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b 1 1 1"]:
+    """Return the median over the brain of each slice; 0 for a slice without brain."""
+    inside: Tensor = rearrange(x.masked_fill(~brain, torch.nan), "b 1 h w -> b (h w)")
+    medians = inside.nanmedian(dim=1).values.nan_to_num()
+    return medians[:, None, None, None]
+
+
 def residual_of(
     x: Float[Tensor, "b 1 h w"],
     reference: Float[Tensor, "b 1 h w"],
     brain: Bool[Tensor, "b 1 h w"],
     config: ComparisonConfig,
 ) -> Float[Tensor, "b 1 h w"]:
-    """The anomaly map "pixel by pixel", before post-processing; SSIM counts only where the difference has the sign."""
+    """Return the residual of each slice, "pixel by pixel", in [0, 1] and before post-processing.
+
+    With `residual` `bright` or `dark`, SSIM counts only in pixels whose difference has that sign.
+
+    Args:
+        x: intensities; 1 is the 99th percentile of the brain.
+        reference: healthy reference, in [0, 1].
+        brain: brain mask of each slice.
+        config: how to compare.
+    """
     x = x if config.headroom else x.clamp_max(1)
     difference = x - reference
     if config.recentre:
-        medians = (
-            difference.masked_fill(~brain, torch.nan)
-            .flatten(1)
-            .nanmedian(dim=1)
-            .values.nan_to_num()
-        )
-        difference = difference - medians[:, None, None, None]
+        difference = difference - slice_medians(difference, brain)
     if config.local_sigma:
         difference = difference - masked_blur(difference, brain, config.local_sigma)
     if config.residual == "abs":
@@ -125,12 +163,11 @@ def residual_of(
     else:
         residual = (difference if config.residual == "bright" else -difference).clamp_min(0)
     if config.ssim_weight:
-        unlike = (
-            1 - ssim(x.double(), reference.double(), brain).to(x)
-        ) / 2  # in fp32 it would depend on the batch
+        # In float64: rounding in fp32 would depend on the batch.
+        dissimilarity = (1 - ssim(x.double(), reference.double(), brain).to(x)) / 2
         if config.residual != "abs":
-            unlike = unlike * (residual > 0)
-        residual = torch.lerp(residual, unlike, config.ssim_weight)
+            dissimilarity = dissimilarity * (residual > 0)
+        residual = torch.lerp(residual, dissimilarity, config.ssim_weight)
     if config.smooth_sigma:
         residual = masked_blur(residual, brain, config.smooth_sigma)
     return (residual * x**config.times_intensity).clamp(0, 1)
@@ -142,7 +179,14 @@ def reconstruction_loss(
     mask: Bool[Tensor, "b 1 h w"],
     kind: LossKind = "l1",
 ) -> Float[Tensor, ""]:
-    """Mean over the pixels of the mask; both images in [-1, 1]."""
+    """Return the mean error over the pixels inside the mask; 0 for an empty mask.
+
+    Args:
+        prediction: predicted slices, in [-1, 1].
+        x0: target slices, in [-1, 1].
+        mask: pixels that count.
+        kind: error of a pixel, see `ComparisonConfig.loss`.
+    """
     difference = prediction.float() - x0
     error = difference**2 if kind == "l2" else difference.abs()
     if kind == "l1_ssim":

@@ -194,7 +194,7 @@ class TrainingRun:
         ends with the same one. `checkpoint.load_model` sees where it did better when it was stopped.
         """
         value = float("nan")  # also while what is validated has not been trained
-        if self.validation and self.objectives[-1].begun(self.step - 1, self.config.steps):
+        if self.validation and self.objectives[-1].has_begun(self.step - 1, self.config.steps):
             value = validation_loss(self.ema, self.validation, self.config, self.fabric)
         row = {
             "step": self.step,
@@ -263,7 +263,7 @@ class TrainingRun:
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
         losses = []
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            if not objective.due(self.step, config.steps):
+            if not objective.is_due(self.step, config.steps):
                 continue
             self.wrapped.zero_grad()  # of the objectives before as well
             for group in optimizer.param_groups:
