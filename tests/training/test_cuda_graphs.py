@@ -1,4 +1,4 @@
-"""Training through CUDA graphs: what is graphed and when it runs; on a GPU, that the numbers stay the same."""
+"""CUDA graphs in training: the network that they capture; on a GPU, the same losses as without."""
 
 import copy
 
@@ -19,7 +19,7 @@ WITH_MAE = SMALL | {"mae": {"dim": 32, "encoder_blocks": 1, "decoder_blocks": 1,
 def make(name):
     torch.manual_seed(0)
     method = build(name, "tiny", WITH_MAE if name == "maediff" else SMALL)
-    for parameter in method.parameters():  # those that start at zero would hide a difference
+    for parameter in method.parameters():  # zeros would hide a difference
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     return method
@@ -31,58 +31,63 @@ def loss(method, x):
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Stands in for CUDA: what is graphed runs as it did, and is counted while in training."""
-    counted = []
+    """Replace the capture by a fake: the module runs as before; training launches are recorded.
 
-    def graph(module, inputs):
+    Like torch's function, the fake falls back to the original forward in evaluation mode.
+    """
+    recorded = []
+
+    def make_graphed_callables(module, example_inputs):
         assert module.training
-        before = module.forward
+        original_forward = module.forward
 
-        def forward(*given):
-            assert [(one.shape, one.dtype) for one in given] == [
-                (one.shape, one.dtype) for one in inputs
-            ]
-            counted.append(module)
-            return before(*given)
+        def forward(*inputs):
+            if not module.training:
+                return original_forward(*inputs)
+            shapes = [(x.shape, x.dtype, x.device) for x in inputs]
+            assert shapes == [(x.shape, x.dtype, x.device) for x in example_inputs]
+            recorded.append(module)
+            return original_forward(*inputs)
 
         module.forward = forward
         return module
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graph)
-    return counted
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    return recorded
 
 
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "ddpm", "anoddpm", "dae"])
-def test_training_goes_through_the_graph_once_and_every_parameter_is_in_it(name, launches):
+def test_a_training_step_launches_one_graph_with_every_parameter(name, launches):
     method, x = make(name), torch.rand(4, 1, 96, 96)
     expected = loss(method, x).detach()
     assert graph_network(method, 4, None)
     assert list(method.state_dict()) == list(make(name).state_dict())
-    found = loss(method.train(), x)
-    assert torch.equal(found.detach(), expected)
+    graphed = loss(method.train(), x)
+    assert torch.equal(graphed.detach(), expected)
     assert len(launches) == 1
     assert {id(p) for p in launches[0].parameters()} == {id(p) for p in method.parameters()}
 
 
-def test_a_prediction_of_maediff_does_not(launches):
-    method, x = make("maediff"), torch.rand(3, 1, 96, 96)
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "ddpm", "dae"])
+def test_a_prediction_launches_no_graph(name, launches):
+    method, x = make(name), torch.rand(3, 1, 96, 96)
     ids = torch.arange(3)
     expected = copy.deepcopy(method).eval().predict(x, slice_ids=ids, seed=0)
     graph_network(method, 4, None)
-    found = method.eval().predict(x, slice_ids=ids, seed=0)
-    assert torch.equal(found.reconstruction, expected.reconstruction)
+    prediction = method.eval().predict(x, slice_ids=ids, seed=0)
+    assert torch.equal(prediction.reconstruction, expected.reconstruction)
     assert not launches
 
 
 @pytest.mark.parametrize("name", ["ae", "fanogan"])
-def test_methods_without_a_unet_are_left_alone(name, launches):
+def test_methods_without_a_unet_stay_unchanged(name, launches):
     assert not graph_network(build(name, "tiny"), 4, None)
     assert not launches
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm", "dae"])
-def test_on_a_gpu_losses_are_those_without_graphs(name):
+def test_on_a_gpu_graphs_do_not_change_the_losses(name):
     plain, x = make(name).cuda().train(), torch.rand(4, 1, 96, 96, device="cuda")
     graphed = copy.deepcopy(plain)
     with no_tf32():

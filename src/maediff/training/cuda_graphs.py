@@ -1,73 +1,40 @@
-"""The network's forward and backward pass as CUDA graphs: two launches in a training step instead of a thousand.
+"""CUDA graphs of a network's forward and backward pass: two launches per training step.
 
-A small network's kernels take a GPU microseconds each, and Python takes longer than that to launch one: without graphs
-the GPU waits most of the time ("Speed and size" in docs/results.md). The kernels and their order stay the same.
+A GPU runs each kernel of a small network in microseconds. Python needs longer to launch one, so
+the GPU waits most of the time without graphs ("Speed and size" in docs/results.md).
+Graphs change neither the kernels nor their order.
 """
 
-from typing import Any
-
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 
-from maediff.methods import Method
-from maediff.methods.maediff import MAEDiff
-
-
-class _Denoiser(nn.Module):
-    """`MAEDiff.denoise` as a module, which is what a graph with gradients is made of."""
-
-    def __init__(self, method: MAEDiff) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(
-        self,
-        perturbed: Float[Tensor, "b 1 h w"],
-        t: Int[Tensor, " b"],
-        corners: Int[Tensor, "b 2"],
-    ) -> Float[Tensor, "b 1 h w"]:
-        return MAEDiff.denoise(self.method, perturbed, t, corners)
+from maediff.methods.base import Method
 
 
 def graph_network(method: Method, batch_size: int, autocast: torch.dtype | None) -> bool:
-    """Make `method`, on a CUDA device, train through graphs of its network; batches must have `batch_size` slices.
+    """Capture the network of `method` as CUDA graphs, which training then uses.
 
-    Weights stay where they are: loading and updating them in place is seen. In `eval` mode nothing changes.
+    Weights keep their memory, so the graphs see weights that are loaded or updated in place.
+    In evaluation mode, the method runs without graphs.
 
     Args:
+        method: a method on a CUDA device.
+        batch_size: slices in each training batch. Other sizes fail in training mode.
         autocast: bf16 or fp16, the type that training casts to; None for fp32.
 
     Returns:
-        False for methods without a U-Net, which are left as they are.
+        False if the method has no network for graphs, see `Method.graphable_network`. Such a
+        method is left unchanged.
 
     Source: https://pytorch.org/docs/stable/generated/torch.cuda.make_graphed_callables.html
     """
-    unet = getattr(method, "unet", None)
-    if not isinstance(unet, nn.Module):
+    network = method.graphable_network(batch_size)
+    if network is None:
         return False
-    config: Any = method.config
-    device, size = next(method.parameters()).device, config.size
-    inputs: tuple[Tensor, ...] = (
-        torch.zeros(batch_size, 1, size, size, device=device),
-        torch.zeros(batch_size, dtype=torch.long, device=device),
-    )
-    # A graph's gradients come from another stream than eager ones; torch 2.11 warns of it at every first step.
+    # The gradients of a graph come from another stream than eager gradients.
+    # torch 2.11 would warn at every first step.
     getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", bool)(False)
     method.train()
-    # Weights that autocast has cast and kept would be those of the capture for ever.
+    # A cache of cast weights would hold the weights at the time of the capture forever.
     with torch.autocast("cuda", autocast, enabled=autocast is not None, cache_enabled=False):
-        if isinstance(method, MAEDiff):
-            corners = torch.zeros(batch_size, 2, dtype=torch.long, device=device)
-            graphed: Any = torch.cuda.make_graphed_callables(_Denoiser(method), (*inputs, corners))
-
-            def denoise(perturbed: Tensor, t: Tensor, corners: Tensor) -> Tensor:
-                given = perturbed, t, corners
-                return graphed(*given) if method.training else MAEDiff.denoise(method, *given)
-
-            object.__setattr__(
-                method, "denoise", denoise
-            )  # past nn.Module: the method would be a part of itself
-        else:
-            torch.cuda.make_graphed_callables(unet, inputs)
+        torch.cuda.make_graphed_callables(network.module, network.inputs)
     return True
