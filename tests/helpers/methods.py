@@ -23,12 +23,9 @@ SMALL_METHODS = {
 def make(name, *, fresh=False, **settings):
     """Return a method of the preset `tiny`, made smaller; unless `fresh`, no layer is zero."""
     torch.manual_seed(0)
-    fields = METHODS[name][1].__pydantic_fields__
-    method = build(
-        name,
-        "tiny",
-        {key: value for key, value in SMALL_METHODS.items() if key in fields} | settings,
-    )
+    known = METHODS[name].settings
+    small = {key: value for key, value in SMALL_METHODS.items() if key in known}
+    method = build(name, "tiny", small | settings)
     # A layer of zeros would hide the layers before it.
     for parameter in () if fresh else method.parameters():
         if not parameter.any():

@@ -98,11 +98,7 @@ def test_presets_are_as_told(setting: str) -> None:
     )
     group, *keys = setting.split(".")
     for preset, told in zip(("paper", "small", "tiny"), SETTINGS[setting], strict=True):
-        holds = [
-            name
-            for name, (_, config) in methods.METHODS.items()
-            if group in config.__pydantic_fields__
-        ]
+        holds = [name for name, spec in methods.METHODS.items() if group in spec.settings]
         config = (
             train.resolve_training(preset, {})
             if group == "train"
@@ -113,13 +109,9 @@ def test_presets_are_as_told(setting: str) -> None:
 
 
 def test_every_setting_that_a_preset_changes_is_told() -> None:
-    methods, train = (
-        importlib.import_module("maediff.methods.registry"),
-        importlib.import_module("maediff.training.config"),
-    )
-    changed = {f"train.{key}" for preset in train.PRESET_TRAIN.values() for key in flatten(preset)}
-    for preset in methods.PRESETS.values():
-        for_all = {key: value for key, value in preset.items() if key not in methods.GROUPS}
-        for values in (for_all, *(preset.get(group, {}) for group in methods.GROUPS)):
+    changed = set()
+    for preset in importlib.import_module("maediff.methods.registry").PRESETS.values():
+        changed |= {f"train.{key}" for key in flatten(preset.training)}
+        for values in (preset.shared, preset.diffusion, preset.patchwise):
             changed |= set(flatten(values))
     assert changed == set(SETTINGS)

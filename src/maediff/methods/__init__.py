@@ -1,7 +1,16 @@
-"""The methods: reconstruction of a slice as if healthy. `registry` lists them; `build` makes one."""
+"""Methods that reconstruct a slice as if healthy. `registry` lists them; `build` makes one."""
 
 from maediff.methods.base import Method, Objective, Prediction
-from maediff.methods.registry import BASELINES, METHODS, PRESETS, TRAINED, build, resolve
+from maediff.methods.registry import (
+    BASELINES,
+    METHODS,
+    PRESETS,
+    TRAINED,
+    MethodSpec,
+    Preset,
+    build,
+    resolve,
+)
 from maediff.methods.volume import predict_volume
 
 __all__ = [
@@ -10,8 +19,10 @@ __all__ = [
     "PRESETS",
     "TRAINED",
     "Method",
+    "MethodSpec",
     "Objective",
     "Prediction",
+    "Preset",
     "build",
     "predict_volume",
     "resolve",

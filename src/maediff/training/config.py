@@ -2,7 +2,7 @@
 
     learning rate of step n  =  learning_rate * min(1, (n + 1) / warmup_steps) * (1 + cos(pi n / steps)) / 2
 
-where the last factor is for `schedule` cosine only. Presets change some defaults (`train.PRESET_TRAIN`).
+where the last factor is for `schedule` cosine only. Presets change some defaults (`maediff.methods.registry.PRESETS`).
 """
 
 import re
@@ -18,6 +18,7 @@ from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.core.config import SettingsError, build_config, merge
 from maediff.core.device import resolve_precision
 from maediff.core.errors import InputError
+from maediff.methods.registry import PRESETS
 from maediff.training.augment import AugmentConfig, preset_or_settings
 from maediff.training.lesions import FabricateConfig
 
@@ -82,22 +83,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return float(config.learning_rate * warm * fall)
 
 
-RECIPE: dict[str, Any] = {
-    "schedule": "cosine",
-    "flip": True,
-    "fabricate": {"share": 0.7},
-}  # as in `methods`
-
-
-PRESET_TRAIN: dict[str, dict[str, Any]] = {
-    "paper": {
-        "cuda_graphs": False
-    },  # large kernels; its memory was measured without (docs/results.md)
-    "small": {"steps": 10_000, "learning_rate": 3e-4, "warmup_steps": 200, **RECIPE},
-    "tiny": {"steps": 2_000, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 50, **RECIPE},
-}
-
-
 def parse_duration(text: str | None) -> float | None:
     """Seconds in a text like `90s`, `10m`, `1.5h` or `600`.
 
@@ -118,7 +103,7 @@ def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
         raise SettingsError(
             f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
         )
-    return build_config(TrainConfig, merge(PRESET_TRAIN[preset], settings), "train")
+    return build_config(TrainConfig, merge(PRESETS[preset].training, settings), "train")
 
 
 def training_precision(precision: Precision, device: str) -> str:
