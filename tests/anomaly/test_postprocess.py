@@ -1,5 +1,7 @@
 """Residual to anomaly map and mask, against scipy and by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -118,6 +120,54 @@ def test_geometric_mean_of_blurs():
     )
     far = brain.shape[0] // 2, brain.shape[1] // 2, brain.shape[2] // 2 + 6
     assert halo[far] > 1e-5 > 100 * narrow[far]
+
+
+def test_first_blur_keeps_a_lesion_and_reduces_grain():
+    rng = np.random.default_rng(0)
+    brain = np.ones((1, 60, 60), dtype=bool)
+    brain[:, :20] = False
+    residual = np.where(brain, np.abs(0.2 * rng.normal(size=brain.shape)).clip(0, 0.4), 0.9)
+    residual = residual.astype(np.float32)
+    residual[:, 20:32, 40:52] = 0.5
+    config = PostprocessConfig(median_size=1, first_smooth_mm=4.0)
+    plain = residual_map(residual, brain, SPACING, PostprocessConfig(median_size=1))
+    blurred = residual_map(residual, brain, SPACING, config)
+    healthy = (slice(None), slice(40, None), slice(0, 36))
+    assert blurred[healthy].std() < 0.3 * plain[healthy].std()
+    assert blurred[0, 26, 46] == pytest.approx(0.5, abs=0.02)
+    assert blurred[healthy].mean() == pytest.approx(plain[healthy].mean(), rel=0.1)
+    level = np.where(brain, 0.7, 0).astype(np.float32)  # the background does not leak in
+    np.testing.assert_allclose(residual_map(level, brain, SPACING, config)[brain], 0.7, rtol=1e-5)
+
+
+def test_first_blur_stays_in_the_slice():
+    brain = np.ones((3, 20, 20), dtype=bool)
+    residual = np.zeros(brain.shape, dtype=np.float32)
+    residual[1] = 1
+    config = PostprocessConfig(median_size=1, first_smooth_mm=4.0)
+    blurred = residual_map(residual, brain, SPACING, config)
+    np.testing.assert_allclose(blurred, residual, atol=1e-6)
+
+
+def test_first_power_comes_before_the_blur(residual):
+    brain, images = np.ones(residual.shape, dtype=bool), 2 * np.ones_like(residual)
+    images[..., ::2] = 0.5
+    first = PostprocessConfig(median_size=1, first_power=2.0)
+    weighted = residual_map(residual, brain, SPACING, first, images)
+    np.testing.assert_array_equal(weighted, (residual * images**2).clip(0, 1))
+    capped = replace(first, first_ceiling=1.0)
+    weighted = residual_map(residual, brain, SPACING, capped, images)
+    np.testing.assert_array_equal(weighted, (residual * images.clip(0, 1) ** 2).clip(0, 1))
+    blurred = residual_map(residual, brain, SPACING, replace(first, smooth_mm=(2.0,)), images)
+    by_hand = residual_map(
+        (residual * images**2).clip(0, 1),
+        brain,
+        SPACING,
+        PostprocessConfig(median_size=1, smooth_mm=(2.0,)),
+    )
+    np.testing.assert_array_equal(blurred, by_hand)
+    with pytest.raises(ValueError, match="first_power"):
+        residual_map(residual, brain, SPACING, first)
 
 
 def test_times_intensity(residual):

@@ -21,8 +21,8 @@ sweep = load_script("experiments/test_settings/sweep_test_settings.py")
 NEW_NOTATION = {
     "abs": "residual=abs",
     "abs+c": "residual=abs,recentre=true",
-    "bright+c+x": "residual=bright,recentre=true,times_intensity=1",
-    "bright+c+x2+b2": "residual=bright,recentre=true,times_intensity=2,smooth_sigma=2",
+    "bright+c+x": "residual=bright,recentre=true,postprocess.first_power=1,postprocess.first_ceiling=1",
+    "bright+c+x2+b2": "residual=bright,recentre=true,postprocess.first_power=2,postprocess.first_ceiling=1,postprocess.first_smooth_mm=4",
     "dark+c+m1": "residual=dark,recentre=true,postprocess.median_size=1",
     "dark+c+g6+m1": (
         "residual=dark,recentre=true,postprocess.smooth_mm=6,postprocess.median_size=1"
@@ -32,7 +32,7 @@ NEW_NOTATION = {
         "postprocess.symmetry=0.5,postprocess.median_size=1"
     ),
     "bright+c+h+x2+G2,20,20+a0.5+y2+m1": (
-        "residual=bright,recentre=true,headroom=true,times_intensity=2,"
+        "residual=bright,recentre=true,headroom=true,postprocess.first_power=2,"
         "postprocess.smooth_mm=[2,20,20],postprocess.smooth_mean=geometric,"
         "postprocess.symmetry=0.5,postprocess.times_intensity=2,postprocess.median_size=1"
     ),
@@ -50,13 +50,14 @@ def parse_old_notation(text):
         smooth_mean="geometric" if any(key[0] == "G" for key in more) else "arithmetic",
         times_intensity=numbers.get("y", 0.0),
         symmetry=numbers.get("a", 0.0),
+        first_power=numbers.get("x", 0.0),
+        first_smooth_mm=2.0 * numbers.get("b", 0.0),
+        first_ceiling=1.0 if "x" in numbers and "h" not in numbers else 2.0,
     )
     config = ComparisonConfig(
         residual=kind,
         recentre="c" in numbers,
         headroom="h" in numbers,
-        times_intensity=numbers.get("x", 0.0),
-        smooth_sigma=numbers.get("b", 0.0),
         ssim_weight=numbers.get("i", 0.0),
     )
     return config, post

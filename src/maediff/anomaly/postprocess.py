@@ -1,7 +1,8 @@
 """Residual to anomaly map to anomaly mask.
 
-    residual     ->  zero outside the brain  ->  blur  ->  left-right symmetry
-                 ->  times intensity  ->  median filter, clipped to [0, 1]  =  anomaly map
+    residual     ->  zero outside the brain  ->  first steps: blur in the slice, times intensity
+                 ->  blur  ->  left-right symmetry  ->  times intensity
+                 ->  median filter, clipped to [0, 1]  =  anomaly map
     anomaly map  ->  eroded brain  ->  above the threshold  ->  small components removed
                  =  anomaly mask
 
@@ -13,7 +14,7 @@ from masks, use the eroded brain.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ from scipy import ndimage
 from maediff.anomaly.components import CONNECTIVITY, bounding_box
 from maediff.core.config import build_config
 from maediff.core.errors import InputError
-from maediff.core.types import Map, Mask
+from maediff.core.types import CEILING, Map, Mask
 
 Sigmas = Annotated[
     tuple[float, ...], BeforeValidator(lambda mm: (mm,) if isinstance(mm, int | float) else mm)
@@ -64,6 +65,13 @@ class PostprocessConfig:
             are similar on both sides; most lesions are on one side. Lesions across the midline,
             or on both sides, lose the share k too. Only for registered scans (`check_symmetry`).
             0 disables it.
+        first_smooth_mm: standard deviation of a Gaussian blur inside the brain and inside each
+            slice, before all other steps; 0 disables it. Lesions are smoother than the grain and
+            the folds that a reconstruction lacks.
+        first_power: the residual is multiplied by the intensity to this power, after
+            `first_smooth_mm` and before `smooth_mm`, for bright lesions; 0 disables it.
+        first_ceiling: intensities above this count as this in `first_power`. 1 is the 99th
+            percentile of the brain.
     """
 
     median_size: int = 5
@@ -74,12 +82,20 @@ class PostprocessConfig:
     smooth_mean: Literal["arithmetic", "geometric"] = "arithmetic"
     times_intensity: float = 0.0
     symmetry: float = 0.0
+    first_smooth_mm: float = 0.0
+    first_power: float = 0.0
+    first_ceiling: float = CEILING
 
     def __post_init__(self) -> None:
         if min(self.smooth_mm, default=1) <= 0 or self.times_intensity < 0:
             raise ValueError(
                 f"smooth_mm {list(self.smooth_mm)} must be positive millimetres, [] for no blur, "
                 f"and times_intensity {self.times_intensity} must not be negative"
+            )
+        if min(self.first_smooth_mm, self.first_power) < 0 or self.first_ceiling <= 0:
+            raise ValueError(
+                f"first_smooth_mm {self.first_smooth_mm:g} and first_power {self.first_power:g} "
+                f"must not be negative, and first_ceiling {self.first_ceiling:g} must be positive"
             )
         if not 0 <= self.symmetry <= 1:
             raise ValueError(f"symmetry {self.symmetry} is a share: give a number from 0 to 1")
@@ -99,6 +115,19 @@ class PostprocessConfig:
 
 
 DEFAULT = PostprocessConfig()
+
+
+FIRST_STEPS = ("first_smooth_mm", "first_power", "first_ceiling")
+
+
+def first_steps_of(config: PostprocessConfig) -> dict[str, float]:
+    """Return the settings of the first steps, by field."""
+    return {name: getattr(config, name) for name in FIRST_STEPS}
+
+
+def without_first_steps(config: PostprocessConfig) -> PostprocessConfig:
+    """Return `config` without the first steps, which belong to the residual of one model."""
+    return replace(config, **first_steps_of(DEFAULT))
 
 
 def apply_changes(
@@ -149,15 +178,22 @@ def residual_map(
         brain: brain mask, not eroded.
         spacing_mm: voxel size along x, y and z.
         config: settings of the filters.
-        images: intensities of the scan; needed for `times_intensity`.
+        images: intensities of the scan; needed for `times_intensity` and `first_power`.
 
     Raises:
-        ValueError: `times_intensity` is not 0, and `images` is missing.
+        ValueError: `times_intensity` or `first_power` is not 0, and `images` is missing.
     """
+    if images is None and (config.times_intensity or config.first_power):
+        raise ValueError("times_intensity or first_power needs the scan's images")
     masked = np.where(brain, residual, 0).astype(np.float32)
     thick = spacing_mm[2] > config.thick_slice_mm
+    x, y, z = (1 / float(size) for size in spacing_mm)
+    if config.first_smooth_mm:
+        masked = _blur_inside(masked, brain, config.first_smooth_mm * np.array([0, y, x]))
+    if config.first_power:
+        capped = np.minimum(images, np.float32(config.first_ceiling))
+        masked = (masked * capped**config.first_power).astype(np.float32).clip(0, 1)
     if config.smooth_mm:
-        x, y, z = (1 / float(size) for size in spacing_mm)
         per_mm = np.array([0 if thick else z, y, x])
         blurred = {
             sigma: _blur_inside(masked, brain, sigma * per_mm) for sigma in set(config.smooth_mm)
@@ -167,8 +203,6 @@ def residual_map(
         mirrored = np.where(brain, masked[:, :, ::-1], 0)
         masked -= np.float32(config.symmetry) * np.minimum(masked, mirrored).clip(min=0)
     if config.times_intensity:
-        if images is None:
-            raise ValueError("times_intensity needs the scan's images")
         masked = (masked * images**config.times_intensity).astype(np.float32)
     across = 1 if thick else config.median_size
     anomaly: Map = _median_inside(

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from maediff import __version__
 from maediff.anomaly.regions import Region
-from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices, display_maximum
+from maediff.anomaly.snapshots import Snapshot, display_maximum, pick_slices, save_slices
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
 from maediff.models.thresholds import Threshold

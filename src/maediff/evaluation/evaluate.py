@@ -23,7 +23,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from maediff import __version__
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, apply_changes, check_symmetry
+from maediff.anomaly.postprocess import (
+    DEFAULT,
+    PostprocessConfig,
+    apply_changes,
+    check_symmetry,
+    first_steps_of,
+    without_first_steps,
+)
 from maediff.anomaly.thresholds import scans_needed
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.config import flatten
@@ -92,7 +99,8 @@ def evaluate(
     models = check_runs(runs, opened, taken=folders)
     if score_split != "train":
         check_unseen(models, opened, score_split)
-    own = {name: model.postprocess for name, model in models.items()}
+    own = {name: without_first_steps(model.postprocess) for name, model in models.items()}
+    first = {name: first_steps_of(model.postprocess) for name, model in models.items()}
     shared = len(set(own.values())) == 1 and not folders
     base = config.postprocess or (next(iter(own.values())) if shared else DEFAULT)
     chosen = apply_changes(base, post)
@@ -109,7 +117,15 @@ def evaluate(
         predict = Predictor(
             partial(load_method, reference, device), seed, batch_size, device, bf16
         )
-        contenders.append(Contender(name, groups[name], predict, info["seed"]))
+        contenders.append(
+            Contender(
+                name,
+                groups[name],
+                predict,
+                info["seed"],
+                first_steps={k: v for k, v in first[name].items() if k not in (post or {})},
+            )
+        )
     sources = {row.name: Path(row.source) for row in opened.rows}
     for name, folder in folders.items():
         if name in BASELINES:

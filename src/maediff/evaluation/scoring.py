@@ -13,7 +13,7 @@ Every contender, baselines included, goes through the same post-processing.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class Contender:
     trained: bool = True
     filtered: bool = False
     """The residuals are post-processed already, so they get no other blur or filter."""
+    first_steps: Mapping[str, float] = field(default_factory=dict)
+    """Fields of the post-processing that only this contender's residual needs."""
 
 
 class Scores(NamedTuple):
@@ -146,7 +148,7 @@ def _score_one(
     rows = [_row(contender, s, predictions[id(s)][1], people[s.name]) for s in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
-    chosen = config.postprocess or DEFAULT
+    chosen = replace(config.postprocess or DEFAULT, **contender.first_steps)
     plain = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0)
     variants = {"": plain} if contender.filtered else {"": chosen, UNFILTERED: plain}
     for suffix, post in variants.items():

@@ -4,7 +4,6 @@
                                minus a blur of d              (`local_sigma`)
     residual = |d|, max(d, 0) or max(-d, 0)                   (`residual`)
     residual = (1 - w) residual + w (1 - SSIM) / 2            (`ssim_weight`)
-    residual = blur(residual) x^k                             (`smooth_sigma`, `times_intensity`)
     loss     = mean over M of |x0 - x0_pred|, (x0 - x0_pred)^2 or |x0 - x0_pred| + 1 - SSIM
     SSIM     = (2 mu_a mu_b + c1) (2 cov_ab + c2) / ((mu_a^2 + mu_b^2 + c1) (var_a + var_b + c2))
 
@@ -56,12 +55,6 @@ class ComparisonConfig:
     Sigma should exceed the size of the lesions to detect."""
     ssim_weight: float = 0.0
     """Share of (1 - SSIM) / 2 in the residual, 0..1; the difference has the rest."""
-    smooth_sigma: float = 0.0
-    """Blur the residual inside the brain with a Gaussian of this sigma in pixels; 0 is off.
-
-    Lesions are smoother than the grain and the folds that a reference lacks."""
-    times_intensity: float = 0.0
-    """Multiply the residual by x to this power, for contrasts with bright lesions; 0 is off."""
     headroom: bool = False
     """Include intensities above the 99th percentile of the brain, which networks never see.
 
@@ -73,11 +66,8 @@ class ComparisonConfig:
             raise ValueError(
                 f"size={self.size} must be at least 1 and ssim_weight={self.ssim_weight} in 0..1"
             )
-        if min(self.local_sigma, self.smooth_sigma, self.times_intensity) < 0:
-            raise ValueError(
-                f"local_sigma={self.local_sigma}, smooth_sigma={self.smooth_sigma} and "
-                f"times_intensity={self.times_intensity} must not be negative"
-            )
+        if self.local_sigma < 0:
+            raise ValueError(f"local_sigma={self.local_sigma} must not be negative")
 
 
 def masked_blur(
@@ -168,9 +158,7 @@ def residual_of(
         if config.residual != "abs":
             dissimilarity = dissimilarity * (residual > 0)
         residual = torch.lerp(residual, dissimilarity, config.ssim_weight)
-    if config.smooth_sigma:
-        residual = masked_blur(residual, brain, config.smooth_sigma)
-    return (residual * x**config.times_intensity).clamp(0, 1)
+    return residual.clamp(0, 1)
 
 
 def reconstruction_loss(

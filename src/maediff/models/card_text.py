@@ -56,8 +56,6 @@ AT_TEST = (
     "local_sigma",
     "ssim_weight",
     "headroom",
-    "smooth_sigma",
-    "times_intensity",
 )
 
 

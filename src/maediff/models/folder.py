@@ -23,6 +23,7 @@ import torch
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
+from maediff.core.types import CEILING
 from maediff.methods.base import Method
 from maediff.methods.registry import METHODS, resolve
 from maediff.models.catalogue import model_folders
@@ -46,7 +47,35 @@ PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """RUN/config.json; fields of the method that are younger than the run have their defaults.
+    """Read RUN/config.json; fields of the method that are younger than the run have their defaults.
+
+    Raises:
+        InputError: not a run folder, or of another version.
+    """
+    record = read_record(run)
+    return {**record, "config": completed_config(run, record)}
+
+
+def completed_config(run: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the complete method config of a run.
+
+    Args:
+        run: the folder, for messages.
+        record: from `read_record`.
+
+    Raises:
+        InputError: a setting that this version does not know.
+    """
+    try:
+        return complete(record, record["config"])
+    except InputError as error:
+        raise InputError(
+            f"{run / 'config.json'}: {error}; train the model again with this version of maediff"
+        ) from None
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read RUN/config.json as it is, and check that it describes a run.
 
     Raises:
         InputError: not a run folder, or of another version.
@@ -78,20 +107,40 @@ def read_config(run: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}"
         )
-    try:
-        return {**config, "config": complete(config, config["config"])}
-    except InputError as error:
-        raise InputError(
-            f"{path}: {error}; train the model again with this version of maediff"
-        ) from None
+    return config
 
 
 def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's `config` as an older version stored it, whole.
+    """Complete a method's config that an older version stored.
 
-    What it lacks was not there to be set: it takes the setting's own default, which changes nothing, not the preset's.
+    A field that it lacks gets the default of the class, not the preset's, so old runs behave as before. The settings
+    in `MOVED` are dropped: `first_steps` returns them.
     """
-    return plain(resolve(run["method"], settings=config))
+    kept = {key: value for key, value in config.items() if key not in MOVED}
+    return plain(resolve(run["method"], settings=kept))
+
+
+MOVED = ("smooth_sigma", "times_intensity")
+"""Settings of methods that older versions stored in a method's config. Post-processing owns them now."""
+
+
+def first_steps(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, float]:
+    """Return the fields of `PostprocessConfig` that replace the settings in `MOVED`; empty if those were off.
+
+    Args:
+        run: config.json, for the pixel size of the model's grid.
+        config: a method's config as an older version stored it.
+    """
+    sigma, power = (float(config.get(key) or 0) for key in MOVED)
+    steps = {}
+    if sigma:
+        steps["first_smooth_mm"] = sigma * float(run["cohort"]["grid"].get("spacing_mm", 2.0))
+    if power:
+        steps |= {
+            "first_power": power,
+            "first_ceiling": CEILING if config.get("headroom") else 1.0,
+        }
+    return steps
 
 
 def trained_on(folder: Path) -> list[str]:

@@ -23,7 +23,14 @@ from maediff.methods.mean_reference import MeanReference
 from maediff.methods.registry import build, resolve
 from maediff.models.card import Card, read_card, show_terms
 from maediff.models.catalogue import marks
-from maediff.models.folder import complete, plain, read_config, trained_on
+from maediff.models.folder import (
+    complete,
+    completed_config,
+    first_steps,
+    plain,
+    read_record,
+    trained_on,
+)
 from maediff.models.reference import (
     label,
     model_and_settings,
@@ -190,7 +197,9 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
     if len(parts := split_mean(reference)) > 1:
         return _read_mean(parts, device)
     folder, changes = split_reference(reference)
-    record = read_config(folder)
+    record = read_record(folder)
+    first = first_steps(record, record["config"])
+    record["config"] = completed_config(folder, record)
     try:
         record["config"] = merge(record["config"], parse_settings(split_settings(changes)))
         config = plain(resolve(record["method"], settings=record["config"]))
@@ -198,7 +207,8 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         raise InputError(f"{reference}: {error}") from None
     calibration = read_calibration(folder)
     if calibration is not None and isinstance(calibration.stored.get("config"), Mapping):
-        calibration = calibration.completed(complete(record, calibration.stored["config"]))
+        stored = calibration.stored["config"]
+        calibration = calibration.completed(complete(record, stored), first_steps(record, stored))
     card = read_card(folder) if (folder / "card.json").is_file() else None
     settings = RunSettings(
         method=record["method"],
@@ -215,7 +225,7 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         folder=folder,
         settings=settings,
         preparation=PreparationConfig.from_record(record["cohort"]),
-        postprocess=calibration.postprocess if calibration else DEFAULT,
+        postprocess=calibration.postprocess if calibration else replace(DEFAULT, **first),
         calibration=calibration,
         card=card,
         learned_from=frozenset(trained_on(folder)),

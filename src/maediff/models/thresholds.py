@@ -221,9 +221,20 @@ class Calibration:
             )
         return thresholds
 
-    def completed(self, config: Mapping[str, Any]) -> "Calibration":
-        """Return the calibration with its method settings replaced by their completed form."""
-        return replace(self, stored={**self.stored, "config": config})
+    def completed(
+        self, config: Mapping[str, Any], first_steps: Mapping[str, float]
+    ) -> "Calibration":
+        """Return the calibration with its stored settings in their present form.
+
+        Args:
+            config: the method's complete settings.
+            first_steps: fields of the post-processing that older versions stored with the method's settings.
+        """
+        return replace(
+            self,
+            postprocess=replace(self.postprocess, **first_steps),
+            stored={**self.stored, "config": config},
+        )
 
 
 def read_calibration(folder: Path) -> Calibration | None:

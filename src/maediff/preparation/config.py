@@ -59,7 +59,9 @@ class PreparationConfig:
     qc: QualityConfig = QualityConfig()
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], modality: Modality | None = None) -> "PreparationConfig":
+    def from_settings(
+        cls, settings: Mapping[str, Any], modality: Modality | None = None
+    ) -> "PreparationConfig":
         """Build the config from nested settings; keys that are not in `PARTS` are ignored.
 
         Raises:
