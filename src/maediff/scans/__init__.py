@@ -4,7 +4,7 @@ from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask, read_nifti, write_on_scan_grid, write_volume
 from maediff.scans.read import read_scan, read_volume
 from maediff.scans.reference import ScanRef
-from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
+from maediff.scans.volume import Volume, slices_to_volume, volume_from_array, volume_to_slices
 
 __all__ = [
     "ScanRef",
@@ -15,6 +15,7 @@ __all__ = [
     "read_scan",
     "read_volume",
     "slices_to_volume",
+    "volume_from_array",
     "volume_to_slices",
     "write_on_scan_grid",
     "write_volume",

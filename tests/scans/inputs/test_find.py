@@ -1,4 +1,4 @@
-"""The three ways of an input, and the checks over all inputs together."""
+"""Plain, DICOM and known-layout inputs, and the checks over all inputs together."""
 
 import numpy as np
 import pytest
