@@ -1,4 +1,4 @@
-"""The demo, made small: every folder it promises, one report, and the commands for one's own scans."""
+"""The demo with few brains: its folders, its report and the commands for own scans."""
 
 import json
 import shutil
@@ -9,33 +9,32 @@ from helpers.runs import ABOUT, made_run
 from maediff import demo as module
 from maediff.models import catalogue as shipped
 from maediff.models.export import export_model
-from maediff.models.model import load_model
+from maediff.models.model import read_model
 
 COUNTS = {"n_train": 2, "n_val": 1, "n_test": 1, "n_healthy_val": 1, "n_healthy_test": 1}
 
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """A folder for the only models there are: none yet."""
+    """Return the folder of shipped models, which is empty."""
     for name in ("PACKAGED", "CHECKOUT"):
         monkeypatch.setattr(shipped, name, tmp_path / "none")
     monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr(module, "COUNTS", COUNTS)
     monkeypatch.setattr(module, "TRAIN_COUNTS", COUNTS)
-    monkeypatch.setattr(module, "STEPS", 2)
-    monkeypatch.setattr(module, "SHOWN", slice(0, 2))
+    monkeypatch.setattr(module, "TRAIN_STEPS", 2)
+    monkeypatch.setattr(module, "DETECTED", slice(0, 2))
     return tmp_path / "models"
 
 
 def check(demo, page):
-    """What every demo leaves behind; returns EVAL/summary.json."""
+    """Check the files of a demo and return EVAL/summary.json."""
     assert page == demo / "report.html"
     text = page.read_text(encoding="utf-8")
     assert "<html" in text
     assert "http-equiv" not in text
-    assert not any(
-        f'{kind}="http' in text for kind in ("src", "href")
-    )  # one file, nothing fetched
+    # the report is one file and loads nothing
+    assert not any(f'{attribute}="http' in text for attribute in ("src", "href"))
     for folder, name in (
         ("cohort", "manifest.csv"),
         ("run", "calibration.json"),
@@ -50,46 +49,45 @@ def check(demo, page):
 
 
 @pytest.mark.slow
-def test_demo_goes_the_whole_way_with_a_shipped_model(tmp_path, models, capsys):
+def test_demo_with_shipped_model(tmp_path, models, capsys):
     export_model(made_run(tmp_path / "runs" / "t1"), models / "t1", ABOUT)
     before = (models / "t1" / "calibration.json").read_bytes()
     summary = check(tmp_path / "demo", module.demo(tmp_path / "demo", device="cpu"))
-    assert summary["modality"] == "T1w"  # the model's
+    assert summary["modality"] == "T1w"
     assert not (tmp_path / "demo" / "run" / "metrics.csv").exists()
     assert (tmp_path / "demo" / "run" / "model.safetensors").read_bytes() == (
         models / "t1" / "model.safetensors"
     ).read_bytes()
-    assert (
-        models / "t1" / "calibration.json"
-    ).read_bytes() == before  # the demo's threshold is the copy's only
+    # the demo calibrates only its copy
+    assert (models / "t1" / "calibration.json").read_bytes() == before
     stored = json.loads(
         (tmp_path / "demo" / "run" / "calibration.json").read_text(encoding="utf-8")
     )
     assert (stored["n_scans"], stored["source"]) == (1, "healthy scans")
     assert stored["n_voxels"] > 1000
-    said = capsys.readouterr().out
-    assert "the shipped model t1" in said
-    assert "maediff detect PATIENT.nii.gz -o results --modality T1w" in said
-    assert "--init t1" in said
+    printed = capsys.readouterr().out
+    assert "the shipped model t1" in printed
+    assert "maediff detect PATIENT.nii.gz -o results --modality T1w" in printed
+    assert "--init t1" in printed
     assert "A model for tests." in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_without_a_shipped_model_the_demo_trains_one(tmp_path, models, capsys):
+def test_demo_trains_without_shipped_model(tmp_path, models, capsys):
     summary = check(tmp_path / "demo", module.demo(tmp_path / "demo", device="cpu"))
     assert summary["modality"] == "FLAIR"
     assert (tmp_path / "demo" / "run" / "metrics.csv").is_file()
-    said = capsys.readouterr().out
-    assert "no model is shipped" in said
-    assert "maediff train maediff --cohort" in said
-    assert "report.html" in said
-    assert load_model(tmp_path / "demo" / "run")[1]["step"] == 2
+    printed = capsys.readouterr().out
+    assert "no model is shipped" in printed
+    assert "maediff train maediff --cohort" in printed
+    assert "report.html" in printed
+    assert read_model(tmp_path / "demo" / "run").step == 2
 
 
-def test_the_demo_shows_the_first_model_of_a_contrast_it_can_make(tmp_path, models):
-    assert module.shipped_model() == (None, "FLAIR")
+def test_find_shipped_model(tmp_path, models):
+    assert module.find_shipped_model() == (None, "FLAIR")
     export_model(made_run(tmp_path / "runs" / "t1"), models / "t1", ABOUT)
-    assert module.shipped_model() == ("t1", "T1w")
+    assert module.find_shipped_model() == ("t1", "T1w")
     shutil.copytree(models / "t1", models / "lgg")
     card = json.loads((models / "lgg" / "card.json").read_text(encoding="utf-8"))
     (models / "lgg" / "card.json").write_text(
@@ -97,6 +95,6 @@ def test_the_demo_shows_the_first_model_of_a_contrast_it_can_make(tmp_path, mode
             card | {"name": "lgg", "modality": "FLAIR", "opt_in": True, "terms": "research only"}
         )
     )
-    assert module.shipped_model() == ("t1", "T1w")  # never one that has to be asked for
+    assert module.find_shipped_model() == ("t1", "T1w")  # never an opt-in model
     export_model(made_run(tmp_path / "runs" / "flair", "FLAIR"), models / "flair", ABOUT)
-    assert module.shipped_model() == ("flair", "FLAIR")
+    assert module.find_shipped_model() == ("flair", "FLAIR")

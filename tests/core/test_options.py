@@ -1,0 +1,15 @@
+"""Options that most functions share."""
+
+import pytest
+
+from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("seed", -1, 0), ("batch_size", 0, 1), ("workers", 0, 1)]
+)
+def test_range(name, value, least):
+    with pytest.raises(InputError, match=f"`{name}={value}`: give {least} or more"):
+        RunOptions(**{name: value})
+    assert getattr(RunOptions(**{name: least}), name) == least
