@@ -53,7 +53,8 @@ class PostprocessConfig:
         smooth_mm: standard deviations of Gaussian blurs inside the brain, in all three
             directions; the blurred residuals are averaged. Empty for no blur. Unlike a median
             filter, a blur keeps lesions smaller than itself if their residual is high enough. A
-            narrow and a wide blur together serve small and large lesions. A repeated value has more weight.
+            narrow and a wide blur together serve small and large lesions. A repeated value has
+            more weight.
         smooth_mean: average of the blurs. The geometric mean (b1 b2 ... bn)^(1/n) is high only
             where the residual is high at every scale. It suppresses specks in well reconstructed
             tissue and the halo of a wide blur. It needs a residual that is not negative.

@@ -1,4 +1,4 @@
-"""Options that most commands and library functions share: where and how to run, not what to compute."""
+"""Options that most functions share: where and how to run, not what to compute."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from maediff.core.errors import InputError
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a function runs; none of these changes what it computes, except `seed`.
+    """Options of a run; only `seed` affects the result.
 
     Args:
         device: "auto", "cpu" or "cuda".

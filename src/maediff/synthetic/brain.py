@@ -8,9 +8,9 @@
     image   = | blur(bias * clean), averaged over the slice thickness + complex noise |,
               zero outside the brain
 
-A sulcus is a sheet on which a random band-pass field is zero. The field varies over the surface of
-a hemisphere and is constant along the radius, so |f| / |grad f| is the distance to the sheet in
-mm. Each subject and hemisphere has a new field, and no two subjects share a sulcal pattern.
+A sulcus is a sheet on which a random band-pass field f is zero. The field varies over the surface
+of a hemisphere and is constant along the radius. Then |f| / |grad f| is the distance to the sheet
+in mm. Each subject and hemisphere has a new field, and no two subjects share a sulcal pattern.
 The blurred cortex of the template remains around the Sylvian fissure, on the medial wall, in the
 cerebellum and in deep structures. All numbers are our choice, by comparison with real scans.
 """

@@ -1,8 +1,8 @@
 """Datasets of synthetic brains: healthy scans for training, healthy and lesioned ones for scores.
 
 `MIX` fixes the content of the standard dataset: lesions, counts and seed.
-Subject i of a split comes from SeedSequence((seed, lesioned or not, split, i)), so a subject
-depends neither on the order nor on the number of the other subjects.
+Subject i of a split comes from SeedSequence((seed, lesioned or not, split, i)).
+It depends neither on the order nor on the number of the other subjects.
 """
 
 from pathlib import Path

@@ -8,12 +8,12 @@
     mass_effect clean <- (1 - m) clean(x - push) + m (halfway from local mean to grey matter);
                 the push is outwards, up to 0.85 times the radius of the core
 
-The lesion mask is m > 0.5, largest component. For mass_effect the mask also holds the rim where
-tissue moved by over 2 mm and the image changed by over a quarter of the white-grey contrast.
+The lesion mask is the largest component of m > 0.5. For mass_effect it also holds the rim where
+tissue moved by over 2 mm, if the image changed there by over a quarter of the white-grey contrast.
 
-Intensities of lesions overlap with those of normal tissue, so no intensity threshold separates
-them: CSF is brighter than a bright T2w lesion, white matter is about as bright as a bright T1w
-lesion, and CSF is darker than a dark lesion, except in T2w.
+Intensities of lesions overlap with those of normal tissue, so no threshold separates them. CSF is
+brighter than a bright T2w lesion, and white matter is about as bright as a bright T1w lesion.
+Except in T2w, CSF is darker than a dark lesion.
 Lesions spare the ventricles; only mass_effect pushes them aside.
 """
 

@@ -6,9 +6,9 @@
              zero outside the brain
 
 Random contrasts on given anatomy are the idea of SynthSeg (Billot et al. 2023,
-https://doi.org/10.1016/j.media.2023.102789). The ranges are our choice: intensity ratios of
-clinical T2w (fast spin echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T, wide on purpose and
-adjusted by eye to the datasets `lgg` (val) and `mslub`.
+https://doi.org/10.1016/j.media.2023.102789). The ranges are our choice. They cover intensity
+ratios of clinical T2w (fast spin echo, TE about 100 ms) and FLAIR scans at 1.5 and 3 T. They are
+wide on purpose, and were adjusted by eye to the datasets `lgg` (val) and `mslub`.
 A rendering cannot replace a scan: it lacks iron, vessels, flow and myelin that T1w does not show.
 """
 
