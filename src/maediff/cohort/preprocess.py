@@ -169,7 +169,7 @@ def _preprocess_scan(
     config: PreparationConfig,
     tools: Tools | None,
 ) -> tuple[ScanRef, dict[str, Any]]:
-    """Prepare and write a scan unless it is finished; return it with its health, and its record."""
+    """Prepare and write a scan unless it is finished; return it with its health and record."""
     started = time.monotonic()
     key = {
         **settings,
