@@ -116,12 +116,11 @@ class PostprocessConfig:
 
 
 DEFAULT = PostprocessConfig()
-
-
 FIRST_STEPS = ("first_smooth_mm", "first_power", "first_ceiling")
+"""Fields of the first steps, which differ between the models of a table."""
 
 
-def first_steps_of(config: PostprocessConfig) -> dict[str, float]:
+def first_steps_of(config: PostprocessConfig) -> dict[str, Any]:
     """Return the settings of the first steps, by field."""
     return {name: getattr(config, name) for name in FIRST_STEPS}
 
@@ -184,15 +183,13 @@ def residual_map(
     Raises:
         ValueError: `times_intensity` or `first_power` is not 0, and `images` is missing.
     """
-    if images is None and (config.times_intensity or config.first_power):
-        raise ValueError("times_intensity or first_power needs the scan's images")
     masked = np.where(brain, residual, 0).astype(np.float32)
     thick = spacing_mm[2] > config.thick_slice_mm
     x, y, z = (1 / float(size) for size in spacing_mm)
     if config.first_smooth_mm:
         masked = _blur_inside(masked, brain, config.first_smooth_mm * np.array([0, y, x]))
     if config.first_power:
-        capped = np.minimum(images, np.float32(config.first_ceiling))
+        capped = np.minimum(_require(images), np.float32(config.first_ceiling))
         masked = (masked * capped**config.first_power).astype(np.float32).clip(0, 1)
     if config.smooth_mm:
         per_mm = np.array([0 if thick else z, y, x])
@@ -204,12 +201,23 @@ def residual_map(
         mirrored = np.where(brain, masked[:, :, ::-1], 0)
         masked -= np.float32(config.symmetry) * np.minimum(masked, mirrored).clip(min=0)
     if config.times_intensity:
-        masked = (masked * images**config.times_intensity).astype(np.float32)
+        masked = (masked * _require(images) ** config.times_intensity).astype(np.float32)
     across = 1 if thick else config.median_size
     anomaly: Map = _median_inside(
         masked, brain, (across, config.median_size, config.median_size)
     ).clip(0, 1)
     return anomaly
+
+
+def _require(images: Map | None) -> Map:
+    """Return the intensities of the scan.
+
+    Raises:
+        ValueError: the caller gave none.
+    """
+    if images is None:
+        raise ValueError("times_intensity or first_power needs the scan's images")
+    return images
 
 
 def eroded_brain(brain: Mask, config: PostprocessConfig = DEFAULT) -> Mask:
