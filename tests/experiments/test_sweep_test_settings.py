@@ -1,14 +1,16 @@
 """experiments/test_settings/sweep_test_settings.py: its notation, and a sweep of a small run."""
 
 import csv
+import re
 from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from helpers.brains import made_cohort
 from helpers.runs import made_run
-from helpers.scripts import load_script
+from helpers.scripts import ROOT, load_script
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, residual_map
 from maediff.cohort.cohort import Cohort
 from maediff.evaluation.metrics import auprc
@@ -21,8 +23,13 @@ sweep = load_script("experiments/test_settings/sweep_test_settings.py")
 NEW_NOTATION = {
     "abs": "residual=abs",
     "abs+c": "residual=abs,recentre=true",
-    "bright+c+x": "residual=bright,recentre=true,postprocess.first_power=1,postprocess.first_ceiling=1",
-    "bright+c+x2+b2": "residual=bright,recentre=true,postprocess.first_power=2,postprocess.first_ceiling=1,postprocess.first_smooth_mm=4",
+    "bright+c+x": (
+        "residual=bright,recentre=true,postprocess.first_power=1,postprocess.first_ceiling=1"
+    ),
+    "bright+c+x2+b2": (
+        "residual=bright,recentre=true,postprocess.first_power=2,postprocess.first_ceiling=1,"
+        "postprocess.first_smooth_mm=4"
+    ),
     "dark+c+m1": "residual=dark,recentre=true,postprocess.median_size=1",
     "dark+c+g6+m1": (
         "residual=dark,recentre=true,postprocess.smooth_mm=6,postprocess.median_size=1"
@@ -69,6 +76,28 @@ def test_the_names_of_the_settings_replace_the_old_notation(old):
     config, post = parse_old_notation(old)
     assert asdict(new.residual) == asdict(config)
     assert asdict(new.postprocess) == asdict(post)
+
+
+def readme_pairs():
+    """Return the pairs of old and new notation in the README of the question."""
+    readme = ROOT / "experiments" / "test_settings" / "README.md"
+    section = readme.read_text(encoding="utf-8").partition("## Notation of residuals")[2]
+    pairs = []
+    for line in section.splitlines():
+        cells = [re.findall("`(.*?)`", cell) for cell in line.split("|")]
+        for old, new in pairwise(cells):
+            if old and len(old) == len(new):
+                pairs += zip(old, new, strict=True)
+    return pairs
+
+
+def test_the_readme_has_every_letter_of_the_old_notation():
+    pairs = readme_pairs()
+    assert {old.lstrip("+")[0] for old, _ in pairs} == set("bchixgGyam")
+    for old, new in pairs:
+        old, new = (f"dark{old}", f"residual=dark,{new}") if old[0] == "+" else (old, new)
+        settings = sweep.parse_residual(new)
+        assert (settings.residual, settings.postprocess) == parse_old_notation(old), old
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+# Functions for the run.sh files, which source this file and then list their steps.
+#
+#     DATA=FOLDER experiments/leak/run.sh              run all steps that are not done
+#     DATA=FOLDER DRY_RUN=1 experiments/leak/run.sh    print the commands only
+#
+# DATA      folder with the data sets of docs/data.md
+# COHORTS   folder for prepared scans, shared by all experiments; default: cohorts
+# RUNS      folder for runs and scores; default: runs/NAME_OF_THE_EXPERIMENT
+# PYTHON    Python with maediff; default: .venv/bin/python, else python
+#
+# Paths are relative to the current folder. A stopped run resumes if run.sh is started again.
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+: "${DATA:?set DATA to the folder with the data sets of docs/data.md}"
+COHORTS=${COHORTS:-cohorts}
+RUNS=${RUNS:-runs/$(basename "$(cd "$(dirname "$0")" && pwd)")}
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
+    if [ -x "$ROOT/.venv/bin/python" ]; then PYTHON=$ROOT/.venv/bin/python; fi
+fi
+
+maediff() { command "$PYTHON" -m maediff "$@"; }
+
+# Run a script of this repository.
+python() { command "$PYTHON" "$ROOT/$1" "${@:2}"; }
+
+# run FILE COMMAND...: run a command unless FILE exists; `-` for a command that resumes by itself.
+run() {
+    local done_file=$1
+    shift
+    if [ -n "${DRY_RUN:-}" ]; then
+        printf '%q ' "$@"
+        echo
+    elif [ -e "$done_file" ]; then
+        echo "skipped, $done_file exists: $*"
+    else
+        echo "$*"
+        "$@"
+    fi
+}
+
+# prepare NAME ARGUMENTS...: make the cohort $COHORTS/NAME.
+prepare() { run "$COHORTS/$1/cohort.json" maediff preprocess "${@:2}" -o "$COHORTS/$1" --resume; }
+
+# train NAME ARGUMENTS...: train the run $RUNS/NAME.
+train() { run - maediff train "${@:2}" -o "$RUNS/$1" --resume; }
+
+# evaluate NAME ARGUMENTS...: score runs into $RUNS/NAME.
+evaluate() { run "$RUNS/$1/summary.json" maediff evaluate "${@:2}" -o "$RUNS/$1" --overwrite; }
+
+# sweep ARGUMENTS...: compare settings at test; the scores of all sweeps are in $RUNS/sweep.csv.
+sweep() {
+    run - python experiments/test_settings/sweep_test_settings.py "$@" --csv "$RUNS/sweep.csv"
+}
+
+# phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of docs/results.md.
+phantoms() {
+    local scans=$COHORTS/phantoms-$1-scans
+    run "$scans/manifest.csv" python tools/make_phantoms.py "$scans" --contrast "$1" --train 200 \
+        --val 16 --test 16 --healthy-val 4 --healthy-test 4 --overwrite
+    prepare "phantoms-$1" "$scans/manifest.csv" --modality "$1" --set registration.enabled=false
+}
+
+# Residuals that most sections of docs/results.md use: on T1w without and with blurs, and on FLAIR.
+DARK=residual=dark,recentre=true
+DARK_3_20="$DARK,postprocess.smooth_mm=[3,20],postprocess.median_size=1"
+BRIGHT=residual=bright,recentre=true,headroom=true
+BLURS_3_20=(--set "postprocess.smooth_mm=[3,20]" --set postprocess.median_size=1)
