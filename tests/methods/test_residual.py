@@ -26,9 +26,9 @@ def everywhere(x):
 
 def test_ssim_equals_that_of_scikit_image_for_whole_windows():
     a, b = images(0), images(1) * 0.3 + images(0) * 0.7
-    ours = ssim(a.double(), b.double(), everywhere(a), data_range=1.0)
-    for one, other, similarity in zip(a, b, ours, strict=True):
-        _, theirs = structural_similarity(
+    similarities = ssim(a.double(), b.double(), everywhere(a), data_range=1.0)
+    for one, other, similarity in zip(a, b, similarities, strict=True):
+        _, expected = structural_similarity(
             one[0].double().numpy(),
             other[0].double().numpy(),
             data_range=1.0,
@@ -37,7 +37,7 @@ def test_ssim_equals_that_of_scikit_image_for_whole_windows():
             use_sample_covariance=False,
             full=True,
         )
-        np.testing.assert_allclose(similarity[0, 5:-5, 5:-5], theirs[5:-5, 5:-5], atol=1e-6)
+        np.testing.assert_allclose(similarity[0, 5:-5, 5:-5], expected[5:-5, 5:-5], atol=1e-6)
     torch.testing.assert_close(ssim(a, a, everywhere(a)), torch.ones_like(a))
 
 

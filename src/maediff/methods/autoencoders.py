@@ -79,7 +79,7 @@ class SVAEConfig(AEConfig):
 
 
 class Autoencoder(Method):
-    """Reconstructs a slice from a latent too narrow for structures absent from training."""
+    """Autoencoder with a latent too narrow for structures that training never showed."""
 
     config: AEConfig
 
@@ -159,7 +159,9 @@ class DAEConfig(ComparisonConfig):
 
 
 class DAE(Method):
-    """Removes coarse noise, and with it structures that do not occur in healthy brains."""
+    """Denoising autoencoder: removes coarse noise, and with it structures that do not occur in
+    healthy brains.
+    """
 
     config: DAEConfig
 

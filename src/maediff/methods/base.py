@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Objective:
-    """One loss, the parameters that it trains, and its steps.
+    """One loss, the parameters that it trains, and the steps that update them.
 
     A GAN has several objectives. Validation measures the last one.
     """
@@ -74,9 +74,9 @@ class GraphableNetwork:
 
 
 class Method(nn.Module):
-    """A way to detect anomalies. A method sees intensities, never a path, an affine or a setting
-    of training.
+    """A way to detect anomalies: compare slices with a healthy reference.
 
+    A method sees intensities, never a path, an affine or a setting of training.
     A method with a network defines `reconstruct`.
     A method without one overrides `healthy_reference` and `residual` instead.
     """

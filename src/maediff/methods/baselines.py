@@ -29,7 +29,7 @@ class IntensityConfig:
 
 
 class Intensity(Method):
-    """A baseline: compares each pixel with the intensity that `healthy_intensity` returns."""
+    """Comparison of each pixel with the intensity that `healthy_intensity` returns."""
 
     config: IntensityConfig
     ceiling = 1.0

@@ -63,7 +63,7 @@ class AnoDDPMConfig(DDPMConfig):
 
 
 class DDPM(Method):
-    """Noises the whole slice and reconstructs it, without clean surroundings."""
+    """Diffusion of whole slices, without clean surroundings."""
 
     config: DDPMConfig
 

@@ -76,7 +76,7 @@ class FAnoGANConfig(ComparisonConfig):
 
 
 class FAnoGAN(Method):
-    """Reconstructs a slice as the healthy slice that the generator makes from its latent code."""
+    """GAN of healthy slices with an encoder; the reference is generated from a slice's code."""
 
     config: FAnoGANConfig
 
@@ -106,8 +106,9 @@ class FAnoGAN(Method):
         generator: torch.Generator,
         seen: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Loss of the critic: its estimate of the distance between slices and fakes, negated, plus
-        the gradient penalty that keeps it 1-Lipschitz.
+        """Loss of the critic: the negated distance between slices and fakes, plus a penalty.
+
+        The critic estimates the distance. The gradient penalty keeps the critic 1-Lipschitz.
         """
         with torch.no_grad():
             fakes = self.generate_fakes(x, generator).float()

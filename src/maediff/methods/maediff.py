@@ -51,7 +51,7 @@ class MAEDiffConfig(PatchwiseConfig):
 
 
 class MAEDiff(Method):
-    """Reconstructs each patch as if healthy, conditioned on its clean surroundings."""
+    """Patch-wise diffusion with a masked autoencoder, conditioned on the clean surroundings."""
 
     config: MAEDiffConfig
 

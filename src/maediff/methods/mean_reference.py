@@ -25,7 +25,7 @@ class MeanReferenceConfig:
 
 
 class MeanReference(Method):
-    """Averages the healthy references of trained methods; nothing is left to train.
+    """Mean of the healthy references of trained methods, with nothing to train itself.
 
     Args:
         methods: at least one method with a network. All of them get the same seed.

@@ -47,7 +47,7 @@ class PDDPMConfig(PatchwiseConfig):
 
 
 class PDDPM(Method):
-    """Reconstructs each patch as if healthy; the U-Net sees the clean surroundings."""
+    """Patch-wise diffusion; the U-Net sees the clean surroundings of the patch."""
 
     config: PDDPMConfig
 

@@ -196,7 +196,7 @@ def build(
 ) -> Method:
     """Make a method with fresh weights.
 
-    The global random state of torch stays as it was.
+    The global random state of torch does not change.
 
     Args:
         name: a key of `METHODS`.
@@ -206,6 +206,10 @@ def build(
 
     Raises:
         InputError: see `resolve`.
+
+    Example:
+        >>> build("maediff", "tiny", {"s": 24}).config.s
+        24
     """
     config = resolve(name, preset, settings)
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global state
