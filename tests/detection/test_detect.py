@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 
 from helpers.brains import ball, made_brain, made_cohort, oblique, save
-from helpers.heads import fake_deepbet, made_head, true_brain
+from helpers.detection import detect_in
+from helpers.heads import fake_extraction, made_head, true_brain
 from helpers.runs import made_run
 from maediff import cli
 from maediff.anomaly.postprocess import PostprocessConfig
@@ -21,21 +23,16 @@ from maediff.anomaly.snapshots import load_slices
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
-from maediff.detection.detect import _check_same, detect
-from maediff.detection.detector import find_anomalies
+from maediff.core.options import RunOptions
+from maediff.detection.detector import Detector, make_detector
 from maediff.detection.viewer import write_viewer
-from maediff.models.calibrate import calibrate, recalibrate
-from maediff.models.model import load_model
-from maediff.models.operating_point import (
-    FPRS,
-    own_fpr,
-    own_postprocess,
-    threshold_at,
-    threshold_for_scans,
-)
+from maediff.models.calibrate import calibrate, calibrate_folder
+from maediff.models.model import read_model
+from maediff.models.thresholds import FPRS
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.quality import QualityConfig
-from maediff.preparation.registration import Alignment
+from maediff.preparation.registration import Alignment, RegistrationConfig
+from maediff.preparation.steps import Tools
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_nifti
@@ -75,14 +72,11 @@ def scan(tmp_path):
 
 
 def go(inputs, out, run, **kwargs):
-    return detect(
-        find_scans(inputs),
-        out,
-        model=str(run),
-        quiet=True,
-        device="cpu",
-        **{"modality": "T1w", **kwargs},
-    )
+    """Number of scans that failed."""
+    return len(detect_in(inputs, out, run, **{"modality": "T1w", **kwargs}).failures)
+
+
+CPU = RunOptions(device="cpu", quiet=True)
 
 
 def load(out, name, subject="sub-1"):
@@ -188,7 +182,7 @@ def test_a_scan_that_fails_is_named_and_the_rest_is_done(scan, run, tmp_path, ca
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_that_no_map_can_have_is_refused(scan, run, tmp_path, threshold):
-    with pytest.raises(InputError, match=f"--threshold {threshold}: give a number from 0 to 1"):
+    with pytest.raises(InputError, match=f"`threshold={threshold}`: give a number from 0 to 1"):
         go([scan[0]], tmp_path / "out", run, threshold=threshold)
     assert not (tmp_path / "out").exists()
 
@@ -197,29 +191,21 @@ def test_another_contrast_is_refused_by_name(scan, run, tmp_path, caplog, monkey
     path, data, _, affine = scan
     flair = save(tmp_path / "sub-9_FLAIR.nii.gz", data, affine)
     with pytest.raises(
-        InputError, match=r"FLAIR by its name.*add --modality T1w if the name is wrong"
+        InputError, match=r"FLAIR by its name.*use `modality='T1w'` if the name is wrong"
     ):
-        detect(
-            find_scans([flair]),
-            tmp_path / "out",
-            model=str(run),
-            threshold=0.2,
-            quiet=True,
-            device="cpu",
-        )
+        detect_in([flair], tmp_path / "out", run, threshold=0.2)
     assert not (tmp_path / "out").exists()
     refs = [*find_scans([path]), *find_scans([flair])]
-    assert (
-        detect(refs, tmp_path / "out", model=str(run), threshold=0.2, quiet=True, device="cpu")
-        == 1
-    )
+    report = detect_in(refs, tmp_path / "out", run, threshold=0.2)
+    assert list(report.failures) == ["sub-9"]
+    assert [summary["subject"] for summary in report.summaries] == ["sub-1"]
     assert "FLAIR by its name" in caplog.text
     refs = refs[1:]
     with pytest.raises(InputError, match="a model for T1w"):
         go([path], tmp_path / "out2", run, modality="FLAIR")
     monkeypatch.setattr("maediff.models.catalogue.search_folders", list)
-    with pytest.raises(InputError, match=r"no model for FLAIR .* --model"):
-        detect(refs, tmp_path / "out3", quiet=True)
+    with pytest.raises(InputError, match=r"no model for FLAIR .* `model=RUN`"):
+        detect_in(refs, tmp_path / "out3")
 
 
 def test_stopped_detection_is_resumed(scan, run, tmp_path, monkeypatch):
@@ -270,7 +256,7 @@ def test_a_resumed_detection_redoes_what_is_no_longer_so(scan, run, tmp_path):
     assert redone()[0] == [False, True]
     assert json.loads((out / "detect.json").read_text())["qc"]["align"] == "auto"
     with pytest.raises(InputError, match="was made with another qc"):
-        redone(steps=UNSEEN)
+        redone(qc=UNSEEN.qc)
     path.write_bytes(b"")
     assert go([tmp_path / "m.csv"], out, run, threshold=0.2, resume=True) == 1
     assert not (out / "sub-1").exists()  # no results of a scan that is gone
@@ -282,7 +268,7 @@ def test_half_a_subject_is_never_left(scan, run, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise InputError("disk full")
 
-    monkeypatch.setattr("maediff.detection.detect.save_slices", full)
+    monkeypatch.setattr("maediff.detection.result.save_slices", full)
     assert go([path], tmp_path / "out", run, threshold=0.2) == 1
     assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == []
 
@@ -291,31 +277,37 @@ def test_the_post_processing_that_a_model_was_calibrated_with_is_its_own(scan, r
     own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
-    calibrate(copied, Cohort.open(run.parent / "cohort"), post=own)
-    assert own_postprocess(copied) == own
-    assert own_postprocess(run) == PostprocessConfig()
+    calibrate_folder(copied, Cohort.open(run.parent / "cohort"), postprocess=own)
+    assert read_model(copied).postprocess == own
+    assert read_model(run).postprocess == PostprocessConfig()
     go([tmp_path / "in"], tmp_path / "out", copied)
     shared = json.loads((tmp_path / "out" / "detect.json").read_text())
     assert shared["postprocess"] == json.loads(json.dumps(asdict(own)))
-    go([tmp_path / "in"], tmp_path / "other", copied, post={"median_size": 3}, threshold=0.2)
+    go(
+        [tmp_path / "in"],
+        tmp_path / "other",
+        copied,
+        postprocess={"median_size": 3},
+        threshold=0.2,
+    )
     shared = json.loads((tmp_path / "other" / "detect.json").read_text())
     assert shared["postprocess"] == json.loads(json.dumps(asdict(replace(own, median_size=3))))
     for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}"]:
         (copied / "calibration.json").write_text(damaged)
         with pytest.raises(InputError, match=r"calibration.json: .*delete it"):
-            own_postprocess(copied)
+            read_model(copied)
     (copied / "calibration.json").unlink()
-    assert own_postprocess(copied) == PostprocessConfig()
+    assert read_model(copied).postprocess == PostprocessConfig()
 
 
 def test_calibration_is_monotone_and_serves_the_wanted_rate(run):
     cohort = Cohort.open(run.parent / "cohort")
-    stored = calibrate(run, cohort)
+    stored = calibrate_folder(run, cohort)
     assert stored["source"] == "healthy scans"
     assert stored["n_scans"] == 1
     assert (np.diff(stored["thresholds"]) <= 0).all()
-    config = json.loads((run / "calibration.json").read_text())["config"]
-    threshold, about = threshold_at(str(run), config, 0.01, step=4)
+    chosen = read_model(run).thresholds.at_fpr(0.01)
+    threshold, about = chosen.value, chosen.origin
     assert about["fpr"] == max(rate for rate in FPRS if rate <= 0.01)
     assert (
         about["n_marked"]
@@ -332,10 +324,10 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
     run, scan, tmp_path, caplog
 ):
     model = shutil.copytree(run, tmp_path / "model")
-    assert own_fpr(model) == 0.01
-    stored = calibrate(model, Cohort.open(run.parent / "cohort"))
+    assert read_model(model).default_fpr == 0.01
+    stored = calibrate_folder(model, Cohort.open(run.parent / "cohort"))
     (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": 1e-4}))
-    assert own_fpr(model) == 1e-4
+    assert read_model(model).default_fpr == 1e-4
     assert (
         go([scan[0]], tmp_path / "own", model) == 0
         and go([scan[0]], tmp_path / "told", model, fpr=0.01) == 0
@@ -348,30 +340,30 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
     (
         model / "train_subjects.json"
     ).unlink()  # the site's people have the names of those trained on
-    recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
-    assert own_fpr(tmp_path / "site") == 1e-4
+    calibrate(model, run.parent / "cohort", tmp_path / "site", run=CPU)
+    assert read_model(tmp_path / "site").default_fpr == 1e-4
     settings = {"train": TINY["train"]}
     where = {"settings": settings, "init": str(model), "quiet": True, "device": "cpu"}
     train("maediff", run.parent / "cohort", tmp_path / "tuned", **where)
-    assert own_fpr(tmp_path / "tuned") == 1e-4
+    assert read_model(tmp_path / "tuned").default_fpr == 1e-4
     one_sided = stored | {"postprocess": stored["postprocess"] | {"symmetry": 0.5}}
     (model / "calibration.json").write_text(json.dumps(one_sided))
     train("maediff", run.parent / "cohort", tmp_path / "as-they-lie", **where)
     assert "its scans are not registered; the run goes without" in caplog.text
-    assert own_postprocess(tmp_path / "as-they-lie").symmetry == 0
+    assert read_model(tmp_path / "as-they-lie").postprocess.symmetry == 0
     for wrong in (0.9, "much", None):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
         with pytest.raises(
             InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"
         ):
-            own_fpr(model)
+            read_model(model)
 
 
 def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_anew(
     run, scan, tmp_path
 ):
     model = shutil.copytree(run, tmp_path / "model")
-    stored = calibrate(model, Cohort.open(run.parent / "cohort"))
+    stored = calibrate_folder(model, Cohort.open(run.parent / "cohort"))
     own = {"value": 0.3, "chosen_on": "9 patients"}
     (model / "calibration.json").write_text(json.dumps(stored | {"default_threshold": own}))
     said = {}
@@ -392,7 +384,7 @@ def test_a_models_own_threshold_stands_before_its_rate_until_it_is_calibrated_an
     (
         model / "train_subjects.json"
     ).unlink()  # the site's people have the names of those trained on
-    recalibrate(str(model), run.parent / "cohort", tmp_path / "site", device="cpu")
+    calibrate(model, run.parent / "cohort", tmp_path / "site", run=CPU)
     assert go([scan[0]], tmp_path / "at-site", tmp_path / "site") == 0
     assert (
         json.loads((tmp_path / "at-site" / "detect.json").read_text())["threshold_from"]["fpr"]
@@ -410,20 +402,18 @@ def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path)
         tmp_path / "kept"
     )  # the site's people have the names of those trained on
     try:
-        found = recalibrate(
-            f"{run}@t_test=60", cohort, tmp_path / "out", post={"median_size": 3}, device="cpu"
+        found = calibrate(
+            f"{run}@t_test=60", cohort, tmp_path / "out", postprocess={"median_size": 3}, run=CPU
         )
-        unseen = recalibrate(str(run), cohort, tmp_path / "again", max_scans=2, device="cpu")
+        unseen = calibrate(run, cohort, tmp_path / "again", max_scans=2, run=CPU)
     finally:
         (tmp_path / "kept").replace(run / "train_subjects.json")
     healthy = {row.subject for row in Cohort.open(cohort).rows if row.healthy}
     assert found["n_scans"] == len(found["scan_scores"]) == len(healthy) > unseen["n_scans"] == 2
-    method, info = load_model(tmp_path / "out")
-    assert method.config.t_test == (60,)
-    assert own_postprocess(tmp_path / "out").median_size == 3
-    assert threshold_at(
-        str(tmp_path / "out"), info["config"], 0.01, step=4, post=own_postprocess(tmp_path / "out")
-    )
+    model = read_model(tmp_path / "out")
+    assert model.method.config.t_test == (60,)
+    assert model.postprocess.median_size == 3
+    assert 0 < model.thresholds.at_fpr(0.01).value < 1
     assert go([scan[0]], tmp_path / "found", tmp_path / "out") == 0  # no --threshold is needed
     assert not list((tmp_path / "out").rglob("optimizer*"))
     with pytest.raises(
@@ -432,14 +422,14 @@ def test_a_model_is_calibrated_on_a_sites_own_healthy_scans(run, scan, tmp_path)
         everyone = [person_code(row.dataset, row.subject) for row in Cohort.open(cohort).rows]
         seen = shutil.copytree(run, tmp_path / "seen")
         (seen / "train_subjects.json").write_text(json.dumps(everyone))
-        recalibrate(str(seen), cohort, tmp_path / "none", device="cpu")
+        calibrate(seen, cohort, tmp_path / "none", run=CPU)
     with pytest.raises(
         InputError,
-        match=r"has another bias than the scans of .*; preprocess the scans with --like",
+        match=r"has another bias than the scans of .*; preprocess the scans with `like=.*run'`",
     ):
         meta = json.loads((cohort / "cohort.json").read_text())
         (cohort / "cohort.json").write_text(json.dumps({**meta, "bias": {"enabled": True}}))
-        recalibrate(str(run), cohort, tmp_path / "none", device="cpu")
+        calibrate(run, cohort, tmp_path / "none", run=CPU)
     assert not (tmp_path / "none").exists()
 
 
@@ -447,10 +437,10 @@ def test_no_threshold_is_taken_where_erosion_leaves_no_brain(run, tmp_path):
     copied = shutil.copytree(run, tmp_path / "run")
     before = (copied / "calibration.json").read_text()
     assert (
-        calibrate(
+        calibrate_folder(
             copied,
             Cohort.open(run.parent / "cohort"),
-            post=PostprocessConfig(erosion_iterations=60),
+            postprocess=PostprocessConfig(erosion_iterations=60),
         )
         is None
     )
@@ -471,13 +461,13 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
         device="cpu",
     )
     both = f"{run}@t_test=[60,125]+{other}@residual=bright"
-    method, info = load_model(both)
-    assert (info["name"], info["method"]) == (
+    model = read_model(both)
+    assert (model.name, model.settings.method) == (
         "run@t_test=[60,125]+other+run@residual=bright",
         "maediff+ae",
     )
-    assert [config.residual for config in method.config.methods] == ["abs", "bright"]
-    with pytest.raises(InputError, match="the mean of runs is not calibrated; give --threshold"):
+    assert [config.residual for config in model.method.config.methods] == ["abs", "bright"]
+    with pytest.raises(InputError, match="the mean of models is not calibrated; use `threshold`"):
         go([path], tmp_path / "out", both)
     references = {}
     for name, model in (("both", both), ("one", f"{run}@t_test=[60,125]"), ("two", other)):
@@ -489,22 +479,24 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
     config["cohort"]["bias"] = {"enabled": True}
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"other\+run.*another bias"):
-        load_model(both)
+        read_model(both)
     config["cohort"]["modality"] = "T2w"
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"other\+run.*another modality \(T2w\)"):
-        load_model(both)
+        read_model(both)
     with pytest.raises(InputError, match=r"run\+absent.*is not a run folder"):
-        load_model(f"{run}+absent")
+        read_model(f"{run}+absent")
 
 
 def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     path, *_ = scan
     with pytest.raises(InputError, match="other settings of t_test"):
         go([path], tmp_path / "out", f"{run}@t_test=60")
-    with pytest.raises(InputError, match=r"calibrated rates are 1e-05 to 0\.5; give one of them"):
+    with pytest.raises(
+        InputError, match=r"calibrated rates are 1e-05 to 0\.5; choose one of them"
+    ):
         go([path], tmp_path / "out", run, fpr=0.9)
-    with pytest.raises(InputError, match="give one of them"):
+    with pytest.raises(InputError, match="use only one of them"):
         go([path], tmp_path / "out", run, fpr=0.1, threshold=0.1)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -514,54 +506,50 @@ def test_calibration_of_other_settings_or_none_is_not_used(run, scan, tmp_path):
     assert not (tmp_path / "out").exists()
     assert go([path], tmp_path / "out", run) == 0  # 1 % by default
     threshold = json.loads((tmp_path / "out" / "detect.json").read_text())["threshold"]
-    method, _ = load_model(run)
-    assert (
-        threshold
-        == threshold_at(
-            str(run), json.loads((run / "calibration.json").read_text())["config"], 0.01, step=4
-        )[0]
-    )
-    assert method.config.s == 48
+    model = read_model(run)
+    assert threshold == model.thresholds.at_fpr(0.01).value
+    assert model.method.config.s == 48
 
 
-def test_damaged_json_is_said_with_its_file(tmp_path):
+def test_damaged_json_is_said_with_its_file(scan, tmp_path):
     run = made_run(tmp_path / "run")
     path = run / "calibration.json"
     good = json.loads(path.read_text()) | {"scan_scores": [0.1, 0.2]}
-    config, settings = good["config"], {"step": 2}
-    threshold_at(str(run), config, 0.01, **settings)
+    assert read_model(run).thresholds.at_fpr(0.01).value == 0.1
+    for content in ([], "text"):
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"calibration\.json: damaged .*; delete it"):
+            read_model(run)
     changes = (
         {"config": [1]},
         {"config": "x"},
         {"fprs": "x"},
         {"thresholds": [None] * 3},
         {"thresholds": []},
+        {"step": None, "config": None},
     )
-    for content in (
-        [],
-        "text",
-        *(good | change for change in changes),
-        {**good, "step": None, "config": None},
-    ):
-        path.write_text(json.dumps(content))
-        with pytest.raises(
-            InputError,
-            match=r"calibration\.json: damaged .*; give --threshold, or finish the training",
-        ):
-            threshold_at(str(run), config, 0.01, **settings)
+    damaged = r"calibration\.json: damaged .*; use `threshold`, or calibrate the model again"
+    for change in changes:
+        path.write_text(json.dumps(good | change))
+        thresholds = read_model(run).thresholds
+        for request in (thresholds.default, partial(thresholds.at_fpr, 0.01)):
+            with pytest.raises(InputError, match=damaged):
+                request()
     for scores in (["x", 0.1], [None]):
         path.write_text(json.dumps(good | {"scan_scores": scores}))
         with pytest.raises(
             InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"
         ):
-            threshold_for_scans(str(run), config, 0.5, **settings)
+            read_model(run).thresholds.at_scan_fpr(0.5)
+    path.write_text(json.dumps(good))
+    go([scan[0]], tmp_path / "out", run)
     for content in ("[]", '{"model": '):
-        (tmp_path / "detect.json").write_text(content)
+        (tmp_path / "out" / "detect.json").write_text(content)
         with pytest.raises(
             InputError,
-            match=r"detect\.json: .*damaged .*; choose another folder or add --overwrite",
+            match=r"detect\.json: .*damaged .*; choose another folder, or use `overwrite=True`",
         ):
-            _check_same(tmp_path / "detect.json", {"model": "t1"})
+            go([scan[0]], tmp_path / "out", run, resume=True)
 
 
 def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):
@@ -569,7 +557,7 @@ def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):
     stored = json.loads((run / "calibration.json").read_text())
     assert len(stored["scan_scores"]) == stored["n_scans"] == 1
     with pytest.raises(
-        InputError, match=r"--scan-fpr 0\.1: .* from 1 healthy scans: .* 0\.5, .* 9 scans"
+        InputError, match=r"`scan_fpr=0\.1`: .* from 1 healthy scans: .* 0\.5, .* 9 scans"
     ):
         go([path], tmp_path / "out", run, scan_fpr=0.1)
     assert go([path], tmp_path / "out", run, scan_fpr=0.5) == 0
@@ -583,12 +571,11 @@ def test_scan_wise_calibration_promises_only_what_it_can(run, scan, tmp_path):
     for scores, said in [([0.5, 0.1, 0.3], "0.1"), ([], "no scores of healthy scans")]:
         (copy / "calibration.json").write_text(json.dumps(stored | {"scan_scores": scores}))
         if scores:
-            config = json.loads((run / "calibration.json").read_text())["config"]
-            assert threshold_for_scans(str(copy), config, 0.75, step=4)[0] == float(said)
+            assert read_model(copy).thresholds.at_scan_fpr(0.75).value == float(said)
         else:
             with pytest.raises(InputError, match=said):
                 go([path], tmp_path / "out2", copy, scan_fpr=0.5)
-    with pytest.raises(InputError, match="give one of them"):
+    with pytest.raises(InputError, match="use only one of them"):
         go([path], tmp_path / "out2", run, scan_fpr=0.5, fpr=0.1)
 
 
@@ -639,16 +626,8 @@ def test_an_output_folder_that_holds_a_mask_or_the_t1_is_not_touched(scan, run, 
 def test_progress_goes_to_the_error_stream(scan, run, tmp_path, capsys):
     path, data, _, affine = scan
     save(path.parent / "sub-2_T1w.nii.gz", data, affine)
-    assert (
-        detect(
-            find_scans([path.parent]),
-            tmp_path / "out",
-            model=str(run),
-            threshold=0.2,
-            device="cpu",
-        )
-        == 0
-    )
+    report = detect_in([path.parent], tmp_path / "out", run, threshold=0.2, quiet=False)
+    assert not report.failures
     captured = capsys.readouterr()
     assert captured.out == "" and "detect" in captured.err
 
@@ -691,11 +670,11 @@ def test_one_slice_gives_results_on_one_slice(run, tmp_path, thickness):
 UNSEEN = PreparationConfig(qc=QualityConfig(align="never"))
 
 
-def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path, monkeypatch):
-    fake_deepbet(monkeypatch, true_brain)
+def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path):
+    tools, _ = fake_extraction(true_brain)
     head, brain, affine = made_head((60, 72, 12), (2.0, 2.0, 7.0))
     path = save(tmp_path / "sub-1_T1w.nii.gz", head, oblique(affine), "PSR")
-    assert go([path], tmp_path / "out", run, threshold=0.2, steps=UNSEEN) == 0
+    assert go([path], tmp_path / "out", run, threshold=0.2, qc=UNSEEN.qc, tools=tools) == 0
     own = nib.load(path)
     for name in FILES:
         image = load(tmp_path / "out", name)
@@ -709,20 +688,17 @@ def test_a_raw_scan_gives_results_on_its_own_grid_with_a_picture(run, tmp_path, 
     assert "Brain outline" in write_report(tmp_path / "out").read_text()
 
 
-def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(
-    run, tmp_path, monkeypatch
-):
+def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(run, tmp_path):
     """Both steps stood in for: a known matrix and a known field, so that what comes back can be told."""
     data, brain, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     to_atlas = np.linalg.inv(oblique(np.diag([1.1, 1.05, 1.0, 1.0])))
-    monkeypatch.setattr(
-        "maediff.preparation.steps.align_to_atlas",
-        lambda volume, brain, quick: Alignment(to_atlas, -0.5),
-    )
-    monkeypatch.setattr("maediff.preparation.steps.check_against_atlas", lambda *_: ({}, []))
-    monkeypatch.setattr(
-        "maediff.preparation.steps.correct_bias",
-        lambda volume, *_: (volume, np.full(volume.data.shape, 2.0, dtype=np.float32)),
+    tools = Tools(
+        align=lambda volume, brain, quick: Alignment(to_atlas, -0.5),
+        check_alignment=lambda *_: ({}, []),
+        correct_bias=lambda volume, *_: (
+            volume,
+            np.full(volume.data.shape, 2.0, dtype=np.float32),
+        ),
     )
     maps = {}
     for kind, changes in {
@@ -738,7 +714,7 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(
         for axes in ("RAS", "PSR"):
             path = save(tmp_path / axes / "sub-1_T1w.nii.gz", data, affine, axes)
             out = tmp_path / f"out-{kind}-{axes}"
-            assert go([path], out, model, threshold=0.2) == 0
+            assert go([path], out, model, threshold=0.2, tools=tools) == 0
             image = {name: nib.as_closest_canonical(load(out, name)).get_fdata() for name in FILES}
             maps[kind, axes] = image
             assert (
@@ -760,37 +736,32 @@ def test_a_model_of_registered_and_corrected_scans_has_new_ones_treated_alike(
 
 def test_left_and_right_are_not_compared_in_a_scan_that_lies_as_it_came(scan, run, tmp_path):
     with pytest.raises(InputError, match=r"postprocess\.symmetry 0\.5"):
-        go([scan[0]], tmp_path / "out", run, threshold=0.2, post={"symmetry": 0.5})
+        go([scan[0]], tmp_path / "out", run, threshold=0.2, postprocess={"symmetry": 0.5})
     assert not (tmp_path / "out").exists()
-    method, info = load_model(str(run))
-    with pytest.raises(InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"):
-        find_anomalies(
-            read_nifti(scan[0]), method, info["cohort"], PostprocessConfig(symmetry=0.5)
-        )
-    registered = {**info["cohort"], "registration": {"enabled": True}}
-    with pytest.raises(
-        InputError, match=r"sub-1_T1w\.nii\.gz: postprocess\.symmetry"
-    ):  # by what is done to the scan
-        find_anomalies(
-            read_nifti(scan[0]),
-            method,
-            registered,
-            PostprocessConfig(symmetry=0.5),
-            steps=PreparationConfig(),
-        )
+    model = read_model(run)
+    with pytest.raises(InputError, match=r"run: postprocess\.symmetry 0\.5"):
+        make_detector(model).with_postprocess({"symmetry": 0.5})
+    symmetric = replace(model, postprocess=PostprocessConfig(symmetry=0.5))
+    with pytest.raises(InputError, match=r"run: postprocess\.symmetry 0\.5"):
+        make_detector(symmetric)
+    registered = replace(symmetric.preparation, registration=RegistrationConfig(enabled=True))
+    assert make_detector(replace(symmetric, preparation=registered))
+    with pytest.raises(InputError, match=r"run: .*registration"):  # by what is done to the scan
+        Detector(replace(symmetric, preparation=registered), symmetric.preparation)
     with pytest.raises(InputError, match=r"postprocess\.symmetry"):
-        calibrate(run, Cohort.open(run.parent / "cohort"), post=PostprocessConfig(symmetry=0.5))
+        calibrate_folder(
+            run, Cohort.open(run.parent / "cohort"), postprocess=PostprocessConfig(symmetry=0.5)
+        )
 
 
 def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, monkeypatch):
     """The slices at -3.5 and 3.5 mm, a lesion from -3 to 3: no slice's centre lies in it."""
     data, _, affine = made_brain(shape=(60, 72, 12), spacing=(2.0, 2.0, 7.0))
     path = save(tmp_path / "sub-1_T1w.nii.gz", data, affine)
-    monkeypatch.setattr(
-        "maediff.preparation.steps.align_to_atlas",
-        lambda volume, brain, quick: Alignment(np.eye(4), -0.5),
+    tools = Tools(
+        align=lambda volume, brain, quick: Alignment(np.eye(4), -0.5),
+        check_alignment=lambda *_: ({}, []),
     )
-    monkeypatch.setattr("maediff.preparation.steps.check_against_atlas", lambda *_: ({}, []))
 
     def predict(method, images, *_args, **_kwargs):
         residual = np.zeros_like(images)
@@ -803,7 +774,17 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
     config = json.loads((model / "config.json").read_text())
     config["cohort"]["registration"] = {"enabled": True}
     (model / "config.json").write_text(json.dumps(config))
-    assert go([path], tmp_path / "out", model, threshold=0.2, post={"median_size": 1}) == 0
+    assert (
+        go(
+            [path],
+            tmp_path / "out",
+            model,
+            threshold=0.2,
+            tools=tools,
+            postprocess={"median_size": 1},
+        )
+        == 0
+    )
     summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
     assert [region["volume_ml"] for region in summary["regions"]] == [0.216]
     mask = load(tmp_path / "out", "anomaly_mask").get_fdata()

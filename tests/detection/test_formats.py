@@ -12,12 +12,12 @@ import typer
 from scipy import ndimage
 
 from helpers.brains import ball, made_brain, made_cohort, oblique, save
+from helpers.detection import detect_in
 from helpers.dicom import SECRETS, write_series
 from helpers.runs import COHORT, made_run
 from maediff import cli
 from maediff.core.errors import InputError
 from maediff.detection.bids import prepare_derivative, write_derivative
-from maediff.detection.detect import detect
 from maediff.scans.inputs.find import find_scans
 from maediff.training.train import train
 
@@ -52,17 +52,9 @@ def scan():
 
 
 def go(inputs, out, run, **kwargs):
+    """Number of scans that failed."""
     refs = find_scans(inputs, "T1w")
-    return detect(
-        refs,
-        out,
-        model=str(run),
-        modality="T1w",
-        threshold=0.2,
-        quiet=True,
-        device="cpu",
-        **kwargs,
-    )
+    return len(detect_in(refs, out, run, modality="T1w", threshold=0.2, **kwargs).failures)
 
 
 def in_ras(path):

@@ -4,7 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from helpers.brains import made_brain
-from maediff.preparation.brain_extraction import EXTRACTORS
+from maediff.preparation.brain_extraction import EXTRACTORS, check_extracted_brain
+from maediff.preparation.steps import Tools
 
 
 def made_head(shape=(60, 72, 14), spacing=(2.0, 2.0, 6.0), seed=0):
@@ -29,6 +30,22 @@ def fake_deepbet(monkeypatch, extract_brain):
     )
     monkeypatch.setitem(EXTRACTORS, "deepbet", extract)
     return calls
+
+
+def fake_extraction(extract_brain, **tools):
+    """Replace brain extraction by `extract_brain(volume)`, with the checks of the real one.
+
+    Returns the tools for `prepare` and its callers, and the list of the scans whose brain they extract.
+    """
+    calls = []
+
+    def extract(volume, config):
+        calls.append(volume.source.name)
+        brain = extract_brain(volume)
+        check_extracted_brain(volume, brain, "deepbet")
+        return brain, "deepbet"
+
+    return Tools(extract_brain=extract, **tools), calls
 
 
 def true_brain(volume):

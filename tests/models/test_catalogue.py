@@ -16,16 +16,16 @@ import torch
 from safetensors import safe_open
 
 from helpers.brains import made_brain, made_cohort, save
+from helpers.detection import detect_in
 from helpers.runs import ABOUT, made_run
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
-from maediff.detection.detect import detect
 from maediff.methods.registry import build
 from maediff.models import catalogue as shipped
-from maediff.models.calibrate import calibrate
+from maediff.models.calibrate import calibrate_folder
 from maediff.models.card import Card, Scores, read_card, show_terms
 from maediff.models.card_text import preprocessing_of, read_scores
 from maediff.models.catalogue import CHECKOUT, MAX_BYTES, PACKAGED, describe, model_folders, pick
@@ -33,10 +33,8 @@ from maediff.models.catalogue import models as shipped_models
 from maediff.models.export import export_model
 from maediff.models.folder import config_of, read_config, trained_on
 from maediff.models.hub import load_from_hub, save_to_hub_folder
-from maediff.models.model import load_model
-from maediff.models.operating_point import own_fpr, own_postprocess, threshold_at
+from maediff.models.model import read_model
 from maediff.models.reference import split_reference
-from maediff.scans.inputs.find import find_scans
 from maediff.training.command import training_command
 from maediff.training.train import adopt, train
 
@@ -80,10 +78,11 @@ def no_models(models, monkeypatch):
 
 def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
     run = models.parent / "runs" / "t1"
-    method, info = load_model("t1")
-    for key, value in load_model(run)[0].state_dict().items():
+    model = read_model("t1")
+    method = model.method
+    for key, value in read_model(run).method.state_dict().items():
         assert torch.equal(value, method.state_dict()[key]), key
-    assert (info["name"], info["step"], info["seed"]) == ("t1", 2, 3)
+    assert (model.name, model.step, model.settings.seed) == ("t1", 2, 3)
     assert {p.name for p in (models / "t1").iterdir()} == {
         "model.safetensors",
         "config.json",
@@ -95,7 +94,7 @@ def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
         assert all(key.startswith("ema.") for key in file.keys())  # noqa: SIM118
     half = export_model(run, models.parent / "half" / "t1", ABOUT, half=True)
     assert half.name == "t1"
-    for key, value in load_model(models.parent / "half" / "t1")[0].state_dict().items():
+    for key, value in read_model(models.parent / "half" / "t1").method.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, method.state_dict()[key], atol=1e-3, rtol=1e-3)
 
@@ -103,8 +102,12 @@ def test_an_exported_model_is_the_runs_average_and_nothing_else(models):
 def test_a_models_own_rate_goes_with_it(models, tmp_path):
     run, out = models.parent / "runs" / "t1", tmp_path / "t1"
     card = export_model(run, out, ABOUT | {"default_fpr": 0.001})
-    assert own_fpr(out) == 0.001 and "--fpr 0.001 unless another is given" in describe(out, card)
-    assert own_fpr(models / "t1") == 0.01 and "unless another" not in describe(models / "t1", card)
+    assert read_model(
+        out
+    ).default_fpr == 0.001 and "--fpr 0.001 unless another is given" in describe(out, card)
+    assert read_model(models / "t1").default_fpr == 0.01 and "unless another" not in describe(
+        models / "t1", card
+    )
     for wrong in (0.9, "1e-4"):  # PyYAML takes 1e-4 for a word
         with pytest.raises(InputError, match="card of t2: default_fpr"):
             export_model(run, tmp_path / "t2", ABOUT | {"default_fpr": wrong})
@@ -165,8 +168,8 @@ def test_a_shipped_model_read_otherwise_keeps_the_story_of_its_training(models, 
     (copied / "calibration.json").write_text(json.dumps(changed))
     card = export_model(f"{copied}@headroom=true", tmp_path / "t1", ABOUT)
     assert (card.command, card.provenance) == (before.command, before.provenance)
-    assert load_model(tmp_path / "t1")[0].config.headroom
-    assert own_postprocess(tmp_path / "t1").smooth_mm == (3.0, 20.0)
+    assert read_model(tmp_path / "t1").method.config.headroom
+    assert read_model(tmp_path / "t1").postprocess.smooth_mm == (3.0, 20.0)
 
 
 def test_the_cards_command_is_the_trainings_whatever_stride_is_exported(models, tmp_path):
@@ -174,13 +177,13 @@ def test_the_cards_command_is_the_trainings_whatever_stride_is_exported(models, 
     other = export_model(
         f"{run}@s=24", tmp_path / "t1", ABOUT, cohort=made_cohort(tmp_path / "cohort")
     )
-    assert load_model(tmp_path / "t1")[0].config.s == 24 != load_model(run)[0].config.s
+    assert read_model(tmp_path / "t1").method.config.s == 24 != read_model(run).method.config.s
     assert other.command == read_card(models / "t1").command
 
 
 def test_the_training_command_asks_for_what_the_run_holds(models):
     run = models.parent / "runs" / "t1"
-    info = load_model(run)[1] | {"init": "/somewhere/t0"}
+    info = read_model(run).record() | {"init": "/somewhere/t0"}
     words = shlex.split(training_command(info))
     settings = [
         words[i + 1]
@@ -193,7 +196,7 @@ def test_the_training_command_asks_for_what_the_run_holds(models):
 
 
 def test_the_training_command_of_a_run_that_ended_by_time_has_its_time(models):
-    info = load_model(models.parent / "runs" / "t1")[1]
+    info = read_model(models.parent / "runs" / "t1").record()
     steps = info["train"]["steps"]
     words = shlex.split(training_command(info, {"step": steps - 1, "wall_seconds": 359.8}))
     assert words[words.index("--max-time") + 1] == "360s"
@@ -304,9 +307,9 @@ def test_the_card_tells_the_preprocessing_that_was_done(cohort, said, unsaid):
 def test_models_are_found_by_name_and_a_run_of_that_name_wins(models, monkeypatch, tmp_path):
     assert list(model_folders()) == ["flair", "flair-lgg", "t1"]
     assert split_reference("t1@t_test=125") == (models / "t1", "t_test=125")
-    method, info = load_model("t1@t_test=125")
-    assert method.config.t_test == (125,)
-    assert info["name"] == "t1@t_test=125"
+    model = read_model("t1@t_test=125")
+    assert model.method.config.t_test == (125,)
+    assert model.name == "t1@t_test=125"
     assert split_reference("absent") == (Path("absent"), "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t1").mkdir()
@@ -319,11 +322,11 @@ def test_the_model_is_picked_by_contrast_but_never_one_that_has_to_be_asked_for(
     models, monkeypatch, tmp_path
 ):
     assert [pick(contrast)[0] for contrast in ("T1w", "FLAIR")] == ["t1", "flair"]
-    with pytest.raises(InputError, match="no model for T2w comes with maediff; give --model RUN"):
+    with pytest.raises(InputError, match="no model for T2w comes with maediff; give `model=RUN`"):
         pick("T2w")
     shutil.copytree(models / "flair-lgg", tmp_path / "models" / "flair-lgg")
     monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "models"))
-    with pytest.raises(InputError, match=r"give --model NAME \(flair-lgg only when asked for\)"):
+    with pytest.raises(InputError, match=r"give `model=NAME` \(flair-lgg only when asked for\)"):
         pick("FLAIR")
 
 
@@ -337,10 +340,10 @@ def test_a_damaged_model_is_named_and_the_others_are_listed(models, monkeypatch,
 
 
 def test_terms_are_shown_once_when_a_model_with_terms_is_used(models, caplog):
-    load_model("t1")
+    read_model("t1")
     assert "research only" not in caplog.text
-    load_model("flair-lgg")
-    load_model("flair-lgg")
+    read_model("flair-lgg")
+    read_model("flair-lgg")
     assert caplog.text.count("flair-lgg: CC BY-NC-SA 4.0, research only.") == 1
 
 
@@ -350,11 +353,9 @@ def test_a_model_of_before_a_setting_existed_keeps_its_calibration(models, tmp_p
         stored = json.loads((folder / name).read_text(encoding="utf-8"))
         assert stored["config"].pop("merge") == "mean"
         write_json(folder / name, stored)
-    method, info = load_model(folder)
-    assert threshold_at(str(folder), config_of(method), 0.01, step=info["step"])[0] == 0.1
+    assert read_model(folder).thresholds.at_fpr(0.01).value == 0.1
     with pytest.raises(InputError, match="other settings of merge"):
-        other = config_of(method) | {"merge": "tapered"}
-        threshold_at(str(folder), other, 0.01, step=info["step"])
+        read_model(f"{folder}@merge=tapered").thresholds.at_fpr(0.01)
 
 
 def test_a_setting_younger_than_a_model_stands_at_its_own_default_not_at_the_presets(
@@ -365,9 +366,10 @@ def test_a_setting_younger_than_a_model_stands_at_its_own_default_not_at_the_pre
     stored["preset"] = "tiny"
     del stored["config"]["noise_test"]
     write_json(folder / "config.json", stored)
-    method, info = load_model(folder)
+    model = read_model(folder)
+    info = model.record()
     assert build("maediff", "tiny").config.noise_test == 0
-    assert method.config.noise_test == 1
+    assert model.method.config.noise_test == 1
     assert adopt(info, "maediff", None, {})[1]["noise_test"] == 1
     assert "noise_test=1.0" in training_command(info)
 
@@ -380,45 +382,38 @@ def scan(tmp_path):
 
 def test_detect_picks_a_model_and_says_why(models, scan, tmp_path, caplog):
     caplog.set_level(logging.INFO, "maediff")
-    assert detect(find_scans([scan]), tmp_path / "out", quiet=True, device="cpu") == 0
+    assert not detect_in([scan], tmp_path / "out").failures
     assert "model: t1, chosen because the names of the files say T1w" in caplog.text
-    assert "t1 marks what differs from its healthy reference, brighter or darker" in caplog.text
+    assert "t1 detects what differs from its healthy reference, brighter or darker" in caplog.text
     summary = json.loads((tmp_path / "out" / "sub-1" / "summary.json").read_text())
     assert (summary["model"], summary["threshold"]) == ("t1", 0.1)  # the shipped threshold for 1 %
     assert summary["model_from"].startswith("chosen because the names")
     plain = scan.rename(scan.with_name("patient.nii.gz"))
     with pytest.raises(
-        InputError, match=r"patient\.nii\.gz: the name tells no contrast; .* --model"
+        InputError, match=r"patient\.nii\.gz: the file name states no contrast; .* `model`"
     ):
-        detect(find_scans([plain]), tmp_path / "out2", quiet=True)
+        detect_in([plain], tmp_path / "out2")
     flair = shutil.copy(plain, plain.with_name("sub-2_FLAIR.nii.gz"))
     other = shutil.copy(plain, plain.with_name("sub-2_T1w.nii.gz"))
-    with pytest.raises(InputError, match="the scans are FLAIR and T1w; say which"):
-        detect(
-            find_scans([flair, other.rename(plain.with_name("sub-3_T1w.nii.gz"))]),
-            tmp_path / "out2",
-            quiet=True,
-        )
+    with pytest.raises(InputError, match="the scans are FLAIR and T1w; give `modality`"):
+        detect_in([flair, other.rename(plain.with_name("sub-3_T1w.nii.gz"))], tmp_path / "out2")
     assert not (tmp_path / "out2").exists()
-    assert (
-        detect(find_scans([plain]), tmp_path / "out2", modality="FLAIR", quiet=True, device="cpu")
-        == 0
-    )
+    assert not detect_in([plain], tmp_path / "out2", modality="FLAIR").failures
     assert json.loads((tmp_path / "out2" / "detect.json").read_text())["model"] == "flair"
     assert "--modality says" in caplog.text
 
 
 def test_without_models_every_command_says_so(no_models, scan, tmp_path):
-    with pytest.raises(InputError, match=r"no model for T1w comes with maediff; give --model RUN"):
-        detect(find_scans([scan]), tmp_path / "out", quiet=True)
+    with pytest.raises(InputError, match=r"no model for T1w comes with maediff; give `model=RUN`"):
+        detect_in([scan], tmp_path / "out")
     with pytest.raises(InputError, match="t1: is not a run folder"):
-        load_model("t1")
+        read_model("t1")
     assert list(shipped_models()) == []
 
 
 def test_the_settings_of_the_model_stand_where_none_are_given(models):
     shown = {"augment": {"contrast": 0.7}, "fabricate": {"share": 0.9}}
-    info = load_model("t1")[1] | {"train": {"steps": 5000, **shown}}
+    info = read_model("t1").record() | {"train": {"steps": 5000, **shown}}
     given = {"t_test": 60, "mae": {"heads": 4}, "train": {"steps": 3, "augment": "off"}}
     preset, settings = adopt(info, "maediff", None, given)
     assert (preset, settings["t_test"], settings["mae"]) == (
@@ -446,7 +441,7 @@ def test_a_shipped_model_is_trained_again_by_the_settings_that_it_carries(
         key: old[key] for key in ("method", "preset", "config", "seed")
     }
     assert new["train"]["steps"] == old["train"]["steps"] == 2
-    assert own_postprocess(tmp_path / "out" / "t1") == own_postprocess(models / "t1")
+    assert read_model(tmp_path / "out" / "t1").postprocess == read_model(models / "t1").postprocess
     unseen = {
         row.subject for row in Cohort.open(cohort).rows if row.healthy and row.split != "train"
     }
@@ -475,7 +470,10 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     assert (config["preset"], config["init"]) == ("tiny", "t1")
     assert config["config"] == read_config(models / "t1")["config"]
     assert config["train"]["learning_rate"] == 0
-    tuned, source = load_model(tmp_path / "run")[0].state_dict(), load_model("t1")[0].state_dict()
+    tuned, source = (
+        read_model(tmp_path / "run").method.state_dict(),
+        read_model("t1").method.state_dict(),
+    )
     for key, value in source.items():
         torch.testing.assert_close(tuned[key], value, msg=key)
     people = {person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")}
@@ -511,7 +509,7 @@ def test_training_starts_from_a_model_by_name_with_its_settings(models, tmp_path
     assert "--init flair" in exported.command
     stored = json.loads((tmp_path / "new" / "calibration.json").read_text())
     assert stored["config"]["t_test"] == [125]
-    again = calibrate(tmp_path / "new", Cohort.open(cohort))
+    again = calibrate_folder(tmp_path / "new", Cohort.open(cohort))
     assert again is not None
     np.testing.assert_allclose(again["thresholds"], stored["thresholds"], atol=1e-6)
 
@@ -524,7 +522,7 @@ def test_a_hub_folder_has_a_card_with_front_matter_and_loads(models, tmp_path):
     assert "# flair-lgg" in text
     method, info = load_from_hub(folder)
     assert info["name"] == "repo"
-    for key, value in load_model("flair-lgg")[0].state_dict().items():
+    for key, value in read_model("flair-lgg").method.state_dict().items():
         assert torch.equal(value, method.state_dict()[key])
     run = models.parent / "runs" / "t1"
     with pytest.raises(InputError, match="has no card"):
@@ -565,19 +563,19 @@ def test_a_repository_of_the_hub_is_a_model(models, tmp_path, monkeypatch):
     hub = types.ModuleType("huggingface_hub")
     hub.snapshot_download = snapshot_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    method, info = load_model("hf:lab/brains@t_test=125")
-    assert method.config.t_test == (125,)
-    assert info["name"] == "brains@t_test=125"
+    model = read_model("hf:lab/brains@t_test=125")
+    assert model.method.config.t_test == (125,)
+    assert model.name == "brains@t_test=125"
     assert load_from_hub("lab/brains")[1]["name"] == "brains"
     assert len(asked) == 1  # once in a process, so that weights and settings are of one revision
     assert not any(
         "pt" in pattern or "bin" in pattern for pattern in asked[0][1]
     )  # no pickle is fetched
     with pytest.raises(InputError, match=r"hf:lab/none: could not be had .*\(404 not found\)"):
-        load_model("hf:lab/none")
+        read_model("hf:lab/none")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"pip install huggingface_hub"):
-        load_model("hf:lab/other")
+        read_model("hf:lab/other")
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
@@ -590,12 +588,13 @@ def test_every_model_that_is_shipped_loads_and_is_small(folder):
     assert bool(card.terms) == card.opt_in
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
     assert (folder / "MODEL_CARD.md").is_file()
-    method, info = load_model(folder)
-    assert (info["cohort"]["modality"], info["method"], info["preset"]) == (
+    model = read_model(folder)
+    settings = model.settings
+    assert (settings.cohort["modality"], settings.method, settings.preset) == (
         card.modality,
         card.method,
         card.preset,
     )
-    own = own_postprocess(folder)
-    threshold, _ = threshold_at(str(folder), config_of(method), 0.01, step=info["step"], post=own)
-    assert 0 < threshold < 1
+    assert 0 < model.thresholds.at_fpr(0.01).value < 1
+    assert 0 < model.thresholds.default().value < 1
+    assert not model.method.training

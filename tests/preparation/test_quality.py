@@ -9,13 +9,14 @@ import pytest
 from skimage.filters import threshold_otsu
 
 from helpers.brains import ball, oblique, save
-from helpers.heads import fake_deepbet, true_brain
+from helpers.heads import fake_extraction, true_brain
 from maediff.core.errors import InputError
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.grid import ATLAS_BOX_MM, GridConfig, atlas_grid
 from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.prepare import prepare
 from maediff.preparation.quality import QualityConfig, check_against_atlas, check_contrast
 from maediff.preparation.registration import (
     Alignment,
@@ -203,9 +204,7 @@ def zeroed_head():
 @pytest.mark.parametrize(
     "config", [REGISTERED, PreparationConfig()], ids=["registered", "as it lies"]
 )
-def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(
-    monkeypatch, config
-):
+def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(config):
     data, brain, affine = zeroed_head()
     volume = volume_of(data, affine)
     assert brain_from_background(volume).sum() > 1.3 * brain.sum()  # taken as stripped at first
@@ -214,8 +213,8 @@ def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(
         "may still have its skull, and no brain could be extracted"
         in run_steps(volume, None, none, modality="T1w").flags
     )
-    fake_deepbet(monkeypatch, lambda _: brain)
-    stepped = run_steps(volume, None, config, modality="T1w")
+    tools, _ = fake_extraction(lambda _: brain)
+    stepped = run_steps(volume, None, config, modality="T1w", tools=tools)
     assert (
         stepped.brain_from == "deepbet"
         and stepped.flags == []
@@ -224,11 +223,11 @@ def test_a_head_on_a_background_of_zeros_has_its_brain_extracted_or_is_flagged(
     np.testing.assert_array_equal(stepped.brain, brain)
 
 
-def test_a_stripped_scan_that_fits_badly_keeps_its_brain(monkeypatch):
+def test_a_stripped_scan_that_fits_badly_keeps_its_brain():
     data, brain, affine = atlas_head()
     half = np.where(brain & (np.arange(len(data)) < len(data) // 2)[:, None, None], data, 0)
-    calls = fake_deepbet(monkeypatch, lambda volume: volume.data > 0)
-    stepped = run_steps(volume_of(half, affine), None, REGISTERED, modality="T1w")
+    tools, calls = fake_extraction(lambda volume: volume.data > 0)
+    stepped = run_steps(volume_of(half, affine), None, REGISTERED, modality="T1w", tools=tools)
     assert calls and stepped.brain_from == "from the zero background" and stepped.flags
 
 
@@ -263,23 +262,23 @@ def test_real_stripped_scans_go_on_as_they_are(shared_data):
         np.testing.assert_array_equal(stepped.brain, brain_from_background(volume))
 
 
-def test_an_empty_head_fails(monkeypatch):
+def test_an_empty_head_fails():
     data, brain, affine = atlas_head()
-    fake_deepbet(monkeypatch, lambda volume: np.zeros(volume.data.shape, dtype=bool))
+    tools, _ = fake_extraction(lambda volume: np.zeros(volume.data.shape, dtype=bool))
     with pytest.raises(InputError, match=r"scan\.nii\.gz: brain extraction .* no brain"):
-        run_steps(volume_of(np.where(brain, 3, data), affine), None, modality="T1w")
+        run_steps(volume_of(np.where(brain, 3, data), affine), None, modality="T1w", tools=tools)
 
 
-def test_a_registered_scan_is_the_same_in_any_frame(tmp_path, monkeypatch):
-    fake_deepbet(monkeypatch, true_brain)
+def test_a_registered_scan_is_the_same_in_any_frame(tmp_path):
+    tools, _ = fake_extraction(true_brain)
     data, _, affine = atlas_head(place=oblique(np.diag([1.05, 1.1, 1.0, 1.0]), (6.0, 3.0, -4.0)))
     images = []
     for axes in ("RAS", "LAS", "PSR"):
         volume = read_nifti(save(tmp_path / f"{axes}.nii.gz", data, affine, axes))
-        stepped = run_steps(volume, None, REGISTERED, modality="T1w")
+        stepped = run_steps(volume, None, REGISTERED, modality="T1w", tools=tools)
         images.append(prepare_scan(volume, stepped.brain, to_atlas=stepped.to_atlas).image)
     turned = volume_of(data, oblique(affine, (5.0, 4.0, -6.0)))
-    stepped = run_steps(turned, None, REGISTERED, modality="T1w")
+    stepped = run_steps(turned, None, REGISTERED, modality="T1w", tools=tools)
     images.append(prepare_scan(turned, stepped.brain, to_atlas=stepped.to_atlas).image)
     np.testing.assert_allclose(images[1], images[0], atol=1e-4)
     np.testing.assert_allclose(images[2], images[0], atol=1e-4)
@@ -321,13 +320,11 @@ def test_real_heads_gone_wrong_are_caught(shared_data, tmp_path):
     for name, head in heads.items():
         scan = read_nifti(save(tmp_path / f"{name}.nii.gz", head.astype(np.float32), image.affine))
         try:
-            stepped = run_steps(scan, None, modality="T1w")
-            prepared = prepare_scan(scan, stepped.brain)
+            prepared = prepare(scan, PreparationConfig(modality="T1w"))
         except InputError as error:
             assert name in str(error)
             continue
-        stepped.add_to(prepared)
-        assert prepared.record["flags"], name
+        assert prepared.on_grid.record["flags"], name
 
 
 def test_a_given_mask_of_the_real_t2_is_the_moved_one(shared_data):

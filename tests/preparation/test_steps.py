@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from helpers.brains import ball, made_brain, oblique, save
 from helpers.dicom import write_series
-from helpers.heads import fake_deepbet, made_head, true_brain
+from helpers.heads import fake_extraction, made_head, true_brain
 from helpers.options import QUIET
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
@@ -28,7 +28,7 @@ from maediff.preparation.brain_extraction import (
     brain_from_t1,
     extract_brain,
 )
-from maediff.preparation.config import REGISTERED, PreparationConfig, steps_config, steps_of
+from maediff.preparation.config import PreparationConfig
 from maediff.preparation.grid import GridConfig, atlas_grid, lesion_free_slices, to_grid
 from maediff.preparation.intensities import (
     NormaliseConfig,
@@ -38,6 +38,7 @@ from maediff.preparation.intensities import (
 )
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.preparation.picture import picture
+from maediff.preparation.prepare import prepare
 from maediff.preparation.quality import QualityConfig, check_voxels
 from maediff.preparation.registration import (
     RegistrationConfig,
@@ -68,16 +69,19 @@ def qc(out):
         return {row["name"]: row for row in csv.DictReader(handle)}
 
 
-def test_only_a_raw_scan_has_its_brain_extracted(monkeypatch):
-    calls = fake_deepbet(monkeypatch, true_brain)
+def test_only_a_raw_scan_has_its_brain_extracted():
+    tools, calls = fake_extraction(true_brain)
     head, brain, affine = made_head()
-    stepped = run_steps(volume_of(head, affine, "raw"), None, UNSEEN, modality="T1w")
+    stepped = run_steps(volume_of(head, affine, "raw"), None, UNSEEN, modality="T1w", tools=tools)
     assert (
         stepped.brain_from == "deepbet" and stepped.extracted and dice(stepped.brain, brain) > 0.98
     )
     stripped = volume_of(np.where(brain, head, 0), affine, "stripped")
-    assert run_steps(stripped, None, modality="T1w").brain_from == "from the zero background"
-    given = run_steps(volume_of(head, affine, "given"), brain, modality="T1w")
+    assert (
+        run_steps(stripped, None, modality="T1w", tools=tools).brain_from
+        == "from the zero background"
+    )
+    given = run_steps(volume_of(head, affine, "given"), brain, modality="T1w", tools=tools)
     assert given.brain_from == "given" and given.record == {}
     assert calls == ["raw"]
 
@@ -86,20 +90,15 @@ def test_a_stripped_scan_goes_on_exactly_as_before():
     data, _, affine = made_brain()
     volume = volume_of(data, affine)
     before = prepare_scan(volume)
-    stepped = run_steps(volume, None, modality="T1w")
-    after = prepare_scan(
-        stepped.volume, stepped.brain, brain_from=stepped.brain_from, to_atlas=stepped.to_atlas
-    )
-    stepped.add_to(after)
+    prepared = prepare(volume, PreparationConfig(modality="T1w"))
+    stepped, after = prepared.on_scan, prepared.on_grid
     np.testing.assert_array_equal(after.image, before.image)
     np.testing.assert_array_equal(after.grid.affine, before.grid.affine)
     assert after.record == before.record and stepped.volume is volume
 
 
 @pytest.mark.parametrize("wrong", ["nothing", "asserts"])
-def test_an_extraction_that_finds_no_brain_fails_that_scan_only(
-    tmp_path, monkeypatch, caplog, wrong
-):
+def test_an_extraction_that_finds_no_brain_fails_that_scan_only(tmp_path, caplog, wrong):
     def draw(volume):
         if volume.source.name == "b.nii.gz":
             if wrong == "nothing":
@@ -107,13 +106,23 @@ def test_an_extraction_that_finds_no_brain_fails_that_scan_only(
             raise InputError("b.nii.gz: brain extraction (deepbet) failed, it found no brain")
         return true_brain(volume)
 
-    fake_deepbet(monkeypatch, draw)
+    tools, _ = fake_extraction(draw)
     for seed, name in enumerate("abc"):
         head, _, affine = made_head(seed=seed)
         save(tmp_path / "in" / f"{name}.nii.gz", head, affine)
     out = tmp_path / "out"
     with caplog.at_level(logging.ERROR):
-        assert preprocess([tmp_path / "in"], out, modality="T1w", steps=UNSEEN, run=QUIET) == 1
+        assert (
+            preprocess(
+                [tmp_path / "in"],
+                out,
+                modality="T1w",
+                preparation=UNSEEN,
+                tools=tools,
+                run=QUIET,
+            )
+            == 1
+        )
     assert "b failed" in caplog.text and "found no brain" in qc(out)["b"]["flags"]
     assert [row.name for row in Cohort.open(out).rows] == ["a", "c"]
     assert qc(out)["a"]["brain_mask"] == "deepbet"
@@ -137,7 +146,7 @@ def test_a_label_map_is_no_scan():
     data, brain, affine = made_brain((30, 36, 30), (6.0, 6.0, 5.0))
     with pytest.raises(
         InputError,
-        match=r"only 3 different values in the brain, so a mask or a label map by its looks",
+        match=r"only 3 different values in the brain, so it looks like a mask or a label map",
     ):
         run_steps(
             volume_of(np.where(brain, np.round(3 * data / data.max()) + 1, 0), affine),
@@ -160,9 +169,9 @@ def test_no_tool_is_a_clear_word():
     with pytest.raises(InputError, match=r"synthstrip is not installed"):
         extract_brain(volume_of(head, affine), BrainConfig(tool="synthstrip"))
     with pytest.raises(InputError, match="brain: tool: Input should be"):
-        steps_config({"brain": {"tool": "unheard"}})
+        PreparationConfig.from_settings({"brain": {"tool": "unheard"}})
     with pytest.raises(InputError, match=r"1\.5: a probability"):
-        steps_config({"brain": {"threshold": 1.5}})
+        PreparationConfig.from_settings({"brain": {"threshold": 1.5}})
 
 
 @pytest.mark.parametrize("tool", ["synthstrip", "hd-bet"])
@@ -203,29 +212,30 @@ def test_the_brain_of_the_t1_is_moved_rigidly():
     assert dice(found, true) < 0.95  # without moving it
 
 
-def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path, monkeypatch):
-    calls = fake_deepbet(monkeypatch, true_brain)
+def test_a_t2_takes_the_mask_of_its_t1_and_says_so(tmp_path):
+    tools, calls = fake_extraction(true_brain)
     head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 3.5))
     folder = tmp_path / "sub-1" / "anat"
     t1 = save(folder / "sub-1_T1w.nii.gz", head, affine)
     t2 = save(folder / "sub-1_T2w.nii.gz", head[:, :, ::2], affine @ np.diag([1, 1, 2.0, 1]))
     (ref,) = find_scans([t2])
     assert ref.t1 == t1
-    stepped = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
+    stepped = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1, tools=tools)
     assert stepped.brain_from == "deepbet on sub-1_T1w.nii.gz, moved rigidly"
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
     alone = PreparationConfig(brain=BrainConfig(from_t1=False), qc=UNSEEN.qc)
     assert (
-        run_steps(read_nifti(t2), None, alone, modality="T2w", t1=ref.t1).brain_from == "deepbet"
+        run_steps(read_nifti(t2), None, alone, modality="T2w", t1=ref.t1, tools=tools).brain_from
+        == "deepbet"
     )
     t1.write_bytes(b"")
-    damaged = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1)
+    damaged = run_steps(read_nifti(t2), None, UNSEEN, modality="T2w", t1=ref.t1, tools=tools)
     assert damaged.brain_from == "deepbet" and "0 bytes" in damaged.notes[0]
     assert calls == ["sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-1_T2w.nii.gz"]
 
 
-def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypatch):
-    fake_deepbet(monkeypatch, true_brain)
+def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path):
+    tools, _ = fake_extraction(true_brain)
     head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 3.5))
     uid = generate_uid()
     thick = affine @ np.diag([1, 1, 2.0, 1])
@@ -252,10 +262,21 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
     ) and ref.t1_series not in repr(ref)
     assert find_scans([tmp_path / "in"], "T1w", series="0")[0].t1 is None
     out = tmp_path / "out"
-    assert preprocess([tmp_path / "in"], out, modality="T2w", steps=UNSEEN, run=QUIET) == 0
+    assert (
+        preprocess(
+            [tmp_path / "in"], out, modality="T2w", preparation=UNSEEN, tools=tools, run=QUIET
+        )
+        == 0
+    )
     assert qc(out)["p"]["brain_mask"] == "deepbet on t1_mprage, moved rigidly"
     stepped = run_steps(
-        read_volume(ref), None, UNSEEN, modality="T2w", t1=ref.t1, t1_series=ref.t1_series
+        read_volume(ref),
+        None,
+        UNSEEN,
+        modality="T2w",
+        t1=ref.t1,
+        t1_series=ref.t1_series,
+        tools=tools,
     )
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
     assert ref.t1_series not in (out / "p" / "image.json").read_text()
@@ -264,22 +285,25 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path, monkeypa
 
 
 def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr("maediff.preparation.config.REGISTERED", REGISTERED)
+    monkeypatch.setattr(
+        "maediff.preparation.config.REGISTERED", frozenset({"T1w", "T2w", "FLAIR"})
+    )
     atlas = load_atlas()
     cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
     save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
     preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", run=QUIET)
     off = PreparationConfig(registration=RegistrationConfig(enabled=False))
-    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", steps=off, run=QUIET)
+    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", preparation=off, run=QUIET)
     for name, enabled in (("on", True), ("off", False)):
         meta = json.loads((tmp_path / name / "cohort.json").read_text())
         assert (
             meta["registration"] == {"enabled": enabled}
-            and steps_of(meta).registration.enabled is enabled
+            and PreparationConfig.from_record(meta).registration.enabled is enabled
         )
         record = json.loads((tmp_path / name / "a" / "image.json").read_text())["record"]
         assert ("to_atlas" in record) is enabled
-    assert not steps_of({}).registration.enabled  # a model from before that was recorded
+    del meta["registration"], meta["bias"]  # a model from before they were recorded
+    assert not PreparationConfig.from_record(meta).registered
 
 
 def test_n4_finds_a_field_that_was_put_in():
@@ -451,31 +475,35 @@ def test_heads_far_apart_are_brought_together_and_ones_that_cannot_be_are_refuse
 
 @pytest.mark.parametrize("shift_mm", [(10, 0, 0), (0, -15, 0), (0, 0, 15)])
 def test_a_brain_moved_to_the_wrong_place_is_not_taken(tmp_path, monkeypatch, shift_mm):
-    fake_deepbet(monkeypatch, true_brain)
+    tools, _ = fake_extraction(true_brain)
     head, brain, affine = made_head((44, 52, 30), (3.0, 3.0, 4.0))
     t1 = save(tmp_path / "s_T1w.nii.gz", head, affine)
     t2 = read_nifti(save(tmp_path / "s_T2w.nii.gz", 255 - head, affine))
-    assert run_steps(t2, brain, UNSEEN, modality="T2w", t1=t1).flags == []
+    assert run_steps(t2, brain, UNSEEN, modality="T2w", t1=t1, tools=tools).flags == []
     assert brain_from_t1(t2, read_nifti(t1), brain).any()
     wrong = np.eye(4)
     wrong[:3, 3] = shift_mm
     monkeypatch.setattr("maediff.preparation.brain_extraction.align_rigidly", lambda *_: wrong)
     with pytest.raises(InputError, match="fit better 10 mm away"):
         brain_from_t1(t2, read_nifti(t1), brain)
-    monkeypatch.setitem(EXTRACTORS, "deepbet", lambda *_: brain)
-    stepped = run_steps(t2, None, UNSEEN, modality="T2w", t1=t1)
+    tools, _ = fake_extraction(lambda _: brain)
+    stepped = run_steps(t2, None, UNSEEN, modality="T2w", t1=t1, tools=tools)
     assert stepped.brain_from == "deepbet" and "its T1 could not be used" in stepped.flags
 
 
 def test_a_mask_too_small_for_a_brain_is_a_failure_unless_the_scan_is_small(monkeypatch):
     head, brain, affine = made_head((60, 72, 30), (2.0, 2.0, 4.0))
-    fake_deepbet(monkeypatch, lambda volume: ball(volume.data.shape, affine, (0, 0, 0), 50))
+    monkeypatch.setitem(
+        EXTRACTORS,
+        "deepbet",
+        lambda volume, _: ball(volume.data.shape, affine, (0, 0, 0), 50),
+    )
     with pytest.raises(
         InputError, match=r"scan\.nii\.gz: brain extraction \(deepbet\) failed, it found 50 ml"
     ):
         extract_brain(volume_of(head, affine))
     slab = slice(12, 18)
-    fake_deepbet(monkeypatch, lambda volume: brain[:, :, slab])
+    monkeypatch.setitem(EXTRACTORS, "deepbet", lambda *_: brain[:, :, slab])
     assert extract_brain(volume_of(head[:, :, slab], affine))[0].any()
 
 

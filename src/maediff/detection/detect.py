@@ -58,8 +58,8 @@ class DetectOptions:
         tools: replacements for brain extraction, N4 and registration.
     """
 
-    brain: BrainConfig = BrainConfig()
-    qc: QualityConfig = QualityConfig()
+    brain: BrainConfig = field(default_factory=BrainConfig)
+    qc: QualityConfig = field(default_factory=QualityConfig)
     postprocess: Mapping[str, Any] = field(default_factory=dict)
     dicom_seg: bool = False
     viewer: bool = False
@@ -101,16 +101,16 @@ def detect(
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(
-            f"brain_mask={brain_mask}: for one scan, but {len(refs)} were found; use a manifest CSV"
+            f"`brain_mask={brain_mask}`: for one scan, but {len(refs)} were found; use a manifest CSV"
         )
     if brain_mask is not None and not brain_mask.is_file():
-        raise InputError(f"brain_mask={brain_mask}: no such file; check the path")
+        raise InputError(f"`brain_mask={brain_mask}`: no such file; check the path")
     if options.dicom_seg:
         check_dicom_seg(refs)
     if threshold is not None:
         Threshold.given(threshold)
     if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-        raise InputError("threshold, fpr and scan_fpr: set only one of them")
+        raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
     model, model_from = (model, "given with --model") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
     detector = _make_detector(model, device, options, run)
@@ -214,7 +214,7 @@ def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str
             if known
             else f"{refs[0].image}: the file name states no contrast"
         )
-        raise InputError(f"{finding}; set modality=T1w, T2w or FLAIR, or choose a model")
+        raise InputError(f"{finding}; give `modality` (T1w, T2w or FLAIR) or `model`")
     contrast = modality or known[0]
     name, _ = pick(contrast)
     source = "--modality says" if modality else "the names of the files say"
@@ -263,14 +263,14 @@ def _shared_settings(
 def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
     """Refuse to resume in a folder that was made with other settings."""
     if path.is_file():
-        known = read_json(path, remedy="choose another folder, or set overwrite=True")
+        known = read_json(path, remedy="choose another folder, or use `overwrite=True`")
         changed = [
             key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value
         ]
         if changed:
             raise InputError(
-                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder, or set "
-                "overwrite=True"
+                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder, or use "
+                "`overwrite=True`"
             )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from maediff.anomaly.postprocess import anomaly_mask, residual_map
+from maediff.anomaly.postprocess import anomaly_mask, check_symmetry, residual_map
 from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
 from maediff.core.device import resolve_device
@@ -59,6 +59,14 @@ class Detector:
     batch_size: int = 16
     tools: Tools = field(default_factory=Tools)
 
+    def __post_init__(self) -> None:
+        if differing := self.preparation.differences(self.model.preparation):
+            raise InputError(
+                f"{self.name}: the detector prepares scans with another {', '.join(differing)} than "
+                "the model's own; use `model.preparation`, with another brain or qc at most"
+            )
+        check_symmetry(self.model.postprocess, self.preparation.registered, self.name)
+
     @property
     def name(self) -> str:
         """Name of the model."""
@@ -94,7 +102,7 @@ class Detector:
             InputError: several of them; a value outside its range; the model has no valid calibration.
         """
         if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-            raise InputError("threshold, fpr and scan_fpr: set only one of them")
+            raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
         if threshold is not None:
             return Threshold.given(threshold)
         thresholds = self.model.thresholds
@@ -153,10 +161,10 @@ class Detector:
         """Return the scan as a Volume, and its reference if it was named by a path."""
         if isinstance(scan, np.ndarray):
             if affine is None:
-                raise InputError("affine: an array needs its affine from voxels to mm in RAS+")
+                raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
             return None, volume_from_array(scan, affine)
         if affine is not None:
-            raise InputError("affine: only for an array; a scan brings its own affine")
+            raise InputError("`affine`: only for an array; a scan brings its own affine")
         if isinstance(scan, Volume):
             return None, scan
         if not isinstance(scan, ScanRef):
@@ -183,12 +191,13 @@ class Detector:
         if modality is not None:
             if modality != self.modality:
                 raise InputError(
-                    f"{self.name}: a model for {self.modality}, and modality is {modality}; choose another model"
+                    f"{self.name}: a model for {self.modality}, but `modality={modality!r}`; choose another "
+                    "model"
                 )
         elif ref.modality not in (None, "other", self.modality):
             raise InputError(
-                f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for {self.modality}; set "
-                f"modality={self.modality!r} if the name is wrong"
+                f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for {self.modality}; use "
+                f"`modality={self.modality!r}` if the name is wrong"
             )
 
     def _brain_mask(
@@ -197,16 +206,16 @@ class Detector:
         if isinstance(given, np.ndarray):
             if given.shape != volume.data.shape:
                 raise InputError(
-                    f"brain_mask: {given.shape} voxels, but the scan has {volume.data.shape} in RAS+"
+                    f"`brain_mask`: {given.shape} voxels, but the scan has {volume.data.shape} in RAS+"
                 )
             if not given.any():
-                raise InputError("brain_mask: empty; give a mask of the brain, or None")
+                raise InputError("`brain_mask`: empty; give a mask of the brain, or leave it out")
             return given.astype(bool)
         path = Path(given) if given is not None else (ref.brain_mask if ref else None)
         if path is None:
             return None
         if given is not None and not path.is_file():
-            raise InputError(f"brain_mask {path}: no such file; check the path")
+            raise InputError(f"`brain_mask={path}`: no such file; check the path")
         return read_mask(path, volume, allow_empty=False)
 
     def _detect_prepared(
@@ -307,7 +316,7 @@ def make_detector(model: TrainedMethod, *, batch_size: int = 16) -> Detector:
     Raises:
         InputError: the model's post-processing has a symmetry, and its scans are not registered.
     """
-    return Detector(model.with_postprocess(None), model.preparation, batch_size)
+    return Detector(model, model.preparation, batch_size)
 
 
 def _plain(value: Any) -> str:

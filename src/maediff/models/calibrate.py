@@ -75,7 +75,7 @@ def calibrate(
     if differing:
         raise InputError(
             f"{cohort}: has another {', '.join(differing)} than the scans of {model}, so no threshold would hold; "
-            f"preprocess the scans with like={str(model)!r}"
+            f"preprocess the scans with `like={str(model)!r}`"
         )
     rows = unseen_healthy(opened, trained)
     if not rows:

@@ -155,11 +155,11 @@ def pick(modality: str) -> tuple[str, Card]:
     for card in fitting:
         if not card.opt_in:
             return card.name, card
-    asked = (
-        f" NAME ({', '.join(card.name for card in fitting)} only when asked for)"
+    choice = (
+        f"`model=NAME` ({', '.join(card.name for card in fitting)} only when asked for)"
         if fitting
-        else " RUN"
+        else "`model=RUN`"
     )
     raise InputError(
-        f"no model for {modality} comes with maediff; give --model{asked}, a folder of `maediff train`"
+        f"no model for {modality} comes with maediff; give {choice}, a folder of `maediff train`"
     )

@@ -156,12 +156,12 @@ class TrainedMethod:
         """The thresholds that are valid for the model's settings and post-processing."""
         if self.parts:
             return NoThresholds(
-                f"{self.name}: the mean of models is not calibrated; set threshold instead of a rate"
+                f"{self.name}: the mean of models is not calibrated; use `threshold` instead of a rate"
             )
         if self.calibration is None:
             return NoThresholds(
                 f"{self.folder / 'calibration.json'}: absent, because the run saw no healthy val scan, or was "
-                f"trained with train.calibration_scans=0; set threshold, or {CALIBRATE.format(model=self.name)}"
+                f"trained with `train.calibration_scans=0`; use `threshold`, or {CALIBRATE.format(model=self.name)}"
             )
         return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
 

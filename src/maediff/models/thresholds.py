@@ -12,7 +12,7 @@
 differ, so the stored values would no longer keep what they promise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ FPRS = tuple(
 )
 """Voxel-wise false-positive rates that every calibration stores a threshold for."""
 DEFAULT_FPR = 0.01
-ANEW = "set threshold, or calibrate the model again"
+ANEW = "use `threshold`, or calibrate the model again"
 CALIBRATE = (
     "take thresholds from healthy scans with `maediff calibrate {model} --cohort HEALTHY -o NEW`"
 )
@@ -59,7 +59,7 @@ class Threshold:
             InputError: not a number from 0 to 1.
         """
         if not 0 <= value <= 1:
-            raise InputError(f"threshold={value}: give a number from 0 to 1")
+            raise InputError(f"`threshold={value}`: give a number from 0 to 1")
         return cls(value, {"given": True})
 
 
@@ -107,7 +107,8 @@ class Thresholds:
         lowest, highest = min(self.by_fpr), max(self.by_fpr)
         if not lowest <= fpr <= highest:
             raise InputError(
-                f"fpr={fpr}: calibrated rates are {lowest} to {highest}; choose one of them, or set threshold"
+                f"`fpr={fpr}`: calibrated rates are {lowest} to {highest}; choose one of them, or "
+                "use `threshold`"
             )
         rate, value = at_most(self.by_fpr, fpr)
         about = {"source": self.source, "n_scans": self.n_scans, "n_voxels": self.n_voxels}
@@ -123,14 +124,15 @@ class Thresholds:
         """
         if not self.scan_scores:
             raise InputError(
-                f"{self.path}: holds no scores of healthy scans, so scan_fpr={scan_fpr:g} has no basis; "
-                f"{CALIBRATE.format(model=self.model)}, or set threshold or fpr"
+                f"{self.path}: holds no scores of healthy scans, so `scan_fpr={scan_fpr:g}` has no "
+                f"basis; "
+                f"{CALIBRATE.format(model=self.model)}, or use `threshold` or `fpr`"
             )
         try:
             value = conformal_threshold(self.scan_scores, scan_fpr)
         except ValueError as error:
             raise InputError(
-                f"scan_fpr={scan_fpr:g}: {error}; choose a possible share, or "
+                f"`scan_fpr={scan_fpr:g}`: {error}; choose a possible share, or "
                 f"{CALIBRATE.format(model=self.model)} of more people"
             ) from None
         origin = {
@@ -193,6 +195,9 @@ class Calibration:
             config, step: the method's settings and the training step of its weights.
             postprocess: the post-processing that the model is used with.
         """
+        chosen = self.stored.get("default_threshold")
+        if chosen is not None and not is_chosen_threshold(chosen):
+            return NoThresholds(f"{self.path}: damaged (default_threshold {chosen}); {ANEW}")
         try:
             known = {
                 "step": self.stored["step"],
@@ -205,18 +210,15 @@ class Calibration:
                 by_fpr=_by_rate(self.stored["fprs"], self.stored["thresholds"]),
                 scan_scores=_numbers(self.stored.get("scan_scores") or []),
                 default_fpr=self.default_fpr,
-                default_threshold=self.stored.get("default_threshold"),
+                default_threshold=chosen,
                 **{key: self.stored[key] for key in ("source", "n_scans", "n_voxels")},
             )
         except (ValueError, LookupError, TypeError) as error:
             return NoThresholds(f"{self.path}: damaged ({error}); {ANEW}")
-        chosen = thresholds.default_threshold
-        if chosen is not None and not is_chosen_threshold(chosen):
-            return NoThresholds(f"{self.path}: damaged (default_threshold {chosen}); {ANEW}")
         wanted = {"step": step, "postprocess": asdict(postprocess), **config}
         if changed := [key for key, value in wanted.items() if known.get(key) != value]:
             return NoThresholds(
-                f"{self.path}: was made with other settings of {', '.join(changed)}; set threshold, or "
+                f"{self.path}: was made with other settings of {', '.join(changed)}; use `threshold`, or "
                 f"{CALIBRATE.format(model=model)}"
             )
         return thresholds
@@ -282,7 +284,8 @@ def at_most(thresholds: Mapping[float, float], fpr: float) -> tuple[float, float
     return rate, thresholds[rate]
 
 
-def _by_rate(fprs: Sequence[float], thresholds: Sequence[float]) -> dict[float, float]:
+def _by_rate(fprs: Any, thresholds: Any) -> dict[float, float]:
+    """Return the thresholds by rate; ValueError or TypeError if the stored values are no such lists."""
     by_rate = dict(zip(map(float, fprs), map(float, thresholds), strict=True))
     if not by_rate:
         raise ValueError("it holds no rate")

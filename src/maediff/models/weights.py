@@ -80,10 +80,10 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {
-                k.removeprefix(prefix): file.get_tensor(k)
-                for k in file.keys()
-                if k.startswith(prefix)
-            }  # noqa: SIM118
+                key.removeprefix(prefix): file.get_tensor(key)
+                for key in file.keys()  # noqa: SIM118
+                if key.startswith(prefix)
+            }
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: is not a safetensors file ({error}), so it was not read any further; {AGAIN}"

@@ -62,6 +62,7 @@ def correct_bias(
     ]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetNumberOfThreads(1)
+    n4.SetNumberOfWorkUnits(1)
     n4.SetMaximumNumberOfIterations(list(config.iterations))
     small = sitk.Shrink(image, factors)
     try:

@@ -72,6 +72,16 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Vo
     config = config or BrainConfig()
     tool = _choose(volume, config.tool)
     brain = EXTRACTORS[tool](volume, config)
+    check_extracted_brain(volume, brain, tool)
+    return brain, tool
+
+
+def check_extracted_brain(volume: Volume, brain: VolumeMask, tool: str) -> None:
+    """Refuse a brain mask that a tool extracted, if it is empty or too small for a brain.
+
+    Raises:
+        InputError: no voxel, or less than `SMALLEST_ML` in a scan of a whole head.
+    """
     if not brain.any():
         raise InputError(
             f"{volume.source}: brain extraction ({tool}) failed, it found no brain; look at the scan, choose another "
@@ -83,7 +93,6 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Vo
             f"{volume.source}: brain extraction ({tool}) failed, it found {brain_ml:.0f} ml of brain "
             f"({SMALLEST_ML:.0f} at least); look at the scan, choose another brain.tool or give a brain_mask"
         )
-    return brain, tool
 
 
 def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> VolumeMask:

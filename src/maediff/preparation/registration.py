@@ -185,6 +185,7 @@ def _information_at(moving: Any, fixed: Any, matrix: np.ndarray) -> float:
 
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
+    method.SetNumberOfWorkUnits(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
@@ -216,6 +217,7 @@ def _refine(
     transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
+    method.SetNumberOfWorkUnits(1)
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
     share = min(1.0, samples / max(1, fixed.GetNumberOfPixels()))
