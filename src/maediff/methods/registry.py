@@ -107,7 +107,7 @@ TRAINED = tuple(spec.name for spec in METHODS.values() if spec.trained)
 BASELINES = tuple(spec.name for spec in METHODS.values() if not spec.trained)
 
 # `small` and `tiny` share the settings that detected most lesions on the validation split
-# (docs/results.md). `paper` keeps the settings of the paper and of pDDPM.
+# (experiments/noise_level). `paper` keeps the settings of the paper and of pDDPM.
 _SHORT_DIFFUSION = {"loss": "l2", "t_train": (80, 111), "t_test": (95,), "noise_test": 0.0}
 _SHORT_PATCHWISE = {"noise": "coarse", "visible_weight": 1.0}
 _SHORT_TRAINING = {"schedule": "cosine", "flip": True, "fabricate": {"share": 0.7}}
@@ -115,7 +115,7 @@ _SHORT_TRAINING = {"schedule": "cosine", "flip": True, "fabricate": {"share": 0.
 PRESETS: dict[str, Preset] = {
     "paper": Preset(
         shared={"unet": {}, "mae": {}, "net": {}},
-        # Large kernels gain little from graphs. The memory in docs/results.md is without them.
+        # Large kernels gain little from graphs. The memory in experiments/log is without them.
         training={"cuda_graphs": False},
     ),
     "small": Preset(

@@ -20,7 +20,7 @@ from maediff.preparation.intensities import NormaliseConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import RegistrationConfig
 
-# Contrasts that are registered to MNI152 by default (T1w and FLAIR: docs/results.md; T2w by analogy).
+# Contrasts that are registered to MNI152 by default (T1w and FLAIR: experiments/scan_preparation; T2w by analogy).
 REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})
 PARTS: dict[str, type] = {
     "grid": GridConfig,

@@ -5,7 +5,7 @@
 
 A skull-stripped scan, and a scan with a brain mask, skips the extraction. A scan that looks stripped but fits the atlas
 badly may be a head on a background of zeros. Its brain is extracted then, and the result is used if it is much smaller
-and fits better. By default N4 is disabled and registration enabled, because that scored best (docs/results.md).
+and fits better. By default N4 is disabled and registration enabled, because that scored best (experiments/scan_preparation).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """CUDA graphs of a network's forward and backward pass: two launches per training step.
 
 A GPU runs each kernel of a small network in microseconds. Python needs longer to launch one, so
-the GPU waits most of the time without graphs ("Speed and size" in docs/results.md).
+the GPU waits most of the time without graphs (experiments/speed).
 Graphs change neither the kernels nor their order.
 """
 
