@@ -15,7 +15,9 @@ from maediff.models.reference import split_settings
 from maediff.training.config import resolve_training
 
 FOLDER = ROOT / "experiments"
-QUESTIONS = sorted(path.parent.name for path in FOLDER.glob("*/README.md"))
+QUESTIONS = sorted(
+    path.parent.name for path in FOLDER.glob("*/README.md") if path.parent.name != "log"
+)
 
 
 def commands_of(name):
