@@ -64,6 +64,7 @@ def make_subject(index: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Subje
     texture = 0.5 + 0.1 * np.sin(9 * grid[0]) * np.cos(7 * grid[1])
     subject = SubjectSlices(
         name=f"s{index}",
+        person=f"s{index}",
         images=np.where(brain, texture, 0).astype(np.float32),
         brain=brain,
         lesion=lesion,
@@ -91,13 +92,14 @@ def time_scores(subjects: Sequence[tuple[SubjectSlices, Map]]) -> Counter[str]:
     watch.lap("scan: l1, PSNR, SSIM")
     for name, post in {"filtered": DEFAULT, "unfiltered": replace(DEFAULT, median_size=1)}.items():
         cases = [
-            Case(s, residual_map(r, s.brain, s.spacing_mm, post), s.name) for s, r in subjects
+            Case(scan=s, anomaly=residual_map(r, s.brain, s.spacing_mm, post))
+            for s, r in subjects
         ]
         watch.lap(f"{name}: maps")
-        thresholds, *_ = choose_thresholds(cases[::2] + cases[1::4], cases, 0.01, 0.1, post)
+        choice = choose_thresholds(cases[::2] + cases[1::4], cases, 0.01, 0.1, post)
         watch.lap(f"{name}: thresholds")
         for case in cases:
-            measure(case, thresholds, post)
+            measure(case, choice.thresholds, post)
         watch.lap(f"{name}: scores")
         pooled_curve(cases)
         watch.lap(f"{name}: pooled")

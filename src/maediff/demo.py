@@ -166,15 +166,7 @@ def demo(
     detect(refs[DETECTED], out / "detect", model=out / "run", run=run)
     write_report(out / "detect")
     progress.step(4, "scoring the model and the baselines on all test scans")
-    evaluate(
-        [out / "run"],
-        out / "cohort",
-        out / "eval",
-        device=device,
-        seed=seed,
-        precision="auto",
-        quiet=quiet,
-    )
+    evaluate(out / "run", out / "cohort", out / "eval", precision="auto", run=run)
     progress.step(5, "writing the report")
     write_report(out / "eval")
     write_report(out / "run")

@@ -1,4 +1,4 @@
-"""Anomaly maps of other programs: on the scan's grid or the cohort's, refused by name where they do not fit."""
+"""Anomaly maps of other programs, on the grid of the scan or of the cohort."""
 
 import shutil
 from pathlib import Path
@@ -13,10 +13,13 @@ from helpers.options import QUIET
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.evaluation.evaluate import evaluate
-from maediff.evaluation.maps import check_maps, is_map_folder, read_map
+from maediff.evaluation.maps import check_maps, is_filtered, is_map_folder, read_map
+from maediff.evaluation.metrics import dice
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
+from maediff.preparation.steps import Tools
 from maediff.scans.volume import slices_to_volume
 
 
@@ -26,57 +29,52 @@ def cohort(tmp_path_factory):
 
 
 @pytest.fixture
-def subject(cohort):
+def scan(cohort):
     return next(cohort.load(row) for row in cohort.split("test") if not row.healthy)
 
 
-def test_a_map_on_the_cohorts_grid_is_taken_as_it_is(subject, tmp_path):
-    truth = subject.lesion.astype(np.float32)
-    save(tmp_path / f"{subject.name}.nii.gz", slices_to_volume(truth), subject.affine)
+def test_map_on_the_grid_of_the_cohort(scan, tmp_path):
+    truth = scan.lesion.astype(np.float32)
+    save(tmp_path / f"{scan.name}.nii.gz", slices_to_volume(truth), scan.affine)
     assert is_map_folder(tmp_path)
-    np.testing.assert_array_equal(read_map(tmp_path, subject), truth)
+    np.testing.assert_array_equal(read_map(tmp_path, scan), truth)
 
 
 @pytest.mark.parametrize(
     "name", ["{}.nii", "{}/anomaly_map.nii", "{}.nii.gz", "{}/anomaly_map.nii.gz"]
 )
-def test_maps_may_be_compressed_and_lie_a_rounding_beyond_one(subject, tmp_path, name):
-    truth = subject.lesion.astype(np.float32)
+def test_file_names_and_rounding(scan, tmp_path, name):
+    truth = scan.lesion.astype(np.float32)
     save(
-        tmp_path / name.format(subject.name),
+        tmp_path / name.format(scan.name),
         slices_to_volume(truth * 1.000001 - 1e-6),
-        subject.affine,
+        scan.affine,
     )
     assert is_map_folder(tmp_path)
-    check_maps(tmp_path, [subject], "T1w")
-    found = read_map(tmp_path, subject)
-    assert found.min() == 0 and found.max() <= 1
-    np.testing.assert_allclose(found, truth, atol=2e-6)
+    check_maps(tmp_path, [scan], "T1w")
+    values = read_map(tmp_path, scan)
+    assert values.min() == 0 and values.max() <= 1
+    np.testing.assert_allclose(values, truth, atol=2e-6)
 
 
-def test_a_map_on_the_scans_own_grid_comes_to_the_same_place(cohort, subject, tmp_path):
-    lesion = nib.load(cohort.path.parent / "scans" / subject.name / "lesion.nii.gz")
-    (tmp_path / subject.name).mkdir()
+def test_map_on_the_grid_of_the_scan(cohort, scan, tmp_path):
+    lesion = nib.load(cohort.path.parent / "scans" / scan.name / "lesion.nii.gz")
+    (tmp_path / scan.name).mkdir()
     flipped = lesion.as_reoriented(nib.orientations.axcodes2ornt("LPS"))
     data = np.asarray(flipped.dataobj, dtype=np.float32)
-    save(tmp_path / subject.name / "anomaly_map.nii.gz", data, flipped.affine)
-    found = read_map(tmp_path, subject) > 0.5
-    assert 2 * (found & subject.lesion).sum() / (found.sum() + subject.lesion.sum()) > 0.97
+    save(tmp_path / scan.name / "anomaly_map.nii.gz", data, flipped.affine)
+    assert dice(read_map(tmp_path, scan) > 0.5, scan.lesion) > 0.97
 
 
-def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_mni152(
-    tmp_path, monkeypatch
-):
-    """The template's own brain, coarse, turned and shifted, is the scan, so its way back is known; the true lesion is
-    the map.
+def test_map_on_the_grid_of_a_registered_scan(tmp_path):
+    """The scan is the template's own brain, coarse, rotated and shifted, so its way back is known.
+
+    The true lesion is the map.
     """
     atlas = load_atlas()
     from_atlas = oblique(np.eye(4))
     from_atlas[:3, 3] = [9, -31, 22]
     alignment = Alignment(np.linalg.inv(from_atlas), -0.5)
-    monkeypatch.setattr(
-        "maediff.preparation.steps.align_to_atlas", lambda volume, brain, quick: alignment
-    )
     affine = from_atlas @ atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0])
     t1, brain = atlas.t1[::3, ::3, ::3], atlas.brain[::3, ::3, ::3]
     centre = (affine @ np.append(np.argwhere(brain).mean(axis=0) + np.array([8, -6, 4]), 1))[:3]
@@ -87,104 +85,105 @@ def test_in_a_registered_cohort_a_map_on_the_scans_grid_comes_to_the_lesion_in_m
     (tmp_path / "m.csv").write_text(
         "subject,image,brain_mask,lesion_mask\na,scan.nii.gz,brain.nii.gz,lesion.nii.gz\n"
     )
-    steps = PreparationConfig(registration=RegistrationConfig(enabled=True))
-    assert (
-        preprocess(
-            [tmp_path / "m.csv"], tmp_path / "cohort", modality="T1w", steps=steps, run=QUIET
-        )
-        == 0
+    failed = preprocess(
+        [tmp_path / "m.csv"],
+        tmp_path / "cohort",
+        modality="T1w",
+        preparation=PreparationConfig(registration=RegistrationConfig(enabled=True)),
+        tools=Tools(align=lambda volume, brain, quick: alignment),
+        run=QUIET,
     )
+    assert failed == 0
     cohort = Cohort.open(tmp_path / "cohort")
-    s = cohort.load(cohort.rows[0])
-    assert np.abs(s.affine - s.affine_to_scan).max() > 10
+    scan = cohort.load(cohort.rows[0])
+    source = Path(cohort.rows[0].source)
+    assert np.abs(scan.affine - scan.affine_to_scan).max() > 10
     save(tmp_path / "maps" / "a.nii.gz", lesion.astype(np.float32), affine)
-    for source in (Path(cohort.rows[0].source), None):
-        found = read_map(tmp_path / "maps", s, source)
-        assert average_precision_score(s.lesion.ravel(), found.ravel()) > 0.95
-        assert 2 * (s.lesion & (found > 0.5)).sum() / (s.lesion.sum() + (found > 0.5).sum()) > 0.8
-    save(tmp_path / "maps" / "a.nii.gz", slices_to_volume(s.lesion.astype(np.float32)), s.affine)
-    np.testing.assert_array_equal(
-        read_map(tmp_path / "maps", s, Path(cohort.rows[0].source)), s.lesion
-    )
+    for given in (source, None):
+        values = read_map(tmp_path / "maps", scan, given)
+        assert average_precision_score(scan.lesion.ravel(), values.ravel()) > 0.95
+        assert dice(values > 0.5, scan.lesion) > 0.8
+    on_cohort_grid = slices_to_volume(scan.lesion.astype(np.float32))
+    save(tmp_path / "maps" / "a.nii.gz", on_cohort_grid, scan.affine)
+    np.testing.assert_array_equal(read_map(tmp_path / "maps", scan, source), scan.lesion)
 
 
-def test_maps_that_do_not_fit_are_refused_by_name(cohort, subject, tmp_path):
-    with pytest.raises(InputError, match=f"no anomaly map of {subject.name}"):
-        check_maps(tmp_path, [subject], "T1w")
-    data = slices_to_volume(subject.images.clip(0, 1))
-    elsewhere, turned = subject.affine.copy(), subject.affine.copy()
+def test_invalid_map_is_refused(cohort, scan, tmp_path):
+    with pytest.raises(InputError, match=f"no anomaly map of {scan.name}"):
+        check_maps(tmp_path, [scan], "T1w")
+    data = slices_to_volume(scan.images.clip(0, 1))
+    elsewhere, turned = scan.affine.copy(), scan.affine.copy()
     elsewhere[:3, 3] += 300
     turned[:2, :2] = np.array([[1.0, -1.0], [1.0, 1.0]])
-    for change, affine, said in [
-        (data * 7, subject.affine, "values 0 to 7"),
-        (data / data.max() * 1.0001, subject.affine, r"values 0 to 1\.0001"),
-        (data - 0.001, subject.affine, r"values -0\.001"),
+    for values, affine, message in [
+        (data * 7, scan.affine, "values 0 to 7"),
+        (data / data.max() * 1.0001, scan.affine, r"values 0 to 1\.0001"),
+        (data - 0.001, scan.affine, r"values -0\.001"),
         (data, elsewhere, "does not cover the brain"),
         (data, turned, "does not cover the brain"),
     ]:
-        save(tmp_path / f"{subject.name}.nii.gz", change, affine)
-        with pytest.raises(InputError, match=said):
-            read_map(tmp_path, subject)
+        save(tmp_path / f"{scan.name}.nii.gz", values, affine)
+        with pytest.raises(InputError, match=message):
+            read_map(tmp_path, scan)
 
 
-def test_a_map_on_a_third_grid_is_refused_while_the_scan_is_there(cohort, subject, tmp_path):
-    """One of 4 mm, say, or one moved to a template: it holds the brain and has the axes, and is still another grid."""
-    source = next(Path(row.source) for row in cohort.rows if row.name == subject.name)
-    data = slices_to_volume(subject.images.clip(0, 1))[::2, ::2]
-    coarse = subject.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
-    coarse[:2, 3] += subject.affine[:2, :2] @ [0.5, 0.5]
-    save(tmp_path / f"{subject.name}.nii.gz", data, coarse)
+def test_map_on_another_grid_is_refused_if_the_scan_exists(cohort, scan, tmp_path):
+    """A map with voxels of 4 mm, or on a template, covers the brain, but on another grid."""
+    source = next(Path(row.source) for row in cohort.rows if row.name == scan.name)
+    data = slices_to_volume(scan.images.clip(0, 1))[::2, ::2]
+    coarse = scan.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
+    coarse[:2, 3] += scan.affine[:2, :2] @ [0.5, 0.5]
+    save(tmp_path / f"{scan.name}.nii.gz", data, coarse)
     with pytest.raises(
         InputError,
-        match=rf"{subject.name}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image",
+        match=rf"{scan.name}\.nii\.gz: a map of .* of 4 x 4 x 8 mm, .* neither .*image",
     ):
-        read_map(tmp_path, subject, source)
-    assert (
-        read_map(tmp_path, subject, tmp_path / "moved_away.nii.gz").shape == subject.images.shape
-    )
-    scan = nib.load(source)
-    save(tmp_path / f"{subject.name}.nii.gz", np.zeros(scan.shape, np.float32), scan.affine)
-    assert not read_map(tmp_path, subject, source).any()
+        read_map(tmp_path, scan, source)
+    assert read_map(tmp_path, scan, tmp_path / "moved_away.nii.gz").shape == scan.images.shape
+    original = nib.load(source)
+    zeros = np.zeros(original.shape, np.float32)
+    save(tmp_path / f"{scan.name}.nii.gz", zeros, original.affine)
+    assert not read_map(tmp_path, scan, source).any()
 
 
-def test_maps_are_refused_before_anything_is_written(cohort, tmp_path):
-    """A map of the right size, five millimetres off: its grid is told by where it lies."""
+def test_refused_map_leaves_no_folder(cohort, tmp_path):
+    """The map has the right size, but is shifted by five millimetres."""
     for row in cohort.split("val") + cohort.split("test"):
-        s = cohort.load(row)
-        moved = s.affine.copy()
+        scan = cohort.load(row)
+        moved = scan.affine.copy()
         moved[0, 3] += 5 if row.name == cohort.split("test")[-1].name else 0
-        save(
-            tmp_path / "maps" / f"{row.name}.nii.gz", slices_to_volume(s.images.clip(0, 1)), moved
-        )
-    with pytest.raises(InputError, match=r"neither the grid .* but lies up to 5 mm off; resample"):
-        evaluate([tmp_path / "maps"], cohort.path, tmp_path / "eval", quiet=True)
+        volume = slices_to_volume(scan.images.clip(0, 1))
+        save(tmp_path / "maps" / f"{row.name}.nii.gz", volume, moved)
+    with pytest.raises(
+        InputError, match=r"neither the grid .* but shifted by up to 5 mm; resample"
+    ):
+        evaluate([tmp_path / "maps"], cohort.path, tmp_path / "eval", run=QUIET)
     assert not (tmp_path / "eval").exists()
 
 
-def test_maps_of_another_contrast_are_refused(subject, tmp_path):
+def test_maps_of_another_contrast(scan, tmp_path):
+    assert not is_filtered(tmp_path)
     (tmp_path / "detect.json").write_text('{"modality": "FLAIR"}')
+    assert is_filtered(tmp_path)
     with pytest.raises(InputError, match="maps of FLAIR scans, but the cohort holds T1w"):
-        check_maps(tmp_path, [subject], "T1w")
+        check_maps(tmp_path, [scan], "T1w")
     for content in ("[]", '{"moda'):
         (tmp_path / "detect.json").write_text(content)
         with pytest.raises(
             InputError, match=r"detect\.json: .*damaged .*; run `maediff detect` again"
         ):
-            check_maps(tmp_path, [subject], "T1w")
+            check_maps(tmp_path, [scan], "T1w")
 
 
-def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):
+def test_scores_of_perfect_and_empty_maps(cohort, tmp_path):
     for row in cohort.split("val") + cohort.split("test"):
-        s = cohort.load(row)
-        lesion = np.zeros(s.images.shape) if s.lesion is None else s.lesion
-        for name, maps in (("perfect", lesion), ("empty", 0 * lesion)):
-            save(
-                tmp_path / name / f"{s.name}.nii.gz",
-                slices_to_volume(maps.astype(np.float32)),
-                s.affine,
-            )
+        scan = cohort.load(row)
+        lesion = np.zeros(scan.images.shape) if scan.lesion is None else scan.lesion
+        for name, values in (("perfect", lesion), ("empty", 0 * lesion)):
+            volume = slices_to_volume(values.astype(np.float32))
+            save(tmp_path / name / f"{scan.name}.nii.gz", volume, scan.affine)
     summary = evaluate(
-        [tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "eval", quiet=True
+        [tmp_path / "perfect", tmp_path / "empty"], cohort.path, tmp_path / "eval", run=QUIET
     )
     methods = summary["methods"]
     assert methods["perfect"]["auprc_unfiltered"]["mean"] == 1
@@ -195,11 +194,10 @@ def test_perfect_maps_score_one_and_empty_ones_are_scored_too(cohort, tmp_path):
         [tmp_path / "perfect", tmp_path / "empty"],
         cohort.path,
         tmp_path / "two",
-        workers=2,
-        quiet=True,
+        run=RunOptions(workers=2, quiet=True),
     )
-    for name in ("scores.csv", "table.md"):  # processes side by side change nothing
+    for name in ("scores.csv", "table.md"):  # processes change nothing
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "eval" / name).read_text()
     shutil.copytree(tmp_path / "perfect", tmp_path / "bright")
     with pytest.raises(InputError, match="named like the baseline"):
-        evaluate([tmp_path / "bright"], cohort.path, tmp_path / "eval2", quiet=True)
+        evaluate([tmp_path / "bright"], cohort.path, tmp_path / "eval2", run=QUIET)

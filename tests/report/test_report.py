@@ -15,6 +15,7 @@ from maediff.anomaly.snapshots import Snapshot, display_maximum, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_text
+from maediff.evaluation.evaluate import write_scores
 from maediff.evaluation.scoring import Contender, score
 from maediff.methods.registry import METHODS, build
 from maediff.models.folder import config_of, write_config
@@ -235,8 +236,6 @@ def test_run(tmp_path):
 
 @pytest.fixture
 def evaluated(tmp_path):
-    from maediff.evaluation.evaluate import _as_csv
-
     rng = np.random.default_rng(0)
     shot = snapshot(slices=6)
     subjects = []
@@ -248,6 +247,7 @@ def evaluated(tmp_path):
         subjects.append(
             SubjectSlices(
                 name=name,
+                person=name,
                 images=images,
                 brain=shot.brain,
                 lesion=lesion,
@@ -261,16 +261,22 @@ def evaluated(tmp_path):
             )
         )
     contenders = [
-        Contender("bright", "bright", lambda s: (s.images, None), trained=False),
-        Contender("net-0", "net", lambda s: (shot.anomaly_map, s.images), seed=0),
-        Contender("net-1", "net", lambda s: (shot.anomaly_map / 2, s.images), seed=1),
+        Contender(
+            name="bright", group="bright", predict=lambda s: (s.images, None), trained=False
+        ),
+        Contender(
+            name="net-0", group="net", predict=lambda s: (shot.anomaly_map, s.images), seed=0
+        ),
+        Contender(
+            name="net-1", group="net", predict=lambda s: (shot.anomaly_map / 2, s.images), seed=1
+        ),
     ]
     folder = tmp_path / "eval"
     rows, summary, curves = score(contenders, subjects, subjects, slices=folder / "slices")
     write_json(
         folder / "summary.json", {**summary, "notes": ["Read this <note>."], "score_split": "test"}
     )
-    write_text(folder / "scores.csv", _as_csv(rows))
+    write_scores(folder / "scores.csv", rows)
     write_json(folder / "curves.json", curves)
     return folder
 

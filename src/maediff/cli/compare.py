@@ -1,6 +1,7 @@
 """`maediff compare`."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,12 +14,12 @@ from maediff.cli.options import (
     Device,
     Out,
     Overwrite,
+    Precision,
     Quiet,
     Resume,
     RunWorkers,
     ScoreSplit,
     Seed,
-    Settings,
     parse_seeds,
     print_report,
     read_cli_settings,
@@ -29,29 +30,51 @@ def compare(
     methods: Annotated[
         list[str],
         typer.Argument(
-            help="Methods to train; maediff:r=16 adds a setting in training, pddpm@s=48 one at test."
+            metavar="METHOD",
+            help="Method to train. maediff:r=16 changes a setting for the training, pddpm@s=48 "
+            "for the test.",
+            show_default=False,
         ),
     ],
     cohort: CohortFolder,
     out: Out,
-    preset: Annotated[str, typer.Option(help="paper, small or tiny.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Size of the networks: paper, small or tiny.")] = (
+        "tiny"
+    ),
     steps: Annotated[
-        int | None, typer.Option(help="Steps of every run; default: the preset's.", min=1)
+        int | None,
+        typer.Option(help="Training steps of every run. Default: those of the preset.", min=1),
     ] = None,
     max_time: Annotated[
-        str | None, typer.Option(help="Training time of every run: 90s, 10m, 1.5h.")
+        str | None,
+        typer.Option(
+            help="Training time of every run, for example 90s, 10m or 1.5h. Default: no limit."
+        ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of every method.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Training seeds of every method.")] = "0,1,2",
     method_seeds: Annotated[
         list[str] | None,
-        typer.Option("--method-seeds", help="Seeds of one method, e.g. ddpm:0 or ddpm:0,1."),
+        typer.Option(
+            "--method-seeds",
+            metavar="METHOD:SEEDS",
+            help="Training seeds of one method, for example ddpm:0,1; can be repeated. "
+            "Default: --seeds.",
+        ),
     ] = None,
     calibrate_split: CalibrateSplit = "val",
     score_split: ScoreSplit = "test",
-    precision: Annotated[str, typer.Option(help="Of scoring: fp32, bf16, or auto.")] = "fp32",
+    precision: Precision = "fp32",
     workers: RunWorkers = 1,
     config: ConfigFile = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting of the trainings, for example t_test=250 or train.steps=2000, or of "
+            "the scores: postprocess.*, evaluate.*; can be repeated.",
+        ),
+    ] = None,
     batch_size: BatchSize = 16,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -59,46 +82,49 @@ def compare(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Train every method and seed with one budget, then score them together: one command remakes a table."""
-    from maediff.anomaly.postprocess import PostprocessConfig
+    """Train methods and seeds with one budget, then score them together in one table."""
     from maediff.core.config import build_config, merge
-    from maediff.evaluation.compare import Budget, plan
-    from maediff.evaluation.compare import compare as run
+    from maediff.core.options import RunOptions
+    from maediff.evaluation.compare import Budget, plan_runs
+    from maediff.evaluation.compare import compare as run_comparison
     from maediff.evaluation.scoring import ScoringConfig
 
-    own_seeds = {
-        text.partition(":")[0]: parse_seeds(text.partition(":")[2], text)
-        for text in method_seeds or []
-    }
-    budget = Budget(preset, steps, max_time)
     with read_cli_settings(config, set_) as settings:
-        scored = dict(settings.pop("evaluate", {}))
-        groups = [group.pop("postprocess", {}) for group in (scored, settings)]
-        for group in groups:  # before hours of training
-            build_config(PostprocessConfig, group, "postprocess")
-        post = merge(*groups)
-        scoring = build_config(ScoringConfig, scored, "evaluate")
-        planned = plan(
-            methods, parse_seeds(seeds, f"--seeds {seeds}"), budget, settings, own_seeds
+        scoring = dict(settings.pop("evaluate", {}))
+        postprocess = merge(scoring.pop("postprocess", {}), settings.pop("postprocess", {}))
+        plan = plan_runs(
+            methods,
+            parse_seeds(seeds, f"--seeds {seeds}"),
+            Budget(preset=preset, steps=steps, max_time=max_time),
+            settings,
+            dict(_parse_method_seeds(text) for text in method_seeds or []),
         )
-    run(
-        planned,
-        budget,
-        cohort,
-        out,
-        calibrate_split=calibrate_split,
-        score_split=score_split,
-        config=scoring,
-        post=post,
-        precision=precision,
-        workers=workers,
-        batch_size=batch_size,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        seed=seed,
-        command=["maediff", *sys.argv[1:]],
-        quiet=quiet,
-    )
-    typer.echo((out / "eval" / "table.md").read_text(encoding="utf-8"))
-    print_report(out / "eval")
+        run_comparison(
+            plan,
+            cohort,
+            out,
+            calibrate_split=calibrate_split,
+            score_split=score_split,
+            scoring=build_config(ScoringConfig, scoring, "evaluate"),
+            postprocess=postprocess,
+            precision=precision,
+            command=["maediff", *sys.argv[1:]],
+            run=RunOptions(
+                device=device,
+                seed=seed,
+                batch_size=batch_size,
+                workers=workers,
+                resume=resume,
+                overwrite=overwrite,
+                quiet=quiet,
+            ),
+        )
+    results: Path = out / "eval"
+    typer.echo((results / "table.md").read_text(encoding="utf-8"))
+    print_report(results)
+
+
+def _parse_method_seeds(text: str) -> tuple[str, list[int]]:
+    """Return method and seeds of a text such as `ddpm:0,1`."""
+    method, _, seeds = text.partition(":")
+    return method, parse_seeds(seeds, f"--method-seeds {text}")

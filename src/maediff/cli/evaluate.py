@@ -1,4 +1,4 @@
-"""Commands that measure: `evaluate`, `compare` and `benchmark`."""
+"""`maediff evaluate`."""
 
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from maediff.cli.options import (
     Device,
     Out,
     Overwrite,
+    Precision,
     Quiet,
     RunWorkers,
     ScoreSplit,
@@ -25,21 +26,26 @@ def evaluate(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Run folders, or folders of anomaly maps; RUN@s=48 sets a setting, RUN+RUN a mean."
+            metavar="RUN",
+            help="Run folder, shipped model or folder of anomaly maps. RUN@s=48 changes a setting "
+            "for the test; RUN+RUN averages the references of models.",
+            show_default=False,
         ),
     ],
     cohort: CohortFolder,
     out: Out,
     calibrate_split: CalibrateSplit = "val",
     score_split: ScoreSplit = "test",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: bf16 where the processor has it.")
-    ] = "fp32",
+    precision: Precision = "fp32",
     workers: RunWorkers = 1,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value of postprocess, or fpr, scan_fpr, n_snapshots."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting: postprocess.*, fpr, scan_fpr or n_snapshots; can be repeated.",
+        ),
     ] = None,
     batch_size: BatchSize = 16,
     overwrite: Overwrite = False,
@@ -47,30 +53,31 @@ def evaluate(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Score runs, and the simple baselines beside them, on a cohort."""
+    """Score models or anomaly maps, and the simple baselines, on a cohort."""
     from maediff.core.config import build_config
-    from maediff.core.device import resolve_device
-    from maediff.evaluation.evaluate import evaluate as run
+    from maediff.core.options import RunOptions
+    from maediff.evaluation.evaluate import evaluate as run_evaluation
     from maediff.evaluation.scoring import ScoringConfig
 
     with read_cli_settings(config, set_) as settings:
-        post = settings.pop("postprocess", {})
-        scoring = build_config(ScoringConfig, settings, "evaluate")
-    run(
-        runs,
-        cohort,
-        out,
-        calibrate_split=calibrate_split,
-        score_split=score_split,
-        config=scoring,
-        post=post,
-        precision=precision,
-        workers=workers,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        device=resolve_device(device),
-        seed=seed,
-        quiet=quiet,
-    )
+        postprocess = settings.pop("postprocess", {})
+        run_evaluation(
+            runs,
+            cohort,
+            out,
+            calibrate_split=calibrate_split,
+            score_split=score_split,
+            scoring=build_config(ScoringConfig, settings, "evaluate"),
+            postprocess=postprocess,
+            precision=precision,
+            run=RunOptions(
+                device=device,
+                seed=seed,
+                batch_size=batch_size,
+                workers=workers,
+                overwrite=overwrite,
+                quiet=quiet,
+            ),
+        )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     print_report(out)

@@ -28,6 +28,7 @@ from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
+from maediff.scans.reference import subject_in_dataset
 from maediff.scans.volume import volume_to_slices
 
 COHORT_FORMAT = 2
@@ -68,6 +69,11 @@ class Row:
         """Name of the scan, unique in the cohort: SUBJECT or SUBJECT_SESSION."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
 
+    @property
+    def person(self) -> str:
+        """DATASET/SUBJECT; two scans show the same person if they have the same text."""
+        return f"{self.dataset}/{subject_in_dataset(self.dataset, self.subject)}"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SubjectSlices:
@@ -75,6 +81,7 @@ class SubjectSlices:
 
     Args:
         name: name of the scan, unique in the cohort (`Row.name`).
+        person: the person of the scan (`Row.person`).
         images: intensities in [0, CEILING]: 0 outside the brain, 1 at its 99th percentile.
         brain: brain mask.
         lesion: lesion mask; None if the scan has none.
@@ -89,6 +96,7 @@ class SubjectSlices:
     """
 
     name: str
+    person: str
     images: Float32[np.ndarray, "n h w"]
     brain: Bool[np.ndarray, "n h w"]
     lesion: Bool[np.ndarray, "n h w"] | None
@@ -207,6 +215,7 @@ class Cohort:
         x, y, z = (float(size) for size in volume.spacing_mm)
         return SubjectSlices(
             name=row.name,
+            person=row.person,
             images=images,
             brain=brain,
             lesion=lesion,

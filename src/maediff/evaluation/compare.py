@@ -1,31 +1,33 @@
-"""`maediff compare`: every method and seed trained with the same budget, then scored together. One command, one table.
+"""Train methods and seeds with one budget, and score them together: one call, one table.
 
-OUT/  compare.json            what was asked for, the command, the hardware, what each run took
-      runs/<method>-<seed>/   as `maediff train` writes them
-      eval/                   as `maediff evaluate` writes it
+    OUT/  compare.json            the budget, the command, the hardware, the time of each run
+          runs/<method>-<seed>/   as `train` writes it
+          eval/                   as `evaluate` writes it
 
-Stopped at any moment, it goes on with --resume: runs that are done are left alone, the one that was stopped goes on at
-its last checkpoint with what is left of its budget.
+A comparison that was stopped can be resumed. Finished runs are kept, and the stopped run continues
+at its last checkpoint with the rest of its budget.
 """
 
 import json
+import logging
 import os
 import platform
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maediff import __version__
+from maediff.anomaly.postprocess import DEFAULT, apply_changes
 from maediff.cohort.cohort import Cohort
 from maediff.core.config import flatten, merge, parse_settings
-from maediff.core.device import resolve_device
+from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.methods.registry import BASELINES, TRAINED
@@ -34,185 +36,237 @@ from maediff.models.reference import split_settings
 from maediff.training.config import parse_duration, resolve_training
 from maediff.training.train import train
 
+logger = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
+START_AGAIN = "choose another output folder, or use `overwrite=True` to start again"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run may use: steps (None: the preset's) and wall time, as `parse_duration` reads it (None: any)."""
+    """Resources of every run.
+
+    Args:
+        preset: "paper", "small" or "tiny".
+        steps: training steps; None for those of the preset.
+        max_time: wall time of the training as `parse_duration` reads it, for example "10m"; None
+            for no limit.
+    """
 
     preset: str
-    steps: int | None
-    max_time: str | None
+    steps: int | None = None
+    max_time: str | None = None
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One run to train, and the settings at test that it is scored with ("" for its own)."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run to train, and how it is scored.
+
+    Args:
+        method: name of the method.
+        seed: training seed.
+        settings: training settings, as `train` accepts them.
+        test_settings: texts `KEY=VALUE,...`, one for each time that the run is scored; the empty
+            text changes nothing.
+        variant: settings after the colon of METHOD, as given; empty without a colon.
+    """
 
     method: str
     seed: int
     settings: dict[str, Any]
-    at_test: tuple[str, ...]
-    own: str = ""
-    """The settings in training that tell it from the method's other runs, as typed."""
+    test_settings: tuple[str, ...]
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        """Of the run's folder: `pddpm-0`, or `maediff,r=16-0`."""
-        return (
-            f"{self.method},{self.own}-{self.seed}" if self.own else f"{self.method}-{self.seed}"
-        )
+        """Name of the run folder, for example `pddpm-0` or `maediff,r=16-0`."""
+        variant = f",{self.variant}" if self.variant else ""
+        return f"{self.method}{variant}-{self.seed}"
 
 
-def plan(
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a comparison and their budget.
+
+    Args:
+        budget: resources of every run.
+        runs: in the order of training.
+    """
+
+    budget: Budget
+    runs: tuple[PlannedRun, ...]
+
+
+def plan_runs(
     methods: Sequence[str],
     seeds: Sequence[int],
     budget: Budget,
     settings: Settings | None = None,
     method_seeds: Mapping[str, Sequence[int]] | None = None,
-) -> list[Planned]:
-    """The runs, all methods of the first seed first, after everything about them has been checked.
+) -> Plan:
+    """Check a comparison and list its runs: all methods with the first seed, then the next seed.
 
     Args:
-        methods: `METHOD[:KEY=VALUE,...][@KEY=VALUE,...]`: settings in training after a colon, at test after an @.
-            `maediff` and `maediff:r=16` are two trainings, `pddpm@s=48` and `pddpm@s=16` share one.
-        settings: for every run, as `train` takes them; what stands after a colon comes on top.
+        methods: `METHOD[:KEY=VALUE,...][@KEY=VALUE,...]`. Settings after the colon apply to the
+            training, settings after the @ only to the test. `maediff` and `maediff:r=16` are two
+            trainings; `pddpm@s=48` and `pddpm@s=16` share one.
+        seeds: training seeds of every method.
+        budget: resources of every run.
+        settings: settings of every run, as `train` accepts them; those after a colon override
+            them.
         method_seeds: seeds of single methods, instead of `seeds`.
 
     Raises:
-        InputError: an unknown or untrained method, the same one twice, settings that do not fit.
+        InputError: a method is unknown, is not trained or occurs twice; the seeds are invalid;
+            settings do not fit a method.
     """
-    at_test: dict[tuple[str, str], list[str]] = {}
+    tests = _group_by_training(methods)
+    _check_seeds(seeds, method_seeds or {}, [name for name, _ in tests])
+    runs: list[PlannedRun] = []
+    for (name, variant), test_settings in tests.items():
+        run_settings = merge(settings or {}, parse_settings(split_settings(variant)))
+        if budget.steps is not None:
+            run_settings = merge(run_settings, {"train": {"steps": budget.steps}})
+        resolve_training(budget.preset, run_settings.get("train", {}))
+        method_settings = {key: value for key, value in run_settings.items() if key != "train"}
+        for text in test_settings:
+            changes = parse_settings(split_settings(text))
+            resolve_method(name, budget.preset, merge(method_settings, changes))
+        runs += [
+            PlannedRun(
+                method=name,
+                seed=seed,
+                settings=run_settings,
+                test_settings=tuple(test_settings),
+                variant=variant,
+            )
+            for seed in (method_seeds or {}).get(name, seeds)
+        ]
+    order = list(dict.fromkeys([*seeds, *(run.seed for run in runs)]))
+    return Plan(budget, tuple(sorted(runs, key=lambda run: order.index(run.seed))))
+
+
+def _group_by_training(methods: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Return (method, settings after the colon) -> the settings after each @.
+
+    Raises:
+        InputError: a method is unknown, is not trained or occurs twice.
+    """
+    tests: dict[tuple[str, str], list[str]] = {}
     for text in methods:
-        head, _, changes = text.partition("@")
-        name, _, own = head.partition(":")
+        training, _, test_settings = text.partition("@")
+        name, _, variant = training.partition(":")
         if name in BASELINES:
             raise InputError(
-                f"{text}: learns nothing and stands in every table anyway; leave it out"
+                f"{text}: is not trained, and every table has it already; leave it out"
             )
         if name not in TRAINED:
-            raise InputError(f"{text}: method {name!r} is not known: one of {', '.join(TRAINED)}")
-        if set(own) & set("/\\:"):
             raise InputError(
-                f"{text}: {own} names a run's folder; give settings with a slash or colon by --set"
+                f"{text}: unknown method {name!r}; choose one of {', '.join(TRAINED)}"
             )
-        if changes in at_test.setdefault((name, own), []):
-            raise InputError(f"{text}: given twice; leave one out")
-        at_test[name, own].append(changes)
-    compared = dict.fromkeys(name for name, _ in at_test)
-    for name in method_seeds or {}:
-        if name not in compared:
+        if set(variant) & set("/\\:"):
             raise InputError(
-                f"seeds for {name!r}, which is not compared: one of {', '.join(compared)}"
+                f"{text}: {variant} becomes a part of a folder's name, so it must not contain a "
+                "slash or a colon; give this setting in `settings`"
             )
-    if not seeds or len(set(seeds)) < len(seeds):
+        if test_settings in tests.setdefault((name, variant), []):
+            raise InputError(f"{text}: occurs twice; leave one out")
+        tests[name, variant].append(test_settings)
+    return tests
+
+
+def _check_seeds(
+    seeds: Sequence[int], method_seeds: Mapping[str, Sequence[int]], methods: Sequence[str]
+) -> None:
+    """Refuse seeds that occur twice or are negative, and seeds of a method that is not compared.
+
+    Raises:
+        InputError: names the seeds or the method.
+    """
+    for name, own_seeds in method_seeds.items():
+        if name not in methods:
+            raise InputError(
+                f"`method_seeds`: {name!r} is not compared; "
+                f"choose one of {', '.join(dict.fromkeys(methods))}"
+            )
+        _check_seed_list("method_seeds", own_seeds)
+    _check_seed_list("seeds", seeds)
+
+
+def _check_seed_list(argument: str, seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(
-            f"--seeds {', '.join(map(str, seeds)) or 'none'}: give each seed once, e.g. 0,1,2"
+            f"`{argument}={list(seeds)}`: give each seed once, as a whole number from 0 up, "
+            "for example 0,1,2"
         )
-    planned = []
-    for (name, own), readings in at_test.items():
-        of_run = merge(settings or {}, parse_settings(split_settings(own)))
-        if budget.steps is not None:
-            of_run = merge(of_run, {"train": {"steps": budget.steps}})
-        of_method = {key: value for key, value in of_run.items() if key != "train"}
-        resolve_training(budget.preset, of_run.get("train", {}))
-        for text in readings:
-            resolve_method(
-                name, budget.preset, merge(of_method, parse_settings(split_settings(text)))
-            )
-        own_seeds = (method_seeds or {}).get(name, seeds)
-        if min(own_seeds) < 0:
-            raise InputError(
-                f"seeds {', '.join(map(str, own_seeds))} of {name}: give whole numbers from 0 up"
-            )
-        planned += [Planned(name, seed, of_run, tuple(readings), own) for seed in own_seeds]
-    order = {
-        seed: index
-        for index, seed in enumerate(dict.fromkeys([*seeds, *(p.seed for p in planned)]))
-    }
-    return sorted(planned, key=lambda p: order[p.seed])
 
 
 def compare(
-    planned: Sequence[Planned],
-    budget: Budget,
-    cohort: Path,
-    out: Path,
+    plan: Plan,
+    cohort: str | Path,
+    out: str | Path,
     *,
     calibrate_split: str = "val",
     score_split: str = "test",
-    config: ScoringConfig = DEFAULT_SCORING,
-    post: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    scoring: ScoringConfig = DEFAULT_SCORING,
+    postprocess: Mapping[str, Any] | None = None,
     precision: str = "fp32",
-    batch_size: int = 16,
-    workers: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
     command: Sequence[str] = (),
-    quiet: bool = False,
+    run: RunOptions = DEFAULT_RUN,
 ) -> dict[str, Any]:
-    """Train what `plan` says, score it on `cohort`, write all to `out` and return the summary.
+    """Train the runs of a plan, score them on `cohort` and write everything to `out`.
+
+    The start of each training is logged, unless `run` is quiet.
 
     Args:
-        post: changes to the post-processing, by field of `PostprocessConfig`.
-        seed: of the noise at test and of the bootstrap.
-        command: what was typed, for the records.
+        plan: from `plan_runs`.
+        cohort: folder made by `preprocess`.
+        out: folder for the results. It must be empty or not exist, unless `run` asks for `resume`
+            or `overwrite`.
+        calibrate_split, score_split, scoring, postprocess, precision: as for `evaluate`.
+        command: the command line, for the notes.
+        run: as for `evaluate`; the seed is that of the evaluation, not of the trainings.
+
+    Returns:
+        The content of eval/summary.json.
 
     Raises:
-        InputError: as `train` and `evaluate` raise it; or a folder that was made with another budget, cohort or
-            settings.
-        KeyboardInterrupt: stopped by hand in a training; what is done is kept.
+        InputError: as for `train` and `evaluate`; or `out` was made with another budget, cohort
+            or settings.
+        KeyboardInterrupt: a training was stopped by hand; the finished runs are kept.
     """
-    limit, device = parse_duration(budget.max_time), resolve_device(device)
+    cohort, out = Path(cohort), Path(out)
+    run = replace(run, device=resolve_device(run.device))
+    resolve_precision(precision, run.device)  # before hours of training
+    apply_changes(scoring.postprocess or DEFAULT, postprocess)
+    limit_s = parse_duration(plan.budget.max_time)
     opened = Cohort.open(cohort)
     refuse_inputs_inside_output(out, [cohort])
-    fresh_folder(out, overwrite=overwrite, resume=resume)
-    record = _record(out, budget, opened, device, command)
-    for run in planned:
-        known = record["runs"].get(run.name)
-        if known and known["settings"] != _plain(run.settings):
-            raise InputError(
-                f"{out / 'runs' / run.name}: was trained with {known['settings']}, and {run.settings} is asked for "
-                "now; choose another OUT"
-            )
-    for number, run in enumerate(planned, start=1):
-        folder = out / "runs" / run.name
-        if record["runs"].get(run.name, {}).get("done"):
+    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    record = _open_record(out, plan.budget, opened, run.device, command)
+    _check_same_settings(out, plan, record)
+    for number, planned in enumerate(plan.runs, start=1):
+        if record["runs"].get(planned.name, {}).get("done"):
             continue
-        if not quiet:
-            print(f"{number}/{len(planned)} {run.name}", file=sys.stderr, flush=True)  # noqa: T201 - where it is
-        result = train(
-            run.method,
-            cohort,
-            folder,
-            preset=budget.preset,
-            settings=run.settings,
-            seed=run.seed,
-            device=device,
-            max_time=None if limit is None else f"{max(0.0, limit - seconds_used(folder)):.3f}s",
-            resume=True,
-            quiet=quiet,
+        if not run.quiet:
+            logger.info("%d/%d %s", number, len(plan.runs), planned.name)
+        result = _train(planned, plan.budget, cohort, out, limit_s, run)
+        is_done = result["step"] == result["steps"] or (
+            limit_s is not None and result["seconds"] >= 0.999 * limit_s
         )
-        done = result["step"] == result["steps"] or (
-            limit is not None and result["seconds"] >= 0.999 * limit
-        )
-        record["runs"][run.name] = {
-            "method": run.method,
-            "seed": run.seed,
-            "settings": _plain(run.settings),
-            "done": done,
+        record["runs"][planned.name] = {
+            "method": planned.method,
+            "seed": planned.seed,
+            "settings": _as_json(planned.settings),
+            "done": is_done,
             **{key: result[key] for key in ("step", "steps", "seconds", "best_val_loss")},
         }
         write_json(out / "compare.json", record)
-        if not done:
+        if not is_done:
             raise KeyboardInterrupt
     references = [
-        str(out / "runs" / run.name) + (f"@{text}" if text else "")
-        for run in planned
-        for text in run.at_test
+        str(out / "runs" / planned.name) + (f"@{text}" if text else "")
+        for planned in plan.runs
+        for text in planned.test_settings
     ]
     return evaluate(
         references,
@@ -220,21 +274,45 @@ def compare(
         out / "eval",
         calibrate_split=calibrate_split,
         score_split=score_split,
-        config=config,
-        post=post,
-        seed=seed,
-        device=device,
+        scoring=scoring,
+        postprocess=postprocess,
         precision=precision,
-        batch_size=batch_size,
-        workers=workers,
-        overwrite=True,
-        notes=_notes(record, planned, budget),
-        quiet=quiet,
+        notes=_describe_runs(record, plan),
+        run=replace(run, resume=False, overwrite=True),
     )
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """What the runs were trained on: processor, cores, threads, graphics card, memory."""
+def _train(
+    planned: PlannedRun,
+    budget: Budget,
+    cohort: Path,
+    out: Path,
+    limit_s: float | None,
+    run: RunOptions,
+) -> dict[str, Any]:
+    """Train a run, or continue it with the rest of its time, and return the result of `train`."""
+    folder = out / "runs" / planned.name
+    max_time = None if limit_s is None else f"{max(0.0, limit_s - seconds_used(folder)):.3f}s"
+    return train(
+        planned.method,
+        cohort,
+        folder,
+        preset=budget.preset,
+        settings=planned.settings,
+        seed=planned.seed,
+        device=run.device,
+        max_time=max_time,
+        resume=True,
+        quiet=run.quiet,
+    )
+
+
+def describe_hardware(device: str) -> dict[str, Any]:
+    """Return processor, cores, threads, graphics card and versions, for the records.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
     facts: dict[str, Any] = {
         "device": device,
         "processor": platform.processor() or platform.machine(),
@@ -256,10 +334,14 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
-def _record(
+def _open_record(
     out: Path, budget: Budget, cohort: Cohort, device: str, command: Sequence[str]
 ) -> dict[str, Any]:
-    """compare.json: that of an earlier call if it fits, with this command added."""
+    """Return the content of compare.json, with this command added, and write it.
+
+    Raises:
+        InputError: compare.json of an earlier call is damaged, or has another budget or cohort.
+    """
     fixed = {
         "budget": asdict(budget),
         "cohort_hash": cohort.hash,
@@ -267,19 +349,19 @@ def _record(
     }
     path, runs, commands, machines = out / "compare.json", {}, [], []
     if path.is_file():
-        known = read_json(path, remedy="choose another OUT or add --overwrite")
-        runs, commands, machines = known.get("runs"), known.get("commands"), known.get("hardware")
+        stored = read_json(path, remedy=START_AGAIN)
+        runs, commands, machines = (stored.get(key) for key in ("runs", "commands", "hardware"))
         if not (
             isinstance(runs, dict) and isinstance(commands, list) and isinstance(machines, list)
         ):
-            raise InputError(f"{path}: damaged; choose another OUT or add --overwrite")
+            raise InputError(f"{path}: damaged; {START_AGAIN}")
         for key, value in fixed.items():
-            if known.get(key) != value:
+            if stored.get(key) != value:
                 raise InputError(
-                    f"{out}: was begun with {key} {known.get(key)}, and now it is {value}; a table is resumed with the "
-                    "budget and cohort it was begun with, choose another OUT"
+                    f"{out}: was started with {key} {stored.get(key)}, but {key} is now {value}; "
+                    "resume with the same budget and cohort, or choose another output folder"
                 )
-    facts, typed = hardware(device), shlex.join(command)
+    facts, typed = describe_hardware(device), shlex.join(command)
     record = {
         **fixed,
         "commands": [*commands, typed] if typed and typed not in commands else commands,
@@ -291,44 +373,63 @@ def _record(
     return record
 
 
+def _check_same_settings(out: Path, plan: Plan, record: Mapping[str, Any]) -> None:
+    """Refuse a run that an earlier call trained with other settings.
+
+    Raises:
+        InputError: names the run and both settings.
+    """
+    for planned in plan.runs:
+        stored = record["runs"].get(planned.name)
+        if stored and stored["settings"] != _as_json(planned.settings):
+            raise InputError(
+                f"{out / 'runs' / planned.name}: was trained with {stored['settings']}, but the "
+                f"settings are now {planned.settings}; choose another output folder"
+            )
+
+
 def seconds_used(run: Path) -> float:
-    """Seconds of training that a run's last checkpoint holds; 0 before the first."""
+    """Return the training time of a run folder's last checkpoint in seconds; 0 without one."""
     try:
         return float(read_json(run / "provenance.json")["wall_seconds"])
     except (ValueError, KeyError, TypeError):
         return 0.0
 
 
-def _notes(record: Mapping[str, Any], planned: Sequence[Planned], budget: Budget) -> list[str]:
-    """What a reader of the table has to know about how its runs were made."""
-    runs = {run.name: record["runs"][run.name] for run in planned}
-    trained = resolve_training(budget.preset, planned[0].settings.get("train", {}))
-    time = f", at most {budget.max_time} of training" if budget.max_time else ""
-    machine = "; ".join(
-        f"{facts.get('gpu') or facts['processor']}, {facts['cores']} cores, {facts['threads']} threads"
+def _describe_runs(record: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Return the notes on budget, hardware and settings of the runs."""
+    budget = plan.budget
+    runs = {planned.name: record["runs"][planned.name] for planned in plan.runs}
+    trained = resolve_training(budget.preset, plan.runs[0].settings.get("train", {}))
+    limit = f", at most {budget.max_time} of training" if budget.max_time else ""
+    machines = "; ".join(
+        f"{facts.get('gpu') or facts['processor']}, {facts['cores']} cores, "
+        f"{facts['threads']} threads"
         for facts in record["hardware"]
     )
-    where = (
-        "CPU budget" if all(facts["device"] == "cpu" for facts in record["hardware"]) else "Budget"
-    )
-    total = sum(run["seconds"] for run in runs.values())
+    is_cpu = all(facts["device"] == "cpu" for facts in record["hardware"])
+    minutes = sum(run["seconds"] for run in runs.values()) / 60
     notes = [
-        f"{where} of every run: preset {budget.preset}, {trained.steps} steps of {trained.batch_size} slices{time}. "
-        f"{len(runs)} runs, {total / 60:.1f} minutes of training together, on {machine}."
+        f"{'CPU budget' if is_cpu else 'Budget'} of every run: preset {budget.preset}, "
+        f"{trained.steps} steps of {trained.batch_size} slices{limit}. "
+        f"{len(runs)} runs, {minutes:.1f} minutes of training in total, on {machines}."
     ]
-    short = [f"{name} {run['step']}" for name, run in runs.items() if run["step"] < run["steps"]]
-    if short:
-        notes.append(f"Stopped by the time limit, steps done: {', '.join(short)}.")
-    alike: dict[str, list[str]] = {}
-    for run in planned:
-        text = ", ".join(f"{key}={value}" for key, value in flatten(run.settings).items())
-        if text and run.method not in alike.setdefault(text, []):
-            alike[text].append(run.method)
-    if alike:
-        said = "; ".join(f"{', '.join(methods)}: {text}" for text, methods in alike.items())
-        notes.append(f"Settings beside the preset's: {said}.")
-    return [*notes, *(f"Made by `{text}`." for text in record["commands"])]
+    stopped = [f"{name} {run['step']}" for name, run in runs.items() if run["step"] < run["steps"]]
+    if stopped:
+        notes.append(f"Stopped by the time limit, steps done: {', '.join(stopped)}.")
+    by_settings: dict[str, list[str]] = {}
+    for planned in plan.runs:
+        text = ", ".join(f"{key}={value}" for key, value in flatten(planned.settings).items())
+        if text and planned.method not in by_settings.setdefault(text, []):
+            by_settings[text].append(planned.method)
+    if by_settings:
+        settings = "; ".join(
+            f"{', '.join(methods)}: {text}" for text, methods in by_settings.items()
+        )
+        notes.append(f"Settings other than the preset's: {settings}.")
+    return [*notes, *(f"Made by `{command}`." for command in record["commands"])]
 
 
-def _plain(settings: Settings) -> Any:
+def _as_json(settings: Settings) -> Any:
+    """Return settings as JSON stores them: tuples become lists."""
     return json.loads(json.dumps(settings))

@@ -1,13 +1,15 @@
-"""What predicts when a cohort is scored: a trained method, loaded when its turn comes, and the untrained baselines."""
+"""Predictions for an evaluation: trained models, and the baselines without training."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.core.options import RunOptions
 from maediff.core.types import Map
 from maediff.evaluation.scoring import Contender
 from maediff.methods.base import Method
@@ -17,89 +19,110 @@ from maediff.methods.volume import predict_volume
 from maediff.models.model import read_model
 from maediff.preparation.config import PreparationConfig
 
-DRAW_HEALTHY_IMAGES = (
-    "template",
-)  # of the baselines; l1, PSNR and SSIM mean nothing for the others
-COMPARE_SIDES = (
-    "mirror",
-    "mirror-dark",
-)  # so the midsagittal plane has to be the picture's middle
+WITH_REFERENCE = ("template",)
+"""Baselines with a healthy reference; the reconstruction scores of the others mean nothing."""
+REGISTERED_ONLY = ("mirror", "mirror-dark")
+"""Baselines that compare left and right: the midline must be in the middle of the slices."""
 Loader = Callable[[], Method]
+Precision = Literal["fp32", "bf16"]
 
 
 class Predictor:
-    """Predicts with a method that is loaded when its first subject comes."""
+    """Prediction with a method that is loaded when the first scan is predicted.
+
+    Args:
+        load: returns the method.
+        run: device, seed of the noise and batch size.
+        precision: type of the network's computations.
+        has_reference: False omits the healthy reference.
+    """
 
     def __init__(
         self,
         load: Loader,
-        seed: int,
-        batch_size: int,
-        device: str,
-        bf16: bool = False,
-        draws: bool = True,
+        run: RunOptions,
+        *,
+        precision: Precision = "fp32",
+        has_reference: bool = True,
     ) -> None:
-        self.load, self.seed, self.batch_size, self.device = load, seed, batch_size, device
-        self.bf16, self.draws = bf16, draws
+        self.load, self.run = load, run
+        self.precision, self.has_reference = precision, has_reference
         self.method: Method | None = None
 
-    def __call__(self, s: SubjectSlices) -> tuple[Map, Map | None]:
+    def __call__(self, scan: SubjectSlices) -> tuple[Map, Map | None]:
+        """Return residual and healthy reference of a scan."""
         self.method = self.method or self.load()
         residual, reference = predict_volume(
             self.method,
-            s.images,
-            s.brain,
-            s.slice_ids,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            device=self.device,
-            precision="bf16" if self.bf16 else "fp32",
+            scan.images,
+            scan.brain,
+            scan.slice_ids,
+            seed=self.run.seed,
+            batch_size=self.run.batch_size,
+            device=self.run.device,
+            precision=self.precision,
         )
-        return residual, reference if self.draws else None
+        return residual, reference if self.has_reference else None
 
 
 def load_method(reference: str | Path, device: str) -> Method:
-    """Return the network of a model; a function, because another process loads the model itself."""
+    """Return the network of a model.
+
+    Each worker process calls this function, so no network is sent to a process.
+
+    Args:
+        reference: a model, as `read_model` accepts it.
+        device: "cpu" or "cuda".
+    """
     return read_model(reference, device).method
 
 
-def _itself(method: Method) -> Method:
+def _return_method(method: Method) -> Method:
+    """Return a method that needs no loading; a named function, which processes can receive."""
     return method
 
 
-def untrained(
-    cohort: Cohort, seed: int, batch_size: int, device: str
-) -> tuple[list[Contender], list[str]]:
-    """The untrained contenders, and a note for each that cannot be had."""
+def make_baselines(cohort: Cohort, run: RunOptions) -> tuple[list[Contender], list[str]]:
+    """Return the baselines, and a note for each baseline that is impossible on the cohort.
+
+    Args:
+        cohort: the template baseline learns its images from the train split.
+        run: device, seed and batch size.
+    """
     contenders, notes = [], []
     registered = PreparationConfig.from_record(cohort.meta).registered
     for name in BASELINES:
+        if name in REGISTERED_ONLY and not registered:
+            notes.append(
+                f"No {name} baseline: the scans are not registered, so the midline is not in the "
+                "middle of the slices."
+            )
+            continue
         method = build(name)
-        if isinstance(method, Template) and not _fit(method, cohort):
+        if isinstance(method, Template) and not _fit_template(method, cohort):
             notes.append(
                 f"No {name} baseline: the cohort's train split has no healthy slice to average."
             )
             continue
-        if name in COMPARE_SIDES and not registered:
-            notes.append(
-                f"No {name} baseline: the scans are not registered, so the brain's middle is not the picture's."
-            )
-            continue
         predict = Predictor(
-            partial(_itself, method), seed, batch_size, device, draws=name in DRAW_HEALTHY_IMAGES
+            partial(_return_method, method), run, has_reference=name in WITH_REFERENCE
         )
-        contenders.append(Contender(name, name, predict, trained=False))
+        contenders.append(Contender(name=name, group=name, predict=predict, trained=False))
     return contenders, notes
 
 
-def _fit(template: Template, cohort: Cohort) -> bool:
-    """Fit the mean healthy images on the train split's lesion-free slices; False where there are none."""
+def _fit_template(template: Template, cohort: Cohort) -> bool:
+    """Fit the mean healthy images to the lesion-free slices of the train split.
+
+    Returns:
+        False if there is no such slice.
+    """
     images, heights = [], []
     for row in cohort.split("train"):
-        s = cohort.load(row)
-        keep = s.brain.any(axis=(1, 2)) & s.lesion_free
-        images.append(s.images[keep].clip(0, 1))
-        heights.append(np.linspace(0, 1, len(keep), dtype=np.float32)[keep])
+        scan = cohort.load(row)
+        is_used = scan.brain.any(axis=(1, 2)) & scan.lesion_free
+        images.append(scan.images[is_used].clip(0, 1))
+        heights.append(np.linspace(0, 1, len(is_used), dtype=np.float32)[is_used])
     if not sum(len(part) for part in images):
         return False
     template.fit(

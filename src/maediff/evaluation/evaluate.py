@@ -1,15 +1,13 @@
-"""Score trained runs, and the simple baselines beside them, on a cohort.
+"""Score trained models, anomaly maps and the simple baselines on a cohort.
 
-EVAL/  scores.csv    a row per run and subject
-       summary.json  means, intervals, groups pooled over seeds, paired differences, and what was chosen
-       table.md      the same for people
-       curves.json   by run: precision against recall, Dice against threshold, lesions with volume and whether found
-       slices/<run>/<subject>.npz   a few slices for the report
+EVAL/  scores.csv     one row per run and scan
+       summary.json   means, intervals, groups pooled over seeds, paired differences, settings
+       table.md       tables and notes, for people
+       curves.json    by run: precision-recall, Dice by threshold, volumes of lesions found
+       slices/<run>/<scan>.npz   a few slices for the report
 """
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -31,282 +29,279 @@ from maediff.anomaly.postprocess import (
     first_steps_of,
     without_first_steps,
 )
-from maediff.anomaly.thresholds import scans_needed
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device, resolve_precision
-from maediff.core.errors import InputError
-from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json, write_text
+from maediff.core.files import (
+    fresh_folder,
+    refuse_inputs_inside_output,
+    write_json,
+    write_table,
+    write_text,
+)
+from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
-    calibrated_on_seen,
-    check_runs,
-    check_unseen,
-    map_folders,
-    prepared_otherwise,
-    subjects_of,
+    EvaluationScans,
+    describe_other_postprocess,
+    describe_other_preparation,
+    describe_seen_calibration,
+    find_map_folders,
+    load_scans,
+    read_models,
+    refuse_seen_subjects,
 )
-from maediff.evaluation.contenders import Predictor, load_method, untrained
-from maediff.evaluation.maps import already_filtered, check_maps, read_map
-from maediff.evaluation.scoring import DEFAULT_SCORING, Contender, ScoringConfig, score
+from maediff.evaluation.contenders import Predictor, load_method, make_baselines
+from maediff.evaluation.maps import check_maps, is_filtered, read_map
+from maediff.evaluation.notes import describe_evaluation, describe_first_steps
+from maediff.evaluation.scoring import (
+    DEFAULT_SCORING,
+    Contender,
+    Scores,
+    ScoringConfig,
+    score,
+)
 from maediff.evaluation.table import markdown_table
-from maediff.methods.registry import BASELINES
+from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
-from maediff.scans.reference import subject_in_dataset
 
 
 def evaluate(
-    runs: Sequence[str | Path],
-    cohort: Path,
-    out: Path,
+    runs: str | Path | Sequence[str | Path],
+    cohort: str | Path,
+    out: str | Path,
     *,
     calibrate_split: str = "val",
     score_split: str = "test",
-    config: ScoringConfig = DEFAULT_SCORING,
-    post: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "cpu",
+    scoring: ScoringConfig = DEFAULT_SCORING,
+    postprocess: Mapping[str, Any] | None = None,
     precision: str = "fp32",
-    batch_size: int = 16,
-    workers: int = 1,
-    overwrite: bool = False,
     notes: Sequence[str] = (),
-    quiet: bool = False,
+    run: RunOptions = DEFAULT_RUN,
 ) -> dict[str, Any]:
-    """Score `runs` and the baselines on a split of `cohort`, write all to `out` and return the summary.
+    """Score `runs` and the baselines on a split of a cohort, and write the results to `out`.
 
     Args:
-        runs: run folders of `maediff train`, as `load_model` takes them (`RUN@s=48` for settings at test,
-            `RUN_A+RUN_B` for the mean of their references), and folders of anomaly maps, as `map_folder` takes them;
-            the folder's name and what follows the @ name them in every table.
-        calibrate_split: where thresholds are chosen: on labelled subjects, and on healthy ones.
-        score_split: where everything is measured.
-        post: changes to the post-processing, by field of `PostprocessConfig`.
-        seed: of the noise at test and of the bootstrap.
-        precision: of the runs' predictions: fp32, bf16, or `auto`, which is bf16 where the processor has it.
-        workers: runs scored at once, each in a process of its own with one thread.
-        notes: to stand first under the tables.
+        runs: models, as `read_model` accepts them (`RUN@s=48` for settings at test,
+            `RUN_A+RUN_B` for the mean of their references), or folders of anomaly maps
+            (`evaluation.maps`). The folder's name and the text after the @ are the run's name in
+            every table.
+        cohort: folder made by `preprocess`.
+        out: folder for the results. It must be empty or not exist, unless `run` asks for
+            `overwrite`.
+        calibrate_split: split on which thresholds are chosen, from labels and from healthy scans.
+        score_split: split on which everything is measured.
+        scoring: rates, post-processing and number of snapshots.
+        postprocess: changes to the post-processing, by field of `PostprocessConfig`.
+        precision: precision of the models' predictions: "fp32", "bf16", or "auto": bf16 if the
+            device has it.
+        notes: first notes under the tables.
+        run: device, seed (noise at test and bootstrap), batch size, workers (runs scored at once,
+            each in a process with one thread), `overwrite` and `quiet`. `resume` has no effect.
+
+    Returns:
+        The content of summary.json.
 
     Raises:
-        InputError: a run or maps of another contrast than the cohort's, a run that was trained on scored subjects,
-            names that collide, a split without subjects, a subject in two splits, an output folder that exists.
+        InputError: a run or maps of another contrast than the cohort's, a run that was trained on
+            scored subjects, two runs with one name, a split without a subject, a person in two
+            splits, or `out` exists.
+
+    Example:
+        ```python
+        summary = evaluate(["runs/maediff-0", "runs/maediff-1"], "cohort", "evaluation")
+        print(summary["groups"]["maediff"]["auprc"]["mean"])
+        ```
     """
-    device = resolve_device(device)
-    bf16 = resolve_precision(precision, device) == "bf16"
-    opened = Cohort.open(cohort)
-    folders = map_folders(runs)
-    runs = [run for run in runs if Path(run) not in folders.values()]
-    models = check_runs(runs, opened, taken=folders)
+    runs = [runs] if isinstance(runs, str | Path) else list(runs)
+    out = Path(out)
+    run = replace(run, device=resolve_device(run.device))
+    used_precision = resolve_precision(precision, run.device)
+    opened = Cohort.open(Path(cohort))
+    folders = find_map_folders(runs)
+    references = [reference for reference in runs if Path(reference) not in folders.values()]
+    models = read_models(references, opened, taken=folders)
     if score_split != "train":
-        check_unseen(models, opened, score_split)
-    own = {name: without_first_steps(model.postprocess) for name, model in models.items()}
-    first = {name: first_steps_of(model.postprocess) for name, model in models.items()}
-    shared = len(set(own.values())) == 1 and not folders
-    base = config.postprocess or (next(iter(own.values())) if shared else DEFAULT)
-    chosen = apply_changes(base, post)
-    registered = PreparationConfig.from_record(opened.meta).registered
-    check_symmetry(chosen, registered, str(cohort))
-    config = replace(config, postprocess=chosen)
-    calibrate, scored, remarks = subjects_of(opened, calibrate_split, score_split)
-    remarks += [] if shared else _otherwise_in_use(own, chosen)
-    remarks += calibrated_on_seen(models, opened, calibrate_split)
-    infos = {name: model.record() for name, model in models.items()}
-    groups = group_names(infos)
-    contenders, left_out = untrained(opened, seed, batch_size, device)
-    for reference, (name, info) in zip(runs, infos.items(), strict=True):
-        predict = Predictor(
-            partial(load_method, reference, device), seed, batch_size, device, bf16
-        )
+        refuse_seen_subjects(models, opened, score_split)
+    has_common, chosen = _choose_postprocess(models, folders, scoring, postprocess)
+    check_symmetry(chosen, PreparationConfig.from_record(opened.meta).registered, str(opened.path))
+    scoring = replace(scoring, postprocess=chosen)
+    scans = load_scans(opened, calibrate_split, score_split)
+    remarks = [*scans.notes]
+    if not has_common:
+        remarks += describe_other_postprocess(models, chosen)
+    remarks += describe_seen_calibration(models, opened, calibrate_split)
+    records = {name: model.record() for name, model in models.items()}
+    contenders, baseline_notes = make_baselines(opened, run)
+    groups = group_names(records)
+    for reference, (name, record) in zip(references, records.items(), strict=True):
+        load = partial(load_method, reference, run.device)
         contenders.append(
             Contender(
-                name,
-                groups[name],
-                predict,
-                info["seed"],
-                first_steps={k: v for k, v in first[name].items() if k not in (post or {})},
+                name=name,
+                group=groups[name],
+                predict=Predictor(load, run, precision=used_precision),
+                seed=record["seed"],
+                first_steps={
+                    key: value
+                    for key, value in first_steps_of(models[name].postprocess).items()
+                    if key not in (postprocess or {})
+                },
             )
         )
-    sources = {row.name: Path(row.source) for row in opened.rows}
-    for name, folder in folders.items():
-        if name in BASELINES:
-            raise InputError(
-                f"{folder}: named like the baseline {name!r}, so tables would mix them; rename it"
-            )
-        check_maps(folder, [*calibrate, *scored], opened.meta["modality"], sources)
-        filtered = already_filtered(folder)
-        contenders.append(
-            Contender(name, name, partial(_read, folder, sources), filtered=filtered)
-        )
-    refuse_inputs_inside_output(
-        out,
-        [
-            cohort,
-            *folders.values(),
-            *(path for model in models.values() for path in model.folders),
-        ],
-    )
-    fresh_folder(out, overwrite=overwrite)
-    with Progress(disable=quiet, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=len(contenders))
-        rows, summary, curves = score(
-            contenders,
-            calibrate,
-            scored,
-            config,
-            seed=seed,
-            slices=out / "slices",
-            progress=lambda name: bar.update(task, advance=1, description=name),
-            workers=workers,
-            people={
-                row.name: f"{row.dataset}/{subject_in_dataset(row.dataset, row.subject)}"
-                for row in opened.rows
-            },
-        )
+    contenders += _make_map_contenders(folders, opened, scans)
+    inputs = [opened.path, *folders.values()]
+    inputs += [folder for model in models.values() for folder in model.folders]
+    refuse_inputs_inside_output(out, inputs)
+    fresh_folder(out, overwrite=run.overwrite)
+    scores = _score(contenders, scans, scoring, out, run)
     settings = {
         "modality": opened.meta["modality"],
         "calibrate_split": calibrate_split,
         "score_split": score_split,
-        "seed": seed,
-        "precision": "bf16" if bf16 else "fp32",
-        "config": asdict(config),
+        "seed": run.seed,
+        "precision": used_precision,
+        "config": asdict(scoring),
         "cohort_hash": opened.hash,
-        "runs": infos,
+        "runs": records,
         "version": __version__,
     }
-    config_hash = hashlib.sha256(
-        json.dumps(settings, sort_keys=True, default=str).encode()
-    ).hexdigest()
-    summary |= settings | {"config_hash": config_hash, "cohort": str(cohort)}
+    text = json.dumps(settings, sort_keys=True, default=str)
+    config_hash = hashlib.sha256(text.encode()).hexdigest()
+    summary = scores.summary | settings | {"config_hash": config_hash, "cohort": str(opened.path)}
     summary["notes"] = [
         *notes,
         *remarks,
-        *left_out,
-        *prepared_otherwise(models, opened),
-        *_notes(summary, config),
+        *baseline_notes,
+        *describe_other_preparation(models, opened),
+        *describe_first_steps({entry.name: entry.first_steps for entry in contenders}),
+        *describe_evaluation(summary, scoring),
     ]
-    write_text(out / "scores.csv", _as_csv(rows))
+    write_scores(out / "scores.csv", scores.rows)
     write_text(out / "table.md", markdown_table(summary))
-    write_json(out / "curves.json", curves)
+    write_json(out / "curves.json", scores.curves)
     write_json(out / "summary.json", summary)
     return summary
 
 
-def group_names(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Group of each run: its method, and where runs of a method differ in more than the seed, what differs.
+def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the group of each run: its method and what differs between runs of this method.
 
-    pddpm (s 48, seed 0), pddpm (s 48, seed 1), pddpm (s 16, seed 0) -> "pddpm s=48" twice, "pddpm s=16"
+    A difference in the seed only is no difference.
+
+        pddpm (s 48, seed 0), pddpm (s 48, seed 1), pddpm (s 16, seed 0)
+        -> "pddpm s=48", "pddpm s=48", "pddpm s=16"
+
+    Args:
+        records: config.json of each run.
     """
     flat = {}
-    for name, info in infos.items():
-        flat[name] = flatten(
-            {"train": info.get("train") or {}, "cohort": (info.get("cohort") or {}).get("hash")}
-        )
-        flat[name] |= flatten(info["config"]) | {"init": info.get("init")}
+    for name, record in records.items():
+        train, cohort = record.get("train") or {}, record.get("cohort") or {}
+        flat[name] = flatten({"train": train, "cohort": cohort.get("hash")})
+        flat[name] |= flatten(record["config"]) | {"init": record.get("init")}
+        flat[name].pop("train.calibration_scans", None)  # does not change the weights
     groups = {}
-    for name, info in infos.items():
-        alike = [flat[other] for other in infos if infos[other]["method"] == info["method"]]
-        keys = sorted(
-            {key for found in alike for key in found} - {"train.calibration_scans"}
-        )  # no part of the weights
-        differing = [
-            key
-            for key in keys
-            if len({json.dumps(found.get(key), default=str) for found in alike}) > 1
+    for name, record in records.items():
+        same_method = [
+            flat[other] for other in records if records[other]["method"] == record["method"]
         ]
-        groups[name] = " ".join(
-            [info["method"], *(f"{key}={_short(flat[name].get(key))}" for key in differing)]
-        )
+        differing = []
+        for key in sorted({key for settings in same_method for key in settings}):
+            values = {json.dumps(settings.get(key), default=str) for settings in same_method}
+            if len(values) > 1:
+                differing.append(f"{key}={_abbreviate(flat[name].get(key))}")
+        groups[name] = " ".join([record["method"], *differing])
     return groups
 
 
-def _otherwise_in_use(
-    own: Mapping[str, PostprocessConfig], chosen: PostprocessConfig
-) -> list[str]:
-    """A remark on runs that bring a post-processing, where all are scored with another."""
-    unlike = [name for name, post in own.items() if post not in (DEFAULT, chosen)]
-    return [
-        f"{name} brings its own post-processing, which `maediff detect` uses. Because the others bring another, it is "
-        "scored here with that of all; alone, or with --set postprocess.KEY=VALUE, it is scored with its own."
-        for name in unlike
-    ]
+def write_scores(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write scores.csv; a value that does not apply is an empty cell.
+
+    Args:
+        path: the file.
+        rows: with the same keys, which become the header.
+    """
+    write_table(
+        path, list(rows[0]), [[_format_csv(value) for value in row.values()] for row in rows]
+    )
 
 
-def _read(folder: Path, sources: Mapping[str, Path], s: SubjectSlices) -> tuple[Map, None]:
-    return read_map(folder, s, sources.get(s.name)), None
+def _choose_postprocess(
+    models: Mapping[str, TrainedMethod],
+    folders: Mapping[str, Path],
+    scoring: ScoringConfig,
+    changes: Mapping[str, Any] | None,
+) -> tuple[bool, PostprocessConfig]:
+    """Return True if all runs have one post-processing, and the post-processing to use.
+
+    The base is that of `scoring` or, without it, the common one of all runs, or else the default.
+    The first steps do not count: each run keeps its own.
+    """
+    of_models = {without_first_steps(model.postprocess) for model in models.values()}
+    has_common = len(of_models) == 1 and not folders
+    base = scoring.postprocess or (next(iter(of_models)) if has_common else DEFAULT)
+    return has_common, apply_changes(base, changes)
 
 
-def _notes(summary: Mapping[str, Any], config: ScoringConfig) -> list[str]:
-    post = config.postprocess or DEFAULT
-    mean = "the geometric mean of " if post.smooth_mean == "geometric" else ""
-    blur = (
-        f"{mean}a Gaussian of {' and one of '.join(f'{mm:g}' for mm in post.smooth_mm)} mm, "
-        if post.smooth_mm
-        else ""
-    )
-    blur += (
-        f"less {post.symmetry:.0%} of what both sides of the brain share, "
-        if post.symmetry
-        else ""
-    )
-    blur += f"times x^{post.times_intensity:g}, " if post.times_intensity else ""
-    thick = f" (within the slice where slices are over {post.thick_slice_mm:g} mm apart)"
-    median = (
-        f"median filter {post.median_size}{thick}" if post.median_size > 1 else "no median filter"
-    )
-    n = summary["n_subjects"]
-    of_scans = (
-        f" with {summary['n_scans']} scans, each person's mean counted once"
-        if summary["n_scans"] != n
-        else ""
-    )
-    notes = [
-        f"{n} subject{'s' * (n != 1)}{of_scans}: {summary['n_lesion']} with a lesion, {summary['n_healthy']} healthy. "
-        "Brackets: 95 % bootstrap interval over subjects (Clopper-Pearson for flagged scans).",
-        f"Post-processing, the same for all: {blur or 'no blur, '}{median}; none of it where `raw residual` is said, "
-        "and no second one of maps that `maediff detect` made. For masks, the brain eroded "
-        f"{post.erosion_iterations} times in the slice and components under {post.min_volume_mm3:g} mm3 removed.",
-        "Dice: at the threshold best on labelled calibration subjects. Healthy threshold: "
-        f"{config.fpr:.2%} of healthy voxels lie above it, voxel-wise and empirical. Oracle: the one threshold "
-        "that is best on the scored subjects themselves, which nobody has in practice.",
-    ]
-    conformal = next(iter(summary["methods"].values()))["conformal"]
-    scans, possible = conformal["n_scans"], conformal["smallest_alpha"]
-    if possible <= config.scan_fpr:
-        notes.append(
-            f"Conformal threshold: from the scores of {scans} healthy calibration scans, so that on average over "
-            f"calibration sets at most {config.scan_fpr:.1%} of new healthy scans of the same population are flagged."
+def _make_map_contenders(
+    folders: Mapping[str, Path], cohort: Cohort, scans: EvaluationScans
+) -> list[Contender]:
+    """Return a contender for each folder of anomaly maps, after a check of all maps."""
+    sources = {row.name: Path(row.source) for row in cohort.rows}
+    contenders = []
+    for name, folder in folders.items():
+        check_maps(folder, [*scans.calibrate, *scans.scored], cohort.meta["modality"], sources)
+        contenders.append(
+            Contender(
+                name=name,
+                group=name,
+                predict=partial(_read_prediction, folder, sources),
+                filtered=is_filtered(folder),
+            )
         )
-    else:
-        notes.append(
-            f"No conformal threshold: {config.scan_fpr:.1%} of scans needs {scans_needed(config.scan_fpr)} healthy "
-            f"calibration scans, one a person, and there are {scans}"
-            + (f"; {possible:.2%} is possible (--set scan_fpr={possible:.4g})." if scans else ".")
-        )
-    if any(
-        m["healthy_source"] == "lesion-free slices of patients"
-        for m in summary["methods"].values()
-    ):
-        notes.append(
-            "No healthy subject to calibrate on: the healthy threshold is from lesion-free slices of patients."
-        )
-    return notes
+    return contenders
 
 
-def _short(value: Any) -> str:
+def _read_prediction(
+    folder: Path, sources: Mapping[str, Path], scan: SubjectSlices
+) -> tuple[Map, None]:
+    """Return the map of a scan as a prediction without a healthy reference."""
+    return read_map(folder, scan, sources.get(scan.name)), None
+
+
+def _score(
+    contenders: Sequence[Contender],
+    scans: EvaluationScans,
+    scoring: ScoringConfig,
+    out: Path,
+    run: RunOptions,
+) -> Scores:
+    """Score all contenders with a progress bar on the error stream."""
+    with Progress(disable=run.quiet, transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=len(contenders))
+        return score(
+            contenders,
+            scans.calibrate,
+            scans.scored,
+            scoring,
+            seed=run.seed,
+            slices=out / "slices",
+            progress=lambda name: bar.update(task, advance=1, description=name),
+            workers=run.workers,
+        )
+
+
+def _abbreviate(value: Any) -> str:
+    """Return a setting as short text, for the name of a group."""
     text = json.dumps(value, default=str).replace('"', "").replace(" ", "")
     return text if len(text) <= 24 else text[:8]
 
 
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    def cell(value: Any) -> str:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return ""
-        if isinstance(value, bool | np.bool_):
-            return "true" if value else "false"
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows([cell(value) for value in row.values()] for row in rows)
-    return text.getvalue()
+def _format_csv(value: Any) -> str:
+    """Return a value as the text of a cell: empty for None and NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

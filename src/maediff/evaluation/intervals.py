@@ -1,4 +1,12 @@
-"""Intervals over subjects: Clopper-Pearson, bootstrap, paired differences."""
+"""Confidence intervals over subjects.
+
+    rate of flagged scans       Clopper-Pearson (exact, binomial)
+    mean over subjects          percentile bootstrap: the subjects are drawn with replacement
+    difference of two methods   the same bootstrap, of the differences subject by subject
+
+Sources: Clopper and Pearson 1934, https://doi.org/10.2307/2331986;
+Efron 1979, https://doi.org/10.1214/aos/1176344552.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +16,42 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+LEVEL = 0.95
+"""Coverage of every interval; our choice, and the usual one."""
+RESAMPLES = 2000
+"""Bootstrap samples; our choice."""
+NAN = float("nan")
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with a confidence interval; nan bounds where there are too few values for one."""
+    """A mean with a confidence interval.
+
+    Args:
+        mean: NaN without a value.
+        low, high: bounds; NaN if there are too few values for an interval.
+    """
 
     mean: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """`{"mean", "low", "high"}`, None for nan."""
+        """Return `{"mean", "low", "high"}`, with None for NaN."""
         values = {"mean": self.mean, "low": self.low, "high": self.high}
         return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
-def clopper_pearson(successes: int | float, trials: int, level: float = 0.95) -> Interval:
-    """Exact interval of a proportion (Clopper and Pearson 1934, Biometrika 26(4), https://doi.org/10.2307/2331986)."""
+def clopper_pearson(successes: int | float, trials: int, level: float = LEVEL) -> Interval:
+    """Return the exact interval of a proportion (Clopper and Pearson 1934).
+
+    Args:
+        successes: 0 to `trials`; a mean over several runs may be a fraction.
+        trials: 0 gives NaN.
+        level: coverage, 0 to 1.
+    """
     if trials == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return Interval(NAN, NAN, NAN)
     tail = (1 - level) / 2
     low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = (
@@ -39,25 +64,34 @@ def bootstrap_interval(
     values: Sequence[float] | Float[np.ndarray, " n"],
     seed: int = 0,
     *,
-    draws: int = 2000,
-    level: float = 0.95,
+    draws: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Interval:
-    """Mean over subjects with a percentile bootstrap interval; nan is left out, a single value has none."""
+    """Return the mean of `values` with a percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: one per subject; NaN is ignored.
+        seed: seed of the resampling.
+        draws: bootstrap samples.
+        level: coverage, 0 to 1.
+
+    Returns:
+        NaN without a value; a single value has no bounds.
+    """
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return Interval(NAN, NAN, NAN)
     if len(finite) == 1:
-        return Interval(float(finite[0]), float("nan"), float("nan"))
-    low, high = np.quantile(
-        finite[_resampled(len(finite), draws, seed)].mean(axis=1),
-        [(1 - level) / 2, (1 + level) / 2],
-    )
+        return Interval(float(finite[0]), NAN, NAN)
+    means = finite[_resample(len(finite), draws, seed)].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(finite.mean()), float(low), float(high))
 
 
 @lru_cache(maxsize=8)
-def _resampled(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
+def _resample(n: int, draws: int, seed: int) -> Int[np.ndarray, "draws n"]:
+    """Return the indices of `draws` bootstrap samples of n subjects; callers share the array."""
     picks: Int[np.ndarray, "draws n"] = np.random.default_rng(seed).integers(0, n, size=(draws, n))
     picks.setflags(write=False)
     return picks
@@ -68,7 +102,12 @@ def paired_difference(
     b: Sequence[float] | Float[np.ndarray, " n"],
     seed: int = 0,
 ) -> Interval:
-    """Mean of a - b over the subjects (same order in both) that have both, with its bootstrap interval."""
+    """Return the mean of a - b over subjects with its bootstrap interval.
+
+    Args:
+        a, b: values of the same subjects in the same order; a subject with a NaN is ignored.
+        seed: seed of the resampling.
+    """
     return bootstrap_interval(
         np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), seed
     )

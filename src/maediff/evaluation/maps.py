@@ -1,9 +1,9 @@
-"""Anomaly maps that lie in a folder: of `maediff detect`, or of any other program.
+"""Anomaly maps in a folder, made by `maediff detect` or by another program.
 
-    MAPS/<subject>/anomaly_map.nii.gz   or   MAPS/<subject>.nii.gz
+    MAPS/<scan>/anomaly_map.nii.gz   or   MAPS/<scan>.nii.gz   (or .nii)
 
-(or .nii) on the scan's own grid or on the cohort's, with values in [0, 1]. For a registered cohort the second lies in
-MNI152.
+<scan> is the scan's name in the cohort. Values are in [0, 1]. The grid is that of the scan or
+that of the cohort, which is MNI152 for a registered cohort.
 """
 
 import math
@@ -21,125 +21,171 @@ from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_nifti
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
-ENDS = (".nii.gz", ".nii")
-ROUNDING = (
-    1e-5  # how far beyond 0 and 1 a value may lie: sums in single precision, scaled integers
-)
+ENDINGS = (".nii.gz", ".nii")
+ROUNDING = 1e-5
+"""Tolerance below 0 and above 1, for sums in single precision and scaled integers."""
+GRID_TOLERANCE = 0.1
+"""Largest distance between the corners of two equal grids, as a share of a voxel."""
 
 
 def is_map_folder(path: Path) -> bool:
-    """Whether a folder holds maps rather than a run."""
+    """Return True if a folder holds anomaly maps and is no run folder."""
     if not path.is_dir() or (path / "config.json").is_file():
         return False
-    return any(any(path.glob(f"*/anomaly_map{end}")) or any(path.glob(f"*{end}")) for end in ENDS)
+    return any(
+        any(path.glob(f"*/anomaly_map{ending}")) or any(path.glob(f"*{ending}"))
+        for ending in ENDINGS
+    )
 
 
-def already_filtered(folder: Path) -> bool:
-    """Whether the maps are those of `maediff detect`, which are post-processed already."""
+def is_filtered(folder: Path) -> bool:
+    """Return True if the maps are those of `maediff detect`, which are post-processed already."""
     return (folder / "detect.json").is_file()
 
 
 def check_maps(
     folder: Path,
-    subjects: Sequence[SubjectSlices],
+    scans: Sequence[SubjectSlices],
     modality: str,
     sources: Mapping[str, Path] | None = None,
 ) -> None:
-    """Read every map once, so that one that does not fit is refused before anything is scored.
+    """Read every map once, to refuse an invalid one before anything is scored.
 
     Args:
-        sources: by subject, the scan that the cohort's images were made from.
+        folder: folder of maps.
+        scans: scans that need a map.
+        modality: contrast of the cohort.
+        sources: scan name -> file that the cohort's image was made from.
 
     Raises:
-        InputError: as `read_map` does, or naming the subjects that have no map, or the contrast if `maediff detect` had
-            another.
+        InputError: a scan has no map, a map is invalid (`read_map`), or `maediff detect` made the
+            maps for another contrast.
     """
-    if already_filtered(folder):
-        made_for = read_json(folder / "detect.json", remedy="run `maediff detect` again").get(
-            "modality"
-        )
+    if is_filtered(folder):
+        record = read_json(folder / "detect.json", remedy="run `maediff detect` again")
+        made_for = record.get("modality")
         if made_for != modality:
             raise InputError(
-                f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; give a cohort of their contrast"
+                f"{folder}: maps of {made_for} scans, but the cohort holds {modality}; "
+                "give a cohort of the same contrast"
             )
-    missing = sorted({s.name for s in subjects if _path(folder, s.name) is None})
+    by_name = {scan.name: scan for scan in scans}
+    missing = sorted(name for name in by_name if _find_map(folder, name) is None)
     if missing:
+        others = " and others" if len(missing) > 5 else ""
         raise InputError(
-            f"{folder}: no anomaly map of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}; each "
-            "subject of the splits that are scored and that thresholds are taken from (--calibrate-split) needs "
-            "SUBJECT/anomaly_map.nii.gz or SUBJECT.nii.gz"
+            f"{folder}: no anomaly map of {', '.join(missing[:5])}{others}; each scan of "
+            "`score_split` and `calibrate_split` needs SUBJECT/anomaly_map.nii.gz or "
+            "SUBJECT.nii.gz"
         )
-    for s in {s.name: s for s in subjects}.values():
-        read_map(folder, s, (sources or {}).get(s.name))
+    for name, scan in by_name.items():
+        read_map(folder, scan, (sources or {}).get(name))
 
 
-def read_map(folder: Path, s: SubjectSlices, source: Path | None = None) -> Map:
-    """The subject's map as slices on the cohort's grid.
+def read_map(folder: Path, scan: SubjectSlices, source: Path | None = None) -> Map:
+    """Return the map of a scan as slices on the cohort's grid.
 
     Args:
-        source: the scan that the cohort's images were made from. Where it is still there, a map that is not on the
-            cohort's grid has to be on the scan's; where it is not, on any that holds the brain as the scan does.
+        folder: folder of maps.
+        scan: the scan in the cohort.
+        source: file that the cohort's image was made from. If the file exists, a map that is not
+            on the cohort's grid must be on the grid of this file. Otherwise it may be on any grid
+            that covers the brain.
 
     Raises:
         InputError: values outside [0, 1], or another grid.
     """
-    path = _path(folder, s.name)
+    path = _find_map(folder, scan.name)
     assert path is not None  # check_maps
     volume = read_nifti(path, allow_constant=True)
     low, high = float(volume.data.min()), float(volume.data.max())
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
-            f"{path}: values {low:.9g} to {high:.9g}, and anomaly maps hold 0 to 1; scale the "
-            "maps of all subjects alike"
+            f"{path}: values {low:.9g} to {high:.9g}, but anomaly maps hold 0 to 1; "
+            "scale the maps of all scans by the same factor"
         )
     values = volume.data.clip(0, 1)
-    shape = (s.images.shape[2], s.images.shape[1], s.images.shape[0])
-    if _off_mm(volume, shape, s.affine) == 0:
+    shape = (scan.images.shape[2], scan.images.shape[1], scan.images.shape[0])
+    if _grid_distance_mm(volume, shape, scan.affine) == 0:
         return np.asarray(volume_to_slices(values))
     if source is not None and source.is_file():
-        scan = read_nifti(source)
-        if off_mm := _off_mm(volume, scan.data.shape, scan.affine):
-            shift_mm = min(off_mm, _off_mm(volume, shape, s.affine))
-            lies = f", but lies up to {shift_mm:.2g} mm off" if math.isfinite(shift_mm) else ""
-            raise InputError(
-                f"{path}: a map of {_times(volume.data.shape)} voxels of {_times(volume.spacing_mm)} mm, which is "
-                f"neither the grid of its scan {source} ({_times(scan.data.shape)} voxels of {_times(scan.spacing_mm)} "
-                f"mm) nor the cohort's ({_times(shape)} of {_times(s.spacing_mm)} mm){lies}; resample it onto the scan"
-            )
-    to_map = np.linalg.inv(volume.affine) @ s.affine_to_scan
-    _check_holds_brain(path, volume, s, to_map)
+        _check_on_scan(path, volume, read_nifti(source), source, scan)
+    to_map = np.linalg.inv(volume.affine) @ scan.affine_to_scan
+    _check_covers_brain(path, volume, scan, to_map)
     return np.asarray(volume_to_slices(resample(values, to_map, shape, "linear")))
 
 
-def _off_mm(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> float:
-    """How far a corner lies from where it should; 0 up to a tenth of a voxel, infinite with other numbers of voxels."""
+def _check_on_scan(
+    path: Path, volume: Volume, original: Volume, source: Path, scan: SubjectSlices
+) -> None:
+    """Refuse a map that is neither on the grid of its scan nor on that of the cohort.
+
+    Args:
+        path: file of the map.
+        volume: the map.
+        original: the scan on its own grid.
+        source: file of `original`.
+        scan: the scan in the cohort.
+    """
+    distance_mm = _grid_distance_mm(volume, original.data.shape, original.affine)
+    if not distance_mm:
+        return
+    shape = (scan.images.shape[2], scan.images.shape[1], scan.images.shape[0])
+    shift_mm = min(distance_mm, _grid_distance_mm(volume, shape, scan.affine))
+    shifted = f", but shifted by up to {shift_mm:.2g} mm" if math.isfinite(shift_mm) else ""
+    raise InputError(
+        f"{path}: a map of {_format_sizes(volume.data.shape)} voxels of "
+        f"{_format_sizes(volume.spacing_mm)} mm, which is neither the grid of its scan {source} "
+        f"({_format_sizes(original.data.shape)} voxels of {_format_sizes(original.spacing_mm)} "
+        f"mm) nor the cohort's ({_format_sizes(shape)} of {_format_sizes(scan.spacing_mm)} mm)"
+        f"{shifted}; resample it onto the scan"
+    )
+
+
+def _grid_distance_mm(volume: Volume, shape: Sequence[int], affine: np.ndarray) -> float:
+    """Return the largest distance between corresponding corners of two grids.
+
+    Returns:
+        Millimetres; 0 within the tolerance, infinity for different numbers of voxels.
+    """
     if volume.data.shape != tuple(shape):
         return math.inf
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1])).reshape(4, -1)
-    drift_mm = float(np.linalg.norm(((volume.affine - affine) @ corners)[:3], axis=0).max())
-    return drift_mm if drift_mm > 0.1 * float(volume.spacing_mm.min()) else 0.0
+    distances_mm = np.linalg.norm(((volume.affine - affine) @ corners)[:3], axis=0)
+    largest_mm = float(distances_mm.max())
+    return largest_mm if largest_mm > GRID_TOLERANCE * float(volume.spacing_mm.min()) else 0.0
 
 
-def _times(sizes: Iterable[Any]) -> str:
+def _format_sizes(sizes: Iterable[Any]) -> str:
     return " x ".join(f"{size:.4g}" for size in sizes)
 
 
-def _path(folder: Path, subject: str) -> Path | None:
-    found = [
+def _find_map(folder: Path, name: str) -> Path | None:
+    """Return the file of a scan's map; None if there is none."""
+    candidates = [
         path
-        for end in ENDS
-        for path in (folder / subject / f"anomaly_map{end}", folder / f"{subject}{end}")
+        for ending in ENDINGS
+        for path in (folder / name / f"anomaly_map{ending}", folder / f"{name}{ending}")
     ]
-    return next((path for path in found if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), None)
 
 
-def _check_holds_brain(path: Path, volume: Volume, s: SubjectSlices, to_map: np.ndarray) -> None:
-    """`to_map` takes a voxel of the cohort's grid to one of the map."""
-    voxels = np.argwhere(slices_to_volume(s.brain)) @ to_map[:3, :3].T + to_map[:3, 3]
-    margin = (
-        np.linalg.norm(to_map[:3, :3], axis=1) + 1
-    )  # the cohort's cells may be larger than the map's voxels
+def _check_covers_brain(
+    path: Path, volume: Volume, scan: SubjectSlices, to_map: np.ndarray
+) -> None:
+    """Refuse a map that does not cover the brain of its scan.
+
+    Args:
+        path: file of the map.
+        volume: the map.
+        scan: the scan in the cohort.
+        to_map: voxel of the cohort's grid -> voxel of the map.
+    """
+    voxels = np.argwhere(slices_to_volume(scan.brain)) @ to_map[:3, :3].T + to_map[:3, 3]
+    # A voxel of the cohort may be larger than a voxel of the map.
+    margin = np.linalg.norm(to_map[:3, :3], axis=1) + 1
     if (voxels < -margin).any() or (voxels > np.array(volume.data.shape) - 1 + margin).any():
         raise InputError(
-            f"{path}: does not cover the brain of {s.name} in the cohort; is it another scan's map?"
+            f"{path}: does not cover the brain of {scan.name} in the cohort; "
+            "check that it is the map of this scan"
         )

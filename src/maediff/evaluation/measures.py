@@ -1,22 +1,23 @@
-"""What one contender's anomaly maps are worth under one post-processing: thresholds, then numbers for each subject.
+"""Scores of one scan under one post-processing, at the thresholds of its method.
 
-threshold   from                                                          what it gives
-label       labelled calibration subjects: highest mean Dice              the field's Dice
-healthy     healthy calibration voxels: a share `fpr` lies above          Dice and rates without a label
-conformal   scores of healthy calibration scans: a share `scan_fpr` of    Dice and rates with a guarantee
-            new ones is flagged at most
-oracle      the scored subjects themselves                                a ceiling
+threshold   scores at its mask
+label       Dice, lesions found, false positives; rates on healthy scans
+healthy     Dice; rates on healthy scans
+conformal   Dice; flagged scans, healthy or with a lesion
+oracle      Dice
+none        AUPRC, score of the scan
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask
 from maediff.anomaly.score import scan_score
 from maediff.cohort.cohort import SubjectSlices
+from maediff.core.types import Mask
 from maediff.evaluation.metrics import (
     auprc,
     dice,
@@ -25,19 +26,21 @@ from maediff.evaluation.metrics import (
     lesions_found,
     precision_recall,
 )
-from maediff.evaluation.thresholds import NAN, Case, Thresholds
+from maediff.evaluation.thresholds import NAN, Case, MethodThresholds
 
-RECALLS = np.linspace(0.01, 1, 100)  # where precision is kept for the report's curves
-DICES = {
+RECALLS = np.linspace(0.01, 1, 100)
+"""Recalls at which the report's curves hold the precision."""
+DICE_THRESHOLDS = {
     "dice": "label",
     "dice_healthy_calibrated": "healthy",
     "dice_conformal": "conformal",
     "dice_oracle": "oracle",
 }
-COLUMNS = (  # of scores.csv, for each post-processing
+"""Column -> threshold of its mask."""
+SCORE_COLUMNS = (
     "auprc",
     "auprc_all_voxels",
-    *DICES,
+    *DICE_THRESHOLDS,
     "lesions_found",
     "lesion_recall",
     "false_positives",
@@ -50,71 +53,98 @@ COLUMNS = (  # of scores.csv, for each post-processing
     "flagged_ill_conformal",
     "scan_score",
 )
+"""Columns of scores.csv for each post-processing."""
+
+
+@dataclass(frozen=True)
+class LesionList:
+    """The lesions of a scan, one by one; empty without a threshold from labels.
+
+    Args:
+        volume_ml: volume of each lesion.
+        found: True if the mask at the threshold `label` contains a voxel of the lesion.
+    """
+
+    volume_ml: tuple[float, ...] = ()
+    found: tuple[bool, ...] = ()
 
 
 def measure(
-    case: Case, thresholds: Thresholds, post: PostprocessConfig
-) -> tuple[dict[str, float], dict[str, list]]:
-    """COLUMNS of one subject, nan where one has no meaning for it; and its lesions, one by one.
+    case: Case, thresholds: MethodThresholds, config: PostprocessConfig
+) -> tuple[dict[str, float], LesionList]:
+    """Return SCORE_COLUMNS of a scan, NaN where a column does not apply, and its lesions.
 
-    The lesions: `volume_ml` of each, and whether it was `found` at the labelled threshold.
+    Args:
+        case: the scan and its anomaly map.
+        thresholds: a NaN threshold gives no mask.
+        config: post-processing.
     """
-    s, anomaly, brain = case.subject, case.anomaly, case.subject.brain
-    row = dict.fromkeys(COLUMNS, NAN)
-    lesions: dict[str, list] = {"volume_ml": [], "found": []}
-    truth = None if s.lesion is None else s.lesion & brain
+    scan, anomaly, brain = case.scan, case.anomaly, case.scan.brain
+    row = dict.fromkeys(SCORE_COLUMNS, NAN)
+    lesions = LesionList()
+    truth = None if scan.lesion is None else scan.lesion & brain
     masks = {
-        name: anomaly_mask(anomaly, brain, value, s.spacing_mm, post)
+        name: anomaly_mask(anomaly, brain, value, scan.spacing_mm, config)
         for name, value in asdict(thresholds).items()
         if not math.isnan(value)
     }
     if truth is not None and truth.any():
         row["auprc"] = row["auprc_all_voxels"] = auprc(anomaly, truth, brain)
-        if (anomaly[truth] <= 0).any():  # only then does the background count
+        if (anomaly[truth] <= 0).any():  # otherwise the background does not change AUPRC
             row["auprc_all_voxels"] = auprc(anomaly, truth, brain, all_voxels=True)
-        row |= {
-            column: dice(masks[name], truth) for column, name in DICES.items() if name in masks
-        }
+        for column, name in DICE_THRESHOLDS.items():
+            if name in masks:
+                row[column] = dice(masks[name], truth)
         if "label" in masks:
             voxels, found = lesions_found(masks["label"], truth)
             row["lesions_found"] = float(found.sum())
             row["lesion_recall"] = float(found.mean())
-            row["false_positives"] = float(lesion_counts(masks["label"], truth).false_positives)
-            lesions = {"volume_ml": (voxels * voxel_ml(s)).tolist(), "found": found.tolist()}
+            row["false_positives"] = _count_false_positives(masks["label"], truth)
+            lesions = LesionList(
+                volume_ml=tuple((voxels * voxel_ml(scan)).tolist()), found=tuple(found.tolist())
+            )
         if "conformal" in masks:
             row["flagged_ill_conformal"] = float(masks["conformal"].any())
-    if s.healthy:
+    if scan.healthy:
         for suffix, name in (("", "healthy"), ("_label_calibrated", "label")):
             if name in masks:
                 row[f"fpr_healthy{suffix}"] = false_positive_rate(masks[name], brain)
                 row[f"flagged_healthy{suffix}"] = float(masks[name].any())
         if "label" in masks:
-            nothing = np.zeros_like(brain)
-            row["false_positives_healthy"] = float(
-                lesion_counts(masks["label"], nothing).false_positives
+            row["false_positives_healthy"] = _count_false_positives(
+                masks["label"], np.zeros_like(brain)
             )
         if "conformal" in masks:
             row["flagged_healthy_conformal"] = float(masks["conformal"].any())
-    row["scan_score"] = scan_score(anomaly, brain, s.spacing_mm, post)
+    row["scan_score"] = scan_score(anomaly, brain, scan.spacing_mm, config)
     return row, lesions
 
 
-def voxel_ml(s: SubjectSlices) -> float:
-    """Volume of a voxel of the subject's grid."""
-    return float(np.prod([float(mm) for mm in s.spacing_mm])) / 1000
+def _count_false_positives(predicted: Mask, truth: Mask) -> float:
+    return float(lesion_counts(predicted, truth).false_positives)
+
+
+def voxel_ml(scan: SubjectSlices) -> float:
+    """Return the volume of a voxel of the scan's grid in ml."""
+    return float(np.prod([float(mm) for mm in scan.spacing_mm])) / 1000
 
 
 def pooled_curve(scored: Sequence[Case]) -> tuple[float | None, dict[str, list[float]]]:
-    """Over the brain voxels of all subjects with a lesion, as if they were one scan: AUPRC, and precision at RECALLS.
+    """Return AUPRC and precision at RECALLS over the brain voxels of all scans with a lesion.
 
-    None and an empty curve where no subject has a lesion.
+    The voxels are pooled as if all scans were one, so large lesions have more weight.
+
+    Returns:
+        None and an empty curve if no scan has a lesion in the brain.
     """
-    with_lesion = [(c, c.subject.lesion) for c in scored if c.subject.lesion is not None]
-    with_lesion = [(c, lesion) for c, lesion in with_lesion if (lesion & c.subject.brain).any()]
+    with_lesion = [(case, case.scan.lesion) for case in scored if case.scan.lesion is not None]
+    with_lesion = [
+        (case, lesion) for case, lesion in with_lesion if (lesion & case.scan.brain).any()
+    ]
     if not with_lesion:
         return None, {"recall": [], "precision": []}
-    truth = np.concatenate([lesion[c.subject.brain] for c, lesion in with_lesion])
-    scores = np.concatenate([c.anomaly[c.subject.brain] for c, _ in with_lesion])
+    truth = np.concatenate([lesion[case.scan.brain] for case, lesion in with_lesion])
+    scores = np.concatenate([case.anomaly[case.scan.brain] for case, _ in with_lesion])
     precision, recall = precision_recall(truth, scores)
     at = np.searchsorted(recall, RECALLS - 1e-9)
     average = float(np.diff(recall, prepend=0.0) @ precision)

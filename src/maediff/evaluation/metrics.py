@@ -1,13 +1,12 @@
-"""Numbers that compare an anomaly map with what a reader drew, or a reconstruction with its scan.
+"""Numbers that compare an anomaly map with a lesion mask, or a reconstruction with its scan.
 
-Everything is counted over the brain mask (not eroded); lesion voxels outside it are not scored, and
-`lesion_outside_brain` says how many those are.
+All voxels of the brain mask count, without erosion. Lesion voxels outside the brain mask are not
+scored; `lesion_outside_brain` is their share. A voxel is positive if it is above the threshold.
 
-    no lesion in the brain          AUPRC, recall: nan (the subject is left out of means)
-    empty prediction, some lesion   Dice 0
-    some prediction, no lesion      Dice 0
-    both empty                      Dice 1
-    threshold                       a voxel is positive strictly above it
+    no lesion in the brain            AUPRC and recall are NaN: means ignore the subject
+    a lesion, an empty prediction     Dice 0
+    no lesion, some prediction        Dice 0
+    no lesion, an empty prediction    Dice 1
 """
 
 from collections.abc import Sequence
@@ -22,13 +21,27 @@ from maediff.anomaly.components import CONNECTIVITY, bounding_box, later_voxel, 
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, eroded_brain, min_voxels
 from maediff.core.types import Map, Mask
 
-CURVE_POINTS = 40  # thresholds tried
-SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5  # pixels, and in sigmas: windows of 11 x 11
+CURVE_POINTS = 40
+"""Thresholds that are tried for the best Dice; our choice."""
+LARGEST_SHARE, SMALLEST_SHARE = 0.3, 1e-4
+"""Shares of the brain above the lowest and the highest of these thresholds; our choice."""
+SSIM_SIGMA = 1.5
+"""Standard deviation of the Gaussian weights of SSIM, in pixels (Wang et al. 2004)."""
+SSIM_TRUNCATE = 3.5
+"""Extent of these weights in standard deviations, as in scikit-image: windows of 11 x 11."""
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+"""Constants of SSIM for a data range of 1 (Wang et al. 2004, K1 = 0.01, K2 = 0.03)."""
 
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """Components of a truth and a prediction; a lesion is found when one predicted voxel touches it."""
+    """Numbers of components of a lesion mask and of a prediction.
+
+    Args:
+        lesions: components of the lesion mask.
+        found: lesions that contain at least one predicted voxel.
+        false_positives: predicted components that contain no lesion voxel.
+    """
 
     lesions: int
     found: int
@@ -36,29 +49,35 @@ class LesionCounts:
 
 
 def auprc(anomaly_map: Map, lesion: Mask, brain: Mask, *, all_voxels: bool = False) -> float:
-    """Average precision of the map's voxels (scikit-learn's definition), nan without a lesion in the brain.
+    """Return the average precision of the map's voxels; NaN without a lesion in the brain.
 
     Args:
-        all_voxels: count the background outside the brain as well, with a score of 0: the literature's way.
+        anomaly_map: the score of each voxel.
+        lesion: lesion mask.
+        brain: brain mask, not eroded.
+        all_voxels: also count the voxels outside the brain, with a score of 0, as much of the
+            literature does.
     """
     truth, score = lesion[brain], anomaly_map[brain]
     if not truth.any():
         return float("nan")
-    touched = all_voxels and bool(
-        (score[truth] <= 0).any()
-    )  # else recall does not grow where the background counts
-    return average_precision(
-        truth, score, background=int(brain.size - brain.sum()) if touched else 0
-    )
+    # Without a lesion voxel at 0, recall is complete before the background counts.
+    counts_background = all_voxels and bool((score[truth] <= 0).any())
+    background = int(brain.size - brain.sum()) if counts_background else 0
+    return average_precision(truth, score, background=background)
 
 
 def average_precision(
     truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0
 ) -> float:
-    """Sum over thresholds of (recall gained) x precision, scikit-learn's definition; nan without a positive.
+    """Return the sum over thresholds of (gain in recall) x precision; NaN without a positive.
+
+    The definition is that of `sklearn.metrics.average_precision_score`.
 
     Args:
-        background: so many further negatives whose score is 0.
+        truth: True for positives.
+        score: higher for likelier positives.
+        background: number of further negatives, whose score is 0.
     """
     if not truth.any():
         return float("nan")
@@ -69,9 +88,15 @@ def average_precision(
 def precision_recall(
     truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], *, background: int = 0
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Precision and recall at every threshold where recall grows, from the highest down.
+    """Return precision and recall at every threshold where recall grows, from the highest down.
 
-    Those are the distinct scores of positives: only they are sorted, which is four times faster than scikit-learn.
+    These thresholds are the distinct scores of the positives. Only the positives are sorted,
+    which is four times faster than in scikit-learn.
+
+    Args:
+        truth: True for positives; at least one.
+        score: higher for likelier positives.
+        background: number of further negatives, whose score is 0.
     """
     values, counts = np.unique(score[truth], return_counts=True)
     negatives = score[~truth]
@@ -81,39 +106,52 @@ def precision_recall(
     )
     if values[0] <= 0:
         above[np.searchsorted(values, 0, side="right") - 1] += background
-    found, wrong = np.cumsum(counts[::-1]), np.cumsum(above[::-1])
-    return found / (found + wrong), found / found[-1]
+    true_positives, false_positives = np.cumsum(counts[::-1]), np.cumsum(above[::-1])
+    precision = true_positives / (true_positives + false_positives)
+    return precision, true_positives / true_positives[-1]
 
 
 def dice(predicted: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]) -> float:
-    """2 |A and B| / (|A| + |B|); 1 where both are empty."""
+    """Return 2 |A and B| / (|A| + |B|); 1 if both are empty."""
     total = int(predicted.sum()) + int(truth.sum())
     return 2 * int((predicted & truth).sum()) / total if total else 1.0
 
 
 def lesion_outside_brain(lesion: Mask, brain: Mask) -> float:
-    """Share of the lesion's voxels outside the brain mask, nan without a lesion."""
+    """Return the share of the lesion's voxels outside the brain mask; NaN without a lesion."""
     return float((lesion & ~brain).sum() / lesion.sum()) if lesion.any() else float("nan")
 
 
 def lesion_counts(predicted: Mask, truth: Mask) -> LesionCounts:
-    """Lesions (components of `truth`), how many are touched, and predicted components that touch none."""
+    """Count the lesions, the lesions found and the false positives.
+
+    Args:
+        predicted: anomaly mask.
+        truth: lesion mask.
+    """
     found = lesions_found(predicted, truth)[1]
     box = bounding_box(predicted)
     regions, n_regions = ndimage.label(predicted[box], CONNECTIVITY)
-    touching = len(np.unique(regions[predicted[box] & truth[box]]))
-    return LesionCounts(len(found), int(found.sum()), n_regions - touching)
+    n_true = len(np.unique(regions[predicted[box] & truth[box]]))
+    return LesionCounts(
+        lesions=len(found), found=int(found.sum()), false_positives=n_regions - n_true
+    )
 
 
 def lesions_found(
     predicted: Mask, truth: Mask
 ) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
-    """Of each lesion (component of `truth`): its voxels, and whether a predicted voxel touches it."""
+    """Return the voxels of each lesion, and True for each lesion with a predicted voxel.
+
+    Args:
+        predicted: anomaly mask.
+        truth: lesion mask; a lesion is one of its components.
+    """
     box = bounding_box(truth)
     labels, count = ndimage.label(truth[box], CONNECTIVITY)
     voxels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    touched = np.bincount(labels[predicted[box] & truth[box]], minlength=count + 1)[1:]
-    return voxels, touched > 0
+    hits = np.bincount(labels[predicted[box] & truth[box]], minlength=count + 1)[1:]
+    return voxels, hits > 0
 
 
 # ---- thresholds
@@ -125,13 +163,21 @@ def threshold_grid(
     config: PostprocessConfig = DEFAULT,
     points: int = CURVE_POINTS,
 ) -> Float[np.ndarray, " k"]:
-    """Ascending thresholds that leave from 0.3 down to 0.0001 of the (eroded) brains' voxels."""
+    """Return ascending thresholds that 30 % to 0.01 % of the voxels exceed.
+
+    Args:
+        maps: anomaly maps.
+        brains: brain masks; `config` says how they are eroded.
+        config: post-processing.
+        points: largest number of thresholds; equal values count once.
+    """
     values = np.concatenate(
         [m[eroded_brain(b, config)] for m, b in zip(maps, brains, strict=True)]
     )
     if not len(values):
         return np.zeros(1)
-    return np.unique(np.quantile(values, 1 - np.geomspace(0.3, 1e-4, points)))
+    shares = np.geomspace(LARGEST_SHARE, SMALLEST_SHARE, points)
+    return np.unique(np.quantile(values, 1 - shares))
 
 
 def dice_curve(
@@ -142,42 +188,52 @@ def dice_curve(
     spacing_mm: Sequence[float],
     config: PostprocessConfig = DEFAULT,
 ) -> Float[np.ndarray, " k"]:
-    """Dice, after all post-processing, at every threshold.
+    """Return the Dice of a scan at every threshold, after all post-processing.
 
-    The same as `dice(anomaly_mask(...), lesion & brain)`, four times faster: from the highest threshold down, voxels
-    and links between neighbours are added to the components there are, so that each is looked at once.
+    The result equals `dice(anomaly_mask(...), lesion & brain)` at each threshold, four times
+    faster. From the highest threshold down, voxels and links to their neighbours are added to
+    the components, so each voxel is handled once.
+
+    Args:
+        anomaly_map: anomaly map of the scan.
+        lesion: lesion mask.
+        brain: brain mask, not eroded.
+        thresholds: ascending.
+        spacing_mm: voxel size along x, y and z.
+        config: erosion and smallest component.
     """
     inside = eroded_brain(brain, config)
-    box, least = bounding_box(inside), min_voxels(spacing_mm, config)
-    n_truth = int((lesion & brain).sum())
-    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[
-        box
-    ]  # how many thresholds lie below
+    box, required = bounding_box(inside), min_voxels(spacing_mm, config)
+    truth = lesion & brain
+    n_truth = int(truth.sum())
+    # The level of a voxel is the number of thresholds below its value.
+    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[box]
     voxels, pairs = linked_voxels(level)
-    hit = (lesion & brain)[box].ravel()[voxels]
-    until = np.searchsorted(
-        -level.ravel()[voxels], -np.arange(len(thresholds), 0, -1), side="right"
-    )  # above each
-    links_until = np.searchsorted(later_voxel(pairs), until)
+    is_lesion = truth[box].ravel()[voxels]
+    levels = np.arange(len(thresholds), 0, -1)
+    voxel_ends = np.searchsorted(-level.ravel()[voxels], -levels, side="right")
+    link_ends = np.searchsorted(later_voxel(pairs), voxel_ends)
     component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
-    size: np.ndarray = np.zeros(0)  # of each component, as `hits`
-    hits: np.ndarray = np.zeros(0)
+    size: np.ndarray = np.zeros(0)  # of each component
+    hits: np.ndarray = np.zeros(0)  # lesion voxels of each component
     curve, last_voxel, last_link = np.empty(len(thresholds)), 0, 0
-    for step, (voxel, link) in enumerate(zip(until, links_until, strict=True)):
-        component[last_voxel:voxel] = np.arange(len(size), len(size) + voxel - last_voxel)
-        size = np.append(size, np.ones(voxel - last_voxel))
-        hits = np.append(hits, hit[last_voxel:voxel])
+    for step, (voxel, link) in enumerate(zip(voxel_ends, link_ends, strict=True)):
+        n_new = voxel - last_voxel
+        component[last_voxel:voxel] = np.arange(len(size), len(size) + n_new)
+        size = np.append(size, np.ones(n_new))
+        hits = np.append(hits, is_lesion[last_voxel:voxel])
         if link > last_link:
-            one, other = component[pairs[last_link:link]].T
+            first, second = component[pairs[last_link:link]].T
             graph = sparse.coo_matrix(
-                (np.ones(len(one), dtype=np.int8), (one, other)), shape=(len(size), len(size))
+                (np.ones(len(first), dtype=np.int8), (first, second)),
+                shape=(len(size), len(size)),
             )
             count, merged = csgraph.connected_components(graph, directed=False)
             component[:voxel] = merged[component[:voxel]]
             size, hits = np.bincount(merged, size, count), np.bincount(merged, hits, count)
-        kept = size >= least
-        total = size[kept].sum() + n_truth
-        curve[len(thresholds) - 1 - step] = 2 * hits[kept].sum() / total if total else 1.0
+        is_kept = size >= required
+        total = size[is_kept].sum() + n_truth
+        curve[len(thresholds) - 1 - step] = 2 * hits[is_kept].sum() / total if total else 1.0
         last_voxel, last_link = voxel, link
     return curve
 
@@ -191,12 +247,21 @@ def dice_by_threshold(
     *,
     also: Sequence[float] = (),
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """Thresholds, ascending, and the mean over subjects of their Dice at each; both empty without a lesion.
+    """Return ascending thresholds and the mean Dice over subjects at each of them.
 
-    Subjects without a lesion are left out: their Dice is 0 or 1 and says nothing about overlap.
+    Subjects without a lesion in the brain are ignored: their Dice is 0 or 1 and does not measure
+    overlap.
 
     Args:
-        also: thresholds to try besides those of `threshold_grid`; nan is passed over.
+        maps: anomaly map of each subject.
+        lesions: lesion mask of each subject.
+        brains: brain mask of each subject, not eroded.
+        spacings_mm: voxel size of each subject along x, y and z.
+        config: post-processing.
+        also: further thresholds to try; NaN is ignored.
+
+    Returns:
+        Thresholds and mean Dice; both empty if no subject has a lesion.
     """
     chosen = [i for i in range(len(maps)) if (lesions[i] & brains[i]).any()]
     if not chosen:
@@ -214,51 +279,50 @@ def dice_by_threshold(
 
 
 def false_positive_rate(predicted: Mask, brain: Mask) -> float:
-    """FP / (FP + TN) of a healthy scan: the share of its brain that is marked."""
+    """Return FP / (FP + TN) of a healthy scan: the share of its brain that is predicted."""
     return float((predicted & brain).sum() / max(int(brain.sum()), 1))
 
 
 def reconstruction_l1(image: Map, reconstruction: Map, brain: Mask) -> float:
-    """Mean absolute difference over the brain's voxels."""
+    """Return the mean absolute difference over the voxels of the brain."""
     return float(np.abs(image[brain].astype(np.float64) - reconstruction[brain]).mean())
 
 
 def reconstruction_psnr(image: Map, reconstruction: Map, brain: Mask) -> float:
-    """10 log10(1 / mean squared difference over the brain's voxels) in dB (data range 1), inf for a copy."""
+    """Return 10 log10(1 / mean squared difference) over the brain, in dB; infinity for a copy.
+
+    The data range is 1.
+    """
     error = float(np.square(image[brain].astype(np.float64) - reconstruction[brain]).mean())
     return float(-10 * np.log10(error)) if error > 0 else float("inf")
 
 
 def reconstruction_ssim(image: Map, reconstruction: Map, brain: Mask) -> float:
-    """Mean over the brain's voxels of the SSIM map (scikit-image's), slice by slice, both zero outside the brain.
+    """Return the mean over the brain of the SSIM map, computed slice by slice.
 
-    Gaussian weights of sigma 1.5, population covariance, data range 1: the settings of Wang et al. 2004
-    (https://doi.org/10.1109/TIP.2003.819861), as scikit-image documents them. The weights stand in two matrices, one
-    for rows and one for columns, which is twice as fast as a filter.
+    Both images are set to 0 outside the brain. The settings are those of Wang et al. 2004
+    (https://doi.org/10.1109/TIP.2003.819861), as in scikit-image: Gaussian weights of sigma 1.5,
+    population covariance. The data range is 1. Two matrices hold the weights, for rows and for
+    columns, which is twice as fast as a filter.
     """
-    c1, c2 = 0.01**2, 0.03**2
     along_rows, along_columns = (
         ndimage.gaussian_filter1d(np.eye(size), SSIM_SIGMA, axis=0, truncate=SSIM_TRUNCATE)
         for size in brain.shape[1:]
     )
     total = 0.0
     for x, y, inside in zip(image, reconstruction, brain, strict=True):
-        if inside.any():
-            a, b = (
-                np.where(inside, x, 0).astype(np.float64),
-                np.where(inside, y, 0).astype(np.float64),
-            )
-            mean_a, mean_b, squares, product = (
-                along_rows @ moment @ along_columns.T for moment in (a, b, a * a + b * b, a * b)
-            )
-            both, either = mean_a * mean_b, mean_a**2 + mean_b**2
-            ssim = (
-                (2 * both + c1)
-                * (2 * (product - both) + c2)
-                / ((either + c1) * (squares - either + c2))
-            )
-            total += float(ssim[inside].sum())
+        if not inside.any():
+            continue
+        a = np.where(inside, x, 0).astype(np.float64)
+        b = np.where(inside, y, 0).astype(np.float64)
+        mean_a, mean_b, squares, product = (
+            along_rows @ moment @ along_columns.T for moment in (a, b, a * a + b * b, a * b)
+        )
+        mean_ab, mean_squares = mean_a * mean_b, mean_a**2 + mean_b**2
+        ssim = (
+            (2 * mean_ab + SSIM_C1)
+            * (2 * (product - mean_ab) + SSIM_C2)
+            / ((mean_squares + SSIM_C1) * (squares - mean_squares + SSIM_C2))
+        )
+        total += float(ssim[inside].sum())
     return total / max(int(brain.sum()), 1)
-
-
-# ---- intervals

@@ -1,13 +1,14 @@
-"""Score anything that gives a residual for a subject: predictions in, rows of scores and their summary out.
+"""Scores of everything that returns a residual for a scan, and their summary.
 
     residual -> anomaly map -> AUPRC
-        -> mask at a threshold from labelled calibration subjects     -> Dice, lesions found, false positives
-        -> mask at a threshold from healthy voxels only               -> Dice, rates on healthy scans
-        -> mask at a threshold from healthy scans' scores             -> Dice, flagged scans
-        -> mask at the threshold that suits the scored subjects best  -> oracle Dice
+        -> mask at the threshold from labelled calibration scans  -> Dice, lesions, false positives
+        -> mask at the threshold from healthy voxels              -> Dice, rates on healthy scans
+        -> mask at the threshold from scores of healthy scans     -> Dice, flagged scans
+        -> mask at the best threshold of the scored scans         -> oracle Dice
 
-all of it post-processed and, in columns that end in `_unfiltered`, of the raw residual.
-Every contender, baselines included, goes through the same post-processing.
+Everything is computed twice: post-processed, and from the raw residual (`_unfiltered`).
+All contenders, baselines included, have the same post-processing, except for the first steps of
+a model's own.
 """
 
 import itertools
@@ -23,12 +24,24 @@ from joblib import Parallel, delayed, parallel_config
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, anomaly_mask, residual_map
+from maediff.anomaly.postprocess import (
+    DEFAULT,
+    PostprocessConfig,
+    anomaly_mask,
+    residual_map,
+    without_first_steps,
+)
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.types import Map
-from maediff.evaluation.measures import COLUMNS, measure, pooled_curve, voxel_ml
+from maediff.evaluation.measures import (
+    SCORE_COLUMNS,
+    LesionList,
+    measure,
+    pooled_curve,
+    voxel_ml,
+)
 from maediff.evaluation.metrics import (
     lesion_counts,
     lesion_outside_brain,
@@ -36,23 +49,25 @@ from maediff.evaluation.metrics import (
     reconstruction_psnr,
     reconstruction_ssim,
 )
-from maediff.evaluation.summary import summarise
-from maediff.evaluation.thresholds import NAN, Case, choose_thresholds
+from maediff.evaluation.summary import UNFILTERED, summarise
+from maediff.evaluation.thresholds import NAN, Case, MethodThresholds, choose_thresholds
 
 Predict = Callable[[SubjectSlices], tuple[Map, Map | None]]
-UNFILTERED = "_unfiltered"
+"""A scan -> its residual and, if there is one, its healthy reference, both in [0, 1]."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ScoringConfig:
-    """What an evaluation chooses.
+    """Choices of an evaluation.
 
     Args:
-        fpr: share of healthy voxels that the healthy-calibrated threshold may mark.
-        scan_fpr: share of new healthy scans that the conformal threshold may flag, on average.
-        n_snapshots: subjects kept for the report's pictures: the first by name, ill and healthy in turn.
-        postprocess: between residual and mask, the same for all; None: the runs' own where they agree on one
-            (`TrainedMethod.postprocess`), else the default.
+        fpr: share of healthy voxels above the healthy threshold; our choice.
+        scan_fpr: share of new healthy scans above the conformal threshold, as an average; our
+            choice.
+        n_snapshots: subjects whose slices are stored for the report: the first by name, with and
+            without a lesion in turn.
+        postprocess: post-processing of all residuals. None: the post-processing of the runs
+            (`TrainedMethod.postprocess`) if all runs have the same, otherwise the default.
     """
 
     fpr: float = 0.01
@@ -63,20 +78,33 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.fpr < 1 or not 0 < self.scan_fpr < 1:
             raise ValueError(
-                f"fpr {self.fpr} and scan_fpr {self.scan_fpr} are shares: give numbers between 0 and 1"
+                f"fpr {self.fpr} and scan_fpr {self.scan_fpr} are shares: "
+                "give numbers between 0 and 1"
             )
         if self.n_snapshots < 0:
             raise ValueError(
-                f"n_snapshots={self.n_snapshots}: how many subjects to keep pictures of, 0 or more"
+                f"n_snapshots {self.n_snapshots} is a number of subjects: give 0 or more"
             )
 
 
 DEFAULT_SCORING = ScoringConfig()
 
 
-@plain_dataclass(frozen=True)
+@plain_dataclass(frozen=True, kw_only=True)
 class Contender:
-    """Something to score: `predict` gives a subject's residual and, if it has one, its healthy reference."""
+    """A method to score.
+
+    Args:
+        name: name in tables, unique.
+        group: name that runs share if they differ in the seed only.
+        predict: returns residual and healthy reference of a scan.
+        seed: training seed; None without one.
+        trained: False for a baseline.
+        filtered: True if the residuals are post-processed already. They get no second blur or
+            filter, and there are no scores of the raw residual.
+        first_steps: settings of the first steps of the post-processing (`FIRST_STEPS`), which
+            belong to the residual of this contender. They apply to the raw residual too.
+    """
 
     name: str
     group: str
@@ -84,16 +112,35 @@ class Contender:
     seed: int | None = None
     trained: bool = True
     filtered: bool = False
-    """The residuals are post-processed already, so they get no other blur or filter."""
-    first_steps: Mapping[str, float] = field(default_factory=dict)
-    """Fields of the post-processing that only this contender's residual needs."""
+    first_steps: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scores(NamedTuple):
-    """Rows of `scores.csv`; the part of `summary.json` that follows from predictions alone; `curves.json`."""
+    """Results of `score`.
+
+    Args:
+        rows: rows of scores.csv, one per contender and scored scan.
+        summary: the part of summary.json that follows from the rows.
+        curves: content of curves.json.
+    """
 
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
+    curves: dict[str, Any]
+
+
+@plain_dataclass(frozen=True)
+class _Outcome:
+    """Results of one contender.
+
+    Args:
+        rows: its rows of scores.csv.
+        extra: its values in summary.json that do not follow from the rows.
+        curves: its part of curves.json.
+    """
+
+    rows: list[dict[str, Any]]
+    extra: dict[str, Any]
     curves: dict[str, Any]
 
 
@@ -107,160 +154,199 @@ def score(
     slices: Path | None = None,
     progress: Callable[[str], None] | None = None,
     workers: int = 1,
-    people: Mapping[str, str] | None = None,
 ) -> Scores:
-    """Everything that predictions say.
+    """Score all contenders on `scored`.
 
     Args:
-        calibrate: subjects that thresholds are chosen on; may be `scored` itself, which is optimistic.
-        slices: folder for the slices that a report shows.
-        progress: called with a contender's name when it is done.
-        workers: contenders scored at once, each in a process with one thread; 1 stays in this process.
-        people: by name of the scan, whose it is; unless given, every scan is another person's.
+        contenders: the methods to score.
+        calibrate: scans that thresholds are chosen on. They may be `scored` itself, which makes
+            Dice and rates optimistic.
+        scored: scans that are measured.
+        config: rates, post-processing and number of snapshots.
+        seed: seed of the bootstrap.
+        slices: folder for the slices that a report shows; None writes no slices.
+        progress: called with the name of each contender that is done.
+        workers: contenders scored at once, each in a process with one thread. 1 uses this process.
+
+    Raises:
+        InputError: a residual is not finite or has another shape than its scan.
     """
     rows: list[dict[str, Any]] = []
     extras: dict[str, dict[str, Any]] = {}
     curves: dict[str, Any] = {}
-    whose = {s.name: s.name for s in [*calibrate, *scored]} | dict(people or {})
-    tasks = (delayed(_score_one)(c, calibrate, scored, config, slices, whose) for c in contenders)
+    tasks = (
+        delayed(_score_contender)(contender, calibrate, scored, config, slices)
+        for contender in contenders
+    )
     inner = {"inner_max_num_threads": 1} if workers > 1 else {}
     with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
-        results = Parallel(return_as="generator")(tasks)
-        for contender, found in zip(contenders, results, strict=True):
-            rows += found.rows
-            extras[contender.name], curves[contender.name] = found.summary, found.curves
+        outcomes = Parallel(return_as="generator")(tasks)
+        for contender, outcome in zip(contenders, outcomes, strict=True):
+            rows += outcome.rows
+            extras[contender.name], curves[contender.name] = outcome.extra, outcome.curves
             if progress is not None:
                 progress(contender.name)
     return Scores(rows, summarise(rows, extras, seed), curves)
 
 
-def _score_one(
+def _score_contender(
     contender: Contender,
     calibrate: Sequence[SubjectSlices],
     scored: Sequence[SubjectSlices],
     config: ScoringConfig,
     slices: Path | None,
-    people: Mapping[str, str],
-) -> Scores:
-    """The rows of one contender, what is not per subject, and its curves; writes the slices that a report shows."""
-    subjects = {id(s): s for s in [*calibrate, *scored]}
-    predictions = {key: _predict(contender, s) for key, s in subjects.items()}
-    rows = [_row(contender, s, predictions[id(s)][1], people[s.name]) for s in scored]
+) -> _Outcome:
+    """Score one contender, and write the slices that a report shows."""
+    scans = {id(scan): scan for scan in [*calibrate, *scored]}  # a scan may be in both
+    predictions = {key: _predict(contender, scan) for key, scan in scans.items()}
+    rows = [_describe_scan(contender, scan, predictions[id(scan)][1]) for scan in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     chosen = replace(config.postprocess or DEFAULT, **contender.first_steps)
-    plain = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0)
-    variants = {"": plain} if contender.filtered else {"": chosen, UNFILTERED: plain}
-    for suffix, post in variants.items():
+    raw = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0)
+    variants = (
+        {"": without_first_steps(raw)} if contender.filtered else {"": chosen, UNFILTERED: raw}
+    )
+    for suffix, postprocess in variants.items():
         cases = {
             key: Case(
-                s,
-                residual_map(predictions[key][0], s.brain, s.spacing_mm, post, s.images),
-                people[s.name],
+                scan=scan,
+                anomaly=residual_map(
+                    predictions[key][0], scan.brain, scan.spacing_mm, postprocess, scan.images
+                ),
             )
-            for key, s in subjects.items()
+            for key, scan in scans.items()
         }
-        own = [cases[id(s)] for s in scored]
-        thresholds, about, dices = choose_thresholds(
-            [cases[id(s)] for s in calibrate], own, config.fpr, config.scan_fpr, post
+        scored_cases = [cases[id(scan)] for scan in scored]
+        choice = choose_thresholds(
+            [cases[id(scan)] for scan in calibrate],
+            scored_cases,
+            config.fpr,
+            config.scan_fpr,
+            postprocess,
         )
-        lesions: dict[str, list] = {"subject": [], "volume_ml": [], "found": []}
-        for case, row in zip(own, rows, strict=True):
-            columns, its_lesions = measure(case, thresholds, post)
+        lesions: dict[str, LesionList] = {}
+        for case, row in zip(scored_cases, rows, strict=True):
+            columns, lesions[case.scan.name] = measure(case, choice.thresholds, postprocess)
             row |= {f"{column}{suffix}": value for column, value in columns.items()}
-            lesions["subject"] += [case.subject.name] * len(its_lesions["found"])
-            lesions["volume_ml"] += its_lesions["volume_ml"]
-            lesions["found"] += its_lesions["found"]
-        pooled, precision_recall = pooled_curve(own)
-        known = {
-            name: None if math.isnan(value) else value
-            for name, value in asdict(thresholds).items()
-        }
-        extra |= {f"auprc_pooled{suffix}": pooled, f"thresholds{suffix}": known}
+        pooled, precision_recall = pooled_curve(scored_cases)
+        extra[f"auprc_pooled{suffix}"] = pooled
+        extra[f"thresholds{suffix}"] = _thresholds_or_none(choice.thresholds)
         if suffix:
             continue
-        extra |= about
+        extra |= {"healthy_source": choice.healthy_source, "conformal": choice.conformal}
         curves = {
             "precision_recall": precision_recall,
-            "dice_by_threshold": dices,
-            "lesions": lesions,
+            "dice_by_threshold": choice.dice_curve,
+            "lesions": _join_lesions(lesions),
         }
         if slices is not None:
-            shown = thresholds.healthy if math.isnan(thresholds.label) else thresholds.label
-            for s in _shown(scored, config.n_snapshots):
-                _keep_slices(
-                    slices / contender.name,
-                    s,
-                    cases[id(s)].anomaly,
-                    predictions[id(s)][1],
-                    shown,
-                    post,
-                )
-    if contender.filtered:  # nobody knows these maps without their filter
+            label, healthy = choice.thresholds.label, choice.thresholds.healthy
+            threshold = healthy if math.isnan(label) else label
+            for scan in _choose_shown(scored, config.n_snapshots):
+                case, reference = cases[id(scan)], predictions[id(scan)][1]
+                _keep_slices(slices / contender.name, case, reference, threshold, postprocess)
+    if contender.filtered:  # the raw residual of these maps is unknown
         extra |= {f"auprc_pooled{UNFILTERED}": None, f"thresholds{UNFILTERED}": None}
-        rows = [row | {f"{column}{UNFILTERED}": NAN for column in COLUMNS} for row in rows]
-    return Scores(rows, extra, curves)
+        rows = [row | {f"{column}{UNFILTERED}": NAN for column in SCORE_COLUMNS} for row in rows]
+    return _Outcome(rows, extra, curves)
 
 
-def _predict(contender: Contender, s: SubjectSlices) -> tuple[Map, Map | None]:
-    """Residual and healthy reference."""
-    residual, reference = contender.predict(s)
-    if residual.shape != s.brain.shape:
+def _thresholds_or_none(thresholds: MethodThresholds) -> dict[str, float | None]:
+    """Return the thresholds by name, with None for NaN."""
+    return {
+        name: None if math.isnan(value) else value for name, value in asdict(thresholds).items()
+    }
+
+
+def _join_lesions(lesions: Mapping[str, LesionList]) -> dict[str, list]:
+    """Return the lesions of all scans as three lists: scan, volume in ml, found or not."""
+    return {
+        "subject": [name for name, listed in lesions.items() for _ in listed.found],
+        "volume_ml": [volume for listed in lesions.values() for volume in listed.volume_ml],
+        "found": [found for listed in lesions.values() for found in listed.found],
+    }
+
+
+def _predict(contender: Contender, scan: SubjectSlices) -> tuple[Map, Map | None]:
+    """Return residual and healthy reference.
+
+    Raises:
+        InputError: the residual is not finite in the brain, or has another shape than the scan.
+    """
+    residual, reference = contender.predict(scan)
+    if residual.shape != scan.brain.shape:
         raise InputError(
-            f"{contender.name}, {s.name}: a map of {residual.shape}, but the cohort has {s.brain.shape}"
+            f"{contender.name}, {scan.name}: the anomaly map has the shape {residual.shape}, but "
+            f"the scan in the cohort has {scan.brain.shape}; give a map on the cohort's grid"
         )
-    if not np.isfinite(residual[s.brain]).all():
-        raise InputError(f"{contender.name}, {s.name}: the anomaly map holds NaN or infinity")
+    if not np.isfinite(residual[scan.brain]).all():
+        raise InputError(
+            f"{contender.name}, {scan.name}: the anomaly map holds NaN or infinity in the brain; "
+            "check the method that made it"
+        )
     return residual, reference
 
 
-def _row(
-    contender: Contender, s: SubjectSlices, reference: Map | None, person: str
+def _describe_scan(
+    contender: Contender, scan: SubjectSlices, reference: Map | None
 ) -> dict[str, Any]:
-    """What a line of `scores.csv` says of the scan and of the reference; nan where a value has no meaning."""
-    truth = None if s.lesion is None else s.lesion & s.brain
-    drawn = reference if s.healthy else None
-    images = s.images.clip(0, 1)
+    """Return the columns of scores.csv that need no threshold; NaN where a column does not apply.
+
+    The reconstruction is compared with the scan only if the scan is healthy.
+    """
+    truth = None if scan.lesion is None else scan.lesion & scan.brain
+    compared = reference if scan.healthy else None
+    images = scan.images.clip(0, 1)
     return {
         "method": contender.name,
         "group": contender.group,
         "seed": contender.seed,
         "trained": contender.trained,
-        "subject": s.name,
-        "person": person,
-        "healthy": s.healthy,
-        "lesion_kind": s.extra.get("lesion_kind", ""),
-        "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(s),
+        "subject": scan.name,
+        "person": scan.person,
+        "healthy": scan.healthy,
+        "lesion_kind": scan.extra.get("lesion_kind", ""),
+        "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(scan),
         "lesions": NAN if truth is None else float(lesion_counts(truth, truth).lesions),
         "lesion_outside_brain": NAN
-        if s.lesion is None
-        else lesion_outside_brain(s.lesion, s.brain),
-        "brain_voxels": float(s.brain.sum()),
-        "l1": NAN if drawn is None else reconstruction_l1(images, drawn, s.brain),
-        "psnr": NAN if drawn is None else reconstruction_psnr(images, drawn, s.brain),
-        "ssim": NAN if drawn is None else reconstruction_ssim(images, drawn, s.brain),
+        if scan.lesion is None
+        else lesion_outside_brain(scan.lesion, scan.brain),
+        "brain_voxels": float(scan.brain.sum()),
+        "l1": NAN if compared is None else reconstruction_l1(images, compared, scan.brain),
+        "psnr": NAN if compared is None else reconstruction_psnr(images, compared, scan.brain),
+        "ssim": NAN if compared is None else reconstruction_ssim(images, compared, scan.brain),
     }
 
 
 def _keep_slices(
     folder: Path,
-    s: SubjectSlices,
-    anomaly: Map,
+    case: Case,
     reference: Map | None,
     threshold: float,
-    post: PostprocessConfig,
+    postprocess: PostprocessConfig,
 ) -> None:
-    mask = anomaly_mask(anomaly, s.brain, threshold, s.spacing_mm, post)
-    chosen = pick_slices(s.brain, np.zeros_like(s.brain) if s.lesion is None else s.lesion)
-    spacing = (float(s.spacing_mm[0]), float(s.spacing_mm[1]), float(s.spacing_mm[2]))
-    whole = Snapshot(s.slice_ids, s.images, anomaly, s.brain, mask, spacing, reference, s.lesion)
-    save_slices(folder / f"{s.name}.npz", whole, chosen)
+    """Write the slices of a scan that a report shows."""
+    scan = case.scan
+    x, y, z = (float(size) for size in scan.spacing_mm)
+    whole = Snapshot(
+        slice_ids=scan.slice_ids,
+        image=scan.images,
+        anomaly_map=case.anomaly,
+        brain=scan.brain,
+        mask=anomaly_mask(case.anomaly, scan.brain, threshold, scan.spacing_mm, postprocess),
+        spacing_mm=(x, y, z),
+        reference=reference,
+        lesion=scan.lesion,
+    )
+    weight = np.zeros_like(scan.brain) if scan.lesion is None else scan.lesion
+    save_slices(folder / f"{scan.name}.npz", whole, pick_slices(scan.brain, weight))
 
 
-def _shown(scored: Sequence[SubjectSlices], count: int) -> list[SubjectSlices]:
-    """The first subjects by name, those with a lesion and those without in turn."""
-    ordered = sorted(scored, key=lambda s: s.name)
-    with_lesion = [s for s in ordered if s.lesion is not None and s.lesion.any()]
-    without = [s for s in ordered if s.lesion is None or not s.lesion.any()]
+def _choose_shown(scored: Sequence[SubjectSlices], count: int) -> list[SubjectSlices]:
+    """Return the first scans by name, with and without a lesion in turn."""
+    ordered = sorted(scored, key=lambda scan: scan.name)
+    with_lesion = [scan for scan in ordered if scan.lesion is not None and scan.lesion.any()]
+    without = [scan for scan in ordered if scan.lesion is None or not scan.lesion.any()]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(with_lesion, without))
-    return [s for s in in_turn if s is not None][:count]
+    return [scan for scan in in_turn if scan is not None][:count]

@@ -1,11 +1,12 @@
-"""From one row per run and subject to the tables of an evaluation. Numbers in, numbers and text out.
+"""Means, intervals and differences from the rows of scores.csv.
 
-    run    = one trained model (or baseline) on every subject of the score split
-    group  = runs of one method and configuration that differ in the seed: mean over seeds first, then over subjects
+    run     one trained model (or baseline) on every scan of the scored split
+    group   runs that differ in the seed only: the mean over seeds of each scan, then over people
 
-A person with several scans (sessions, runs) counts once: her scans' mean stands for her in every mean and interval.
-Intervals are 95 % bootstrap intervals over subjects; for the rate of flagged healthy scans, Clopper-Pearson.
-Voxels of one scan are not independent, so the voxel-wise rate is a mean over scans with a bootstrap, too.
+A person with several scans (sessions) counts once: the mean of the person's scans enters every
+mean and interval. Intervals are 95 % bootstrap intervals over people; for the rate of flagged
+scans, which counts scans, they are Clopper-Pearson intervals.
+The voxels of a scan are not independent, so `fpr_healthy` is a mean over people, too.
 """
 
 import itertools
@@ -19,60 +20,74 @@ from maediff.evaluation.intervals import bootstrap_interval, clopper_pearson, pa
 
 Row = Mapping[str, Any]
 Summary = dict[str, Any]
-
-_MEASURED = {  # key of summary.json -> column of scores.csv, post-processed and (`_unfiltered`) of the raw residual
-    "auprc": "auprc",
-    "auprc_all_voxels": "auprc_all_voxels",
-    "dice": "dice",
-    "dice_healthy_calibrated": "dice_healthy_calibrated",
-    "dice_conformal": "dice_conformal",
-    "dice_oracle": "dice_oracle",
-    "lesion_recall": "lesion_recall",
-    "false_positives_per_scan": "false_positives",
-    "false_positives_per_healthy_scan": "false_positives_healthy",
-    "fpr_healthy": "fpr_healthy",
-    "fpr_healthy_label_calibrated": "fpr_healthy_label_calibrated",
-}
-_RATES = {
-    "scan_fpr_healthy": "flagged_healthy",
-    "scan_fpr_healthy_label_calibrated": "flagged_healthy_label_calibrated",
-    "scan_fpr_healthy_conformal": "flagged_healthy_conformal",
-    "scan_recall_conformal": "flagged_ill_conformal",
-}
+UNFILTERED = "_unfiltered"
+"""End of the columns and keys of the raw residual: no blur, no median filter."""
 
 
-def _both(keys: Mapping[str, str]) -> dict[str, str]:
+def _with_unfiltered(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return `keys` and the same for the raw residual."""
     return dict(keys) | {
-        f"{key}_unfiltered": f"{column}_unfiltered" for key, column in keys.items()
+        f"{key}{UNFILTERED}": f"{column}{UNFILTERED}" for key, column in keys.items()
     }
 
 
-BY_SUBJECT = _both(_MEASURED) | {
+BY_SUBJECT = _with_unfiltered(
+    {
+        "auprc": "auprc",
+        "auprc_all_voxels": "auprc_all_voxels",
+        "dice": "dice",
+        "dice_healthy_calibrated": "dice_healthy_calibrated",
+        "dice_conformal": "dice_conformal",
+        "dice_oracle": "dice_oracle",
+        "lesion_recall": "lesion_recall",
+        "false_positives_per_scan": "false_positives",
+        "false_positives_per_healthy_scan": "false_positives_healthy",
+        "fpr_healthy": "fpr_healthy",
+        "fpr_healthy_label_calibrated": "fpr_healthy_label_calibrated",
+    }
+) | {
     "l1_healthy": "l1",
     "psnr_healthy": "psnr",
     "ssim_healthy": "ssim",
 }
-SCAN_RATES = _both(_RATES)
-VOXEL_RATES = _both({"fpr_healthy_voxels": "fpr_healthy"})
+"""Key of summary.json -> column of scores.csv: means over people."""
+SCAN_RATES = _with_unfiltered(
+    {
+        "scan_fpr_healthy": "flagged_healthy",
+        "scan_fpr_healthy_label_calibrated": "flagged_healthy_label_calibrated",
+        "scan_fpr_healthy_conformal": "flagged_healthy_conformal",
+        "scan_recall_conformal": "flagged_ill_conformal",
+    }
+)
+"""Key of summary.json -> column of scores.csv: shares of scans."""
+VOXEL_RATES = _with_unfiltered({"fpr_healthy_voxels": "fpr_healthy"})
+"""Key of summary.json -> column of scores.csv: shares of the voxels of all healthy brains."""
 DIFFERENCES = ("auprc", "auprc_unfiltered", "dice", "dice_unfiltered", "l1")
+"""Columns of scores.csv whose differences between methods are tested."""
 POOLED = ("auprc_pooled", "auprc_pooled_unfiltered")
 
 
 def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0) -> Summary:
-    """Everything in `summary.json` that the rows of `scores.csv` say.
+    """Return the part of summary.json that follows from the rows of scores.csv.
 
     Args:
-        extras: by run, what is not in the rows: `auprc_pooled`, `thresholds`, `healthy_source`.
+        rows: rows of all runs and baselines, each on the same scans.
+        extras: values of each run that are not in its rows: `auprc_pooled`, `thresholds`,
+            `healthy_source`, `conformal`.
+        seed: seed of the bootstrap.
     """
     by_run: dict[str, list[Row]] = {}
     for row in rows:
         by_run.setdefault(row["method"], []).append(row)
-    baselines = [name for name, own in by_run.items() if not own[0]["trained"]]
+    baselines = [name for name, run_rows in by_run.items() if not run_rows[0]["trained"]]
     runs = [name for name in by_run if name not in baselines]
-    same = ("group", "seed", "trained")
     methods = {
-        name: {**summarise_run(own, seed), **extras[name], **{key: own[0][key] for key in same}}
-        for name, own in by_run.items()
+        name: {
+            **summarise_run(run_rows, seed),
+            **extras[name],
+            **{key: run_rows[0][key] for key in ("group", "seed", "trained")},
+        }
+        for name, run_rows in by_run.items()
     }
     groups: dict[str, Summary] = {}
     by_group = {name: by_run[name] for name in baselines}
@@ -83,14 +98,13 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
         groups[group] = {
             **summarise_group([by_run[name] for name in members], seed),
             **{
-                key: None if None in found else float(np.mean(found))
-                for key, found in pooled.items()
+                key: None if None in values else float(np.mean(values))
+                for key, values in pooled.items()
             },
             "runs": members,
             "seeds": [methods[name]["seed"] for name in members],
         }
-    best = best_of(methods, baselines)
-    against = [best] if best else []
+    best = find_best(methods, baselines)
     scans = next(iter(by_run.values()))
     return {
         "n_subjects": len({row["person"] for row in scans}),
@@ -101,20 +115,24 @@ def summarise(rows: Sequence[Row], extras: Mapping[str, Summary], seed: int = 0)
         "groups": groups,
         "baselines": baselines,
         "best_baseline": best,
-        "differences": differences(by_run, _pairs(runs, against), seed) if best else [],
-        "group_differences": differences(by_group, _pairs(list(groups), against), seed)
+        "differences": differences(by_run, _list_pairs(runs, best), seed) if best else [],
+        "group_differences": differences(by_group, _list_pairs(list(groups), best), seed)
         if best
         else [],
     }
 
 
 def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
-    """Means and intervals over the subjects of one run; None where no subject has the value. Rates of scans are over
-    scans.
+    """Return the means and intervals of one run; None where no scan has the value.
+
+    Args:
+        rows: one per scan.
+        seed: seed of the bootstrap.
     """
-    people = _means_by("person", rows, list(BY_SUBJECT.values()))
+    people = _average_by("person", rows, list(BY_SUBJECT.values()))
     summary: Summary = {
-        key: _interval([row[column] for row in people], seed) for key, column in BY_SUBJECT.items()
+        key: _bootstrap([row[column] for row in people], seed)
+        for key, column in BY_SUBJECT.items()
     }
     for key, column in SCAN_RATES.items():
         summary[key] = _scan_rate([row[column] for row in rows])
@@ -122,27 +140,37 @@ def summarise_run(rows: Sequence[Row], seed: int = 0) -> Summary:
         summary[key] = _voxel_rate(
             [row[column] for row in rows], [row["brain_voxels"] for row in rows]
         )
+    kinds = sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
     by_kind = {
-        kind: _means_by("person", [row for row in rows if row["lesion_kind"] == kind], ["auprc"])
-        for kind in sorted({row["lesion_kind"] for row in rows if row["lesion_kind"]})
+        kind: _average_by("person", [row for row in rows if row["lesion_kind"] == kind], ["auprc"])
+        for kind in kinds
     }
     summary["auprc_by_kind"] = {
-        kind: _interval([row["auprc"] for row in own], seed) for kind, own in by_kind.items()
+        kind: _bootstrap([row["auprc"] for row in kind_rows], seed)
+        for kind, kind_rows in by_kind.items()
     }
     return summary
 
 
 def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
-    """As `summarise_run`, of every scan's mean over runs; `sd` is the deviation of the runs' means."""
+    """Return the means and intervals of a group, as `summarise_run` does.
+
+    The mean over runs of each scan comes first. `sd` is the standard deviation of the runs'
+    means; None for a single run.
+
+    Args:
+        runs: the rows of each run.
+        seed: seed of the bootstrap.
+    """
     columns = [*BY_SUBJECT.values(), *SCAN_RATES.values()]
     summary = summarise_run(
-        _means_by("subject", list(itertools.chain.from_iterable(runs)), columns), seed
+        _average_by("subject", list(itertools.chain.from_iterable(runs)), columns), seed
     )
-    by_person = [_means_by("person", rows, list(BY_SUBJECT.values())) for rows in runs]
+    by_person = [_average_by("person", rows, list(BY_SUBJECT.values())) for rows in runs]
     for members, keys in ((by_person, BY_SUBJECT), (runs, SCAN_RATES)):
         for key, column in keys.items():
             if summary[key] is not None:
-                means = [_mean([row[column] for row in rows]) for rows in members]
+                means = [_finite_mean([row[column] for row in rows]) for rows in members]
                 summary[key]["sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return summary
 
@@ -150,25 +178,34 @@ def summarise_group(runs: Sequence[Sequence[Row]], seed: int = 0) -> Summary:
 def differences(
     rows: Mapping[str, Sequence[Row]], pairs: Sequence[tuple[str, str]], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Mean of a - b over subjects with a paired bootstrap interval, for every pair (a, b) of keys of `rows`.
+    """Return the mean of a - b over people with a paired bootstrap interval, for each pair.
 
-    `mean`, `low` and `high` are of AUPRC; those of DIFFERENCES stand beside them, None where no subject has both. The
-    rows of a group hold each scan several times; the scan's mean is taken first, then the person's.
+    The mean of each scan over a group's runs comes first, then the mean over a person's scans.
+
+    Args:
+        rows: rows of each run or group.
+        pairs: (a, b), keys of `rows`.
+        seed: seed of the bootstrap.
+
+    Returns:
+        For each pair `a`, `b`, `n_subjects` (people with both values), `mean`, `low` and `high`
+        of AUPRC, and an entry with these three for each other column of DIFFERENCES; None if no
+        person has both values.
     """
-    means = {
-        name: {row["subject"]: row for row in _means_by("subject", own, DIFFERENCES)}
-        for name, own in rows.items()
+    by_scan = {
+        name: {row["subject"]: row for row in _average_by("subject", own_rows, DIFFERENCES)}
+        for name, own_rows in rows.items()
     }
-    found = []
+    entries = []
     for a, b in pairs:
         entry: dict[str, Any] = {"a": a, "b": b}
         for column in DIFFERENCES:
-            both = [
-                {"person": of_a["person"], "a": of_a[column], "b": means[b][scan][column]}
-                for scan, of_a in sorted(means[a].items())
-                if scan in means[b] and math.isfinite(of_a[column] - means[b][scan][column])
+            in_both = [
+                {"person": row["person"], "a": row[column], "b": by_scan[b][scan][column]}
+                for scan, row in sorted(by_scan[a].items())
+                if scan in by_scan[b] and math.isfinite(row[column] - by_scan[b][scan][column])
             ]
-            people = _means_by("person", both, ["a", "b"])
+            people = _average_by("person", in_both, ["a", "b"])
             interval = paired_difference(
                 [row["a"] for row in people], [row["b"] for row in people], seed
             )
@@ -176,56 +213,76 @@ def differences(
                 entry |= {"n_subjects": len(people), **interval.as_dict()}
             else:
                 entry[column] = interval.as_dict() if people else None
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
-def best_of(
+def find_best(
     methods: Mapping[str, Summary], names: Sequence[str], key: str = "auprc"
 ) -> str | None:
-    """The name with the highest mean, None where none has one."""
-    known = {
+    """Return the name with the highest mean; None if no mean is known.
+
+    Args:
+        methods: the `methods` of a summary.
+        names: names to choose from.
+        key: key of the mean.
+    """
+    means = {
         name: methods[name][key]["mean"]
         for name in names
         if name in methods and methods[name].get(key)
     }
-    return max(known, key=lambda name: known[name]) if known else None
+    return max(means, key=lambda name: means[name]) if means else None
 
 
-def _interval(values: Sequence[float], seed: int) -> dict[str, Any] | None:
+def _bootstrap(values: Sequence[float], seed: int) -> dict[str, Any] | None:
+    """Return mean and bootstrap interval; None without a finite value."""
     interval = bootstrap_interval(values, seed)
     return dict(interval.as_dict()) if math.isfinite(interval.mean) else None
 
 
 def _scan_rate(flags: Sequence[float]) -> dict[str, Any] | None:
+    """Return the share of flagged scans with its interval; None without a scan."""
     finite = [float(flag) for flag in flags if math.isfinite(flag)]
     return dict(clopper_pearson(sum(finite), len(finite)).as_dict()) if finite else None
 
 
 def _voxel_rate(rates: Sequence[float], voxels: Sequence[float]) -> dict[str, Any] | None:
-    """Marked voxels of all healthy brains together, as if voxels were independent; they are not."""
-    known = [(rate * n, n) for rate, n in zip(rates, voxels, strict=True) if math.isfinite(rate)]
-    if not known:
+    """Return the share of voxels above the threshold in all healthy brains together.
+
+    The interval treats the voxels as independent. They are not, so it is too narrow.
+
+    Args:
+        rates: share of each scan; NaN for a scan that is not healthy.
+        voxels: brain voxels of each scan.
+    """
+    healthy = [(rate * n, n) for rate, n in zip(rates, voxels, strict=True) if math.isfinite(rate)]
+    if not healthy:
         return None
-    marked, trials = (sum(part) for part in zip(*known, strict=True))
-    return dict(clopper_pearson(marked, round(trials)).as_dict())
+    positive, total = (sum(part) for part in zip(*healthy, strict=True))
+    return dict(clopper_pearson(positive, round(total)).as_dict())
 
 
-def _mean(values: Sequence[float]) -> float:
+def _finite_mean(values: Sequence[float]) -> float:
+    """Return the mean of the finite values; NaN without one."""
     finite = [value for value in values if math.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")
 
 
-def _means_by(key: str, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
-    """A row for each value of `key`, in the order of the first: its rows' means of `columns`, the rest the first's."""
-    alike: dict[str, list[Row]] = {}
+def _average_by(key: str, rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """Return one row per value of `key`, in order of appearance.
+
+    `columns` are means over the rows with that value; other columns are those of the first row.
+    """
+    by_value: dict[str, list[Row]] = {}
     for row in rows:
-        alike.setdefault(row[key], []).append(row)
+        by_value.setdefault(row[key], []).append(row)
     return [
-        {**own[0], **{column: _mean([row[column] for row in own]) for column in columns}}
-        for own in alike.values()
+        {**same[0], **{column: _finite_mean([row[column] for row in same]) for column in columns}}
+        for same in by_value.values()
     ]
 
 
-def _pairs(names: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
-    return [*itertools.combinations(names, 2), *itertools.product(names, against)]
+def _list_pairs(names: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Return all pairs of `names`, then each name with the baseline."""
+    return [*itertools.combinations(names, 2), *((name, baseline) for name in names)]

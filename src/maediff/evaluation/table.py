@@ -1,18 +1,19 @@
-"""The tables of an evaluation, as rows of text; and `table.md`, which is made of them.
+"""Tables of an evaluation as rows of text, and table.md, which holds all of them.
 
-The first is laid out like the literature's: Dice and AUPRC in percent, mean and standard deviation over seeds, simple
-baselines first. All others are in fractions, with intervals over subjects.
+The first table has the layout of the literature: Dice and AUPRC in percent, mean and standard
+deviation over seeds, baselines first. The other tables show fractions with intervals over
+subjects.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maediff.evaluation.summary import Summary
+from maediff.evaluation.summary import UNFILTERED, Summary
 
-UNFILTERED = "_unfiltered"
-MAX_PAIRS = 30  # of runs shown; the others stand in summary.json
-TABLE = {  # heading -> key of summary.json
+MAX_PAIRS = 30
+"""Largest number of pairs of runs in table.md; summary.json has all of them."""
+DETAIL_COLUMNS = {
     "AUPRC": "auprc",
     "AUPRC, pooled": "auprc_pooled",
     "AUPRC, all voxels": "auprc_all_voxels",
@@ -25,22 +26,31 @@ TABLE = {  # heading -> key of summary.json
     "Voxel FPR, healthy": "fpr_healthy",
     "Scan FPR, healthy": "scan_fpr_healthy",
     "Scan FPR, conformal": "scan_fpr_healthy_conformal",
-    "Ill scans flagged, conformal": "scan_recall_conformal",
+    "Lesion scans flagged, conformal": "scan_recall_conformal",
     "l1, healthy": "l1_healthy",
     "PSNR, healthy": "psnr_healthy",
     "SSIM, healthy": "ssim_healthy",
 }
-LITERATURE = {
+"""Heading -> key of summary.json, for the tables in fractions."""
+LITERATURE_COLUMNS = {
     "Dice [%]": "dice",
     "AUPRC [%]": "auprc",
     "Dice, raw residual [%]": "dice_unfiltered",
     "AUPRC, raw residual [%]": "auprc_unfiltered",
 }
+"""Heading -> key of summary.json, for the first table, in percent."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A table: its title, its heading and its rows; the first cell of a row names it."""
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """A table of texts.
+
+    Args:
+        title: without a full stop.
+        head: one heading per column.
+        rows: the first cell of a row names it.
+        marked: index of the row to highlight; None for no row.
+    """
 
     title: str
     head: list[str]
@@ -48,56 +58,70 @@ class Rows:
     marked: int | None = None
 
 
-def tables(summary: Summary) -> list[Rows]:
-    """Every table of an evaluation, the most read first."""
-    methods, groups = summary["methods"], summary["groups"]
-    pooled = any(len(group["runs"]) > 1 for group in groups.values())
-    shown = [literature(summary)]
-    if pooled:
+def make_tables(summary: Summary) -> list[TextTable]:
+    """Return all tables of an evaluation, the most important first.
+
+    Args:
+        summary: content of summary.json.
+    """
+    methods, groups, baselines = summary["methods"], summary["groups"], summary["baselines"]
+    has_seeds = any(len(group["runs"]) > 1 for group in groups.values())
+    tables = [literature_table(summary)]
+    if has_seeds:
         title = "Methods, seeds pooled (interval over subjects; ± standard deviation over seeds)"
-        shown += _details(title, groups)
-        shown += _differences("methods, seeds pooled", summary["group_differences"])
-    order = [
-        *summary["baselines"],
-        *(name for name in methods if name not in summary["baselines"]),
-    ]
-    shown += _details(
-        "Runs", {name: methods[name] for name in order}, mark=summary["best_baseline"]
+        tables += _detail_tables(title, groups)
+        tables += _difference_tables("methods, seeds pooled", summary["group_differences"])
+    order = [*baselines, *(name for name in methods if name not in baselines)]
+    tables += _detail_tables(
+        "Runs", {name: methods[name] for name in order}, best=summary["best_baseline"]
     )
     if len(summary["differences"]) <= MAX_PAIRS:
-        shown += _differences("runs", summary["differences"])
-    if not pooled and len(summary["differences"]) > MAX_PAIRS:
-        shown += _differences("methods", summary["group_differences"])
+        tables += _difference_tables("runs", summary["differences"])
+    elif not has_seeds:
+        tables += _difference_tables("methods", summary["group_differences"])
     kinds = sorted({kind for method in methods.values() for kind in method["auprc_by_kind"]})
     if kinds:
         rows = [
-            [name, *(cell(method["auprc_by_kind"].get(kind)) for kind in kinds)]
+            [name, *(format_cell(method["auprc_by_kind"].get(kind)) for kind in kinds)]
             for name, method in methods.items()
         ]
-        shown.append(Rows("AUPRC by kind of lesion", ["", *kinds], rows))
-    return shown
+        tables.append(TextTable(title="AUPRC by kind of lesion", head=["", *kinds], rows=rows))
+    return tables
 
 
-def literature(summary: Summary) -> Rows:
-    """Dice and AUPRC in percent, a row per baseline and per group of seeds, post-processed and as the residual is."""
+def literature_table(summary: Summary) -> TextTable:
+    """Return Dice and AUPRC in percent, one row per baseline and per group of seeds.
+
+    Args:
+        summary: content of summary.json.
+    """
     best = summary["best_baseline"]
     rows: list[list[str]] = []
     marked = None
     for name in summary["baselines"]:
         if name == best:
             marked = len(rows)
-        rows.append([_label(name, best), *_percents(summary["methods"][name]), ""])
+        rows.append([_label(name, best), *_format_percents(summary["methods"][name]), ""])
     for name, group in summary["groups"].items():
         seeds = ", ".join("n/a" if seed is None else str(seed) for seed in group["seeds"])
-        rows.append([name, *_percents(group), seeds])
-    title = "Dice at the labelled threshold and AUPRC, in percent: mean over subjects, ± standard deviation over seeds"
-    return Rows(title, ["Method", *LITERATURE, "Seeds"], rows, marked)
+        rows.append([name, *_format_percents(group), seeds])
+    return TextTable(
+        title="Dice at the labelled threshold and AUPRC, in percent: "
+        "mean over subjects, ± standard deviation over seeds",
+        head=["Method", *LITERATURE_COLUMNS, "Seeds"],
+        rows=rows,
+        marked=marked,
+    )
 
 
 def markdown_table(summary: Summary) -> str:
-    """`table.md`: every table, then the notes."""
+    """Return the content of table.md: all tables, then the notes.
+
+    Args:
+        summary: content of summary.json.
+    """
     lines: list[str] = []
-    for table in tables(summary):
+    for table in make_tables(summary):
         lines += [
             f"{table.title}:",
             "",
@@ -109,8 +133,13 @@ def markdown_table(summary: Summary) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in summary["notes"])]) + "\n"
 
 
-def cell(value: Any, sign: str = "") -> str:
-    """A number of the summary as text: mean, deviation over seeds if there is one, interval; n/a for none."""
+def format_cell(value: Any, sign: str = "") -> str:
+    """Return a value of the summary as text: `mean ± sd [low, high]`; n/a for None.
+
+    Args:
+        value: a number, a mapping with `mean`, `low`, `high` and perhaps `sd`, or None.
+        sign: "+" writes a plus before positive numbers.
+    """
     if value is None or (isinstance(value, Mapping) and value["mean"] is None):
         return "n/a"
     if not isinstance(value, Mapping):
@@ -118,16 +147,15 @@ def cell(value: Any, sign: str = "") -> str:
     text = f"{value['mean']:{sign}.3f}"
     if value.get("sd") is not None:
         text += f" ± {value['sd']:.3f}"
-    return (
-        text
-        if value["low"] is None
-        else f"{text} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-    )
+    if value["low"] is None:
+        return text
+    return f"{text} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
-def _percents(method: Summary) -> list[str]:
+def _format_percents(method: Summary) -> list[str]:
+    """Return the cells of LITERATURE_COLUMNS: mean and standard deviation over seeds."""
     texts = []
-    for key in LITERATURE.values():
+    for key in LITERATURE_COLUMNS.values():
         value = method.get(key)
         if value is None:
             texts.append("n/a")
@@ -137,38 +165,51 @@ def _percents(method: Summary) -> list[str]:
     return texts
 
 
-def _details(title: str, methods: Mapping[str, Summary], mark: str | None = None) -> list[Rows]:
-    found = []
-    for said, suffix in (("post-processed", ""), ("of the raw residual", UNFILTERED)):
-        keys = {heading: f"{key}{suffix}" for heading, key in TABLE.items()}
+def _detail_tables(
+    title: str, methods: Mapping[str, Summary], best: str | None = None
+) -> list[TextTable]:
+    """Return a table of the post-processed scores and one of the raw residual's.
+
+    Columns without a value are omitted, and so is a table without a column.
+
+    Args:
+        title: first part of the titles.
+        methods: rows.
+        best: name of the best baseline, to highlight.
+    """
+    tables = []
+    marked = list(methods).index(best) if best and best in methods else None
+    for version, suffix in (("post-processed", ""), ("raw residual", UNFILTERED)):
         keys = {
-            heading: key
-            for heading, key in keys.items()
-            if any(m.get(key) is not None for m in methods.values())
+            heading: f"{key}{suffix}"
+            for heading, key in DETAIL_COLUMNS.items()
+            if any(method.get(f"{key}{suffix}") is not None for method in methods.values())
         }
         if keys:
             rows = [
-                [_label(name, mark), *(cell(m.get(key)) for key in keys.values())]
-                for name, m in methods.items()
+                [_label(name, best), *(format_cell(method.get(key)) for key in keys.values())]
+                for name, method in methods.items()
             ]
-            marked = list(methods).index(mark) if mark and mark in methods else None
-            found.append(Rows(f"{title}, {said}", ["", *keys], rows, marked))
-    return found
+            tables.append(
+                TextTable(title=f"{title}, {version}", head=["", *keys], rows=rows, marked=marked)
+            )
+    return tables
 
 
-def _differences(title: str, found: Sequence[Mapping[str, Any]]) -> list[Rows]:
-    if not found:
+def _difference_tables(title: str, entries: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """Return the table of paired differences; no table without a pair."""
+    if not entries:
         return []
     rows = [
         [
-            f"{d['a']} - {d['b']}",
-            cell(d, sign="+"),
-            cell(d["dice"], sign="+"),
-            cell(d["auprc_unfiltered"], sign="+"),
-            cell(d["dice_unfiltered"], sign="+"),
-            str(d["n_subjects"]),
+            f"{entry['a']} - {entry['b']}",
+            format_cell(entry, sign="+"),
+            format_cell(entry["dice"], sign="+"),
+            format_cell(entry["auprc_unfiltered"], sign="+"),
+            format_cell(entry["dice_unfiltered"], sign="+"),
+            str(entry["n_subjects"]),
         ]
-        for d in found
+        for entry in entries
     ]
     head = [
         "a - b",
@@ -178,7 +219,7 @@ def _differences(title: str, found: Sequence[Mapping[str, Any]]) -> list[Rows]:
         "Dice, raw residual",
         "subjects",
     ]
-    return [Rows(f"Paired differences over subjects, {title}", head, rows)]
+    return [TextTable(title=f"Paired differences over subjects, {title}", head=head, rows=rows)]
 
 
 def _label(name: str, best: str | None) -> str:

@@ -1,4 +1,10 @@
-"""Thresholds that an evaluation chooses on its calibration split."""
+"""Thresholds of a method, chosen on the calibration scans.
+
+label       the highest mean Dice on labelled calibration scans, as usual in the field
+healthy     at most a share `fpr` of the healthy calibration voxels exceeds it
+conformal   at most a share `scan_fpr` of new healthy scans is flagged (split conformal)
+oracle      the highest mean Dice on the scored scans: an upper limit, not a choice
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +20,13 @@ from maediff.core.types import Map
 from maediff.evaluation.metrics import dice_by_threshold
 
 NAN = float("nan")
+HEALTHY_SCANS, HEALTHY_SLICES = "healthy subjects", "lesion-free slices of patients"
+"""Sources of the healthy threshold, as `healthy_source` in summary.json names them."""
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The operating points of a contender; nan where one cannot be had."""
+class MethodThresholds:
+    """The four thresholds of a method, of its anomaly map in [0, 1]; NaN if unavailable."""
 
     label: float
     healthy: float
@@ -28,11 +36,28 @@ class Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A subject and its anomaly map; `person` tells whose scan it is."""
+    """A scan and its anomaly map."""
 
-    subject: SubjectSlices
+    scan: SubjectSlices
     anomaly: Map
-    person: str
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """Thresholds and their origin.
+
+    Args:
+        thresholds: the four thresholds.
+        healthy_source: HEALTHY_SCANS or HEALTHY_SLICES; None without a healthy voxel.
+        conformal: `alpha` (the rate), `n_scans` (healthy scans, one per person) and
+            `smallest_alpha` (the smallest rate that they allow).
+        dice_curve: `threshold` and `dice`: the mean Dice of the scored scans at many thresholds.
+    """
+
+    thresholds: MethodThresholds
+    healthy_source: str | None
+    conformal: dict[str, Any]
+    dice_curve: dict[str, list[float]]
 
 
 def choose_thresholds(
@@ -40,68 +65,84 @@ def choose_thresholds(
     scored: Sequence[Case],
     fpr: float,
     scan_fpr: float,
-    post: PostprocessConfig,
-) -> tuple[Thresholds, dict[str, Any], dict[str, list[float]]]:
-    """The thresholds, where they come from, and the mean Dice of the scored subjects at many thresholds."""
-    from_subjects = any(c.subject.healthy for c in calibrate)
-    healthy = [
-        (
-            c.anomaly,
-            eroded_brain(c.subject.brain, post)
-            & (c.subject.lesion_free[:, None, None] | from_subjects),
-        )
-        for c in calibrate
-        if (c.subject.healthy if from_subjects else c.subject.lesion is not None)
-    ]
-    healthy = [(anomaly, inside) for anomaly, inside in healthy if inside.any()]
-    source = (
-        "healthy subjects" if from_subjects else "lesion-free slices of patients"
-    )  # what patients have left
-    from_healthy = NAN
-    if healthy:
-        from_healthy = threshold_from_healthy(
-            [anomaly for anomaly, _ in healthy], [b for _, b in healthy], fpr
-        )
-    people = {
-        c.person: c for c in reversed(calibrate) if c.subject.healthy
-    }  # the first scan of each
+    config: PostprocessConfig,
+) -> ThresholdChoice:
+    """Choose the thresholds of a method.
+
+    Args:
+        calibrate: scans that thresholds are chosen on.
+        scored: scans that are measured; only the oracle uses their labels.
+        fpr: share of healthy voxels above the healthy threshold, in [0, 1).
+        scan_fpr: share of new healthy scans above the conformal threshold, in (0, 1).
+        config: post-processing.
+    """
+    healthy, source = _healthy_threshold(calibrate, fpr, config)
+    first_scans = {case.scan.person: case for case in reversed(calibrate) if case.scan.healthy}
     scores = [
-        scan_score(c.anomaly, c.subject.brain, c.subject.spacing_mm, post) for c in people.values()
+        scan_score(case.anomaly, case.scan.brain, case.scan.spacing_mm, config)
+        for case in first_scans.values()
     ]
     try:
         conformal = conformal_threshold(scores, scan_fpr)
-    except ValueError:  # too few scans for this rate; `about` says which rate they would do for
+    except ValueError:  # too few scans; `smallest_alpha` is the rate that they allow
         conformal = NAN
-    label = _best(*_dice(calibrate, post))
-    tried, curve = _dice(scored, post, also=(label, from_healthy, conformal))
-    about = {
-        "healthy_source": source if healthy else None,
-        "conformal": {
+    label = _best_threshold(*_mean_dice(calibrate, config))
+    tried, curve = _mean_dice(scored, config, also=(label, healthy, conformal))
+    return ThresholdChoice(
+        thresholds=MethodThresholds(
+            label=label, healthy=healthy, conformal=conformal, oracle=_best_threshold(tried, curve)
+        ),
+        healthy_source=source,
+        conformal={
             "alpha": scan_fpr,
             "n_scans": len(scores),
             "smallest_alpha": smallest_alpha(len(scores)),
         },
-    }
-    return (
-        Thresholds(label, from_healthy, conformal, _best(tried, curve)),
-        about,
-        {"threshold": tried.tolist(), "dice": curve.tolist()},
+        dice_curve={"threshold": tried.tolist(), "dice": curve.tolist()},
     )
 
 
-def _dice(
-    cases: Sequence[Case], post: PostprocessConfig, also: Sequence[float] = ()
+def _healthy_threshold(
+    calibrate: Sequence[Case], fpr: float, config: PostprocessConfig
+) -> tuple[float, str | None]:
+    """Return the threshold from healthy voxels and their source.
+
+    The voxels are those of healthy scans or, without a healthy scan, of lesion-free slices of
+    scans with a lesion mask.
+    """
+    has_healthy_scan = any(case.scan.healthy for case in calibrate)
+    maps, counted = [], []
+    for case in calibrate:
+        scan = case.scan
+        if not (scan.healthy if has_healthy_scan else scan.lesion is not None):
+            continue
+        inside = eroded_brain(scan.brain, config)
+        if not has_healthy_scan:
+            inside = inside & scan.lesion_free[:, None, None]
+        if inside.any():
+            maps.append(case.anomaly)
+            counted.append(inside)
+    if not maps:
+        return NAN, None
+    source = HEALTHY_SCANS if has_healthy_scan else HEALTHY_SLICES
+    return threshold_from_healthy(maps, counted, fpr), source
+
+
+def _mean_dice(
+    cases: Sequence[Case], config: PostprocessConfig, also: Sequence[float] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    labelled = [(c, c.subject.lesion) for c in cases if c.subject.lesion is not None]
+    """Return thresholds, and the mean Dice at each of them over scans with a lesion mask."""
+    labelled = [(case, case.scan.lesion) for case in cases if case.scan.lesion is not None]
     return dice_by_threshold(
-        [c.anomaly for c, _ in labelled],
+        [case.anomaly for case, _ in labelled],
         [lesion for _, lesion in labelled],
-        [c.subject.brain for c, _ in labelled],
-        [c.subject.spacing_mm for c, _ in labelled],
-        post,
+        [case.scan.brain for case, _ in labelled],
+        [case.scan.spacing_mm for case, _ in labelled],
+        config,
         also=also,
     )
 
 
-def _best(thresholds: np.ndarray, curve: np.ndarray) -> float:
+def _best_threshold(thresholds: np.ndarray, curve: np.ndarray) -> float:
+    """Return the threshold with the highest Dice; NaN without a threshold."""
     return float(thresholds[int(curve.argmax())]) if len(curve) else NAN

@@ -8,7 +8,7 @@ from typing import Any
 
 from maediff.anomaly.snapshots import display_maximum, load_slices
 from maediff.core.files import read_json
-from maediff.evaluation.table import cell, tables
+from maediff.evaluation.table import format_cell, make_tables
 from maediff.report import charts, slices
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
@@ -24,12 +24,12 @@ def evaluation_page(folder: Path) -> Page:
             values[row["method"]].append(float(row["auprc"] or math.nan))
     shown = [
         Table(
-            rows.head,
-            rows.rows,
-            caption=rows.title,
-            marked=[] if rows.marked is None else [rows.marked],
+            table.head,
+            table.rows,
+            caption=table.title,
+            marked=[] if table.marked is None else [table.marked],
         )
-        for rows in tables(summary)
+        for table in make_tables(summary)
     ]
     scores = Section("Scores", text=summary["notes"], tables=shown[:1])
     if best:
@@ -55,7 +55,7 @@ def evaluation_page(folder: Path) -> Page:
         default=None,
     )
     if winner:
-        lead += f"; highest mean AUPRC: {winner}, {cell(methods[winner]['auprc'])}"
+        lead += f"; highest mean AUPRC: {winner}, {format_cell(methods[winner]['auprc'])}"
     facts = [
         ("Contrast", str(summary.get("modality", ""))),
         (
