@@ -55,7 +55,7 @@ sweep() {
     run - python experiments/test_settings/sweep_test_settings.py "$@" --csv "$RUNS/sweep.csv"
 }
 
-# phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of docs/results.md.
+# phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of experiments/log.
 phantoms() {
     local scans=$COHORTS/phantoms-$1-scans
     run "$scans/manifest.csv" python tools/make_phantoms.py "$scans" --contrast "$1" --train 200 \
@@ -63,7 +63,7 @@ phantoms() {
     prepare "phantoms-$1" "$scans/manifest.csv" --modality "$1" --set registration.enabled=false
 }
 
-# Residuals that most sections of docs/results.md use: on T1w without and with blurs, and on FLAIR.
+# Residuals that most sections of experiments/log use: on T1w without and with blurs, and on FLAIR.
 DARK=residual=dark,recentre=true
 DARK_3_20="$DARK,postprocess.smooth_mm=[3,20],postprocess.median_size=1"
 BRIGHT=residual=bright,recentre=true,headroom=true
