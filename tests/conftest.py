@@ -1,6 +1,5 @@
 """Fixtures, and the switch that lets beartype check every jaxtyping annotation of the package."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,3 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("shared/data is not beside this checkout")
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_registration_by_default() -> Iterator[None]:
-    """Most made-up scans here are no brains: T1w ones go to MNI152 only in the tests that ask for it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("maediff.preparation.config.REGISTERED", frozenset())
-        yield

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.brains import ball, made_brain, save
-from helpers.options import QUIET
+from helpers.options import QUIET, UNREGISTERED
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 
@@ -35,5 +35,8 @@ def cohort(tmp_path):
         )
     (tmp_path / "in" / "scans.csv").write_text("\n".join(lines))
     manifest = tmp_path / "in" / "scans.csv"
-    assert preprocess([manifest], tmp_path / "cohort", modality="T1w", run=QUIET) == 0
+    failed = preprocess(
+        [manifest], tmp_path / "cohort", modality="T1w", preparation=UNREGISTERED, run=QUIET
+    )
+    assert failed == 0
     return Cohort.open(tmp_path / "cohort")

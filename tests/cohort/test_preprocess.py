@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+from dataclasses import replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -10,14 +12,15 @@ import pytest
 
 import maediff.cohort.preprocess as module
 from helpers.brains import ball, made_brain, save
-from helpers.options import OVERWRITE, QUIET, RESUME
+from helpers.options import OVERWRITE, QUIET, RESUME, UNREGISTERED
 from maediff import cli
 from maediff.cohort.cohort import Cohort
-from maediff.cohort.preprocess import preprocess
+from maediff.cohort.preprocess import preprocess as preprocess_scans
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
 from maediff.preparation.brain_extraction import BrainConfig
-from maediff.preparation.config import PreparationConfig
+
+preprocess = partial(preprocess_scans, preparation=UNREGISTERED)
 
 
 def scan(path, seed=0):
@@ -103,7 +106,7 @@ def test_failed_scans(folder, tmp_path, caplog):
         np.random.default_rng(0).random((40, 40, 20)),
         np.diag([4.0, 4.0, 4.0, 1.0]),
     )
-    no_tool = PreparationConfig(brain=BrainConfig(tool="none"))
+    no_tool = replace(UNREGISTERED, brain=BrainConfig(tool="none"))
     with caplog.at_level(logging.ERROR):
         assert (
             preprocess([folder], tmp_path / "out", modality="T1w", preparation=no_tool, run=QUIET)

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from helpers.options import QUIET
+from helpers.options import QUIET, UNREGISTERED
 
 
 def made_brain(shape=(60, 72, 50), spacing=(2.0, 2.0, 2.0), radii_mm=(50.0, 62.0, 42.0), seed=0):
@@ -100,7 +100,13 @@ def made_cohort(folder: Path) -> Path:
     from maediff.cohort.preprocess import preprocess
 
     assert (
-        preprocess([made_dataset(folder / "scans")], folder / "cohort", modality="T1w", run=QUIET)
+        preprocess(
+            [made_dataset(folder / "scans")],
+            folder / "cohort",
+            modality="T1w",
+            preparation=UNREGISTERED,
+            run=QUIET,
+        )
         == 0
     )
     return folder / "cohort"

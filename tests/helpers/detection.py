@@ -3,11 +3,10 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from helpers.options import QUIET_CPU
 from maediff.core.options import RunOptions
 from maediff.detection.detect import DetectOptions, DetectReport, detect
 from maediff.scans.inputs.find import find_scans
-
-QUIET_CPU = RunOptions(device="cpu", quiet=True)
 
 
 def detect_in(inputs, out, model=None, **changes) -> DetectReport:

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 from helpers.brains import ball, made_brain, save
 from helpers.dicom import SECRETS, drop_slices, write_series, write_study
 from helpers.inputs import make_brats, make_ixi, names_of
-from helpers.options import QUIET, RESUME
+from helpers.options import QUIET, RESUME, UNREGISTERED
 from maediff import cli
 from maediff.cohort.cohort import Cohort
-from maediff.cohort.preprocess import preprocess
+from maediff.cohort.preprocess import preprocess as preprocess_scans
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.read import read_volume
+
+preprocess = partial(preprocess_scans, preparation=UNREGISTERED)
 
 
 @pytest.fixture

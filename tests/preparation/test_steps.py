@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import stat
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from scipy import ndimage
 from helpers.brains import ball, made_brain, oblique, save
 from helpers.dicom import write_series
 from helpers.heads import fake_extraction, made_head, true_brain
-from helpers.options import QUIET
+from helpers.options import QUIET, UNREGISTERED
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
@@ -53,7 +55,7 @@ from maediff.scans.nifti import read_nifti
 from maediff.scans.read import read_volume
 from maediff.scans.volume import Volume
 
-UNSEEN = PreparationConfig(qc=QualityConfig(align="never"))
+UNSEEN = replace(UNREGISTERED, qc=QualityConfig(align="never"))
 
 
 def volume_of(data, affine, name="scan.nii.gz"):
@@ -284,16 +286,14 @@ def test_a_t2_in_dicom_takes_the_brain_of_its_studys_plain_t1(tmp_path):
     assert find_scans([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
 
 
-def test_scans_go_to_mni152_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "maediff.preparation.config.REGISTERED", frozenset({"T1w", "T2w", "FLAIR"})
-    )
+def test_scans_go_to_mni152_unless_told_otherwise(tmp_path):
     atlas = load_atlas()
     cut = np.where(atlas.brain, np.maximum(atlas.t1, 0.02), 0)[::3, ::3, ::3].astype(np.float32)
     save(tmp_path / "in" / "a.nii.gz", cut, atlas.affine @ np.diag([3.0, 3.0, 3.0, 1.0]))
     preprocess([tmp_path / "in"], tmp_path / "on", modality="T1w", run=QUIET)
-    off = PreparationConfig(registration=RegistrationConfig(enabled=False))
-    preprocess([tmp_path / "in"], tmp_path / "off", modality="T1w", preparation=off, run=QUIET)
+    preprocess(
+        [tmp_path / "in"], tmp_path / "off", modality="T1w", preparation=UNREGISTERED, run=QUIET
+    )
     for name, enabled in (("on", True), ("off", False)):
         meta = json.loads((tmp_path / name / "cohort.json").read_text())
         assert (
@@ -429,10 +429,9 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
     for seed in range(4):
         data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0), seed=seed)
         save(tmp_path / "in" / f"p{seed}.nii.gz", data, affine)
-    preprocess([tmp_path / "in"], tmp_path / "one", modality="T1w", run=QUIET)
-    preprocess(
-        [tmp_path / "in"], tmp_path / "two", modality="T1w", run=RunOptions(workers=2, quiet=True)
-    )
+    run = partial(preprocess, [tmp_path / "in"], modality="T1w", preparation=UNREGISTERED)
+    two_processes = RunOptions(workers=2, quiet=True)
+    assert run(tmp_path / "one", run=QUIET) == run(tmp_path / "two", run=two_processes) == 0
     for row, other in zip(
         Cohort.open(tmp_path / "one").rows, Cohort.open(tmp_path / "two").rows, strict=True
     ):
@@ -444,15 +443,7 @@ def test_several_processes_give_the_same_cohort_and_one_that_dies_fails_its_scan
         return do(ref)
 
     monkeypatch.setattr("maediff.scans.parallel._run_safely", dies)
-    assert (
-        preprocess(
-            [tmp_path / "in"],
-            tmp_path / "three",
-            modality="T1w",
-            run=RunOptions(workers=2, quiet=True),
-        )
-        == 1
-    )
+    assert run(tmp_path / "three", run=two_processes) == 1
     assert "its process was killed" in qc(tmp_path / "three")["p1"]["flags"]
     assert [row.name for row in Cohort.open(tmp_path / "three").rows] == ["p0", "p2", "p3"]
 

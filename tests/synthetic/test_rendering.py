@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from helpers.brains import save
-from helpers.options import QUIET
+from helpers.options import QUIET, UNREGISTERED
 from helpers.tissues import SPACING, made_t1
 from maediff.core.errors import InputError
 from maediff.core.files import MARKER
@@ -100,7 +100,11 @@ def test_rendered_cohort(t1_manifest, tmp_path):
     ]
     assert (
         preprocess(
-            [tmp_path / "a" / "manifest.csv"], tmp_path / "cohort", modality="FLAIR", run=QUIET
+            [tmp_path / "a" / "manifest.csv"],
+            tmp_path / "cohort",
+            modality="FLAIR",
+            preparation=UNREGISTERED,
+            run=QUIET,
         )
         == 0
     )
