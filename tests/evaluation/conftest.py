@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.brains import ball, made_brain, save
-from helpers.options import QUIET
+from helpers.options import QUIET, UNREGISTERED
 from helpers.scores import CONTENDERS, made_scan
 from maediff.cohort.preprocess import preprocess
 from maediff.evaluation.scoring import score
@@ -25,7 +25,14 @@ def flair_cohort(tmp_path_factory):
             save(folder / f"{name}_lesion_mask.nii.gz", lesion, affine)
             lines.append(f"{name},{name}.nii.gz,{name}_lesion_mask.nii.gz,{split},{healthy}")
     (folder / "scans.csv").write_text("\n".join(lines))
-    assert preprocess([folder / "scans.csv"], folder / "cohort", modality="FLAIR", run=QUIET) == 0
+    failed = preprocess(
+        [folder / "scans.csv"],
+        folder / "cohort",
+        modality="FLAIR",
+        preparation=UNREGISTERED,
+        run=QUIET,
+    )
+    assert failed == 0
     return folder / "cohort"
 
 
