@@ -92,8 +92,7 @@ def time_scores(subjects: Sequence[tuple[SubjectSlices, Map]]) -> Counter[str]:
     watch.lap("scan: l1, PSNR, SSIM")
     for name, post in {"filtered": DEFAULT, "unfiltered": replace(DEFAULT, median_size=1)}.items():
         cases = [
-            Case(scan=s, anomaly=residual_map(r, s.brain, s.spacing_mm, post))
-            for s, r in subjects
+            Case(scan=s, anomaly=residual_map(r, s.brain, s.spacing_mm, post)) for s, r in subjects
         ]
         watch.lap(f"{name}: maps")
         choice = choose_thresholds(cases[::2] + cases[1::4], cases, 0.01, 0.1, post)
