@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 
 # (axis of the RAS+ volume, direction) of the pixels along a row, of the pixels along a column, and
 # of the slices.
@@ -111,3 +116,67 @@ def write_study(folder: Path, volume, *descriptions, **header) -> None:
 def drop_slices(*numbers):
     """Return a `change` that omits the slices of these numbers."""
     return lambda number, ds: None if number in numbers else ds
+
+
+def write_enhanced(
+    path: Path, data, affine, plane="axial", *, seed=0, change=None, change_file=None, **header
+):
+    """Write `data` as one enhanced (multi-frame) MR file, with the frames in shuffled order.
+
+    Args:
+        path: the file.
+        data: the volume in RAS+, whole numbers.
+        affine: of `data`.
+        plane: key of PLANES.
+        seed: shuffles the frames; None keeps their order.
+        change: as in `write_series`, for the slices before they are joined.
+        change_file: called with the dataset before it is saved.
+        header: fields of every slice.
+    """
+    parts = path.parent / f".{path.name}-parts"
+    files = write_series(parts, data, affine, plane, change=change, **header)
+    slices = [pydicom.dcmread(file) for file in files]
+    if seed is not None:
+        slices = [slices[i] for i in np.random.default_rng(seed).permutation(len(slices))]
+    ds = slices[0].copy()
+    position_order = np.argsort(
+        [
+            np.dot(
+                s.ImagePositionPatient, np.cross(*np.reshape(s.ImageOrientationPatient, (2, 3)))
+            )
+            for s in slices
+        ]
+    )
+    rank = {int(index): number + 1 for number, index in enumerate(position_order)}
+    shared, frames = Dataset(), []
+    measures, orientation = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = ds.PixelSpacing, ds.SliceThickness
+    orientation.ImageOrientationPatient = ds.ImageOrientationPatient
+    shared.PixelMeasuresSequence = [measures]
+    shared.PlaneOrientationSequence = [orientation]
+    for number, part in enumerate(slices):
+        frame, place, content = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = part.ImagePositionPatient
+        content.StackID, content.InStackPositionNumber = "1", rank[number]
+        content.DimensionIndexValues = [1, rank[number]]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [place], [content]
+        frames.append(frame)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    for name in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+    ):
+        delattr(ds, name)
+    ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence = [shared], frames
+    ds.NumberOfFrames = len(slices)
+    ds.PixelData = b"".join(part.PixelData for part in slices)
+    if change_file:
+        change_file(ds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, ds, enforce_file_format=True)
+    for file in files:
+        file.unlink()
+    parts.rmdir()
+    return path

@@ -8,6 +8,7 @@ from typing import Any
 
 from maediff.core.errors import InputError
 from maediff.scans.dicom.convert import convert, find_images
+from maediff.scans.dicom.geometry import check_conversion
 from maediff.scans.dicom.series import check_volume
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.names import is_nifti
@@ -78,11 +79,9 @@ def read_volume(ref: ScanRef) -> Volume:
     check_volume(ref.image, images)
     with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
         volume = read_nifti(convert(ref.image, images, Path(scratch)))
-    if sorted(volume.native_shape) != sorted((images[0].rows, images[0].columns, len(images))):
-        raise InputError(
-            f"{ref.image}: dcm2niix makes {volume.native_shape} voxels of {len(images)} slices; "
-            "convert it yourself, check the result, and give the NIfTI file"
-        )
+    check_conversion(ref.image, images, volume)
+    if images[0].is_inverted:  # MONOCHROME1: the lowest value is white (PS3.3, C.7.6.3.1.2)
+        volume = replace(volume, data=volume.data.max() - volume.data)
     return replace(volume, source=ref.image)
 
 

@@ -50,7 +50,7 @@ def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
     source, target = scratch / "dicom", scratch / "nifti"
     source.mkdir()
     target.mkdir()
-    for number, image in enumerate(images):
+    for number, image in enumerate({image.path: image for image in images}.values()):
         _check_rle(image)
         link = source / f"{number:06}.dcm"
         try:
@@ -100,7 +100,7 @@ def _check_rle(image: Image) -> None:
 
     try:
         with silence_dicom_warnings():
-            shape = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[:2]
+            shape = np.asarray(pydicom.dcmread(image.path).pixel_array).shape[-2:]
         if shape != (image.rows, image.columns):
             raise ValueError(shape)
     except Exception as error:  # a damaged frame can raise any type

@@ -21,12 +21,12 @@ from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.scans.dicom.convert import find_images
+from maediff.scans.dicom.geometry import pixel_to_voxel
 from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnings
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
 ON_GRID = 0.05  # voxels: a pixel farther from the centre of a voxel is on another grid
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Attributes that a SEG copies from its source. They must exist and may be empty (type 2).
 FROM_SOURCE = (
     "PatientID",
@@ -100,7 +100,8 @@ def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) 
     import pydicom
     from pydicom.sr.codedict import codes
 
-    sources = [pydicom.dcmread(image.path, stop_before_pixels=True) for image in images]
+    paths = list(dict.fromkeys(image.path for image in images))
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
     for source in sources:
         for name in FROM_SOURCE:
             if name not in source:
@@ -140,8 +141,6 @@ def sample_on_slice(
 ) -> Bool[np.ndarray, "rows columns"]:
     """Return the mask at the pixels of one DICOM slice.
 
-    Pixels are placed by position, direction cosines and spacing (PS3.3, C.7.6.2.1.1).
-
     Args:
         mask: a mask on the RAS+ grid of `volume`.
         volume: the scan.
@@ -150,18 +149,9 @@ def sample_on_slice(
     Raises:
         InputError: the slice is not on the grid of `volume`.
     """
-    assert image.orientation is not None
-    assert image.position is not None
-    assert image.spacing_mm is not None
-    # Directions of the next column and of the next row.
-    along_row, along_column = np.array(image.orientation).reshape(2, 3)
-    to_mm = np.eye(4)
-    to_mm[:3, 0] = LPS_TO_RAS @ along_column * image.spacing_mm[0]
-    to_mm[:3, 1] = LPS_TO_RAS @ along_row * image.spacing_mm[1]
-    to_mm[:3, 3] = LPS_TO_RAS @ np.array(image.position)
-    to_voxel = np.linalg.inv(volume.affine) @ to_mm
+    to_voxel = pixel_to_voxel(image, volume.affine)
     row, column = np.indices((image.rows, image.columns))
-    place = to_voxel[:3, [0, 1, 3]] @ np.stack([row.ravel(), column.ravel(), np.ones(row.size)])
+    place = to_voxel @ np.stack([row.ravel(), column.ravel(), np.ones(row.size)])
     index = np.round(place).astype(int)
     inside = (index >= 0).all() and (index < np.array(mask.shape)[:, None]).all()
     if not inside or np.abs(place - index).max() > ON_GRID:

@@ -1,6 +1,6 @@
 """DICOM headers: the series in a folder, the contrast of each, and the check for a whole volume.
 
-    files --read_image--> one Image each --find_series--> Series (one SeriesInstanceUID)
+    files --read_images--> one Image per slice --find_series--> Series (one SeriesInstanceUID)
     check_volume:  positions along the normal of the slices   |   |   |       |   |
                                                                         ^ a slice is missing
 
@@ -12,8 +12,9 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +26,11 @@ MIN_SLICES = 3  # a series of fewer images is a scout, not a volume
 STEP_TOLERANCE = 0.1  # largest deviation of a slice position, as a share of the slice distance
 MIN_STEP_MM = 1e-3  # slices closer than this are at one position
 MIN_LINE_TOLERANCE_MM = 0.05  # slice positions are rounded in the header
+MAX_SHEAR_MM = 0.1  # offset of the last slice from the normal through the first one
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 # Transfer syntaxes without compression (PS3.5, annex A).
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # media storage directory
-ENHANCED_MR_CLASS = "1.2.840.10008.5.1.4.1.1.4.1"
 PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 TAGS = (
     "SOPClassUID",
@@ -50,14 +51,22 @@ TAGS = (
     "Columns",
     "NumberOfFrames",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "BitsAllocated",
     "ContrastBolusAgent",
+)
+GROUPS = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ContrastBolusAgentSequence",
 )
 
 
 @dataclass(frozen=True)
 class Image:
-    """Header fields of one DICOM file; None if the field is absent or empty.
+    """Header fields of one slice; None if the field is absent or empty.
+
+    A slice is a DICOM file, or a frame of an enhanced multi-frame file (PS3.3, A.36).
 
     Args:
         path: the file.
@@ -70,8 +79,10 @@ class Image:
         slice_step_mm: SpacingBetweenSlices.
         rows: pixels along a column, 0 if absent.
         columns: pixels along a row, 0 if absent.
-        frames: number of frames; 1 if absent.
-        pixel_bytes: size of the pixel data without compression.
+        frames: number of frames of the file; 1 if absent.
+        frame: index of the slice in a multi-frame file; 0 for a file with one slice.
+        is_inverted: true if low values are bright (MONOCHROME1).
+        pixel_bytes: size of the file's pixel data without compression.
         stored_bytes: size of the file after the header fields.
     """
 
@@ -86,6 +97,8 @@ class Image:
     rows: int
     columns: int
     frames: int
+    frame: int
+    is_inverted: bool
     pixel_bytes: int
     stored_bytes: int
 
@@ -103,7 +116,7 @@ class Series:
         dicom_modality: Modality of DICOM: MR, CT, SEG, ...
         contrast: T1w, T2w, FLAIR, "other", or None if the header does not state it.
         is_localizer: true for a scout.
-        images: headers of the files.
+        images: headers of the slices.
     """
 
     uid: str
@@ -120,9 +133,11 @@ class Series:
     def may_be_volume(self) -> bool:
         """True for MR series with enough slices that are not scouts.
 
-        A multi-frame file also counts, so that `check_volume` refuses it by name.
+        A multi-frame file without frame positions also counts, so that `check_volume` refuses it
+        by name.
         """
-        has_slices = len(self.images) >= MIN_SLICES or any(map(is_multiframe, self.images))
+        n_slices = sum(image.frames if image.position is None else 1 for image in self.images)
+        has_slices = n_slices >= MIN_SLICES
         return self.dicom_modality == "MR" and has_slices and not self.is_localizer
 
     def describe(self) -> str:
@@ -151,12 +166,12 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
     Raises:
         InputError: a file cannot be read as DICOM, or has no study or series UID.
     """
-    by_uid: dict[str, list[tuple[Image, dict[str, str]]]] = {}
+    by_uid: dict[str, list[tuple[list[Image], dict[str, str]]]] = {}
     for path in visible_files(folder):
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             continue
         try:
-            header = read_image(path)
+            header = read_images(path)
         except InputError as error:
             if damaged is None:
                 raise
@@ -168,7 +183,7 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
     return sorted(series, key=lambda item: (len(item.number), item.number, item.uid))
 
 
-def _make_series(headers: Sequence[tuple[Image, dict[str, str]]]) -> Series:
+def _make_series(headers: Sequence[tuple[list[Image], dict[str, str]]]) -> Series:
     texts = headers[0][1]
     image_types = set(texts["ImageType"].upper().split("\\"))
     if texts["ContrastBolusAgent"] or image_types & PHASE:
@@ -184,21 +199,16 @@ def _make_series(headers: Sequence[tuple[Image, dict[str, str]]]) -> Series:
         dicom_modality=texts["Modality"] or "no modality",
         contrast=contrast,
         is_localizer="LOCALIZER" in texts["ImageType"].upper(),
-        images=tuple(image for image, _ in headers),
+        images=tuple(image for images, _ in headers for image in images),
     )
 
 
-def is_multiframe(image: Image) -> bool:
-    """Check whether one file holds several slices: enhanced or multi-frame MR (PS3.3, A.36)."""
-    return image.frames > 1 or image.sop_class == ENHANCED_MR_CLASS
-
-
-def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
+def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
     """Read the header of a DICOM file.
 
     Returns:
-        The image, and the texts of `TAGS` (empty if absent), which group files into series; None
-        for a DICOMDIR file.
+        The slices (one, or one for each frame that states its position), and the texts of `TAGS`
+        (empty if absent), which group files into series; None for a DICOMDIR file.
 
     Raises:
         InputError: the file cannot be read as DICOM, or has no study or series UID.
@@ -207,15 +217,20 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
 
     try:
         with silence_dicom_warnings(), path.open("rb") as handle:
-            header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=list(TAGS))
+            header = pydicom.dcmread(
+                handle, stop_before_pixels=True, specific_tags=[*TAGS, *GROUPS]
+            )
             header_bytes = handle.tell()
             meta = header.file_meta
             if meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
                 return None
             texts = {name: _to_text(header.get(name)) for name in TAGS}
+            if header.get("ContrastBolusAgentSequence"):  # enhanced MR (PS3.3, C.8.13.3.1)
+                texts["ContrastBolusAgent"] = texts["ContrastBolusAgent"] or "stated"
             instance, slice_step = texts["InstanceNumber"], texts["SpacingBetweenSlices"]
             samples = int(texts["SamplesPerPixel"] or 1)
             rows, columns = int(texts["Rows"] or 0), int(texts["Columns"] or 0)
+            frames = int(texts["NumberOfFrames"] or 1)
             image = Image(
                 path=path,
                 sop_class=texts["SOPClassUID"],
@@ -227,10 +242,15 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
                 slice_step_mm=float(slice_step) if slice_step else None,
                 rows=rows,
                 columns=columns,
-                frames=int(texts["NumberOfFrames"] or 1),
-                pixel_bytes=rows * columns * samples * int(texts["BitsAllocated"] or 0) // 8,
+                frames=frames,
+                frame=0,
+                is_inverted=texts["PhotometricInterpretation"].upper() == "MONOCHROME1",
+                pixel_bytes=(
+                    rows * columns * samples * frames * int(texts["BitsAllocated"] or 0) // 8
+                ),
                 stored_bytes=path.stat().st_size - header_bytes,
             )
+            images = _split_frames(image, header)
     except Exception as error:  # pydicom raises many types on a damaged header
         raise InputError(
             f"{path}: cannot be read as DICOM ({type(error).__name__}); copy or export it again, "
@@ -241,7 +261,43 @@ def read_image(path: Path) -> tuple[Image, dict[str, str]] | None:
             f"{path}: its header has no series or study UID, so the series of the folder cannot "
             "be separated; export it again, or convert it with dcm2niix yourself"
         )
-    return image, texts
+    return images, texts
+
+
+def _split_frames(image: Image, header: Any) -> list[Image]:
+    """Return one image for each frame that the functional groups place (PS3.3, C.7.6.16).
+
+    Returns:
+        The image itself if the file has no functional groups, or not one for each frame.
+    """
+    groups = header.get("PerFrameFunctionalGroupsSequence") or []
+    if not groups or len(groups) != image.frames:
+        return [image]
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    images = []
+    for number, frame in enumerate(groups):
+
+        def field(sequence: str, name: str, frame: Any = frame) -> Any:
+            for group in (frame, shared):
+                items = group.get(sequence) if group is not None else None
+                if items and items[0].get(name) is not None:
+                    return items[0].get(name)
+            return None
+
+        step = field("PixelMeasuresSequence", "SpacingBetweenSlices")
+        images.append(
+            replace(
+                image,
+                frame=number,
+                position=_to_numbers(field("PlanePositionSequence", "ImagePositionPatient"), 3),
+                orientation=_to_numbers(
+                    field("PlaneOrientationSequence", "ImageOrientationPatient"), 6
+                ),
+                spacing_mm=_to_numbers(field("PixelMeasuresSequence", "PixelSpacing"), 2),
+                slice_step_mm=float(step) if step else None,
+            )
+        )
+    return images
 
 
 @contextmanager
@@ -268,9 +324,9 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
         images: headers of the series.
 
     Raises:
-        InputError: a file has several frames, no pixels, no position or truncated pixel data;
-            slices differ in size or direction, share a position, are missing, unevenly spaced or
-            not on one line.
+        InputError: a slice has no pixels, no position or truncated pixel data; slices differ in
+            size, direction or photometric interpretation, share a position, are missing, unevenly
+            spaced, not on one line, or offset obliquely to their normal.
     """
     for image in images:
         _check_image(image)
@@ -284,8 +340,11 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
         raise _mixed_series(folder, "one series UID, and slices of different directions")
     if len({(image.rows, image.columns, image.spacing_mm) for image in images}) > 1:
         raise _mixed_series(folder, "one series UID, and slices of different sizes")
+    if len({image.is_inverted for image in images}) > 1:
+        raise _mixed_series(folder, "low values are bright in some slices only (MONOCHROME1)")
     positions = np.array([image.position for image in images])
-    along = positions @ np.cross(orientation[0, :3], orientation[0, 3:])
+    normal = np.cross(orientation[0, :3], orientation[0, 3:])
+    along = positions @ normal
     order = np.argsort(along)
     positions, along = positions[order], along[order]
     images = [images[i] for i in order]
@@ -293,7 +352,7 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     step = float(np.median(steps))
     if steps.min() < max(MIN_STEP_MM, STEP_TOLERANCE * step):
         first = int(np.argmin(steps))
-        names = f"{images[first].path.name} and {images[first + 1].path.name}"
+        names = f"{_name_slice(images[first])} and {_name_slice(images[first + 1])}"
         raise _mixed_series(
             folder,
             f"two or more images at one position, as {names} (echoes, time points, or copies)",
@@ -304,13 +363,38 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     tolerance_mm = max(STEP_TOLERANCE * step, MIN_LINE_TOLERANCE_MM)
     if np.linalg.norm(positions - line, axis=1).max() > tolerance_mm:
         raise _mixed_series(folder, "its slices are not behind each other on one line")
+    _check_shear(folder, positions[-1] - positions[0], normal)
+
+
+def _check_shear(folder: Path, extent_mm: np.ndarray, normal: np.ndarray) -> None:
+    """Refuse slices that are offset obliquely to their normal: dcm2niix stacks them straight.
+
+    Args:
+        folder: folder of the series, for messages.
+        extent_mm: from the first slice to the last.
+        normal: unit vector.
+    """
+    height_mm = float(extent_mm @ normal)
+    offset_mm = float(np.linalg.norm(extent_mm - height_mm * normal))
+    if offset_mm > MAX_SHEAR_MM:
+        degrees = np.degrees(np.arctan2(offset_mm, height_mm))
+        raise InputError(
+            f"{folder}: its slices are offset obliquely to their normal (a tilted gantry or a "
+            f"sheared reformat: {degrees:.2g} degrees, {offset_mm:.2g} mm from the first slice to "
+            "the last), and such a volume is not read; resample it onto straight slices"
+        )
+
+
+def _name_slice(image: Image) -> str:
+    """Return the name of the slice's file, with the number of the frame if it has several."""
+    return f"{image.path.name} frame {image.frame + 1}" if image.frames > 1 else image.path.name
 
 
 def _check_image(image: Image) -> None:
-    if is_multiframe(image):
+    if image.frames > 1 and image.position is None:
         raise InputError(
-            f"{image.path}: multi-frame (enhanced) DICOM ({image.frames} frames) is not read; "
-            "export it as single-frame DICOM, or convert it with dcm2niix and check the result"
+            f"{image.path}: multi-frame DICOM that does not state where each of its "
+            f"{image.frames} frames is; export it as single-frame or enhanced DICOM"
         )
     if not image.rows or not image.columns or not image.pixel_bytes:
         raise InputError(
@@ -348,7 +432,7 @@ def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step:
     gaps = np.flatnonzero(steps > 1.5 * expected)
     if len(gaps):
         first = gaps[0]
-        names = f"{images[first].path.name} and {images[first + 1].path.name}"
+        names = f"{_name_slice(images[first])} and {_name_slice(images[first + 1])}"
         raise InputError(
             f"{folder}: a slice is missing between {names} ({steps[first]:.2f} mm apart, expected "
             f"{expected:.2f} mm; {len(gaps)} such gap{'s' if len(gaps) > 1 else ''}); "
