@@ -89,7 +89,7 @@ def write_damaged(tmp_path, damage):
     elif damage == "gzipped text":
         path.write_bytes(gzip.compress(text))
     elif damage == "other name":
-        path = tmp_path / "scan.mgz"
+        path = tmp_path / "scan.tif"
         path.write_bytes(b"x")
     elif damage in ("truncated", "flipped"):
         noise = np.random.default_rng(0).random((12, 13, 14)).astype(np.float32)
@@ -140,13 +140,13 @@ def damaged_header(damage, data):
     ("damage", "message"),
     [
         ("missing", "no such file"),
-        ("empty", "0 bytes"),
-        ("text", "damaged"),
+        ("empty", "the file is empty"),
+        ("text", "not a NIfTI"),
         ("text.nii", "not a NIfTI"),
         ("gzipped text", "not a NIfTI"),
-        ("other name", "not a NIfTI"),
+        ("other name", "not a scan file"),
         ("truncated", "truncated"),
-        ("flipped", "damaged"),
+        ("flipped", "damaged, it cannot be unpacked"),
         ("truncated, not packed", "truncated"),
         ("2-D", "three dimensions"),
         ("4-D", "three dimensions"),

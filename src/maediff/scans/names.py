@@ -14,15 +14,30 @@ logger = logging.getLogger(__name__)
 # Masks by name. `seg(?!u)` and `gt(?![12])` leave out Segura (a person) and sagT1 (a contrast).
 NOT_SCANS = re.compile("mask|seg(?!u)|consensus|gt(?![12])", re.IGNORECASE)
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+PAIR_SUFFIXES = (".hdr.gz", ".img.gz", ".hdr", ".img")
+SUFFIXES = (*NIFTI_SUFFIXES, *PAIR_SUFFIXES, ".mgz", ".mgh", ".nrrd")
+
 
 def is_nifti(path: Path) -> bool:
     """Check whether the file name ends in .nii or .nii.gz, in any case."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def is_pair(path: Path) -> bool:
+    """Check for a half of a NIfTI pair by its name: .hdr or .img, with or without .gz."""
+    return path.name.lower().endswith(PAIR_SUFFIXES)
+
+
+def is_image(path: Path) -> bool:
+    """Check whether the file name ends like a format that can be read, in any case."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def nifti_stem(path: Path) -> str:
-    """Return the file name without .nii or .nii.gz."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    """Return the file name without the suffix of its format, for example .nii.gz."""
+    suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def contrast_from_name(path: Path) -> str | None:

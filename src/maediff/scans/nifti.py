@@ -8,26 +8,31 @@ header fields (`descrip`, `aux_file`, `intent_name`), where converters may leave
 never used, copied or logged.
 """
 
-import gzip
+import logging
+import re
 import warnings
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
-from maediff.scans.names import is_nifti
-from maediff.scans.volume import Volume
+from maediff.scans.content import Content, check_file, describe_foreign
+from maediff.scans.formats import Image3D, read_other_format
+from maediff.scans.names import SUFFIXES, is_image, is_nifti, is_pair
+from maediff.scans.nifti_header import HEADER_BYTES, ScanHeader, format_sizes, parse_header
+from maediff.scans.volume import NiftiForms, Volume
+
+logger = logging.getLogger(__name__)
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
-SPACING_RANGE_MM = (0.05, 50.0)  # a voxel size outside it is not in millimetres
+MAX_REST_BYTES = 1 << 20  # content behind the voxels; more does not belong to a header like this
 MAX_DRIFT = 0.1  # voxels: how far corners of a mask may be from those of its scan
 
 
@@ -48,26 +53,22 @@ def read_nifti(path: str | Path, *, allow_constant: bool = False) -> Volume:
             singular, or the voxel sizes cannot be millimetres.
     """
     path = Path(path)
-    image, data = _load_nifti(path)
-    if not np.isfinite(data).all():
-        n_bad = int(np.size(data) - np.isfinite(data).sum())
-        raise InputError(
-            f"{path}: holds NaN or infinity in {n_bad} of {data.size} voxels; replace them or "
-            "export the scan again"
-        )
+    image = _load(path)
+    data = _fill_background(path, image.data)
     if data.min() == data.max() and not allow_constant:
         raise InputError(
             f"{path}: constant image, every voxel is {data.flat[0]:g}; export the scan again"
         )
     orientation = io_orientation(image.affine)
-    header = image.header
+    code = (image.forms.sform_code or image.forms.qform_code) if image.forms else 1
     return Volume(
         data=np.ascontiguousarray(apply_orientation(data, orientation), dtype=np.float32),
         affine=image.affine @ inv_ornt_aff(orientation, data.shape),
         source=path,
         native_shape=data.shape,
-        native_affine=np.asarray(image.affine, dtype=np.float64),
-        space_code=int(header["sform_code"]) or int(header["qform_code"]),
+        native_affine=image.affine,
+        space_code=code,
+        forms=image.forms,
     )
 
 
@@ -90,14 +91,15 @@ def read_mask(
             scan, has values that are not accepted, or is empty although `allow_empty` is false.
     """
     path = Path(path)
-    image, data = _load_nifti(path)
+    image = _load(path)
+    data = _fill_background(path, image.data)
     orientation = io_orientation(image.affine)
     affine = image.affine @ inv_ornt_aff(orientation, data.shape)
     data = apply_orientation(data, orientation)
     if data.shape != like.data.shape:
         raise InputError(
-            f"{path}: a mask of {_format_sizes(data.shape)} voxels (in RAS+) for the scan "
-            f"{like.source} of {_format_sizes(like.data.shape)}; resample the mask onto the "
+            f"{path}: a mask of {format_sizes(data.shape)} voxels (in RAS+) for the scan "
+            f"{like.source} of {format_sizes(like.data.shape)}; resample the mask onto the "
             "scan's grid"
         )
     drift_mm = _largest_drift_mm(affine, like.affine, data.shape)
@@ -129,6 +131,7 @@ def write_volume(
     *,
     slope: float | None = None,
     space_code: int = 1,
+    forms: NiftiForms | None = None,
 ) -> None:
     """Write a NIfTI file atomically.
 
@@ -140,6 +143,7 @@ def write_volume(
         affine: maps voxel indices to mm in RAS+.
         slope: readers multiply stored values by it (for images stored as integers).
         space_code: NIfTI code of the coordinate frame of `affine` (see `Volume`).
+        forms: orientation fields to store. None stores `affine` as sform and qform.
 
     Raises:
         InputError: the file could not be written.
@@ -151,11 +155,23 @@ def write_volume(
     image = nib.Nifti1Image(data, affine)
     image.set_sform(affine, code=space_code)
     image.set_qform(affine, code=space_code)
+    if forms is not None:
+        _copy_forms(image.header, forms)
+        image = nib.Nifti1Image(data, None, image.header)
     image.header.set_xyzt_units("mm")
     if slope is not None:
         image.header.set_slope_inter(slope, 0.0)
     with atomic_path(Path(path)) as temporary:
         nib.save(image, temporary)
+
+
+def _copy_forms(header: Any, forms: NiftiForms) -> None:
+    header["sform_code"], header["qform_code"] = forms.sform_code, forms.qform_code
+    for number, axis in enumerate("xyz"):
+        header[f"srow_{axis}"] = forms.srow[number]
+        header[f"qoffset_{axis}"] = forms.offset_mm[number]
+        header[f"quatern_{'bcd'[number]}"] = forms.quaternion[number]
+    header["pixdim"][:4] = forms.pixdim
 
 
 def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> Any:
@@ -164,7 +180,7 @@ def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
 
 
 def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
-    """Write a result of a scan in the orientation, shape and affine of the scan's file.
+    """Write a result of a scan in the orientation, shape, sform and qform of the scan's file.
 
     Args:
         path: a .nii or .nii.gz file.
@@ -180,100 +196,142 @@ def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like
             f"data of shape {data.shape} is not on the grid {like.data.shape} of {like.source}"
         )
     native = apply_orientation(data, ornt_transform(RAS, io_orientation(like.native_affine)))
-    write_volume(path, native, like.native_affine, space_code=like.space_code)
+    write_volume(path, native, like.native_affine, space_code=like.space_code, forms=like.forms)
 
 
-def _load_nifti(path: Path) -> tuple[Any, np.ndarray]:
-    """Return the nibabel image and its voxels as a 3-D float32 array.
-
-    Format and geometry are checked, values are not.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
-    if not is_nifti(path):
+def _load(path: Path) -> Image3D:
+    """Return the image of a file; format and geometry are checked, values are not."""
+    if not is_image(path):
+        check_file(path)
         raise InputError(
-            f"{path}: not a NIfTI file (.nii or .nii.gz); convert it, for DICOM with dcm2niix"
+            f"{path}: not a scan file ({', '.join(SUFFIXES)}); convert it, for DICOM with dcm2niix"
         )
-    try:
-        content = path.read_bytes()
-        if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)  # to the end, which checks the checksum
-    except (OSError, EOFError, zlib.error) as error:
+    if not (is_nifti(path) or is_pair(path)):
+        return read_other_format(path)
+    voxel_path = path
+    if is_pair(path):
+        path, voxel_path = find_pair(path)
+    content = Content(path)
+    start = content.peek()
+    header = parse_header(path, start)
+    if header is None:
+        foreign = describe_foreign(start)
+        if foreign is None and len(start) >= 4 and _is_cut_header(start):
+            foreign = f"truncated, it has {len(start)} bytes; copy or export it again"
         raise InputError(
-            f"{path}: damaged or truncated, it cannot be unpacked ({type(error).__name__}); copy "
-            "or export it again"
-        ) from error
-    image_class: Any = {348: nib.Nifti1Image, 540: nib.Nifti2Image}.get(_header_size(content))
-    if image_class is None:
-        raise InputError(
-            f"{path}: not a NIfTI file despite its name; convert it, for DICOM with dcm2niix"
+            f"{path}: {foreign}"
+            if foreign
+            else f"{path}: not a NIfTI file despite its name; convert it, for DICOM with dcm2niix"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nibabel warns of headers that are checked below
-            image = image_class.from_bytes(content)
-            if image.get_data_dtype().kind in "iuf":
-                _check_geometry(path, image)
-                return image, _as_3d(path, image.get_fdata(dtype=np.float32))
-    except InputError:
-        raise
-    except Exception as error:  # nibabel raises a dozen types on a damaged header
+    if header.is_pair != is_pair(path):
         raise InputError(
-            f"{path}: damaged or truncated, its voxels cannot be read ({type(error).__name__}); "
-            "copy or export it again"
-        ) from error
-    raise InputError(
-        f"{path}: its voxels are not real numbers (complex or RGB); export it as a plain NIfTI"
+            f"{path}: its header states that its voxels are in "
+            f"{'an .img file' if header.is_pair else 'the same file'}; name it "
+            f"{'.hdr, beside the .img file' if header.is_pair else '.nii'}"
+        )
+    if header.is_pair:
+        path, content = voxel_path, Content(voxel_path)
+    if content.largest_size < header.offset + header.voxel_bytes:
+        raise _truncated(path, content.stored_size, header)
+    content.skip(header.offset)
+    voxels = content.take(header.voxel_bytes)
+    n_bytes = voxels.getbuffer().nbytes
+    if n_bytes < header.voxel_bytes:
+        raise _truncated(path, header.offset + n_bytes, header)
+    rest = content.count_rest(MAX_REST_BYTES)
+    if rest > (0 if header.is_offset_guessed else MAX_REST_BYTES):
+        raise InputError(
+            f"{path}: its content is longer than its header states "
+            f"({header.offset + header.voxel_bytes} bytes); copy or export it again"
+        )
+    if header.is_offset_guessed:
+        logger.warning(
+            "%s: its voxels cannot start inside the header (vox_offset); byte %d is used",
+            path,
+            header.offset,
+        )
+    shape, dtype = header.header.get_data_shape(), header.header.get_data_dtype()
+    slope, intercept = header.header.get_slope_inter()
+    scaling = (1.0, 0.0) if slope is None else (slope, intercept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that overflow float32; infinity is refused
+        proxy = ArrayProxy(voxels, (shape, dtype, 0, *scaling))
+        data = np.asanyarray(proxy, dtype=np.float32)
+    affine = np.asarray(header.header.get_best_affine(), dtype=np.float64)
+    return Image3D(data.reshape(shape[:3], order="F"), affine, header.forms)
+
+
+def _is_cut_header(start: bytes) -> bool:
+    """Check for the first field of a NIfTI header in either byte order."""
+    return any(int.from_bytes(start[:4], order) in HEADER_BYTES for order in BYTE_ORDERS)
+
+
+def _truncated(path: Path, size: int, header: ScanHeader) -> InputError:
+    return InputError(
+        f"{path}: truncated, it has {size} of the {header.offset + header.voxel_bytes} bytes that "
+        "its header states; copy or export it again"
     )
 
 
-def _header_size(content: bytes) -> int:
-    """Return the first field of the header in either byte order: 348 NIfTI-1, 540 NIfTI-2."""
-    little, big = (int.from_bytes(content[:4], order) for order in BYTE_ORDERS)
-    return big if big in (348, 540) else little
+def find_pair(path: Path) -> tuple[Path, Path]:
+    """Return header file and image file of a NIfTI pair.
+
+    Args:
+        path: either of them.
+
+    Raises:
+        InputError: the other half is not beside it.
+    """
+    match = re.fullmatch(r"(.+)\.(hdr|img)((?:\.gz)?)", path.name, re.IGNORECASE)
+    assert match, path
+    stem, half, zipped = match.groups()
+    other = "img" if half.lower() == "hdr" else "hdr"
+    if half.isupper():
+        other = other.upper()
+    for end in (zipped, "", ".gz"):
+        partner = path.with_name(f"{stem}.{other}{end}")
+        if partner.exists():
+            return (path, partner) if half.lower() == "hdr" else (partner, path)
+    check_file(path)
+    raise InputError(
+        f"{path}: one half of a NIfTI pair without the other; put {stem}.hdr and {stem}.img into "
+        "one folder"
+    )
 
 
-def _as_3d(path: Path, data: np.ndarray) -> np.ndarray:
-    """Remove trailing axes of length 1; refuse an array that is then not 3-D."""
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3 or 0 in data.shape:
-        remedy = "choose one volume of the series" if data.ndim > 3 else "give the whole stack"
+def _fill_background(path: Path, data: np.ndarray) -> np.ndarray:
+    """Replace NaN outside the brain by 0, as SPM stores the background.
+
+    NaN is background where it reaches the edge of the image. A slice of NaN between other slices
+    is lost data, and so is NaN inside the head.
+
+    Raises:
+        InputError: the image holds infinity, or NaN that is not background.
+    """
+    if np.isfinite(data).all():
+        return data
+    from scipy import ndimage
+
+    is_nan = np.isnan(data)
+    labels, _ = ndimage.label(is_nan)
+    edges = [labels.take(index, axis) for axis in range(3) for index in (0, -1)]
+    at_edge = np.unique(np.concatenate([edge.ravel() for edge in edges]))
+    background = np.isin(labels, at_edge[at_edge > 0])
+    for axis in range(3):
+        is_lost = is_nan.all(axis=tuple(other for other in range(3) if other != axis))
+        held = np.flatnonzero(~is_lost)
+        if not len(held) or is_lost[held[0] : held[-1]].any():
+            background[:] = False
+    n_bad = int(data.size - np.isfinite(data).sum() - background.sum())
+    if n_bad:
         raise InputError(
-            f"{path}: an image of shape {data.shape}, and a scan has three dimensions; {remedy}"
+            f"{path}: holds NaN or infinity in {n_bad} of {data.size} voxels; replace them or "
+            "export the scan again"
         )
-    return data
-
-
-def _check_geometry(path: Path, image: Any) -> None:
-    if not (int(image.header["sform_code"]) or int(image.header["qform_code"])):
-        raise InputError(
-            f"{path}: does not state its orientation (sform and qform codes are 0), and left and "
-            "right are never guessed; export it again or set its affine"
-        )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all():
-        raise InputError(
-            f"{path}: its affine holds NaN or infinity; export it again or set its affine"
-        )
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
-        raise InputError(
-            f"{path}: its affine is zero or singular, so voxels have no position in space; "
-            "export it again or set its affine"
-        )
-    low, high = SPACING_RANGE_MM
-    if spacing.min() < low or spacing.max() > high:
-        raise InputError(
-            f"{path}: voxels of {_format_sizes(spacing)} mm, expected {low:g} to {high:g}; check "
-            "the unit in the header"
-        )
-
-
-def _format_sizes(sizes: Iterable[Any]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
+    logger.info(
+        "%s: %d voxels of NaN at its edge are background and become 0", path, background.sum()
+    )
+    return np.where(background, np.float32(0), data)
 
 
 def _format_values(values: np.ndarray) -> str:

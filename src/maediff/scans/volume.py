@@ -16,6 +16,30 @@ from maediff.core.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
+class NiftiForms:
+    """Orientation fields of a NIfTI header, as the file states them.
+
+    Results get the same fields, so that scan and result coincide in every viewer, whether the
+    viewer uses the sform or the qform.
+
+    Args:
+        sform_code: code of the coordinate frame of the sform; 0 if it is not stated.
+        qform_code: the same of the qform.
+        srow: first three rows of the sform.
+        quaternion: b, c and d of the qform.
+        offset_mm: translation of the qform.
+        pixdim: handedness of the qform (-1 or 1), and its voxel sizes in mm.
+    """
+
+    sform_code: int
+    qform_code: int
+    srow: Float[np.ndarray, "3 4"]
+    quaternion: Float[np.ndarray, " 3"]
+    offset_mm: Float[np.ndarray, " 3"]
+    pixdim: Float[np.ndarray, " 4"]
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A scan in RAS+, with everything needed to write results on the grid of its file.
 
@@ -27,6 +51,7 @@ class Volume:
         native_affine: affine of the file.
         space_code: NIfTI code of the file's coordinate frame (1 scanner, 2 aligned, 3 Talairach,
             4 MNI152).
+        forms: orientation fields of the file if it is NIfTI (or DICOM, converted to NIfTI).
     """
 
     data: Float[np.ndarray, "x y z"]
@@ -35,11 +60,17 @@ class Volume:
     native_shape: tuple[int, int, int]
     native_affine: Float[np.ndarray, "4 4"]
     space_code: int = 1
+    forms: NiftiForms | None = None
 
     @property
     def spacing_mm(self) -> Float[np.ndarray, " 3"]:
         """Voxel size along X, Y and Z."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel: the determinant of the affine, also where the axes are oblique."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 def volume_to_slices(volume: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "z y x"]:

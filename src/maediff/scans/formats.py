@@ -1,0 +1,170 @@
+"""Images of other formats than NIfTI, through nibabel (.mgz) and SimpleITK (.nrrd).
+
+Both state their affine in RAS+ or LPS+ mm. The libraries are imported when a file needs them.
+"""
+
+import io
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from maediff.core.errors import InputError
+from maediff.scans.content import Content, describe_foreign
+from maediff.scans.nifti_header import check_affine, check_voxel_count
+from maediff.scans.volume import NiftiForms
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MGH_HEADER_BYTES = 284
+NRRD_MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
+NRRD_FIELD = re.compile(r"^([^:#]+):=?\s*(.*?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, eq=False)
+class Image3D:
+    """An image as its file states it, before reorienting.
+
+    Args:
+        data: the voxels.
+        affine: maps voxel indices to mm in RAS+.
+        forms: orientation fields of the file, if it is NIfTI.
+    """
+
+    data: Float[np.ndarray, "x y z"]
+    affine: Float[np.ndarray, "4 4"]
+    forms: NiftiForms | None = None
+
+
+def read_other_format(path: Path) -> Image3D:
+    """Read a scan from a .mgz, .mgh or .nrrd file.
+
+    Raises:
+        InputError: the file is missing, damaged or of another format, or the image is not one 3-D
+            volume of real numbers with a stated orientation.
+    """
+    reader = _read_nrrd if path.name.lower().endswith(".nrrd") else _read_mgh
+    return reader(path)
+
+
+def _read_mgh(path: Path) -> Image3D:
+    """Read a FreeSurfer volume (https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat)."""
+    import nibabel as nib
+
+    content = Content(path)
+    start = content.peek()[:MGH_HEADER_BYTES]
+    if len(start) < MGH_HEADER_BYTES or int.from_bytes(start[:4], "big") != 1:
+        raise _foreign(path, content.peek(), "FreeSurfer volume")
+    sizes = [int.from_bytes(start[4 * i : 4 * i + 4], "big", signed=True) for i in (1, 2, 3, 4)]
+    _check_sizes(path, sizes)
+    if int.from_bytes(start[28:30], "big") != 1:  # goodRASFlag
+        raise InputError(
+            f"{path}: does not state its orientation (goodRASFlag is 0), and left and right are "
+            "never guessed; export it again"
+        )
+    itemsize = {0: 1, 1: 4, 3: 4, 4: 2}.get(int.from_bytes(start[20:24], "big"))
+    if itemsize is None:
+        raise InputError(f"{path}: damaged, its data type is unknown; copy or export it again")
+    n_bytes = MGH_HEADER_BYTES + math.prod(sizes[:3]) * itemsize
+    whole = content.take(n_bytes) if content.largest_size >= n_bytes else io.BytesIO()
+    if whole.getbuffer().nbytes < n_bytes:
+        raise InputError(
+            f"{path}: truncated, its header states {n_bytes} bytes; copy or export it again"
+        )
+    content.count_rest(1 << 20)  # reads on to the checksum
+    try:
+        image = nib.MGHImage.from_stream(whole)
+        data = np.asarray(image.get_fdata(dtype=np.float32))
+    except Exception as error:  # nibabel raises many types on a damaged header
+        raise InputError(
+            f"{path}: damaged, its voxels cannot be read ({type(error).__name__}); copy or export "
+            "it again"
+        ) from None
+    affine = np.asarray(image.affine, dtype=np.float64)
+    data = data.reshape(data.shape[:3])
+    check_affine(path, affine, data.shape)
+    return Image3D(data, affine)
+
+
+def _read_nrrd(path: Path) -> Image3D:
+    """Read an NRRD file (https://teem.sourceforge.net/nrrd/format.html) with its data attached."""
+    start = Content(path).peek()
+    if not NRRD_MAGIC.match(start):
+        raise _foreign(path, start, "NRRD file")
+    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
+    fields = {key.strip().lower(): value for key, value in NRRD_FIELD.findall(header)}
+    if "data file" in fields or "datafile" in fields:
+        raise InputError(
+            f"{path}: an NRRD header whose voxels are in another file; save it as one .nrrd file"
+        )
+    has_space = fields.get("space", "").lower() in (
+        "left-posterior-superior",
+        "lps",
+        "right-anterior-superior",
+        "ras",
+        "left-anterior-superior",
+        "las",
+    )
+    if not has_space or "space directions" not in fields or "space origin" not in fields:
+        raise InputError(
+            f"{path}: does not state its orientation (space, space directions and space origin), "
+            "and left and right are never guessed; export it again"
+        )
+    try:
+        sizes = [int(size) for size in fields["sizes"].split()]
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: damaged, its sizes are not stated; export it again") from None
+    _check_sizes(path, sizes)
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadInformation()
+        itemsize = 1 if "8" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()) else 2
+        if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
+            raise InputError(
+                f"{path}: an image of shape {tuple(sizes)}, and a scan has three dimensions; "
+                "choose one volume of the series"
+            )
+        packed = fields.get("encoding", "raw").lower() not in ("raw", "txt", "text", "ascii")
+        limit = path.stat().st_size * (1032 if packed else 1)
+        if limit < math.prod(sizes) * itemsize:
+            raise InputError(
+                f"{path}: truncated, its header states more voxels than it holds; copy or export "
+                "it again"
+            )
+        image = reader.Execute()
+    except RuntimeError as error:
+        text = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown error"
+        raise InputError(
+            f"{path}: damaged or truncated, its voxels cannot be read ({text[-120:]}); copy or "
+            "export it again"
+        ) from None
+    affine = np.eye(4)
+    directions = np.array(image.GetDirection()).reshape(3, 3)
+    affine[:3, :3] = directions * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    affine = LPS_TO_RAS @ affine
+    data = SimpleITK.GetArrayFromImage(image).astype(np.float32).transpose(2, 1, 0)
+    check_affine(path, affine, data.shape)
+    return Image3D(data, affine)
+
+
+def _check_sizes(path: Path, sizes: list[int]) -> None:
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes = sizes[:-1]
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise InputError(
+            f"{path}: an image of shape {tuple(sizes)}, and a scan has three dimensions; choose "
+            "one volume of the series"
+        )
+    check_voxel_count(path, sizes)
+
+
+def _foreign(path: Path, start: bytes, expected: str) -> InputError:
+    finding = describe_foreign(start) or f"not a {expected} despite its name; convert it to NIfTI"
+    return InputError(f"{path}: {finding}")
