@@ -13,12 +13,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from maediff.core.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_GZIP_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html, "maximum compression factor")
 MAX_GZIP_LAYERS = 2
+MAX_FIRST_VALUE_BYTES = 1024  # of the first DICOM element: a group length, character set or type
 PIECE = 1 << 20  # bytes read or unpacked at once
 SPECIAL_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -83,7 +85,7 @@ def check_file(path: Path) -> int:
     try:
         status = path.stat()
     except OSError as error:
-        raise _read_error(path, error) from None
+        raise read_error(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
             f"{path}: {_name_special(status.st_mode)}, not a regular file; give a file"
@@ -97,7 +99,7 @@ def _name_special(mode: int) -> str:
     return next((name for is_kind, name in SPECIAL_FILES if is_kind(mode)), "a special file")
 
 
-def _read_error(path: Path, error: OSError) -> InputError:
+def read_error(path: Path, error: OSError) -> InputError:
     """Return the error for a file that the operating system refuses to read."""
     message = broken_link_message(path)
     if message:
@@ -191,7 +193,7 @@ class Content:
                 while piece := handle.read(PIECE):
                     yield piece
         except OSError as error:
-            raise _read_error(self.path, error) from None
+            raise read_error(self.path, error) from None
 
     def _unpack(self, start: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the unpacked content of gzip; bytes behind the last member are ignored."""
@@ -219,6 +221,24 @@ class Content:
             packed = unpacker.unused_data
             while len(packed) < len(GZIP_MAGIC) and (more := next(pieces, b"")):
                 packed += more
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Check the first bytes of a file for DICOM, with or without the preamble of PS3.10, 7.1.
+
+    Without it, the file starts with an element of group 2 or 8: its tag, then a value
+    representation (explicit) or a short length (implicit), in either byte order.
+    """
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 8 or start[:2] not in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08"):
+        return False
+    order: Literal["little", "big"] = "little" if start[1] == 0 else "big"
+    element = int.from_bytes(start[2:4], order)
+    is_explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return element <= 0x2000 and (
+        is_explicit or int.from_bytes(start[4:8], order) <= MAX_FIRST_VALUE_BYTES
+    )
 
 
 def describe_foreign(start: bytes) -> str | None:
@@ -251,7 +271,7 @@ def describe_foreign(start: bytes) -> str | None:
         return "a tar archive; unpack it"
     if start.startswith(GZIP_MAGIC):
         return f"gzipped more than {MAX_GZIP_LAYERS} times; unpack it"
-    if start[128:132] == b"DICM":
+    if looks_like_dicom(start):
         return "a DICOM file; give the folder that holds its series"
     if start.startswith(b"NRRD0"):
         return "an NRRD file; rename it to .nrrd"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from maediff.core.files import MARKER
+from maediff.scans.content import broken_link_message, looks_like_dicom
 from maediff.scans.names import is_nifti
 
 logger = logging.getLogger(__name__)
@@ -34,28 +35,23 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Check whether a file is DICOM, by its name or by `DICM` at byte 128 (DICOM PS3.10, 7.1).
+    """Check whether a file is DICOM, by its name or its first bytes (see `looks_like_dicom`).
 
     Returns:
-        False for an unreadable file without a DICOM name.
+        True for a file that may not be read, so that reading it reports this reason. False for a
+        missing file, a named pipe and a device.
     """
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return True
     try:
+        if path.suffix.lower() in (".dcm", ".ima"):
+            return not path.exists() or path.is_file()
+        if not path.is_file():
+            return False
         with path.open("rb") as handle:
-            return handle.read(132)[128:] == b"DICM"
+            return looks_like_dicom(handle.read(132))
+    except PermissionError:
+        return True
     except OSError:
         return False
-
-
-def broken_link_message(path: Path) -> str | None:
-    """Return the error message for a broken symbolic link; None for any other path."""
-    if not path.is_symlink() or path.exists():
-        return None
-    return (
-        f"{path}: broken link, its content is not there; run `datalad get` (git-annex, DataLad) "
-        "or copy the file"
-    )
 
 
 def log_skipped_files(place: Path, paths: Iterable[Path], reason: str) -> None:

@@ -8,13 +8,12 @@ The place of a pixel follows from position, direction cosines and spacing (PS3.3
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import Image, silence_dicom_warnings
+from maediff.scans.dicom.series import Image, read_dataset, silence_dicom_warnings
 from maediff.scans.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -64,9 +63,10 @@ def check_conversion(folder: Path, images: Sequence[Image], volume: Volume) -> N
     corners = {_corner_voxel(folder, image, volume) for image in images}
     if len(corners) < len(images):
         raise _conversion_error(folder, "puts two slices at one place")
+    syntax_of = {image.path: image.syntax for image in images}
     by_path = sorted(images, key=lambda image: str(image.path))
     for path, slices in groupby(by_path, key=lambda image: image.path):
-        pixels = _read_pixels(path)
+        pixels = _read_pixels(path, syntax_of[path])
         for image in slices:
             if pixels is None or pixels.shape[1:] != (image.rows, image.columns):
                 continue
@@ -117,14 +117,11 @@ def _conversion_error(folder: Path, finding: str) -> InputError:
     )
 
 
-def _read_pixels(path: Path) -> Shaped[np.ndarray, "n r c"] | None:
+def _read_pixels(path: Path, syntax: str) -> Shaped[np.ndarray, "n r c"] | None:
     """Return the stored pixels of a file, frame by frame; None if pydicom cannot decode them."""
-    import pydicom
-
     try:
         with silence_dicom_warnings():
-            dataset: Any = pydicom.dcmread(path)
-            pixels = np.asarray(dataset.pixel_array)
+            pixels = np.asarray(read_dataset(path, syntax).pixel_array)
     except Exception:  # a missing decoder, or a field that pydicom needs and dcm2niix does not
         return None
     return pixels if pixels.ndim == 3 else pixels[None]

@@ -22,7 +22,12 @@ from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.scans.dicom.convert import find_images
 from maediff.scans.dicom.geometry import pixel_to_voxel
-from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnings
+from maediff.scans.dicom.series import (
+    Image,
+    check_volume,
+    read_dataset,
+    silence_dicom_warnings,
+)
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
@@ -97,11 +102,10 @@ def write_dicom_seg(
 
 def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) -> Any:
     import highdicom
-    import pydicom
     from pydicom.sr.codedict import codes
 
-    paths = list(dict.fromkeys(image.path for image in images))
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    files = {image.path: image for image in images}.values()
+    sources = [read_dataset(image.path, image.syntax, with_pixels=False) for image in files]
     for source in sources:
         for name in FROM_SOURCE:
             if name not in source:

@@ -8,6 +8,7 @@ Pixel data is not read here. Fields that identify a person (name, ID, dates) are
 The patient ID is only compared, so that two studies of one person are known as such.
 """
 
+import filecmp
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from maediff.core.errors import InputError
+from maediff.scans.content import check_file, describe_foreign, looks_like_dicom, read_error
 from maediff.scans.contrast import contrast_from_text
+from maediff.scans.nifti_header import check_voxel_count
 from maediff.scans.walk import is_dicom, visible_files
 
 MIN_SLICES = 3  # a series of fewer images is a scout, not a volume
@@ -29,11 +32,17 @@ MIN_LINE_TOLERANCE_MM = 0.05  # slice positions are rounded in the header
 MAX_SHEAR_MM = 0.1  # offset of the last slice from the normal through the first one
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 # Transfer syntaxes without compression (PS3.5, annex A).
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+SYNTAX = {  # (implicit value representation, little endian)
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+UNCOMPRESSED = tuple(SYNTAX.values())
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # media storage directory
 PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 TAGS = (
     "SOPClassUID",
+    "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
@@ -53,6 +62,8 @@ TAGS = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "BitsAllocated",
+    "RescaleSlope",
+    "RescaleIntercept",
     "ContrastBolusAgent",
 )
 GROUPS = (
@@ -71,7 +82,9 @@ class Image:
     Args:
         path: the file.
         sop_class: SOPClassUID.
-        syntax: TransferSyntaxUID.
+        uid: SOPInstanceUID; empty if absent.
+        syntax: TransferSyntaxUID, or the encoding of a file that does not state it.
+        has_preamble: false if the file starts without the 128 bytes and DICM of PS3.10, 7.1.
         instance: InstanceNumber.
         position: mm in LPS of the first pixel.
         orientation: direction cosines of a row and of a column.
@@ -88,7 +101,9 @@ class Image:
 
     path: Path
     sop_class: str
+    uid: str
     syntax: str
+    has_preamble: bool
     instance: int | None
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
@@ -152,6 +167,9 @@ class Series:
         )
 
 
+_Header = tuple[list[Image], dict[str, str]]  # of one file, see `read_images`
+
+
 def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Series]:
     """Find every DICOM series in `folder`, at any depth; other files are ignored.
 
@@ -166,7 +184,7 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
     Raises:
         InputError: a file cannot be read as DICOM, or has no study or series UID.
     """
-    by_uid: dict[str, list[tuple[list[Image], dict[str, str]]]] = {}
+    by_uid: dict[str, list[_Header]] = {}
     for path in visible_files(folder):
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             continue
@@ -179,11 +197,41 @@ def find_series(folder: Path, damaged: dict[Path, str] | None = None) -> list[Se
             continue
         if header is not None:
             by_uid.setdefault(header[1]["SeriesInstanceUID"], []).append(header)
-    series = [_make_series(headers) for headers in by_uid.values()]
+    series = [_make_series(_drop_copies(headers)) for headers in by_uid.values()]
     return sorted(series, key=lambda item: (len(item.number), item.number, item.uid))
 
 
-def _make_series(headers: Sequence[tuple[list[Image], dict[str, str]]]) -> Series:
+def _drop_copies(headers: Sequence[_Header]) -> list[_Header]:
+    """Keep one of several files that hold the same image (one SOPInstanceUID, one content)."""
+    kept: dict[str, list[_Header]] = {}
+    for header in headers:
+        images, texts = header
+        twins = kept.setdefault(images[0].uid or str(images[0].path), [])
+        is_copy = any(
+            (twin_texts == texts and twin_images[0].position == images[0].position)
+            and _same_pixels(twin_images[0].path, images[0].path)
+            for twin_images, twin_texts in twins
+        )
+        if not is_copy:
+            twins.append(header)
+    return [header for twins in kept.values() for header in twins]
+
+
+def _same_pixels(path: Path, other: Path) -> bool:
+    """Check whether two DICOM files are equal byte by byte, or at least in their pixel data."""
+    import pydicom
+
+    if filecmp.cmp(path, other, shallow=False):
+        return True
+    try:
+        with silence_dicom_warnings():
+            datasets = [pydicom.dcmread(file, force=True) for file in (path, other)]
+        return bool(datasets[0].PixelData == datasets[1].PixelData)
+    except Exception:  # pydicom raises many types on a damaged file
+        return False
+
+
+def _make_series(headers: Sequence[_Header]) -> Series:
     texts = headers[0][1]
     image_types = set(texts["ImageType"].upper().split("\\"))
     if texts["ContrastBolusAgent"] or image_types & PHASE:
@@ -215,10 +263,23 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
     """
     import pydicom
 
+    check_file(path)
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(1024)
+    except OSError as error:
+        raise read_error(path, error) from None
+    if not looks_like_dicom(start):
+        finding = describe_foreign(start) or (
+            "cannot be read as DICOM (no DICM at byte 128); copy or export it again, or remove it "
+            "from the folder"
+        )
+        raise InputError(f"{path}: {finding}")
+    has_preamble = start[128:132] == b"DICM"
     try:
         with silence_dicom_warnings(), path.open("rb") as handle:
             header = pydicom.dcmread(
-                handle, stop_before_pixels=True, specific_tags=[*TAGS, *GROUPS]
+                handle, stop_before_pixels=True, specific_tags=[*TAGS, *GROUPS], force=True
             )
             header_bytes = handle.tell()
             meta = header.file_meta
@@ -234,7 +295,9 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
             image = Image(
                 path=path,
                 sop_class=texts["SOPClassUID"],
-                syntax=str(meta.get("TransferSyntaxUID", "")),
+                uid=texts["SOPInstanceUID"],
+                syntax=str(meta.get("TransferSyntaxUID") or SYNTAX[header.original_encoding]),
+                has_preamble=has_preamble,
                 instance=int(instance) if instance else None,
                 position=_to_numbers(header.get("ImagePositionPatient"), 3),
                 orientation=_to_numbers(header.get("ImageOrientationPatient"), 6),
@@ -262,6 +325,22 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
             "be separated; export it again, or convert it with dcm2niix yourself"
         )
     return images, texts
+
+
+def read_dataset(path: Path, syntax: str, *, with_pixels: bool = True) -> Any:
+    """Return the pydicom dataset of a file, which need not have a preamble.
+
+    Args:
+        path: the file.
+        syntax: transfer syntax of a file that does not state it.
+        with_pixels: read the pixel data.
+    """
+    import pydicom
+
+    dataset = pydicom.dcmread(path, force=True, stop_before_pixels=not with_pixels)
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    return dataset
 
 
 def _split_frames(image: Image, header: Any) -> list[Image]:
@@ -330,6 +409,8 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     """
     for image in images:
         _check_image(image)
+    check_voxel_count(folder, (images[0].rows, images[0].columns, len(images)))
+    _check_uids(folder, images)
     if len(images) < MIN_SLICES:
         raise InputError(
             f"{folder}: a series of {len(images)} image(s), and a scan has {MIN_SLICES} slices or "
@@ -364,6 +445,22 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     if np.linalg.norm(positions - line, axis=1).max() > tolerance_mm:
         raise _mixed_series(folder, "its slices are not behind each other on one line")
     _check_shear(folder, positions[-1] - positions[0], normal)
+
+
+def _check_uids(folder: Path, images: Sequence[Image]) -> None:
+    """Refuse two versions of one image: one SOPInstanceUID, and different content.
+
+    A series whose images all have the same UID was badly anonymised and has no such versions.
+    """
+    path_of_uid: dict[str, Path] = {}
+    for image in images:
+        twin = path_of_uid.setdefault(image.uid, image.path)
+        is_version = image.uid and twin != image.path
+        if is_version and len({other.uid for other in images}) > 1:
+            raise InputError(
+                f"{folder}: {twin.name} and {image.path.name} are two versions of one image (one "
+                "SOPInstanceUID, different content); delete the wrong one"
+            )
 
 
 def _check_shear(folder: Path, extent_mm: np.ndarray, normal: np.ndarray) -> None:
@@ -427,8 +524,10 @@ def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step:
         steps: distances in mm from each image to the next.
         step: median of `steps`.
     """
+    expected = step
     stated = images[0].slice_step_mm
-    expected = min(step, stated) if stated and stated > 0 else step
+    if stated and 0 < stated < step and _step_is_true(stated, images, steps):
+        expected = stated
     gaps = np.flatnonzero(steps > 1.5 * expected)
     if len(gaps):
         first = gaps[0]
@@ -443,6 +542,21 @@ def _check_steps(folder: Path, images: Sequence[Image], steps: np.ndarray, step:
             f"{folder}: its slices are {steps.min():.2f} to {steps.max():.2f} mm apart, and a "
             "volume has even distances; export the series again, or resample it yourself"
         )
+
+
+def _step_is_true(stated: float, images: Sequence[Image], steps: np.ndarray) -> bool:
+    """Check whether SpacingBetweenSlices fits the images, although it is below most distances.
+
+    It fits if two slices have this distance, or if the instance numbers leave out as many images
+    as the distances do. Otherwise the positions decide: SimpleITK writes 1 in every series.
+    """
+    if abs(steps.min() - stated) <= STEP_TOLERANCE * stated:
+        return True
+    numbers = [image.instance for image in images if image.instance is not None]
+    if len(numbers) < len(images):
+        return False
+    jumps = np.abs(np.diff(numbers))
+    return bool((jumps > 1).all() and (jumps == np.round(steps / stated)).all())
 
 
 def _to_text(value: object) -> str:
