@@ -23,6 +23,7 @@ from maediff.anomaly.regions import Region
 from maediff.anomaly.snapshots import Snapshot, display_maximum, pick_slices, save_slices
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
+from maediff.detection.volumes import make_volumes
 from maediff.models.thresholds import Threshold
 from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import PreparedScan
@@ -176,6 +177,7 @@ class Detection:
             grid = self.on_model_grid
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
+            make_volumes(self).save(temporary / "volumes.npz")
             if self.prepared.on_scan.extracted or self.quality.flags:
                 write_picture(temporary / "qc.png", self.volume, self.prepared.on_scan.brain)
             if also is not None:

@@ -6,6 +6,7 @@ from the elements in elements.py; slices.py and charts.py draw; templates/ holds
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from maediff import __version__
 from maediff.core.files import write_text
@@ -27,14 +28,19 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     from markupsafe import Markup
 
     from maediff.detection.bids import WORK
+    from maediff.report.detection import scan_page, scans_with_own_page
     from maediff.report.pages import make_page
 
     folder = Path(folder)
     if (folder / WORK).is_dir():  # a BIDS derivative
         page_path = write_report(folder / WORK, title or folder.resolve().name)
         return page_path.replace(folder / "report.html")
-    page = make_page(folder)
-    page.title = title or page.title
+    pages = {folder / "report.html": make_page(folder)}
+    main_page = pages[folder / "report.html"]
+    main_page.title = title or main_page.title
+    if (folder / "detect.json").is_file():
+        for name in scans_with_own_page(folder):
+            pages[folder / name / "report.html"] = scan_page(folder, name)
     environment = Environment(
         loader=PackageLoader("maediff.report"),
         autoescape=True,
@@ -42,11 +48,33 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template("report.html").render(
-        page=page,
-        style=Markup(environment.get_template("style.css").render()),  # noqa: S704 - our own file
-        version=__version__,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    write_text(folder / "report.html", html)
+    style = Markup(environment.get_template("style.css").render())  # noqa: S704 - our own file
+    for path, page in pages.items():
+        scripts, colours = _scripts(page, environment)
+        html = environment.get_template("report.html").render(
+            page=page,
+            style=style,
+            scripts=scripts,
+            colours=colours,
+            version=__version__,
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        write_text(path, html)
     return folder / "report.html"
+
+
+def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:
+    """Return the scripts that a page needs, and the colour table of its viewers; empty without viewers."""
+    from markupsafe import Markup
+
+    from maediff.report.viewer import colour_table
+
+    names = []
+    if any(table.sortable for section in page.sections for table in section.tables):
+        names.append("table.js")
+    has_viewer = any(part.viewer for section in page.sections for part in section.montages)
+    if has_viewer:
+        names.append("viewer.js")
+    # Our own files: Markup keeps their quotes and signs.
+    sources = [environment.loader.get_source(environment, name)[0] for name in names]
+    return [Markup(source) for source in sources], colour_table() if has_viewer else ""  # noqa: S704

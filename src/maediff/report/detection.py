@@ -1,4 +1,7 @@
-"""The report of a detection."""
+"""The report of a detection: an overview, then each scan with a slice viewer, its regions and still pictures.
+
+More than MAX_ON_PAGE scans become an index, which can be sorted and filtered, and one page per scan.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,140 +9,225 @@ from typing import Any
 from urllib.parse import quote
 
 from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
+from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
+from maediff.report.viewer import make_viewer
 
 REGIONS_SHOWN = 8
+MAX_ON_PAGE = 20
+ADVICE = "Look at the brain outline and the scan before you use these results."
 
 
 def detection_page(folder: Path) -> Page:
+    """Return the page of a folder of `maediff detect`: with few scans everything, with many an index.
+
+    Raises:
+        InputError: detect.json is missing or damaged.
+    """
     shared = read_json(folder / "detect.json")
-    found = [(path.parent, read_json(path)) for path in sorted(folder.glob("*/summary.json"))]
-    threshold = shared["threshold"]
-    vmax = display_maximum(threshold)
-    flagged = [summary for _, summary in found if summary["regions"]]
-    montages = [
-        _detect_montage(path, summary, vmax, number)
-        for number, (path, summary) in enumerate(found)
+    summaries, unreadable = _read_summaries(folder)
+    on_one_page = len(summaries) <= MAX_ON_PAGE
+    numbers = range(len(summaries))
+    montages = (
+        [
+            _scan(folder / name, summary, shared, f"scan-{number}")
+            for number, (name, summary) in zip(numbers, summaries.items(), strict=True)
+        ]
+        if on_one_page
+        else []
+    )
+    links = [
+        f"#scan-{number}" if on_one_page else f"{quote(name)}/report.html"
+        for number, name in zip(numbers, summaries, strict=True)
     ]
-    overview = Table(
-        ["Subject", "Score", "Marked volume", "Regions", "Largest region", "Quality flags"],
+    vmax, threshold = display_maximum(shared["threshold"]), shared["threshold"]
+    scans = Section(
+        "Scans",
+        text=[] if summaries else ["No scan was finished."],
+        tables=[_overview(summaries, links, sortable=not on_one_page)] if summaries else [],
+        scale=colour_scale(vmax, threshold) if montages else None,
+        legend=[("mask", "anomaly mask: above the threshold")],
+        montages=montages,
+    )
+    failures = {**shared.get("failures", {}), **unreadable}
+    failed = Section(
+        "Failed",
+        tables=[Table(["Scan", "Reason"], [[*pair] for pair in sorted(failures.items())])],
+    )
+    with_regions = sum(bool(summary["regions"]) for summary in summaries.values())
+    flagged = sum(bool(_flags(summary)) for summary in summaries.values())
+    count = f"{len(summaries)} scan{'s' if len(summaries) != 1 else ''}"
+    lead = f"{count} compared with the healthy references of {shared['model']}; regions detected in {with_regions}."
+    lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
+    lead += f" {len(failures)} failed." if failures else ""
+    sections = [*([failed] if failures else []), scans, _settings(shared)]
+    return Page("Detection", folder.resolve().name, lead, _facts(shared), sections)
+
+
+def scan_page(folder: Path, name: str) -> Page:
+    """Return the page of one scan of a folder of `maediff detect`.
+
+    Raises:
+        InputError: a file of the scan is missing or damaged.
+    """
+    shared = read_json(folder / "detect.json")
+    summary = read_json(folder / name / "summary.json")
+    section = Section(
+        "Scan",
+        scale=colour_scale(display_maximum(shared["threshold"]), shared["threshold"]),
+        legend=[("mask", "anomaly mask: above the threshold")],
+        montages=[_scan(folder / name, summary, shared, "scan-0")],
+    )
+    lead = _sentence(summary, shared)
+    return Page("Detection", name, lead, _facts(shared), [section, _settings(shared)])
+
+
+def scans_with_own_page(folder: Path) -> list[str]:
+    """Return the names of the scans that get a page each, because the folder holds more than MAX_ON_PAGE."""
+    summaries, _ = _read_summaries(folder)
+    return list(summaries) if len(summaries) > MAX_ON_PAGE else []
+
+
+def _read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the summaries by name of the scan, and the reason for each that cannot be read."""
+    summaries: dict[str, dict[str, Any]] = {}
+    unreadable: dict[str, str] = {}
+    for path in sorted(folder.glob("*/summary.json")):
+        name = path.parent.name
+        try:
+            summary = read_json(path)
+            _ = summary["regions"], summary["score"], summary["volume_ml"], summary["threshold"]
+            summaries[name] = summary
+        except (InputError, KeyError) as error:
+            reason = str(error).replace(f"{path.parent}/", "")
+            unreadable[name] = f"summary.json is damaged ({reason}); detect again"
+    return summaries, unreadable
+
+
+def _overview(
+    summaries: Mapping[str, Mapping[str, Any]], links: list[str], *, sortable: bool
+) -> Table:
+    return Table(
+        ["Scan", "Score", "Volume", "Regions", "Largest region", "Quality flags"],
         [
             [
-                summary["subject"],
+                str(summary["subject"]),
                 f"{summary['score']:.3f}",
                 f"{summary['volume_ml']:.2f} ml",
                 str(len(summary["regions"])),
                 f"{summary['regions'][0]['volume_ml']:.2f} ml" if summary["regions"] else "none",
                 "; ".join(_flags(summary)) or "none",
             ]
-            for _, summary in found
+            for summary in summaries.values()
         ],
-        caption="Score: the highest threshold at which something would still be marked; above the threshold, "
-        "something is marked.",
-        links=[f"#{montage.anchor}" for montage in montages],
+        caption="Score: the highest threshold at which a region is left.",
+        links=links,
+        sortable=sortable,
     )
-    scans = Section(
-        "Scans",
-        text=[] if found else ["No scan went through."],
-        tables=[overview] if found else [],
-        scale=colour_scale(vmax, threshold) if found else None,
-        legend=[("mask", "anomaly mask: above the threshold")],
-        montages=montages,
-    )
-    failures = shared.get("failures", {})
-    failed = [
-        Section(
-            "Failed",
-            tables=[Table(["Scan", "Why"], [[*pair] for pair in sorted(failures.items())])],
-        )
-    ]
-    count = f"{len(found)} scan{'s' if len(found) != 1 else ''}"
-    lead = f"{count} compared with what {shared['model']} draws as healthy; {len(flagged)} with a region marked."
-    lead += f" {len(failures)} failed." if failures else ""
+
+
+def _facts(shared: Mapping[str, Any]) -> list[tuple[str, str]]:
     origin = shared.get("threshold_from") or {}
-    if origin.get("n_marked"):
-        lead += (
-            f" At this threshold {origin['n_marked']} of the model's {origin['n_scores']} healthy scans have "
-            "something marked, too: --scan-fpr gives one that marks few healthy scans."
-        )
-    facts = [
-        (
-            "Model",
-            ", ".join(
-                str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key)
-            ),
-        ),
-        ("Marks", str(shared.get("marks", ""))),
+    model = (str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))
+    versions = (f"{name} {value}" for name, value in shared.get("versions", {}).items())
+    return [
+        ("Model", ", ".join(model)),
+        ("Detects", str(shared.get("marks", ""))),
         ("Method", str(shared.get("method", ""))),
-        ("Contrast", shared["modality"]),
-        ("Threshold", f"{threshold:.3g} ({_origin(origin)})"),
+        ("Contrast", str(shared["modality"])),
+        ("Threshold", f"{shared['threshold']:.3g} ({_origin(origin)})"),
         ("Seed", str(shared.get("seed", 0))),
-        (
-            "Versions",
-            ", ".join(f"{name} {value}" for name, value in shared.get("versions", {}).items()),
-        ),
+        ("Versions", ", ".join(versions)),
     ]
-    settings: dict[str, Any] = {
-        k: shared[k]
-        for k in ("config", "postprocess", "grid", "normalise", "model_step")
-        if k in shared
-    }
-    sections = [*(failed if failures else []), scans, Section("Settings", facts=flat(settings))]
-    return Page("Detection", folder.resolve().name, lead, facts, sections)
 
 
-def _detect_montage(path: Path, summary: Mapping[str, Any], vmax: float, number: int) -> Montage:
-    snapshot = load_slices(path / "slices.npz")
-    regions = summary["regions"][:REGIONS_SHOWN]
-    table = Table(
-        ["Region", "Volume", "Peak", "Centre (x, y, z), RAS+ mm"],
-        [
-            [
-                str(i),
-                f"{r['volume_ml']:.2f} ml",
-                f"{r['peak']:.3f}",
-                ", ".join(str(round(mm)) for mm in r["center_mm"]),
-            ]
-            for i, r in enumerate(regions, start=1)
-        ],
-        caption=f"The {len(regions)} largest of {len(summary['regions'])} regions."
-        if len(summary["regions"]) > len(regions)
-        else "",
+def _settings(shared: Mapping[str, Any]) -> Section:
+    keys = ("config", "postprocess", "grid", "normalise", "model_step")
+    return Section("Settings", facts=flat({key: shared[key] for key in keys if key in shared}))
+
+
+def _scan(
+    path: Path, summary: Mapping[str, Any], shared: Mapping[str, Any], anchor: str
+) -> Montage:
+    """Return everything about one scan: flags, the finding, viewer, regions and still pictures."""
+    vmax = display_maximum(shared["threshold"])
+    facts = [
+        ("Score", f"{summary['score']:.3f}"),
+        ("Threshold", f"{summary['threshold']:.3g}"),
+        ("Volume", f"{summary['volume_ml']:.2f} ml"),
+    ]
+    montage = Montage(
+        title=str(summary["subject"]),
+        anchor=anchor,
+        facts=facts,
+        rows=[],
+        table=_regions(summary, f"{anchor}-viewer-regions") if summary["regions"] else None,
+        flags=[f"{flag}. {ADVICE}" for flag in _flags(summary)],
+        sentence=_sentence(summary, shared),
     )
+    try:
+        limits = {"min_volume_mm3": shared.get("postprocess", {}).get("min_volume_mm3", 64.0)}
+        montage.viewer = make_viewer(path / "volumes.npz", {**limits, **summary})
+        snapshot = load_slices(path / "slices.npz")
+    except InputError as error:
+        montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")
+        return montage
     heights = snapshot.z_mm
-    return Montage(
-        summary["subject"],
-        f"scan-{number}",
-        [
-            ("Score", f"{summary['score']:.3f}"),
-            ("Threshold", f"{summary['threshold']:.3g}"),
-            ("Marked", f"{summary['volume_ml']:.2f} ml"),
-        ],
-        _rows(snapshot, vmax) + _picture(path / PICTURE[2]),
+    montage.rows = _rows(snapshot, vmax) + _outline(path / PICTURE[2])
+    montage.slices = (
         [str(i) for i in snapshot.slice_ids]
         if heights is None
-        else [str(round(float(mm))) for mm in heights],
-        "slice" if heights is None else "z, RAS+ mm",
-        table if regions else None,
-        _flags(summary),
-        f"{quote(path.name)}/viewer.html" if (path / "viewer.html").is_file() else None,
+        else [str(round(float(mm))) for mm in heights]
     )
+    montage.axis = "slice" if heights is None else "z, RAS+ mm"
+    return montage
+
+
+def _sentence(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """Return the finding in one sentence, with what is usual in healthy scans."""
+    n = len(summary["regions"])
+    finding = f"{n} region{'s' * (n != 1)}, {summary['volume_ml']:.1f} ml." if n else "No region."
+    origin = shared.get("threshold_from") or {}
+    if origin.get("n_scores"):
+        finding += (
+            f" At this threshold, {shared['model']} detects something in {origin['n_marked']} of its "
+            f"{origin['n_scores']} healthy scans."
+        )
+    return finding
+
+
+def _regions(summary: Mapping[str, Any], anchor: str) -> Table:
+    shown = summary["regions"][:REGIONS_SHOWN]
+    rows = [
+        [
+            str(number),
+            f"{region['volume_ml']:.2f} ml",
+            f"{region['peak']:.3f}",
+            str(region.get("location", "")),
+            ", ".join(str(round(mm)) for mm in region["center_mm"]),
+        ]
+        for number, region in enumerate(shown, start=1)
+    ]
+    total = len(summary["regions"])
+    caption = f"The {len(shown)} largest of {total} regions." if total > len(shown) else "Regions."
+    head = ["Region", "Volume", "Peak", "Location", "Centre (x, y, z), RAS+ mm"]
+    return Table(head, rows, caption=caption, anchor=anchor)
 
 
 def _rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
     rows = [("Scan", "", slices.scan_row(snapshot))]
     reference = slices.reference_row(snapshot)
     if reference:
-        rows.append(("Healthy reference", "as redrawn by the model", reference))
+        rows.append(("Healthy reference", "the model's reconstruction", reference))
     rows.append(("Anomaly map", f"0 to {vmax:.2f}", slices.anomaly_row(snapshot, vmax)))
     rows.append(("Anomaly mask", "on the scan", slices.mask_row(snapshot)))
     return rows
 
 
-def _picture(path: Path) -> list[tuple[str, str, str]]:
+def _outline(path: Path) -> list[tuple[str, str, str]]:
     return [(*PICTURE[:2], slices.file_uri(path))] if path.is_file() else []
 
 
@@ -156,4 +244,4 @@ def _origin(source: Mapping[str, Any]) -> str:
         return f"{source['fpr']:.3%} of the voxels of {scans}, counted voxel by voxel"
     if "chosen_on" in source:
         return f"the model's own, chosen on {source['chosen_on']}"
-    return "as given"
+    return "given"

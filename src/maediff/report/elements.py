@@ -21,8 +21,25 @@ class Montage:
     axis: str = "slice"
     table: "Table | None" = None
     flags: list[str] = field(default_factory=list)
-    viewer: str | None = None
-    """Address of a page in which one can move through the scan."""
+    sentence: str = ""
+    """The finding, in one sentence."""
+    viewer: "Viewer | None" = None
+    """The slice viewer; None if the folder holds no volumes for it."""
+    page: str | None = None
+    """Address of another page about the scan."""
+
+
+@dataclass
+class Viewer:
+    """A slice viewer of one scan (templates/viewer.js).
+
+    Args:
+        info: description of the volumes, as JSON.
+        volumes: the volumes, gzip and base64.
+    """
+
+    info: str
+    volumes: str
 
 
 @dataclass
@@ -34,6 +51,10 @@ class Table:
     caption: str = ""
     links: list[str] = field(default_factory=list)
     marked: list[int] = field(default_factory=list)
+    anchor: str = ""
+    """Identifier of the table, for the viewer that fills it."""
+    sortable: bool = False
+    """A click on a column's heading sorts the rows, and a text field filters them."""
 
 
 @dataclass

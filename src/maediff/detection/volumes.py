@@ -1,0 +1,125 @@
+"""Volumes for the report's viewer: scan, healthy reference, anomaly map and mask, small enough for a page.
+
+    volumes.npz    layers (4, x, y, z) uint8: scan and reference 0 to 255 between `low` and `high`, map 0 to 255 between
+                   0 and `top`, mask 0 or 1; affine from voxels to mm; to_mni from mm to mm of MNI152, if registered
+
+The volumes are cropped to the brain and resampled to cubes along the scan's own axes. A cube is at least 1 mm wide, not
+smaller than the scan's voxels, and so large that a volume has at most MAX_VOXELS.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path
+from maediff.preparation.resample import resample
+
+if TYPE_CHECKING:
+    from maediff.detection.result import Detection
+
+LAYERS = ("scan", "reference", "map", "mask")
+MAX_VOXELS = 1_500_000
+MIN_VOXEL_MM = 1.0
+MARGIN_MM = 4.0
+WINDOW = (0.1, 99.9)  # percentiles of the brain's intensities that become black and white
+
+
+@dataclass(frozen=True, eq=False)
+class ViewerVolumes:
+    """The content of volumes.npz.
+
+    Args:
+        layers: the volumes in the order of `LAYERS`.
+        affine: voxels -> mm in RAS+.
+        low, high: intensities of the scan that become 0 and 255.
+        top: value of the anomaly map that becomes 255.
+        to_mni: mm of the scan -> mm of MNI152; None if the scan was not registered.
+    """
+
+    layers: UInt8[np.ndarray, "4 x y z"]
+    affine: Float[np.ndarray, "4 4"]
+    low: float
+    high: float
+    top: float
+    to_mni: Float[np.ndarray, "4 4"] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the volumes to `path`, atomically."""
+        arrays: dict[str, Any] = {
+            "layers": self.layers,
+            "affine": self.affine,
+            "scale": np.array([self.low, self.high, self.top]),
+        }
+        if self.to_mni is not None:
+            arrays["to_mni"] = self.to_mni
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+
+def make_volumes(detection: "Detection") -> ViewerVolumes:
+    """Return what the viewer shows of a detection."""
+    brain, affine = detection.brain_mask, detection.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    inside = np.argwhere(brain)
+    margin = MARGIN_MM / spacing
+    first = np.maximum(inside.min(axis=0) - margin, 0)
+    last = np.minimum(inside.max(axis=0) + margin, np.array(brain.shape) - 1)
+    extent_mm = (last - first + 1) * spacing
+    step_mm = max(
+        MIN_VOXEL_MM, float(spacing.min()), math.cbrt(float(np.prod(extent_mm)) / MAX_VOXELS)
+    )
+    shape = np.maximum(1, np.floor(extent_mm / step_mm)).astype(int)
+    # Voxels of the viewer -> voxels of the scan; both count from voxel centres.
+    to_scan = np.eye(4)
+    to_scan[:3, :3] = np.diag(step_mm / spacing)
+    to_scan[:3, 3] = first - 0.5 + 0.5 * step_mm / spacing
+
+    def place(data: np.ndarray, order: Any) -> np.ndarray:
+        return np.asarray(resample(data, to_scan, tuple(shape), order))
+
+    low, high = (float(value) for value in np.percentile(detection.volume.data[brain], WINDOW))
+    high = max(high, low + 1e-6)
+    top = float(max(2 * detection.threshold, detection.anomaly_map.max(), 1e-3))
+
+    def to_bytes(data: np.ndarray, black: float, white: float) -> UInt8[np.ndarray, "x y z"]:
+        scaled = np.clip((data - black) / (white - black), 0, 1)
+        return np.round(255 * scaled).astype(np.uint8)
+
+    return ViewerVolumes(
+        layers=np.stack(
+            [
+                to_bytes(place(detection.volume.data, "linear"), low, high),
+                to_bytes(place(detection.healthy_reference, "linear"), low, high),
+                to_bytes(place(detection.anomaly_map, "linear"), 0, top),
+                place(detection.anomaly_mask, "nearest").astype(np.uint8),
+            ]
+        ),
+        affine=affine @ to_scan,
+        low=low,
+        high=high,
+        top=top,
+        to_mni=detection.prepared.on_scan.to_atlas,
+    )
+
+
+def load_volumes(path: Path) -> ViewerVolumes:
+    """Read volumes.npz.
+
+    Raises:
+        InputError: the file is missing, damaged or something else.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            low, high, top = (float(value) for value in stored["scale"])
+            to_mni = stored["to_mni"] if "to_mni" in stored.files else None
+            return ViewerVolumes(stored["layers"], stored["affine"], low, high, top, to_mni)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); detect again"
+        ) from None
