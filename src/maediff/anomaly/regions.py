@@ -15,13 +15,20 @@ class Region:
 
     Args:
         volume_ml: volume in ml.
-        peak: highest value of the anomaly map in the region.
+        peak, mean: highest and mean value of the anomaly map in the region.
         center_mm: centre of mass in the RAS+ mm of the scan.
+        mni_mm: centre of mass in MNI152, in mm; None if the scan is not registered.
+        side, location: side and anatomical location of the centre; empty if the scan is not
+            registered.
     """
 
     volume_ml: float
     peak: float
     center_mm: tuple[float, float, float]
+    mean: float = 0.0
+    mni_mm: tuple[float, float, float] | None = None
+    side: str = ""
+    location: str = ""
 
 
 def find_regions(
@@ -51,6 +58,7 @@ def find_regions(
                 volume_ml=round(float(inside.sum()) * voxel_ml, 4),
                 peak=float(anomaly_map[box][inside].max()),
                 center_mm=(x, y, z),
+                mean=float(anomaly_map[box][inside].mean(dtype=np.float64)),
             )
         )
     return sorted(regions, key=lambda region: -region.volume_ml)

@@ -48,7 +48,7 @@ SIDECARS: dict[str, dict[str, Any]] = {
     },
     "brain_mask": {"Type": "Brain"},
 }
-IGNORED = "*_summary.json\nreport.html\n"
+IGNORED = "*_summary.json\nreport.html\nparticipants_findings.tsv\n"
 README = """Anomaly maps and masks, healthy references and brain masks of a BIDS dataset, by maediff.
 
 `report.html` shows them. For research, not for diagnosis. Names are explained in maediff's docs/data.md.
@@ -102,8 +102,9 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
                 os.replace(made, target)
             write_json(_sidecar(target), {**SIDECARS[kind], "Sources": [source]})
         write_text(_summary(ref, out), summary.read_text(encoding="utf-8"))
-    if (work / "report.html").is_file():
-        os.replace(work / "report.html", out / "report.html")
+    for name in ("report.html", "participants_findings.tsv"):
+        if (work / name).is_file():
+            os.replace(work / name, out / name)
     write_json(
         out / "dataset_description.json",
         {

@@ -1,6 +1,7 @@
 """Detect anomalies in many scans and write a folder of results. `maediff detect` calls `detect`.
 
     DETECT/<scan>/                     the files of `Detection.save`; anomaly_mask.dcm and viewer.html if asked for
+    DETECT/participants_findings.tsv   one row per scan: score, volume, regions, flags
     DETECT/detect.json                 what all scans share: model, threshold, settings, versions; failures
 
 A scan's folder appears when it is complete. `made_from` in its summary.json is a hash of the settings and of the input
@@ -27,6 +28,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.detection.detector import Detector, make_detector
+from maediff.detection.findings import write_findings
 from maediff.detection.result import IMAGES, Detection
 from maediff.detection.viewer import write_viewer
 from maediff.models.catalogue import pick
@@ -145,7 +147,9 @@ def detect(
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
     paths = [out / ref.name / "summary.json" for ref in refs if ref.name not in failures]
-    return DetectReport(out, [read_json(path) for path in paths], failures)
+    summaries = [read_json(path) for path in paths]
+    write_findings(out / "participants_findings.tsv", summaries, failures)
+    return DetectReport(out, summaries, failures)
 
 
 @dataclass(frozen=True)

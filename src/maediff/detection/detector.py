@@ -20,6 +20,7 @@ from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
+from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
 from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.methods import predict_volume
@@ -266,7 +267,10 @@ class Detector:
             healthy_reference=healthy,
             brain_mask=brain_mask,
             regions=tuple(
-                find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
+                locate_region(region, on_scan.to_atlas)
+                for region in find_regions(
+                    slices_to_volume(anomaly), slices_to_volume(mask), grid.affine
+                )
             ),
             score=scan_score(anomaly, brain, spacing, post),
             threshold_used=threshold,

@@ -7,13 +7,15 @@ parieto-occipital sulcus and of the tentorium). They are approximate: within abo
 lobe may be the true one. Tissues come from the ICBM 2009a probability maps that nilearn ships.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
+
+from maediff.anomaly.regions import Region
 
 MIDLINE_MM = 3.0
 PERIVENTRICULAR_MM = 10.0
@@ -52,6 +54,20 @@ class _Tissues:
     white: Bool[np.ndarray, "x y z"]
     to_ventricles: Float[np.ndarray, "x y z"]
     to_cortex: Float[np.ndarray, "x y z"]
+
+
+def locate_region(region: Region, to_mni: Float[np.ndarray, "4 4"] | None) -> Region:
+    """Return a region with its position in MNI152 and its anatomical location.
+
+    Args:
+        region: with its centre in mm of the scan.
+        to_mni: mm of the scan -> mm of MNI152; None leaves the region as it is.
+    """
+    if to_mni is None:
+        return region
+    x, y, z = (round(float(mm), 1) for mm in (to_mni @ [*region.center_mm, 1.0])[:3])
+    found = locate((x, y, z))
+    return replace(region, mni_mm=(x, y, z), side=found.side, location=str(found))
 
 
 def locate(mni_mm: tuple[float, float, float]) -> Location:

@@ -1,7 +1,8 @@
 """The result of detection in one scan: arrays on the scan's own grid, regions, score, quality; and its files.
 
     <folder>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz    on the scan's own grid
-    <folder>/summary.json, slices.npz                                          numbers; slices for the report
+    <folder>/summary.json, regions.tsv                                         numbers
+    <folder>/slices.npz, volumes.npz                                           pictures of the report
     <folder>/qc.png                                                            brain outline, if somebody should look
 
 Regions and volumes are those on the model's grid. The mask shows each region, even where the scan's slices are so
@@ -23,6 +24,7 @@ from maediff.anomaly.regions import Region
 from maediff.anomaly.snapshots import Snapshot, display_maximum, pick_slices, save_slices
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
+from maediff.detection.findings import write_regions
 from maediff.detection.volumes import make_volumes
 from maediff.models.thresholds import Threshold
 from maediff.preparation.picture import write_picture
@@ -178,6 +180,7 @@ class Detection:
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
             make_volumes(self).save(temporary / "volumes.npz")
+            write_regions(temporary / "regions.tsv", self.summary()["regions"])
             if self.prepared.on_scan.extracted or self.quality.flags:
                 write_picture(temporary / "qc.png", self.volume, self.prepared.on_scan.brain)
             if also is not None:

@@ -81,7 +81,7 @@ def make_volumes(detection: "Detection") -> ViewerVolumes:
     to_scan[:3, 3] = first - 0.5 + 0.5 * step_mm / spacing
 
     def place(data: np.ndarray, order: Any) -> np.ndarray:
-        return np.asarray(resample(data, to_scan, tuple(shape), order))
+        return np.asarray(resample(data, to_scan, shape.tolist(), order))
 
     low, high = (float(value) for value in np.percentile(detection.volume.data[brain], WINDOW))
     high = max(high, low + 1e-6)
@@ -96,7 +96,7 @@ def make_volumes(detection: "Detection") -> ViewerVolumes:
             [
                 to_bytes(place(detection.volume.data, "linear"), low, high),
                 to_bytes(place(detection.healthy_reference, "linear"), low, high),
-                to_bytes(place(detection.anomaly_map, "linear"), 0, top),
+                to_bytes(place(detection.anomaly_map, "linear"), 0.0, top),
                 place(detection.anomaly_mask, "nearest").astype(np.uint8),
             ]
         ),

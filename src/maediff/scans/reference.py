@@ -15,6 +15,7 @@ RESERVED = {
     "qc.csv",
     "cohort.json",
     "detect.json",
+    "participants_findings.tsv",
     "report.html",
 }
 

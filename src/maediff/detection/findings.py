@@ -1,0 +1,123 @@
+"""Findings as tables: regions.tsv for each scan, participants_findings.tsv for a folder of results.
+
+    regions.tsv                  one row per region, largest first
+    participants_findings.tsv    one row per scan: contrast, score, volume, regions, flags, versions
+
+Both are tab-separated with a header, as in BIDS; an unknown value is "n/a". A cell never starts a formula in a
+spreadsheet program and holds no control character.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maediff.core.files import write_text
+
+REGION_COLUMNS = (
+    "region",
+    "volume_ml",
+    "peak",
+    "mean",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "mni_x_mm",
+    "mni_y_mm",
+    "mni_z_mm",
+    "side",
+    "location",
+)
+SCAN_COLUMNS = (
+    "participant_id",
+    "status",
+    "modality",
+    "score",
+    "threshold",
+    "volume_ml",
+    "n_regions",
+    "largest_region_ml",
+    "largest_region_location",
+    "brain_ml",
+    "flags",
+    "model",
+    "maediff_version",
+    "reason",
+)
+MISSING = "n/a"
+
+
+def write_regions(path: Path, regions: Sequence[Mapping[str, Any]]) -> None:
+    """Write regions.tsv.
+
+    Args:
+        path: the file.
+        regions: the entry `regions` of summary.json.
+    """
+    rows = [
+        [
+            number,
+            region["volume_ml"],
+            region["peak"],
+            region.get("mean"),
+            *region["center_mm"],
+            *(region.get("mni_mm") or (None, None, None)),
+            region.get("side"),
+            region.get("location"),
+        ]
+        for number, region in enumerate(regions, start=1)
+    ]
+    _write_tsv(path, REGION_COLUMNS, rows)
+
+
+def write_findings(
+    path: Path, summaries: Sequence[Mapping[str, Any]], failures: Mapping[str, str]
+) -> None:
+    """Write participants_findings.tsv.
+
+    Args:
+        path: the file.
+        summaries: content of summary.json of each finished scan.
+        failures: the reason for each scan that failed, by name.
+    """
+    rows = [_scan_row(summary) for summary in summaries]
+    empty = [None] * (len(SCAN_COLUMNS) - 3)
+    rows += [[name, "failed", *empty, reason] for name, reason in failures.items()]
+    _write_tsv(path, SCAN_COLUMNS, sorted(rows, key=lambda row: str(row[0])))
+
+
+def _scan_row(summary: Mapping[str, Any]) -> list[Any]:
+    regions = summary["regions"]
+    flags = summary["qc"].get("flags", [])
+    return [
+        summary["subject"],
+        "flagged" if flags else "ok",
+        summary["modality"],
+        summary["score"],
+        summary["threshold"],
+        summary["volume_ml"],
+        len(regions),
+        regions[0]["volume_ml"] if regions else 0.0,
+        regions[0].get("location") if regions else None,
+        summary["qc"].get("brain_ml"),
+        "; ".join(flags),
+        summary["model"],
+        summary["versions"]["maediff"],
+        None,
+    ]
+
+
+def _write_tsv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    lines = [header, *([_cell(value) for value in row] for row in rows)]
+    write_text(path, "".join("\t".join(line) + "\n" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", str(value)
+    ).strip()
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text or MISSING
