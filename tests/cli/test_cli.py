@@ -130,10 +130,6 @@ def test_user_errors_are_one_line_and_exit_2(tmp_path):
         (["detect", tmp_path / "absent.nii.gz", "-o", tmp_path / "o"], "absent.nii.gz"),
         (["detect", plain, "-o", tmp_path / "o"], "--model"),
         (["detect", scan, "-o", tmp_path / "o", "--model", tmp_path / "run"], "not a run folder"),
-        (
-            ["detect", scan, "-o", tmp_path / "o", "--viewer", "--bids-derivative"],
-            "leave out --viewer or",
-        ),
         (["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o"], "cohort.json"),
         (
             ["train", "maediff", "--cohort", tmp_path, "-o", tmp_path / "o", "--set", "r=10"],

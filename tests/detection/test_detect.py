@@ -1,9 +1,6 @@
 """Detection on the scan's own grid: the same map whatever the file's frame or name, a clear word where it cannot be."""
 
-import base64
-import io
 import json
-import re
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,7 +8,6 @@ from functools import partial
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.brains import ball, made_brain, made_cohort, oblique, save
 from helpers.detection import detect_in
@@ -25,7 +21,6 @@ from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
 from maediff.detection.detector import Detector, make_detector
-from maediff.detection.viewer import write_viewer
 from maediff.models.calibrate import calibrate, calibrate_folder
 from maediff.models.model import read_model
 from maediff.models.thresholds import FPRS
@@ -35,7 +30,6 @@ from maediff.preparation.registration import Alignment, RegistrationConfig
 from maediff.preparation.steps import Tools
 from maediff.report import write_report
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.nifti import read_nifti
 from maediff.training.train import train
 
 TINY = {
@@ -790,49 +784,3 @@ def test_a_region_between_two_thick_slices_is_marked_on_the_scan(run, tmp_path, 
     mask = load(tmp_path / "out", "anomaly_mask").get_fdata()
     np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=(0, 1))), [5, 6])
     assert 2 * mask[..., 5].sum() == 2 * mask[..., 6].sum() == mask.sum() == 18
-
-
-def test_a_page_to_move_through_the_scan_needs_no_network_and_is_linked_from_the_report(
-    scan, run, tmp_path
-):
-    out = tmp_path / "out"
-    assert go([scan[0]], out, run, threshold=0.2, viewer=True) == 0
-    page = (out / "sub-1" / "viewer.html").read_text(encoding="utf-8")
-    assert "<canvas" in page and "<title>sub-1</title>" in page and "not for diagnosis" in page
-    fetched = re.findall(
-        r"<(?:link|script|img|iframe)[^>]*?(?:href|src)=[\"'](?!data:)([^\"']*)", page, re.DOTALL
-    )
-    assert not fetched
-    assert 'href="sub-1/viewer.html"' in write_report(out).read_text()
-    (out / "sub-1" / "viewer.html").unlink()
-    go([scan[0]], out, run, threshold=0.2, viewer=True, resume=True)  # not all there: made again
-    assert (out / "sub-1" / "viewer.html").is_file()
-    go([scan[0]], tmp_path / "without", run, threshold=0.2)
-    assert not (tmp_path / "without" / "sub-1" / "viewer.html").exists()
-    assert "viewer.html" not in write_report(tmp_path / "without").read_text()
-
-
-def test_a_map_below_the_threshold_colours_nothing_in_the_viewer(tmp_path):
-    data, brain, affine = made_brain(shape=(20, 24, 6), spacing=(4.0, 4.0, 7.0))
-    volume = read_nifti(save(tmp_path / "scan.nii.gz", data.astype(np.float32), affine))
-
-    def sprite(height):
-        write_viewer(
-            tmp_path / "viewer.html",
-            volume,
-            np.where(brain, height, 0).astype(np.float32),
-            0.2,
-            "a",
-        )
-        page = (tmp_path / "viewer.html").read_text(encoding="utf-8")
-        images = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
-        shown = [
-            np.asarray(Image.open(io.BytesIO(base64.b64decode(one))).convert("RGBA"))
-            for one in images
-        ]
-        return [image[..., 3].any() for image in shown], page
-
-    below, _ = sprite(0.1)
-    above, page = sprite(0.3)
-    assert below != above and sum(above) == sum(below) + 1
-    assert '"max": 0.4' in page.replace(" 0.40", " 0.4")  # the report's scale, twice the threshold

@@ -357,10 +357,12 @@ def test_damage_is_named(tmp_path, detected):
             match=r"detect: its files are not as this version writes them .*; run the comm",
         ):
             write_report(detected)
-    (detected / "ill" / "slices.npz").unlink()
     write_json(detected / "detect.json", shared)
-    with pytest.raises(InputError, match=r"ill.slices\.npz"):
-        write_report(detected)
+    (detected / "ill" / "slices.npz").unlink()
+    assert "Pictures are missing: slices.npz" in write_report(detected).read_text()
+    (detected / "ill" / "summary.json").write_text("{")
+    page = write_report(detected).read_text()  # the others are shown
+    assert "summary.json is damaged" in page and ">Failed<" in page
     changed = copy.deepcopy(shared)
     del changed["threshold"]
     write_json(detected / "detect.json", changed)

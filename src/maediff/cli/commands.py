@@ -1,6 +1,6 @@
 """Command and group classes in which a flag has no type and takes no value.
 
-Typer shows `<bool>` beside every flag, which invites `--viewer true`. The parser then treats
+Typer shows `<bool>` beside every flag, which invites `--resume true`. The parser then treats
 `true` as an INPUT, because a flag takes no value.
 """
 

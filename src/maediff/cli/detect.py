@@ -28,7 +28,6 @@ from maediff.cli.options import (
     read_cli_settings,
     refuse_settings,
 )
-from maediff.core.errors import InputError
 
 
 def detect(
@@ -72,9 +71,6 @@ def detect(
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")
     ] = False,
-    viewer: Annotated[
-        bool, typer.Option("--viewer", help="A page for each scan to move through it in, too.")
-    ] = False,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")
@@ -91,10 +87,6 @@ def detect(
     from maediff.core.files import refuse_inputs_inside_output
     from maediff.scans.inputs.find import find_scans
 
-    if bids_derivative and viewer:
-        raise InputError(
-            "--viewer: a BIDS derivative has no place for it; leave out --viewer or --bids-derivative"
-        )
     # input is checked before a model is looked for
     given = collect_inputs(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
@@ -114,7 +106,6 @@ def detect(
             qc=parts.qc,
             postprocess=settings.pop("postprocess", {}),
             dicom_seg=dicom_seg,
-            viewer=viewer,
         )
         refuse_settings(
             settings,

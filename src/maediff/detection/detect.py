@@ -1,6 +1,6 @@
 """Detect anomalies in many scans and write a folder of results. `maediff detect` calls `detect`.
 
-    DETECT/<scan>/                     the files of `Detection.save`; anomaly_mask.dcm and viewer.html if asked for
+    DETECT/<scan>/                     the files of `Detection.save`; anomaly_mask.dcm if asked for
     DETECT/participants_findings.tsv   one row per scan: score, volume, regions, flags
     DETECT/detect.json                 what all scans share: model, threshold, settings, versions; failures
 
@@ -30,7 +30,6 @@ from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import write_findings
 from maediff.detection.result import IMAGES, Detection
-from maediff.detection.viewer import write_viewer
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
 from maediff.models.thresholds import Threshold
@@ -55,7 +54,6 @@ class DetectOptions:
         qc: quality control.
         postprocess: changes to the model's own post-processing, by field of `PostprocessConfig`.
         dicom_seg: also write the mask as a DICOM segmentation object; every scan must be DICOM.
-        viewer: also write viewer.html, a page to move through the scan in; some megabytes and seconds per scan.
         image_of: (scan, kind in `IMAGES`) -> the image's path, if finished images are moved elsewhere.
         tools: replacements for brain extraction, N4 and registration.
     """
@@ -64,7 +62,6 @@ class DetectOptions:
     qc: QualityConfig = field(default_factory=QualityConfig)
     postprocess: Mapping[str, Any] = field(default_factory=dict)
     dicom_seg: bool = False
-    viewer: bool = False
     image_of: Callable[[ScanRef, str], Path] | None = None
     tools: Tools = field(default_factory=Tools)
 
@@ -260,7 +257,6 @@ def _shared_settings(
         "brain": asdict(options.brain),
         "qc": asdict(options.qc),
         "dicom_seg": options.dicom_seg,
-        "viewer": options.viewer,
     }
 
 
@@ -305,9 +301,6 @@ def _write_extras(found: Detection, ref: ScanRef, options: DetectOptions, folder
     if options.dicom_seg:
         path = folder / "anomaly_mask.dcm"
         write_dicom_seg(path, found.anomaly_mask, found.volume, ref, found.model)
-    if options.viewer:
-        path = folder / "viewer.html"
-        write_viewer(path, found.volume, found.anomaly_map, found.threshold, ref.name)
 
 
 def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Path]:
@@ -315,7 +308,6 @@ def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Pa
     image_of = options.image_of or (lambda _, kind: folder / f"{kind}.nii.gz")
     files = [*(image_of(ref, kind) for kind in IMAGES), folder / "slices.npz"]
     files += [folder / "anomaly_mask.dcm"] if options.dicom_seg else []
-    files += [folder / "viewer.html"] if options.viewer else []
     return files
 
 
