@@ -174,12 +174,15 @@ class Detection:
         folder = Path(folder)
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:
-            for name in IMAGES:
-                write_on_scan_grid(temporary / f"{name}.nii.gz", getattr(self, name), self.volume)
+            images = {name: getattr(self, name) for name in IMAGES}
+            for name, image in images.items():
+                write_on_scan_grid(temporary / f"{name}.nii.gz", image, self.volume)
             grid = self.on_model_grid
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
-            make_volumes(self).save(temporary / "volumes.npz")
+            to_mni = self.prepared.on_scan.to_atlas
+            shown = make_volumes(self.volume, images, self.threshold, to_mni)
+            shown.save(temporary / "volumes.npz")
             write_regions(temporary / "regions.tsv", self.summary()["regions"])
             if self.prepared.on_scan.extracted or self.quality.flags:
                 write_picture(temporary / "qc.png", self.volume, self.prepared.on_scan.brain)

@@ -8,20 +8,19 @@ smaller than the scan's voxels, and so large that a volume has at most MAX_VOXEL
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.preparation.resample import resample
-
-if TYPE_CHECKING:
-    from maediff.detection.result import Detection
+from maediff.scans.volume import Volume
 
 LAYERS = ("scan", "reference", "map", "mask")
 MAX_VOXELS = 1_500_000
@@ -62,9 +61,21 @@ class ViewerVolumes:
             np.savez_compressed(temporary, **arrays)
 
 
-def make_volumes(detection: "Detection") -> ViewerVolumes:
-    """Return what the viewer shows of a detection."""
-    brain, affine = detection.brain_mask, detection.affine
+def make_volumes(
+    volume: Volume,
+    images: Mapping[str, Shaped[np.ndarray, "x y z"]],
+    threshold: float,
+    to_mni: Float[np.ndarray, "4 4"] | None,
+) -> ViewerVolumes:
+    """Return what the viewer shows of a scan.
+
+    Args:
+        volume: the scan.
+        images: anomaly_map, anomaly_mask, healthy_reference and brain_mask on the scan's grid.
+        threshold: of the anomaly map.
+        to_mni: mm of the scan -> mm of MNI152; None if the scan was not registered.
+    """
+    brain, affine = images["brain_mask"], volume.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     inside = np.argwhere(brain)
     margin = MARGIN_MM / spacing
@@ -83,9 +94,9 @@ def make_volumes(detection: "Detection") -> ViewerVolumes:
     def place(data: np.ndarray, order: Any) -> np.ndarray:
         return np.asarray(resample(data, to_scan, shape.tolist(), order))
 
-    low, high = (float(value) for value in np.percentile(detection.volume.data[brain], WINDOW))
+    low, high = (float(value) for value in np.percentile(volume.data[brain], WINDOW))
     high = max(high, low + 1e-6)
-    top = float(max(2 * detection.threshold, detection.anomaly_map.max(), 1e-3))
+    top = max(2 * threshold, float(images["anomaly_map"].max()), 1e-3)
 
     def to_bytes(data: np.ndarray, black: float, white: float) -> UInt8[np.ndarray, "x y z"]:
         scaled = np.clip((data - black) / (white - black), 0, 1)
@@ -94,17 +105,17 @@ def make_volumes(detection: "Detection") -> ViewerVolumes:
     return ViewerVolumes(
         layers=np.stack(
             [
-                to_bytes(place(detection.volume.data, "linear"), low, high),
-                to_bytes(place(detection.healthy_reference, "linear"), low, high),
-                to_bytes(place(detection.anomaly_map, "linear"), 0.0, top),
-                place(detection.anomaly_mask, "nearest").astype(np.uint8),
+                to_bytes(place(volume.data, "linear"), low, high),
+                to_bytes(place(images["healthy_reference"], "linear"), low, high),
+                to_bytes(place(images["anomaly_map"], "linear"), 0.0, top),
+                place(images["anomaly_mask"], "nearest").astype(np.uint8),
             ]
         ),
         affine=affine @ to_scan,
         low=low,
         high=high,
         top=top,
-        to_mni=detection.prepared.on_scan.to_atlas,
+        to_mni=to_mni,
     )
 
 
