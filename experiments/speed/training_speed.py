@@ -8,10 +8,8 @@ are random numbers in a disc, because the time of a step does not depend on thei
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -91,12 +89,9 @@ def measure(args: argparse.Namespace) -> str:
     config = resolve_training(args.preset, {"batch_size": args.batch, **graphs})
     method = build(args.method, args.preset)
     flop = flop_per_slice(method) * args.batch
-    with tempfile.TemporaryDirectory() as folder:
-        run = TrainingRun(
-            method, disc_slices(), None, config, Path(folder), {"seed": 0}, device, precision
-        )
-        seconds = seconds_per_step(run, args.seconds)
-        kernels = profile_kernels(run) if cuda and args.kernels else ""
+    run = TrainingRun(method, disc_slices(), config, device=device, precision=precision)
+    seconds = seconds_per_step(run, args.seconds)
+    kernels = profile_kernels(run) if cuda and args.kernels else ""
     memory = ""
     if cuda:
         used_gb = torch.cuda.max_memory_allocated() / 1e9

@@ -148,9 +148,7 @@ def demo(
             preset="tiny",
             settings={"train": {"steps": TRAIN_STEPS}},
             max_time=TRAIN_TIME,
-            seed=seed,
-            device=device,
-            quiet=quiet,
+            run=run,
         )
     else:
         n = counts["n_healthy_val"]

@@ -50,8 +50,7 @@ def run(tmp_path_factory):
         folder / "run",
         preset="tiny",
         settings=TINY,
-        quiet=True,
-        device="cpu",
+        run=CPU,
     )
     return folder / "run"
 
@@ -337,13 +336,13 @@ def test_a_models_own_rate_is_what_detect_takes_and_what_a_new_calibration_keeps
     calibrate(model, run.parent / "cohort", tmp_path / "site", run=CPU)
     assert read_model(tmp_path / "site").default_fpr == 1e-4
     settings = {"train": TINY["train"]}
-    where = {"settings": settings, "init": str(model), "quiet": True, "device": "cpu"}
+    where = {"settings": settings, "init": str(model), "run": CPU}
     train("maediff", run.parent / "cohort", tmp_path / "tuned", **where)
     assert read_model(tmp_path / "tuned").default_fpr == 1e-4
     one_sided = stored | {"postprocess": stored["postprocess"] | {"symmetry": 0.5}}
     (model / "calibration.json").write_text(json.dumps(one_sided))
     train("maediff", run.parent / "cohort", tmp_path / "as-they-lie", **where)
-    assert "its scans are not registered; the run goes without" in caplog.text
+    assert "are not registered to MNI152; the run is calibrated without symmetry" in caplog.text
     assert read_model(tmp_path / "as-they-lie").postprocess.symmetry == 0
     for wrong in (0.9, "much", None):
         (model / "calibration.json").write_text(json.dumps(stored | {"default_fpr": wrong}))
@@ -451,8 +450,7 @@ def test_the_mean_reference_of_two_runs(scan, run, tmp_path):
         other,
         preset="tiny",
         settings=settings,
-        quiet=True,
-        device="cpu",
+        run=CPU,
     )
     both = f"{run}@t_test=[60,125]+{other}@residual=bright"
     model = read_model(both)

@@ -17,6 +17,7 @@ from helpers.dicom import SECRETS, write_series
 from helpers.runs import COHORT, made_run
 from maediff import cli
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.detection.bids import prepare_derivative, write_derivative
 from maediff.scans.inputs.find import find_scans
 from maediff.training.train import train
@@ -38,8 +39,7 @@ def run(tmp_path_factory):
         folder / "run",
         preset="tiny",
         settings=TINY,
-        quiet=True,
-        device="cpu",
+        run=RunOptions(quiet=True, device="cpu"),
     )
     return folder / "run"
 

@@ -11,6 +11,7 @@ from maediff.core.files import write_json
 from maediff.methods.registry import build
 from maediff.models.folder import config_of, write_config
 from maediff.models.weights import save_model
+from maediff.training.command import training_command
 
 SMALL_MAEDIFF = {
     "unet": {"channels": [8, 16], "blocks": 1, "attention": False, "stem": 2},
@@ -34,19 +35,17 @@ ABOUT = {
 def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     """Write a run folder without training; `more` are further keys of config.json."""
     method = build("maediff", "tiny", SMALL_MAEDIFF)
-    write_config(
-        folder,
-        {
-            "method": "maediff",
-            "preset": "tiny",
-            "config": config_of(method),
-            "train": {"steps": 2},
-            "seed": 3,
-            "init": None,
-            "cohort": {**COHORT, "modality": modality},
-            **more,
-        },
-    )
+    config = {
+        "method": "maediff",
+        "preset": "tiny",
+        "config": config_of(method),
+        "train": {"steps": 2},
+        "seed": 3,
+        "init": None,
+        "cohort": {**COHORT, "modality": modality},
+        **more,
+    }
+    write_config(folder, config)
     ema = deepcopy(method)
     with torch.no_grad():
         ema.unet.head.bias += 0.25
@@ -67,6 +66,12 @@ def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
     )
     write_json(
         folder / "provenance.json",
-        {"maediff": "0.1.0", "step": 2, "parameters": 12345, "versions": {"torch": "2"}},
+        {
+            "maediff": "0.1.0",
+            "step": 2,
+            "parameters": 12345,
+            "versions": {"torch": "2"},
+            "command": training_command(config),
+        },
     )
     return folder

@@ -7,8 +7,9 @@ import torch
 
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.training.augment import (
-    PRESETS,
+    AUGMENT_PRESETS,
     ROBUST,
     AugmentConfig,
     augment,
@@ -32,7 +33,7 @@ def generator(seed=0):
 
 @pytest.fixture
 def slices():
-    """Four times the same smooth texture in an ellipse of 50 x 66 pixels, from 0 to 1, and the ellipse."""
+    """Four equal slices, a smooth texture from 0 to 1 in an ellipse of 50 x 66 pixels."""
     row, column = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     brain = ((row - 48) / 33) ** 2 + ((column - 45) / 25) ** 2 <= 1
     x = 0.5 + 0.3 * torch.sin(row / 3) * torch.cos(column / 4) + 0.2 * torch.sin(row / 11)
@@ -186,7 +187,11 @@ def test_the_percentiles_go_back_to_where_they_were(slices):
 
 
 def test_settings_take_a_preset_by_name_or_a_share_an_effect():
-    assert resolve_training("small", {"augment": "robust"}).augment == ROBUST == PRESETS["robust"]
+    assert (
+        resolve_training("small", {"augment": "robust"}).augment
+        == ROBUST
+        == AUGMENT_PRESETS["robust"]
+    )
     assert resolve_training("small", {"augment": {"contrast": 0.5}}).augment == AugmentConfig(
         contrast=0.5
     )
@@ -225,7 +230,7 @@ def test_training_with_it_is_another_training_and_resumes_exactly(tmp_path, monk
     }
     cohort = made_cohort(tmp_path / "cohort")
 
-    def run(name, **kwargs):
+    def run(name, *, resume=False, **kwargs):
         settings = {
             "unet": net,
             "train": common | {"flip": True, "augment": kwargs.pop("augment", "robust")},
@@ -236,8 +241,7 @@ def test_training_with_it_is_another_training_and_resumes_exactly(tmp_path, monk
             tmp_path / name,
             preset="tiny",
             settings=settings,
-            quiet=True,
-            device="cpu",
+            run=RunOptions(device="cpu", quiet=True, resume=resume),
             **kwargs,
         )
         return load_file(tmp_path / name / "last" / "model.safetensors")

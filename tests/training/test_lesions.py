@@ -1,4 +1,4 @@
-"""Made-up lesions: inside the brain, as often and as strong as asked, the same for the same generator."""
+"""Synthetic lesions: inside the brain, as frequent and strong as set, repeatable."""
 
 import pytest
 import torch

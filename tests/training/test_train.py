@@ -1,4 +1,4 @@
-"""Training: resumes exactly, stops on time, survives being killed, refuses what it cannot train."""
+"""Training: resumes exactly, stops on time, survives a kill, refuses what it cannot train."""
 
 import csv
 import itertools
@@ -22,11 +22,13 @@ from helpers.brains import made_cohort
 from helpers.runs import made_run
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
+from maediff.core.device import no_tf32
 from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
 from maediff.methods.base import Method, Objective
 from maediff.methods.registry import build
 from maediff.models.folder import FORMAT
-from maediff.models.model import load_model
+from maediff.models.model import read_model
 from maediff.models.weights import load_optimizer, read_weights
 from maediff.training import loop as training
 from maediff.training.batches import batch_indices, slices_by_subject
@@ -54,13 +56,18 @@ def cohort(tmp_path_factory):
     return made_cohort(tmp_path_factory.mktemp("cohort"))
 
 
-def run(cohort, out, **kwargs):
+def run(cohort, out, *, seed=0, resume=False, **kwargs):
     return train(
         "maediff",
         cohort,
         out,
-        **{"preset": "tiny", "settings": FAST, "quiet": True, "device": "cpu", **kwargs},
+        **{"preset": "tiny", "settings": FAST, **kwargs},
+        run=RunOptions(device="cpu", quiet=True, seed=seed, resume=resume),
     )
+
+
+def load_network(path):
+    return read_model(path).method
 
 
 def weights(out, which="last"):
@@ -91,20 +98,26 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
         "cohort_hash",
         "wall_seconds",
     } <= provenance.keys()
+    command = provenance["command"]
+    assert command.startswith(
+        "maediff train maediff --cohort COHORT -o RUN --preset tiny --seed 3"
+    )
+    assert "--set 'unet.channels=[8,16]'" in command
+    assert "--max-time" not in command
     assert [p.name for p in (tmp_path / "run" / "last").glob("optimizer-*")] == ["optimizer-6.pt"]
     known = json.loads((tmp_path / "run" / "train_subjects.json").read_text())
     assert known == sorted(
         {person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")}
     )
-    method, info = load_model(tmp_path / "run")
-    assert not method.training
-    assert info["name"] == "run"
+    model = read_model(tmp_path / "run")
+    assert not model.method.training
+    assert model.name == "run"
     ema = {
         k.removeprefix("ema."): v
         for k, v in weights(tmp_path / "run", "best").items()
         if k.startswith("ema.")
     }
-    assert_same(dict(method.state_dict()), ema)
+    assert_same(dict(model.method.state_dict()), ema)
 
 
 def test_without_calibration_scans_a_run_has_no_thresholds(cohort, tmp_path):
@@ -137,9 +150,47 @@ def test_stopped_and_resumed_ends_with_the_same_weights(cohort, tmp_path, monkey
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6  # done: nothing to do
 
 
+def test_the_loop_yields_a_record_after_each_step_and_writes_nothing(cohort, tmp_path):
+    method = build("maediff", "tiny", {key: FAST[key] for key in ("unet", "mae")})
+    slices = Cohort.open(cohort).training_slices("train")
+    config = TrainConfig(**FAST["train"], learning_rate=1e-3)
+    before = sorted(tmp_path.rglob("*"))
+    loop = TrainingRun(method, slices, config).records()
+    records = [next(loop), *loop]
+    assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.checkpoint_due for record in records] == [False, True] * 3
+    assert all(record.loss == record.losses["l2"] > 0 for record in records)
+    assert {record.learning_rate for record in records} == {1e-3}
+    assert records[0].elapsed_seconds < records[-1].elapsed_seconds
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_disables_tf32_and_restores_it(cohort, tmp_path, monkeypatch):
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    seen, train_step = [], TrainingRun.train_step
+
+    def record(run):
+        seen.append([backend.allow_tf32 for backend in backends])
+        return train_step(run)
+
+    monkeypatch.setattr(TrainingRun, "train_step", record)
+    with no_tf32():  # restores the values that this test changes
+        for backend in backends:
+            backend.allow_tf32 = True
+        run(cohort, tmp_path / "run")
+        assert seen == [[False, False]] * 6
+        assert all(backend.allow_tf32 for backend in backends)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingRun, "train_step", lambda _: {"l2": float("nan")})
+    with pytest.raises(InputError, match=r"run: the loss is not finite .*train\.learning_rate"):
+        run(cohort, tmp_path / "run")
+
+
 @pytest.fixture
 def press(monkeypatch):
-    """Ctrl-C is pressed in the middle of the steps appended to this list, as often as they stand there."""
+    """List of steps; Ctrl-C is pressed in the middle of each, once per entry."""
     steps, update_ema = [], ema_update
 
     def pressed(ema, method, decay, step):
@@ -156,13 +207,13 @@ def press(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(
-    cohort, tmp_path, press, capsys, step
+def test_first_ctrl_c_finishes_the_step_and_resume_continues_there(
+    cohort, tmp_path, press, caplog, step
 ):
     run(cohort, tmp_path / "whole")
     press.append(step)
     assert run(cohort, tmp_path / "parts")["step"] == step + 1  # checkpoints are due at 2, 4 and 6
-    assert f"saving step {step + 1}" in capsys.readouterr().err
+    assert f"saving step {step + 1}" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     press.clear()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
@@ -170,38 +221,36 @@ def test_ctrl_c_finishes_the_step_and_resume_goes_on_exactly_there(
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
-        (0, "before anything was saved; --resume starts from the beginning"),
-        (3, "from the checkpoint at step 2"),
+        (0, "before the first checkpoint; the run restarts at step 0"),
+        (3, "the run resumes from the checkpoint at step 2"),
     ],
 )
-def test_ctrl_c_twice_stops_at_once_and_says_what_is_kept(
-    cohort, tmp_path, press, capsys, step, said
+def test_second_ctrl_c_stops_at_once_and_names_the_last_checkpoint(
+    cohort, tmp_path, press, caplog, step, message
 ):
     run(cohort, tmp_path / "whole")
     press.extend([step, step])
     with pytest.raises(KeyboardInterrupt):
         run(cohort, tmp_path / "parts")
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in caplog.text
     assert (tmp_path / "parts" / "last").exists() == (step > 2)
     press.clear()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_where_a_training_was_stopped_does_not_choose_its_weights(
-    cohort, tmp_path, press, monkeypatch
-):
-    """Checkpoints are due at 2, 4 and 6; it is stopped at 3, where it would have validated best."""
+def test_interruption_does_not_change_the_best_checkpoint(cohort, tmp_path, press, monkeypatch):
+    """Checkpoints are due at 2, 4 and 6. The run is stopped at 3, where its loss is lowest."""
     measured = iter([0.3, 0.1, 0.2, 0.25])  # at 2, 3, 4 and 6
     monkeypatch.setattr(training, "validation_loss", lambda *_: next(measured))
     press.append(2)
     assert run(cohort, tmp_path / "run")["best_val_loss"] == 0.1
-    assert load_model(str(tmp_path / "run"))[1]["step"] == 3  # as long as it is not gone on with
+    assert read_model(tmp_path / "run").step == 3  # until the run is resumed
     press.clear()
     assert run(cohort, tmp_path / "run", resume=True)["best_val_loss"] == 0.2
-    assert load_model(str(tmp_path / "run"))[1]["step"] == 4
+    assert read_model(tmp_path / "run").step == 4
 
 
 def test_ctrl_c_in_the_last_step_is_not_lost(cohort, tmp_path, press):
@@ -233,12 +282,12 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
         "settings": settings | {"train": FAST["train"] | {"checkpoint_every": 1}},
         "preset": "tiny",
     }
-    kwargs |= {"quiet": True, "device": "cpu"}
+    options = RunOptions(quiet=True, device="cpu")
     clock = itertools.count(step=1.0)
     monkeypatch.setattr(
         "maediff.training.loop.time.monotonic", lambda: next(clock)
     )  # a second a step
-    train("fanogan", cohort, tmp_path / "whole", **kwargs)
+    train("fanogan", cohort, tmp_path / "whole", run=options, **kwargs)
     saved = []
     for seconds in (
         2,
@@ -246,7 +295,8 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
         1,
         1,
     ):  # 6 steps: critic, critic and generator, critic, critic and generator, encoder, encoder
-        train("fanogan", cohort, tmp_path / "parts", max_time=f"{seconds}s", resume=True, **kwargs)
+        resumed = replace(options, resume=True)
+        train("fanogan", cohort, tmp_path / "parts", max_time=seconds, run=resumed, **kwargs)
         saved.append(weights(tmp_path / "parts"))
     assert_same(weights(tmp_path / "whole"), saved[-1])
     for part, moves in (
@@ -265,14 +315,12 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path, monk
 
 
 @pytest.mark.parametrize("name", ["maediff", "dae", "vae", "fanogan"])
-def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path, name):
+def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, name):
     train_config = TrainConfig(
         steps=4, batch_size=2, validation_slices=4, fabricate=FabricateConfig(share=1.0)
     )
     slices, method = Cohort.open(cohort).training_slices("train"), build(name, "tiny")
-    run = TrainingRun(
-        method, slices, slices, train_config, tmp_path, {"seed": 0, "method": name}, "cpu", "bf16"
-    )
+    run = TrainingRun(method, slices, train_config, validation=slices, precision="bf16")
     given = []
 
     def spied(loss):
@@ -286,7 +334,7 @@ def test_in_bf16_a_loss_gets_slices_that_are_not_rounded_to_it(cohort, tmp_path,
         replace(objective, loss=spied(objective.loss)) for objective in run.objectives
     ]
     for _ in range(4):
-        assert np.isfinite(run.train_step())
+        assert all(map(np.isfinite, run.train_step().values()))
     assert given
     assert {one.dtype for one in given} == {torch.float32}
     assert any(not torch.equal(one, one.bfloat16().float()) for one in given)
@@ -302,7 +350,7 @@ def test_seeds_decide_the_weights(cohort, tmp_path):
 
 @pytest.mark.parametrize("killed_at", range(1, 11))
 def test_killed_between_any_two_writes_the_run_resumes(cohort, tmp_path, monkeypatch, killed_at):
-    """Every file is moved into place by os.replace: stop after the n-th such move, as a kill would."""
+    """Each file is moved into place by os.replace. Stop after the n-th move, as a kill would."""
     run(cohort, tmp_path / "whole")
     count = itertools.count(1)
     replace = __import__("os").replace
@@ -353,7 +401,7 @@ def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
     code = (
         "import sys, json; from pathlib import Path; from maediff.training.train import train;"
         "train('maediff', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
-        "settings=json.loads(sys.argv[3]), quiet=True)"
+        "settings=json.loads(sys.argv[3]))"
     )
     slow = FAST | {"train": FAST["train"] | {"steps": 100_000}}
     process = subprocess.Popen(
@@ -370,11 +418,10 @@ def test_killed_by_the_system_the_run_resumes(cohort, tmp_path):
         preset="tiny",
         settings=slow,
         max_time="1s",
-        resume=True,
-        quiet=True,
+        run=RunOptions(resume=True, quiet=True),
     )
     assert step["step"] > 2
-    load_model(tmp_path / "run")
+    load_network(tmp_path / "run")
 
 
 def test_a_full_disk_while_saving_leaves_the_last_checkpoint(cohort, tmp_path, monkeypatch):
@@ -399,7 +446,7 @@ def test_a_full_disk_while_saving_leaves_the_last_checkpoint(cohort, tmp_path, m
 
 def test_resume_refuses_other_settings(cohort, tmp_path):
     run(cohort, tmp_path / "run")
-    with pytest.raises(InputError, match="seed is 0 there and 1 in this command"):
+    with pytest.raises(InputError, match="was started with seed 0, and seed is now 1; resume it"):
         run(cohort, tmp_path / "run", resume=True, seed=1)
     with pytest.raises(InputError, match="exists and is not empty"):
         run(cohort, tmp_path / "run")
@@ -441,14 +488,33 @@ def test_untrained_methods_unknown_keys_and_empty_cohorts_are_refused_before_any
         (
             "maediff",
             {"size": 48, "p": 24, "s": 8, "r": 8},
-            r"slices of 96 pixels, .* leave size out, or .* grid\.size=48",
+            r"slices of 96 pixels, .* leave size out, or .* `grid\.size=48`",
         ),
     ]:
         with pytest.raises(InputError, match=said):
-            train(name, cohort, tmp_path / "run", preset="tiny", settings=settings, device="cpu")
+            train(name, cohort, tmp_path / "run", preset="tiny", settings=settings)
         assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="no such folder"):
         run(tmp_path / "absent", tmp_path / "run")
+    for wrong, message in [
+        ({"preset": "huge"}, "preset 'huge' is not known: one of paper, small, tiny"),
+        ({"max_time": "soon"}, "`max_time='soon'`"),
+        ({"settings": {"train": 3}}, "settings of train: 3 is not a group of settings"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            run(cohort, tmp_path / "run", **wrong)
+    with pytest.raises(InputError, match="`device='gpu'`"):
+        train("maediff", cohort, tmp_path / "run", run=RunOptions(device="gpu"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_may_be_text_and_quiet_prints_nothing(cohort, tmp_path, capsys):
+    options = RunOptions(device="cpu", quiet=True)
+    result = train(
+        "maediff", str(cohort), str(tmp_path / "run"), preset="tiny", settings=FAST, run=options
+    )
+    assert result["step"] == result["steps"] == 6
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_pickle_is_refused_unread(cohort, tmp_path):
@@ -463,7 +529,7 @@ def test_a_pickle_is_refused_unread(cohort, tmp_path):
     with pytest.raises(
         InputError, match=r"is not a safetensors .* not read any further; restore the run's files"
     ):
-        load_model(tmp_path / "run")
+        load_network(tmp_path / "run")
     (tmp_path / "run" / "last" / "optimizer-6.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(
         InputError, match=r"optimizer-6\.pt: damaged, or more than tensors .* not read any"
@@ -472,7 +538,7 @@ def test_a_pickle_is_refused_unread(cohort, tmp_path):
     assert "weights_only" not in str(caught.value)  # torch tells there how to run it
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(InputError, match="looks like a pickle"):
-        load_model(tmp_path / "weights.pt")
+        read_model(tmp_path / "weights.pt")
     assert not (tmp_path / "boom").exists()
 
 
@@ -489,11 +555,11 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
         with pytest.raises(
             InputError, match=rf"{said}.*; restore the run's files, or train the model again"
         ):
-            load_model(tmp_path / "run")
+            load_network(tmp_path / "run")
     tensors.pop("ema.unet.head.bias")
     save_file(tensors, path, good)
     with pytest.raises(InputError, match="do not fit the network's settings"):
-        load_model(tmp_path / "run")
+        load_network(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     for change, said in [
         ({"format": "x"}, "not of format"),
@@ -501,9 +567,9 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(cohort, tmp_p
     ]:
         (tmp_path / "run" / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=said):
-            load_model(tmp_path / "run")
+            read_model(tmp_path / "run")
     with pytest.raises(InputError, match="is not a run folder"):
-        load_model(tmp_path)
+        read_model(tmp_path)
 
 
 def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
@@ -525,7 +591,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
         with pytest.raises(
             InputError, match=rf"run.config\.json: {said}.*; train the model again"
         ):
-            load_model(folder)
+            read_model(folder)
     path.write_text(json.dumps(config))
     tensors, good = load_file(weights_path), {"format": FORMAT, "method": "maediff", "step": "6"}
     for key, changed, said in [
@@ -535,7 +601,7 @@ def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
     ]:
         save_file(tensors, weights_path, {k: v for k, v in good.items() if k != key} | changed)
         with pytest.raises(InputError, match=rf"model\.safetensors: .*{said}"):
-            load_model(folder)
+            load_network(folder)
 
 
 def test_a_foreign_optimizer_is_refused_by_name(cohort, tmp_path):
@@ -550,7 +616,8 @@ def test_a_foreign_optimizer_is_refused_by_name(cohort, tmp_path):
     ):
         torch.save(state, path)
         with pytest.raises(
-            InputError, match=r"run.last.* the optimizer's state .*; train again with --overwrite"
+            InputError,
+            match=r"run.last.* the optimizer's state .*; train again with .*overwrite",
         ):
             run(cohort, tmp_path / "run", resume=True)
 
@@ -559,13 +626,13 @@ def test_settings_at_test_follow_an_at_sign(cohort, tmp_path):
     run(cohort, tmp_path / "run")
     for change in ("s=99", "s", "colour=3"):
         with pytest.raises(InputError, match=rf"run@{change}: .*{change.partition('=')[0]}"):
-            load_model(f"{tmp_path / 'run'}@{change}")
-    method, info = load_model(f"{tmp_path / 'run'}@t_test=[125,250],s=48,merge=tapered")
-    assert method.config.t_test == (125, 250)
-    assert (method.config.s, method.config.merge) == (48, "tapered")
-    assert info["name"] == "run@t_test=[125,250],s=48,merge=tapered"
+            read_model(f"{tmp_path / 'run'}@{change}")
+    model = read_model(f"{tmp_path / 'run'}@t_test=[125,250],s=48,merge=tapered")
+    assert model.method.config.t_test == (125, 250)
+    assert (model.method.config.s, model.method.config.merge) == (48, "tapered")
+    assert model.name == "run@t_test=[125,250],s=48,merge=tapered"
     with pytest.raises(InputError, match="t_tset"):
-        load_model(f"{tmp_path / 'run'}@t_tset=3")
+        read_model(f"{tmp_path / 'run'}@t_tset=3")
 
 
 def test_every_subject_once_an_epoch_and_a_random_slice_of_it():
@@ -603,11 +670,10 @@ def test_the_average_follows_the_weights_by_hand():
         assert method.weight.item() == 3
 
 
-def test_validation_draws_the_same_whatever_was_drawn_before(cohort, tmp_path):
+def test_validation_draws_the_same_whatever_was_drawn_before(cohort):
     method = build("maediff", "tiny", {key: FAST[key] for key in ("unet", "mae")})
     slices, config = Cohort.open(cohort).training_slices("train"), TrainConfig(**FAST["train"])
-    full = {"method": "maediff", "seed": 0, "cohort": {"hash": ""}}
-    run = TrainingRun(method, slices, slices, config, tmp_path, full, "cpu", "fp32")
+    run = TrainingRun(method, slices, config, validation=slices)
     ema = deepcopy(run.ema)
 
     def validate(model):
@@ -629,25 +695,38 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600), (None, None)]
+    ("duration", "seconds"),
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("1.5h", 5400),
+        ("600", 600),
+        (600, 600),
+        (0.5, 0.5),
+        (1e-5, 1e-5),
+        (None, None),
+    ],
 )
-def test_durations(text, seconds):
-    assert parse_duration(text) == seconds
+def test_durations(duration, seconds):
+    assert parse_duration(duration) == seconds
 
 
-def test_a_duration_that_is_none_is_refused():
-    with pytest.raises(InputError, match="'ten minutes'"):
-        parse_duration("ten minutes")
+@pytest.mark.parametrize("wrong", ["ten minutes", "", -1, -0.5, float("nan")])
+def test_a_duration_of_another_form_is_refused(wrong):
+    with pytest.raises(InputError, match=r"`max_time=.*`: write a duration like"):
+        parse_duration(wrong)
 
 
 def test_training_imports_nothing_heavy(cohort, tmp_path):
-    """Training and scoring have to run on a bare GPU machine: no SimpleITK, nilearn, deepbet or matplotlib."""
+    """Training and scoring run on a bare GPU machine, without the packages that read scans."""
     code = (
         "import sys, json; from pathlib import Path; from maediff.training.train import train;"
         "train('pddpm', Path(sys.argv[1]), Path(sys.argv[2]), preset='tiny',"
-        "settings=json.loads(sys.argv[3]), quiet=True);"
-        "import maediff.evaluation.evaluate, maediff.evaluation.compare, maediff.detection.benchmark;"
-        "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'} & sys.modules.keys();"
+        "settings=json.loads(sys.argv[3]));"
+        "import maediff.evaluation.evaluate, maediff.evaluation.compare;"
+        "import maediff.detection.benchmark;"
+        "heavy = {'SimpleITK', 'nilearn', 'deepbet', 'matplotlib', 'skimage'};"
+        "heavy &= sys.modules.keys();"
         "assert not heavy, heavy"
     )
     settings = json.dumps({"unet": FAST["unet"], "train": FAST["train"] | {"steps": 1}})

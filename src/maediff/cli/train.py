@@ -1,4 +1,4 @@
-"""Commands that make a model: `train` and `calibrate`; and `models`, which lists those that come along."""
+"""The command `train`."""
 
 from typing import Annotated
 
@@ -27,13 +27,16 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="paper, small or tiny; default: that of --init, or small.", show_default=False
+            help="paper, small or tiny; default: the preset of --init, or small.",
+            show_default=False,
         ),
     ] = None,
     max_time: Annotated[
-        str | None, typer.Option(help="Stop and save after 90s, 10m, 1.5h.")
+        str | None, typer.Option(help="Stop and save after this time: 90s, 10m, 1.5h.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Run or shipped model to start from.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Run or shipped model whose weights to start from.")
+    ] = None,
     config: ConfigFile = None,
     set_: Settings = None,
     resume: Resume = False,
@@ -42,34 +45,28 @@ def train(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Learn what is healthy from the train split of a cohort."""
-    from maediff.training.train import train as run
+    """Train a method on the healthy slices of a cohort's train split."""
+    from maediff.core.options import RunOptions
+    from maediff.training.train import train as train_method
 
     with read_cli_settings(config, set_) as settings:
-        result = run(
+        result = train_method(
             method,
             cohort,
             out,
             preset=preset,
             settings=settings,
             max_time=max_time,
-            resume=resume,
-            overwrite=overwrite,
-            seed=seed,
             init=init,
-            device=device,
-            quiet=quiet,
+            run=RunOptions(
+                device=device, seed=seed, quiet=quiet, overwrite=overwrite, resume=resume
+            ),
         )
-    best = result["best_val_loss"]
-    typer.echo(
-        f"run: {out}  ({result['step']} of {result['steps']} steps, {result['seconds']:.0f} s"
-        + (
-            f", validation loss {best:.4f})"
-            if best is not None
-            else ", no val subject to validate on)"
-        )
-    )
+    loss = result["best_val_loss"]
+    validation = "no validation loss" if loss is None else f"validation loss {loss:.4f}"
+    steps = f"{result['step']} of {result['steps']} steps"
+    typer.echo(f"run: {out}  ({steps}, {result['seconds']:.0f} s, {validation})")
     if result["step"] < result["steps"]:
         typer.echo(
-            "stopped before the last step: the same command with --resume goes on exactly there"
+            "stopped before the last step; the same command with --resume continues from there"
         )

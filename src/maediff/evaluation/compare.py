@@ -299,11 +299,8 @@ def _train(
         folder,
         preset=budget.preset,
         settings=planned.settings,
-        seed=planned.seed,
-        device=run.device,
         max_time=max_time,
-        resume=True,
-        quiet=run.quiet,
+        run=RunOptions(device=run.device, seed=planned.seed, resume=True, quiet=run.quiet),
     )
 
 

@@ -1,7 +1,8 @@
-"""The text of a model's card."""
+"""The content of a model's card, from the run's files, and its text, MODEL_CARD.md."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,17 @@ from maediff.core.config import build_config, flatten
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.models.card import Card, read_card
-from maediff.models.folder import read_config
-from maediff.models.operating_point import at_most, own_fpr
+from maediff.models.model import TrainedMethod, read_model
+from maediff.models.thresholds import at_most
 from maediff.preparation.config import is_registered
-from maediff.training.command import training_command
 
 INTENDED_USE = (
-    "Research on anomaly detection in brain MRI. Not a medical device: not for diagnosis, triage or treatment. "
-    "A map shows what differs from the healthy brains that the model knows, which need not be disease; "
-    "what it does not mark is not thereby healthy."
+    "Research on anomaly detection in brain MRI. Not a medical device: not for diagnosis, triage "
+    "or treatment. A map shows what differs from the healthy brains that the model was trained "
+    "on. Such differences need not be disease, and tissue without a detected anomaly need not be "
+    "healthy."
 )
-
-
-SHOWN = (
+MEASURES = (
     "auprc",
     "auprc_pooled",
     "dice",
@@ -32,17 +31,24 @@ SHOWN = (
     "scan_fpr_healthy",
     "l1_healthy",
 )
-
-
-BESIDE_CARD = (
-    "calibrated_on",
-    "default_fpr",
-    "default_threshold",
-    "cohorts",
-)  # of `about`, see `export_model`
-
-
-AT_TEST = (
+"""Measures of an evaluation that the card shows."""
+BESIDE_CARD = ("calibrated_on", "default_fpr", "default_threshold", "cohorts")
+"""Fields of `about` in `export_model` that are no fields of the card."""
+CARD_FIELDS = (
+    *BESIDE_CARD,
+    "summary",
+    "licence",
+    "data",
+    "preprocessing",
+    "command",
+    "seeds",
+    "failure_cases",
+    "intended_use",
+    "opt_in",
+    "terms",
+)
+"""Fields that `about` in `export_model` may hold."""
+TEST_SETTINGS = (
     "s",
     "merge",
     "refine_above",
@@ -57,93 +63,111 @@ AT_TEST = (
     "ssim_weight",
     "headroom",
 )
-
-
-GIVEN = (
-    *BESIDE_CARD,
-    "summary",
-    "licence",
-    "data",
-    "preprocessing",
-    "command",
-    "seeds",
-    "failure_cases",
-    "intended_use",
-    "opt_in",
-    "terms",
-)
+"""Settings of a method that have an effect at test only."""
 
 
 def make_card(
     name: str,
-    run: Path,
-    info: Mapping[str, Any],
+    model: TrainedMethod,
     about: Mapping[str, Any],
     scores: Sequence[Mapping[str, Any]],
 ) -> Card:
-    """The card: what `about` says, and for the rest what the run's files say; of a model that is shipped already, whose
-    reading of the residual changes, the training is told as its card tells it.
+    """Return the card of a model: the fields in `about`, and the others from the run's files.
+
+    Args:
+        name: name of the exported model.
+        model: a run, or a shipped model that is exported again with other test settings. A
+            shipped model keeps the training command and provenance of its card.
+        about: see `export_model`.
+        scores: from `read_scores`.
 
     Raises:
-        InputError: a field is missing or of the wrong kind, all of them named.
+        InputError: a field is missing or of the wrong type (the message names all of them), or
+            there is no training command.
     """
-    path = run / "provenance.json"
-    provenance = read_json(path) if path.is_file() else {}
-    asked = {**info, "config": read_config(run)["config"]}  # before the settings at test
-    command = training_command(asked, provenance)
-    if not provenance and (run / "card.json").is_file():
-        known = read_card(run)
-        provenance, command = known.provenance, known.command
-    facts = {
+    command, provenance = read_origin(model.folder)
+    settings = model.settings
+    if command is None and "command" not in about:
+        raise InputError(
+            f"{model.folder / 'provenance.json'}: does not record the training command, because "
+            "the run is of an older version; give `command` in `about`, or export with "
+            "tools/export_model.py, which reconstructs it"
+        )
+    fields = {
         "name": name,
-        "modality": info["cohort"]["modality"],
-        "method": info["method"],
-        "preset": info["preset"],
-        "preprocessing": preprocessing_of(info["cohort"]),
+        "modality": settings.cohort["modality"],
+        "method": settings.method,
+        "preset": settings.preset,
+        "preprocessing": describe_preprocessing(settings.cohort),
         "command": command,
-        "seeds": [info["seed"]],
+        "seeds": [settings.seed],
         "intended_use": INTENDED_USE,
         "provenance": {**provenance, "exported_with": __version__},
         "scores": list(scores),
     }
-    told = {key: value for key, value in about.items() if key not in BESIDE_CARD}
-    return build_config(Card, {**facts, **told}, f"card of {name}")
+    given = {key: value for key, value in about.items() if key not in BESIDE_CARD}
+    return build_config(Card, {**fields, **given}, f"card of {name}")
 
 
-def preprocessing_of(cohort: Mapping[str, Any]) -> str:
-    """What was done to the scans, in words."""
+def read_origin(run: Path) -> tuple[str | None, dict[str, Any]]:
+    """Return the training command of a run or a shipped model, and its other provenance.
+
+    Returns:
+        The command is None if an older version of `train` made the run and did not record it.
+
+    Raises:
+        InputError: provenance.json or card.json is damaged.
+    """
+    path = run / "provenance.json"
+    if not path.is_file() and (run / "card.json").is_file():
+        card = read_card(run)
+        return card.command, dict(card.provenance)
+    provenance = read_json(path) if path.is_file() else {}
+    command = provenance.pop("command", None)
+    return command, provenance
+
+
+def describe_preprocessing(cohort: Mapping[str, Any]) -> str:
+    """Return the preprocessing of a model's scans in words.
+
+    Args:
+        cohort: the entry `cohort` of config.json.
+    """
     grid, percentiles = cohort["grid"], cohort["normalise"]
-    done = ["Brain extracted"]
+    steps = ["Brain extracted"]
     if (cohort.get("bias") or {}).get("enabled"):
-        done.append("bias field corrected (N4)")
+        steps.append("bias field corrected (N4)")
     if is_registered(cohort):
-        done.append("affine registration to MNI152")
-        slices = f"{grid['spacing_mm']:g} mm, {grid['size']} x {grid['size']} pixels a slice"
-    else:
-        slices = (
-            f"{grid['spacing_mm']:g} mm in the slice on {grid['size']} x {grid['size']} pixels, slices thicker than "
-            f"{grid['thick_slice_mm']:g} mm left as they are"
+        steps.append("affine registration to MNI152")
+        steps.append(
+            f"{grid['spacing_mm']:g} mm, {grid['size']} x {grid['size']} pixels per slice"
         )
-    done += [
-        slices,
-        f"intensities in the brain scaled so that percentiles {percentiles['low_percentile']:g} and "
-        f"{percentiles['high_percentile']:g} become 0 and 1 (the network sees no more than 1)",
-    ]
+    else:
+        steps.append(
+            f"{grid['spacing_mm']:g} mm within the slice, {grid['size']} x {grid['size']} pixels; "
+            f"slices thicker than {grid['thick_slice_mm']:g} mm keep their thickness"
+        )
+    steps.append(
+        f"intensities in the brain scaled so that percentiles {percentiles['low_percentile']:g} "
+        f"and {percentiles['high_percentile']:g} become 0 and 1 (the network sees values up to 1)"
+    )
     if percentiles.get("landmarks"):
-        done.append("deciles moved to the cohort's landmarks")
-    return "; ".join(done) + ". `maediff preprocess` and `maediff detect` do it."
+        steps.append("deciles moved to the cohort's landmarks")
+    return f"{'; '.join(steps)}. `maediff preprocess` and `maediff detect` apply these steps."
 
 
 def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What an evaluation says of a model, as `shipped.Scores`.
+    """Return the scores of a model in an evaluation, as fields of `maediff.models.card.Scores`.
 
     Args:
         path: EVAL or EVAL/summary.json.
-        name: of the model in the evaluation; where it is not there, the only trained one is taken.
-        cohorts: what a cohort holds, by the name of its folder; the name stands where there is no word of it.
+        name: the model's name in the evaluation. If it is not there, the only trained method is
+            used.
+        cohorts: descriptions of cohorts, by the name of their folder. A cohort without a
+            description is named by its folder.
 
     Raises:
-        InputError: no evaluation, or not one of this model.
+        InputError: `path` is not an evaluation, or it does not score this model.
     """
     path = path / "summary.json" if path.is_dir() else path
     try:
@@ -151,23 +175,26 @@ def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None)
         methods, baselines = summary["methods"], summary["baselines"]
     except KeyError as error:
         raise InputError(
-            f"{path}: not a summary of `maediff evaluate` ({type(error).__name__})"
+            f"{path}: is not a summary of `maediff evaluate` (it has no {error}); give the folder "
+            "of an evaluation"
         ) from None
     trained = [key for key in methods if key not in baselines]
     key = name.replace("/", "_")
     if key not in methods and len(trained) != 1:
         raise InputError(
-            f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; name another"
+            f"{path}: does not score {key!r} but {', '.join(trained) or 'baselines only'}; "
+            "give another evaluation"
         )
-    own = methods[key if key in methods else trained[0]]
+    measured = methods[key if key in methods else trained[0]]
     values = {
-        k: own[k] if isinstance(own[k], Mapping) else {"mean": own[k]}
-        for k in SHOWN
-        if own.get(k) is not None
+        measure: value if isinstance(value, Mapping) else {"mean": value}
+        for measure in MEASURES
+        if (value := measured.get(measure)) is not None
     }
     best, folder = summary.get("best_baseline"), Path(summary["cohort"]).name
+    cohort = (cohorts or {}).get(folder, folder)
     return {
-        "on": f"{(cohorts or {}).get(folder, folder)}, {summary['score_split']} split, {summary['modality']}",
+        "on": f"{cohort}, {summary['score_split']} split, {summary['modality']}",
         **{count: summary[count] for count in ("n_subjects", "n_lesion", "n_healthy")},
         "values": values,
         "best_baseline": best,
@@ -175,33 +202,34 @@ def read_scores(path: Path, name: str, cohorts: Mapping[str, str] | None = None)
     }
 
 
-def render_card(card: Card, model: Path) -> str:
-    """MODEL_CARD.md: what the card says, and how the files of `model` have it read and calibrated."""
+def render_card(card: Card, folder: Path) -> str:
+    """Return MODEL_CARD.md: the card, the test settings and the calibration of the model.
+
+    Args:
+        card: the model's card.
+        folder: the model's folder, with config.json and calibration.json.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    calibration, config = (read_json(model / name) for name in ("calibration.json", "config.json"))
-    settings = {key: value for key, value in config["config"].items() if key in AT_TEST}
-    settings |= flatten({"postprocess": calibration["postprocess"]})
-    rate = own_fpr(model)
-    _, threshold = at_most(
-        dict(zip(calibration["fprs"], calibration["thresholds"], strict=True)), rate
-    )
-    reading = {
-        "settings": [
-            f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()
-        ],
-        "rate": f"{100 * rate:g} %",
-        "threshold": threshold,
-        "own": calibration.get("default_threshold"),
-        **{key: calibration[key] for key in ("source", "n_scans", "n_voxels")},
-    }
-    environment = Environment(  # noqa: S701 - Markdown, not HTML
+    model, stored = read_model(folder), read_json(folder / "calibration.json")
+    settings = {key: value for key, value in model.config.items() if key in TEST_SETTINGS}
+    settings |= flatten({"postprocess": asdict(model.postprocess)})
+    thresholds = dict(zip(stored["fprs"], stored["thresholds"], strict=True))
+    _, threshold = at_most(thresholds, model.default_fpr)
+    environment = Environment(  # noqa: S701 - the template is Markdown, not HTML
         loader=PackageLoader("maediff.models"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return (
-        environment.get_template("model_card.md").render(card=card, reading=reading).rstrip()
-        + "\n"
+    text = environment.get_template("model_card.md").render(
+        card=card,
+        settings=[
+            f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()
+        ],
+        calibration=stored,
+        chosen=stored.get("default_threshold"),
+        rate=f"{100 * model.default_fpr:g} %",
+        threshold=threshold,
     )
+    return text.rstrip() + "\n"

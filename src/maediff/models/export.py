@@ -1,18 +1,23 @@
-"""A trained run -> a model folder to ship: averaged weights, config without paths, calibration, card (see shipped.py).
+"""Export of a trained run as a model to ship.
 
-What a person knows and no file tells (data, licence, failure cases) comes in a mapping; all else is read from the run
-and from evaluations of it.
+    NAME/model.safetensors    averaged weights only
+    NAME/config.json          as the run's, without paths
+    NAME/calibration.json     thresholds for `detect`
+    NAME/train_subjects.json  codes of the people that the model learned from, if the run has them
+    NAME/card.json            the card (see maediff.models.card)
+    NAME/MODEL_CARD.md        the card for people
+
+A person supplies what no file holds: data sets, licence, failure cases. Everything else is read
+from the run and from its evaluations.
 """
 
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from maediff import __version__
 from maediff.anomaly.postprocess import PostprocessConfig
@@ -22,147 +27,99 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json, write_text
 from maediff.models.calibrate import calibrate_folder, unseen_healthy
 from maediff.models.card import Card
-from maediff.models.card_text import GIVEN, make_card, read_scores, render_card
+from maediff.models.card_text import CARD_FIELDS, make_card, read_scores, render_card
 from maediff.models.catalogue import MAX_BYTES, NAME
 from maediff.models.folder import (
     FORMAT,
     TRAINED_ON,
     complete,
-    config_of,
-    read_config,
     trained_on,
     write_config,
 )
-from maediff.models.model import load_model, read_model
-from maediff.models.operating_point import (
-    FPRS,
-    is_own_threshold,
-    is_rate,
-    own_fpr,
-    own_postprocess,
-)
-from maediff.models.reference import split_reference, without_path
+from maediff.models.model import TrainedMethod, read_model
+from maediff.models.reference import without_path
+from maediff.models.thresholds import FPRS, is_chosen_threshold, is_rate
 from maediff.models.weights import write_tensors
 
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|media|scratch|Users|data)/\S*|\b[A-Za-z]:\\\S*"
 )
+HALF_FROM = 0.98
+"""Share of MAX_BYTES above which weights are written as fp16."""
+
+
+@dataclass(frozen=True)
+class NewCalibration:
+    """How to calibrate an exported model on a cohort.
+
+    Args:
+        cohort: a cohort folder; the healthy scans of its val split are used.
+        max_scans: scans used at most, one per person, the first by name.
+        unseen: use the healthy scans of every split instead, except those of people that the run
+            was trained on.
+        postprocess: post-processing to calibrate with, which becomes the model's. None: the run's.
+        device: `cpu` or `cuda`.
+    """
+
+    cohort: str | Path
+    max_scans: int = CALIBRATION_SCANS
+    unseen: bool = False
+    postprocess: PostprocessConfig | None = None
+    device: str = "cpu"
 
 
 def export_model(
     reference: str | Path,
-    out: Path,
+    out: str | Path,
     about: Mapping[str, Any],
     *,
     evaluations: Sequence[Path] = (),
-    cohort: Path | None = None,
-    max_scans: int = CALIBRATION_SCANS,
-    unseen: bool = False,
-    post: PostprocessConfig | None = None,
+    calibration: NewCalibration | None = None,
     half: bool | None = None,
-    device: str = "cpu",
     overwrite: bool = False,
 ) -> Card:
-    """Write the model folder `out`, whose name is the model's, and return its card.
+    """Write the model folder `out` and return the model's card. The folder's name is the model's.
 
     Args:
-        reference: a run; the settings in `RUN@t_test=125` become the model's own.
-        about: the fields of `Card` named in GIVEN; `summary`, `licence`, `data` and `failure_cases` have to be there.
-            `calibrated_on` says what the calibration's scans are where they are no scans of the contrast (renderings),
-            `default_fpr` the rate of `detect` where nobody names one, `default_threshold` (value, chosen_on) what
-            stands before that rate, `cohorts` what the scored ones are, by the name of their folder.
-        evaluations: summary.json of `maediff evaluate`, or their folders, that scored this run.
-        cohort: with healthy val scans to calibrate on anew; None copies the run's calibration if it is of the very
-            settings that are exported.
-        unseen: calibrate on the healthy scans of every split of `cohort` whose people the run was not trained on.
-        post: what to calibrate with, and what comes with the model; None: the run's own.
-        half: weights as fp16; None: only where fp32 would be too large.
+        reference: a run; the settings in `RUN@t_test=125` become the model's.
+        about: the fields in `CARD_FIELDS` that no file holds. `summary`, `licence`, `data` and
+            `failure_cases` are required. Not for the card itself: `calibrated_on` describes the
+            calibration's scans if they are not scans of the contrast (for example renderings);
+            `default_fpr` is the rate that `detect` uses by default; `default_threshold` (`value`
+            and `chosen_on`) overrides this rate; `cohorts` describes the scored cohorts, by the
+            name of their folder.
+        evaluations: summary.json of evaluations that scored this run, or their folders.
+        calibration: None: the run's calibration is copied. It must be of the exported settings.
+        half: write the weights as fp16. None: only if they would be too large as fp32.
+        overwrite: replace an existing model.
 
     Raises:
-        InputError: something is missing, would name a path of this machine, is too large, or `out` exists.
+        InputError: `about` is incomplete, a file would name a path of this machine, the weights
+            are too large, the run does not record its training command, or `out` exists.
     """
-    if not NAME.fullmatch(out.name):
-        raise InputError(
-            f"{out}: a model's name has small letters, digits, - and _ only; rename it"
-        )
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: exists; choose another name, or add --overwrite")
-    if out.exists() and not (out / "card.json").is_file():
-        raise InputError(
-            f"{out}: is no model (it has no card.json) and is not overwritten; choose another name"
-        )
-    if unknown := about.keys() - set(GIVEN):
-        raise InputError(
-            f"card of {out.name}: unknown {', '.join(sorted(unknown))}; known are {', '.join(GIVEN)}"
-        )
-    if "default_fpr" in about and not is_rate(about["default_fpr"]):
-        raise InputError(
-            f"card of {out.name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} to "
-            f"{FPRS[-1]}"
-        )
-    if "default_threshold" in about and not is_own_threshold(about["default_threshold"]):
-        raise InputError(
-            f"card of {out.name}: default_threshold {about['default_threshold']}; give value, between 0 "
-            "and 1, and chosen_on"
-        )
-    run = split_reference(reference)[0]
-    method, info = load_model(reference)
+    out = Path(out)
+    _check_out(out, overwrite)
+    _check_about(out.name, about)
+    model = read_model(reference)
+    if model.parts:
+        raise InputError(f"{reference}: the mean of models cannot be exported; give one model")
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:
-        config = {key: info[key] for key in ("method", "preset", "train", "seed", "cohort")}
-        init = without_path(info.get("init"))
-        write_config(temporary, {**config, "config": config_of(method), "init": init})
-        save_weights(temporary / "model.safetensors", method, info, half)
-        if cohort is not None:
-            post = post or own_postprocess(run)
-            rate = own_fpr(run)
-            opened = Cohort.open(cohort)
-            rows = unseen_healthy(opened, read_model(run)) if unseen else None
-            if not calibrate_folder(
-                temporary,
-                opened,
-                rows=rows,
-                device=device,
-                postprocess=post,
-                max_scans=max_scans,
-                default_fpr=rate,
-            ):
-                which = (
-                    "healthy scan of somebody unseen" if unseen else "val scan with healthy slices"
-                )
-                raise InputError(f"{cohort}: no {which} to calibrate on; choose another --cohort")
+        _write_settings(temporary, model)
+        save_weights(temporary / "model.safetensors", model, half)
+        if calibration:
+            _calibrate(temporary, model, calibration)
         else:
-            _copy_calibration(run, temporary, config_of(method), info["step"])
-        told = {
-            "source": about.get("calibrated_on"),
-            **{key: about.get(key) for key in ("default_fpr", "default_threshold")},
-        }
-        if told := {key: value for key, value in told.items() if value is not None}:
-            write_json(
-                temporary / "calibration.json",
-                {**read_json(temporary / "calibration.json"), **told},
-            )
-        if people := trained_on(run):
+            _copy_calibration(temporary, model)
+        _add_to_calibration(temporary, about)
+        if people := trained_on(model.folder):
             write_json(temporary / TRAINED_ON, people)
-        card = make_card(
-            out.name,
-            run,
-            info,
-            about,
-            [read_scores(path, info["name"], about.get("cohorts", {})) for path in evaluations],
-        )
-        write_json(temporary / "card.json", asdict(card))
+        cohorts = about.get("cohorts", {})
+        scores = [read_scores(path, model.name, cohorts) for path in evaluations]
+        card = make_card(out.name, model, about, scores)
         write_text(temporary / "MODEL_CARD.md", render_card(card, temporary))
-        for path in sorted(temporary.iterdir()):
-            found = (
-                None
-                if path.suffix == ".safetensors"
-                else MACHINE_PATH.search(path.read_text(encoding="utf-8"))
-            )
-            if found:
-                raise InputError(
-                    f"{path.name} of {out.name}: names a path of this machine, {found[0]}; take it out"
-                )
+        write_json(temporary / "card.json", asdict(card))
+        _refuse_machine_paths(temporary, out.name)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(temporary, out)
     finally:
@@ -170,38 +127,134 @@ def export_model(
     return card
 
 
-def save_weights(
-    path: Path, method: torch.nn.Module, info: Mapping[str, Any], half: bool | None = None
-) -> None:
-    """Write the weights that predict, and no others, to one safetensors file under MAX_BYTES.
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Refuse a name that is not a model's, and an existing folder that may not be replaced."""
+    if not NAME.fullmatch(out.name):
+        raise InputError(
+            f"{out}: a model's name has small letters, digits, - and _ only; rename it"
+        )
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: exists; choose another name, or use `overwrite=True`")
+    if out.exists() and not (out / "card.json").is_file():
+        raise InputError(
+            f"{out}: is not a model (it has no card.json), so it is not replaced; choose another "
+            "name"
+        )
+
+
+def _check_about(name: str, about: Mapping[str, Any]) -> None:
+    """Refuse unknown fields, and a default rate or threshold that `detect` could not use."""
+    if unknown := about.keys() - set(CARD_FIELDS):
+        raise InputError(
+            f"card of {name}: unknown {', '.join(sorted(unknown))}; the fields are "
+            f"{', '.join(CARD_FIELDS)}"
+        )
+    if "default_fpr" in about and not is_rate(about["default_fpr"]):
+        raise InputError(
+            f"card of {name}: default_fpr {about['default_fpr']!r}; give a number from {FPRS[0]} "
+            f"to {FPRS[-1]}"
+        )
+    if "default_threshold" in about and not is_chosen_threshold(about["default_threshold"]):
+        raise InputError(
+            f"card of {name}: default_threshold {about['default_threshold']}; give value, between "
+            "0 and 1, and chosen_on"
+        )
+
+
+def _write_settings(folder: Path, model: TrainedMethod) -> None:
+    """Write config.json with the settings at test and without the path of the initial model."""
+    record = model.settings.record
+    settings = {key: record[key] for key in ("method", "preset", "train", "seed", "cohort")}
+    initial = without_path(model.settings.init)
+    write_config(folder, {**settings, "config": model.config, "init": initial})
+
+
+def save_weights(path: Path, model: TrainedMethod, half: bool | None = None) -> None:
+    """Write the weights of a model to one safetensors file of at most MAX_BYTES.
+
+    Args:
+        path: the file.
+        model: its averaged weights are written.
+        half: write fp16. None: only if fp32 would be too large.
 
     Raises:
-        InputError: they do not fit.
+        InputError: the file would be too large.
     """
-    state = method.state_dict()
+    state = model.method.state_dict()
     size = sum(value.numel() * value.element_size() for value in state.values())
-    if half or (half is None and size > 0.98 * MAX_BYTES):
+    if half or (half is None and size > HALF_FROM * MAX_BYTES):
         state = {
             key: value.half() if value.is_floating_point() else value
             for key, value in state.items()
         }
-    metadata = {"format": FORMAT, "method": info["method"], "step": str(info["step"])}
+    metadata = {"format": FORMAT, "method": model.settings.method, "step": str(model.step)}
     tensors = {f"ema.{key}": value for key, value in state.items()}
     write_tensors(path, tensors, {**metadata, "maediff": __version__})
     if path.stat().st_size > MAX_BYTES:
         raise InputError(
-            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, and a shipped model has at most {MAX_BYTES / 1e6:.0f}; "
-            "write it as fp16, or train a smaller preset"
+            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, and a shipped model has at most "
+            f"{MAX_BYTES / 1e6:.0f} MB; write it as fp16, or train a smaller preset"
         )
 
 
-def _copy_calibration(run: Path, out: Path, config: dict[str, Any], step: int) -> None:
-    path = run / "calibration.json"
-    stored = read_json(path, remedy="give --cohort to calibrate anew") if path.is_file() else {}
-    settings = stored.get("config")
-    known = complete(read_config(run), settings) if isinstance(settings, dict) else None
-    if (known, stored.get("step")) != (config, step):
+def _calibrate(folder: Path, model: TrainedMethod, calibration: NewCalibration) -> None:
+    """Write calibration.json from the scans of a cohort."""
+    cohort = Cohort.open(Path(calibration.cohort))
+    rows = unseen_healthy(cohort, model) if calibration.unseen else None
+    result = calibrate_folder(
+        folder,
+        cohort,
+        rows=rows,
+        device=calibration.device,
+        postprocess=calibration.postprocess or model.postprocess,
+        max_scans=calibration.max_scans,
+        default_fpr=model.default_fpr,
+    )
+    if not result:
+        missing = (
+            "healthy scan of a person that the run was not trained on"
+            if calibration.unseen
+            else "val scan with healthy slices"
+        )
         raise InputError(
-            f"{path}: absent, or of other settings than are exported; give --cohort to calibrate anew"
+            f"{cohort.path}: has no {missing} to calibrate on; choose another `cohort`"
         )
-    write_json(out / "calibration.json", stored)
+
+
+def _copy_calibration(folder: Path, model: TrainedMethod) -> None:
+    """Copy the run's calibration.json; refuse it if it is of other settings or weights."""
+    path = model.folder / "calibration.json"
+    remedy = "give `cohort` to calibrate again"
+    stored = read_json(path, remedy=remedy) if path.is_file() else {}
+    settings = stored.get("config")
+    record = model.settings.record
+    calibrated = complete(record, settings) if isinstance(settings, dict) else None
+    if (calibrated, stored.get("step")) != (model.config, model.step):
+        raise InputError(
+            f"{path}: missing, or made with other settings than the exported ones; {remedy}"
+        )
+    write_json(folder / "calibration.json", stored)
+
+
+def _add_to_calibration(folder: Path, about: Mapping[str, Any]) -> None:
+    """Add the calibration's source and the model's default rate or threshold, if given."""
+    given = {
+        "source": about.get("calibrated_on"),
+        "default_fpr": about.get("default_fpr"),
+        "default_threshold": about.get("default_threshold"),
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    if changes:
+        path = folder / "calibration.json"
+        write_json(path, {**read_json(path), **changes})
+
+
+def _refuse_machine_paths(folder: Path, name: str) -> None:
+    """Refuse a text file that names a path of this machine."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            continue
+        if match := MACHINE_PATH.search(path.read_text(encoding="utf-8")):
+            raise InputError(
+                f"{path.name} of {name}: names a path of this machine, {match[0]}; remove it"
+            )

@@ -1,1 +1,5 @@
-"""Cohort and method to run folder: loop, batches, augmentation, synthetic lesions."""
+"""Training: from a cohort and a method to a run folder.
+
+Public names: `train.train`, `config.TrainConfig`, `config.resolve_training`, `loop.TrainingRun`,
+`command.training_command`.
+"""

@@ -1,20 +1,24 @@
-"""Random changes of training slices, so that a model does not hang on one scanner: all choices here are ours.
+"""Random changes of training slices, so that a model also fits scanners it was not trained on.
 
-    place      scale, rotation and shift in the slice, never beyond its edge
-    contrast   x -> curve(x ^ g), rising, 0 -> 0, 1 -> 1
-    bias       x -> x exp(f), f a sum of cosines of at most one wave across the slice
-    resolution x -> U D x: blurred and sampled every `width` pixels, up and across separately, and drawn back
-    ghosting   x -> | x + a sum of x shifted by multiples of a period | along one axis
-    noise      x -> | x + sigma (n1 + i n2) |, Rician
-    range      percentiles of the brain back to where they were
-    headroom   x -> h x, h in [least, 1]
+    place       scale, rotate and shift, without moving brain out of the slice
+    contrast    x -> curve(x ^ g), a rising curve with 0 -> 0 and 1 -> 1
+    bias        x -> x exp(f), f a sum of cosines with at most one wave across the slice
+    resolution  x -> U D x: average and sample every `width` pixels (D), then interpolate (U)
+    ghosting    x -> | x + copies of x shifted by multiples of a period along one axis |
+    noise       x -> | x + sigma (n1 + i n2) |, Rician noise
+    range       linear, so that two percentiles in the brain are as before
+    headroom    x -> h x, h from `least` to 1
 
-Each image draws its own parameters. The last line is what preprocessing would have done to such a scan: its 1st and
-99th percentile are those of the whole brain, of which a slice shows a part, so a slice's percentiles go back to where
-they were before bias, resolution, ghosting and noise; the curve keeps 0 and 1, so it stays as it is. Headroom is for
-contrasts in which lesions are bright: a large one is the 99th percentile, and leaves healthy tissue the lower part of
-the range (the brain's median lies between 0.30 and 0.75 in the lesion-free slices of lgg's ten val FLAIR scans), which
-no healthy scan shows.
+All effects and their sizes are our choice. Each image has its own random parameters.
+
+The range step repeats what preprocessing does to a real scan: it fixes the 1st and 99th percentile
+of the brain. A slice shows only a part of the brain. Its percentiles are therefore moved back to
+their values before bias, resolution, ghosting and noise. The contrast curve keeps 0 and 1, so it
+needs no such step.
+
+Headroom is for contrasts in which lesions are bright. A large bright lesion sets the 99th
+percentile of its scan, so the healthy tissue is darker than in any healthy scan. In ten val FLAIR
+scans of the data set lgg, the median of the brain is 0.30 to 0.75 in the lesion-free slices.
 """
 
 import math
@@ -32,43 +36,69 @@ Images = Float[Tensor, "b 1 h w"]
 Brains = Bool[Tensor, "b 1 h w"]
 
 CURVE_POINTS = 256
+"""Samples of the contrast curve; it is linear between them."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AugmentConfig:
-    """Share of the images that get each effect (0: never, the default), and how far the effect goes."""
+    """Effects of the augmentation: for each one the share of images that get it, and its size.
 
+        effect      share         size
+        place       place         rotation_deg, scaling, shift_px
+        contrast    contrast      gamma, curve
+        bias        bias          bias_log
+        resolution  resolution    width_px
+        ghosting    ghosting      ghost
+        noise       noise         sigma
+        headroom    headroom      least
+
+    Shares are from 0 to 1; 0, the default, turns the effect off. The names are also the keys of
+    config.json, so they stay in one flat list.
+    """
+
+    # Shares.
     place: float = 0.0
+    """Share of images that are scaled, rotated and shifted."""
     contrast: float = 0.0
+    """Share of images whose intensities pass through a random rising curve."""
     bias: float = 0.0
+    """Share of images that are multiplied by a smooth field."""
     resolution: float = 0.0
+    """Share of images with coarser pixels."""
     ghosting: float = 0.0
+    """Share of images with faint periodic copies."""
     noise: float = 0.0
+    """Share of images with Rician noise."""
     headroom: float = 0.0
+    """Share of images that are dimmed as a whole."""
+
+    # Sizes.
     rotation_deg: float = 10.0
+    """place: the angle is uniform in [-rotation_deg, rotation_deg], in degrees."""
     scaling: float = 0.08
-    """Of the logarithm of the size."""
+    """place: the scale factor is exp(u), u uniform in [-scaling, scaling]."""
     shift_px: float = 4.0
+    """place: both shifts are uniform in [-shift_px, shift_px], in pixels."""
     gamma: float = 0.3
-    """Of the exponent's logarithm."""
+    """contrast: the exponent g is exp(u), u uniform in [-gamma, gamma]."""
     curve: float = 0.35
-    """Standard deviation of the logarithm of the curve's slope, per cosine."""
+    """contrast: standard deviation of each of the three cosine weights in the log slope."""
     bias_log: float = 0.15
-    """Standard deviation of the logarithm of the bias, at most."""
+    """bias: the standard deviation of the log field is uniform in [0, bias_log]."""
     width_px: float = 2.5
-    """Widest sampling distance; 1 changes nothing."""
+    """resolution: the sampling distance is uniform in [1, width_px], in pixels; 1 is no change."""
     ghost: float = 0.06
-    """Height of a ghost over the image's, at most."""
+    """ghosting: the copies are multiplied by a factor uniform in [-ghost, ghost]."""
     sigma: float = 0.04
-    """Standard deviation of the noise, at most."""
+    """noise: its standard deviation is uniform in [0, sigma]; images are in [0, 1]."""
     least: float = 0.4
-    """What the brightest is dimmed to, at the most."""
+    """headroom: the image is multiplied by a factor uniform in [least, 1]."""
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in self.shares):
             raise ValueError(
-                "place, contrast, bias, resolution, ghosting, noise and headroom are shares from 0 to 1, and not "
-                f"{', '.join(map(str, self.shares))}"
+                "place, contrast, bias, resolution, ghosting, noise and headroom must be shares "
+                f"from 0 to 1, and are {', '.join(map(str, self.shares))}"
             )
         for name in (
             "rotation_deg",
@@ -89,7 +119,7 @@ class AugmentConfig:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The share of each effect."""
+        """The share of each effect, in the order of the class docstring."""
         return (
             self.place,
             self.contrast,
@@ -102,92 +132,104 @@ class AugmentConfig:
 
     @property
     def active(self) -> bool:
-        """Whether any effect is on."""
+        """True if at least one effect is on."""
         return any(share > 0 for share in self.shares)
 
 
 ROBUST = AugmentConfig(place=0.5, contrast=0.7, bias=0.5, resolution=0.4, ghosting=0.15, noise=0.5)
-"""For scanners that training has not seen."""
+"""Preset for models that are used on other scanners than those of the training scans."""
 ROBUST_BRIGHT = replace(ROBUST, headroom=0.6)
-"""The same where lesions are bright (FLAIR, T2w)."""
-PRESETS = {"off": AugmentConfig(), "robust": ROBUST, "robust-bright": ROBUST_BRIGHT}
+"""`robust` with headroom, for contrasts in which lesions are bright (FLAIR, T2w)."""
+AUGMENT_PRESETS = {"off": AugmentConfig(), "robust": ROBUST, "robust-bright": ROBUST_BRIGHT}
 
 
 def preset_or_settings(value: Any) -> Any:
-    """The preset of that name, or that of the key `preset` with the other settings on top; else `value` as it is.
+    """Replace the name of an augmentation preset by its settings.
+
+    Args:
+        value: a preset's name; a mapping whose key `preset` names one, which its other keys
+            override; or anything else, which is returned unchanged.
+
+    Returns:
+        Fields of `AugmentConfig`, or `value`.
 
     Raises:
-        ValueError: a name that is no preset's.
+        ValueError: no preset has this name.
     """
     settings = {"preset": value} if isinstance(value, str | bool) else value
     if not isinstance(settings, dict) or "preset" not in settings:
         return value
-    name = (
-        "off" if settings["preset"] is False else settings["preset"]
-    )  # YAML reads a bare off as False
-    if name not in PRESETS:
+    name = settings["preset"]
+    if name is False:  # YAML 1.1 parses a bare `off` as False
+        name = "off"
+    if name not in AUGMENT_PRESETS:
         raise ValueError(
-            f"augmentation {name!r}: one of {', '.join(PRESETS)}, or a share for each effect"
+            f"augmentation {name!r}: one of {', '.join(AUGMENT_PRESETS)}, or a share for each "
+            "effect"
         )
-    return {
-        **asdict(PRESETS[name]),
-        **{key: one for key, one in settings.items() if key != "preset"},
-    }
+    changes = {key: value for key, value in settings.items() if key != "preset"}
+    return {**asdict(AUGMENT_PRESETS[name]), **changes}
 
 
 def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator) -> Images:
-    """Slices in [0, 1], 0 outside `brain`, changed at random; an effect that is off draws no random numbers.
+    """Change slices at random; an effect that is off draws no random numbers.
+
+    Args:
+        x: slices in [0, 1].
+        brain: their brain masks; pixels outside are set to 0.
+        config: which effects are on, and how large they are.
+        generator: a CPU generator.
 
     Returns:
-        The same: in [0, 1], and 0 outside the brain (moved with it).
+        Slices in [0, 1], 0 outside the brain. `place` moves the brain too.
     """
     x = x * brain
     if config.place > 0:
         moved = place(x, brain, config, generator)
-        chosen = _chosen(config.place, x, generator)
+        chosen = _choose(config.place, x, generator)
         x, brain = torch.where(chosen, moved[0], x), torch.where(chosen, moved[1], brain)
     if config.contrast > 0:
-        x = torch.where(_chosen(config.contrast, x, generator), contrast(x, config, generator), x)
+        x = torch.where(_choose(config.contrast, x, generator), contrast(x, config, generator), x)
     before = x
     if config.bias > 0:
-        x = torch.where(_chosen(config.bias, x, generator), bias(x, config, generator), x)
+        x = torch.where(_choose(config.bias, x, generator), bias(x, config, generator), x)
     if config.resolution > 0:
         x = torch.where(
-            _chosen(config.resolution, x, generator), resolution(x, brain, config, generator), x
+            _choose(config.resolution, x, generator), resolution(x, brain, config, generator), x
         )
     if config.ghosting > 0:
-        x = torch.where(_chosen(config.ghosting, x, generator), ghosting(x, config, generator), x)
+        x = torch.where(_choose(config.ghosting, x, generator), ghosting(x, config, generator), x)
     if config.noise > 0:
-        x = torch.where(_chosen(config.noise, x, generator), noise(x, config, generator), x)
+        x = torch.where(_choose(config.noise, x, generator), noise(x, config, generator), x)
     if x is not before:
         changed = (x != before).flatten(1).any(1)[:, None, None, None]
         x = torch.where(changed, match_range(x, before, brain), x)
     if config.headroom > 0:
-        height = config.least + (1 - config.least) * torch.rand(
-            len(x), 1, 1, 1, generator=generator
-        ).to(x.device)
-        x = torch.where(_chosen(config.headroom, x, generator), height * x, x)
+        u = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device)
+        height = config.least + (1 - config.least) * u
+        x = torch.where(_choose(config.headroom, x, generator), height * x, x)
     return x * brain
 
 
 def place(
     x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[Images, Brains]:
-    """Image and brain scaled, turned about the middle of the slice and shifted; less of it where they would not fit."""
+    """Return images and brain masks, rotated about the middle of the slice, scaled and shifted.
+
+    Scale and shift are reduced where the brain would leave the slice.
+    """
     b, _, h, w = x.shape
-    angle = math.radians(config.rotation_deg) * _uniform(b, generator)
-    scale = torch.exp(config.scaling * _uniform(b, generator)).to(x.device)
-    shift = config.shift_px * _uniform((b, 2), generator)
+    angle = math.radians(config.rotation_deg) * _draw_uniform(b, generator)
+    scale = torch.exp(config.scaling * _draw_uniform(b, generator)).to(x.device)
+    shift = config.shift_px * _draw_uniform((b, 2), generator)
     angle, shift = angle.to(x.device), shift.to(x.device)
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(
-        b, 2, 2
-    )  # of (column, row)
+    # Rotation of (column, row).
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(b, 2, 2)
     half = torch.tensor([(w - 1) / 2, (h - 1) / 2], device=x.device)
     rows, columns = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
     pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1).view(-1, 2) - half
-    turned = pixels @ turn.transpose(
-        1, 2
-    )  # where each pixel goes, from the middle, before scaling
+    # The rotated position of each pixel, from the middle, before scaling.
+    turned = pixels @ turn.transpose(1, 2)
     inside = brain.flatten(1)[..., None]
     low = torch.where(inside, turned, torch.inf).amin(1)
     high = torch.where(inside, turned, -torch.inf).amax(1)
@@ -195,21 +237,22 @@ def place(
     low, high = torch.where(empty, 0.0, low), torch.where(empty, 0.0, high)
     scale = torch.minimum(scale, (2 * half / (high - low).clamp(min=1)).amin(1))[:, None]
     shift = torch.minimum(torch.maximum(shift, -half - scale * low), half - scale * high)
-    source = (
-        (pixels - shift[:, None]) / scale[:, None]
-    ) @ turn  # the inverse turn: rows times the matrix
+    # A row vector times `turn` is the inverse rotation.
+    source = ((pixels - shift[:, None]) / scale[:, None]) @ turn
     grid = (source / half).view(b, h, w, 2)
     both = functional.grid_sample(torch.cat([x, brain.to(x.dtype)], 1), grid, align_corners=True)
     moved = both[:, 1:] >= 0.5
-    return both[:, :1] / both[:, 1:].clamp(
-        min=0.5
-    ) * moved, moved  # the background does not darken the rim
+    # Divided by the share of brain in a pixel, so that the background does not darken the rim.
+    return both[:, :1] / both[:, 1:].clamp(min=0.5) * moved, moved
 
 
 def contrast(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
-    """Intensities through a random rising curve that keeps 0 and 1: a power, then one whose log slope is 3 cosines."""
+    """Return images whose intensities passed through a random rising curve that keeps 0 and 1.
+
+    The curve is a power, followed by a curve whose log slope is a sum of three cosines.
+    """
     b = len(x)
-    power = torch.exp(config.gamma * _uniform(b, generator))[:, None]
+    power = torch.exp(config.gamma * _draw_uniform(b, generator))[:, None]
     weights = config.curve * torch.randn(b, 3, generator=generator)
     u = torch.linspace(0, 1, CURVE_POINTS)
     slope = torch.exp(weights @ torch.cos(math.pi * torch.arange(1, 4)[:, None] * u))
@@ -223,7 +266,10 @@ def contrast(x: Images, config: AugmentConfig, generator: torch.Generator) -> Im
 
 
 def bias(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
-    """Times a smooth field: up to one wave across the slice in each direction, flatter waves weighing more."""
+    """Return images times a smooth field: at most one wave across the slice in each direction.
+
+    Waves of lower frequency have larger weights.
+    """
     b, _, h, w = x.shape
     up, across = (
         torch.cos(math.pi * torch.arange(3)[:, None] * (torch.arange(n) + 0.5) / n) for n in (h, w)
@@ -231,9 +277,8 @@ def bias(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images
     order = torch.arange(3)
     weights = 1 / (1 + order[:, None] ** 2 + order**2)
     weights[0, 0] = 0
-    variance = (
-        weights**2 * torch.where(order > 0, 0.5, 1.0)[:, None] * torch.where(order > 0, 0.5, 1.0)
-    ).sum()
+    power = torch.where(order > 0, 0.5, 1.0)  # mean square of each cosine
+    variance = (weights**2 * power[:, None] * power).sum()
     height = config.bias_log * torch.rand(b, 1, 1, generator=generator)
     waves = torch.randn(b, 3, 3, generator=generator) * weights / variance.sqrt() * height
     return x * torch.exp(up.T.to(x.device) @ waves.to(x.device) @ across.to(x.device))[:, None]
@@ -242,11 +287,16 @@ def bias(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images
 def resolution(
     x: Images, brain: Brains, config: AugmentConfig, generator: torch.Generator
 ) -> Images:
-    """Pixels `width` times as large, up and across each its own; the background is left out of the averages."""
+    """Return images with larger pixels; rows and columns have different pixel sizes.
+
+    The background does not enter the averages.
+    """
     b, _, h, w = x.shape
     widths = (1 + (config.width_px - 1) * torch.rand(b, 2, generator=generator)).to(x.device)
     phases = torch.rand(b, 2, generator=generator).to(x.device)
-    up, across = (_coarse(n, widths[:, axis], phases[:, axis]) for axis, n in enumerate((h, w)))
+    up, across = (
+        _coarsening_matrix(n, widths[:, axis], phases[:, axis]) for axis, n in enumerate((h, w))
+    )
     both = (
         up[:, None]
         @ torch.cat([x * brain, brain.to(x.dtype)], 1)
@@ -255,18 +305,24 @@ def resolution(
     return both[:, :1] / both[:, 1:].clamp(min=1e-3) * brain
 
 
-def _coarse(
+def _coarsening_matrix(
     n: int, width: Float[Tensor, " b"], phase: Float[Tensor, " b"]
 ) -> Float[Tensor, "b n n"]:
-    """U D: D averages with a Gaussian of full width `width` around every `width`-th pixel, U interpolates linearly.
+    """Return the matrix U D for a line of `n` pixels.
 
-    The Gaussian's width is that of `maediff.preparation.resample`; at its least it weighs a pixel's neighbours 0.004.
+    D averages with a Gaussian around every `width`-th pixel, and U interpolates linearly. The
+    Gaussian is that of `maediff.preparation.resample`. Its standard deviation is at least 0.3
+    pixels, where a direct neighbour has the weight 0.004.
+
+    Args:
+        width: sampling distance in pixels, at least 1.
+        phase: position of the first sample in the slice, as a share of `width` - 1 pixels.
     """
     pixels, width = torch.arange(n, device=width.device).float(), width[:, None, None]
     sigma = (torch.sqrt(width**2 - 1) / (2 * math.sqrt(2 * math.log(2)))).clamp(min=0.3)
     first = phase[:, None, None] * (width - 1)
     at = torch.arange(n + 3, device=width.device)[:, None]
-    centres = at * width + first - width  # those beyond the slice weigh nothing in U
+    centres = at * width + first - width  # centres far outside the slice have no weight in U
     down = torch.exp(-0.5 * ((centres - pixels) / sigma) ** 2)
     down = down / down.sum(2, keepdim=True).clamp(min=1e-12)
     up = (1 - (pixels[:, None] - centres.transpose(1, 2)).abs() / width).clamp(min=0)
@@ -275,18 +331,20 @@ def _coarse(
 
 
 def ghosting(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
-    """Faint copies of the image at every half, third, ... sixth of the slice, up or across, lighter or darker."""
+    """Return images with faint copies of themselves, brighter or darker, along one axis.
+
+    The copies are at multiples of a half, a third, ... or a sixth of the slice.
+    """
     b, _, h, w = x.shape
     count = torch.randint(2, 7, (b, 1, 1), generator=generator).to(x.device)
     across = (torch.rand(b, generator=generator) < 0.5).to(x.device)
-    height = config.ghost * _uniform((b, 1, 1), generator).to(x.device)
+    height = config.ghost * _draw_uniform((b, 1, 1), generator).to(x.device)
     ghosts = []
     for n in (h, w):
         pixels = torch.arange(n, device=x.device)
         distance = (pixels[:, None] - pixels) % n
-        nearest = torch.round(
-            distance * count / n
-        )  # copy, the image itself being the first and the last
+        # Number of the nearest copy; 0 and `count` are the image itself.
+        nearest = torch.round(distance * count / n)
         copies = (torch.round(nearest * n / count) == distance) & (nearest > 0) & (nearest < count)
         ghosts.append(copies * height)
     copies = torch.where(across[:, None, None], x[:, 0] @ ghosts[1], ghosts[0] @ x[:, 0])
@@ -294,16 +352,28 @@ def ghosting(x: Images, config: AugmentConfig, generator: torch.Generator) -> Im
 
 
 def noise(x: Images, config: AugmentConfig, generator: torch.Generator) -> Images:
-    """The magnitude of the image with complex noise (Gudbjartsson and Patz 1995)."""
+    """Return the magnitude of the images with complex Gaussian noise.
+
+    Source: Gudbjartsson and Patz 1995, https://doi.org/10.1002/mrm.1910340618
+    """
     sigma = config.sigma * torch.rand(len(x), 1, 1, 1, generator=generator)
     real, imaginary = (sigma * torch.randn(2, *x.shape, generator=generator)).to(x.device)
     return torch.hypot(x + real, imaginary)
 
 
 def match_range(x: Images, like: Images, brain: Brains) -> Images:
-    """`x` scaled and shifted so that its 1st and 99th percentile in the brain are those of `like`, clipped to [0, 1].
+    """Scale and shift `x` so that its 1st and 99th percentile in the brain are those of `like`.
 
-    Where a slice holds next to no contrast, it is only clipped. Every second pixel of every second row is counted.
+    The percentiles are computed from every second pixel of every second row.
+
+    Args:
+        x: images to change.
+        like: images with the wanted percentiles.
+        brain: brain masks of both.
+
+    Returns:
+        Images clipped to [0, 1]. An image is only clipped if its percentiles differ by less
+        than 0.01.
     """
     low, high = _percentiles(x, brain)
     wanted_low, wanted_high = _percentiles(like, brain)
@@ -313,7 +383,7 @@ def match_range(x: Images, like: Images, brain: Brains) -> Images:
 
 
 def _percentiles(x: Images, brain: Brains) -> Float[Tensor, "2 b 1 1 1"]:
-    """1st and 99th percentile of each image in its brain; 0 where it has none."""
+    """Return the 1st and 99th percentile of each image in its brain; 0 for an empty brain."""
     inside = brain[..., ::2, ::2].flatten(1)
     ordered = torch.where(inside, x[..., ::2, ::2].flatten(1), torch.inf).sort(1).values
     count = inside.sum(1)
@@ -322,10 +392,13 @@ def _percentiles(x: Images, brain: Brains) -> Float[Tensor, "2 b 1 1 1"]:
     return values.T[:, :, None, None, None]
 
 
-def _chosen(share: float, x: Images, generator: torch.Generator) -> Bool[Tensor, "b 1 1 1"]:
+def _choose(share: float, x: Images, generator: torch.Generator) -> Bool[Tensor, "b 1 1 1"]:
+    """Choose each image with probability `share`."""
     return (torch.rand(len(x), 1, 1, 1, generator=generator) < share).to(x.device)
 
 
-def _uniform(shape: int | tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "..."]:
-    """Random numbers from -1 to 1."""
+def _draw_uniform(
+    shape: int | tuple[int, ...], generator: torch.Generator
+) -> Float[Tensor, "..."]:
+    """Return random numbers, uniform from -1 to 1."""
     return 2 * torch.rand(shape, generator=generator) - 1

@@ -1,8 +1,9 @@
-"""Which slices and which random numbers a step of training gets: functions of (seed, step), with no state between.
+"""The slices and the random numbers of each training step, as functions of (seed, step).
 
-    epoch n:  the subjects in an order shuffled anew, one random slice of each
+    epoch n:  all scans in a newly shuffled order, one random slice of each
 
-Every purpose has a stream of its own, so that what one of them draws changes nothing for the others.
+No state is kept between steps. Each purpose has its own random stream, so the numbers that one
+purpose draws do not change those of the others.
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,28 @@ from torch import Tensor
 
 from maediff.cohort.slices import SliceSet
 
-TRAIN, EPOCH, VALIDATE = 0, 1, 2  # purposes of a random stream
+TRAIN, EPOCH, VALIDATE = 0, 1, 2
+"""Purposes of a random stream."""
 
 
 def stream(seed: int, purpose: int, index: int) -> torch.Generator:
-    """A generator that is a pure function of its arguments."""
+    """Return a CPU generator whose state depends on the three arguments only.
+
+    Args:
+        seed: seed of the run, at least 0.
+        purpose: TRAIN, EPOCH or VALIDATE.
+        index: number of the stream within its purpose, at least 0.
+    """
     state = np.random.SeedSequence((seed, purpose, index)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
 
 def slices_by_subject(subject_index: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, "..."]]:
-    """For each subject the indices of its slices."""
+    """Return the indices of the slices of each scan.
+
+    Args:
+        subject_index: for each slice, the number of its scan (`SliceSet.subject_index`).
+    """
     order = np.argsort(subject_index, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(subject_index[order])) + 1)
 
@@ -32,8 +44,14 @@ def slices_by_subject(subject_index: Int[np.ndarray, " n"]) -> list[Int[np.ndarr
 def batch_indices(
     by_subject: Sequence[Int[np.ndarray, "..."]], batch_size: int, seed: int, step: int
 ) -> Int[np.ndarray, " b"]:
-    """Slices of one step: subjects in an order shuffled anew each epoch, one random slice of each."""
-    n, pick = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
+    """Return the indices of the slices of one step, drawn as the module docstring describes.
+
+    Args:
+        by_subject: from `slices_by_subject`.
+        batch_size: slices to draw. The epochs follow each other, so that a step may span two.
+        step: the step, counted from 0.
+    """
+    n, generator = len(by_subject), stream(seed, TRAIN, 2 * step + 1)
     items = np.arange(step * batch_size, (step + 1) * batch_size)
     orders = {
         epoch: torch.randperm(n, generator=stream(seed, EPOCH, epoch))
@@ -42,7 +60,7 @@ def batch_indices(
     subjects = [int(orders[item // n][item % n]) for item in items.tolist()]
     return np.array(
         [
-            by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=pick))]
+            by_subject[s][int(torch.randint(len(by_subject[s]), (1,), generator=generator))]
             for s in subjects
         ]
     )
@@ -51,6 +69,6 @@ def batch_indices(
 def to_batch(
     slices: SliceSet, index: Int[np.ndarray, " b"], device: torch.device
 ) -> Float[Tensor, "b 1 h w"]:
-    """Those slices, in [0, 1], on `device`."""
+    """Return the slices at `index`, in [0, 1], on `device`."""
     images = torch.from_numpy(np.ascontiguousarray(slices.images[np.asarray(index)]))
     return images.to(device).float().div_(255)[:, None]

@@ -1,29 +1,42 @@
-"""The command that trained a run."""
+"""The `maediff train` command line that trains a run again, built from the run's settings.
+
+`train` writes this line into provenance.json, and the export copies it into the model's card.
+"""
 
 import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from maediff.core.config import flatten
+from maediff.core.files import read_json
 from maediff.methods.registry import resolve
-from maediff.models.folder import complete
+from maediff.models.folder import complete, read_config
 from maediff.models.reference import without_path
 from maediff.training.config import resolve_training
 
 
 def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:
-    """The `maediff train` command that asks for what config.json holds: what differs from the preset's values.
+    """Return the `maediff train` command line that leads to the settings in `info`.
+
+    The line names every setting that differs from the preset. It holds no path: COHORT and RUN
+    are placeholders, and an initial model is given by the name of its folder.
 
     Args:
-        provenance: of the run; if it ended before its last step, the seconds that it took become `--max-time`.
+        info: the run's config.json.
+        provenance: the run's `step` and `wall_seconds`. If the run ended before its last step,
+            `wall_seconds` becomes `--max-time`. None: the run is treated as complete.
+
+    Raises:
+        InputError: the settings do not fit this version of the method.
     """
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
-    asked = flatten({**complete(info, info["config"]), "train": info["train"]})
-    changed = {key: value for key, value in asked.items() if default.get(key) != value}
+    settings = flatten({**complete(info, info["config"]), "train": info["train"]})
+    changed = {key: value for key, value in settings.items() if default.get(key) != value}
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]
     words += ["--init", str(without_path(info["init"]))] if info.get("init") else []
@@ -32,3 +45,13 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
     for key, value in changed.items():
         words += ["--set", f"{key}={json.dumps(value, separators=(',', ':'))}"]
     return shlex.join(words)
+
+
+def reconstruct_command(run: Path) -> str:
+    """Return the training command of a run whose provenance.json holds none (an older version).
+
+    Raises:
+        InputError: `run` is not a run folder, or one of its files is damaged.
+    """
+    path = run / "provenance.json"
+    return training_command(read_config(run), read_json(path) if path.is_file() else None)

@@ -1,10 +1,12 @@
-"""How a method is trained: what can be set, its defaults and its limits.
+"""Training settings: their defaults and limits. Presets change some of the defaults.
 
-    learning rate of step n  =  learning_rate * min(1, (n + 1) / warmup_steps) * (1 + cos(pi n / steps)) / 2
+learning rate of step n  =  learning_rate * min(1, (n + 1) / warmup_steps) * f(n)
 
-where the last factor is for `schedule` cosine only. Presets change some defaults (`maediff.methods.registry.PRESETS`).
+f(n) = 1                              for the schedule `constant`
+f(n) = (1 + cos(pi n / steps)) / 2    for the schedule `cosine`
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import field
@@ -27,39 +29,54 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainConfig:
-    """How to train; the defaults are pDDPM's: Adam, 1e-4, batches of 32, about 18,000 steps for 358 scans."""
+    """How to train. The defaults are those of pDDPM: Adam, 1e-4, batches of 32, 18,000 steps.
+
+    pDDPM trains for 1600 epochs of one slice per scan, on 358 scans: about 18,000 steps.
+    Source: Behrendt et al. 2023, https://arxiv.org/abs/2303.03758
+    """
 
     steps: int = 18_000
+    """Training steps, at least 1."""
     batch_size: int = 32
+    """Slices per step, at least 1."""
     learning_rate: float = 1e-4
+    """Highest learning rate of Adam, at least 0."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls to zero at the last step: worth much where the budget is short."""
+    """`cosine` falls to zero at the last step, which helps most in a short training."""
     warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly; 0: no warm-up."""
     clip_norm: float = 1.0
+    """Gradients with a larger L2 norm are scaled down to this norm; above 0."""
     ema_decay: float = 0.999
-    """Of the moving average of the weights, which is what predicts; shorter in the first steps."""
+    """Decay of the moving average of the weights, from 0 to below 1. The averaged weights predict.
+    The decay is smaller in the first steps (`update_ema`)."""
     flip: bool = False
     """Mirror half of the slices left to right."""
     augment: Annotated[AugmentConfig, BeforeValidator(preset_or_settings)] = field(
         default_factory=AugmentConfig
     )
-    """Random changes of contrast, bias, resolution, ... in training; `robust` and `robust-bright` are presets."""
+    """Random changes of the training slices. `robust` and `robust-bright` are presets."""
     fabricate: FabricateConfig = field(default_factory=FabricateConfig)
-    """Made-up lesions in what the network sees, never in what it is to draw."""
+    """Synthetic lesions in the network's input. The target stays the healthy slice."""
     precision: Precision = "auto"
-    """`auto`: bf16 where the processor has it, else fp32. fp16 (CUDA only) scales the loss."""
+    """`auto`: bf16 if the device has native bf16 arithmetic, else fp32. fp16 is for CUDA only, and
+    scales the loss."""
     cuda_graphs: bool = True
-    """On CUDA, launch the network's kernels as graphs: the same kernels, without the waits between them."""
+    """On CUDA, launch the network's kernels as graphs: the same kernels, without waiting for
+    Python between them."""
     checkpoint_every: int = 250
-    """Steps between validations, each of which writes a checkpoint."""
+    """Steps between two checkpoints, at least 1. Each checkpoint is validated."""
     validation_slices: int = 64
+    """Slices of the val split that the validation loss is computed on, at most; at least 1."""
     calibration_scans: int = CALIBRATION_SCANS
-    """Healthy val scans, at most, whose maps give `detect` its thresholds when training ends; 0: it has none."""
+    """Scans of the val split, at most, that give `detect` its thresholds when training ends. With
+    0 the run has no thresholds."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
             raise ValueError(
-                f"steps={self.steps}, batch_size={self.batch_size}, checkpoint_every={self.checkpoint_every} and "
+                f"steps={self.steps}, batch_size={self.batch_size}, "
+                f"checkpoint_every={self.checkpoint_every} and "
                 f"validation_slices={self.validation_slices} must be at least 1"
             )
         if self.calibration_scans < 0:
@@ -71,34 +88,51 @@ class TrainConfig:
             or not 0 <= self.ema_decay < 1
         ):
             raise ValueError(
-                f"learning_rate={self.learning_rate} and warmup_steps={self.warmup_steps} must not be negative, "
-                f"clip_norm={self.clip_norm} above 0, ema_decay={self.ema_decay} from 0 to below 1"
+                f"learning_rate={self.learning_rate} and warmup_steps={self.warmup_steps} must "
+                f"not be negative, clip_norm={self.clip_norm} must be above 0, and "
+                f"ema_decay={self.ema_decay} from 0 to below 1"
             )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    fall = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
-    return float(config.learning_rate * warm * fall)
+    """Return the learning rate of a step, counted from 0."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    decay = 0.5 * (1 + np.cos(np.pi * step / config.steps)) if config.schedule == "cosine" else 1.0
+    return float(config.learning_rate * warmup * decay)
 
 
-def parse_duration(text: str | None) -> float | None:
-    """Seconds in a text like `90s`, `10m`, `1.5h` or `600`.
+def parse_duration(duration: str | int | float | None) -> float | None:
+    """Return a duration in seconds; None stays None.
+
+    Args:
+        duration: seconds, or text such as `90s`, `10m`, `1.5h` or `600`.
 
     Raises:
-        InputError: anything else.
+        InputError: the text has another form, or the number is negative or not finite.
     """
-    if text is None:
+    if duration is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match:
-        raise InputError(f"--max-time {text!r}: write it like 90s, 10m or 1.5h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(duration).strip())
+    if match:
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    if isinstance(duration, float) and math.isfinite(duration) and duration >= 0:
+        return duration  # for example 1e-05
+    raise InputError(f"`max_time={duration!r}`: write a duration like 90s, 10m or 1.5h")
 
 
-def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
-    """Defaults, then the preset's, then `settings`; InputError for unknown keys and wrong values."""
+def resolve_training(preset: str, settings: Any) -> TrainConfig:
+    """Return the training settings: the defaults, overridden by the preset, then by `settings`.
+
+    Args:
+        preset: a key of `maediff.methods.registry.PRESETS`.
+        settings: nested mapping of `TrainConfig` fields.
+
+    Raises:
+        InputError: an unknown preset.
+        SettingsError: an unknown key, or a value that does not fit.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
     if not isinstance(settings, Mapping):
         raise SettingsError(
             f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
@@ -107,7 +141,11 @@ def resolve_training(preset: str, settings: dict[str, Any]) -> TrainConfig:
 
 
 def training_precision(precision: Precision, device: str) -> str:
-    """As `resolve_precision`, and fp16, which is for CUDA only.
+    """Return `fp32`, `bf16` or `fp16`; `auto` is resolved as in `resolve_precision`.
+
+    Args:
+        precision: value of `train.precision`.
+        device: `cpu` or `cuda`.
 
     Raises:
         InputError: fp16 without CUDA.

@@ -1,215 +1,310 @@
-"""`maediff train`: what is asked for is resolved and checked, then the loop of `training` runs in a run folder."""
+"""`maediff train`: check the request, prepare the run folder, run the training loop, calibrate.
+
+RUN/config.json            the resolved settings
+RUN/train_subjects.json    codes of the people whose scans the run learns from
+RUN/last/, RUN/best/, RUN/metrics.csv, RUN/provenance.json    see maediff.training.checkpoint
+RUN/calibration.json       thresholds from the healthy scans of the val split
+"""
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
-from maediff.core.config import flatten, merge
-from maediff.core.device import resolve_device
+from maediff.core.config import SettingsError, flatten
+from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
-from maediff.methods.registry import PRESETS, build
+from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.methods.base import Method
+from maediff.methods.registry import build
 from maediff.models.calibrate import calibrate_folder
-from maediff.models.folder import (
-    TRAINED_ON,
-    complete,
-    config_of,
-    plain,
-    read_config,
-    trained_on,
-    write_config,
-)
-from maediff.models.model import load_model
-from maediff.models.operating_point import DEFAULT_FPR, own_fpr, own_postprocess
-from maediff.models.reference import split_reference
+from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
+from maediff.models.model import read_model
+from maediff.models.thresholds import DEFAULT_FPR
 from maediff.models.weights import load_state
-from maediff.preparation.config import PREPARED, is_registered, prepared_unlike
-from maediff.training.config import (
-    parse_duration,
-    resolve_training,
-    training_precision,
-)
+from maediff.preparation.config import SHARED
+from maediff.training.checkpoint import restore_checkpoint, save_checkpoint
+from maediff.training.config import parse_duration, resolve_training, training_precision
+from maediff.training.initial_model import adopt_settings, postprocess_for, warn_about_scans
+from maediff.training.interrupt import deferred_interrupt
 from maediff.training.loop import TrainingRun
 
 logger = logging.getLogger(__name__)
-COHORT_KEYS = ("modality", *PREPARED)  # what a scan needs to look like the cohort's
-
-
-def adopt(
-    info: dict[str, Any], name: str, preset: str | None, settings: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Preset and settings with which the weights of a model fit: its own wherever none are given.
-
-    So is what it was shown in training (`train.augment`, `train.fabricate`); steps and learning rate are the preset's.
-
-    Args:
-        info: of the model, as `load_model` returns it.
-
-    Raises:
-        InputError: a model of another method.
-    """
-    if info["method"] != name:
-        raise InputError(
-            f"--init {info['name']}: a model of {info['method']!r} cannot start one of {name!r}"
-        )
-    if preset not in (None, info["preset"]):
-        return str(preset), settings
-    logger.info(
-        "--init %s: its preset (%s) and settings stand where none are given",
-        info["name"],
-        info["preset"],
-    )
-    shown = {key: info["train"][key] for key in ("augment", "fabricate") if key in info["train"]}
-    return info["preset"], merge({**complete(info, info["config"]), "train": shown}, settings)
-
-
-def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
-    return any(cohort.load(row).lesion_free.any() for row in cohort.split(split))
+COHORT_KEYS = ("modality", *SHARED)
+"""Keys of cohort.json that config.json keeps: a scan must be prepared in the same way."""
+RECENT_STEPS = 50
+"""Number of steps whose mean loss the progress bar shows."""
 
 
 def train(
-    name: str,
-    cohort_path: Path,
-    out: Path,
+    method: str,
+    cohort: str | Path,
+    out: str | Path,
     *,
     preset: str | None = None,
-    settings: dict[str, Any] | None = None,
-    max_time: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    seed: int = 0,
-    init: str | None = None,
-    device: str = "auto",
-    quiet: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    max_time: str | int | float | None = None,
+    init: str | Path | None = None,
+    run: RunOptions = DEFAULT_RUN,
 ) -> dict[str, Any]:
-    """Train a method on the train split of a cohort, into the run folder `out`.
+    """Train a method on the train split of a cohort, and write the run folder `out`.
+
+    Ctrl-C stops the training after the current step and saves it. A second Ctrl-C stops at once.
 
     Args:
-        preset: None takes that of `init`, or else `small`.
-        settings: fields of the method's config, and under `train` those of TrainConfig.
-        max_time: wall time of this call after which it stops and saves, as `parse_duration` reads it.
-        resume: go on from `out/last`, exactly where it stopped.
-        init: a run or a shipped model whose averaged weights to start from. Its config stands wherever `settings`
-            are silent, unless another preset is asked for.
+        method: name of a trained method, for example `maediff` or `dae`.
+        cohort: folder made by `preprocess`.
+        out: the run folder. It must not exist, unless `run` asks for `overwrite` or `resume`.
+        preset: `paper`, `small` or `tiny`. None: the preset of `init`, or `small`.
+        settings: fields of the method's config, and under `train` those of `TrainConfig`.
+        max_time: wall time of this call after which the training stops and saves: seconds, or
+            text such as `90s`, `10m` or `1.5h`. None: no limit.
+        init: a run or a shipped model whose averaged weights the run starts from. The run keeps
+            the model's settings, unless `settings` or another `preset` override them.
+        run: device, seed, `resume`, `overwrite` and `quiet`; the other fields have no effect. A
+            resumed run continues exactly where it stopped.
 
     Returns:
-        Steps done, wall time, best validation loss.
+        `step` (steps done), `steps` (steps planned), `seconds` (wall time of the whole run) and
+        `best_val_loss` (None if nothing was validated).
 
     Raises:
-        InputError: nothing to train, no subject, settings that do not fit, a folder that exists.
+        InputError: the method is not trained, the settings do not fit, the cohort has no healthy
+            training scan, the loss is not finite, or `out` exists.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or while the last step was done.
+
+    Example:
+        ```python
+        train("maediff", "cohort", "run", max_time="2h", run=RunOptions(seed=1))
+        ```
     """
-    settings = dict(settings or {})
-    if init:
-        source, info = load_model(init)
-        preset, settings = adopt(info, name, preset, settings)
-    if preset is None and resolve_device(device) == "cpu":
-        logger.warning(
-            "preset small, the default, is for a GPU: without one --preset tiny learns more in the same time"
-        )
-    preset = preset or "small"
-    train_config = resolve_training(
-        preset if preset in PRESETS else "paper", settings.pop("train", {})
-    )
-    method = build(name, preset, settings, seed)  # checked before anything is read or written
-    if not method.objectives():
+    out, limit_s, device = Path(out), parse_duration(max_time), resolve_device(run.device)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
+    requested = dict(settings or {})
+    initial = read_model(init) if init else None
+    if initial:
+        preset, requested = adopt_settings(initial, method, preset, requested)
+    preset = preset or _default_preset(device)
+    train_config = resolve_training(preset, requested.pop("train", {}))
+    precision = training_precision(train_config.precision, device)
+    network = build(method, preset, requested, run.seed)
+    if not network.objectives():
         raise InputError(
-            f"method {name!r} has nothing to train; `maediff evaluate` runs it as it is"
+            f"`method={method!r}`: has nothing to train; `maediff evaluate` runs it untrained"
         )
-    limit, device = parse_duration(max_time), resolve_device(device)
-    cohort = Cohort.open(cohort_path)
-    slices = cohort.training_slices("train")
-    validation = cohort.training_slices("val") if _has_healthy_slices(cohort, "val") else None
-    size = slices.images.shape[-1]
-    if getattr(method.config, "size", size) != size:
-        raise InputError(
-            f"{cohort_path}: slices of {size} pixels, but the method's size is {method.config.size}; leave size "
-            f"out, or preprocess with grid.size={method.config.size}"
-        )
+    opened = Cohort.open(Path(cohort))
+    slices = opened.training_slices("train")
+    validation = opened.training_slices("val") if _has_healthy_slices(opened, "val") else None
+    _check_slice_size(network, slices.images.shape[-1], opened.path)
     config = {
-        "method": name,
+        "method": method,
         "preset": preset,
-        "config": config_of(method),
+        "config": config_of(network),
         "train": plain(train_config),
-        "seed": seed,
-        "init": init,
+        "seed": run.seed,
+        "init": str(init) if init else None,
         "cohort": {
-            "hash": cohort.hash,
-            **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta},
+            "hash": opened.hash,
+            **{key: opened.meta[key] for key in COHORT_KEYS if key in opened.meta},
         },
     }
-    post: PostprocessConfig | None = None
-    rate = DEFAULT_FPR
-    people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
-    if init:
-        known, given, folder = info["cohort"], cohort.meta, split_reference(init)[0]
-        people.update(trained_on(folder))
-        if known["modality"] != given["modality"]:
-            logger.warning(
-                "%s is a model for %s, and %s holds %s",
-                init,
-                known["modality"],
-                cohort_path,
-                given["modality"],
-            )
-        if unlike := prepared_unlike(known, given):
-            logger.warning(
-                "%s learned from scans with other settings of %s than %s has; preprocess with --like %s",
-                init,
-                ", ".join(unlike),
-                cohort_path,
-                init,
-            )
-        post, rate = own_postprocess(init), own_fpr(init)
-        if post.symmetry and not is_registered(given):
-            logger.warning(
-                "%s compares left and right (postprocess.symmetry %g), which %s cannot: its scans are not "
-                "registered; the run goes without",
-                init,
-                post.symmetry,
-                cohort_path,
-            )
-            post = replace(post, symmetry=0.0)
-        remedy = "leave out --preset and the network's settings, or --init"
-        load_state(method, source.state_dict(), folder, remedy)
-        refuse_inputs_inside_output(out, [folder])
-    refuse_inputs_inside_output(out, [cohort_path])
-    precision = training_precision(train_config.precision, device)
-    fresh_folder(out, overwrite=overwrite, resume=resume)
-    resuming = (out / "config.json").is_file()
+    people = {person_code(row.dataset, row.subject) for row in opened.split("train")}
+    postprocess: PostprocessConfig | None = None
+    default_fpr = DEFAULT_FPR
+    if initial:
+        warn_about_scans(initial, opened)
+        people |= initial.learned_from
+        postprocess, default_fpr = postprocess_for(initial, opened), initial.default_fpr
+        remedy = "leave out `preset` and the network's settings, or `init`"
+        load_state(network, initial.method.state_dict(), initial.folder, remedy)
+        refuse_inputs_inside_output(out, [initial.folder])
+    refuse_inputs_inside_output(out, [opened.path])
+    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    resuming = _start_or_resume(out, config, people)
+    training = TrainingRun(
+        network,
+        slices,
+        train_config,
+        validation=validation,
+        seed=run.seed,
+        device=device,
+        precision=precision,
+    )
     if resuming:
-        saved = read_config(out)
-        saved["train"] = plain(
-            resolve_training(saved["preset"], saved["train"])
-        )  # with younger fields
-        _check_same(saved, config, out)
-    else:
-        write_json(out / TRAINED_ON, sorted(people))  # so that nobody is scored who was trained on
-        write_config(out, config)  # the last, because it is what marks a run
-    run = TrainingRun(method, slices, validation, train_config, out, config, device, precision)
-    if resuming:
-        run.restore()
-    result = run.train(limit, quiet)
+        restore_checkpoint(training, out, method)
+    result = run_training(training, out, config, limit_s=limit_s, quiet=run.quiet)
     if (out / "last" / "model.safetensors").is_file():
         calibrate_folder(
             out,
-            cohort,
+            opened,
             device=device,
-            postprocess=post,
+            postprocess=postprocess,
             max_scans=train_config.calibration_scans,
-            default_fpr=rate,
+            default_fpr=default_fpr,
         )
     return result
 
 
-def _check_same(saved: dict[str, Any], config: dict[str, Any], out: Path) -> None:
-    was, now = flatten(saved), flatten(config)
-    for key in sorted({*was, *now} - {"format"}):
-        if was.get(key) != now.get(key):
+def _default_preset(device: str) -> str:
+    """Return the default preset; log a warning on a CPU, for which it is too large."""
+    if device == "cpu":
+        logger.warning(
+            "`preset='small'`, the default, is made for a GPU: on a CPU, `preset='tiny'` learns "
+            "more in the same time"
+        )
+    return "small"
+
+
+def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
+    """Return True if a scan of the split has a slice without a lesion."""
+    return any(cohort.load(row).lesion_free.any() for row in cohort.split(split))
+
+
+def _check_slice_size(network: Method, size: int, cohort: Path) -> None:
+    """Refuse a cohort whose slices are not of the network's size, in pixels."""
+    expected = getattr(network.config, "size", size)
+    if expected != size:
+        raise InputError(
+            f"{cohort}: slices of {size} pixels, but the method's size is {expected}; leave size "
+            f"out, or preprocess with `grid.size={expected}`"
+        )
+
+
+def _start_or_resume(out: Path, config: dict[str, Any], people: set[str]) -> bool:
+    """Write the settings of a new run, or check those of a run to resume.
+
+    Args:
+        people: codes of the people that the run learns from. Evaluation refuses to score them.
+
+    Returns:
+        True if `out` holds a run to resume.
+
+    Raises:
+        InputError: the run was started with other settings.
+    """
+    if not (out / "config.json").is_file():
+        write_json(out / TRAINED_ON, sorted(people))
+        write_config(out, config)  # written last, because it makes the folder a run
+        return False
+    saved = read_config(out)
+    # A run of an older version lacks the training settings that were added later.
+    saved["train"] = plain(resolve_training(saved["preset"], saved["train"]))
+    before, now = flatten(saved), flatten(config)
+    for key in sorted({*before, *now} - {"format"}):
+        if before.get(key) != now.get(key):
             raise InputError(
-                f"{out}: {key} is {was.get(key)} there and {now.get(key)} in this command; a run is resumed with the "
-                "settings it was started with"
+                f"{out}: the run was started with {key} {before.get(key)}, and {key} is now "
+                f"{now.get(key)}; resume it with the settings that it was started with"
             )
+    return True
+
+
+@no_tf32()
+def run_training(
+    run: TrainingRun,
+    out: Path,
+    config: Mapping[str, Any],
+    *,
+    limit_s: float | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train until the last step or the time limit, with checkpoints and a progress bar.
+
+    Args:
+        out: the run folder.
+        config: contents of the run's config.json.
+        limit_s: wall time of this call, in seconds. None: no limit.
+        quiet: show no progress bar; messages go to the log.
+
+    Returns:
+        The result of `train`.
+
+    Raises:
+        InputError: the loss is not finite, or a checkpoint could not be written.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or while the last step was done.
+    """
+    with (
+        deferred_interrupt() as interrupt,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            disable=quiet,
+            console=Console(stderr=True),
+        ) as progress,
+    ):
+        announce = logger.warning if quiet else progress.console.print
+        try:
+            budget_used = _run_steps(run, out, config, limit_s, interrupt, progress, announce)
+        except KeyboardInterrupt:
+            # The interrupted step may have changed some of the weights.
+            if restore_checkpoint(run, out, config["method"]):
+                announce(
+                    f"stopped at once; the run resumes from the checkpoint at step {run.step}"
+                )
+            else:
+                announce(
+                    "stopped at once, before the first checkpoint; the run restarts at step 0"
+                )
+            raise
+    if interrupt.is_set() and budget_used:
+        raise KeyboardInterrupt  # `maediff compare` must not start its next training
+    measured = [run.best, *(row["val_loss"] for row in run.history[-1:])]
+    finite = [loss for loss in measured if np.isfinite(loss)]
+    return {
+        "step": run.step,
+        "steps": run.config.steps,
+        "seconds": run.seconds,
+        "best_val_loss": min(finite, default=None),
+    }
+
+
+def _run_steps(
+    run: TrainingRun,
+    out: Path,
+    config: Mapping[str, Any],
+    limit_s: float | None,
+    interrupt: Event,
+    progress: Progress,
+    announce: Callable[[str], None],
+) -> bool:
+    """Train, save checkpoints, and stop at the time limit or at the first Ctrl-C.
+
+    Returns:
+        True if the last step or the time limit was reached, False if Ctrl-C stopped the run.
+    """
+    task = progress.add_task("training", total=run.config.steps, completed=run.step, state="")
+    losses: list[float] = []  # since the last checkpoint
+    budget_used = run.finished
+    for record in run.records():
+        if not np.isfinite(record.loss) and run.precision != "fp16":
+            # In fp16 the gradient scaler skips such a step.
+            raise InputError(
+                f"{out}: the loss is not finite at step {record.step}; lower train.learning_rate"
+            )
+        losses.append(record.loss)
+        speed = f"{record.step / run.seconds:.1f} steps/s"
+        state = f"loss {np.mean(losses[-RECENT_STEPS:]):.4f}  {speed}"
+        progress.update(task, completed=record.step, state=state)
+        budget_used = run.finished or (limit_s is not None and record.elapsed_seconds >= limit_s)
+        stopping = budget_used or interrupt.is_set()
+        if stopping and not budget_used:
+            announce(f"stopping and saving step {record.step}; Ctrl-C again stops at once")
+        if stopping or record.checkpoint_due:
+            save_checkpoint(run, out, config, float(np.mean(losses)))
+            losses.clear()
+        if stopping:
+            break
+    return budget_used

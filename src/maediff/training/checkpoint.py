@@ -1,0 +1,136 @@
+"""Checkpoints of a training run, and the two files that describe its course.
+
+    RUN/last/            weights, their moving average and the optimiser state of the last step
+    RUN/best/            weights and their average at the lowest validation loss
+    RUN/metrics.csv      a row per checkpoint: step, train_loss, val_loss, seconds
+    RUN/provenance.json  versions, machine, cohort, wall time, and the command that trains the run
+
+`maediff.models.weights` defines the format of the weights and the order in which they are written.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maediff.core.errors import InputError
+from maediff.core.files import write_json, write_table
+from maediff.models.folder import provenance
+from maediff.models.weights import (
+    load_optimizer,
+    load_state,
+    prune,
+    read_weights,
+    save_model,
+    save_optimizer,
+)
+from maediff.training.command import training_command
+from maediff.training.loop import TrainingRun
+
+
+def save_checkpoint(
+    run: TrainingRun, folder: Path, settings: Mapping[str, Any], train_loss: float
+) -> bool:
+    """Validate, then write last/, best/ if it improved, metrics.csv and provenance.json.
+
+    Only regular checkpoints and the last step compete for best/. An interrupted and resumed
+    training therefore selects the same best checkpoint as an uninterrupted one. If the run did
+    better where it was stopped, `load_model` uses last/ until the run is resumed.
+
+    Args:
+        folder: the run folder.
+        settings: contents of the run's config.json.
+        train_loss: mean training loss since the previous checkpoint.
+
+    Returns:
+        True if best/ was written.
+
+    Raises:
+        InputError: a file could not be written.
+    """
+    val_loss = run.validate()
+    row = {
+        "step": run.step,
+        "train_loss": train_loss,
+        "val_loss": val_loss,
+        "seconds": round(run.seconds, 2),
+    }
+    run.history.append(row)
+    improved = run.checkpoint_due and val_loss < run.best
+    if improved:
+        run.best = val_loss
+    last = folder / "last"
+    save_optimizer(last, _training_state(run), run.step)
+    for part in (folder / "best", last) if improved else (last,):
+        save_model(
+            part / "model.safetensors",
+            run.method,
+            run.ema,
+            name=settings["method"],
+            step=run.step,
+            val_loss=val_loss,
+        )
+    prune(folder, run.step)
+    table = [list(line.values()) for line in run.history]
+    write_table(folder / "metrics.csv", list(row), table)
+    write_json(folder / "provenance.json", _provenance(run, settings))
+    return improved
+
+
+def _training_state(run: TrainingRun) -> dict[str, Any]:
+    """Return everything that `restore_checkpoint` needs besides the weights."""
+    return {
+        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "seconds": run.seconds,
+        "best": run.best,
+        "history": run.history,
+        "scaler": run.scaler.state_dict() if run.scaler else None,
+    }
+
+
+def _provenance(run: TrainingRun, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of provenance.json at the current step."""
+    used = {"step": run.step, "wall_seconds": round(run.seconds, 1)}
+    return provenance(
+        seed=settings["seed"],
+        device=str(run.fabric.device),
+        precision=run.precision,
+        cohort_hash=settings["cohort"]["hash"],
+        **used,
+        parameters=sum(p.numel() for p in run.method.parameters()),
+        command=training_command(settings, used),
+    )
+
+
+def restore_checkpoint(run: TrainingRun, folder: Path, method: str) -> bool:
+    """Set `run` back to the checkpoint in `folder`/last.
+
+    Args:
+        method: name of the method that the weights must belong to.
+
+    Returns:
+        False if there is no checkpoint: the run was stopped before its first one.
+
+    Raises:
+        InputError: the checkpoint is damaged, or belongs to another training.
+    """
+    path = folder / "last" / "model.safetensors"
+    if not path.is_file():
+        return False
+    weights, run.step = read_weights(path, "weights.", method)
+    load_state(run.method, weights, path)
+    load_state(run.ema, read_weights(path, "ema.", method)[0], path)
+    state = load_optimizer(folder / "last", run.step)
+    try:
+        for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        run.seconds = state["seconds"]
+        run.best = state["best"]
+        run.history = state["history"]
+        if run.scaler is not None and state["scaler"]:
+            run.scaler.load_state_dict(state["scaler"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.parent}: the optimizer's state does not belong to this training "
+            f"({type(error).__name__}: {error}); train again with `overwrite=True`"
+        ) from None
+    return True
