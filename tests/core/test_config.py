@@ -1,5 +1,8 @@
 """Settings in text and YAML form."""
 
+import os
+import time
+
 import pytest
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -54,6 +57,75 @@ def test_read_settings(tmp_path):
         read_settings(path)
     with pytest.raises(InputError, match=r"b\.yaml: cannot be read as YAML"):
         read_settings(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2020-13-45",
+        "0b_",
+        "!!float abc",
+        "!!int abc",
+        "!!timestamp foo",
+        "{1: 2}",
+        "*x",
+        "[" * 9999,
+    ],
+)
+def test_value_that_is_no_yaml_is_text(value):
+    assert parse_settings([f"tool={value}"]) == {"tool": value}
+
+
+def test_key_with_too_many_parts_is_refused():
+    with pytest.raises(InputError, match="its key has more than 20 parts"):
+        parse_settings(["a." * 5000 + "a=1"])
+
+
+LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1: 2", "the key 1 is not text"),
+        ("a: {true: 2}", "the key True is not text"),
+        ("a: [{b: {null: 2}}]", "the key None is not text"),
+        ("a: " + "[" * 50000, "nested more than 20 levels deep"),
+        ("a: " + "{b: " * 9999, "nested more than 20 levels deep"),
+        ("".join(f"{' ' * i}a:\n" for i in range(200)), "nested more than 20 levels deep"),
+        (LAUGHS, "aliases .* are not allowed"),
+        ("a: &a [*a]", "aliases .* are not allowed"),
+        ("a: 2020-13-45", "month must be in 1..12"),
+        ("a: !!timestamp foo", "cannot be read as YAML"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: 1\n" * 50000, "more than 100000 bytes"),
+        ("a: \x00", "cannot be read as YAML"),
+    ],
+)
+def test_odd_settings_file_is_refused_at_once_with_the_reason(tmp_path, text, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=message) as caught:
+        read_settings(path)
+    assert time.monotonic() - start < 5
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_settings_file_that_is_no_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for name, message in (
+        ("pipe", "not a regular file"),
+        ("folder", "not a regular file"),
+        ("loop", "Too many levels of symbolic links"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_settings(tmp_path / f"{name}.yaml")
 
 
 def test_merge_and_flatten():

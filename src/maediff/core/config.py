@@ -3,6 +3,7 @@
 `unet.blocks=2` -> {"unet": {"blocks": 2}} -> UNetConfig(blocks=2)
 """
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,49 @@ from pydantic_core import ErrorDetails
 from maediff.core.errors import InputError
 
 C = TypeVar("C")
+
+MAX_FILE_BYTES = 100_000  # of a settings file; real ones have a few hundred
+MAX_DEPTH = 20  # of nested settings; real ones have three levels
+# PyYAML raises these on a value that does not fit its tag, such as the date 2020-13-45.
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, whose expansion can fill memory, and without deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} levels deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _load_yaml(text: str) -> Any:
+    """Return a YAML document; mappings in it have text as keys.
+
+    Raises:
+        One of YAML_ERRORS: the text is no such document.
+    """
+    value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    _check_keys(value)
+    return value
+
+
+def _check_keys(value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {reprlib.repr(key)} is not text")
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)
 
 
 class SettingsError(InputError):
@@ -30,14 +74,21 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         pairs: for example `unet.blocks=2`; each value is YAML (`[125, 250]`, `true`, `1e-3`).
 
     Raises:
-        InputError: a text has no key or no `=`.
+        InputError: a text has no key or no `=`, or its key has too many parts.
     """
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not all(key.split(".")):
-            raise InputError(f"setting {pair!r}: not of the form KEY=VALUE, for example s=24")
+            raise InputError(
+                f"setting {reprlib.repr(pair)}: not of the form KEY=VALUE, for example s=24"
+            )
         *parents, leaf = key.split(".")
+        if len(parents) >= MAX_DEPTH:
+            raise InputError(
+                f"setting {reprlib.repr(pair)}: its key has more than {MAX_DEPTH} parts; "
+                "correct it"
+            )
         nested: dict[str, Any] = {leaf: _parse_value(value)}
         for parent in reversed(parents):
             nested = {parent: nested}
@@ -48,8 +99,8 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 def _parse_value(text: str) -> Any:
     """Return `text` as YAML, or the text itself if it is no YAML."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _load_yaml(text)
+    except YAML_ERRORS:
         return text
     if isinstance(value, str):  # in YAML 1.1, 1e-3 is a string
         try:
@@ -66,10 +117,15 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or is no YAML mapping.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if path.exists() and not path.is_file():
+            raise yaml.YAMLError("it is not a regular file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise yaml.YAMLError(f"it has more than {MAX_FILE_BYTES} bytes")
+        settings = _load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, *YAML_ERRORS) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         raise InputError(
-            f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}); "
+            f"{path}: cannot be read as YAML ({reason or type(error).__name__}); "
             "write one `KEY: VALUE` per line"
         ) from None
     if not isinstance(settings, dict):
@@ -114,7 +170,8 @@ def build_config(config_type: type[C], values: Any, name: str) -> C:
     """
     if not isinstance(values, Mapping):
         raise SettingsError(
-            f"settings of {name}: {values!r} is not a group of settings; write {name}.KEY=VALUE"
+            f"settings of {name}: {reprlib.repr(values)} is not a group of settings; "
+            f"write {name}.KEY=VALUE"
         )
     try:
         return TypeAdapter(config_type).validate_python(dict(values))

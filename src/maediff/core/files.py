@@ -127,6 +127,10 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
             f"{path}: `resume=True` keeps the results and `overwrite=True` deletes them; "
             "use only one of them"
         )
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path}: a link that leads nowhere or to itself; delete it or choose another folder"
+        )
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, but the output is a folder; choose another path")
     try:
@@ -172,8 +176,10 @@ def refuse_inputs_inside_output(out: Path, inputs: Iterable[Path]) -> None:
     Raises:
         InputError: names both paths.
     """
+    # Path.resolve raises an error for a link that leads to itself; realpath does not.
+    place = Path(os.path.realpath(out))
     for path in inputs:
-        if path.resolve().is_relative_to(out.resolve()):
+        if Path(os.path.realpath(path)).is_relative_to(place):
             raise InputError(
                 f"{out}: holds the input {path}; choose an output folder that holds no input"
             )
