@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from helpers.inputs import touch
+from maediff.scans.content import broken_link_message
 from maediff.scans.walk import (
-    broken_link_message,
     is_dicom,
     log_skipped_files,
     nifti_files,
@@ -76,5 +76,5 @@ def test_skipped_files_are_logged(tmp_path, caplog):
     log_skipped_files(tmp_path, [], "masks by their names")
     assert not caplog.text
     log_skipped_files(tmp_path, (tmp_path / f"{n}.nii" for n in range(6)), "masks by their names")
-    assert "6 NIfTI file(s) skipped, masks by their names: 0.nii, 1.nii, 2.nii" in caplog.text
+    assert "6 image file(s) skipped, masks by their names: 0.nii, 1.nii, 2.nii" in caplog.text
     assert "4.nii ...; to include them, list them in a manifest CSV" in caplog.text

@@ -72,6 +72,24 @@ def special_file_message(path: Path) -> str | None:
     return f"{path}: {_name_special(mode)}, not a regular file; copy its content to a file"
 
 
+def path_problem(path: Path) -> str | None:
+    """Return the error message for a path that cannot be a scan, without opening it.
+
+    Returns:
+        None for a regular file, a folder and a path that does not exist.
+    """
+    message = broken_link_message(path) or special_file_message(path)
+    if message:
+        return message
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return str(read_error(path, error))
+    return None
+
+
 def check_file(path: Path) -> int:
     """Check that a path is a regular file that is not empty, without opening it.
 

@@ -17,7 +17,14 @@ from maediff.scans.content import Content, describe_foreign
 from maediff.scans.nifti_header import check_affine, check_voxel_count
 from maediff.scans.volume import NiftiForms
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+NRRD_SPACES = {  # names of the axes, and their signs in RAS+
+    "left-posterior-superior": (-1.0, -1.0, 1.0),
+    "lps": (-1.0, -1.0, 1.0),
+    "right-anterior-superior": (1.0, 1.0, 1.0),
+    "ras": (1.0, 1.0, 1.0),
+    "left-anterior-superior": (-1.0, 1.0, 1.0),
+    "las": (-1.0, 1.0, 1.0),
+}
 MGH_HEADER_BYTES = 284
 NRRD_MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
 NRRD_FIELD = re.compile(r"^([^:#]+):=?\s*(.*?)\s*$", re.MULTILINE)
@@ -99,19 +106,7 @@ def _read_nrrd(path: Path) -> Image3D:
         raise InputError(
             f"{path}: an NRRD header whose voxels are in another file; save it as one .nrrd file"
         )
-    has_space = fields.get("space", "").lower() in (
-        "left-posterior-superior",
-        "lps",
-        "right-anterior-superior",
-        "ras",
-        "left-anterior-superior",
-        "las",
-    )
-    if not has_space or "space directions" not in fields or "space origin" not in fields:
-        raise InputError(
-            f"{path}: does not state its orientation (space, space directions and space origin), "
-            "and left and right are never guessed; export it again"
-        )
+    affine = _nrrd_affine(path, fields)
     try:
         sizes = [int(size) for size in fields["sizes"].split()]
     except (KeyError, ValueError):
@@ -119,11 +114,12 @@ def _read_nrrd(path: Path) -> Image3D:
     _check_sizes(path, sizes)
     import SimpleITK
 
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # warnings without the file's name
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
     try:
-        reader.ReadInformation()
+        reader.ReadImageInformation()
         itemsize = 1 if "8" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()) else 2
         if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
             raise InputError(
@@ -144,14 +140,34 @@ def _read_nrrd(path: Path) -> Image3D:
             f"{path}: damaged or truncated, its voxels cannot be read ({text[-120:]}); copy or "
             "export it again"
         ) from None
-    affine = np.eye(4)
-    directions = np.array(image.GetDirection()).reshape(3, 3)
-    affine[:3, :3] = directions * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    affine = LPS_TO_RAS @ affine
     data = SimpleITK.GetArrayFromImage(image).astype(np.float32).transpose(2, 1, 0)
     check_affine(path, affine, data.shape)
     return Image3D(data, affine)
+
+
+def _nrrd_affine(path: Path, fields: dict[str, str]) -> Float[np.ndarray, "4 4"]:
+    """Return the affine that the header states, in RAS+ mm."""
+    signs = NRRD_SPACES.get(fields.get("space", "").lower())
+    texts = [*re.findall(r"\(([^)]*)\)", fields.get("space directions", ""))]
+    texts.append(fields.get("space origin", "").strip("()"))
+    try:
+        columns = np.array([[float(number) for number in text.split(",")] for text in texts])
+    except ValueError:
+        columns = np.zeros(0)
+    if signs is None or columns.shape != (4, 3):
+        raise InputError(
+            f"{path}: does not state its orientation (space, space directions and space origin), "
+            "and left and right are never guessed; export it again"
+        )
+    units = set(re.findall(r'"([^"]*)"', fields.get("space units", "")))
+    if units - {"mm", ""}:
+        raise InputError(
+            f"{path}: its unit of length is {', '.join(sorted(units))}, expected mm; export it "
+            "again"
+        )
+    affine = np.eye(4)
+    affine[:3] = columns.T
+    return np.diag([*signs, 1.0]) @ affine
 
 
 def _check_sizes(path: Path, sizes: list[int]) -> None:

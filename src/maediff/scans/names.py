@@ -11,11 +11,13 @@ from maediff.scans.contrast import AGENT, CONTRAST_WORDS, remove_denied_agents
 
 logger = logging.getLogger(__name__)
 
+UNIT1 = "unit1"  # BIDS suffix of the T1-weighted image of MP2RAGE
 # Masks by name. `seg(?!u)` and `gt(?![12])` leave out Segura (a person) and sagT1 (a contrast).
 NOT_SCANS = re.compile("mask|seg(?!u)|consensus|gt(?![12])", re.IGNORECASE)
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 PAIR_SUFFIXES = (".hdr.gz", ".img.gz", ".hdr", ".img")
+FORMATS = ".nii, .nii.gz, .hdr with .img, .mgz, .mgh or .nrrd"
 SUFFIXES = (*NIFTI_SUFFIXES, *PAIR_SUFFIXES, ".mgz", ".mgh", ".nrrd")
 
 
@@ -56,7 +58,8 @@ def contrast_from_name(path: Path) -> str | None:
         has_agent = "ce" in labels or AGENT.search(f"t1{labels.get('acq', '')}".lower())
         if is_complex_part or has_agent:
             return "other"
-        return CONTRAST_WORDS.get(_split_words(path)[-1])
+        suffix = _split_words(path)[-1]
+        return "T1w" if suffix == UNIT1 else CONTRAST_WORDS.get(suffix)
     text = remove_denied_agents(re.sub(r"[_.-]", " ", nifti_stem(path).lower()))
     if AGENT.search(text):
         return "other"

@@ -24,7 +24,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.scans.content import Content, check_file, describe_foreign
 from maediff.scans.formats import Image3D, read_other_format
-from maediff.scans.names import SUFFIXES, is_image, is_nifti, is_pair
+from maediff.scans.names import FORMATS, is_image, is_nifti, is_pair
 from maediff.scans.nifti_header import HEADER_BYTES, ScanHeader, format_sizes, parse_header
 from maediff.scans.volume import NiftiForms, Volume
 
@@ -204,7 +204,7 @@ def _load(path: Path) -> Image3D:
     if not is_image(path):
         check_file(path)
         raise InputError(
-            f"{path}: not a scan file ({', '.join(SUFFIXES)}); convert it, for DICOM with dcm2niix"
+            f"{path}: not a scan file ({FORMATS}); convert it, for DICOM with dcm2niix"
         )
     if not (is_nifti(path) or is_pair(path)):
         return read_other_format(path)

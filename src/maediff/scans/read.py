@@ -11,8 +11,8 @@ from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
 from maediff.scans.dicom.series import check_volume
 from maediff.scans.dicom.studies import find_dicom
-from maediff.scans.names import is_nifti
-from maediff.scans.nifti import read_nifti
+from maediff.scans.names import is_nifti, is_pair
+from maediff.scans.nifti import find_pair, read_nifti
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 from maediff.scans.walk import is_dicom, visible_files
@@ -113,6 +113,8 @@ def identity(ref: ScanRef) -> dict[str, Any]:
             _file_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
         ]
     }
+    if is_pair(ref.image) and ref.image.is_file():
+        record["voxels"] = _file_identity(find_pair(ref.image)[1])
     if ref.series:
         record["dicom"] = fingerprint(ref.image, ref.series)
     if ref.t1 and ref.t1_series:

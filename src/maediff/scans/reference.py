@@ -19,6 +19,10 @@ RESERVED = {
     "report.html",
 }
 
+# File systems allow names of 255 bytes. The longest that maediff adds to the name of a scan is
+# that of a temporary file: ".", "_desc-anomaly_summary.json" and ".tmp-4194304.json".
+MAX_NAME_BYTES = 200
+
 
 @dataclass(frozen=True)
 class ScanRef:
@@ -99,8 +103,8 @@ def check_names(refs: Iterable[ScanRef]) -> None:
     """Check that every scan can have a folder of its name, and every subject one split.
 
     Raises:
-        InputError: a name cannot be a folder name or is reserved, two scans have the same name
-            (in any case), or a subject is in two splits.
+        InputError: a name cannot be a folder name, is too long or is reserved, two scans have
+            the same name (in any case), or a subject is in two splits.
     """
     ref_of_name: dict[str, ScanRef] = {}
     first_of_subject: dict[tuple[str, str], ScanRef] = {}
@@ -109,6 +113,12 @@ def check_names(refs: Iterable[ScanRef]) -> None:
             raise InputError(
                 f"{ref.image}: the name {ref.name!r} cannot be a folder name; use letters, digits,"
                 " - and _, and no full stop at the start"
+            )
+        if len(os.fsencode(ref.name)) > MAX_NAME_BYTES:
+            raise InputError(
+                f"{ref.image}: the name {ref.name!r} has {len(os.fsencode(ref.name))} bytes, and "
+                f"a scan's name has {MAX_NAME_BYTES} at most, so that file names can be made of "
+                "it; rename the scan or its folders, or name it in a manifest CSV"
             )
         if ref.name.casefold() in RESERVED:
             raise InputError(

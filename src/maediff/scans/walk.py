@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from maediff.core.files import MARKER
-from maediff.scans.content import broken_link_message, looks_like_dicom
-from maediff.scans.names import is_nifti
+from maediff.scans.content import looks_like_dicom, path_problem, read_error
+from maediff.scans.names import is_image, is_nifti, is_pair, nifti_stem
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +16,31 @@ logger = logging.getLogger(__name__)
 def nifti_files(folder: Path) -> Iterator[Path]:
     """Return the NIfTI files in `folder` at any depth, sorted.
 
-    Hidden files and scans that maediff wrote below `folder` are skipped. Broken links are
-    included, so that each is reported by name (see `broken_link_message`).
+    Hidden files and scans that maediff wrote below `folder` are skipped. Broken links, pipes and
+    devices are included, so that each is reported by name (see `path_problem`).
     """
     for path in _list_entries(folder):
         if not is_nifti(path) or _is_in_cohort(path):
             continue
-        if path.is_file() or broken_link_message(path):
+        if path_problem(path) or path.is_file():
             yield path
+
+
+def other_images(folder: Path) -> Iterator[Path]:
+    """Return the images of other formats than .nii and .nii.gz in `folder` at any depth, sorted.
+
+    A NIfTI pair is listed by its header file.
+    """
+    for path in _list_entries(folder):
+        is_half = is_pair(path) and not (".hdr" in path.suffixes[-2:] and _has_voxels(path))
+        if is_image(path) and not is_nifti(path) and not is_half and path.is_file():
+            yield path
+
+
+def _has_voxels(header: Path) -> bool:
+    """Check for the image file beside the header file of a pair."""
+    stem = nifti_stem(header)
+    return any(header.with_name(f"{stem}.img{end}").exists() for end in ("", ".gz"))
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -55,7 +72,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def log_skipped_files(place: Path, paths: Iterable[Path], reason: str) -> None:
-    """Log a warning that names skipped NIfTI files; no warning if there are none.
+    """Log a warning that names skipped image files; no warning if there are none.
 
     Args:
         place: the folder of the files.
@@ -65,7 +82,7 @@ def log_skipped_files(place: Path, paths: Iterable[Path], reason: str) -> None:
     names = sorted(str(path.relative_to(place)) for path in paths)
     if names:
         logger.warning(
-            "%s: %d NIfTI file(s) skipped, %s: %s%s; to include them, list them in a manifest CSV",
+            "%s: %d image file(s) skipped, %s: %s%s; to include them, list them in a manifest CSV",
             place,
             len(names),
             reason,
@@ -78,23 +95,32 @@ def _is_in_cohort(path: Path) -> bool:
     return (path.parent / "image.json").exists() and (path.parent.parent / MARKER).exists()
 
 
+def _refuse_folder(error: OSError) -> None:
+    """Report a folder that cannot be listed: the scans in it would be missing unnoticed."""
+    raise read_error(Path(error.filename), error) from None
+
+
 def _list_entries(folder: Path) -> list[Path]:
     """Return files and links in `folder`, sorted, without hidden ones and output folders.
 
     Linked folders are entered after all others, and no folder twice: a scan in a plain folder of
     `folder` is thus named by this folder, not by a link to it.
+
+    Raises:
+        InputError: a folder may not be read.
     """
     entries: list[Path] = []
-    visited: set[Path] = set()
+    visited: set[str] = set()
     pending = deque([folder])
     while pending:
-        for root, folders, files in os.walk(pending.popleft()):
+        for root, folders, files in os.walk(pending.popleft(), onerror=_refuse_folder):
             here = Path(root)
             is_output = MARKER in files and here != folder
-            if is_output or here.resolve() in visited:
+            place = os.path.realpath(here)
+            if is_output or place in visited:
                 folders.clear()
                 continue
-            visited.add(here.resolve())
+            visited.add(place)
             folders[:] = [name for name in folders if not name.startswith(".")]
             pending += sorted(here / name for name in folders if (here / name).is_symlink())
             entries += [here / name for name in files if not name.startswith(".")]

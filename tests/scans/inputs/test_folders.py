@@ -114,7 +114,7 @@ def test_skipped_files_of_bids_dataset_are_logged(tmp_path, caplog):
         "sub-03/anat/sub-03_T1w.NII.GZ",
     )
     assert names_of(find_plain_scans([root])) == ["sub-01", "sub-03"]
-    assert "1 NIfTI file(s) skipped, their names are no BIDS names" in caplog.text
+    assert "1 image file(s) skipped, their names are no BIDS names" in caplog.text
     assert "sub-02_T1w_defaced.nii.gz" in caplog.text
     assert "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
 
@@ -124,10 +124,10 @@ def test_skipped_files_of_folder_are_logged(tmp_path, caplog):
     touch(*(tmp_path / name for name in files))
     assert names_of(find_plain_scans([tmp_path], "T1w")) == ["a_T1", "b_T1"]
     message = (
-        "1 NIfTI file(s) skipped, masks by their names: segovia_T1.nii; to include them, list"
+        "1 image file(s) skipped, masks by their names: segovia_T1.nii; to include them, list"
     )
     assert message in caplog.text
-    assert "2 NIfTI file(s) skipped" in caplog.text
+    assert "2 image file(s) skipped" in caplog.text
     assert "b_MRA.nii, b_T1_post.nii" in caplog.text
 
 
@@ -212,7 +212,7 @@ def test_other_inputs_are_refused_by_name(tmp_path):
     (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
     cases = {
         "brain_mask.nii": "by its name a mask",
-        "scan.png": "not a NIfTI file",
+        "scan.png": "not a scan file",
         "empty": "no NIfTI scan",
         "gone": "no such file or folder",
         "IM0001": "give the folder that holds its series",

@@ -244,7 +244,7 @@ def test_stray_file_does_not_make_patients_healthy(tmp_path, make, mask, stray, 
     expected = find_scans([root], "T1w")
     write_tiny_scans(root / mask)
     assert find_scans([root], "T1w") == expected
-    assert "1 NIfTI file(s) skipped, their names do not fit the" in caplog.text
+    assert "1 image file(s) skipped, their names do not fit the" in caplog.text
     assert mask in caplog.text
     write_tiny_scans(root / stray)
     layout = expected[0].dataset.lower()[:5]

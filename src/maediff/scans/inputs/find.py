@@ -15,6 +15,7 @@ from typing import cast, get_args
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
+from maediff.scans.content import path_problem
 from maediff.scans.dicom.studies import find_dicom, is_uid
 from maediff.scans.inputs.folders import find_plain_scans, is_bids_dataset
 from maediff.scans.inputs.layouts import Layout, read_layout, recognise_layout, refuse_same_voxels
@@ -73,6 +74,12 @@ def find_scans(
     layout_refs: list[ScanRef] = []
     plain: list[Path] = []
     for path in map(Path, inputs):
+        problem = path_problem(path)
+        if problem and len(inputs) == 1:
+            raise InputError(problem)
+        if problem:
+            plain.append(path)
+            continue
         known = _choose_layout(path, layout)
         if known:
             layout_refs += read_layout(path, known, modality, fold)

@@ -19,10 +19,14 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
+from maediff.scans.content import path_problem
+from maediff.scans.inputs.bidsignore import read_bidsignore
 from maediff.scans.inputs.manifest import read_manifest
 from maediff.scans.names import (
+    FORMATS,
     NOT_SCANS,
     contrast_from_name,
+    is_image,
     is_nifti,
     nifti_stem,
     relative_name,
@@ -32,7 +36,7 @@ from maediff.scans.names import (
     split_bids_name,
 )
 from maediff.scans.reference import ScanRef, check_names
-from maediff.scans.walk import broken_link_message, is_dicom, log_skipped_files, nifti_files
+from maediff.scans.walk import is_dicom, log_skipped_files, nifti_files, other_images
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +94,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
         raise InputError(
             "no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV"
         )
-    refs = [replace(ref, problem=broken_link_message(ref.image)) for ref in refs]
+    refs = [replace(ref, problem=path_problem(ref.image)) for ref in refs]
     check_names(refs)
     return _add_t1s(refs)
 
@@ -101,9 +105,10 @@ def is_bids_dataset(path: Path) -> bool:
 
 
 def _is_scan_file(path: Path) -> bool:
-    """Check for any file except a manifest; a broken link counts as a file."""
-    is_file = path.is_file() and path.suffix.lower() != ".csv"
-    return is_file or broken_link_message(path) is not None
+    """Check for any file except a manifest; a broken link and a pipe count as files."""
+    if path_problem(path):
+        return True
+    return path.is_file() and path.suffix.lower() != ".csv"
 
 
 def _prefix_shared_names(
@@ -155,13 +160,16 @@ def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
 
 
 def _ref_from_file(path: Path, base: Path) -> ScanRef:
-    if is_dicom(path):
+    problem = path_problem(path)
+    if problem and not is_image(path):
+        raise InputError(problem)
+    if not problem and not is_nifti(path) and is_dicom(path):
         raise InputError(
             f"{path}: one DICOM file is one slice; give the folder that holds its series"
         )
-    if not is_nifti(path):
+    if not is_image(path):
         raise InputError(
-            f"{path}: not a NIfTI file (.nii or .nii.gz), a folder or a manifest CSV; convert it"
+            f"{path}: not a scan file ({FORMATS}), a folder or a manifest CSV; convert it"
         )
     bids = split_bids_name(path)
     subject, session = bids or (relative_name(path.absolute(), base), "")
@@ -183,7 +191,10 @@ def _ref_from_file(path: Path, base: Path) -> ScanRef:
 
 
 def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
-    every = list(nifti_files(folder))
+    others = list(other_images(folder))
+    every = list(nifti_files(folder)) or others
+    if every is not others:
+        log_skipped_files(folder, others, "because the folder has .nii or .nii.gz files")
     masks = {path for path in every if NOT_SCANS.search(path.name)}
     log_skipped_files(folder, masks, MASK_REASON)
     contrasts: dict[Path, str | None] = {}
@@ -221,15 +232,22 @@ def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
 
 def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
     by_suffix: dict[str, list[ScanRef]] = {}
+    is_excluded = read_bidsignore(root)
+    excluded: list[Path] = []
     nameless: list[Path] = []
     others: list[Path] = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         for path in nifti_files(folder):
             bids = split_bids_name(path)
             suffix = nifti_stem(path).rsplit("_", 1)[-1]
-            if bids is None:
+            if is_excluded(path):
+                excluded.append(path)
+            elif bids is None:
                 nameless.append(path)
-            elif suffix in (*MODALITIES, "inplaneT2") and contrast_from_name(path) == "other":
+            elif (
+                suffix in (*MODALITIES, "inplaneT2", "UNIT1")
+                and contrast_from_name(path) == "other"
+            ):
                 others.append(path)
             else:
                 subject, session = bids
@@ -241,6 +259,8 @@ def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
                     modality=suffix,
                 )
                 by_suffix.setdefault(suffix, []).append(ref)
+    _use_unit1_as_t1w(by_suffix)
+    log_skipped_files(root, excluded, "because .bidsignore lists them")
     log_skipped_files(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
     log_skipped_files(root, others, OTHER_REASON)
     available = [name for name in MODALITIES if name in by_suffix]
@@ -256,3 +276,16 @@ def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
             "`modality` or write a manifest CSV"
         )
     return by_suffix[wanted]
+
+
+def _use_unit1_as_t1w(by_suffix: dict[str, list[ScanRef]]) -> None:
+    """Move each UNIT1 image (MP2RAGE) whose session has no T1w to the T1w scans."""
+    with_t1w = {session_key(ref.image) for ref in by_suffix.get("T1w", [])}
+    moved = [
+        replace(ref, modality="T1w")
+        for ref in by_suffix.pop("UNIT1", [])
+        if session_key(ref.image) not in with_t1w
+    ]
+    if moved:
+        t1ws = [*by_suffix.get("T1w", []), *moved]
+        by_suffix["T1w"] = sorted(t1ws, key=lambda ref: ref.image)

@@ -16,21 +16,19 @@ contrast:
 The sizes are those of published comparisons. Which subjects these used is not published.
 """
 
-import gzip
 import hashlib
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from maediff.core.errors import InputError
+from maediff.scans.content import PIECE, Content, path_problem
 from maediff.scans.names import NOT_SCANS, several_contrasts_error
+from maediff.scans.nifti_header import parse_header
 from maediff.scans.reference import ScanRef
-from maediff.scans.walk import broken_link_message, log_skipped_files, nifti_files
+from maediff.scans.walk import log_skipped_files, nifti_files
 
 Layout = Literal["ixi", "brats", "mslub"]
 FOLDS = 5
@@ -218,7 +216,7 @@ def refuse_same_voxels(refs: Iterable[ScanRef]) -> None:
     for ref in refs:
         try:
             digest = voxel_digest(ref.image)
-        except OSError:
+        except InputError:
             continue
         twin = ref_of_digest.setdefault(digest, ref)
         if twin is not ref:
@@ -232,25 +230,19 @@ def voxel_digest(path: Path) -> str:
     """Return the sha256 of a NIfTI file's stored voxels, whatever its header and compression.
 
     Raises:
-        OSError: the file cannot be read.
+        InputError: the file cannot be read.
     """
-    content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        with suppress(OSError, EOFError, zlib.error):  # damaged: fails by name when it is read
-            content = gzip.decompress(content)
-    return hashlib.sha256(content[_voxel_offset(content) :] or content).hexdigest()
-
-
-def _voxel_offset(content: bytes) -> int:
-    """Return `vox_offset` of a NIfTI-1 or NIfTI-2 header in either byte order; 0 if unknown."""
-    for order in "<>":
-        for header_size, field, field_type in ((348, 108, "f"), (540, 168, "q")):
-            if len(content) < header_size:
-                continue
-            if struct.unpack_from(f"{order}i", content)[0] == header_size:
-                offset = struct.unpack_from(order + field_type, content, field)[0]
-                return int(offset) if 0 <= offset < len(content) else 0
-    return 0
+    content = Content(path)
+    header = parse_header(path, content.peek())
+    size = content.largest_size
+    if header is not None:
+        content.skip(header.offset)
+        size = header.voxel_bytes
+    digest = hashlib.sha256()
+    while size > 0 and (piece := content.take(min(size, PIECE)).getvalue()):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.hexdigest()
 
 
 def _make_ref(case: _Case, image: Path, modality: str) -> ScanRef:
@@ -276,7 +268,7 @@ def _make_ref(case: _Case, image: Path, modality: str) -> ScanRef:
         healthy_is_stated=True,
         lesion_labels="seg" in case.files,
         t1=t1,
-        problem=broken_link_message(image),
+        problem=path_problem(image),
     )
 
 
