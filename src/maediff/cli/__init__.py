@@ -34,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (
     demo,
@@ -51,10 +51,11 @@ for command in (
     app.command(cls=Command)(command)
 
 
-def _print_version(value: bool) -> None:
+def _print_version(value: bool) -> bool:
     if value:
         typer.echo(f"maediff {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()

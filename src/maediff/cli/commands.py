@@ -17,6 +17,10 @@ BOOLEAN_WORDS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 class Command(TyperCommand):
     """Command whose help shows no type for flags, and that refuses `--flag true`."""
 
+    def get_help_option_names(self, ctx: Any) -> list[str]:
+        """Return the names of the help option, `--help` first."""
+        return sorted(super().get_help_option_names(ctx))
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, flags without a type."""
         return _hide_flag_types(super().get_params(ctx))
@@ -38,6 +42,10 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """Group of commands whose help shows no type for flags."""
+
+    def get_help_option_names(self, ctx: Any) -> list[str]:
+        """Return the names of the help option, `--help` first."""
+        return sorted(super().get_help_option_names(ctx))
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, flags without a type."""

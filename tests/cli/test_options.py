@@ -1,0 +1,99 @@
+"""Functions that all commands share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from maediff.cli.options import (
+    collect_inputs,
+    exit_if_failed,
+    parse_seeds,
+    print_failures,
+    print_report,
+    read_cli_settings,
+    refuse_settings,
+)
+from maediff.core.config import SettingsError
+from maediff.core.errors import InputError
+
+
+def test_inputs_are_joined():
+    assert collect_inputs([Path("a")], [Path("b")]) == [Path("a"), Path("b")]
+    assert collect_inputs(None, [Path("b")]) == [Path("b")]
+    with pytest.raises(InputError, match="no INPUT"):
+        collect_inputs(None, None)
+
+
+def test_set_overrides_file(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text("s: 24\nunet: {blocks: 1}\n")
+    with read_cli_settings(file, ["s=48", "unet.stem=2"]) as settings:
+        assert settings == {"s": 48, "unet": {"blocks": 1, "stem": 2}}
+    with read_cli_settings(None, None) as settings:
+        assert settings == {}
+
+
+def test_settings_error_names_the_file(tmp_path):
+    file = tmp_path / "my.yaml"
+    file.write_text("nonsense: 3\n")
+    with (
+        pytest.raises(InputError, match=rf"nonsense.*; given in {file} or on the command line"),
+        read_cli_settings(file, None) as settings,
+    ):
+        refuse_settings(settings, "postprocess.*")
+
+
+def test_settings_error_without_a_file():
+    with (
+        pytest.raises(InputError, match=r"unknown settings: r; this command has postprocess\.\*$"),
+        read_cli_settings(None, ["r=3"]) as settings,
+    ):
+        refuse_settings(settings, "postprocess.*")
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(InputError, match=r"^a$"), read_cli_settings(None, None):
+        raise InputError("a")
+
+
+def test_refuse_settings():
+    refuse_settings({}, "postprocess.*")
+    with pytest.raises(SettingsError, match="a, b"):
+        refuse_settings({"a": 1, "b": 2}, "postprocess.*")
+
+
+def test_seeds():
+    assert parse_seeds("0,1,2", "--seeds 0,1,2") == [0, 1, 2]
+    for text in ("", "0;1", "0,x"):
+        with pytest.raises(InputError, match=rf"--seeds {text}: give whole numbers"):
+            parse_seeds(text, f"--seeds {text}")
+
+
+def test_failures_are_printed(capsys):
+    print_failures(["b"], ["a", "c"], Path("qc.csv"))
+    assert capsys.readouterr().err == "1 failed: b; 2 flagged: a, c; see qc.csv\n"
+    print_failures([], ["a"], Path("qc.csv"))
+    assert capsys.readouterr().err == "1 flagged: a; see qc.csv\n"
+    print_failures([], [], Path("qc.csv"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_exit_code_of_failures():
+    exit_if_failed(0)
+    with pytest.raises(typer.Exit) as error:
+        exit_if_failed(2)
+    assert error.value.exit_code == 1
+
+
+def test_report_without_matplotlib(tmp_path, monkeypatch, capsys):
+    for name in list(sys.modules):
+        if name == "matplotlib" or name.startswith(("matplotlib.", "maediff.report")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    print_report(tmp_path / "eval")
+    assert (
+        "no report, because matplotlib is not installed; "
+        f"where it is installed: maediff report {tmp_path / 'eval'}"
+    ) in capsys.readouterr().err
