@@ -13,7 +13,7 @@ from pathlib import Path
 
 from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
-from maediff.preparation.intensities import deciles_of, learn_landmarks
+from maediff.preparation.intensities import compute_deciles, learn_landmarks
 
 
 def landmarks_of(path: Path) -> list[float]:
@@ -33,7 +33,7 @@ def landmarks_of(path: Path) -> list[float]:
         raise InputError(
             f"{path}: no healthy scan in its train split; landmarks need at least one"
         )
-    landmarks = learn_landmarks([deciles_of(scan.images, scan.brain) for scan in scans])
+    landmarks = learn_landmarks([compute_deciles(scan.images, scan.brain) for scan in scans])
     return [round(float(value), 4) for value in landmarks]
 
 

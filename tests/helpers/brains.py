@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from helpers.options import QUIET, UNREGISTERED
+from maediff.scans.volume import Volume
 
 
 def made_brain(shape=(60, 72, 50), spacing=(2.0, 2.0, 2.0), radii_mm=(50.0, 62.0, 42.0), seed=0):
@@ -41,6 +42,16 @@ def ball(shape, affine, centre_mm, volume_ml):
     place = grid @ affine[:3, :3].T + affine[:3, 3]
     radius_mm = (volume_ml * 1000 * 3 / 4 / np.pi) ** (1 / 3)
     return np.linalg.norm(place - np.asarray(centre_mm), axis=-1) <= radius_mm
+
+
+def made_volume(data, affine, name="scan.nii.gz"):
+    """Return a Volume, as if it was read from a file `name` in RAS+."""
+    return Volume(np.asarray(data, dtype=np.float32), affine, Path(name), data.shape, affine)
+
+
+def dice(a, b):
+    """Return the Dice coefficient of two masks."""
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def save(path: Path, data, affine, axes: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""What README.md promises: its Python runs as it stands, its commands and flags exist, its links lead somewhere."""
+"""README.md: its Python example runs, its commands and flags exist, and links have a target."""
 
 import gzip
 import re
@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_python_example_equals_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the example with the shipped model on the atlas's brain, which is registered for real."""
+    """Run the example with the shipped model on the brain of MNI152."""
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 8, "the example is short"
     atlas = load_atlas()
@@ -51,13 +51,10 @@ def test_commands_and_flags_exist() -> None:
     from maediff.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    told = set(re.findall(r"^\| `maediff ([a-z]+)", README, re.MULTILINE))
-    assert told == set(commands)
-    commanded = re.findall(
-        r"^(?:maediff |\| `maediff )((?:demo|preprocess|train|detect|evaluate|report|benchmark) .*)$",
-        README,
-        re.MULTILINE,
-    )
+    listed = set(re.findall(r"^\| `maediff ([a-z]+)", README, re.MULTILINE))
+    assert listed == set(commands)
+    names = "demo|preprocess|train|detect|evaluate|report|benchmark"
+    commanded = re.findall(rf"^(?:maediff |\| `maediff )((?:{names}) .*)$", README, re.MULTILINE)
     for line in commanded:
         flags = {
             flag

@@ -1,4 +1,4 @@
-"""The brain mask of a stripped scan, from its background."""
+"""The brain mask of a skull-stripped scan, from its background."""
 
 import math
 
@@ -9,12 +9,17 @@ from scipy import ndimage
 from maediff.core.errors import InputError
 from maediff.scans.volume import Volume
 
-# A stripped brain fills at most 0.49 of its bounding box and leaves its corners empty (ds002748, lgg, mslub); a head
-# fills 0.55 to 1 and 5 to 10 litres, or has noise in the corners (ixi10, ds000011). A brain has 0.9 to 1.9 litres.
-CORNER_SHARE, HEAD_ML, LARGE_ML, HEAD_SHARE = 0.2, 4500.0, 2500.0, 0.51
-
+# Limits between stripped brains and heads, from ds002748, lgg, mslub, ixi10 and ds000011.
+# A stripped brain fills at most 0.49 of its bounding box, and the corners of the box are empty.
+# A head fills 0.55 to 1 of its box and has 5 to 10 litres, or has noise in the corners.
+# A brain has 0.9 to 1.9 litres.
+CORNER_SHARE = 0.2
+HEAD_ML = 4500.0
+LARGE_HEAD_ML = 2500.0
+HEAD_SHARE = 0.51
 
 BACKGROUND_SHARE = 0.9
+"""Share of the voxels at the sides of a volume that must have the background value."""
 
 
 class RawScanError(InputError):
@@ -22,15 +27,19 @@ class RawScanError(InputError):
 
 
 def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
-    """The brain of a skull-stripped scan: the largest piece of voxels that are not zero, with its holes filled.
+    """Return the brain of a skull-stripped scan: its largest object, with holes filled.
 
-    Zero is the background of every stripping tool, and what became of it where whole volumes were rescaled afterwards
-    (z-scores) is `background_value`. Bias correction and interpolation leave a few negative voxels in
-    the brain (0.2 % of mslub's), so the sign does not decide; magnitudes below a thousandth of the brightest are
-    background, which takes the far ringing of a spline away.
+    Stripping tools set the background to zero.
+    If the whole volume was rescaled afterwards, for example to z-scores, the background is
+    `background_value`.
+    Bias correction and interpolation leave a few negative voxels in the brain (0.2 % in mslub), so
+    magnitudes are compared, not signs.
+    Magnitudes below a thousandth of the brightest are background; they include the distant ringing
+    of spline interpolation.
 
     Raises:
-        RawScanError: the scan looks raw, by its noise in the corners, its volume or how it fills its bounding box.
+        RawScanError: noise in the corners, the volume, or the share of its bounding box show that
+            the scan still has its skull.
     """
     magnitude = np.abs(volume.data - background_value(volume.data))
     brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
@@ -48,17 +57,18 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
         ]
     )
     volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
-    large = volume_ml > HEAD_ML or (volume_ml > LARGE_ML and box.mean() > HEAD_SHARE)
+    large = volume_ml > HEAD_ML or (volume_ml > LARGE_HEAD_ML and box.mean() > HEAD_SHARE)
     if large or corners.mean() > CORNER_SHARE:
         raise RawScanError(
-            f"{volume.source}: raw scan with skull, or a background that is not zero ({volume_ml:.0f} ml "
-            "of non-zero voxels); give a stripped scan, or a brain_mask in a manifest CSV"
+            f"{volume.source}: raw scan with skull, or a background that is not zero "
+            f"({volume_ml:.0f} ml of non-zero voxels); give a stripped scan, or a brain mask in a "
+            "manifest CSV"
         )
     return np.asarray(brain, dtype=bool)
 
 
 def background_value(data: Float[np.ndarray, "x y z"]) -> float:
-    """The value that nearly all voxels at the left, right, front and back end of the volume share; 0 if none does."""
+    """Return the value of nearly all voxels at the left, right, front and back ends; else 0."""
     sides = np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()])
     values, counts = np.unique(sides, return_counts=True)
     most = counts.argmax()

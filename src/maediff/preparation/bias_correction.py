@@ -1,9 +1,10 @@
-"""A scan without its bias field: N4 (Tustison et al. 2010, doi 10.1109/TMI.2010.2046908), as SimpleITK has it.
+"""Correction of the bias field by N4 (Tustison et al. 2010, doi 10.1109/TMI.2010.2046908).
 
-    observed = true * field, field smooth:  log field is fitted by B-splines in the brain on a coarse copy, then drawn
-    on the scan's own grid
+    observed = true * field, with a smooth field
 
-The field is kept, so that what is redrawn later can be given the scan's own shading back.
+SimpleITK's N4 fits log(field) by B-splines in the brain, on a coarse copy of the scan.
+The field is then evaluated on the scan's own grid and kept, so that `detect` can give the healthy
+reference the shading of the scan.
 """
 
 from dataclasses import replace
@@ -17,19 +18,19 @@ from pydantic.dataclasses import dataclass as config
 from maediff.core.errors import InputError
 from maediff.scans.volume import Volume
 
-ENABLED = False  # whether scans are corrected by default
-
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class BiasConfig:
-    """N4's settings; its other ones are SimpleITK's defaults.
+    """Settings of N4; all others are SimpleITK's defaults.
 
     Args:
-        target_mm: the field is fitted on voxels of about this size (a whole shrink factor along each axis).
-        iterations: at each of the levels of finer B-splines.
+        enabled: true corrects scans.
+        target_mm: approximate voxel size that the field is fitted on, by a whole shrink factor
+            along each axis.
+        iterations: iterations at each level; each level has finer B-splines than the last.
     """
 
-    enabled: bool = ENABLED
+    enabled: bool = False
     target_mm: float = 4.0
     iterations: tuple[int, ...] = (50, 50, 50)
 
@@ -43,44 +44,48 @@ class BiasConfig:
 def correct_bias(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: BiasConfig | None = None
 ) -> tuple[Volume, Float32[np.ndarray, "x y z"]]:
-    """`volume` divided by its bias field, and the field: 1 on average over the brain, in log.
+    """Divide a scan by its bias field.
+
+    Returns:
+        The corrected scan, and the field; the mean of log(field) over the brain is 0.
 
     Raises:
-        InputError: N4 cannot be fitted (a single slice, say).
+        InputError: N4 cannot fit the field, for example to a single slice.
     """
     import SimpleITK as sitk  # noqa: N813
 
     config = config or BiasConfig()
     inside = brain & (volume.data > 0)  # N4 works on logarithms
-    image, mask = (
-        _image(volume.data.clip(min=0), volume),
-        _image(inside.astype(np.float32), volume),
-    )
+    image = _make_image(volume.data.clip(min=0), volume)
+    mask = _make_image(inside.astype(np.float32), volume)
     factors = [
         max(1, min(round(config.target_mm / float(step)), size // 4 or 1))
         for step, size in zip(volume.spacing_mm, volume.data.shape, strict=True)
     ]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    # With one thread and one work unit, the same scan always gives the same field.
     n4.SetNumberOfThreads(1)
     n4.SetNumberOfWorkUnits(1)
     n4.SetMaximumNumberOfIterations(list(config.iterations))
-    small = sitk.Shrink(image, factors)
+    coarse = sitk.Shrink(image, factors)
     try:
-        n4.Execute(small, sitk.Cast(sitk.Shrink(mask, factors) > 0.5, sitk.sitkUInt8))
+        n4.Execute(coarse, sitk.Cast(sitk.Shrink(mask, factors) > 0.5, sitk.sitkUInt8))
         log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
-    except RuntimeError as error:  # several lines of ITK; the last one says what is wrong
-        why = str(error).strip().splitlines()[-1]
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]  # ITK gives the reason in the last line
         shape = " x ".join(map(str, volume.data.shape))
         raise InputError(
-            f"{volume.source}: N4 bias correction failed on {shape} voxels ({why}); add "
-            "bias.enabled=false, or leave the scan out"
+            f"{volume.source}: N4 bias correction failed on {shape} voxels ({reason}); use "
+            "`bias.enabled=false`, or leave the scan out"
         ) from error
     log_field = log_field - log_field[brain].mean()
     field = np.exp(np.clip(log_field, -3, 3)).astype(np.float32)
-    return replace(volume, data=np.ascontiguousarray(volume.data / field, dtype=np.float32)), field
+    corrected = np.ascontiguousarray(volume.data / field, dtype=np.float32)
+    return replace(volume, data=corrected), field
 
 
-def _image(data: np.ndarray, volume: Volume) -> Any:
+def _make_image(data: np.ndarray, volume: Volume) -> Any:
+    """Return a SimpleITK image with the voxel sizes of `volume`."""
     import SimpleITK as sitk  # noqa: N813
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.T, dtype=np.float32))

@@ -1,11 +1,13 @@
-"""The brain of a raw scan, with the skull still on it.
+"""The brain mask of a raw scan, which still shows the skull.
 
-    T1w            deepbet (Fisch et al. 2024, doi 10.1016/j.compbiomed.2024.108845; weights in its wheel)
-    T2w, FLAIR     the mask of the same session's T1, moved rigidly; without one, deepbet on the scan itself, which it
-                   was not trained for: quality control has to look at what comes out
-    HD-BET, SynthStrip     where their commands are installed (`brain.tool`)
+    T1w            deepbet (Fisch et al. 2024, doi 10.1016/j.compbiomed.2024.108845; its wheel
+                   holds the weights)
+    T2w, FLAIR     the mask of the T1w of the same session, moved rigidly; without a T1w, deepbet
+                   on the scan itself. deepbet was not trained on these contrasts, so quality
+                   control checks the mask
+    any            HD-BET or SynthStrip, where their commands are installed (`brain.tool`)
 
-Every extractor is a function (volume, config) -> mask on the volume's own grid, in `EXTRACTORS`.
+Each extractor is a function (volume, config) -> mask on the volume's own grid, in `EXTRACTORS`.
 """
 
 import importlib.util
@@ -25,7 +27,7 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
 from maediff.core.types import VolumeMask
-from maediff.preparation.registration import align_rigidly, settled
+from maediff.preparation.registration import align_rigidly, is_local_optimum
 from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_mask, write_volume
 from maediff.scans.volume import Volume
@@ -38,20 +40,21 @@ INSTALL = {
     "synthstrip": "install FreeSurfer's mri_synthstrip",
 }
 TIMEOUT_S = 1800
-SMALLEST_ML, WHOLE_HEAD_MM = (
-    300.0,
-    100.0,
-)  # less brain is none, where the scan reaches that far in each direction
+SMALLEST_ML = 300.0
+"""A smaller mask is an error if the scan is at least `WHOLE_HEAD_MM` long in each direction."""
+WHOLE_HEAD_MM = 100.0
+REMEDY = "choose another `brain.tool` or give a brain mask"
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class BrainConfig:
-    """How the brain of a raw scan is found; stripped scans and given masks never come here.
+    """Brain extraction of raw scans; stripped scans and scans with a brain mask skip it.
 
     Args:
-        tool: "auto" is the first that is installed of deepbet, HD-BET and SynthStrip; "none" refuses raw scans.
-        from_t1: take the mask of the same session's T1 for a T2 or FLAIR.
-        threshold: of deepbet's probability.
+        tool: "auto" uses the first of deepbet, HD-BET and SynthStrip that is installed; "none"
+            refuses raw scans.
+        from_t1: use the brain mask of the same session's T1w for a T2w or FLAIR.
+        threshold: threshold of deepbet's probability, above 0 and below 1.
     """
 
     tool: Tool = "auto"
@@ -64,110 +67,108 @@ class BrainConfig:
 
 
 def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[VolumeMask, str]:
-    """The brain mask of a raw scan, and the name of the tool that drew it.
+    """Return the brain mask of a raw scan, and the name of the tool that made it.
 
     Raises:
-        InputError: no tool is installed, or it found no brain, or too little for one.
+        InputError: no tool is installed, the tool failed, or its mask is empty or too small.
     """
     config = config or BrainConfig()
-    tool = _choose(volume, config.tool)
+    tool = _choose_tool(volume, config.tool)
     brain = EXTRACTORS[tool](volume, config)
     check_extracted_brain(volume, brain, tool)
     return brain, tool
 
 
 def check_extracted_brain(volume: Volume, brain: VolumeMask, tool: str) -> None:
-    """Refuse a brain mask that a tool extracted, if it is empty or too small for a brain.
+    """Refuse a brain mask from a tool, if it is empty or too small for a brain.
 
     Raises:
         InputError: no voxel, or less than `SMALLEST_ML` in a scan of a whole head.
     """
     if not brain.any():
         raise InputError(
-            f"{volume.source}: brain extraction ({tool}) failed, it found no brain; look at the scan, choose another "
-            "brain.tool or give a brain_mask"
+            f"{volume.source}: brain extraction ({tool}) failed, it found no brain; look at the "
+            f"scan, {REMEDY}"
         )
     brain_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
     if brain_ml < SMALLEST_ML and (volume.spacing_mm * volume.data.shape).min() >= WHOLE_HEAD_MM:
         raise InputError(
-            f"{volume.source}: brain extraction ({tool}) failed, it found {brain_ml:.0f} ml of brain "
-            f"({SMALLEST_ML:.0f} at least); look at the scan, choose another brain.tool or give a brain_mask"
+            f"{volume.source}: brain extraction ({tool}) failed, it found {brain_ml:.0f} ml of "
+            f"brain ({SMALLEST_ML:.0f} at least); look at the scan, {REMEDY}"
         )
 
 
 def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> VolumeMask:
-    """The brain of the session's T1, moved rigidly onto the grid of `volume`.
+    """Move the brain mask of the session's T1w rigidly to the grid of `volume`.
 
     Raises:
-        InputError: the two do not lie in one place, so nothing of the brain is left, or fit better elsewhere.
+        InputError: the registration failed, or the moved mask lies outside the scan.
     """
-    place = align_rigidly(volume, t1)
-    if not settled(volume, t1, place):
+    to_t1_mm = align_rigidly(volume, t1)
+    remedy = "use `brain.from_t1=false`, or give a brain mask"
+    if not is_local_optimum(volume, t1, to_t1_mm):
         raise InputError(
-            f"{volume.source}: rigid registration with its T1 {t1.source} went wrong, the two fit better "
-            "10 mm away; look at both, add brain.from_t1=false, or give a brain_mask"
+            f"{volume.source}: rigid registration with its T1 {t1.source} went wrong, the two fit "
+            f"better 10 mm away; look at both, {remedy}"
         )
-    to_t1 = np.linalg.inv(t1.affine) @ place @ volume.affine
+    to_t1 = np.linalg.inv(t1.affine) @ to_t1_mm @ volume.affine
     moved = resample(t1_brain, to_t1, volume.data.shape, "majority")
     if not moved.any():
         raise InputError(
-            f"{volume.source}: the brain of its T1 {t1.source} does not lie in this scan; add "
-            "brain.from_t1=false, or give a brain_mask"
+            f"{volume.source}: the brain of its T1 {t1.source} is outside this scan; {remedy}"
         )
     return np.asarray(moved)
 
 
-def _choose(volume: Volume, tool: Tool) -> str:
+def _choose_tool(volume: Volume, tool: Tool) -> str:
+    """Return the first installed tool that `tool` allows."""
     if tool == "none":
         raise InputError(
-            f"{volume.source}: raw scan with skull, and brain.tool=none; give a stripped scan or a brain_mask"
+            f"{volume.source}: raw scan with skull, and `brain.tool=none`; give a stripped scan "
+            "or a brain mask"
         )
-    known = ["deepbet", *COMMANDS] if tool == "auto" else [tool]
-    for name in known:
-        if (
-            importlib.util.find_spec("deepbet")
-            if name == "deepbet"
-            else shutil.which(COMMANDS[name])
-        ):
+    allowed = ["deepbet", *COMMANDS] if tool == "auto" else [tool]
+    for name in allowed:
+        if name == "deepbet":
+            installed = importlib.util.find_spec("deepbet") is not None
+        else:
+            installed = shutil.which(COMMANDS[name]) is not None
+        if installed:
             return name
     raise InputError(
-        f"{volume.source}: raw scan with skull, and {' or '.join(known)} is not installed; "
-        f"{INSTALL.get(tool, INSTALL['deepbet'])}, or give a stripped scan or a brain_mask"
+        f"{volume.source}: raw scan with skull, and {' or '.join(allowed)} is not installed; "
+        f"{INSTALL.get(tool, INSTALL['deepbet'])}, or give a stripped scan or a brain mask"
     )
 
 
-def _deepbet(volume: Volume, config: BrainConfig) -> VolumeMask:
-    """What deepbet says of RAS+ voxels, as it was trained."""
-    network = _deepbet_network()
+def _run_deepbet(volume: Volume, config: BrainConfig) -> VolumeMask:
+    """Run deepbet; RAS+ is the orientation that it was trained on."""
+    network = _load_deepbet()
     try:
         probability = network.run_model(volume.data.copy())
         brain = network.postprocess(probability > config.threshold)
-    except (
-        AssertionError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # it says so where it sees no brain at all
+    except (AssertionError, RuntimeError, ValueError) as error:  # deepbet found no brain at all
         raise InputError(
-            f"{volume.source}: brain extraction (deepbet) failed, it found no brain ({error}); look at the scan, "
-            "choose another brain.tool or give a brain_mask"
+            f"{volume.source}: brain extraction (deepbet) failed, it found no brain ({error}); "
+            f"look at the scan, {REMEDY}"
         ) from error
     return np.asarray(brain, dtype=bool)
 
 
 @lru_cache(maxsize=1)
-def _deepbet_network() -> Any:
-    """The networks of deepbet with their weights, loaded once a process."""
+def _load_deepbet() -> Any:
+    """Load the networks of deepbet, once per process."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit and tqdm, about themselves
+        warnings.simplefilter("ignore")  # torch.jit and tqdm warn about themselves
         from deepbet import BrainExtraction
 
         return BrainExtraction(no_gpu=True)
 
 
-def _command(
+def _run_program(
     volume: Volume, arguments: Callable[[Path, Path], list[str]], name: str
 ) -> VolumeMask:
-    """Run a program on the scan in a folder of its own, and read the mask that it leaves there."""
+    """Run a program on the scan in a temporary folder, and read the mask that it writes there."""
     with tempfile.TemporaryDirectory(prefix="maediff-") as folder:
         scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
         write_volume(scan, volume.data, volume.affine)
@@ -176,56 +177,45 @@ def _command(
                 arguments(scan, out), check=True, capture_output=True, text=True, timeout=TIMEOUT_S
             )
         except (OSError, subprocess.SubprocessError) as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise InputError(
-                f"{volume.source}: brain extraction ({name}) failed: {said[-1] if said else error}; run it by hand to "
-                "see why, or choose another brain.tool"
+                f"{volume.source}: brain extraction ({name}) failed: "
+                f"{lines[-1] if lines else error}; run it by hand to see why, or choose another "
+                "`brain.tool`"
             ) from error
         masks = sorted(path for path in Path(folder).glob("*.nii.gz") if path not in (scan, out))
         if not masks:
             raise InputError(
-                f"{volume.source}: brain extraction ({name}) left no mask; choose another brain.tool"
+                f"{volume.source}: brain extraction ({name}) wrote no mask; choose another "
+                "`brain.tool`"
             )
         return read_mask(masks[0], volume)
 
 
-def _hd_bet(volume: Volume, _: BrainConfig) -> VolumeMask:
-    """HD-BET 2 (Isensee et al. 2019, doi 10.1002/hbm.24750); it adds `_bet` to the name of the mask."""
-    return _command(
-        volume,
-        lambda scan, out: [
-            "hd-bet",
-            "-i",
-            str(scan),
-            "-o",
-            str(out),
-            "-device",
-            "cpu",
-            "--disable_tta",
-            "--save_bet_mask",
-            "--no_bet_image",
-        ],
-        "hd-bet",
-    )
+def _run_hd_bet(volume: Volume, _: BrainConfig) -> VolumeMask:
+    """Run HD-BET 2 (Isensee et al. 2019, doi 10.1002/hbm.24750).
+
+    HD-BET adds `_bet` to the name of the mask.
+    """
+
+    def arguments(scan: Path, out: Path) -> list[str]:
+        options = ["-device", "cpu", "--disable_tta", "--save_bet_mask", "--no_bet_image"]
+        return ["hd-bet", "-i", str(scan), "-o", str(out), *options]
+
+    return _run_program(volume, arguments, "hd-bet")
 
 
-def _synthstrip(volume: Volume, _: BrainConfig) -> VolumeMask:
-    """SynthStrip (Hoopes et al. 2022, doi 10.1016/j.neuroimage.2022.119474)."""
-    return _command(
-        volume,
-        lambda scan, out: [
-            "mri_synthstrip",
-            "-i",
-            str(scan),
-            "-m",
-            str(out.with_name("mask.nii.gz")),
-        ],
-        "synthstrip",
-    )
+def _run_synthstrip(volume: Volume, _: BrainConfig) -> VolumeMask:
+    """Run SynthStrip (Hoopes et al. 2022, doi 10.1016/j.neuroimage.2022.119474)."""
+
+    def arguments(scan: Path, out: Path) -> list[str]:
+        return ["mri_synthstrip", "-i", str(scan), "-m", str(out.with_name("mask.nii.gz"))]
+
+    return _run_program(volume, arguments, "synthstrip")
 
 
 EXTRACTORS: dict[str, Callable[[Volume, BrainConfig], VolumeMask]] = {
-    "deepbet": _deepbet,
-    "hd-bet": _hd_bet,
-    "synthstrip": _synthstrip,
+    "deepbet": _run_deepbet,
+    "hd-bet": _run_hd_bet,
+    "synthstrip": _run_synthstrip,
 }

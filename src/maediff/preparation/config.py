@@ -1,11 +1,11 @@
-"""How scans are prepared for a model, and how two preparations differ.
+"""All settings of preparation in one object, and the differences between two preparations.
 
-A cohort records its preparation in cohort.json, and a model records its cohort's in config.json. A new scan must be
-prepared in the same way, or the model sees differences that are not disease.
+A cohort records its preparation in cohort.json, and a model that of its cohort in config.json.
+A new scan must be prepared in the same way, or the model sees differences that are not disease.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import ConfigDict
@@ -20,8 +20,11 @@ from maediff.preparation.intensities import NormaliseConfig
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import RegistrationConfig
 
-# Contrasts that are registered to MNI152 by default (T1w and FLAIR: experiments/scan_preparation; T2w by analogy).
 REGISTERED = frozenset({"T1w", "T2w", "FLAIR"})
+"""Contrasts that are registered to MNI152 by default.
+
+Registration scored better on T1w and FLAIR (experiments/scan_preparation); T2w was not measured.
+"""
 PARTS: dict[str, type] = {
     "grid": GridConfig,
     "normalise": NormaliseConfig,
@@ -31,17 +34,17 @@ PARTS: dict[str, type] = {
     "qc": QualityConfig,
 }
 SHARED = ("grid", "normalise", "bias", "registration")
-"""Parts that all scans of a model must share. Brain extraction and quality control may differ from scan to scan."""
+"""Parts that all scans of a model must share; brain extraction and quality control may differ."""
 OPTIONAL = ("bias", "registration")
 """Parts with a field `enabled`; a record that lacks one was made without that step."""
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class PreparationConfig:
-    """Every choice between a scan as it was read and the slices that a model sees.
+    """Every setting between a scan file and the slices that a model sees.
 
     Args:
-        modality: contrast of the scans; None where the file names decide.
+        modality: contrast of the scans; None until the file names determine it.
         grid: the model's grid.
         normalise: the intensity scale.
         brain: brain extraction of raw scans.
@@ -62,7 +65,11 @@ class PreparationConfig:
     def from_settings(
         cls, settings: Mapping[str, Any], modality: Modality | None = None
     ) -> "PreparationConfig":
-        """Build the config from nested settings; keys that are not in `PARTS` are ignored.
+        """Build the config from nested settings.
+
+        Args:
+            settings: fields of each part, by the names in `PARTS`; other names are ignored.
+            modality: contrast of the scans.
 
         Raises:
             SettingsError: unknown fields or wrong values of a part.
@@ -74,9 +81,10 @@ class PreparationConfig:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "PreparationConfig":
-        """Read how the scans of a cohort or of a model were prepared.
+        """Return the preparation of the scans of a cohort or of a model.
 
-        Brain extraction and quality control take their defaults, because scans of one model may differ in them.
+        Brain extraction and quality control have their defaults, because scans of one model may
+        differ in them.
 
         Args:
             record: cohort.json, or the entry `cohort` of a model's config.json.
@@ -89,7 +97,7 @@ class PreparationConfig:
         return cls.from_settings(known, record["modality"])
 
     def for_modality(self, modality: Modality) -> "PreparationConfig":
-        """Return the config for a contrast, with registration on or off by default for that contrast."""
+        """Return the config for a contrast, with its default if `registration.enabled` is None."""
         registration = self.registration
         if registration.enabled is None:
             registration = RegistrationConfig(enabled=modality in REGISTERED)
@@ -105,7 +113,7 @@ class PreparationConfig:
         return bool(self.registration.enabled)
 
     def differences(self, other: "PreparationConfig") -> list[str]:
-        """Name what differs between two preparations, among the contrast and the parts in `SHARED`.
+        """Return the names of differing parts: "modality" and parts in `SHARED`.
 
         Two disabled steps are equal, whatever their other settings are.
         """
@@ -120,8 +128,6 @@ class PreparationConfig:
         part = getattr(self, key)
         return None if key in OPTIONAL and not part.enabled else part
 
-
-assert {field.name for field in fields(PreparationConfig)} == {"modality", *PARTS}
 
 PREPARED = SHARED
 

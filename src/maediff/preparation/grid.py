@@ -1,13 +1,19 @@
-"""The model's grid for a scan, and volumes and masks onto it and back.
+"""The model's grid for a scan, and resampling of volumes and masks to this grid.
 
-    brain's bounding box  ->  96 x 96 pixels of 2 mm in the slice, centred on it; every slice that holds brain
-    slices thicker than 3 mm are kept as they are, thinner ones go to 2 mm
+    bounding box of the brain  ->  96 x 96 pixels of 2 mm in the slice, centred on the brain;
+                                   every slice that contains brain
 
-The grid keeps the scan's own RAS+ axes, oblique or not, so scan and grid differ by a scaling and a shift along each
-axis and no slice mixes directions. Its cells share edges with the scan's voxels: 1 mm voxels fill 2 mm cells exactly.
+Slices thicker than 3 mm are kept; thinner ones are resampled to 2 mm.
 
-A registered scan has the same grid as every other one: 96 x 96 pixels of 2 mm in MNI152, every 2 mm slice of its brain.
-Scan and grid then differ by any affine; all else is the same.
+The grid has the scan's own RAS+ axes, oblique or not.
+Scan and grid therefore differ by a scaling and a shift along each axis, and no slice of the grid
+mixes directions.
+Edges of grid cells coincide with edges of the scan's voxels, so 1 mm voxels fill 2 mm cells
+exactly.
+
+All registered scans have one grid: 96 x 96 pixels of 2 mm in MNI152, and all 2 mm slices of its
+brain.
+Scan and grid then differ by an affine.
 """
 
 import math
@@ -23,23 +29,23 @@ from maediff.preparation.resample import Order, kernel_radius, resample
 from maediff.scans.volume import Volume
 
 IN_PLANE_RANGE_MM = (20.0, 400.0)
-ATLAS_BOX_MM = (
-    (-73.0, 73.0),
-    (-108.0, 74.0),
-    (-73.0, 83.0),
-)  # MNI152's brain, outer edges along R, A and S
+# Outer edges of the brain of MNI152 along R, A and S.
+ATLAS_BOX_MM = ((-73.0, 73.0), (-108.0, 74.0), (-73.0, 83.0))
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class GridConfig:
-    """The model's grid; the defaults are ours. The last two are for scans as they lie: on MNI152's grid, where
-    registered scans go, every brain fits and slices are `spacing_mm` apart.
+    """The model's grid; the defaults are our choice.
+
+    `thick_slice_mm` and `max_brain_mm` have no effect on registered scans: every brain fits the
+    grid in MNI152, whose slices are `spacing_mm` apart.
 
     Args:
         size: rows and columns of a slice.
-        spacing_mm: pixel size, and distance of slices where they are resampled.
-        thick_slice_mm: slices further apart than this keep their distance.
-        max_brain_mm: a brain longer than this in the slice is scaled down to it, uniformly in the slice.
+        spacing_mm: pixel size, and distance between resampled slices.
+        thick_slice_mm: slices that are further apart keep their distance.
+        max_brain_mm: a longer brain in the slice is scaled down to this length, uniformly in the
+            slice.
     """
 
     size: int = 96
@@ -54,12 +60,14 @@ class GridConfig:
             or not 0 < self.max_brain_mm <= self.size * self.spacing_mm
         ):
             raise ValueError(
-                f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm {self.max_brain_mm}: the "
-                "largest brain has to fit inside the grid; lower max_brain_mm or enlarge the grid"
+                f"grid of {self.size} x {self.spacing_mm} mm with max_brain_mm "
+                f"{self.max_brain_mm}: the largest brain has to fit inside the grid; lower "
+                "max_brain_mm or enlarge the grid"
             )
         if self.thick_slice_mm <= 0:
             raise ValueError(
-                f"thick_slice_mm={self.thick_slice_mm} is a distance of slices: give more than 0 mm"
+                f"thick_slice_mm={self.thick_slice_mm} is a distance of slices: give more than "
+                "0 mm"
             )
 
 
@@ -68,10 +76,11 @@ class Grid:
     """The model's grid for one scan.
 
     Args:
-        affine: voxel of the grid -> mm in RAS+, as they are in the head (scaling included).
-        scale: what the brain was multiplied by in the slice to fit; 1.0 where it fits.
-        notes: what a reader should know.
-        atlas_affine: for a registered scan, voxel of the grid -> mm of MNI152.
+        shape: number of cells along X, Y and Z.
+        affine: cell of the grid -> mm in RAS+ of the scan, scaling included.
+        scale: factor by which the brain is scaled in the slice to fit; 1.0 without scaling.
+        notes: remarks for the user.
+        atlas_affine: for a registered scan, cell of the grid -> mm of MNI152.
     """
 
     shape: tuple[int, int, int]
@@ -82,17 +91,17 @@ class Grid:
 
     @property
     def own_affine(self) -> Float[np.ndarray, "4 4"]:
-        """Voxel -> mm of the space that the grid lies in: MNI152 for a registered scan, else the head."""
+        """Cell -> mm of MNI152 for a registered scan, else mm of the scan."""
         return self.affine if self.atlas_affine is None else self.atlas_affine
 
     @property
     def spacing_mm(self) -> Float[np.ndarray, " 3"]:
-        """Voxel size along X, Y and Z, in mm of the space that the grid lies in."""
+        """Cell size along X, Y and Z; in mm of MNI152 for a registered scan."""
         return np.asarray(np.linalg.norm(self.own_affine[:3, :3], axis=0))
 
     @property
     def slice_heights_mm(self) -> Float[np.ndarray, " z"]:
-        """Where the middle of each slice lies along S, in mm of the head."""
+        """Position of the centre of each slice along S, in mm of the scan."""
         middle = [(size - 1) / 2 for size in self.shape[:2]]
         return np.asarray(
             self.affine[2, :2] @ middle
@@ -102,64 +111,58 @@ class Grid:
 
 
 def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridConfig) -> Grid:
-    """The grid centred on the bounding box of `brain`, with every slice that holds brain.
+    """Return the grid of an unregistered scan, centred on the bounding box of the brain.
 
     Raises:
-        InputError: the brain is empty, or its size in the slice cannot be a head's.
+        InputError: the brain mask is empty, or its size in the slice is no size of a head.
     """
     if not brain.any():
         raise InputError(
-            f"{volume.source}: the brain mask is empty; draw it again or leave it out"
+            f"{volume.source}: the brain mask is empty; correct the mask, or leave it out"
         )
     spacing = volume.spacing_mm
-    first, last = np.array(
-        [
-            (where[0], where[-1] + 1)
-            for where in (
-                np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)
-            )
-        ]
-    ).T
+    filled = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    first, last = np.array([(indices[0], indices[-1] + 1) for indices in filled]).T
     lengths_mm = (last - first) * spacing
     low, high = IN_PLANE_RANGE_MM
     if lengths_mm[:2].min() < low or lengths_mm[:2].max() > high:
         raise InputError(
-            f"{volume.source}: the brain measures {lengths_mm[0]:.0f} x {lengths_mm[1]:.0f} mm in the "
-            f"axial slice, expected {low:.0f} to {high:.0f}; check the voxel sizes and the orientation "
-            "(a single sagittal or coronal slice cannot be used)"
+            f"{volume.source}: the brain measures {lengths_mm[0]:.0f} x {lengths_mm[1]:.0f} mm in "
+            f"the axial slice, expected {low:.0f} to {high:.0f}; check the voxel sizes and the "
+            "orientation (a single sagittal or coronal slice cannot be used)"
         )
-    scale = min(1.0, config.max_brain_mm / float(lengths_mm[:2].max()))
+    longest_mm = float(lengths_mm[:2].max())
+    scale = min(1.0, config.max_brain_mm / longest_mm)
     notes = []
     if scale < 1:
         notes.append(
-            f"brain {lengths_mm[:2].max():.0f} mm long, scaled by {scale:.3f} in the slice to fit the grid"
+            f"brain {longest_mm:.0f} mm long, scaled by {scale:.3f} in the slice to fit the grid"
         )
-    thick = spacing[2] > config.thick_slice_mm + 1e-3  # headers hold single precision
-    cell = np.array(
-        [
-            config.spacing_mm / scale,
-            config.spacing_mm / scale,
-            spacing[2] if thick else config.spacing_mm,
-        ]
-    )
+    thick = spacing[2] > config.thick_slice_mm + 1e-3  # headers have single precision
+    in_plane = config.spacing_mm / scale
+    cell = np.array([in_plane, in_plane, spacing[2] if thick else config.spacing_mm])
     count = np.array([config.size, config.size, max(1, math.ceil(lengths_mm[2] / cell[2] - 1e-3))])
-    # The low edge of the first cell, in voxels from the scan's low edge; on a voxel's edge, unless voxels are larger
-    # than cells (then that could push the brain out). A hair's breadth of a slice at the top may stay uncovered.
+    # The low edge of the first cell, in voxels from the scan's low edge. It coincides with an edge
+    # of a voxel, unless voxels are larger than cells: rounding could then move the brain out of
+    # the grid. A small part of the top slice may stay uncovered.
     start = (first + last) / 2 - count * cell / spacing / 2
     start[2] = first[2]
-    near = (
-        1 + 1e-5
-    )  # an oblique affine in single precision has voxels of 1.9999999 or 2.0000002 mm
-    start = np.where(spacing <= cell * near, np.floor(start + 0.5 + 1e-4), start)
+    # An oblique affine in single precision has voxels of 1.9999999 or 2.0000002 mm.
+    tolerance = 1 + 1e-5
+    start = np.where(spacing <= cell * tolerance, np.floor(start + 0.5 + 1e-4), start)
     to_scan = np.diag([*(cell / spacing), 1.0])
     to_scan[:3, 3] = start - 0.5 + cell / spacing / 2
-    return Grid(
-        (int(count[0]), int(count[1]), int(count[2])), volume.affine @ to_scan, scale, notes
-    )
+    shape = (int(count[0]), int(count[1]), int(count[2]))
+    return Grid(shape, volume.affine @ to_scan, scale, notes)
 
 
 def atlas_grid(to_atlas: Float[np.ndarray, "4 4"], config: GridConfig) -> Grid:
-    """The grid in MNI152, the same for every scan; `to_atlas` takes mm of the scan to mm of MNI152."""
+    """Return the grid in MNI152, which all registered scans share.
+
+    Args:
+        to_atlas: mm of the scan -> mm of MNI152.
+        config: the grid.
+    """
     (left, right), (back, front), (bottom, top) = ATLAS_BOX_MM
     step, slices = config.spacing_mm, math.ceil((top - bottom) / config.spacing_mm - 1e-3)
     atlas_affine = np.diag([step, step, step, 1.0])
@@ -175,42 +178,62 @@ def atlas_grid(to_atlas: Float[np.ndarray, "4 4"], config: GridConfig) -> Grid:
 def to_grid(
     data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, order: Order
 ) -> Shaped[np.ndarray, "gx gy gz"]:
-    """`data`, which lies on `affine`, on the grid; 0 where the grid reaches beyond it. Orders: `resample.resample`."""
+    """Resample an array to the grid; 0 outside the array.
+
+    Args:
+        data: array or mask.
+        affine: voxel of `data` -> mm of the scan.
+        grid: the grid.
+        order: see `resample.resample`.
+    """
     return resample(data, np.linalg.inv(affine) @ grid.affine, grid.shape, order)
 
 
 def lesion_free_slices(
     lesion: Bool[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], grid: Grid, margin: int
 ) -> Bool[np.ndarray, " gz"]:
-    """Per slice of the grid: no lesion in the original slices it draws from, nor in `margin` more on either side.
+    """Return the slices of the grid that are free of lesion.
 
-    Chosen on the original mask: a lesion too small for the model's grid still counts.
+    Slices are chosen by the lesion mask on the scan's own grid, so a lesion that is too small for
+    the model's grid still counts.
+
+    Args:
+        lesion: lesion mask.
+        affine: voxel of `lesion` -> mm of the scan.
+        grid: the grid.
+        margin: slices of the scan beside the lesion that do not count as free either.
+
+    Returns:
+        True for each slice that is computed from slices of the scan without lesion and margin.
     """
     to_scan = np.linalg.inv(affine) @ grid.affine
     if grid.atlas_affine is not None:
-        return _lesion_free_turned(lesion, to_scan, grid.shape[2], margin)
+        return _find_lesion_free_rotated(lesion, to_scan, grid.shape[2], margin)
     reach = kernel_radius(to_scan[2, 2]) + 1 + margin
-    ill = np.flatnonzero(lesion.any(axis=(0, 1)))
+    with_lesion = np.flatnonzero(lesion.any(axis=(0, 1)))
     centres = to_scan[2, 2] * np.arange(grid.shape[2]) + to_scan[2, 3]
-    return np.asarray(~(np.abs(centres[:, None] - ill) < reach - 1e-6).any(axis=1), dtype=bool)
+    near = np.abs(centres[:, None] - with_lesion) < reach - 1e-6
+    return np.asarray(~near.any(axis=1), dtype=bool)
 
 
-def _lesion_free_turned(
+def _find_lesion_free_rotated(
     lesion: Bool[np.ndarray, "x y z"],
     to_scan: Float[np.ndarray, "4 4"],
     n_slices: int,
     margin: int,
 ) -> Bool[np.ndarray, " gz"]:
-    """As `lesion_free_slices` for a grid with other axes: each lesion voxel, grown by what blur, interpolation and
-    margin reach along the scan's axes, shuts the slices of the grid that it touches.
+    """Do the same as `lesion_free_slices` for a grid whose axes differ from the scan's.
+
+    Each lesion voxel is enlarged along the scan's axes by the reach of blur, interpolation and
+    margin. Slices of the grid that it then touches are not free.
     """
     reach = np.array(
         [kernel_radius(float(step)) + 1 for step in np.linalg.norm(to_scan[:3, :3], axis=1)]
     )
     reach[2] += margin
-    to_grid = np.linalg.inv(to_scan)
-    heights = np.argwhere(lesion) @ to_grid[2, :3] + to_grid[2, 3]
-    span = float(np.abs(to_grid[2, :3]) @ reach)
+    from_scan = np.linalg.inv(to_scan)
+    heights = np.argwhere(lesion) @ from_scan[2, :3] + from_scan[2, 3]
+    span = float(np.abs(from_scan[2, :3]) @ reach)
     free = np.ones(n_slices, dtype=bool)
     for height in np.unique(np.round(heights, 2)):
         low, high = max(0, math.ceil(height - span)), math.floor(height + span)

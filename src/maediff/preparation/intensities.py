@@ -1,7 +1,8 @@
-"""A scan's intensities on one scale.
+"""Intensities of a scan on the scale of a model.
 
-[0, 1] between two percentiles of the brain, 0 below the lower one and outside the brain, up to 2 above the higher one
-histogram standardisation, if asked for: the brain's nine deciles are then put onto landmarks, straight lines between
+normalise      0 and 1 at two percentiles of the brain; at most `CEILING`; 0 outside the brain
+standardise    histogram standardisation (optional): the brain's deciles move to landmarks, and
+               intensities between them are interpolated linearly
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,14 @@ DECILES = tuple(range(10, 100, 10))
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class NormaliseConfig:
-    """Percentiles of the intensities in the brain that become 0 and 1; what lies beyond is clipped at 0 and `CEILING`.
+    """The intensity scale. Intensities outside [0, `CEILING`] are clipped.
 
     Args:
-        landmarks: histogram standardisation (Nyul, Udupa and Zhang 2000, doi 10.1109/42.836373): where the nine deciles
-            of the brain are put in [0, 1], straight lines between them; as `learn_landmarks` finds them. Empty: none.
+        low_percentile: percentile of the brain that becomes 0.
+        high_percentile: percentile of the brain that becomes 1.
+        landmarks: new positions of the brain's nine deciles in [0, 1] (histogram standardisation:
+            Nyul, Udupa and Zhang 2000, doi 10.1109/42.836373), from `learn_landmarks`; empty for
+            no standardisation.
     """
 
     low_percentile: float = 1.0
@@ -33,10 +37,11 @@ class NormaliseConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
             raise ValueError(
-                f"percentiles {self.low_percentile} and {self.high_percentile}: 0 <= low < high <= 100"
+                f"percentiles {self.low_percentile} and {self.high_percentile}: "
+                "0 <= low < high <= 100"
             )
-        ends = np.diff([0.0, *self.landmarks, 1.0])
-        if self.landmarks and (len(self.landmarks) != len(DECILES) or ends.min() <= 0):
+        steps = np.diff([0.0, *self.landmarks, 1.0])
+        if self.landmarks and (len(self.landmarks) != len(DECILES) or steps.min() <= 0):
             raise ValueError(
                 f"landmarks {self.landmarks}: nine numbers that rise, above 0 and below 1"
             )
@@ -48,7 +53,13 @@ def intensity_range(
     config: NormaliseConfig,
     name: str = "image",
 ) -> tuple[float, float]:
-    """The two percentiles of the brain, in the scan's own intensities.
+    """Return the two percentiles of the brain, in the scan's own intensities.
+
+    Args:
+        data: the scan.
+        brain: its brain mask.
+        config: the percentiles.
+        name: name of the scan, for the error message.
 
     Raises:
         InputError: the brain has no contrast.
@@ -58,21 +69,32 @@ def intensity_range(
     )
     if not high > low:
         raise InputError(
-            f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile in the "
-            f"brain are both {low:g}; check the scan and its brain mask"
+            f"{name}: the {config.low_percentile:g}th and {config.high_percentile:g}th percentile "
+            f"in the brain are both {low:g}; check the scan and its brain mask"
         )
     return float(low), float(high)
 
 
-def dark_end(
+def floor_intensity(
     data: Float[np.ndarray, "x y z"],
     brain: Bool[np.ndarray, "x y z"],
     background: float,
     config: NormaliseConfig,
 ) -> float:
-    """What to subtract so that zeros around the brain are as dark as what was there: `background` where that is darker
-    than the brain; else 0, or the brain's low percentile where that is negative (z-scores of the brain alone, around
-    which zero is mid-grey). Resampling blurs the rim of the brain with it.
+    """Return the intensity that stands for dark, so that masking a scan with zeros adds no edge.
+
+    Voxels outside the brain are set to this intensity before resampling, which blurs the rim of
+    the brain with them.
+
+    Args:
+        data: the scan.
+        brain: its brain mask.
+        background: value of the scan's background.
+        config: the low percentile.
+
+    Returns:
+        `background` if it is darker than the brain. Otherwise 0, or the low percentile of the
+        brain if that is negative: in z-scores of the brain alone, zeros around it are mid-grey.
     """
     low = float(np.percentile(data[brain], config.low_percentile)) if brain.any() else 0.0
     return background if background < low else min(0.0, low)
@@ -83,18 +105,24 @@ def normalise(
     brain: Bool[np.ndarray, "x y z"],
     intensities: tuple[float, float],
 ) -> Float[np.ndarray, "x y z"]:
-    """`data` with `intensities` at 0 and 1, clipped to 0 and `CEILING`, and 0 outside the brain."""
+    """Scale `intensities` to 0 and 1, clip to [0, `CEILING`], and set 0 outside the brain."""
     low, high = intensities
     return np.where(brain, np.clip((data - low) / (high - low), 0, CEILING), 0).astype(np.float32)
 
 
-def deciles_of(image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]) -> list[float]:
-    """The nine deciles of the brain's intensities."""
+def compute_deciles(
+    image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]
+) -> list[float]:
+    """Return the nine deciles of the intensities in the brain."""
     return [float(value) for value in np.percentile(image[brain].astype(np.float64), DECILES)]
 
 
 def learn_landmarks(deciles: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """The landmarks of a population from the `deciles_of` its normalised scans: their means."""
+    """Return the landmarks of a population: the mean of each decile over normalised scans.
+
+    Args:
+        deciles: `compute_deciles` of each scan.
+    """
     return tuple(float(mean) for mean in np.mean(np.asarray(deciles, dtype=np.float64), axis=0))
 
 
@@ -105,12 +133,17 @@ def standardise(
     *,
     back: bool = False,
 ) -> Float[np.ndarray, "*any"]:
-    """`values` with `deciles` moved onto the landmarks, those above 1 as they are; `back` undoes it.
+    """Move `deciles` to the landmarks; values above 1 stay, and without landmarks all stay.
 
-    Without landmarks, all stay as they are.
+    Args:
+        values: intensities, 0 to `CEILING`.
+        deciles: `compute_deciles` of the scan.
+        config: the landmarks.
+        back: undo the standardisation.
     """
     if not config.landmarks:
         return values
-    own, common = [0.0, *deciles, 1.0, CEILING], [0.0, *config.landmarks, 1.0, CEILING]
-    start, end = (common, own) if back else (own, common)
+    from_scan = [0.0, *deciles, 1.0, CEILING]
+    from_landmarks = [0.0, *config.landmarks, 1.0, CEILING]
+    start, end = (from_landmarks, from_scan) if back else (from_scan, from_landmarks)
     return np.asarray(np.interp(values, start, end), dtype=np.float32)

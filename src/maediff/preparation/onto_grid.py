@@ -1,9 +1,9 @@
-"""A scan on the model's grid, with its masks and its intensities on one scale: what a model is given.
+"""A scan and its masks on the model's grid, with intensities on the model's scale.
 
-    brain: given, or of a stripped scan what is not background
-    image: [0, 1] between the 1st and 99th percentile in the brain, up to 2 beyond the latter, 0 outside the brain
+    brain: the given mask, or all of a stripped scan that is not background
+    image: 0 and 1 at the 1st and 99th percentile of the brain, at most 2, 0 outside the brain
 
-What is out of the ordinary (a brain of an odd size, many saturated voxels, ...) is recorded and flagged.
+Findings such as a brain of unusual size or many saturated voxels are recorded and flagged.
 """
 
 from dataclasses import dataclass
@@ -24,26 +24,30 @@ from maediff.preparation.grid import (
 )
 from maediff.preparation.intensities import (
     NormaliseConfig,
-    dark_end,
-    deciles_of,
+    compute_deciles,
+    floor_intensity,
     intensity_range,
     normalise,
     standardise,
 )
 from maediff.scans.volume import Volume
 
+BRAIN_ML = (800, 2200)
 SATURATED_SHARE = 0.05
 BEYOND_GRID_SHARE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A scan ready for a model, as volumes on `grid`.
+    """A scan on the model's grid.
 
     Args:
-        image: in [0, CEILING], 1 at the 99th percentile, 0 outside the brain.
-        lesion_free: per slice, whether no lesion is in or near what it was made from; None without a lesion mask.
-        record: numbers for quality control and provenance.
+        image: intensities in [0, CEILING], 1 at the 99th percentile, 0 outside the brain.
+        brain: brain mask.
+        lesion: lesion mask; None without one.
+        grid: the grid.
+        lesion_free: true for each slice without lesion nearby; None without a lesion mask.
+        record: numbers, flags and notes for qc.csv, image.json and summary.json.
     """
 
     image: Float[np.ndarray, "x y z"]
@@ -65,21 +69,24 @@ def prepare_scan(
     brain_from: str = "given",
     to_atlas: Float[np.ndarray, "4 4"] | None = None,
 ) -> Prepared:
-    """`volume` on the model's grid, normalised, with its masks.
+    """Resample a scan and its masks to the model's grid and normalise its intensities.
 
     Args:
-        brain: None for a skull-stripped scan, whose brain is then `brain_from_background`.
-        lesion_free_margin: original slices to leave out beside a lesion.
-        brain_from: where `brain` comes from, for the record.
-        to_atlas: mm of the scan -> mm of MNI152, for a grid that lies there.
+        volume: the scan.
+        brain: brain mask; None for a skull-stripped scan, which `brain_from_background` masks.
+        lesion: lesion mask.
+        grid_config: the grid; None uses the default.
+        normalise_config: the intensity scale; None uses the default.
+        lesion_free_margin: slices of the scan beside a lesion that do not count as lesion-free.
+        brain_from: origin of `brain`, for the record.
+        to_atlas: mm of the scan -> mm of MNI152; None for an unregistered scan.
 
     Raises:
-        InputError: a raw scan with skull and no `brain`, an empty brain, or one that cannot be a brain's size.
+        InputError: no `brain` for a raw scan with skull, an empty brain mask, or one whose size
+            is no size of a brain.
     """
-    grid_config, normalise_config = (
-        grid_config or GridConfig(),
-        normalise_config or NormaliseConfig(),
-    )
+    grid_config = grid_config or GridConfig()
+    normalise_config = normalise_config or NormaliseConfig()
     if brain is None:
         brain, brain_from = brain_from_background(volume), "from the zero background"
     grid = (
@@ -88,21 +95,19 @@ def prepare_scan(
         else atlas_grid(to_atlas, grid_config)
     )
     on_grid = to_grid(brain, volume.affine, grid, "majority")
-    floor = dark_end(volume.data, brain, background_value(volume.data), normalise_config)
-    resampled = to_grid(
-        np.where(brain, volume.data - floor, 0).astype(np.float32), volume.affine, grid, "linear"
-    )
+    floor = floor_intensity(volume.data, brain, background_value(volume.data), normalise_config)
+    masked = np.where(brain, volume.data - floor, 0).astype(np.float32)
+    resampled = to_grid(masked, volume.affine, grid, "linear")
     if not on_grid.any():
         raise InputError(
-            f"{volume.source}: nothing of the brain is left on the model's grid; check the brain mask"
+            f"{volume.source}: no brain is left on the model's grid; check the brain mask"
         )
     intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
     image = normalise(resampled, on_grid, intensities)
-    deciles = deciles_of(image, on_grid) if normalise_config.landmarks else []
+    deciles = compute_deciles(image, on_grid) if normalise_config.landmarks else []
     if deciles:
-        image = np.where(on_grid, standardise(image, deciles, normalise_config), 0).astype(
-            np.float32
-        )
+        standardised = standardise(image, deciles, normalise_config)
+        image = np.where(on_grid, standardised, 0).astype(np.float32)
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {
@@ -121,13 +126,13 @@ def prepare_scan(
         record["deciles"] = deciles
     if grid.scale != 1.0:
         record["flags"].append("scaled to fit")
-    if not 800 <= record["brain_ml"] <= 2200:
-        record["flags"].append("brain volume out of 800 to 2200 ml")
+    if not BRAIN_ML[0] <= record["brain_ml"] <= BRAIN_ML[1]:
+        record["flags"].append(f"brain volume out of {BRAIN_ML[0]} to {BRAIN_ML[1]} ml")
     if saturated > SATURATED_SHARE:
         record["flags"].append("many saturated voxels")
     if to_atlas is not None:
-        kept = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
-        if kept < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
+        kept_ml = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
+        if kept_ml < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
             record["flags"].append("brain reaches beyond the grid")
     lesion_on_grid = free = None
     if lesion is not None:

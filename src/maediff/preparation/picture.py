@@ -10,19 +10,24 @@ from maediff.core.files import atomic_path
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
 
-TILE_MM, TILE = 2.0, 120  # a view of the picture: 240 mm
-
-
+TILE_MM = 2.0
+TILE = 120  # pixels of a view along each side: 240 mm
 OUTLINE = (255, 140, 26)
 
 
-def picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Three axial, a coronal and a sagittal view of the scan, 2 mm a pixel, with the brain's outline.
+def render_picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return three axial, a coronal and a sagittal view of the scan with the brain's outline.
 
-    Axial and coronal views show the left of the head on the left; the front is on top, or on the right.
+    A pixel is 2 mm.
+    In axial and coronal views, the left of the head is on the left.
+    The front is at the top of axial views, and on the right of the sagittal view.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask; if it is empty, the views pass through the middle of the scan.
     """
-    where = np.nonzero(brain) if brain.any() else np.nonzero(np.ones_like(brain))
-    centre = [float(along.mean()) for along in where]
+    indices = np.nonzero(brain) if brain.any() else np.nonzero(np.ones_like(brain))
+    centre = [float(along.mean()) for along in indices]
     middle = (volume.affine @ [*centre, 1.0])[:3]
     low, high = np.percentile(volume.data[::2, ::2, ::2], [1, 99.5])
     tiles = []
@@ -30,26 +35,24 @@ def picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarra
         shape = tuple(1 if k == axis else TILE for k in range(3))
         target = np.diag([TILE_MM] * 3 + [1.0])
         target[:3, 3] = [
-            m + shift_mm if k == axis else m - (TILE - 1) * TILE_MM / 2
-            for k, m in enumerate(middle)
+            mm + shift_mm if k == axis else mm - (TILE - 1) * TILE_MM / 2
+            for k, mm in enumerate(middle)
         ]
         to_scan = np.linalg.inv(volume.affine) @ target
         data, inside = (
             resample(values, to_scan, shape, "nearest").squeeze(axis).T[::-1]
             for values in (volume.data, brain)
         )
-        grey = np.round(255 * np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)).astype(
-            np.uint8
-        )
-        tile = np.repeat(grey[..., None], 3, axis=2)
+        scaled = np.clip((data - low) / max(float(high - low), 1e-6), 0, 1)
+        tile = np.repeat(np.round(255 * scaled).astype(np.uint8)[..., None], 3, axis=2)
         tile[inside & ~ndimage.binary_erosion(inside)] = OUTLINE
         tiles.append(tile)
     return np.concatenate(tiles, axis=1)
 
 
 def write_picture(path: Path, volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> None:
-    """Write `picture` as a PNG."""
+    """Write `render_picture` as a PNG."""
     from PIL import Image
 
     with atomic_path(path) as temporary:
-        Image.fromarray(picture(volume, brain)).save(temporary, format="PNG")
+        Image.fromarray(render_picture(volume, brain)).save(temporary, format="PNG")

@@ -1,9 +1,9 @@
-"""One scan from its own grid to the model's: steps, then grid and intensities.
+"""Preparation of one scan for a model.
 
-    volume -> run_steps (brain, N4, MNI152, quality) -> prepare_scan (grid, intensities) -> PreparedScan
+    volume -> run_steps (brain, N4, MNI152, quality) -> prepare_scan (grid, intensities)
 
-`maediff preprocess` and `maediff detect` both call `prepare`, so a new scan goes exactly the way of the scans that a
-model was trained on.
+`maediff preprocess` and `maediff detect` both call `prepare`, so new scans are prepared exactly
+like the scans that a model was trained on.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class PreparedScan:
 
     Args:
         on_scan: the scan after the steps, on its own grid.
-        on_grid: the same on the model's grid; its record holds the findings of both parts.
+        on_grid: the scan on the model's grid; its record holds the findings of both parts.
     """
 
     on_scan: Stepped
@@ -45,28 +45,23 @@ def prepare(
     """Prepare one scan for a model.
 
     Args:
-        config: the preparation; its modality must be set.
-        brain: the scan's own brain mask; None extracts the brain.
-        lesion: the lesion mask, on the scan's grid.
-        lesion_free_margin: slices beside a lesion that do not count as lesion-free.
-        t1, t1_series: a T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
+        volume: the scan.
+        config: the preparation, with its modality.
+        brain: brain mask on the scan's grid; None extracts the brain.
+        lesion: lesion mask on the scan's grid.
+        lesion_free_margin: slices of the scan beside a lesion that do not count as lesion-free.
+        t1: T1w of the same session, whose brain mask a raw T2w or FLAIR uses.
+        t1_series: SeriesInstanceUID of `t1`, if it is DICOM.
         tools: replacements for brain extraction, N4 and registration; None uses the defaults.
 
     Raises:
-        InputError: the scan cannot be used (`run_steps`, `prepare_scan`).
-        ValueError: `config` names no modality.
+        InputError: the scan cannot be used (see `run_steps` and `prepare_scan`).
+        ValueError: `config` has no modality.
     """
     if config.modality is None:
         raise ValueError("config.modality is None: give T1w, T2w or FLAIR (config.for_modality)")
-    on_scan = run_steps(
-        volume,
-        brain,
-        config,
-        modality=config.modality,
-        t1=t1,
-        t1_series=t1_series,
-        tools=tools or Tools(),
-    )
+    config = config.for_modality(config.modality)
+    on_scan = run_steps(volume, brain, config, t1=t1, t1_series=t1_series, tools=tools)
     on_grid = prepare_scan(
         on_scan.volume,
         on_scan.brain,

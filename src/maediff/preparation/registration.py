@@ -1,11 +1,14 @@
-"""Where a brain lies in MNI152, and how two scans of one session lie to each other.
+"""Affine registration of a brain to MNI152, and rigid registration of two scans of one session.
 
-    scan, brain  ->  brain alone, axes along RAS, 4 mm then 2 mm  ->  affine to the template: Mattes mutual information
-                 (Mattes et al. 2003, doi 10.1109/TMI.2003.809072), several starts, the best one refined
-    T1, T2       ->  the same, rigid, whole heads
+    scan, brain  ->  brain alone, resampled along RAS to 4 mm, then 2 mm  ->  affine to MNI152
+    T1w, T2w     ->  the same with whole heads                            ->  rigid
 
-Matrices are 4 x 4 and take mm (RAS+) to mm. SimpleITK is given RAS coordinates as if they were its own: it only needs
-both images to use the same ones. One thread, so that the same scan gives the same matrix.
+The metric is Mattes mutual information (Mattes et al. 2003, doi 10.1109/TMI.2003.809072).
+Registration starts from several positions and refines the best.
+
+Matrices are 4 x 4 and map mm to mm, in RAS+.
+SimpleITK gets RAS coordinates instead of its own LPS; it only needs both images in the same frame.
+SimpleITK uses one thread and one work unit, so the same scan always gives the same matrix.
 """
 
 from dataclasses import dataclass
@@ -21,21 +24,24 @@ from maediff.core.errors import InputError
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
 
-UNREGISTERED = "make the cohort with registration.enabled=false, or take a model that was trained on such a one"
+UNREGISTERED = (
+    "make the cohort with `registration.enabled=false`, or use a model of unregistered scans"
+)
 COARSE_MM, FINE_MM = 4.0, 2.0
-PITCHES_DEG = (-20.0, 0.0, 20.0)  # starts: the chin down, level, up
+PITCHES_DEG = (-20.0, 0.0, 20.0)  # starting positions: chin down, level, chin up
 BINS = 32
-THIN_MM = 20.0  # a brain that reaches less far in any direction does not say where it lies
-SETTLED_MM = 10.0
-AROUND_MM = 8.0  # the metric looks at the template's brain and this much around it
+THIN_MM = 20.0  # a brain that is shorter in any direction cannot be registered
+SHIFT_MM = 10.0
+MARGIN_MM = 8.0  # the metric covers the brain of the template and this margin
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
 class RegistrationConfig:
-    """Whether the model's grid lies in MNI152 (2 mm) instead of along the scan's own axes.
+    """Registration to MNI152; without it, the model's grid follows the axes of the scan.
 
     Args:
-        enabled: None for what is the default of a cohort's contrast (`REGISTERED`); a model without a word is off.
+        enabled: None uses the default of the contrast (`config.REGISTERED`). A model that does
+            not record registration was trained without it.
     """
 
     enabled: bool | None = None
@@ -43,7 +49,13 @@ class RegistrationConfig:
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """The MNI152 template that nilearn ships (skull-stripped), in [0, 1], and its brain; 1 mm, axes along RAS."""
+    """The skull-stripped MNI152 template of nilearn, 1 mm, with axes along RAS.
+
+    Args:
+        t1: intensities in [0, 1].
+        brain: brain mask.
+        affine: voxel -> mm.
+    """
 
     t1: Float[np.ndarray, "x y z"]
     brain: Bool[np.ndarray, "x y z"]
@@ -52,12 +64,13 @@ class Atlas:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How a scan lies in MNI152.
+    """Position of a scan in MNI152.
 
     Args:
         to_atlas: mm of the scan -> mm of MNI152.
-        turned: the highest mutual information with the template (nats, at 4 mm) that the brain turned upside down or
-            back to front reached, less what it reached as it is; above 0, another orientation fits better.
+        turned: mutual information with the template (nats, at 4 mm) of the brain turned upside
+            down or back to front, minus that of the brain as it is. If the value is above 0,
+            another orientation fits better.
     """
 
     to_atlas: Float[np.ndarray, "4 4"]
@@ -66,7 +79,7 @@ class Alignment:
 
 @lru_cache(maxsize=1)
 def load_atlas() -> Atlas:
-    """The template (about 2 s, once a process)."""
+    """Load the template, once per process (about 2 s)."""
     from nilearn import datasets
 
     t1 = datasets.load_mni152_template(resolution=1)
@@ -78,117 +91,163 @@ def load_atlas() -> Atlas:
     )
 
 
-def extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
-    """How far the brain reaches along each axis of the scan."""
+def measure_extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
+    """Return the length of the brain along each axis of the scan."""
     return [
-        float(np.ptp(along) + 1) * step
-        for along, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)
+        float(np.ptp(indices) + 1) * step
+        for indices, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)
     ]
 
 
 def align_to_atlas(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], *, quick: bool = False
 ) -> Alignment:
-    """The affine that takes `volume` to MNI152.
+    """Register a brain to MNI152 with an affine transform.
 
     Args:
-        quick: stop at 4 mm (for quality control; about a second).
+        volume: the scan.
+        brain: its brain mask.
+        quick: stop at 4 mm, in about a second; enough for quality control.
 
     Raises:
-        ValueError: an empty brain.
-        InputError: too little of a brain to say where it lies, or no start that came to an end.
+        ValueError: the brain mask is empty.
+        InputError: the brain is too thin, or no starting position led to a result.
     """
     if not brain.any():
         raise ValueError("an empty brain cannot be registered")
-    reach = extent_mm(volume, brain)
-    if min(reach) < THIN_MM:
+    extent = measure_extent_mm(volume, brain)
+    if min(extent) < THIN_MM:
         raise InputError(
-            f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in reach)} mm, too thin to be "
-            f"registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
+            f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in extent)} mm, "
+            f"too thin to be registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
         )
     low, high = np.percentile(volume.data[brain], [1, 99])
-    inside = (
-        np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1) + 0.1
-    )  # above the background's 0
-    inside = np.where(brain, inside, 0).astype(np.float32)
+    scaled = np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1)
+    inside = np.where(brain, scaled + 0.1, 0).astype(np.float32)  # the brain above background's 0
     atlas = load_atlas()
-    coarse = (_along_axes(inside, volume.affine, COARSE_MM), *_atlas_at(COARSE_MM))
-    centre = _centre_mm(atlas.brain, atlas.affine)
-    size = (atlas.brain.sum() / (brain.sum() * np.prod(volume.spacing_mm))) ** (1 / 3)
-    scale = float(np.clip(size, 0.85, 1.2))
-    there = _centre_mm(brain, volume.affine)
+    coarse = (
+        _resample_to_cubes(inside, volume.affine, COARSE_MM),
+        *_load_atlas_images(COARSE_MM),
+    )
+    atlas_centre = _find_centre_mm(atlas.brain, atlas.affine)
+    ratio = atlas.brain.sum() / (brain.sum() * np.prod(volume.spacing_mm))
+    scale = float(np.clip(ratio ** (1 / 3), 0.85, 1.2))
+    scan_centre = _find_centre_mm(brain, volume.affine)
 
-    def start(turn: np.ndarray) -> np.ndarray:
-        """MNI152 -> scan: centre on centre, turned and scaled."""
+    def make_start(rotation: np.ndarray) -> np.ndarray:
+        """Return MNI152 -> scan with matching centres, rotated and scaled."""
         matrix = np.eye(4)
-        matrix[:3, :3] = turn / scale
-        matrix[:3, 3] = there - matrix[:3, :3] @ centre
+        matrix[:3, :3] = rotation / scale
+        matrix[:3, 3] = scan_centre - matrix[:3, :3] @ atlas_centre
         return matrix
 
-    tried = [_refine(*coarse, start(_turn(0, pitch)), centre) for pitch in PITCHES_DEG]
-    halves = [_turn(axis, 180.0) for axis in range(3)]
-    others = [_refine(*coarse, start(half), centre, steps=40) for half in halves]
-    information, best = max(tried, key=lambda one: one[0])
+    results = [
+        _refine(*coarse, make_start(_make_rotation(0, pitch)), atlas_centre)
+        for pitch in PITCHES_DEG
+    ]
+    turned_results = [
+        _refine(*coarse, make_start(_make_rotation(axis, 180.0)), atlas_centre, steps=40)
+        for axis in range(3)
+    ]
+    information, best = max(results, key=lambda result: result[0])
     if not np.isfinite(information):
         raise InputError(
-            f"{volume.source}: registration to MNI152 failed; look at the scan and its mask, or {UNREGISTERED}"
+            f"{volume.source}: registration to MNI152 failed; look at the scan and its mask, or "
+            f"{UNREGISTERED}"
         )
-    turned = max(one[0] for one in others) - information
+    turned = max(result[0] for result in turned_results) - information
     if not quick:
-        _, best = _refine(
-            _along_axes(inside, volume.affine, FINE_MM), *_atlas_at(FINE_MM), best, centre
-        )
+        fine = _resample_to_cubes(inside, volume.affine, FINE_MM), *_load_atlas_images(FINE_MM)
+        _, best = _refine(*fine, best, atlas_centre)
     return Alignment(np.linalg.inv(best), turned)
 
 
 def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
-    """Where a place of `fixed` (mm) lies in `moving` (mm), for two scans of one head.
+    """Register two scans of one head rigidly.
 
-    It starts from the scanner's own coordinates, and from centre on centre.
+    Registration starts from the scanner's coordinates, and from matching centres.
+
+    Returns:
+        mm of `fixed` -> mm of `moving`.
 
     Raises:
-        InputError: no start came to an end.
+        InputError: no starting position led to a result.
     """
-    one, other = (_along_axes(_tamed(v.data), v.affine, COARSE_MM) for v in (fixed, moving))
-    centres = [_field_centre(v) for v in (fixed, moving)]
+    fixed_image, moving_image = (_make_head_image(volume, COARSE_MM) for volume in (fixed, moving))
+    centres = [_find_field_centre_mm(volume) for volume in (fixed, moving)]
     shift = np.eye(4)
     shift[:3, 3] = centres[1] - centres[0]
-    tried = [
-        _refine(other, one, None, start, centres[0], rigid=True) for start in (np.eye(4), shift)
+    results = [
+        _refine(moving_image, fixed_image, None, start, centres[0], rigid=True)
+        for start in (np.eye(4), shift)
     ]
-    information, best = max(tried, key=lambda result: result[0])
+    information, best = max(results, key=lambda result: result[0])
     if not np.isfinite(information):
         raise InputError(
-            f"{fixed.source}: rigid registration with {moving.source} failed; look at both, or add "
-            "brain.from_t1=false"
+            f"{fixed.source}: rigid registration with {moving.source} failed; look at both, or "
+            "use `brain.from_t1=false`"
         )
-    one, other = (_along_axes(_tamed(v.data), v.affine, FINE_MM) for v in (fixed, moving))
-    return _refine(other, one, None, best, centres[0], rigid=True)[1]
+    fixed_image, moving_image = (_make_head_image(volume, FINE_MM) for volume in (fixed, moving))
+    return _refine(moving_image, fixed_image, None, best, centres[0], rigid=True)[1]
 
 
-def settled(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray, "4 4"]) -> bool:
-    """Whether `to_moving` (mm of `fixed` -> mm of `moving`) explains the scans better than 10 mm to any side of it."""
-    one, other = (_along_axes(_tamed(v.data), v.affine, COARSE_MM) for v in (fixed, moving))
-    here = _information_at(other, one, to_moving)
+def is_local_optimum(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray, "4 4"]) -> bool:
+    """True if two scans share less information after a shift of 10 mm along any axis.
+
+    Args:
+        fixed: a scan.
+        moving: another scan of the same head.
+        to_moving: mm of `fixed` -> mm of `moving`.
+    """
+    fixed_image, moving_image = (_make_head_image(volume, COARSE_MM) for volume in (fixed, moving))
+    unshifted = _compute_information(moving_image, fixed_image, to_moving)
     for axis in range(3):
-        for mm in (-SETTLED_MM, SETTLED_MM):
+        for mm in (-SHIFT_MM, SHIFT_MM):
             shifted = to_moving.copy()
             shifted[axis, 3] += mm
-            if _information_at(other, one, shifted) > here:
+            if _compute_information(moving_image, fixed_image, shifted) > unshifted:
                 return False
-    return bool(np.isfinite(here))
+    return bool(np.isfinite(unshifted))
 
 
-def _information_at(moving: Any, fixed: Any, matrix: np.ndarray) -> float:
-    """Mutual information of two whole images where `matrix` (fixed mm -> moving mm) puts them; -inf without overlap."""
+def _make_head_image(volume: Volume, mm: float) -> Any:
+    """Return a scan on cubes of `mm`, without its few brightest voxels.
+
+    These voxels would use up most bins of the joint histogram.
+    """
+    low, high = np.percentile(volume.data, [0.5, 99.5])
+    clipped = np.clip(volume.data, low, max(high, low + 1e-6))
+    return _resample_to_cubes(np.asarray(clipped, dtype=np.float32), volume.affine, mm)
+
+
+def _make_method() -> Any:
+    """Return SimpleITK's registration with our metric, in one thread.
+
+    `SetNumberOfThreads` alone leaves the metric several work units, whose sums are added in
+    varying order.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetNumberOfWorkUnits(1)
     method.SetMetricAsMattesMutualInformation(BINS)
-    method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
+    return method
+
+
+def _compute_information(moving: Any, fixed: Any, matrix: np.ndarray) -> float:
+    """Return the mutual information of two whole images; -inf if they do not overlap.
+
+    Args:
+        moving: SimpleITK image.
+        fixed: SimpleITK image.
+        matrix: mm of `fixed` -> mm of `moving`.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    method = _make_method()
+    method.SetMetricSamplingStrategy(method.NONE)
     transform = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
     method.SetInitialTransform(transform)
     try:
@@ -208,23 +267,33 @@ def _refine(
     steps: int = 100,
     samples: int = 10000,
 ) -> tuple[float, np.ndarray]:
-    """Mutual information after a descent from `start` (fixed mm -> moving mm), and the matrix there."""
+    """Maximise the mutual information of two images by gradient descent.
+
+    Args:
+        moving: SimpleITK image.
+        fixed: SimpleITK image.
+        mask: voxels of `fixed` that count; None uses all.
+        start: mm of `fixed` -> mm of `moving`.
+        centre: centre of rotation, in mm of `fixed`.
+        rigid: rotate and shift only.
+        steps: number of steps at most.
+        samples: voxels of `fixed` that the metric samples.
+
+    Returns:
+        The mutual information (-inf if the images do not overlap) and the matrix.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     transform: Any = sitk.VersorRigid3DTransform() if rigid else sitk.AffineTransform(3)
     transform.SetCenter(centre.tolist())
     transform.SetMatrix(start[:3, :3].ravel().tolist())
     transform.SetTranslation((start[:3, 3] + start[:3, :3] @ centre - centre).tolist())
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
-    method.SetNumberOfWorkUnits(1)
-    method.SetMetricAsMattesMutualInformation(BINS)
+    method = _make_method()
     method.SetMetricSamplingStrategy(method.REGULAR)
     share = min(1.0, samples / max(1, fixed.GetNumberOfPixels()))
     method.SetMetricSamplingPercentage(share, 1)
     if mask is not None:
         method.SetMetricFixedMask(mask)
-    method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 0.01, steps, 0.5, 1e-5)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
@@ -240,31 +309,30 @@ def _refine(
 
 
 @lru_cache(maxsize=4)
-def _atlas_at(mm: float) -> tuple[Any, Any]:
-    """The template and where the metric looks, as SimpleITK images of `mm` voxels."""
+def _load_atlas_images(mm: float) -> tuple[Any, Any]:
+    """Return the template and the mask of the metric, as SimpleITK images of `mm` voxels."""
     import SimpleITK as sitk  # noqa: N813
     from scipy import ndimage
 
     atlas = load_atlas()
     inside = np.where(atlas.brain, atlas.t1 + 0.1, 0).astype(np.float32)
     image, brain = (
-        _along_axes(data.astype(np.float32), atlas.affine, mm) for data in (inside, atlas.brain)
+        _resample_to_cubes(data.astype(np.float32), atlas.affine, mm)
+        for data in (inside, atlas.brain)
     )
-    far = ndimage.distance_transform_edt(sitk.GetArrayFromImage(brain) < 0.5) * mm
-    near = sitk.GetImageFromArray((far <= AROUND_MM).astype(np.uint8))
-    near.CopyInformation(image)
-    return image, near
+    distance_mm = ndimage.distance_transform_edt(sitk.GetArrayFromImage(brain) < 0.5) * mm
+    mask = sitk.GetImageFromArray((distance_mm <= MARGIN_MM).astype(np.uint8))
+    mask.CopyInformation(image)
+    return image, mask
 
 
-def _along_axes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float) -> Any:
-    """`data` on cubes of `mm` along R, A and S, as a SimpleITK image in RAS mm."""
+def _resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float) -> Any:
+    """Resample an array to cubes of `mm` along R, A and S; return a SimpleITK image in RAS mm."""
     import SimpleITK as sitk  # noqa: N813
 
-    corners = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in data.shape], [1.0])).reshape(
-        4, -1
-    )
-    places = (affine @ corners)[:3]
-    low, high = places.min(axis=1), places.max(axis=1)
+    edges = [(-0.5, size - 0.5) for size in data.shape]
+    corners = (affine @ np.array(np.meshgrid(*edges, [1.0])).reshape(4, -1))[:3]
+    low, high = corners.min(axis=1), corners.max(axis=1)
     shape = np.maximum(1, np.ceil((high - low) / mm - 1e-3)).astype(int)
     target = np.diag([mm, mm, mm, 1.0])
     target[:3, 3] = (low + high) / 2 - (shape - 1) * mm / 2
@@ -275,27 +343,22 @@ def _along_axes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float
     return image
 
 
-def _tamed(data: np.ndarray) -> np.ndarray:
-    """Without the few brightest voxels, which would take most bins of the histogram."""
-    low, high = np.percentile(data, [0.5, 99.5])
-    return np.asarray(np.clip(data, low, max(high, low + 1e-6)), dtype=np.float32)
+def _find_centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the centre of mass of a mask."""
+    voxel = [float(indices.mean()) for indices in np.nonzero(mask)]
+    return np.asarray(affine[:3, :3] @ voxel + affine[:3, 3])
 
 
-def _centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    place = [float(where.mean()) for where in np.nonzero(mask)]
-    return np.asarray(affine[:3, :3] @ place + affine[:3, 3])
+def _find_field_centre_mm(volume: Volume) -> np.ndarray:
+    """Return the centre of a scan's field of view."""
+    voxel = (np.array(volume.data.shape) - 1) / 2
+    return np.asarray(volume.affine[:3, :3] @ voxel + volume.affine[:3, 3])
 
 
-def _field_centre(volume: Volume) -> np.ndarray:
-    return np.asarray(
-        volume.affine[:3, :3] @ ((np.array(volume.data.shape) - 1) / 2) + volume.affine[:3, 3]
-    )
-
-
-def _turn(axis: int, degrees: float) -> np.ndarray:
-    """Rotation about an axis of RAS."""
+def _make_rotation(axis: int, degrees: float) -> np.ndarray:
+    """Return the 3 x 3 rotation about an axis of RAS."""
     i, j = [k for k in range(3) if k != axis]
-    turn, angle = np.eye(3), np.deg2rad(degrees)
-    turn[i, i] = turn[j, j] = np.cos(angle)
-    turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-    return turn
+    rotation, angle = np.eye(3), np.deg2rad(degrees)
+    rotation[i, i] = rotation[j, j] = np.cos(angle)
+    rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
+    return rotation

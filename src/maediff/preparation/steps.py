@@ -1,11 +1,15 @@
-"""Steps that a scan passes through before it goes to the model's grid. Each can be disabled; each is recorded.
+"""Steps on a scan's own grid, before it is resampled to the model's grid.
 
-    volume -> brain extraction -> N4           -> registration to MNI152 -> quality control -> Stepped
+    volume -> brain extraction -> N4           -> registration to MNI152 -> quality control
     (RAS+)    raw scans only      bias.enabled    registration.enabled      qc.*
 
-A skull-stripped scan, and a scan with a brain mask, skips the extraction. A scan that looks stripped but fits the atlas
-badly may be a head on a background of zeros. Its brain is extracted then, and the result is used if it is much smaller
-and fits better. By default N4 is disabled and registration enabled, because that scored best (experiments/scan_preparation).
+Each step can be disabled, and each is recorded.
+By default N4 is disabled and registration is enabled, because this scored best
+(experiments/scan_preparation).
+
+A skull-stripped scan, or a scan with a brain mask, skips brain extraction.
+A scan that looks stripped but fits the atlas badly may be a head on a background of zeros.
+Its brain is then extracted, and the result is used if it is much smaller and fits better.
 """
 
 import logging
@@ -24,29 +28,30 @@ from maediff.preparation.bias_correction import correct_bias
 from maediff.preparation.brain_extraction import brain_from_t1, extract_brain
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.quality import check_against_atlas, check_contrast, check_voxels
-from maediff.preparation.registration import align_to_atlas, extent_mm
+from maediff.preparation.registration import align_to_atlas, measure_extent_mm
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
 logger = logging.getLogger(__name__)
-# Sources of a brain mask that are no estimate of ours.
+# Origins of brain masks that no tool estimated.
 GIVEN, ZERO_BACKGROUND = "given", "from the zero background"
-# Overlap with MNI152 of heads on a background of zeros: 0.75 to 0.87 (ixi10, ds000011), of which at most 0.72 is brain.
-# Overlap of stripped scans: 0.92 and more (ds002748, mslub, nearly all 78 of lgg); an extraction removes at most 2 %.
+# Overlap with MNI152 of heads on a background of zeros: 0.75 to 0.87 (ixi10, ds000011); at most
+# 0.72 of such a head is brain. Overlap of stripped scans: 0.92 and more (ds002748, mslub, nearly
+# all 78 of lgg); extraction removes at most 2 % of them.
 SKULL_OVERLAP, SKULL_SHARE = 0.90, 0.85
-# A stripped scan beyond this size is aligned to the atlas even where nothing else asks for it.
+# A larger stripped scan is aligned to the atlas for quality control.
 LARGE_BRAIN_ML, LARGE_BRAIN_MM = 1700.0, 190.0
-MIN_VALUES = 16  # different intensities in a brain; scans of 8 bits have more, label maps fewer
+MIN_VALUES = 16  # different intensities in a brain; 8-bit scans have more, label maps have fewer
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Functions that the steps call. A caller may replace each, for example by another brain extraction.
+    """Functions that the steps call; a caller may replace each of them.
 
     Args:
-        extract_brain: (volume, brain config) -> brain mask and the name of the tool.
-        correct_bias: (volume, brain, bias config) -> corrected volume and the field it was divided by.
+        extract_brain: (volume, brain config) -> brain mask and name of the tool.
+        correct_bias: (volume, brain, bias config) -> corrected volume and its bias field.
         align: (volume, brain, quick=) -> alignment to MNI152.
         check_alignment: (volume, brain, alignment, qc config) -> record and flags.
     """
@@ -63,10 +68,13 @@ class Stepped:
 
     Args:
         volume: the scan, bias-corrected if N4 was enabled.
+        brain: brain mask.
         brain_from: "given", "from the zero background", or the name of the extraction tool.
-        bias_field: the field that `volume` was divided by.
-        to_atlas: mm of the scan -> mm of MNI152, if the scan was registered.
-        record, flags, notes: findings for qc.csv, image.json and summary.json.
+        bias_field: field that `volume` was divided by.
+        to_atlas: mm of the scan -> mm of MNI152; None for an unregistered scan.
+        record: numbers for qc.csv, image.json and summary.json.
+        flags: reasons to look at the scan.
+        notes: remarks on the preparation.
     """
 
     volume: Volume
@@ -87,9 +95,8 @@ class Stepped:
 def run_steps(
     volume: Volume,
     brain: VolumeMask | None,
-    config: PreparationConfig | None = None,
+    config: PreparationConfig,
     *,
-    modality: str,
     t1: Path | None = None,
     t1_series: str | None = None,
     tools: Tools | None = None,
@@ -97,29 +104,36 @@ def run_steps(
     """Run every step that `config` enables.
 
     Args:
-        brain: the scan's own brain mask; None extracts the brain.
-        modality: contrast of the scan.
-        t1, t1_series: a T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
-        tools: replacements for brain extraction, N4 and registration.
+        volume: the scan.
+        brain: brain mask; None extracts the brain.
+        config: the preparation, with its modality.
+        t1: T1w of the same session, whose brain mask a raw T2w or FLAIR uses.
+        t1_series: SeriesInstanceUID of `t1`, if it is DICOM.
+        tools: replacements for brain extraction, N4 and registration; None uses the defaults.
 
     Raises:
-        InputError: no brain was found, no extraction tool is installed, or registration is enabled and failed.
+        InputError: no brain was found, no extraction tool is installed, the scan is a mask or a
+            label map, or a step that is enabled failed.
+        ValueError: `config` has no modality.
     """
-    config = config or PreparationConfig()
-    t1_ref = None if t1 is None or modality == "T1w" else ScanRef("", "", t1, "", series=t1_series)
+    if config.modality is None:
+        raise ValueError("config.modality is None: give T1w, T2w or FLAIR (config.for_modality)")
+    t1_ref = None
+    if t1 is not None and config.modality != "T1w":
+        t1_ref = ScanRef(subject="", session="", image=t1, dataset="", series=t1_series)
     runner = _Runner(config, tools or Tools())
     stepped = (
         runner.run_without_mask(volume, t1_ref)
         if brain is None
         else runner.run_with_brain(volume, brain, GIVEN, [], [])
     )
-    stepped.flags.extend(check_contrast(stepped.record, modality, config.qc))
+    stepped.flags.extend(check_contrast(stepped.record, config.modality, config.qc))
     return stepped
 
 
 def _is_large(volume: Volume, brain: VolumeMask) -> bool:
-    """True if the voxels that are not zero exceed most brains, in ml or by their length in the slice."""
-    too_long = max(extent_mm(volume, brain)[:2]) > LARGE_BRAIN_MM
+    """True if the mask exceeds most brains, in ml or by its length in the slice."""
+    too_long = max(measure_extent_mm(volume, brain)[:2]) > LARGE_BRAIN_MM
     return bool(too_long or brain.sum() * np.prod(volume.spacing_mm) / 1000 > LARGE_BRAIN_ML)
 
 
@@ -142,13 +156,13 @@ class _Runner:
         return self.run_stripped(volume, brain, t1)
 
     def run_stripped(self, volume: Volume, brain: VolumeMask, t1: ScanRef | None) -> Stepped:
-        """Run the steps on a scan that looks stripped, which may be a head on a background of zeros."""
+        """Run the steps on a scan that looks stripped, but may be a head in zeros."""
         stepped = self.run_with_brain(volume, brain, ZERO_BACKGROUND, [], [])
         doubtful = stepped.record.get("atlas_overlap", 1.0) < SKULL_OVERLAP
         return self.retry_without_skull(stepped, volume, t1) if doubtful else stepped
 
     def retry_without_skull(self, stepped: Stepped, volume: Volume, t1: ScanRef | None) -> Stepped:
-        """Extract the brain, and use it if that shows that there was a skull; else flag `stepped`."""
+        """Extract the brain; use it if it shows that there was a skull, else flag `stepped`."""
         flags: list[str] = []
         notes: list[str] = []
         try:
@@ -184,12 +198,12 @@ class _Runner:
         values = len(np.unique(volume.data[brain]))
         if values < MIN_VALUES:
             raise InputError(
-                f"{volume.source}: only {values} different values in the brain, so it looks like a mask or a label "
-                "map; give the scan"
+                f"{volume.source}: only {values} different values in the brain, so it looks like "
+                "a mask or a label map; give the scan"
             )
-        raw = brain_from not in (GIVEN, ZERO_BACKGROUND)
-        doubtful = raw or (brain_from == ZERO_BACKGROUND and _is_large(volume, brain))
-        if raw:
+        extracted = brain_from not in (GIVEN, ZERO_BACKGROUND)
+        doubtful = extracted or (brain_from == ZERO_BACKGROUND and _is_large(volume, brain))
+        if extracted:
             numbers, new_flags = check_voxels(volume, brain, self.config.qc)
             record, flags = record | numbers, flags + new_flags
         corrected, bias_field = volume, None
@@ -215,14 +229,23 @@ class _Runner:
         if bias_field is not None:
             low, high = np.percentile(bias_field[brain], [1, 99])
             record["bias_range"] = [round(float(low), 3), round(float(high), 3)]
-        return Stepped(corrected, brain, brain_from, bias_field, to_atlas, record, flags, notes)
+        return Stepped(
+            volume=corrected,
+            brain=brain,
+            brain_from=brain_from,
+            bias_field=bias_field,
+            to_atlas=to_atlas,
+            record=record,
+            flags=flags,
+            notes=notes,
+        )
 
     def extract(
         self, volume: Volume, t1: ScanRef | None, flags: list[str], notes: list[str]
     ) -> tuple[VolumeMask, str]:
-        """Return the brain of a raw scan: its T1w's if there is one, else by a tool.
+        """Return the brain of a raw scan: that of its T1w, or by a tool.
 
-        A T1w that cannot be used adds a flag and a note.
+        If the T1w cannot be used, a flag and a note are added.
         """
         brain = self.config.brain
         if t1 is not None and brain.from_t1 and brain.tool != "none":
@@ -239,11 +262,11 @@ class _Runner:
         """Find the brain of the session's T1w and move it rigidly to `volume`."""
         t1 = read_volume(ref)
         try:
-            looks_stripped = brain_from_background(t1)
+            t1_brain = brain_from_background(t1)
         except RawScanError:
             brain, tool = self.tools.extract_brain(t1, self.config.brain)
         else:
             only_brain = _Runner(PreparationConfig(brain=self.config.brain), self.tools)
-            stepped = only_brain.run_stripped(t1, looks_stripped, None)
+            stepped = only_brain.run_stripped(t1, t1_brain, None)
             brain, tool = stepped.brain, stepped.brain_from if stepped.extracted else "stripped"
         return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"

@@ -1,0 +1,63 @@
+"""Brain masks of stripped scans, and refusal of raw ones."""
+
+import numpy as np
+import pytest
+
+from helpers.brains import made_brain, made_volume
+from maediff.core.errors import InputError
+from maediff.preparation.background import brain_from_background
+from maediff.preparation.onto_grid import prepare_scan
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.nifti import read_nifti
+
+
+def test_largest_object_with_holes_filled():
+    data, brain, affine = made_brain()
+    damaged = data.copy()
+    damaged[28:32, 30:34, 20:24] = 0  # a hole
+    damaged[40:42, 30:34, 20:24] = -5  # ringing inside
+    damaged[0, 0, 0] = 90  # a speck outside
+    damaged[1:4, 60, 40] = 1e-4  # distant ringing of a spline
+    np.testing.assert_array_equal(brain_from_background(made_volume(damaged, affine)), brain)
+
+
+def test_raw_scans():
+    data, brain, affine = made_brain((100, 110, 90), (2.0, 2.0, 2.0), radii_mm=(75.0, 95.0, 80.0))
+    noise = np.random.default_rng(0).integers(1, 9, data.shape)
+    head = made_brain((100, 110, 90), (2.0, 2.0, 2.0), radii_mm=(92.0, 107.0, 88.0))[1]
+    skull = np.where(head, 90, 0)
+    for raw in (np.where(brain, data, noise), np.where(brain, data, skull)):
+        with pytest.raises(
+            InputError, match=r"scan\.nii\.gz: raw scan with skull.*brain mask in a manifest"
+        ):
+            prepare_scan(made_volume(raw, affine))
+        assert prepare_scan(made_volume(raw, affine), brain).brain.any()
+
+
+def test_thin_slab():
+    """Few slices fill more of their bounding box than a whole brain."""
+    data, _, affine = made_brain((100, 110, 90), (2.0, 2.0, 2.0), radii_mm=(75.0, 95.0, 80.0))
+    assert prepare_scan(made_volume(data[:, :, 43:47], affine)).brain.any()
+
+
+@pytest.mark.parametrize(
+    ("folder", "modality", "raw"),
+    [
+        ("ds002748", "T1w", False),
+        ("mslub", "T1w", False),
+        ("mslub", "T2w", False),
+        ("mslub", "FLAIR", False),
+        ("lgg", "FLAIR", False),
+        ("lgg", "T1w", False),
+        ("ixi10", "T1w", True),
+        ("ds000011", "T1w", True),
+    ],
+)
+def test_real_scans(shared_data, folder, modality, raw):
+    for ref in find_scans([shared_data / folder], modality)[:3]:
+        volume = read_nifti(ref.image)
+        if raw:
+            with pytest.raises(InputError, match="raw scan with skull"):
+                brain_from_background(volume)
+        else:
+            assert brain_from_background(volume).any()
