@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test check results models constraints clean
+.PHONY: setup demo test check docs results models constraints clean
 
 # Install the package and the tools of the tests into .venv.
 setup: .venv/.test
@@ -20,6 +20,10 @@ check: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Build the documentation site into docs/_build/html; warnings are errors.
+docs: .venv/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
 # Score the shipped models again, about an hour on one CPU core: make results DATA=../shared/data
 DATA ?= ../shared/data
@@ -43,9 +47,13 @@ models: .venv/.demo
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
 	@touch $@ .venv/.demo
 
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@ .venv/.demo
+
 # Update constraints.txt; needs uv. CUDA packages and `+cpu` are removed, because each machine has its own build of torch.
 constraints:
-	{ sed -n '/^#/p' constraints.txt; uv pip compile --universal --no-emit-index-url --no-header --no-annotate --extra test \
+	{ sed -n '/^#/p' constraints.txt; uv pip compile --universal --no-emit-index-url --no-header --no-annotate --extra test --extra docs \
 	  $(UV_FLAGS) pyproject.toml | grep -vE '^(nvidia-|cuda-|triton)' | sed -E '/^torch==.*\+cpu/d; s/^(torch==[0-9.]+).*/\1/'; } > constraints.new
 	mv constraints.new constraints.txt
 

@@ -3,7 +3,7 @@
 #     DATA=FOLDER experiments/leak/run.sh              run all steps that are not done
 #     DATA=FOLDER DRY_RUN=1 experiments/leak/run.sh    print the commands only
 #
-# DATA      folder with the data sets of docs/data.md
+# DATA      folder with the data sets of docs/guides/data_sets.md
 # COHORTS   folder for prepared scans, shared by all experiments; default: cohorts
 # RUNS      folder for runs and scores; default: runs/NAME_OF_THE_EXPERIMENT
 # PYTHON    Python with maediff; default: .venv/bin/python, else python
@@ -13,7 +13,7 @@
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-: "${DATA:?set DATA to the folder with the data sets of docs/data.md}"
+: "${DATA:?set DATA to the folder with the data sets of docs/guides/data_sets.md}"
 COHORTS=${COHORTS:-cohorts}
 RUNS=${RUNS:-runs/$(basename "$(cd "$(dirname "$0")" && pwd)")}
 if [ -z "${PYTHON:-}" ]; then

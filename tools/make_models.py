@@ -4,9 +4,9 @@
     python tools/make_models.py --data DATA --max-time 30s    # a quick test that the steps work
     python tools/make_models.py --data DATA --dry-run         # prints the commands only
 
-DATA holds the data sets ds002748, ds000011 and lgg (docs/data.md). Each model is trained with the
-settings that the shipped model carries; tools/remake_model.py does this. A stopped run resumes
-where it stopped if the same command is given again.
+DATA holds the data sets ds002748, ds000011 and lgg (docs/guides/data_sets.md). Each model is
+trained with the settings that the shipped model carries; tools/remake_model.py does this. A
+stopped run resumes where it stopped if the same command is given again.
 """
 
 import argparse
@@ -117,7 +117,8 @@ def check_data(data: Path) -> None:
     missing = [name for name in DATA_SETS if not (data / name).is_dir()]
     if missing:
         raise InputError(
-            f"{data}: does not hold {', '.join(missing)}; docs/data.md lists the sources"
+            f"{data}: does not hold {', '.join(missing)}; "
+            "docs/guides/data_sets.md lists the sources"
         )
 
 

@@ -27,7 +27,9 @@ def manifest_rows(bids: Path, ixi: Path) -> list[list[str]]:
     score = {path.name.partition("-T1")[0]: path for path in sorted(ixi.glob("*-T1.nii.gz"))}
     for folder, scans in ((bids, calibrate), (ixi, score)):
         if not scans:
-            raise InputError(f"{folder}: no T1w scan; docs/data.md describes the data sets")
+            raise InputError(
+                f"{folder}: no T1w scan; docs/guides/data_sets.md describes the data sets"
+            )
     rows = [
         [subject, bids.name, str(path.absolute()), "val", "1"]
         for subject, path in calibrate.items()

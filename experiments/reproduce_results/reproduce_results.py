@@ -3,8 +3,8 @@
     python experiments/reproduce_results/reproduce_results.py --data DATA
     python experiments/reproduce_results/reproduce_results.py --data DATA --dry-run
 
-DATA holds lgg and mslub/patient07 (docs/data.md). The whole run takes about an hour on one CPU
-core. Prepared scans go to `cohorts/`, evaluations to `runs/`. Evaluations that are complete are
+DATA holds lgg and mslub/patient07 (docs/guides/data_sets.md). The whole run takes about an hour on
+one CPU core. Prepared scans go to `cohorts/`, evaluations to `runs/`. Evaluations that are complete are
 not repeated: a stopped run resumes if the same command is given again. At the end, a table
 compares the mean AUPRC of each model with `shipped_models.csv`, beside this script.
 """
@@ -196,8 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         parser.exit(
             2,
-            f"error: {args.data}: does not hold {', '.join(missing)}; docs/data.md lists the "
-            "sources\n",
+            f"error: {args.data}: does not hold {', '.join(missing)}; "
+            "docs/guides/data_sets.md lists the sources\n",
         )
     write_patient_manifests(args.data, args.cohorts)
     for step in steps(args.data, args.cohorts, args.runs):

@@ -1,4 +1,4 @@
-"""Every name in docs/paper_map.md exists, and every default in its table of choices is the code's."""
+"""Every name in the paper map exists, and every default in the tables is that of the code."""
 
 import ast
 import functools
@@ -12,11 +12,16 @@ import pytest
 
 from maediff.core.config import flatten
 
-DOCS = Path(__file__).parents[2] / "docs"
-TEXT = (DOCS / "paper_map.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs" / "explanation"
+MAP, METHOD, TRAINING = (
+    (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("paper_map", "choices", "choices_training")
+)
+TEXT = "\n".join((MAP, METHOD, TRAINING))
 NAMES = sorted(set(re.findall(r"`(maediff\.[\w.]+)`", TEXT)))
-TABLE = TEXT.partition("## What we chose")[2].partition("Presets change")[0]
-CHOICES = re.findall(r"^\|[^|]+\| `(maediff\.[\w.]+)` \| `([^`]+)` \|", TABLE, re.MULTILINE)
+TABLES = METHOD.partition("## Fixed in the code")[0] + TRAINING.partition("## Presets")[0]
+HEADINGS = TABLES.count("| choice | field | default |")
+CHOICES = re.findall(r"^\|[^|]+\| `(maediff\.[\w.]+)` \| `([^`]+)` \|", TABLES, re.MULTILINE)
 SETTINGS = {
     setting: values
     for setting, *values in re.findall(
@@ -39,12 +44,12 @@ def resolve(name: str) -> Any:
     return found
 
 
-def test_the_map_is_read() -> None:
+def test_map_has_its_rows() -> None:
     assert len(NAMES) > 60
     assert len(CHOICES) > 35
-    assert len(CHOICES) == len(re.findall(r"^\| ", TABLE, re.MULTILINE)) - 1, (
-        "a row of another form"
-    )  # but the heading
+    rows = re.findall(r"^\| ", TABLES, re.MULTILINE)
+    assert len(CHOICES) == len(rows) - HEADINGS, "a row of another form"
+    assert HEADINGS == 5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,13 +90,13 @@ def test_a_wrong_name_is_found(name: str) -> None:
         "maediff.diffusion.noise.SimplexConfig",
     ],
 )
-def test_every_field_of_the_method_stands_in_the_table(name: str) -> None:
+def test_every_field_of_the_method_is_in_the_table(name: str) -> None:
     listed = {choice.rpartition(".")[2] for choice, _ in CHOICES if choice.startswith(name + ".")}
     assert {f.name for f in fields(resolve(name))} - {"unet", "mae", "simplex"} == listed
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_presets_are_as_told(setting: str) -> None:
+def test_presets_match_the_table(setting: str) -> None:
     methods, train = (
         importlib.import_module("maediff.methods.registry"),
         importlib.import_module("maediff.training.config"),
@@ -108,7 +113,7 @@ def test_presets_are_as_told(setting: str) -> None:
         assert actual == ast.literal_eval(told), f"{preset}: {setting}"
 
 
-def test_every_setting_that_a_preset_changes_is_told() -> None:
+def test_every_setting_of_a_preset_is_in_the_table() -> None:
     changed = set()
     for preset in importlib.import_module("maediff.methods.registry").PRESETS.values():
         changed |= {f"train.{key}" for key in flatten(preset.training)}

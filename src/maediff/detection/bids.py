@@ -51,7 +51,7 @@ SIDECARS: dict[str, dict[str, Any]] = {
 IGNORED = "*_summary.json\nreport.html\nparticipants_findings.tsv\n"
 README = """Anomaly maps and masks, healthy references and brain masks of a BIDS dataset, by maediff.
 
-`report.html` shows them. For research, not for diagnosis. Names are explained in maediff's docs/data.md.
+`report.html` shows them. For research, not for diagnosis. Names are explained in maediff's docs/reference/summary.md.
 """
 
 

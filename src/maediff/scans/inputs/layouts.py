@@ -146,8 +146,8 @@ def read_layout(
     cases = FINDERS[layout](folder)
     if not cases:
         raise InputError(
-            f"{folder}: no file named as in the {layout} layout; see docs/data.md, or omit "
-            "`layout`"
+            f"{folder}: no file named as in the {layout} layout; "
+            "see docs/reference/folder_layouts.md, or omit `layout`"
         )
     strays = [path for path in nifti_files(folder) if not KIND_OF[layout](path)]
     log_skipped_files(folder, strays, f"their names do not fit the {layout} layout")
