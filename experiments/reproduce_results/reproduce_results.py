@@ -4,9 +4,9 @@
     python experiments/reproduce_results/reproduce_results.py --data DATA --dry-run
 
 DATA holds lgg and mslub/patient07 (docs/guides/data_sets.md). The whole run takes about an hour on
-one CPU core. Prepared scans go to `cohorts/`, evaluations to `runs/`. Evaluations that are complete are
-not repeated: a stopped run resumes if the same command is given again. At the end, a table
-compares the mean AUPRC of each model with `shipped_models.csv`, beside this script.
+one CPU core. Prepared scans go to `cohorts/`, evaluations to `runs/`. Evaluations that are
+complete are not repeated: a stopped run resumes if the same command is given again. At the end, a
+table compares the mean AUPRC of each model with `shipped_models.csv`, beside this script.
 """
 
 import argparse
