@@ -103,6 +103,17 @@ def test_long_brain_is_scaled_and_flagged():
     assert volume_mm3 == pytest.approx(brain.sum() * 8, rel=0.01)  # nothing was cropped
 
 
+@pytest.mark.parametrize("degrees", [5, 20, -12])
+def test_brain_of_a_sheared_scan_has_its_true_volume(degrees):
+    data, brain, affine = made_brain()
+    sheared = affine.copy()
+    sheared[1, 2] += affine[2, 2] * np.tan(np.radians(degrees))
+    prepared = prepare_scan(volume_of(data, sheared))
+    assert prepared.record["brain_ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
+    on_grid_mm3 = prepared.brain.sum() * np.prod(prepared.grid.spacing_mm)
+    assert on_grid_mm3 == pytest.approx(brain.sum() * 8, rel=0.02)
+
+
 @pytest.mark.parametrize("wrong", ["empty", "sagittal", "metres wide"])
 def test_impossible_brains(wrong):
     data, brain, affine = made_brain()

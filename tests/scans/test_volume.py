@@ -3,7 +3,12 @@ import pytest
 
 from helpers.brains import oblique
 from maediff.core.errors import InputError
-from maediff.scans.volume import slices_to_volume, volume_from_array, volume_to_slices
+from maediff.scans.volume import (
+    slice_spacing_mm,
+    slices_to_volume,
+    volume_from_array,
+    volume_to_slices,
+)
 
 
 def test_slice_has_front_at_top_and_small_x_at_left():
@@ -38,3 +43,21 @@ def test_unusable_array_is_refused():
         volume_from_array(np.where(data > 0, np.nan, 0), oblique(np.eye(4)), "mine")
     with pytest.raises(InputError, match="mine: the affine is not an invertible"):
         volume_from_array(data, np.zeros((4, 4)), "mine")
+
+
+@pytest.mark.parametrize(("axis", "degrees"), [(0, 20), (1, 5), (1, -30)])
+@pytest.mark.parametrize("is_oblique", [False, True])
+def test_volume_of_a_sheared_voxel_is_the_determinant(axis, degrees, is_oblique):
+    affine = np.diag([2.0, 2.5, 3.0, 1.0])
+    affine[axis, 2] = 3 * np.tan(np.radians(degrees))
+    affine = oblique(affine) if is_oblique else affine
+    scan = volume_from_array(np.arange(60.0).reshape(3, 4, 5), affine)
+    assert scan.voxel_mm3 == pytest.approx(15)
+    np.testing.assert_allclose(slice_spacing_mm(scan.affine), [2, 2.5, 3])  # slices 3 mm apart
+    assert scan.spacing_mm[2] == pytest.approx(3 / np.cos(np.radians(degrees)))
+
+
+def test_volume_of_a_straight_voxel_is_exactly_the_product_of_its_edges():
+    affine = oblique(np.diag([0.9375, 0.9375, 1.3, 1.0])).astype(np.float32).astype(float)
+    scan = volume_from_array(np.arange(60.0).reshape(3, 4, 5), affine)
+    assert scan.voxel_mm3 == float(np.prod(scan.spacing_mm))

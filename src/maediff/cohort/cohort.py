@@ -29,7 +29,7 @@ from maediff.core.errors import InputError
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.reference import subject_in_dataset
-from maediff.scans.volume import volume_to_slices
+from maediff.scans.volume import slice_spacing_mm, volume_to_slices
 
 COHORT_FORMAT = 2
 """Version of the files of a cohort, in cohort.json."""
@@ -90,7 +90,7 @@ class SubjectSlices:
         slice_ids: index of each slice on the model's grid.
         affine: voxel of the (x, y, z) volume -> mm; mm of MNI152 if the scan was registered.
         affine_to_scan: voxel of the same volume -> mm of the scan.
-        spacing_mm: voxel size along x, y and z.
+        spacing_mm: voxel size along x and y, and distance of slices.
         healthy: None if unknown.
         extra: further columns of the manifest, for example lesion_kind.
     """
@@ -212,7 +212,7 @@ class Cohort:
                 f"{len(brain)}; {REMEDY}"
             )
         images = np.clip(volume_to_slices(volume.data), 0, CEILING)
-        x, y, z = (float(size) for size in volume.spacing_mm)
+        x, y, z = (float(size) for size in slice_spacing_mm(volume.affine))
         return SubjectSlices(
             name=row.name,
             person=row.person,

@@ -56,7 +56,7 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
             for y in (slice(margin_y), slice(-margin_y, None))
         ]
     )
-    volume_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
+    volume_ml = float(brain.sum() * volume.voxel_mm3) / 1000
     large = volume_ml > HEAD_ML or (volume_ml > LARGE_HEAD_ML and box.mean() > HEAD_SHARE)
     if large or corners.mean() > CORNER_SHARE:
         raise RawScanError(

@@ -90,7 +90,7 @@ def check_extracted_brain(volume: Volume, brain: VolumeMask, tool: str) -> None:
             f"{volume.source}: brain extraction ({tool}) failed, it found no brain; look at the "
             f"scan, {REMEDY}"
         )
-    brain_ml = float(brain.sum() * np.prod(volume.spacing_mm)) / 1000
+    brain_ml = float(brain.sum() * volume.voxel_mm3) / 1000
     if brain_ml < SMALLEST_ML and (volume.spacing_mm * volume.data.shape).min() >= WHOLE_HEAD_MM:
         raise InputError(
             f"{volume.source}: brain extraction ({tool}) failed, it found {brain_ml:.0f} ml of "

@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
 from maediff.preparation.resample import Order, kernel_radius, resample
-from maediff.scans.volume import Volume
+from maediff.scans.volume import Volume, slice_spacing_mm
 
 IN_PLANE_RANGE_MM = (20.0, 400.0)
 # Outer edges of the brain of MNI152 along R, A and S.
@@ -97,7 +97,7 @@ class Grid:
     @property
     def spacing_mm(self) -> Float[np.ndarray, " 3"]:
         """Cell size along X, Y and Z; in mm of MNI152 for a registered scan."""
-        return np.asarray(np.linalg.norm(self.own_affine[:3, :3], axis=0))
+        return slice_spacing_mm(self.own_affine)
 
     @property
     def slice_heights_mm(self) -> Float[np.ndarray, " z"]:

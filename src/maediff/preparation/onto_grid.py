@@ -108,7 +108,7 @@ def prepare_scan(
     if deciles:
         standardised = standardise(image, deciles, normalise_config)
         image = np.where(on_grid, standardised, 0).astype(np.float32)
-    voxel_ml = float(np.prod(volume.spacing_mm)) / 1000
+    voxel_ml = volume.voxel_mm3 / 1000
     saturated = float(np.mean(image[on_grid] >= 1.0))
     record: dict[str, Any] = {
         "brain_mask": brain_from,

@@ -130,7 +130,7 @@ def align_to_atlas(
         *_load_atlas_images(COARSE_MM),
     )
     atlas_centre = _find_centre_mm(atlas.brain, atlas.affine)
-    ratio = atlas.brain.sum() / (brain.sum() * np.prod(volume.spacing_mm))
+    ratio = atlas.brain.sum() / (brain.sum() * volume.voxel_mm3)
     scale = float(np.clip(ratio ** (1 / 3), 0.85, 1.2))
     scan_centre = _find_centre_mm(brain, volume.affine)
 

@@ -14,6 +14,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from maediff.core.errors import InputError
 
+SHEAR_TOLERANCE = 1e-6  # relative; headers hold single precision
+
 
 @dataclass(frozen=True, eq=False)
 class NiftiForms:
@@ -69,8 +71,24 @@ class Volume:
 
     @property
     def voxel_mm3(self) -> float:
-        """Volume of a voxel: the determinant of the affine, also where the axes are oblique."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        """Volume of a voxel: the determinant of the affine, also where axes are not orthogonal."""
+        return float(np.prod(slice_spacing_mm(self.affine)))
+
+
+def slice_spacing_mm(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, " 3"]:
+    """Return the voxel size of axial slices: along X and Y, and from slice to slice.
+
+    The product is the volume of a voxel, the determinant of the affine. In a sheared volume, the
+    edge of a voxel along Z is longer than the distance of the slices.
+
+    Args:
+        affine: maps voxel indices to mm.
+    """
+    edges = np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
+    voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
+    if not np.isclose(voxel_mm3, np.prod(edges), rtol=SHEAR_TOLERANCE, atol=0):
+        edges[2] = voxel_mm3 / (edges[0] * edges[1])
+    return edges
 
 
 def volume_to_slices(volume: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "z y x"]:

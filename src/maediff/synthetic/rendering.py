@@ -33,6 +33,7 @@ from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask, write_volume
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
+from maediff.scans.volume import slice_spacing_mm
 from maediff.synthetic.fields import logistic, smooth_field
 from maediff.synthetic.tissues import Tissues, segment
 
@@ -253,13 +254,13 @@ def _render_scan(
     start = np.eye(4)
     start[:3, 3] = [part.start for part in box]
     data, brain = volume.data[box], np.ascontiguousarray(brain[box])
-    tissues = segment(np.asarray(data, np.float32), brain, volume.spacing_mm)
+    tissues = segment(np.asarray(data, np.float32), brain, slice_spacing_mm(volume.affine))
     rows = []
     for number in range(1, n + 1):
         rendering = render_contrast(
             tissues,
             brain,
-            volume.spacing_mm,
+            slice_spacing_mm(volume.affine),
             CONFIGS[contrast],
             _scan_generator(ref, contrast, number, seed),
         )
