@@ -108,7 +108,7 @@ def test_brain_of_a_sheared_scan_has_its_true_volume(degrees):
     data, brain, affine = made_brain()
     sheared = affine.copy()
     sheared[1, 2] += affine[2, 2] * np.tan(np.radians(degrees))
-    prepared = prepare_scan(volume_of(data, sheared))
+    prepared = prepare_scan(made_volume(data, sheared))
     assert prepared.record["brain_ml"] == pytest.approx(brain.sum() * 8 / 1000, abs=0.1)
     on_grid_mm3 = prepared.brain.sum() * np.prod(prepared.grid.spacing_mm)
     assert on_grid_mm3 == pytest.approx(brain.sum() * 8, rel=0.02)
