@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,7 +99,9 @@ def detect(
     from maediff.report import write_report
 
     with read_cli_settings(config, set_) as settings:
-        given_parts = {key: settings.pop(key) for key in ("brain", "qc") if key in settings}
+        given_parts: dict[str, Any] = {
+            key: settings.pop(key) for key in ("brain", "qc") if key in settings
+        }
         parts = PreparationConfig.from_settings(given_parts)
         options = DetectOptions(
             brain=parts.brain,

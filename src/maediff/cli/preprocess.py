@@ -83,8 +83,8 @@ def preprocess(
         known = prepared_for(like)
     with read_cli_settings(config, set_) as changes:
         settings = merge(known, changes)
-        given = {key: settings.pop(key) for key in PARTS if key in settings}
-        preparation = PreparationConfig.from_settings(given)
+        parts = {key: settings.pop(key) for key in PARTS if key in settings}
+        preparation = PreparationConfig.from_settings(parts)
         refuse_settings(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
     failed = run(
         collect_inputs(inputs, more),

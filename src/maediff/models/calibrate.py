@@ -178,7 +178,7 @@ def calibrate_folder(
             scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
     if not maps:
         return None
-    calibration = {
+    calibration: dict[str, Any] = {
         "source": "healthy scans" if healthy else "lesion-free slices of patients",
         "n_scans": len(maps),
         "n_voxels": int(sum(brain.sum() for brain in brains)),

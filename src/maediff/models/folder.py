@@ -107,7 +107,7 @@ def read_record(run: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: method {config['method']!r} is not known: one of {', '.join(METHODS)}"
         )
-    return config
+    return dict(config)
 
 
 def complete(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

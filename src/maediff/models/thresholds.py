@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.anomaly.postprocess import PostprocessConfig, apply_changes
 from maediff.anomaly.thresholds import conformal_threshold
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
@@ -234,7 +234,7 @@ class Calibration:
         """
         return replace(
             self,
-            postprocess=replace(self.postprocess, **first_steps),
+            postprocess=apply_changes(self.postprocess, first_steps),
             stored={**self.stored, "config": config},
         )
 

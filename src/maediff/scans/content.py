@@ -157,7 +157,7 @@ class Content:
     @property
     def largest_size(self) -> int:
         """Upper limit of the unpacked size in bytes."""
-        return self.stored_size * MAX_GZIP_RATIO**self.gzip_layers
+        return int(self.stored_size * MAX_GZIP_RATIO**self.gzip_layers)
 
     def peek(self) -> bytes:
         """Return the next bytes, up to a piece, without moving on."""

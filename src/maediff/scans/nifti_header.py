@@ -165,7 +165,7 @@ def _load_header(path: Path, header_class: Any, content: bytes, order: str) -> A
 @contextmanager
 def name_file_in_warnings(path: Path) -> Iterator[None]:
     """Log the messages of nibabel with the name of the file, which nibabel leaves out."""
-    log = nib.imageglobals.logger
+    log = logging.getLogger("nibabel.global")
     handlers, propagate = log.handlers[:], log.propagate
     texts: dict[str, None] = {}
 
