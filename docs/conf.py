@@ -12,6 +12,7 @@ from maediff import __version__  # noqa: E402
 
 project = "maediff"
 author = "The maediff authors"
+copyright = author  # noqa: A001
 release = version = __version__
 extensions = [
     "myst_parser",

@@ -70,7 +70,7 @@ new_scores = np.array([scan.max() for scan in new])
 for _ in range(300):
     scores = [scan.max() for scan in simulate(19)]
     rates.append(np.mean(new_scores > conformal_threshold(scores, alpha)))
-figure, axis = plt.subplots(figsize=(6, 3))
+figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 axis.hist(rates, bins=25, color="steelblue")
 axis.axvline(alpha, color="black", linestyle="--", label="alpha")
 axis.axvline(np.mean(rates), color="darkorange", label="mean over calibration sets")

@@ -17,7 +17,8 @@ import torch
 
 from maediff.synthetic import PhantomConfig, add_lesion, healthy_brain
 
-scan = add_lesion(healthy_brain(7, PhantomConfig(contrast="FLAIR")), "bright", "large", 2)
+healthy = healthy_brain((7, 1), PhantomConfig(contrast="FLAIR"))
+scan = add_lesion(healthy, "bright", "large", (7, 2))
 k = int(np.argmax(scan.lesion.sum((0, 1))))
 size = 96
 image = np.zeros((size, size), np.float32)
@@ -70,8 +71,8 @@ with torch.inference_mode():
 
 titles = ("slice", "one noised patch", "healthy reference", "residual")
 images = (x, (perturbed + 1) / 2, prediction.reconstruction, prediction.anomaly_map)
-figure, axes = plt.subplots(1, 4, figsize=(10, 3))
+figure, axes = plt.subplots(1, 4, figsize=(10, 3), layout="constrained")
 for axis, title, shown in zip(axes, titles, images, strict=True):
-    axis.imshow(shown[0, 0], cmap="gray")
+    axis.imshow(shown[0, 0], cmap="gray", vmin=0, vmax=0.5 if title == "residual" else 1)
     axis.set_title(title)
     axis.set_axis_off()

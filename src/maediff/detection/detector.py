@@ -75,7 +75,7 @@ class Detector:
 
     @property
     def modality(self) -> str:
-        """Contrast of the model's scans: T1w, T2w or FLAIR."""
+        """Contrast of the model's scans (T1w, T2w or FLAIR)."""
         return str(self.preparation.modality)
 
     def with_postprocess(self, changes: Mapping[str, Any]) -> "Detector":
