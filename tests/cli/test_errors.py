@@ -5,8 +5,8 @@ import logging
 import pytest
 import typer
 
-from maediff.cli import app
-from maediff.cli.errors import FlagFormatter, collect_flags, name_flags
+from maediff.cli import app, main
+from maediff.cli.errors import FlagFormatter, collect_flags, echo, name_flags
 
 FLAGS = collect_flags(typer.main.get_command(app))
 
@@ -55,3 +55,26 @@ def test_every_option_has_a_flag():
 def test_log_records_name_flags():
     record = logging.LogRecord("maediff", 20, "", 0, "%s: set `%s=True`", ("a", "resume"), None)
     assert FlagFormatter(FLAGS).format(record) == "a: set --resume"
+
+
+def test_log_line_shows_control_characters_escaped():
+    record = logging.LogRecord(
+        "maediff", logging.WARNING, "", 0, "%s: `seed=1`", ("a\x1b[31m\nforged.nii",), None
+    )
+    assert FlagFormatter(FLAGS).format(record) == "a\\x1b[31m\\nforged.nii: --seed 1"
+    record.exc_info = (ValueError, ValueError("x"), None)
+    assert FlagFormatter(FLAGS).format(record).endswith("\nValueError: x")  # a traceback has lines
+
+
+def test_error_and_result_show_control_characters_escaped(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "evil\x1b]0;owned\x07\nmaediff: done_T1w.nii.gz"
+    path.write_bytes(b"not a scan")
+    monkeypatch.setattr("sys.argv", ["maediff", "detect", str(path), "-o", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        main()
+    err = capsys.readouterr().err
+    assert "evil\\x1b]0;owned\\x07\\nmaediff: done" in err
+    assert "\x1b" not in err
+    assert len(err.strip().splitlines()) == 1
+    echo("report: a\u202eb")
+    assert capsys.readouterr().out == "report: a\\u202eb\n"

@@ -63,4 +63,4 @@ def test_hostile_names(tmp_path):
     path = tmp_path / "participants_findings.tsv"
     write_findings(path, [summary("=1+1\tx\nrow\x1b[31m\u202eevil")], {})
     (row,) = read(path)
-    assert row["participant_id"] == "'=1+1 x row [31m evil"
+    assert row["participant_id"] == r"'=1+1\tx\nrow\x1b[31m\u202eevil"

@@ -23,6 +23,7 @@ from maediff.cli.preprocess import preprocess
 from maediff.cli.report import report
 from maediff.cli.train import train
 from maediff.core.errors import InputError
+from maediff.core.text import escape_message
 
 __all__ = ["app", "main"]
 
@@ -74,6 +75,7 @@ def _main(
 
 
 def _fail(message: str) -> NoReturn:
+    message = escape_message(message)
     typer.secho(f"maediff: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
     sys.exit(2)
 

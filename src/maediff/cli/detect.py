@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import (
     BatchSize,
     ConfigFile,
@@ -135,10 +136,10 @@ def detect(
         write_derivative(refs, out, overwrite=overwrite)
         page = out / page.name
     for summary in () if quiet else report.summaries:
-        typer.echo(
+        echo(
             f"{summary['subject']}: {len(summary['regions'])} region(s), {summary['volume_ml']:.1f} ml above "
             f"{summary['threshold']:.3g}; score {summary['score']:.3g}"
         )
-    typer.echo(f"report: {page}")
+    echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)
     exit_if_failed(len(report.failures))

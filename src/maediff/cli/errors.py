@@ -17,6 +17,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import typer
+
+from maediff.core.text import escape_message
+
 ARGUMENT = re.compile(r"`([A-Za-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
 SETTINGS = "settings"  # the library's name for the values of --set
 
@@ -57,6 +61,16 @@ def name_flags(message: str, flags: Mapping[str, str]) -> str:
     return ARGUMENT.sub(replace, message)
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a result, with control characters in names and paths escaped.
+
+    Args:
+        text: the line.
+        err: print to the error stream.
+    """
+    typer.echo(escape_message(text), err=err)
+
+
 def _format_value(text: str) -> str:
     """Return a Python value as the user types it: without quotes, a list with commas."""
     try:
@@ -69,11 +83,16 @@ def _format_value(text: str) -> str:
 
 
 class FlagFormatter(logging.Formatter):
-    """Log formatter that names flags instead of arguments, as `name_flags` does."""
+    """Log formatter that names flags instead of arguments, and shows external text safely.
+
+    A control character in a file name is escaped, so that no name can forge a line of the log.
+    """
 
     def __init__(self, flags: Mapping[str, str]) -> None:
         super().__init__("%(message)s")
         self.flags = flags
 
     def format(self, record: logging.LogRecord) -> str:
+        record = logging.makeLogRecord(record.__dict__)
+        record.msg, record.args = escape_message(record.getMessage()), None
         return name_flags(super().format(record), self.flags)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.core.errors import InputError
 
 Inputs = Annotated[
@@ -189,7 +190,7 @@ def print_failures(failed: Sequence[str], flagged: Sequence[str], where: Path) -
         if names
     ]
     if texts:
-        typer.echo(f"{'; '.join(texts)}; see {where}", err=True)
+        echo(f"{'; '.join(texts)}; see {where}", err=True)
 
 
 def exit_if_failed(count: int) -> None:
@@ -207,9 +208,9 @@ def print_report(folder: Path) -> None:
     try:
         from maediff.report import write_report
 
-        typer.echo(f"report: {write_report(folder)}")
+        echo(f"report: {write_report(folder)}")
     except ModuleNotFoundError as error:
-        typer.echo(
+        echo(
             f"no report, because {error.name} is not installed; "
             f"where it is installed: maediff report {folder}",
             err=True,

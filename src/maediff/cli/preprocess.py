@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import (
     ConfigFile,
     Inputs,
@@ -69,7 +70,7 @@ def preprocess(
         write_manifest(
             fresh_folder(out, overwrite=overwrite, resume=resume) / "manifest.csv", refs
         )
-        typer.echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
+        echo(f"manifest of {len(refs)} scans: {out / 'manifest.csv'}")
         return
     from maediff.cohort.preprocess import preprocess as run
     from maediff.core.config import merge
@@ -100,14 +101,16 @@ def preprocess(
     if (out / "cohort.json").is_file():
         from maediff.report import write_report
 
-        typer.echo(f"cohort: {out}")
-        typer.echo(f"report: {write_report(out)}")
+        echo(f"cohort: {out}")
+        echo(f"report: {write_report(out)}")
     else:
-        typer.echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
+        echo(f"no cohort: every scan failed, see {out / 'qc.csv'}")
     import csv
 
+    from maediff.core.text import plain_cell
+
     with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
-        status = {row["name"]: row["status"] for row in csv.DictReader(file)}
+        status = {plain_cell(row["name"]): row["status"] for row in csv.DictReader(file)}
     lost, flagged = (
         [name for name, word in status.items() if word == kind] for kind in ("failed", "flagged")
     )

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
+from maediff.core.text import plain_cell
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.reference import subject_in_dataset
@@ -149,7 +150,13 @@ class Cohort:
             settings = (path / "cohort.json").read_text(encoding="utf-8")
             manifest = (path / "manifest.csv").read_text(encoding="utf-8")
             meta = json.loads(settings)
-            lines = list(csv.DictReader(io.StringIO(manifest)))
+            lines = [
+                {
+                    key: plain_cell(cell) if isinstance(cell, str) else cell
+                    for key, cell in line.items()
+                }
+                for line in csv.DictReader(io.StringIO(manifest))
+            ]
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{path}: cohort.json or manifest.csv cannot be read ({type(error).__name__}); "

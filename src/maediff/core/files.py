@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
+from maediff.core.text import escape_cell
 
 MARKER = ".maediff"
 """File in every output folder; `overwrite` deletes only folders that hold it."""
@@ -61,9 +62,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file, atomically."""
+    """Write a CSV file, atomically; text in it cannot be a formula (see `escape_cell`)."""
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([list(header), *rows])
+    lines = [
+        [escape_cell(cell) if isinstance(cell, str) else cell for cell in row]
+        for row in (header, *rows)
+    ]
+    csv.writer(table, lineterminator="\n").writerows(lines)
     write_text(path, table.getvalue())
 
 

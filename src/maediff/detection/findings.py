@@ -7,12 +7,12 @@ Both are tab-separated with a header, as in BIDS; an unknown value is "n/a". A c
 spreadsheet program and holds no control character.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maediff.core.files import write_text
+from maediff.core.text import escape_cell
 
 REGION_COLUMNS = (
     "region",
@@ -117,7 +117,4 @@ def _cell(value: Any) -> str:
         return MISSING
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", str(value)
-    ).strip()
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text or MISSING
+    return escape_cell(str(value).strip()) or MISSING

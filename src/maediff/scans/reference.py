@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maediff.core.errors import InputError
+from maediff.core.text import escape_controls
 
 # Names that maediff uses in an output folder beside the folders of the scans.
 RESERVED = {
@@ -109,7 +110,9 @@ def check_names(refs: Iterable[ScanRef]) -> None:
     ref_of_name: dict[str, ScanRef] = {}
     first_of_subject: dict[tuple[str, str], ScanRef] = {}
     for ref in refs:
-        if not re.fullmatch(r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", ref.name):
+        if ref.name != escape_controls(ref.name) or not re.fullmatch(
+            r"[^/\\:*?\"<>|\x00-\x1f.][^/\\:*?\"<>|\x00-\x1f]*", ref.name
+        ):
             raise InputError(
                 f"{ref.image}: the name {ref.name!r} cannot be a folder name; use letters, digits,"
                 " - and _, and no full stop at the start"

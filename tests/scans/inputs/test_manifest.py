@@ -196,3 +196,25 @@ def test_healthy_of_unstated_scans_beside_stated_ones(tmp_path):
     write_manifest(tmp_path / "both.csv", refs)
     back = {ref.name: ref.healthy for ref in find_scans([tmp_path / "both.csv"])}
     assert back == {"x": True, "y": False, "z": True, "1": True, "0": False, "u": None}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "@x", "-a", "-2"])
+def test_name_like_a_formula_is_written_as_text_and_read_back(tmp_path, name):
+    touch(tmp_path / f"{name}_T1w.nii.gz")
+    (ref,) = find_scans([tmp_path])
+    write_manifest(tmp_path / "manifest.csv", [ref])
+    cells = (tmp_path / "manifest.csv").read_text().splitlines()[1].split(",")
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@", "-a"))]
+    (same,) = read_manifest(tmp_path / "manifest.csv", None)
+    assert (same.name, same.image.resolve()) == (ref.name, ref.image.resolve())
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u200b"])
+def test_control_characters_are_refused_in_names_and_paths_of_a_manifest(tmp_path, character):
+    touch(tmp_path / "in" / f"a{character}b_T1w.nii.gz")
+    with pytest.raises(InputError, match="cannot be a folder name"):
+        find_scans([tmp_path / "in"])
+    touch(tmp_path / f"x{character}" / "c_T1w.nii.gz")
+    (ref,) = find_scans([tmp_path / f"x{character}" / "c_T1w.nii.gz"])
+    with pytest.raises(InputError, match="its path holds control characters"):
+        write_manifest(tmp_path / "manifest.csv", [ref])

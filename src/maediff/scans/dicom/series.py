@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from maediff.core.errors import InputError
+from maediff.core.text import escape_controls
 from maediff.scans.content import check_file, describe_foreign, looks_like_dicom, read_error
 from maediff.scans.contrast import contrast_from_text
 from maediff.scans.nifti_header import check_voxel_count
@@ -161,8 +162,8 @@ class Series:
             self.contrast, self.contrast
         )
         return (
-            f"  series {self.number or 'without number'}: "
-            f"{self.description or 'no description'} "
+            f"  series {escape_controls(self.number) or 'without number'}: "
+            f"{escape_controls(self.description) or 'no description'} "
             f"({self.dicom_modality}, {contrast}, {len(self.images)} images, UID {self.uid})"
         )
 

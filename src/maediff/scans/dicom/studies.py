@@ -71,7 +71,7 @@ def find_dicom(
     if len(problems) == len(refs):
         message = problems[0]
         if len(refs) > 1:
-            message += f"\n({len(refs) - 1} more studies in {folder} cannot be used either)"
+            message += f"\n  ({len(refs) - 1} more studies in {folder} cannot be used either)"
         raise InputError(message)
     return refs
 

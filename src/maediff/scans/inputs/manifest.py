@@ -22,6 +22,7 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.files import write_table
+from maediff.core.text import FORMULA_STARTS, escape_controls, plain_cell
 from maediff.core.types import MODALITIES, SPLITS
 from maediff.scans.names import contrast_from_name, select_contrast
 from maediff.scans.nifti import read_mask
@@ -85,7 +86,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             columns = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             rows = [
-                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
+                {key: plain_cell((value or "").strip()) for key, value in row.items() if key}
+                for row in reader
             ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
@@ -188,7 +190,12 @@ def _relative_path(file: Path | None, manifest: Path) -> str:
     """Return a path relative to the manifest's folder; empty for None."""
     if file is None:
         return ""
-    return os.path.relpath(file.absolute(), manifest.absolute().parent)
+    path = os.path.relpath(file.absolute(), manifest.absolute().parent)
+    if path != escape_controls(path):
+        raise InputError(
+            f"{file}: its path holds control characters, which a manifest cannot hold; rename it"
+        )
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path  # no formula, the same file
 
 
 def _healthy_cell(ref: ScanRef) -> str:

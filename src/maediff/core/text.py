@@ -1,0 +1,56 @@
+r"""Text from outside (file names, headers, cells), made safe to show, log and store in tables.
+
+A name "scan\x1b[31m.nii" is shown with the escape sequence spelled out, so it sends no command to
+the terminal and forges no line of a log. A cell "=1+1" is stored as "'=1+1": text, no formula.
+"""
+
+import re
+import unicodedata
+
+# Line and paragraph separators, unassigned surrogates (undecodable bytes of file names), controls
+# and format characters (direction marks, invisible characters).
+UNSAFE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# A line that continues a message is indented, so that no name can forge a line of its own.
+CONTINUATION = re.compile(r"(\n(?=  ))")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+def escape_controls(text: str) -> str:
+    r"""Return the text with control and format characters in the notation of Python (`\x1b`).
+
+    Example:
+        >>> escape_controls("scan\x1b[31m.nii")
+        'scan\\x1b[31m.nii'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if unicodedata.category(character) in UNSAFE_CATEGORIES
+        else character
+        for character in text
+    )
+
+
+def escape_message(text: str) -> str:
+    """Return a message with control characters escaped, and its indented further lines kept."""
+    return "".join(
+        part if part == "\n" else escape_controls(part) for part in CONTINUATION.split(text)
+    )
+
+
+def escape_cell(text: str) -> str:
+    """Return the text as a cell of a table that a spreadsheet does not run as a formula.
+
+    Numbers stay as they are. `plain_cell` undoes the mark of a formula.
+    """
+    text = escape_controls(text)
+    if text.startswith(FORMULA_STARTS) and len(text) > 1 and not NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text
+
+
+def plain_cell(text: str) -> str:
+    """Return the text of a cell without the mark that `escape_cell` put before a formula."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
