@@ -20,7 +20,7 @@ from maediff.evaluation.scoring import Contender, score
 from maediff.methods.registry import METHODS, build
 from maediff.models.folder import config_of, write_config
 from maediff.report import write_report
-from maediff.report.charts import _colours, tile_chart
+from maediff.report.charts import assign_colours, tile_chart
 from maediff.report.slices import LETTER_COLOUR, anomaly_row, mask_row, reference_row, scan_row
 
 SPACING = (2.0, 2.0, 2.0)
@@ -326,7 +326,7 @@ def test_comparison_and_curves_are_drawn_from_files(evaluated):
 
 def test_every_method_of_the_package_has_a_colour_of_its_own():
     names = dict.fromkeys([*METHODS, "pddpm s=48", "pddpm s=16"])
-    assert len(set(_colours(names, "bright").values())) == len(names)
+    assert len(set(assign_colours(names, "bright").values())) == len(names)
 
 
 def test_tiles_of_different_sizes_are_centred_under_their_headings():

@@ -47,7 +47,7 @@ def test_volumes_round_trip(tmp_path):
     np.testing.assert_array_equal(loaded.to_mni, np.eye(4))
     assert (loaded.low, loaded.high, loaded.top) == (0.0, 100.0, 0.5)
     (tmp_path / "volumes.npz").write_bytes(b"PK damaged")
-    with pytest.raises(InputError, match="volumes.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"volumes\.npz: cannot be read"):
         load_volumes(tmp_path / "volumes.npz")
 
 

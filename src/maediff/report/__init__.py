@@ -1,7 +1,11 @@
-"""report.html: one self-contained page from the files of a DETECT, EVAL, RUN, COHORT or DEMO folder.
+"""report.html: one self-contained page from a folder of results.
 
-pages.py picks the page for a folder; cohort, training, detection and evaluation read its files and lay out the page
-from the elements in elements.py; slices.py and charts.py draw; templates/ holds the page itself.
+pages                                       the kind of folder -> its page
+cohort, training, detection, evaluation     files of the folder -> sections of the page
+comparison                                  methods of an evaluation side by side
+elements                                    sections, tables and montages
+slices, charts, viewer                      pictures
+templates/                                  HTML, CSS and JavaScript
 """
 
 from datetime import UTC, datetime
@@ -64,7 +68,10 @@ def write_report(folder: Path, title: str | None = None) -> Path:
 
 
 def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:
-    """Return the scripts that a page needs, and the colour table of its viewers; empty without viewers."""
+    """Return the scripts of a page, and the colour table of its viewers.
+
+    The colour table is empty if the page has no viewer.
+    """
     from markupsafe import Markup
 
     from maediff.report.viewer import colour_table

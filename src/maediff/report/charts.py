@@ -84,7 +84,7 @@ def line_chart(
         marks: by method, for each of its runs an x at which the line gets a dot.
     """
     figure, axes = _axes(5.2, 3.6)
-    for name, colour in _colours(lines, baseline).items():
+    for name, colour in assign_colours(lines, baseline).items():
         for number, (x, y) in enumerate(lines[name]):
             style = (0, (4, 2)) if name == baseline else "-"
             axes.plot(
@@ -111,11 +111,14 @@ def volume_chart(
     baseline: str | None,
     edges_ml: Sequence[float],
 ) -> str:
-    """Share of lesions found in each bin of volume that holds any, mean over the runs of a method."""
+    """Share of lesions found by volume: a mean over the runs of a method.
+
+    Bins without a lesion are omitted.
+    """
     counts = np.array(next(iter(recalls.values()))[0][1])
     bins: list[int] = np.flatnonzero(counts).tolist()
     figure, axes = _axes(5.2, 3.6)
-    for name, colour in _colours(recalls, baseline).items():
+    for name, colour in assign_colours(recalls, baseline).items():
         shares = np.array([share for share, _ in recalls[name]])[:, bins].mean(axis=0)
         style = (0, (4, 2)) if name == baseline else "-"
         axes.plot(
@@ -177,7 +180,7 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _colours(names: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
+def assign_colours(names: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
     dark_and_light = colormaps["tab20"].colors  # type: ignore[attr-defined]
     wheel = [
         colour

@@ -1,4 +1,4 @@
-"""The report of a COHORT folder: how many scans went through, and a picture of each that somebody should look at."""
+"""Report of a cohort: the number of scans, and a picture of each flagged scan."""
 
 import csv
 from pathlib import Path
@@ -38,7 +38,10 @@ def cohort_page(folder: Path) -> Page:
         ],
         marked=[number for number, row in enumerate(rows) if row["status"] != "ok"],
     )
-    lead = f"{len(rows) - len(failed)} of {len(rows)} scans went through; {len(flagged)} of them should be looked at."
+    lead = (
+        f"{len(rows) - len(failed)} of {len(rows)} scans went through; {len(flagged)} of them "
+        "should be looked at."
+    )
     facts = [
         ("Contrast", str(about["modality"])),
         ("Failed", str(len(failed))),

@@ -1,8 +1,9 @@
-"""Methods beside each other: one slice of each subject through all of them, and their curves.
+"""Comparison of methods: one slice of each subject in all methods, and their curves.
 
     scan | reference, anomaly map of the first method | of the second | ... | truth
 
-Drawn from `slices/` and `curves.json`, so that a report can be written again without scans or models.
+The sources are `slices/` and `curves.json`, so a report can be written again without scans and
+models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 
 
 def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """One run of each method and the best baseline, with the threshold that their pictures are drawn for."""
+    """Return the shown runs and their thresholds: one run per method, and the best baseline."""
     names = [group["runs"][0] for group in summary["groups"].values()]
     names += [summary["best_baseline"]] if summary["best_baseline"] else []
     shown = {}
@@ -33,7 +34,7 @@ def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | No
 
 
 def label_of(name: str, summary: Mapping[str, Any]) -> str:
-    """What pictures call a run: its method, with what tells it from others of that method; a baseline by its name."""
+    """Return the label of a run in figures: its group, or its own name for a baseline."""
     return next(
         (group for group, found in summary["groups"].items() if name in found["runs"]), name
     )
@@ -69,14 +70,18 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         wide=110 + 82 * len(columns),
     )
     text = [
-        "One run of each method, the slice with most lesion (or most brain) of the first subjects by name. Colours of "
-        "an anomaly map run from 0 to twice the method's own threshold, the same for every subject."
+        "One run of each method, the slice with most lesion (or most brain) of the first subjects "
+        "by name. Colours of an anomaly map run from 0 to twice the method's own threshold, the "
+        "same for every subject."
     ]
     return [Section("Comparison", text=text, charts=[chart], scale=colour_scale(None, None))]
 
 
 def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
-    """Precision against recall, Dice against threshold, recall against lesion volume; nothing without lesions."""
+    """Return the curves: precision by recall, Dice by threshold, recall by lesion volume.
+
+    Without a lesion there are none.
+    """
     if not (folder / "curves.json").is_file():
         return []
     curves = read_json(folder / "curves.json")
@@ -89,7 +94,8 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         drawn.append(
             Chart(
                 charts.line_chart(lines, best, "recall", "precision", x_limits=(0.0, 1.0)),
-                "Precision against recall, the voxels of all subjects with a lesion pooled; a line per run.",
+                "Precision against recall, the voxels of all subjects with a lesion pooled; "
+                "a line per run.",
             )
         )
     lines = _lines(groups, curves, "dice_by_threshold", "threshold", "dice")
@@ -101,8 +107,8 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         drawn.append(
             Chart(
                 charts.line_chart(lines, best, "threshold", "mean Dice", marks=marks),
-                "Mean Dice of the scored subjects against the threshold; dots: the threshold chosen on labelled "
-                "calibration subjects.",
+                "Mean Dice of the scored subjects against the threshold; dots: the threshold "
+                "chosen on labelled calibration subjects.",
             )
         )
     found = {name: [curves[run]["lesions"] for run in runs] for name, runs in groups.items()}
@@ -115,7 +121,8 @@ def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         drawn.append(
             Chart(
                 charts.volume_chart(recalls, best, VOLUME_EDGES_ML),
-                "Share of lesions touched at the labelled threshold, by their volume; mean over runs, n lesions.",
+                "Share of lesions touched at the labelled threshold, by their volume; mean over "
+                "runs, n lesions.",
             )
         )
     return [Section("Curves", charts=drawn)] if drawn else []

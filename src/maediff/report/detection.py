@@ -1,6 +1,7 @@
-"""The report of a detection: an overview, then each scan with a slice viewer, its regions and still pictures.
+"""Report of a detection: an overview, then each scan with a viewer, its regions and pictures.
 
-More than MAX_ON_PAGE scans become an index, which can be sorted and filtered, and one page per scan.
+More than MAX_ON_PAGE scans have one page each. The report is then an index, which can be sorted
+and filtered.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ ADVICE = "Look at the brain outline and the scan before you use these results."
 
 
 def detection_page(folder: Path) -> Page:
-    """Return the page of a folder of `maediff detect`: with few scans everything, with many an index.
+    """Return the page of a folder of `maediff detect`; with many scans it is an index.
 
     Raises:
         InputError: detect.json is missing or damaged.
@@ -60,7 +61,10 @@ def detection_page(folder: Path) -> Page:
     with_regions = sum(bool(summary["regions"]) for summary in summaries.values())
     flagged = sum(bool(_flags(summary)) for summary in summaries.values())
     count = f"{len(summaries)} scan{'s' if len(summaries) != 1 else ''}"
-    lead = f"{count} compared with the healthy references of {shared['model']}; regions detected in {with_regions}."
+    lead = (
+        f"{count} compared with the healthy references of {shared['model']}; "
+        f"regions detected in {with_regions}."
+    )
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     lead += f" {len(failures)} failed." if failures else ""
     sections = [*([failed] if failures else []), scans, _settings(shared)]
@@ -86,7 +90,7 @@ def scan_page(folder: Path, name: str) -> Page:
 
 
 def scans_with_own_page(folder: Path) -> list[str]:
-    """Return the names of the scans that get a page each, because the folder holds more than MAX_ON_PAGE."""
+    """Return the scans with a page each: all scans of a folder with more than MAX_ON_PAGE."""
     summaries, _ = _read_summaries(folder)
     return list(summaries) if len(summaries) > MAX_ON_PAGE else []
 
@@ -193,8 +197,8 @@ def _sentence(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     origin = shared.get("threshold_from") or {}
     if origin.get("n_scores"):
         finding += (
-            f" At this threshold, {shared['model']} detects something in {origin['n_marked']} of its "
-            f"{origin['n_scores']} healthy scans."
+            f" At this threshold, {shared['model']} detects something in {origin['n_marked']} of "
+            f"its {origin['n_scores']} healthy scans."
         )
     return finding
 
@@ -239,7 +243,8 @@ def _origin(source: Mapping[str, Any]) -> str:
     n, kind = source.get("n_scans", ""), str(source.get("source", "healthy scans"))
     scans = f"{n} {kind.replace('scans', 'scan') if n == 1 else kind}".strip()
     if "scan_fpr" in source:
-        return f"at most {source['scan_fpr']:.2%} of new healthy scans flagged, split conformal on {scans}"
+        rate = f"at most {source['scan_fpr']:.2%} of new healthy scans flagged"
+        return f"{rate}, split conformal on {scans}"
     if "fpr" in source:
         return f"{source['fpr']:.3%} of the voxels of {scans}, counted voxel by voxel"
     if "chosen_on" in source:

@@ -1,4 +1,4 @@
-"""What a page is made of, and small helpers to fill it."""
+"""Elements of a page, and functions that fill them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,10 @@ Facts = list[tuple[str, str]]
 
 @dataclass
 class Montage:
-    """Rows of slices of one subject, each with its label and a note, and the names of their columns along `axis`."""
+    """Rows of slices of one subject, each with a label and a note.
+
+    `slices` names the columns; `axis` names what they are.
+    """
 
     title: str
     anchor: str
@@ -59,7 +62,10 @@ class Table:
 
 @dataclass
 class Chart:
-    """A picture with its caption; a wide one takes a line of its own, and scrolls below that many pixels of width."""
+    """A picture with its caption.
+
+    If `wide` is not 0, the picture has a line of its own and scrolls in narrower windows.
+    """
 
     image: str
     caption: str

@@ -1,4 +1,4 @@
-"""The report of an EVAL folder: charts, the comparison, tables, and the same slices through one run of each method."""
+"""Report of an evaluation: charts, comparison, tables, and the same slices in each method."""
 
 import csv
 import math
@@ -60,7 +60,8 @@ def evaluation_page(folder: Path) -> Page:
         ("Contrast", str(summary.get("modality", ""))),
         (
             "Scored",
-            f"{summary.get('score_split')}: {summary['n_lesion']} with lesion, {summary['n_healthy']} healthy",
+            f"{summary.get('score_split')}: {summary['n_lesion']} with lesion, "
+            f"{summary['n_healthy']} healthy",
         ),
         ("Calibrated", str(summary.get("calibrate_split"))),
         ("Seed", str(summary.get("seed", 0))),
@@ -78,7 +79,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
-    """The same slices of the same subjects through one run of each method, and through the best baseline."""
+    """Return the same slices in one run of each method and in the best baseline."""
     shown = shown_runs(folder, summary)
     if not shown:
         return []
@@ -111,9 +112,9 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids])
         )
     text = [
-        "Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices with the most "
-        "lesion, and others spread over the brain. Each method's colours run from 0 to twice its own threshold, "
-        "the same for every subject."
+        "Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices "
+        "with the most lesion, and others spread over the brain. Each method's colours run from 0 "
+        "to twice its own threshold, the same for every subject."
     ]
     legend = [
         ("truth", "outline drawn by the reader"),

@@ -41,8 +41,8 @@ def make_page(folder: Path) -> Page:
     if parts:
         return _demo(folder, parts)
     raise InputError(
-        f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; give a folder "
-        "that detect, evaluate, train or preprocess wrote"
+        f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; "
+        "give a folder that detect, evaluate, train or preprocess wrote"
     )
 
 

@@ -1,7 +1,8 @@
 """Pictures as data URIs: rows of slices on one fixed colour scale.
 
-The anomaly colour scale runs from 0 to twice the run's threshold (0.5 where there is none): the same for every subject,
-never stretched to an image's own maximum, so a healthy scan stays dark and what is flagged is brighter than the middle.
+The anomaly colour scale runs from 0 to twice the run's threshold, or to 0.5 without a threshold.
+The scale is the same for every subject and never stretched to the maximum of an image. A healthy
+scan therefore stays dark, and voxels above the threshold are brighter than the middle.
 """
 
 import base64
@@ -74,32 +75,32 @@ def mask_row(snapshot: Snapshot) -> str:
 
 def scan_tile(snapshot: Snapshot, at: int) -> RGB:
     """One slice of the scan."""
-    one = _one(snapshot, at)
-    return _strip(one, _grey(one.image))
+    cut = _cut_slice(snapshot, at)
+    return _strip(cut, _grey(cut.image))
 
 
 def truth_tile(snapshot: Snapshot, at: int) -> RGB:
-    """One slice of the scan with what the reader drew, filled and outlined."""
-    one = _one(snapshot, at)
+    """One slice of the scan with the lesion mask, filled and outlined."""
+    cut = _cut_slice(snapshot, at)
     return _strip(
-        one, _grey(one.image), fill=None if one.lesion is None else (one.lesion, TRUTH_COLOUR)
+        cut, _grey(cut.image), fill=None if cut.lesion is None else (cut.lesion, TRUTH_COLOUR)
     )
 
 
 def reference_tile(snapshot: Snapshot, at: int) -> RGB:
     """One slice of the healthy reference, zero outside the brain."""
-    one = _one(snapshot, at)
-    assert one.reference is not None
-    return _strip(one, _grey(np.where(one.brain, one.reference, 0)))
+    cut = _cut_slice(snapshot, at)
+    assert cut.reference is not None
+    return _strip(cut, _grey(np.where(cut.brain, cut.reference, 0)))
 
 
 def anomaly_tile(snapshot: Snapshot, at: int, vmax: float) -> RGB:
     """One slice of the anomaly map, from 0 to `vmax`."""
-    one = _one(snapshot, at)
-    return _strip(one, _heat(one, vmax))
+    cut = _cut_slice(snapshot, at)
+    return _strip(cut, _heat(cut, vmax))
 
 
-def _one(snapshot: Snapshot, at: int) -> Snapshot:
+def _cut_slice(snapshot: Snapshot, at: int) -> Snapshot:
     cut = slice(at, at + 1)
     arrays: dict[str, Any] = {
         key: value[cut] for key, value in vars(snapshot).items() if isinstance(value, np.ndarray)
@@ -147,7 +148,7 @@ def _strip(
     fill: tuple[Mask, tuple[int, int, int]] | None = None,
     outlines: Sequence[tuple[Mask | None, tuple[int, int, int]]] = (),
 ) -> RGB:
-    """The slices side by side, cropped to one box around the brain, enlarged, with the patient's left as L."""
+    """Return the slices side by side, cropped to the brain, enlarged, with the letters L and R."""
     rows, columns = (np.flatnonzero(snapshot.brain.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     height, width = snapshot.brain.shape[1:]
     y0, y1 = (
@@ -199,6 +200,3 @@ def _png(picture: RGB) -> str:
     buffer = io.BytesIO()
     imsave(buffer, picture, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-# ---- charts

@@ -31,9 +31,8 @@ def run_page(folder: Path) -> Page:
             losses = columns.get("val_loss", np.array([math.nan]))
             if np.isfinite(losses).any():
                 best = int(np.nanargmin(losses))
-                section.text = [
-                    f"Lowest validation loss {losses[best]:.4f} at step {int(columns['step'][best])}."
-                ]
+                step = int(columns["step"][best])
+                section.text = [f"Lowest validation loss {losses[best]:.4f} at step {step}."]
     card = (
         read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     )  # a shipped model's

@@ -1,7 +1,8 @@
 """The slice viewer of a detection report: volumes and their description, for templates/viewer.js.
 
-We wrote a small canvas viewer instead of embedding niivue. niivue comes in packages for notebooks, which add 2 to 5 MB
-to each page, need WebGL, and cannot be steered from a page that is opened from disk without their own front end.
+We wrote a small canvas viewer instead of embedding niivue. niivue comes in packages for notebooks,
+which add 2 to 5 MB to each page, need WebGL, and cannot be steered from a page that is opened from
+disk without their own front end.
 """
 
 import base64
