@@ -75,7 +75,7 @@ def test_two_models_with_one_name(tmp_path, cohort):
     with pytest.raises(InputError, match="second run named 'good'"):
         read_models(runs, cohort)
     with pytest.raises(InputError, match="second run named 'good'"):
-        read_models(runs[:1], cohort, taken=["good"])
+        read_models(runs[:1], cohort, used_names=["good"])
 
 
 def test_no_model(tmp_path, cohort):

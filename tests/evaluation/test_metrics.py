@@ -159,7 +159,7 @@ def test_further_thresholds_are_tried():
     brain = np.ones((4, 10, 10), dtype=bool)
     lesion = np.zeros_like(brain)
     lesion[:2] = (
-        True  # half of the brain: every quantile of the grid lies inside it, and its mask is empty
+        True  # half of the brain: every quantile of the grid is inside it, and its mask is empty
     )
     anomaly = np.where(lesion, 0.8, 0.2).astype(np.float32)
     case = ([anomaly], [lesion], [brain], [SPACING], PLAIN)

@@ -202,7 +202,7 @@ def exit_if_failed(count: int) -> None:
 def print_report(folder: Path) -> None:
     """Write the report of an evaluation and print its path.
 
-    The scores are complete without the report. If a package for pictures is missing, a note says
+    The scores are complete without the report. If a package for pictures is missing, a note explains
     how to write the report on another machine.
     """
     try:

@@ -72,14 +72,14 @@ def find_map_folders(runs: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def read_models(
-    runs: Sequence[str | Path], cohort: Cohort, taken: Collection[str] = ()
+    runs: Sequence[str | Path], cohort: Cohort, used_names: Collection[str] = ()
 ) -> dict[str, TrainedMethod]:
     """Read the models to score, by their name in every table; no network is built.
 
     Args:
         runs: models, as `read_model` accepts them.
         cohort: the cohort that they are scored on.
-        taken: names that are in use already.
+        used_names: names that are in use already.
 
     Raises:
         InputError: no model, a model of another contrast, or a name that is in use.
@@ -89,7 +89,7 @@ def read_models(
         model = read_model(reference)
         name = model.name.replace("/", "_")
         refuse_baseline_name(reference, name)
-        if name in models or name in taken:
+        if name in models or name in used_names:
             raise InputError(
                 f"{reference}: a second run named {name!r}; tables name runs by their folder, "
                 "so rename one of them"

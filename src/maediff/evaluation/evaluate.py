@@ -103,9 +103,8 @@ def evaluate(
         The content of summary.json.
 
     Raises:
-        InputError: a run or maps of another contrast than the cohort's, a run that was trained on
-            scored subjects, two runs with one name, a split without a subject, a person in two
-            splits, or `out` exists.
+        InputError: a run, its maps or a split are invalid (`evaluation.admission`). For example, a
+            run was trained on scored subjects. Or `out` exists or holds an input.
 
     Example:
         ```python
@@ -120,7 +119,7 @@ def evaluate(
     opened = Cohort.open(Path(cohort))
     folders = find_map_folders(runs)
     references = [reference for reference in runs if Path(reference) not in folders.values()]
-    models = read_models(references, opened, taken=folders)
+    models = read_models(references, opened, used_names=folders)
     if score_split != "train":
         refuse_seen_subjects(models, opened, score_split)
     has_common, chosen = _choose_postprocess(models, folders, scoring, postprocess)

@@ -167,7 +167,7 @@ def threshold_grid(
 
     Args:
         maps: anomaly maps.
-        brains: brain masks; `config` says how they are eroded.
+        brains: brain masks, not eroded; `config` defines the erosion.
         config: post-processing.
         points: largest number of thresholds; equal values count once.
     """

@@ -188,9 +188,9 @@ def differences(
         seed: seed of the bootstrap.
 
     Returns:
-        For each pair `a`, `b`, `n_subjects` (people with both values), `mean`, `low` and `high`
-        of AUPRC, and an entry with these three for each other column of DIFFERENCES; None if no
-        person has both values.
+        One entry per pair: `a`, `b`, `n_subjects` (people with both values), and `mean`, `low`
+        and `high` of AUPRC. Each other column of DIFFERENCES has an entry with these three values,
+        or None if no person has both values.
     """
     by_scan = {
         name: {row["subject"]: row for row in _average_by("subject", own_rows, DIFFERENCES)}
