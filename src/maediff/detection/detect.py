@@ -121,8 +121,7 @@ def detect(
         out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]
     )
     fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
-    for leftover in out.glob(".*.tmp-*"):  # from a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(out, refs)
     shared = _shared_settings(detector, chosen, model_from, options, run.seed)
     _check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
@@ -272,6 +271,17 @@ def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
                 f"{path.parent}: was made with another {', '.join(changed)}; choose another folder, or use "
                 "`overwrite=True`"
             )
+
+
+def _remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
+    """Remove parts of these scans from a run that was killed.
+
+    Parts of other scans stay: another process may be writing them.
+    """
+    names = {ref.name for ref in refs}
+    for leftover in out.glob(".*.tmp-*"):
+        if leftover.name[1:].rpartition(".tmp-")[0] in names:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:

@@ -68,6 +68,9 @@ def detection_page(folder: Path) -> Page:
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     lead += f" {len(failures)} failed." if failures else ""
     sections = [*([failed] if failures else []), scans, _settings(shared)]
+    if (folder / "methods.md").is_file():  # of the BIDS App
+        methods = (folder / "methods.md").read_text(encoding="utf-8").strip()
+        sections.append(Section("Methods", text=[methods]))
     return Page("Detection", folder.resolve().name, lead, _facts(shared), sections)
 
 

@@ -230,7 +230,14 @@ def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     return refs
 
 
-def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
+def list_bids_contrasts(root: Path) -> list[str]:
+    """List the contrasts, of T1w, T2w and FLAIR, that a BIDS dataset has scans of."""
+    by_suffix = _find_by_suffix(root)
+    return [name for name in MODALITIES if name in by_suffix]
+
+
+def _find_by_suffix(root: Path) -> dict[str, list[ScanRef]]:
+    """Return the scans of a BIDS dataset by suffix, and log which files are skipped."""
     by_suffix: dict[str, list[ScanRef]] = {}
     is_excluded = read_bidsignore(root)
     excluded: list[Path] = []
@@ -263,6 +270,11 @@ def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
     log_skipped_files(root, excluded, "because .bidsignore lists them")
     log_skipped_files(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
     log_skipped_files(root, others, OTHER_REASON)
+    return by_suffix
+
+
+def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
+    by_suffix = _find_by_suffix(root)
     available = [name for name in MODALITIES if name in by_suffix]
     if modality is None and len(available) > 1:
         raise several_contrasts_error(root, available)

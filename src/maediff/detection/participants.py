@@ -1,0 +1,355 @@
+"""BIDS App: detection in all contrasts of a BIDS dataset, participants first, then the group.
+
+    OUT/sub-01/anat/sub-01_desc-anomaly_T1w.nii.gz       images, sidecars and summaries, as `bids`
+                    sub-01_desc-anomalyT1w_mask.nii.gz   the contrast is in `desc` of masks
+        reports/T1w/                                     a folder of `detect`; group: report.html
+        methods.md                                       the processing as a paragraph, to paste
+        participants_findings.tsv                        group: one row per scan
+
+Each contrast has its own model and its own folder in reports/. Runs for different participants may
+write to one OUT at the same time, because each changes only files of its own scans.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maediff.core.errors import InputError
+from maediff.core.files import (
+    fresh_folder,
+    read_json,
+    refuse_inputs_inside_output,
+    write_json,
+    write_text,
+)
+from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.types import MODALITIES, Modality
+from maediff.detection.bids import (
+    absolute,
+    check_targets,
+    is_in_own_folder,
+    place_results,
+    target_of,
+    write_description,
+)
+from maediff.detection.detect import DetectOptions, DetectReport, detect
+from maediff.detection.findings import write_findings
+from maediff.detection.methods_text import describe_methods
+from maediff.models.model import read_model
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.inputs.folders import list_bids_contrasts
+from maediff.scans.names import nifti_stem
+from maediff.scans.reference import ScanRef
+
+logger = logging.getLogger(__name__)
+
+Scans = Mapping[Modality, Sequence[ScanRef]]
+"""The scans of a dataset by contrast."""
+REPORTS = "reports"
+FAILED = "failed.json"
+APP_NAMES = {
+    "anomaly_map": "desc-anomaly_{suffix}",
+    "anomaly_mask": "desc-anomaly{suffix}_mask",
+    "healthy_reference": "desc-healthy_{suffix}",
+    "brain_mask": "desc-brain{suffix}_mask",
+}
+"""As `bids.NAMES`, with the contrast in the names of masks: a session may have several."""
+IGNORED = f"*_summary.json\n{REPORTS}\nmethods.md\nparticipants_findings.tsv\n"
+README = """\
+Anomaly maps and masks, healthy references and brain masks of a BIDS dataset, by maediff.
+
+`reports/CONTRAST/report.html` shows them after the group level.
+`methods.md` describes the processing.
+For research, not for diagnosis.
+"""
+PARAMETERS = (
+    "model",
+    "model_step",
+    "method",
+    "modality",
+    "threshold",
+    "threshold_from",
+    "postprocess",
+    "grid",
+    "normalise",
+    "bias",
+    "registration",
+    "brain",
+    "seed",
+    "versions",
+)
+"""Entries of detect.json that the sidecars repeat."""
+MAX_LISTED = 20
+
+
+def check_dataset(dataset: Path) -> None:
+    """Check that a folder is a BIDS dataset, as far as maediff depends on it.
+
+    Raises:
+        InputError: lists everything that is wrong.
+    """
+    description = dataset / "dataset_description.json"
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+        missing = [key for key in ("Name", "BIDSVersion") if key not in content]
+        problems = [f"dataset_description.json lacks {key}" for key in missing]
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        problems = [f"dataset_description.json cannot be read ({error})"]
+    folders = _participant_folders(dataset)
+    if not folders:
+        problems.append("there is no folder sub-LABEL")
+    problems += [
+        f"{name}: a label has letters and digits only"
+        for name in folders
+        if not re.fullmatch(r"sub-[0-9a-zA-Z+]+", name)
+    ]
+    if problems:
+        raise InputError(
+            f"{dataset}: not a valid BIDS dataset: {'; '.join(problems[:MAX_LISTED])}; "
+            "correct it, or use `skip_bids_validation=True`"
+        )
+
+
+def find_participants(
+    dataset: Path,
+    participants: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    modalities: Sequence[Modality] = (),
+) -> dict[Modality, list[ScanRef]]:
+    """Find the scans of a BIDS dataset by contrast.
+
+    Args:
+        dataset: folder with dataset_description.json.
+        participants: labels with or without `sub-`; none for all participants.
+        sessions: labels with or without `ses-`; none for all scans, with a session or without.
+        modalities: contrasts; none for all that the dataset has.
+
+    Raises:
+        InputError: `dataset` is no BIDS dataset; a label is unknown; no scan is left.
+    """
+    if not (dataset / "dataset_description.json").is_file():
+        raise InputError(
+            f"{dataset}: holds no dataset_description.json, so it is no BIDS dataset; check the "
+            "path, or use `maediff detect` for other folders"
+        )
+    folders = _participant_folders(dataset)
+    wanted = _resolve_labels(participants, "sub", folders, f"{dataset}: no participant")
+    refs: list[ScanRef] = []
+    for modality in modalities or list_bids_contrasts(dataset):
+        # `find_scans` also offers in-plane T2 scans as T2w, but they cover a part of the brain.
+        found = find_scans([dataset], modality, layout="plain")
+        refs += [ref for ref in found if not nifti_stem(ref.image).endswith("_inplaneT2")]
+    refs = [_check_folder(ref, dataset) for ref in refs if not wanted or ref.subject in wanted]
+    known = sorted({session for ref in refs if (session := _session_of(ref))})
+    chosen = _resolve_labels(
+        sessions, "ses", known, f"{dataset}: no session of these participants"
+    )
+    refs = [ref for ref in refs if not chosen or _session_of(ref) in chosen]
+    contrasts = " or ".join(modalities or MODALITIES)
+    without = sorted({*(wanted or folders)} - {ref.subject for ref in refs})
+    if not refs:
+        raise InputError(
+            f"{dataset}: no {contrasts} scan of {_list_names(without) or 'any participant'}; "
+            "check the names of the files (sub-01_ses-1_T1w.nii.gz)"
+        )
+    if without:
+        logger.warning("no %s scan: %s", contrasts, _list_names(without))
+    return {
+        modality: selected
+        for modality in MODALITIES
+        if (selected := [ref for ref in refs if ref.modality == modality])
+    }
+
+
+def choose_models(models: Sequence[str], scans: Scans) -> dict[Modality, str]:
+    """Return the given models by the contrast that they were trained on.
+
+    Raises:
+        InputError: two models have the same contrast, or no scan has the contrast of a model.
+    """
+    by_contrast: dict[Modality, str] = {}
+    for model in models:
+        contrast = read_model(model, "cpu").preparation.modality
+        if contrast is None or contrast not in scans:
+            raise InputError(
+                f"`model={model}`: trained on {contrast}, but the scans are "
+                f"{' and '.join(scans)}; leave it out or choose another model"
+            )
+        if contrast in by_contrast:
+            raise InputError(
+                f"`model={model}`: {by_contrast[contrast]} is for {contrast} too; give one of them"
+            )
+        by_contrast[contrast] = model
+    return by_contrast
+
+
+def run_participants(
+    dataset: Path,
+    out: Path,
+    scans: Scans,
+    *,
+    models: Mapping[Modality, str] | None = None,
+    options: DetectOptions | None = None,
+    run: RunOptions = DEFAULT_RUN,
+) -> dict[Modality, DetectReport]:
+    """Detect anomalies in the scans of some or all participants; finished scans are skipped.
+
+    Args:
+        dataset: the BIDS dataset.
+        out: folder of the derivative; it may hold other participants of the same dataset.
+        scans: from `find_participants`.
+        models: model by contrast; the shipped model for the others.
+        options: options of `detect`, except `image_of`.
+        run: `overwrite` empties `out` first; `resume` is always on.
+
+    Returns:
+        The outcome by contrast.
+
+    Raises:
+        InputError: `out` holds an input, is not made by maediff, or was made with other settings;
+            two scans have the same BIDS name; no model for a contrast.
+    """
+    root = absolute(dataset)
+    for refs in scans.values():
+        check_targets([ref for ref in refs if not ref.problem])
+    refuse_inputs_inside_output(out, [dataset])
+    fresh_folder(out, overwrite=run.overwrite, resume=not run.overwrite)
+    write_description(out, root, readme=README, ignored=IGNORED)
+    reports = {}
+    for modality, refs in scans.items():
+        work = out / REPORTS / modality
+        reports[modality] = report = detect(
+            refs,
+            work,
+            model=(models or {}).get(modality),
+            options=replace(options or DetectOptions(), image_of=partial(_image_of, out, work)),
+            run=replace(run, overwrite=False, resume=True),
+        )
+        shared = read_json(work / "detect.json")
+        parameters = {key: shared[key] for key in PARAMETERS if key in shared}
+        for ref in refs:
+            if ref.name in report.failures:
+                reason = {"reason": report.failures[ref.name]}
+                write_json(work / ref.name / FAILED, reason)
+            if is_in_own_folder(ref, root):
+                place_results(ref, out, work, root, names=APP_NAMES, parameters=parameters)
+        write_text(work / "methods.md", describe_methods(shared) + "\n")
+    _write_methods(out)
+    return reports
+
+
+def collect_group(out: Path, scans: Scans) -> dict[Modality, DetectReport]:
+    """Collect the results of all participants, and write the tables and the methods paragraph.
+
+    A scan without results counts as failed.
+
+    Args:
+        out: folder of the derivative that `run_participants` wrote.
+        scans: from `find_participants`.
+
+    Returns:
+        The outcome by contrast; contrasts that no participant was processed for are left out.
+
+    Raises:
+        InputError: no participant was processed, or a file is damaged.
+    """
+    reports: dict[Modality, DetectReport] = {}
+    reasons: dict[str, list[str]] = {}
+    for modality, refs in scans.items():
+        work = out / REPORTS / modality
+        if not (work / "detect.json").is_file():
+            logger.warning("%s: no participant was processed, so it is left out", modality)
+            continue
+        summaries, failures = [], {}
+        for ref in refs:
+            try:
+                summaries.append(read_json(work / ref.name / "summary.json"))
+            except InputError:
+                failures[ref.name] = _read_reason(work / ref.name)
+                reasons.setdefault(ref.name, []).append(f"{modality}: {failures[ref.name]}")
+        write_json(work / "detect.json", {**read_json(work / "detect.json"), "failures": failures})
+        write_findings(work / "participants_findings.tsv", summaries, failures)
+        reports[modality] = DetectReport(work, summaries, failures)
+    if not any(report.summaries for report in reports.values()):
+        raise InputError(
+            f"{out}: holds no results of these participants; run the participant level first"
+        )
+    write_findings(
+        out / "participants_findings.tsv",
+        [summary for report in reports.values() for summary in report.summaries],
+        {name: "; ".join(texts) for name, texts in reasons.items()},
+    )
+    _write_methods(out)
+    return reports
+
+
+def _participant_folders(dataset: Path) -> list[str]:
+    return sorted(path.name for path in dataset.glob("sub-*") if path.is_dir())
+
+
+def _resolve_labels(
+    labels: Sequence[str], entity: str, known: Sequence[str], message: str
+) -> set[str]:
+    """Return labels with their entity (`sub-01`).
+
+    Raises:
+        InputError: a label is not in `known`; names it.
+    """
+    full = {f"{entity}-{label.removeprefix(f'{entity}-')}" for label in labels}
+    unknown = sorted(full - set(known))
+    if unknown:
+        listed = _list_names(known) or "none"
+        raise InputError(f"{message} {', '.join(unknown)}; choose from: {listed}")
+    return full
+
+
+def _list_names(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
+    return ", ".join([*names[:MAX_LISTED], *more])
+
+
+def _session_of(ref: ScanRef) -> str | None:
+    match = re.match(r"ses-[^_]+", ref.session)
+    return match.group() if match else None
+
+
+def _check_folder(ref: ScanRef, dataset: Path) -> ScanRef:
+    """Return the scan, with a `problem` if it is in the folder of another participant."""
+    if ref.problem or is_in_own_folder(ref, absolute(dataset)):
+        return ref
+    folder = absolute(ref.image).relative_to(absolute(dataset)).parts[0]
+    problem = (
+        f"{ref.image}: named {ref.subject}, but in the folder {folder}; rename or move the file"
+    )
+    return replace(ref, problem=problem)
+
+
+def _image_of(out: Path, work: Path, ref: ScanRef, kind: str) -> Path:
+    """Return the path of an image: its BIDS name, or the detection's folder before it is moved."""
+    if ref.problem:
+        return work / ref.name / f"{kind}.nii.gz"
+    target = out / target_of(ref, kind, APP_NAMES)
+    return target if target.is_file() else work / ref.name / f"{kind}.nii.gz"
+
+
+def _read_reason(folder: Path) -> str:
+    try:
+        reason: Any = read_json(folder / FAILED).get("reason")
+    except InputError:
+        reason = None
+    return str(reason or "no results; run the participant level")
+
+
+def _write_methods(out: Path) -> None:
+    """Write methods.md from the paragraphs of all contrasts."""
+    paragraphs = [
+        path.read_text(encoding="utf-8")
+        for modality in MODALITIES
+        if (path := out / REPORTS / modality / "methods.md").is_file()
+    ]
+    write_text(out / "methods.md", "\n".join(paragraphs))
