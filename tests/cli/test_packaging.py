@@ -1,6 +1,7 @@
 """One version number, and what the wheel promises."""
 
 import tomllib
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,3 +24,9 @@ def test_one_version():
 def test_type_hints_are_declared():
     assert (files("maediff") / "py.typed").is_file()
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+
+
+def test_commands_exist():
+    for target in PROJECT["project"]["scripts"].values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(import_module(module), function))

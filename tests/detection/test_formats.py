@@ -299,7 +299,7 @@ def test_what_is_no_bids_scan_has_no_bids_name(bids, tmp_path, scan):
     second = tmp_path / "second"
     save(second / "sub-5" / "anat" / "sub-5_T1w.nii", *scan)
     (second / "dataset_description.json").write_text("{}")
-    with pytest.raises(InputError, match="of another BIDS dataset"):
+    with pytest.raises(InputError, match="in another BIDS dataset"):
         prepare_derivative(find_scans([bids, second], "T1w"), tmp_path / "out")
     save(bids / "sub-02" / "anat" / "sub-02_T1w.nii", *scan)
     with pytest.raises(InputError, match="under one BIDS name"):
