@@ -1,10 +1,10 @@
-"""Findings as tables: regions.tsv for each scan, participants_findings.tsv for a folder of results.
+"""Findings as tables: regions of a scan, and scans of a folder.
 
     regions.tsv                  one row per region, largest first
-    participants_findings.tsv    one row per scan: contrast, score, volume, regions, flags, versions
+    participants_findings.tsv    one row per scan: contrast, score, volume, regions, flags, version
 
-Both are tab-separated with a header, as in BIDS; an unknown value is "n/a". A cell never starts a formula in a
-spreadsheet program and holds no control character.
+Both are tab-separated with a header, as in BIDS; an unknown value is "n/a". A cell never starts a
+formula in a spreadsheet program and holds no control character.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,11 @@
 """Anatomical location of a point in MNI152: side, lobe and tissue.
 
-    locate((-38, -10, 40))  ->  Location(side="left", lobe="frontal lobe", tissue="white matter, juxtacortical")
+    locate((-38, -10, 40))  ->  "left frontal lobe, white matter, juxtacortical"
 
-Lobes are bounded by planes and lines in MNI152 (our choice, from the usual course of the central, lateral and
-parieto-occipital sulcus and of the tentorium). They are approximate: within about 10 mm of a border the neighbouring
-lobe may be the true one. Tissues come from the ICBM 2009a probability maps that nilearn ships.
+Planes and lines in MNI152 bound the lobes (our choice, from the usual course of the central, the
+lateral and the parieto-occipital sulcus and of the tentorium). They are approximate: within about
+10 mm of a border, the neighbouring lobe may be the true one. Tissues come from the ICBM 2009a
+probability maps that nilearn ships.
 """
 
 from dataclasses import dataclass, replace
@@ -30,10 +31,10 @@ class Location:
 
     Args:
         side: "left", "right" or "midline".
-        lobe: "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia and thalamus",
-            "cerebellum" or "brainstem".
-        tissue: "grey matter", "white matter" or "cerebrospinal fluid", with "periventricular" or "juxtacortical" for
-            white matter near the ventricles or near the cortex.
+        lobe: "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe",
+            "basal ganglia and thalamus", "cerebellum" or "brainstem".
+        tissue: "grey matter", "white matter" or "cerebrospinal fluid". White matter near the
+            ventricles or near the cortex is also "periventricular" or "juxtacortical".
     """
 
     side: str
@@ -47,7 +48,7 @@ class Location:
 
 @dataclass(frozen=True, eq=False)
 class _Tissues:
-    """Tissue classes of MNI152 at 2 mm, and distances in mm to the ventricles and to the cortex."""
+    """Tissue classes of MNI152 at 2 mm, and distances in mm to ventricles and cortex."""
 
     affine: Float[np.ndarray, "4 4"]
     grey: Bool[np.ndarray, "x y z"]

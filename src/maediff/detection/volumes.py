@@ -1,10 +1,12 @@
-"""Volumes for the report's viewer: scan, healthy reference, anomaly map and mask, small enough for a page.
+"""Volumes for the report's viewer: scan, healthy reference, anomaly map and mask.
 
-    volumes.npz    layers (4, x, y, z) uint8: scan and reference 0 to 255 between `low` and `high`, map 0 to 255 between
-                   0 and `top`, mask 0 or 1; affine from voxels to mm; to_mni from mm to mm of MNI152, if registered
+    volumes.npz    layers (4, x, y, z) uint8: scan and reference 0 to 255 between `low` and `high`,
+                   map 0 to 255 between 0 and `top`, mask 0 or 1
+                   affine from voxels to mm; to_mni from mm to mm of MNI152, if registered
 
-The volumes are cropped to the brain and resampled to cubes along the scan's own axes. A cube is at least 1 mm wide, not
-smaller than the scan's voxels, and so large that a volume has at most MAX_VOXELS.
+The volumes are cropped to the brain and resampled to cubes along the scan's own axes. A cube is at
+least 1 mm wide, not smaller than the scan's voxels, and so large that a volume has at most
+MAX_VOXELS.
 """
 
 import math
