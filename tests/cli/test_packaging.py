@@ -1,5 +1,6 @@
 """One version number, and what the wheel promises."""
 
+import json
 import tomllib
 from importlib import import_module
 from importlib.resources import files
@@ -30,3 +31,25 @@ def test_commands_exist():
     for target in PROJECT["project"]["scripts"].values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))
+
+
+def test_citation_files_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    for key in ("title", "license", "keywords"):
+        assert zenodo[key] == citation[key]
+    assert zenodo["creators"] == citation["authors"]
+    (paper,) = zenodo["related_identifiers"]
+    assert paper["identifier"] == citation["references"][0]["identifiers"][0]["value"]
+    assert citation["license"] == PROJECT["project"]["license"]
+
+
+def test_workflows_and_issue_templates_are_valid():
+    texts = sorted((ROOT / ".github").rglob("*.yml"))
+    assert len(texts) == 6
+    parsed = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in texts}
+    matrix = parsed["tests.yml"]["jobs"]["test"]["strategy"]["matrix"]
+    assert len(matrix["os"]) == len(matrix["python"]) == 3
+    assert parsed["publish.yml"]["jobs"]["publish"]["permissions"] == {"id-token": "write"}
+    for name in ("bug_report.yml", "feature_request.yml"):
+        assert {"name", "description", "body"} <= set(parsed[name])
