@@ -4,8 +4,8 @@
 
 Row 1 is the MNI152 brain that nilearn ships, with a dark synthetic lesion. Rows 2 and 3 are
 synthetic brains with a bright lesion, and row 4 is one without. Each row shows the axial slice
-with most lesion, or the slice with the highest anomaly score if there is none. The patient's left
-is on the right.
+with most lesion, or the slice with the highest anomaly score if there is none. As in the report,
+the patient's left is on the left.
 """
 
 import argparse
@@ -98,8 +98,8 @@ def make_examples() -> list[Example]:
 
 
 def axial(volume: np.ndarray, k: int) -> np.ndarray:
-    """Return slice `k` with the patient's left on the right and anterior up."""
-    return np.asarray(volume[::-1, ::-1, k].T)
+    """Return slice `k` with the patient's left on the left and anterior up."""
+    return np.asarray(volume[:, ::-1, k].T)
 
 
 def draw_row(axes: Sequence[Any], example: Example, result: maediff.Detection) -> None:

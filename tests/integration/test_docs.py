@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import typer
 
+import maediff
 from helpers.brains import oblique, save
 from helpers.scripts import load_script
 from maediff.anomaly.postprocess import PostprocessConfig
@@ -135,6 +136,21 @@ def test_commands_of_the_page_are_valid(page: Path) -> None:
 def test_command_table_is_complete() -> None:
     text = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `maediff ([a-z]+)", text, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_api_page_lists_every_public_name() -> None:
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. auto\w+:: maediff\.(\w+)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(set(maediff.__all__) - {"__version__"})
+
+
+def test_every_page_is_in_a_toctree() -> None:
+    entries = set()
+    for page in SITE:
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+            entries |= {(page.parent / f"{line}.md").resolve() for line in lines}
+    assert {page.resolve() for page in SITE} - entries == {(DOCS / "index.md").resolve()}
 
 
 @pytest.mark.slow
