@@ -6,11 +6,13 @@ commands-NAME.md is made from the command line, settings-GROUP.md from the datac
 settings and their docstrings, and card-NAME.md from the cards of the shipped models.
 """
 
+import argparse
 import ast
 import dataclasses
 import inspect
 import re
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pydantic.fields import FieldInfo
 import maediff
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cli import app
+from maediff.cli.bids_app.main import build_parser as build_bids_parser
 from maediff.diffusion.noise import SimplexConfig
 from maediff.evaluation.scoring import ScoringConfig
 from maediff.methods.registry import METHODS
@@ -146,6 +149,13 @@ def command_page(name: str, command: Any) -> str:
     return "\n".join([*lines, ""])
 
 
+def bids_app_page() -> str:
+    """Return the page of the BIDS App."""
+    parser = build_bids_parser()
+    parser.formatter_class = partial(argparse.HelpFormatter, width=88)
+    return f"# maediff-bids\n\n```text\n{parser.format_help()}```\n"
+
+
 def card_pages() -> dict[str, str]:
     """Return the cards of the shipped models by name."""
     package = Path(maediff.__file__).parent
@@ -159,6 +169,7 @@ def write_pages(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     pages = {f"commands-{name}": command_page(name, command) for name, command in commands.items()}
+    pages["commands-maediff-bids"] = bids_app_page()
     pages |= {f"settings-{name}": settings_page(*group) for name, group in GROUPS.items()}
     pages |= {f"card-{name}": text for name, text in card_pages().items()}
     for name, text in pages.items():

@@ -14,6 +14,7 @@ from helpers.brains import oblique, save
 from helpers.scripts import load_script
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cli import app
+from maediff.cli.bids_app.main import build_parser as build_bids_parser
 from maediff.core.config import build_config, parse_settings
 from maediff.evaluation.scoring import ScoringConfig
 from maediff.methods.registry import METHODS, resolve
@@ -123,6 +124,8 @@ def test_commands_of_the_page_are_valid(page: Path) -> None:
             command, *rest = arguments
             COMMANDS[command].make_context(f"maediff {command}", list(rest))
             check_settings(command, rest)
+        elif program == "maediff-bids":
+            build_bids_parser().parse_args(arguments)
         elif program == "make":
             assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE), words
         elif program == "python" and arguments[0] != "-m":
