@@ -44,8 +44,8 @@ def test_first_ctrl_c_finishes_the_step_and_resume_continues_there(
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (0, "before the first checkpoint; the run restarts at step 0"),
-        (3, "the run resumes from the checkpoint at step 2"),
+        (0, "stopped at once, before the first checkpoint: nothing was saved"),
+        (3, "stopped at once; the last checkpoint is of step 2"),
     ],
 )
 def test_second_ctrl_c_stops_at_once_and_names_the_last_checkpoint(

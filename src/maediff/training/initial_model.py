@@ -33,21 +33,21 @@ def adopt_settings(
     Raises:
         InputError: the model belongs to another method.
     """
-    own = model.settings
-    if own.method != method:
+    trained = model.settings
+    if trained.method != method:
         raise InputError(
-            f"`init={model.name}`: a model of {own.method!r} cannot start a run of {method!r}; "
-            f"leave out `init`, or train {own.method!r}"
+            f"`init={model.name}`: a model of {trained.method!r} cannot start a run of "
+            f"{method!r}; leave out `init`, or train {trained.method!r}"
         )
-    if preset not in (None, own.preset):
+    if preset not in (None, trained.preset):
         return str(preset), dict(settings)
     logger.info(
         "`init=%s`: the run keeps this model's preset (%s) and settings, unless others are given",
         model.name,
-        own.preset,
+        trained.preset,
     )
-    kept = {key: own.train[key] for key in ("augment", "fabricate") if key in own.train}
-    return own.preset, merge({**model.config, "train": kept}, settings)
+    kept = {key: trained.train[key] for key in ("augment", "fabricate") if key in trained.train}
+    return trained.preset, merge({**model.config, "train": kept}, settings)
 
 
 def warn_about_scans(model: TrainedMethod, cohort: Cohort) -> None:

@@ -80,7 +80,7 @@ def train(
     Raises:
         InputError: the method is not trained, the settings do not fit, the cohort has no healthy
             training scan, the loss is not finite, or `out` exists.
-        KeyboardInterrupt: Ctrl-C was pressed twice, or while the last step was done.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or in the step that ended the training anyway.
 
     Example:
         ```python
@@ -231,7 +231,7 @@ def run_training(
 
     Raises:
         InputError: the loss is not finite, or a checkpoint could not be written.
-        KeyboardInterrupt: Ctrl-C was pressed twice, or while the last step was done.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or in the step that ended the training anyway.
     """
     with (
         deferred_interrupt() as interrupt,
@@ -251,13 +251,9 @@ def run_training(
         except KeyboardInterrupt:
             # The interrupted step may have changed some of the weights.
             if restore_checkpoint(run, out, config["method"]):
-                announce(
-                    f"stopped at once; the run resumes from the checkpoint at step {run.step}"
-                )
+                announce(f"stopped at once; the last checkpoint is of step {run.step}")
             else:
-                announce(
-                    "stopped at once, before the first checkpoint; the run restarts at step 0"
-                )
+                announce("stopped at once, before the first checkpoint: nothing was saved")
             raise
     if interrupt.is_set() and budget_used:
         raise KeyboardInterrupt  # `maediff compare` must not start its next training
