@@ -16,9 +16,7 @@ from maediff.diffusion.noise import (
     keyed_generators,
 )
 from maediff.methods.registry import build
-from maediff.models.folder import config_of
-from maediff.models.model import load_model
-from maediff.models.operating_point import threshold_at
+from maediff.models.model import read_model
 
 IDS = torch.tensor([3, 3, 7])
 PATCHES = torch.tensor([0, 5, 0])
@@ -112,13 +110,13 @@ def test_a_run_saved_without_waves_gets_the_defaults(tmp_path):
         saved = json.loads((run / name).read_text())
         del saved["config"]["simplex"]
         (run / name).write_text(json.dumps(saved))
-    method, info = load_model(run)
-    assert method.config.simplex == DEFAULT_SIMPLEX
-    assert threshold_at(str(run), config_of(method), 0.01, step=info["step"])[0] == 0.1
-    changed, _ = load_model(f"{run}@simplex.octaves=2,simplex.persistence=0.5")
-    assert changed.config.simplex == SimplexConfig(2, 0.5)
+    model = read_model(run)
+    assert model.method.config.simplex == DEFAULT_SIMPLEX
+    assert model.thresholds.at_fpr(0.01).value == 0.1
+    changed = read_model(f"{run}@simplex.octaves=2,simplex.persistence=0.5")
+    assert changed.method.config.simplex == SimplexConfig(2, 0.5)
     with pytest.raises(InputError, match="other settings of simplex"):
-        threshold_at(str(run), config_of(changed), 0.01, step=info["step"])
+        changed.thresholds.at_fpr(0.01)
 
 
 def test_simplex_does_not_vanish_at_the_first_pixel():

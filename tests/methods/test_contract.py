@@ -11,7 +11,7 @@ from helpers.methods import SMALL_METHODS, make, predict, scan
 from maediff.core.errors import InputError
 from maediff.methods.registry import METHODS, TRAINED, build
 from maediff.models.folder import config_of, write_config
-from maediff.models.model import load_model
+from maediff.models.model import read_model
 from maediff.models.weights import save_model
 
 STOCHASTIC_AT_TEST = ("maediff", "pddpm", "ddpm", "anoddpm")
@@ -142,9 +142,10 @@ def test_a_saved_method_is_loaded_unchanged(name, tmp_path):
         name=name,
         step=1,
     )
-    loaded, info = load_model(tmp_path / "run")
+    model = read_model(tmp_path / "run")
+    loaded = model.method
     assert loaded.config == method.config
-    assert info["step"] == 1
+    assert model.step == 1
     for a, b in zip(
         predict(loaded, images, brain, ids), predict(method, images, brain, ids), strict=True
     ):

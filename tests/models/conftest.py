@@ -1,9 +1,14 @@
-"""Three exported models for the tests of this folder."""
+"""Three exported models, a cohort and a calibrated run for the tests of this folder."""
+
+import shutil
 
 import pytest
 
+from helpers.brains import made_cohort
 from helpers.runs import ABOUT, made_run
+from maediff.cohort.cohort import Cohort
 from maediff.models import catalogue
+from maediff.models.calibrate import calibrate_folder
 from maediff.models.card import show_terms
 from maediff.models.export import export_model
 
@@ -36,3 +41,23 @@ def models(exported, monkeypatch, tmp_path):
 def no_models(models, monkeypatch):
     """No model can be found."""
     monkeypatch.setenv("MAEDIFF_MODELS", "")
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """A small cohort: one healthy scan in its val split, two healthy people outside of train."""
+    return Cohort.open(made_cohort(tmp_path_factory.mktemp("cohort")))
+
+
+@pytest.fixture(scope="session")
+def calibrated(cohort, tmp_path_factory):
+    """A run with random weights, calibrated on `cohort`."""
+    run = made_run(tmp_path_factory.mktemp("calibrated") / "run")
+    calibrate_folder(run, cohort)
+    return run
+
+
+@pytest.fixture
+def run(calibrated, tmp_path):
+    """A copy of `calibrated` to change."""
+    return shutil.copytree(calibrated, tmp_path / "run")

@@ -67,7 +67,9 @@ def test_a_repository_is_a_model(models, tmp_path, monkeypatch):
     assert len(requests) == 1  # once per process: weights and settings are of one revision
     patterns = requests[0][1]
     assert not any("pt" in pattern or "bin" in pattern for pattern in patterns)  # no pickle
-    with pytest.raises(InputError, match=r"hf:lab/none: could not be had .*\(404 not found\)"):
+    with pytest.raises(
+        InputError, match=r"hf:lab/none: could not be downloaded .*\(404 not found\)"
+    ):
         read_model("hf:lab/none")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"pip install huggingface_hub"):

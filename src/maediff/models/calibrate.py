@@ -1,10 +1,13 @@
-"""Thresholds of a model from healthy scans. `maediff calibrate` and `maediff train` write them.
+"""Thresholds of a model from healthy scans.
 
-    calibrate_folder    RUN/calibration.json from the healthy scans of a cohort
-    calibrate           OUT: a copy of the model with thresholds from every healthy person of a cohort
+    calibrate_folder    write FOLDER/calibration.json from the healthy scans of a cohort
+                        (`maediff train` calls it)
+    calibrate           copy a model, with thresholds from all healthy people of a cohort
+                        (`maediff calibrate`)
 
-The network does not change. A threshold keeps its promise only for scans like those that it was taken from, so another
-scanner needs its own calibration.
+The network does not change.
+A threshold is valid only for scans like those that it was computed from, so another scanner needs
+its own calibration.
 """
 
 import logging
@@ -30,7 +33,7 @@ from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
-from maediff.models.folder import read_config, write_config
+from maediff.models.folder import write_config
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.thresholds import DEFAULT_FPR, FPRS
 from maediff.preparation.config import PreparationConfig
@@ -53,18 +56,20 @@ def calibrate(
     """Write a copy of a model with thresholds from your own healthy scans.
 
     Args:
-        model: see `read_model`; settings at test, as in `RUN@t_test=125`, become the copy's own.
+        model: see `read_model`. Settings at test, as in `RUN@t_test=125`, become the copy's own.
         cohort: a cohort of `maediff preprocess`; its healthy scans of all splits are used.
         out: folder of the copy.
-        postprocess: changes to the model's post-processing, by field of `PostprocessConfig`; they become the copy's own.
+        postprocess: changes to the model's post-processing, by field of `PostprocessConfig`; they
+            become the copy's own.
         max_scans: healthy scans used at most, one per person, the first by name.
+        run: device, seed, overwrite and quiet are used.
 
     Returns:
         The content of OUT/calibration.json.
 
     Raises:
-        InputError: a mean of models; a cohort of another contrast or preparation; no healthy scan of a person that the
-            model did not learn from; `out` exists.
+        InputError: a mean of models; a cohort of another contrast or preparation; no healthy scan
+            of a person that the model did not learn from; `out` exists.
     """
     cohort, out = Path(cohort), Path(out)
     trained = read_model(model)
@@ -74,21 +79,21 @@ def calibrate(
     differing = trained.preparation.differences(PreparationConfig.from_record(opened.meta))
     if differing:
         raise InputError(
-            f"{cohort}: has another {', '.join(differing)} than the scans of {model}, so no threshold would hold; "
-            f"preprocess the scans with `like={str(model)!r}`"
+            f"{cohort}: has another {', '.join(differing)} than the scans of {model}, so no "
+            f"threshold would be valid; preprocess the scans with `like={str(model)!r}`"
         )
     rows = unseen_healthy(opened, trained)
     if not rows:
         raise InputError(
-            f"{cohort}: no healthy scan of a person that {model} was not trained on; add scans with healthy=1 in the "
-            "manifest"
+            f"{cohort}: no healthy scan of a person that {model} was not trained on; add scans "
+            "with healthy=1 in the manifest"
         )
     chosen = trained.with_postprocess(postprocess).postprocess
     refuse_inputs_inside_output(out, [trained.folder, cohort])
     fresh_folder(out, overwrite=run.overwrite)
     try:
         shutil.copytree(trained.folder, out, ignore=NOT_COPIED, dirs_exist_ok=True)
-        record = read_config(trained.folder) | {"config": trained.settings.record["config"]}
+        record = trained.settings.record
         write_config(out, {key: value for key, value in record.items() if key != "format"})
         calibration = calibrate_folder(
             out,
@@ -102,9 +107,10 @@ def calibrate(
         )
         if calibration is None:
             raise InputError(
-                f"{cohort}: erosion leaves nothing of its brains; lower postprocess.erosion_iterations"
+                f"{cohort}: erosion removes all of its brains; lower "
+                "`postprocess.erosion_iterations`"
             )
-    except BaseException:  # no model whose thresholds are another's
+    except BaseException:  # leave no model with the thresholds of another
         shutil.rmtree(out, ignore_errors=True)
         raise
     return calibration
@@ -132,18 +138,21 @@ def calibrate_folder(
 ) -> dict[str, Any] | None:
     """Write the thresholds of a model to its calibration.json.
 
-    If no scan is healthy, the lesion-free slices of patients supply the healthy voxels, and the file records that. They
-    cannot replace healthy scans, so there are no scan scores then.
+    If no scan is healthy, the healthy voxels come from lesion-free slices of patients, and the
+    file records this. Such slices cannot replace healthy scans, so there are no scan scores then.
 
     Args:
-        folder: the model's folder.
+        folder: folder of the model.
+        cohort: the cohort.
         rows: scans to use; None uses the val split of `cohort`.
-        postprocess: None uses the post-processing of the model's last calibration, or the default.
+        device: device of the network.
+        postprocess: None uses the model's own post-processing.
+        seed: seed of the noise at test.
         max_scans: scans used at most, one per person, the first by name.
-        default_fpr: the rate that `detect` uses by default.
+        default_fpr: rate that `detect` uses by default.
 
     Returns:
-        The content of the file; None if there is neither a healthy scan nor a lesion-free slice.
+        The content of the file; None if there is no healthy scan and no lesion-free slice.
 
     Raises:
         InputError: `postprocess` has a symmetry, and the cohort is not registered.

@@ -1,4 +1,4 @@
-"""The card of a model: data, licence, scores, terms."""
+"""Model cards: data, licence, scores and terms of a model."""
 
 import functools
 import logging
@@ -15,7 +15,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Source:
-    """A data set that a model was trained on."""
+    """A data set that a model was trained on.
+
+    Args:
+        name: name of the data set.
+        licence: its licence.
+        what: its scans, in words.
+    """
 
     name: str
     licence: str
@@ -24,7 +30,17 @@ class Source:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Scores:
-    """What an evaluation measured: for each number of EVAL/summary.json a mean and its interval, as fractions."""
+    """Scores of a model in one evaluation.
+
+    Args:
+        on: cohort, split and contrast, in words.
+        n_subjects: subjects scored.
+        n_lesion: subjects with a lesion.
+        n_healthy: healthy subjects.
+        values: mean, low and high of each score, as fractions; keys as in EVAL/summary.json.
+        best_baseline: name of the best baseline.
+        best_baseline_auprc: its mean AUPRC, as a fraction.
+    """
 
     on: str
     n_subjects: int
@@ -37,36 +53,50 @@ class Scores:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Card:
-    """What a user should know of a model before using it; the content of card.json."""
+    """Everything that a user should know about a model before using it; content of card.json.
+
+    Args:
+        name: name of the model, and of its folder.
+        modality: contrast of its scans.
+        method: name of its method.
+        preset: preset of the method's settings.
+        summary: one sentence.
+        licence: licence of the weights.
+        data: data sets that it was trained on.
+        preprocessing: preparation of its scans, in words.
+        command: command that trained it.
+        seeds: seeds of its training.
+        failure_cases: known failures, in words.
+        intended_use: one paragraph.
+        provenance: versions and machine of its training.
+        scores: scores in evaluations.
+        opt_in: use only by name: never chosen for a contrast, and not part of the wheel.
+        terms: terms that are shown whenever the model is used.
+    """
 
     name: str
     modality: str
     method: str
     preset: str
     summary: str
-    """One sentence."""
     licence: str
-    """Of the weights."""
     data: tuple[Source, ...]
     preprocessing: str
     command: str
-    """That trained it."""
     seeds: tuple[int, ...]
     failure_cases: Annotated[tuple[str, ...], Field(min_length=1)]
     intended_use: str
     provenance: dict[str, Any]
     scores: tuple[Scores, ...] = ()
     opt_in: bool = False
-    """Used when asked for by name only, never picked for a contrast, and kept out of the wheel."""
     terms: str = ""
-    """Shown whenever the model is used."""
 
 
 def read_card(folder: Path) -> Card:
-    """FOLDER/card.json.
+    """Read FOLDER/card.json.
 
     Raises:
-        InputError: missing, damaged or of another version.
+        InputError: the file is missing, damaged or of another version.
     """
     path = folder / "card.json"
     try:
@@ -79,7 +109,8 @@ def read_card(folder: Path) -> Card:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{path}: damaged or of another version ({where}: {first['msg']})"
+            f"{path}: damaged or of another version ({where}: {first['msg']}); install maediff "
+            "again"
         ) from None
 
 

@@ -13,7 +13,6 @@ from maediff.core.files import read_json
 from maediff.models.card import Card, read_card
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.thresholds import at_most
-from maediff.preparation.config import is_registered
 
 INTENDED_USE = (
     "Research on anomaly detection in brain MRI. Not a medical device: not for diagnosis, triage "
@@ -137,7 +136,7 @@ def describe_preprocessing(cohort: Mapping[str, Any]) -> str:
     steps = ["Brain extracted"]
     if (cohort.get("bias") or {}).get("enabled"):
         steps.append("bias field corrected (N4)")
-    if is_registered(cohort):
+    if (cohort.get("registration") or {}).get("enabled"):
         steps.append("affine registration to MNI152")
         steps.append(
             f"{grid['spacing_mm']:g} mm, {grid['size']} x {grid['size']} pixels per slice"

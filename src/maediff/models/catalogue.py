@@ -1,11 +1,15 @@
-"""Where a model lies that is meant by a name, and which one fits a contrast.
+"""Models by name, and the choice of a model for a contrast.
 
-    NAME/  model.safetensors  averaged weights only, under 20 MB     config.json       as a run's, without paths
-           calibration.json   thresholds for `detect --fpr`          card.json         what `Card` holds
-           MODEL_CARD.md      card.json for people
+    NAME/model.safetensors  averaged weights, under 20 MB
+    NAME/config.json        as a run's, without paths
+    NAME/calibration.json   thresholds for `detect`
+    NAME/card.json          the content of `Card`
+    NAME/MODEL_CARD.md      the card for people
 
-The folders are the registry; there is no list beside them. They are looked for in the folders of $MAEDIFF_MODELS, then
-in the package (`weights/`), then in `models/` of a checkout, where those stay whose terms keep them out of the wheel.
+There is no list of models; every folder with a card.json is a model.
+Folders are searched in this order: $MAEDIFF_MODELS, `weights/` in the package, `models/` in a
+checkout.
+Models under other terms than the project's are in `models/`, outside the wheel.
 """
 
 import logging
@@ -24,7 +28,7 @@ logger = logging.getLogger(__name__)
 PACKAGED = Path(__file__).parents[1] / "weights"
 CHECKOUT = Path(__file__).parents[3]
 MAX_BYTES = 20_000_000
-MARKS = {
+SIGNS = {
     "abs": "what differs from its healthy reference, brighter or darker",
     "bright": "only what is brighter than its healthy reference",
     "dark": "only what is darker than its healthy reference",
@@ -33,31 +37,31 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def search_folders() -> list[Path]:
-    """Folders whose subfolders are models, those that win first; some may not exist."""
+    """Return the folders of models, in order of priority; some may not exist."""
     own = [Path(part) for part in os.environ.get("MAEDIFF_MODELS", "").split(os.pathsep) if part]
-    return [
-        *own,
-        PACKAGED,
-        *([CHECKOUT / "models"] if (CHECKOUT / "pyproject.toml").is_file() else []),
-    ]
+    in_checkout = [CHECKOUT / "models"] if (CHECKOUT / "pyproject.toml").is_file() else []
+    return [*own, PACKAGED, *in_checkout]
 
 
 def model_folders() -> dict[str, Path]:
-    """Folder of every model by name; the first of two of a name counts."""
-    found: dict[str, Path] = {}
+    """Return the folder of each model by name; the first of two models of one name counts."""
+    folders: dict[str, Path] = {}
     for parent in search_folders():
         for path in sorted(parent.glob("*/card.json")):
-            found.setdefault(path.parent.name, path.parent)
-    return found
+            folders.setdefault(path.parent.name, path.parent)
+    return folders
 
 
 def list_models() -> list[Card]:
-    """Return the cards of all models that `maediff.load` accepts by name; a damaged one is logged and skipped."""
+    """Return the cards of all models that `maediff.load` accepts by name.
+
+    A damaged card is logged and skipped.
+    """
     return [card for _, card in models()]
 
 
 def models() -> Iterator[tuple[Path, Card]]:
-    """Yield folder and card of every model; a damaged one is logged and skipped."""
+    """Yield folder and card of each model; a damaged card is logged and skipped."""
     for folder in model_folders().values():
         try:
             yield folder, read_card(folder)
@@ -66,78 +70,85 @@ def models() -> Iterator[tuple[Path, Card]]:
 
 
 def describe(folder: Path, card: Card) -> str:
-    """A few lines about a model, for `maediff models`."""
+    """Return some lines about a model, for `maediff models`."""
     megabytes = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+    only_by_name = ", used only when asked for by name" if card.opt_in else ""
     lines = [
         f"{card.name}: {card.summary}",
         f"  {card.modality}, {card.method} ({card.preset}), {megabytes:.1f} MB, {card.licence}"
-        + (", used only when asked for by name" if card.opt_in else ""),
-        *(
-            [f"  marks:  {marks(settings)}"]
-            if (settings := _part(folder, "config.json").get("config"))
-            else []
-        ),
-        *([f"  rates:  {rates}"] if (rates := _rates(folder)) else []),
-        f"  data:   {', '.join(f'{source.name} ({source.licence})' for source in card.data)}",
-        *(f"  scores: {_one_line(scores)}" for scores in card.scores),
-        f"  where:  {folder}",
-        *([f"  terms:  {card.terms}"] if card.terms else []),
+        f"{only_by_name}",
     ]
+    if settings := _read_part(folder, "config.json").get("config"):
+        lines.append(f"  marks:  {describe_sign(settings)}")
+    if rates := _describe_rates(folder):
+        lines.append(f"  rates:  {rates}")
+    sources = ", ".join(f"{source.name} ({source.licence})" for source in card.data)
+    lines.append(f"  data:   {sources}")
+    lines += [f"  scores: {_format_scores(scores)}" for scores in card.scores]
+    lines.append(f"  where:  {folder}")
+    if card.terms:
+        lines.append(f"  terms:  {card.terms}")
     return "\n".join(lines)
 
 
-def _part(folder: Path, name: str) -> dict[str, Any]:
-    """What a file of a model holds; empty without one, and, with a word in the log, where it is damaged."""
+def _read_part(folder: Path, name: str) -> dict[str, Any]:
+    """Read a JSON file of a model; a missing file is empty, and so is a damaged one (logged)."""
+    if not (folder / name).is_file():
+        return {}
     try:
-        return (
-            dict(read_json(folder / name, remedy="install maediff again"))
-            if (folder / name).is_file()
-            else {}
-        )
+        return dict(read_json(folder / name, remedy="install maediff again"))
     except InputError as error:
         logger.warning("%s", error)
         return {}
 
 
-def _rates(folder: Path) -> str:
-    """Which rates its calibration can promise; empty without one."""
-    stored = _part(folder, "calibration.json")
+def _describe_rates(folder: Path) -> str:
+    """Return the default threshold and the guaranteed rates of a model; empty if unknown."""
+    stored = _read_part(folder, "calibration.json")
     rate, scores = stored.get("default_fpr"), stored.get("scan_scores") or []
     own = stored.get("default_threshold")
     default = f"--fpr {rate:g} unless another is given" if isinstance(rate, float) else ""
     if isinstance(own, Mapping):
-        default = "--threshold {value} unless another or a rate is given, chosen on {chosen_on}".format_map(
-            {"value": "?", "chosen_on": "?", **own}
+        values = {"value": "?", "chosen_on": "?", **own}
+        default = (
+            f"--threshold {values['value']} unless another or a rate is given, chosen on "
+            f"{values['chosen_on']}"
         )
-    promised = (
-        f"--scan-fpr from {smallest_alpha(len(scores)):.4g}, by {len(scores)} healthy scans"
-        if scores
-        else ""
-    )
-    return "; ".join(filter(None, (default, promised)))
+    guaranteed = ""
+    if scores:
+        lowest = smallest_alpha(len(scores))
+        guaranteed = f"--scan-fpr from {lowest:.4g}, by {len(scores)} healthy scans"
+    return "; ".join(filter(None, (default, guaranteed)))
 
 
-def marks(config: Mapping[str, Any]) -> str:
-    """What a model with these settings counts as unlike its healthy reference, in words."""
+def describe_sign(config: Mapping[str, Any]) -> str:
+    """Return the sign of the anomalies that a model detects, in words.
+
+    Args:
+        config: settings of the method.
+    """
     sign = config.get("residual", "abs")
-    return MARKS.get(sign, MARKS["abs"])
+    return SIGNS.get(sign, SIGNS["abs"])
 
 
-def _one_line(scores: Scores) -> str:
+def _format_scores(scores: Scores) -> str:
+    """Return the scores of one evaluation as text."""
     auprc, flagged = scores.values.get("auprc"), scores.values.get("scan_fpr_healthy")
     parts = []
     if auprc:
-        parts.append(f"AUPRC {_interval(auprc)}, {scores.n_lesion} subjects with a lesion")
+        parts.append(f"AUPRC {_format_interval(auprc)}, {scores.n_lesion} subjects with a lesion")
         if scores.best_baseline_auprc is not None:
             parts.append(
                 f"best baseline ({scores.best_baseline}) {scores.best_baseline_auprc:.2f}"
             )
     if flagged:
-        parts.append(f"healthy scans flagged {_interval(flagged)} of {scores.n_healthy}")
+        share = _format_interval(flagged)
+        parts.append(f"healthy scans flagged {share} of {scores.n_healthy}")
     return f"{scores.on}: {'; '.join(parts) or 'nothing measured'}"
 
 
-def _interval(value: dict[str, float | None]) -> str:
+def _format_interval(value: dict[str, float | None]) -> str:
+    """Return `mean [low, high]`."""
     numbers = [
         f"{value[key]:.2f}" if value.get(key) is not None else "?"
         for key in ("mean", "low", "high")
@@ -146,7 +157,12 @@ def _interval(value: dict[str, float | None]) -> str:
 
 
 def pick(modality: str) -> tuple[str, Card]:
-    """Name and card of the model for a contrast: the first that need not be asked for by name.
+    """Return name and card of the model for a contrast.
+
+    Models that are used only by name are skipped.
+
+    Args:
+        modality: T1w, T2w or FLAIR.
 
     Raises:
         InputError: there is none.
@@ -155,11 +171,10 @@ def pick(modality: str) -> tuple[str, Card]:
     for card in fitting:
         if not card.opt_in:
             return card.name, card
-    choice = (
-        f"`model=NAME` ({', '.join(card.name for card in fitting)} only when asked for)"
-        if fitting
-        else "`model=RUN`"
-    )
+    choice = "`model=RUN`"
+    if fitting:
+        names = ", ".join(card.name for card in fitting)
+        choice = f"`model=NAME` ({names} only when asked for)"
     raise InputError(
         f"no model for {modality} comes with maediff; give {choice}, a folder of `maediff train`"
     )

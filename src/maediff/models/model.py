@@ -1,19 +1,16 @@
-"""A trained method as one object: weights, settings, preparation, post-processing, thresholds, card.
+"""A trained method as one object.
 
-    read_model("t1")  ->  TrainedMethod    the folder's JSON files, each read once
-    model.method      ->  the network with its weights, built when it is first needed
+    read_model("t1")  ->  TrainedMethod    reads each JSON file of the folder once
+    model.method      ->  the network      reads the weights when it is first needed
 
-The name that a model was loaded by is parsed here and nowhere else.
+Only this module parses the name that a model was loaded by.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, apply_changes, check_symmetry
 from maediff.core.config import merge, parse_settings
@@ -22,7 +19,7 @@ from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.methods.registry import build, resolve
 from maediff.models.card import Card, read_card, show_terms
-from maediff.models.catalogue import marks
+from maediff.models.catalogue import describe_sign
 from maediff.models.folder import (
     complete,
     completed_config,
@@ -32,7 +29,7 @@ from maediff.models.folder import (
     trained_on,
 )
 from maediff.models.reference import (
-    label,
+    make_label,
     model_and_settings,
     split_mean,
     split_reference,
@@ -46,24 +43,23 @@ from maediff.models.thresholds import (
     Thresholds,
     read_calibration,
 )
-from maediff.models.weights import load_state, read_weights
+from maediff.models.weights import Weights, load_state, read_trained_weights
 from maediff.preparation.config import PreparationConfig
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings that a model was trained with, from config.json.
+    """Settings that a model was trained with, from config.json.
 
     Args:
-        method, preset: names in `methods.registry`.
-        config: the method's settings, complete, with changes at test applied.
-        train: the training settings.
-        seed: the training seed.
-        cohort: how the training cohort was prepared, and its hash.
-        init: the model that the training started from; None if from random weights.
-        record: config.json as it was read.
+        method: name of the method in `methods.registry`.
+        preset: name of the preset in `methods.registry`.
+        config: complete settings of the method, with changes at test applied.
+        train: settings of the training.
+        seed: seed of the training.
+        cohort: preparation and hash of the training cohort.
+        init: model that the training started from; None for random weights.
+        record: content of config.json, with changes at test applied.
     """
 
     method: str
@@ -77,20 +73,59 @@ class RunSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Network:
+    """The network of a model. The weights are read when they are first needed, and only once.
+
+    Args:
+        folder: folder of the model.
+        name: name of the method in `methods.registry`.
+        config: complete settings of the method.
+        device: device of the network.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    device: str
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The averaged weights.
+
+        Raises:
+            InputError: the weights are missing, damaged or of another method.
+        """
+        return read_trained_weights(self.folder, self.name)
+
+    @cached_property
+    def method(self) -> Method:
+        """The network on `device`, in evaluation mode.
+
+        Raises:
+            InputError: see `weights`, or the weights do not fit the settings.
+        """
+        method = build(self.name, settings=self.config)
+        load_state(method, self.weights.tensors, self.weights.path)
+        return method.to(self.device).eval()
+
+
+@dataclass(frozen=True, eq=False)
 class TrainedMethod:
     """A trained method, read once from its folder.
 
     Args:
         name: name in tables and results, with changed settings: "t1", "a@s=24", "a+b".
-        folder: the model's folder; of a mean, the first model's.
-        settings: how it was trained.
-        preparation: how its scans were prepared.
-        postprocess: the post-processing of its residual.
-        calibration: its calibration.json; None without one.
-        card: its model card; None for a run of `maediff train`.
+        folder: folder of the model; of a mean, the folder of the first model.
+        settings: settings of its training.
+        preparation: preparation of its scans.
+        postprocess: post-processing of its residual.
+        calibration: content of its calibration.json; None without this file.
+        card: model card; None for a run of `maediff train`.
         learned_from: codes of the people that it learned from (`cohort.person_code`).
+        network: the network; of a mean, the network of the first model.
         device: device of the network.
-        parts: the models whose references are averaged; empty for a single model.
+        parts: models whose references are averaged; empty for a single model.
+        terms: terms under which the model may be used; empty if there are none.
     """
 
     name: str
@@ -101,104 +136,106 @@ class TrainedMethod:
     calibration: Calibration | None
     card: Card | None
     learned_from: frozenset[str]
+    network: Network
     device: str = "cpu"
     parts: "tuple[TrainedMethod, ...]" = ()
     terms: str = ""
 
     @cached_property
-    def _weights(self) -> tuple[dict[str, Any], int, Path]:
-        path = weights_file(self.folder)
-        tensors, step = read_weights(path, "ema.", self.settings.method)
-        return tensors, step, path
-
-    @cached_property
     def method(self) -> Method:
-        """The network in evaluation mode on `device`, with the moving average of its weights.
+        """The network on `device`, in evaluation mode, with averaged weights.
 
         Raises:
-            InputError: the weights are missing, damaged or of other settings.
+            InputError: the weights are missing, damaged or do not fit the settings.
         """
         if self.parts:
             return MeanReference([part.method for part in self.parts]).eval()
-        method = build(self.settings.method, settings=self.settings.config)
-        tensors, _, path = self._weights
-        load_state(method, tensors, path)
-        return method.to(self.device).eval()
+        return self.network.method
 
     @property
     def step(self) -> int:
-        """Training step of the weights; of a mean, the first model's."""
-        return self.parts[0].step if self.parts else self._weights[1]
+        """Training step of the weights; of a mean, that of the first model."""
+        return self.network.weights.step
 
     @property
     def folders(self) -> list[Path]:
-        """Every folder that the model is read from."""
+        """All folders that the model was read from."""
         return [part.folder for part in self.parts] or [self.folder]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The method's complete settings as plain values; of a mean, {"methods": [settings of each model]}."""
+        """Complete settings of the method; of a mean, {"methods": [settings of each model]}."""
         return dict(self.settings.config)
 
     @property
     def detects(self) -> str:
         """The sign of the anomalies that the model detects, in words."""
-        return marks(self.parts[0].config if self.parts else self.config)
+        return describe_sign(self.parts[0].config if self.parts else self.config)
 
     @property
     def default_fpr(self) -> float:
-        """The voxel-wise false-positive rate that the model uses by default."""
+        """Voxel-wise false-positive rate that the model uses by default."""
         first = self.parts[0].calibration if self.parts else self.calibration
         return first.default_fpr if first else DEFAULT_FPR
 
     @property
     def thresholds(self) -> Thresholds | NoThresholds:
-        """The thresholds that are valid for the model's settings and post-processing."""
+        """Thresholds that are valid for the model's settings and post-processing."""
         if self.parts:
             return NoThresholds(
-                f"{self.name}: the mean of models is not calibrated; use `threshold` instead of a rate"
+                f"{self.name}: the mean of models is not calibrated; use `threshold` instead of a "
+                "rate"
             )
         if self.calibration is None:
             return NoThresholds(
-                f"{self.folder / 'calibration.json'}: absent, because the run saw no healthy val scan, or was "
-                f"trained with `train.calibration_scans=0`; use `threshold`, or {CALIBRATE.format(model=self.name)}"
+                f"{self.folder / 'calibration.json'}: absent, because the run saw no healthy val "
+                "scan, or was trained with `train.calibration_scans=0`; use `threshold`, or "
+                f"{CALIBRATE.format(model=self.name)}"
             )
         return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
 
     def with_postprocess(self, changes: Mapping[str, Any] | None) -> "TrainedMethod":
-        """Return the model with some fields of its post-processing changed.
+        """Return the model with changes to its post-processing.
+
+        Args:
+            changes: values by field of `PostprocessConfig`.
 
         Raises:
             SettingsError: an unknown field, or a value that does not fit.
-            InputError: a symmetry for a model whose scans are not registered.
+            InputError: a symmetry for a model of unregistered scans.
         """
         postprocess = apply_changes(self.postprocess, changes)
         check_symmetry(postprocess, self.preparation.registered, self.name)
         return replace(self, postprocess=postprocess)
 
     def record(self) -> dict[str, Any]:
-        """Return what summaries store of a model: config.json, its name and the step of its weights."""
+        """Return the entry of summaries: config.json, name, and training step of the weights."""
         return {**self.settings.record, "name": self.name, "step": self.step}
 
 
 def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
-    """Read a trained method; its network is built when it is first used.
+    """Read a trained method; the weights are read when they are first needed.
 
     Args:
-        reference: a run folder, the name or folder of a shipped model, or `hf:ORG/NAME`. Settings that only matter at
-            test may follow an @: `runs/pddpm@s=48,t_test=500`. `RUN_A+RUN_B+...` is the method whose reference is the
-            mean of theirs and whose residual is RUN_A's.
+        reference: a run folder, the name or folder of a shipped model, or `hf:ORG/NAME`.
+            Settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
+            `RUN_A+RUN_B+...` is the method whose reference is the mean of their references, and
+            whose residual is that of RUN_A.
         device: device of the network.
 
     Raises:
-        InputError: see `read_config` and `read_calibration`; settings that do not fit the method; unlike models cannot
-            be averaged.
+        InputError: no such model, a damaged file, a setting that the method does not have, or a
+            mean of models of unlike scans.
+
+    Example:
+        >>> read_model("t1").preparation.modality
+        'T1w'
     """
     if len(parts := split_mean(reference)) > 1:
         return _read_mean(parts, device)
     folder, changes = split_reference(reference)
     record = read_record(folder)
-    first = first_steps(record, record["config"])
+    moved = first_steps(record, record["config"])
     record["config"] = completed_config(folder, record)
     try:
         record["config"] = merge(record["config"], parse_settings(split_settings(changes)))
@@ -220,39 +257,24 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         init=record.get("init"),
         record=record,
     )
+    label = make_label(model_and_settings(reference)[0], folder)
     return TrainedMethod(
-        name=label(model_and_settings(reference)[0], folder) + (f"@{changes}" if changes else ""),
+        name=f"{label}@{changes}" if changes else label,
         folder=folder,
         settings=settings,
         preparation=PreparationConfig.from_record(record["cohort"]),
-        postprocess=calibration.postprocess if calibration else apply_changes(DEFAULT, first),
+        postprocess=calibration.postprocess if calibration else apply_changes(DEFAULT, moved),
         calibration=calibration,
         card=card,
         learned_from=frozenset(trained_on(folder)),
+        network=Network(folder, settings.method, config, device),
         device=device,
         terms=show_terms(folder.resolve().name, card.terms) if card else "",
     )
 
 
-def weights_file(folder: Path) -> Path:
-    """Return the weights that predict: best/, or last/ if a stopped training did better there, or a shipped model's."""
-    best, last, shipped = (folder / part / "model.safetensors" for part in ("best", "last", ""))
-    if best.is_file() and last.is_file() and _val_loss(last) < _val_loss(best):
-        return last
-    return next((path for path in (best, last, shipped) if path.is_file()), last)
-
-
-def _val_loss(path: Path) -> float:
-    """Return the validation loss in a file's metadata; NaN if the file does not hold it."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return float((file.metadata() or {}).get("val_loss", "nan"))
-    except (SafetensorError, OSError, ValueError):  # damaged: refused when the weights are read
-        return float("nan")
-
-
 def _read_mean(references: list[str], device: str) -> TrainedMethod:
-    """Read several models as one method, whose reference is the mean of theirs.
+    """Read several models as one method, whose reference is the mean of their references.
 
     Raises:
         InputError: the models learned from unlike scans.
@@ -261,10 +283,10 @@ def _read_mean(references: list[str], device: str) -> TrainedMethod:
     first = parts[0]
     for reference, part in zip(references, parts, strict=True):
         for key in part.preparation.differences(first.preparation):
-            theirs, ours = part.settings.cohort.get(key), first.settings.cohort.get(key)
             raise InputError(
-                f"{reference}: trained on another {key} ({theirs}) than {references[0]} ({ours}); their references "
-                "have no mean"
+                f"{reference}: trained on another {key} ({part.settings.cohort.get(key)}) than "
+                f"{references[0]} ({first.settings.cohort.get(key)}); their references have no "
+                "mean"
             )
     method = "+".join(part.settings.method for part in parts)
     configs = {str(number): part.settings.record["config"] for number, part in enumerate(parts)}
@@ -274,19 +296,13 @@ def _read_mean(references: list[str], device: str) -> TrainedMethod:
         config={"methods": [part.config for part in parts]},
         record={**first.settings.record, "method": method, "config": configs},
     )
-    own = {part.postprocess for part in parts}
+    postprocesses = {part.postprocess for part in parts}
     return replace(
         first,
         name="+".join(part.name for part in parts),
         settings=settings,
-        postprocess=own.pop() if len(own) == 1 else DEFAULT,
+        postprocess=postprocesses.pop() if len(postprocesses) == 1 else DEFAULT,
         parts=parts,
         learned_from=frozenset().union(*(part.learned_from for part in parts)),
         terms=" ".join(filter(None, (part.terms for part in parts))),
     )
-
-
-def load_model(reference: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
-    """Return the network of a model and its record. Deprecated: use `read_model`."""
-    model = read_model(reference, device)
-    return model.method, {**model.record(), "path": str(model.folder)}

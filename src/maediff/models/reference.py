@@ -1,9 +1,13 @@
-"""What names a model, taken apart: `RUN`, `NAME`, `hf:ORG/NAME`, with settings after an @, means of several with a +.
+"""Names of models, split into their parts.
 
-    runs/pddpm@s=48,t_test=[125,250]   ->   runs/pddpm   s=48  t_test=[125,250]
-    t1@s=24+runs/pddpm                 ->   t1@s=24   and   runs/pddpm
+    name            example                         parts
+    run folder      runs/pddpm@s=48,t_test=125      runs/pddpm, s=48,t_test=125
+    shipped model   t1                              t1
+    Hugging Face    hf:lab/brains                   hf:lab/brains
+    mean            t1@s=24+runs/pddpm              t1@s=24, runs/pddpm
 
-Where the whole is a folder, an @ or a + in its name divides nothing.
+Settings that only matter at test follow an @. An @ or a + in the name of an existing folder
+belongs to the name.
 """
 
 import functools
@@ -12,9 +16,14 @@ from pathlib import Path
 from maediff.core.errors import InputError
 from maediff.models.catalogue import model_folders
 
+HUB = "hf:"
+
 
 def split_mean(reference: str | Path) -> list[str]:
-    """The runs in `RUN_A@s=48+RUN_B`; a + that no folder follows belongs to what stands before it."""
+    """Return the models in `RUN_A@s=48+RUN_B`, or the reference alone.
+
+    A + is part of a name, unless models are on both sides of it.
+    """
     text = str(reference)
     if Path(text).exists():
         return [text]
@@ -25,19 +34,18 @@ def split_mean(reference: str | Path) -> list[str]:
     return [text]
 
 
-def run_folders(reference: str | Path) -> list[Path]:
-    """The folders that a reference reads."""
-    return [split_reference(part)[0] for part in split_mean(reference)]
-
-
 def split_reference(reference: str | Path) -> tuple[Path, str]:
-    """The folder of the model and the settings in `RUN@key=value,...`; see `shipped.locate` for names."""
+    """Return the folder of a model, and the settings in `RUN@key=value,...`.
+
+    Raises:
+        InputError: a model on the Hub could not be downloaded.
+    """
     model, changes = model_and_settings(reference)
     return locate(model), changes
 
 
 def model_and_settings(reference: str | Path) -> tuple[str, str]:
-    """What stands before and after the @; a folder may have an @ in its own name."""
+    """Return the parts before and after the @; an existing folder may have an @ in its name."""
     text = str(reference)
     if Path(text).exists() or "@" not in text:
         return text, ""
@@ -46,7 +54,12 @@ def model_and_settings(reference: str | Path) -> tuple[str, str]:
 
 
 def split_settings(text: str) -> list[str]:
-    """`s=48,t_test=[125,250]` -> ["s=48", "t_test=[125,250]"]: commas inside brackets belong to the value."""
+    """Split settings at commas outside of brackets.
+
+    Example:
+        >>> split_settings("s=48,t_test=[125,250]")
+        ['s=48', 't_test=[125,250]']
+    """
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "[") - (letter == "]")
@@ -58,16 +71,18 @@ def split_settings(text: str) -> list[str]:
 
 
 def without_path(init: str | None) -> str | None:
+    """Return the name of an initial model without its folders."""
     return init if init is None or init.startswith(HUB) else Path(init).name
 
 
-HUB = "hf:"
-
-
 def locate(reference: str) -> Path:
-    """The folder meant by `hf:ORG/NAME`, by the path of a run, or by a model's name; a run folder of that name wins.
+    """Return the folder of a model without settings.
 
-    What is none of these is returned as the path that it would be, for whoever reads it to refuse.
+    A run folder overrides a shipped model of the same name.
+
+    Args:
+        reference: run folder, name of a model, or `hf:ORG/NAME`. Any other text is returned as a
+            path; reading it fails.
 
     Raises:
         InputError: see `download`.
@@ -80,17 +95,25 @@ def locate(reference: str) -> Path:
     return model_folders().get(reference, path)
 
 
-def label(reference: str, folder: Path) -> str:
-    """A model's name in tables: its folder's, or the repository's on the Hub, whose folder is named by a hash."""
+def make_label(reference: str, folder: Path) -> str:
+    """Return the name of a model in tables: its folder's, or its repository's on the Hub.
+
+    (The local folder of a repository is named by a hash.)
+    """
     return reference.rpartition("/")[2] if reference.startswith(HUB) else folder.resolve().name
 
 
 @functools.cache
 def download(repository: str) -> Path:
-    """The local copy of a model on the Hugging Face Hub, downloaded if need be; asked for once in a process.
+    """Return the local copy of a model on the Hugging Face Hub; download it if necessary.
+
+    The Hub is asked once per process.
+
+    Args:
+        repository: ORG/NAME.
 
     Raises:
-        InputError: huggingface_hub is not installed, or it could not get the repository.
+        InputError: huggingface_hub is not installed, or the download failed.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -102,8 +125,9 @@ def download(repository: str) -> Path:
         return Path(
             snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.md"])
         )
-    except (OSError, ValueError) as error:  # of the network, of the Hub, of a name that is none
+    except (OSError, ValueError) as error:  # no network, no such repository, not a valid name
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{HUB}{repository}: could not be had from the Hugging Face Hub ({reason})"
+            f"{HUB}{repository}: could not be downloaded from the Hugging Face Hub ({reason}); "
+            "check the name and the network"
         ) from None

@@ -1,17 +1,21 @@
-"""Weights, and what training needs beside them, <-> a run folder; and a trained method from both (`load_model`).
+"""Files of weights, and of the optimiser state that training needs besides them.
 
-    RUN/best/model.safetensors       `weights.*` and `ema.*` of the regular checkpoint with the lowest validation loss
-    RUN/last/model.safetensors       the same at the last step, with the step and its loss in its metadata
-    RUN/last/optimizer-<step>.pt     optimiser state of that very step, read with weights_only=True
-    NAME/model.safetensors           `ema.*` only: a shipped model (shipped.py), which trains no further
+    RUN/best/model.safetensors       `weights.*` and `ema.*` of the regular checkpoint with the
+                                     lowest validation loss
+    RUN/last/model.safetensors       the same at the last step; metadata: step, validation loss
+    RUN/last/optimizer-<step>.pt     optimiser state of that step, read with weights_only=True
+    NAME/model.safetensors           `ema.*` only: a shipped model, which cannot be resumed
 
-The optimiser's file is written first, under a name that holds its step; the model's file names the step that counts.
-So whenever a run is killed, the model's file and its optimiser belong together.
+The optimiser's file is written first, and its name holds its step.
+The model's file names the step that counts.
+So if a run is killed at any time, the model's file and its optimiser state belong together.
 """
 
 import textwrap
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -27,7 +31,23 @@ from maediff.core.files import atomic_path
 from maediff.methods.base import Method
 from maediff.models.folder import FORMAT, PICKLES
 
-AGAIN = "restore the run's files, or train the model again"
+RESTORE = "restore the run's files, or train the model again"
+RETRAIN = "train again with `overwrite=True`"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The averaged weights of a trained method.
+
+    Args:
+        tensors: by name of the parameter.
+        step: training step.
+        path: the file.
+    """
+
+    tensors: dict[str, Tensor]
+    step: int
+    path: Path
 
 
 def save_model(
@@ -39,7 +59,16 @@ def save_model(
     step: int,
     val_loss: float = float("nan"),
 ) -> None:
-    """Write weights and their moving average to one safetensors file, atomically."""
+    """Write weights and their moving average to one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        method: the weights.
+        ema: their moving average.
+        name: the method's name in `methods.registry`.
+        step: training step.
+        val_loss: validation loss at this step.
+    """
     tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
     tensors |= {f"ema.{key}": value for key, value in ema.state_dict().items()}
     metadata = {
@@ -53,7 +82,10 @@ def save_model(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write one safetensors file, atomically, and readable for whom the umask says (`save_file`'s is ours alone)."""
+    """Write a safetensors file atomically, with permissions from the umask.
+
+    (`safetensors.save_file` creates files as 0600.)
+    """
     data = save(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata
     )
@@ -62,49 +94,127 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor], int]:
-    """The tensors under `prefix` ("weights." or "ema.") and the step that they were saved at.
+    """Read tensors from a file of weights.
+
+    Args:
+        path: the file.
+        prefix: "weights." or "ema."; other tensors are ignored.
+        method: name of the method that the file must hold.
+
+    Returns:
+        The tensors by name without `prefix`, and their training step.
 
     Raises:
-        InputError: no file, not a safetensors file (a pickle, say, which is never unpickled), of another method
-            or of another version of the format.
+        InputError: no such file, not a safetensors file (a pickle is never unpickled), or a file
+            of another method or of another version of the format.
     """
+    with ExitStack() as stack:
+        return _read_tensors(_open(path, stack), path, prefix, method)
+
+
+def read_trained_weights(folder: Path, method: str) -> Weights:
+    """Read the averaged weights of a model; each file is opened once.
+
+    A run's weights are those in best/, or those in last/ if a stopped training did better there.
+
+    Args:
+        folder: run folder, or folder of a shipped model.
+        method: name of the method.
+
+    Raises:
+        InputError: see `read_weights`.
+    """
+    best, last, shipped = (folder / part / "model.safetensors" for part in ("best", "last", ""))
+    path = next((path for path in (best, last, shipped) if path.is_file()), last)
+    with ExitStack() as stack:
+        file = None
+        if path == best and last.is_file():
+            losses, files = {}, {}
+            for candidate in (best, last):
+                try:
+                    files[candidate] = _open(candidate, stack)
+                    losses[candidate] = _read_val_loss(files[candidate])
+                except InputError:  # a damaged file is refused below, if it is the one to use
+                    losses[candidate] = float("nan")
+            path = last if losses[last] < losses[best] else best
+            file = files.get(path)
+        tensors, step = _read_tensors(file or _open(path, stack), path, "ema.", method)
+    return Weights(tensors, step, path)
+
+
+def _open(path: Path, stack: ExitStack) -> Any:
+    """Open a safetensors file; `stack` closes it."""
     if not path.is_file():
         raise InputError(
-            f"{path}: no weights there; go on with `maediff train --resume`, or give another run"
+            f"{path}: no weights there; resume the training with `maediff train --resume`, or "
+            "give another run"
         )
     if path.suffix in PICKLES:
         raise InputError(
             f"{path}: looks like a pickle, which could run code; only safetensors weights are read"
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {
-                key.removeprefix(prefix): file.get_tensor(key)
-                for key in file.keys()  # noqa: SIM118
-                if key.startswith(prefix)
-            }
+        return stack.enter_context(safe_open(path, framework="pt"))
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path}: is not a safetensors file ({error}), so it was not read any further; {AGAIN}"
+            f"{path}: is not a safetensors file ({error}), so it was not read any further; "
+            f"{RESTORE}"
         ) from None
+
+
+def _read_val_loss(file: Any) -> float:
+    """Return the validation loss in a file's metadata; NaN if there is none."""
+    try:
+        return float((file.metadata() or {}).get("val_loss", "nan"))
+    except ValueError:
+        return float("nan")
+
+
+def _read_tensors(
+    file: Any, path: Path, prefix: str, method: str
+) -> tuple[dict[str, Tensor], int]:
+    """Check the metadata of an open file, and read the tensors under `prefix`."""
+    metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise InputError(
-            f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; {AGAIN}"
+            f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; "
+            f"{RESTORE}"
         )
     if metadata.get("method") != method:
         raise InputError(
-            f"{path}: weights of {metadata.get('method')!r}, but config.json says {method!r}; {AGAIN}"
+            f"{path}: weights of {metadata.get('method')!r}, but config.json names {method!r}; "
+            f"{RESTORE}"
         )
     if not metadata.get("step", "").isdecimal():
-        raise InputError(f"{path}: damaged, it names no step of training; {AGAIN}")
+        raise InputError(f"{path}: damaged, it names no step of training; {RESTORE}")
+    try:
+        tensors = {
+            key.removeprefix(prefix): file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118 (the file is no dict)
+            if key.startswith(prefix)
+        }
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: is not a safetensors file ({error}), so it was not read any further; "
+            f"{RESTORE}"
+        ) from None
     return tensors, int(metadata["step"])
 
 
 def load_state(
-    method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = AGAIN
+    method: Method, tensors: dict[str, Tensor], path: Path, remedy: str = RESTORE
 ) -> None:
-    """Load `tensors` into `method`; an InputError names the first tensors that do not fit, and ends with `remedy`."""
+    """Load weights into a method.
+
+    Args:
+        method: the method.
+        tensors: its weights.
+        path: their file, for the error message.
+        remedy: end of the error message.
+
+    Raises:
+        InputError: the weights do not fit; the message names the first that do not.
+    """
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
@@ -115,44 +225,42 @@ def load_state(
 
 
 def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
-    """Write what training needs beside the weights, under a name that holds the step."""
+    """Write the state that training needs besides the weights, in a file named by its step."""
     with atomic_path(folder / f"optimizer-{step}.pt") as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch's zip writer wraps a full disk in "[enforce fail at inline_container.cc"
+        except RuntimeError as error:  # torch: "[enforce fail at inline_container.cc ..."
             raise OSError("no space left on device, most likely") from error
 
 
 def load_optimizer(folder: Path, step: int) -> dict[str, Any]:
-    """What `save_optimizer` wrote at `step`.
+    """Read the state that `save_optimizer` wrote at `step`.
 
     Raises:
-        InputError: missing or damaged.
+        InputError: the file is missing or damaged.
     """
     path = folder / f"optimizer-{step}.pt"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on a file that is refused below
             state = torch.load(path, weights_only=True, map_location="cpu")
-    except UnpicklingError:  # torch's words tell how to run what it holds
+    except UnpicklingError:  # torch's own message explains how to run the file's code
         raise InputError(
-            f"{path}: damaged, or more than tensors and numbers, so it was not read any further; train again with "
-            "--overwrite"
+            f"{path}: damaged, or more than tensors and numbers, so it was not read any further; "
+            f"{RETRAIN}"
         ) from None
     except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: missing or damaged ({reason}); train again with --overwrite"
-        ) from None
+        raise InputError(f"{path}: missing or damaged ({reason}); {RETRAIN}") from None
     if not isinstance(state, dict):
         raise InputError(
-            f"{path}: not the optimizer's state but a {type(state).__name__}; train again with --overwrite"
+            f"{path}: not the optimizer's state but a {type(state).__name__}; {RETRAIN}"
         )
     return state
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove the optimiser states of other steps than `keep`, and what a killed run left half-written."""
+    """Remove optimiser states of steps other than `keep`, and unfinished files of a killed run."""
     for path in (*run.glob("best/.*.tmp-*"), *run.glob("last/.*.tmp-*")):
         path.unlink(missing_ok=True)
     for path in run.glob("last/optimizer-*.pt"):

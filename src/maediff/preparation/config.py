@@ -127,17 +127,3 @@ class PreparationConfig:
     def _effective(self, key: str) -> Any:
         part = getattr(self, key)
         return None if key in OPTIONAL and not part.enabled else part
-
-
-PREPARED = SHARED
-
-
-def prepared_unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Deprecated: use `PreparationConfig.differences`."""
-    parts = [PreparationConfig.from_record(record) for record in (one, other)]
-    return [key for key in parts[0].differences(parts[1]) if key != "modality"]
-
-
-def is_registered(meta: Mapping[str, Any]) -> bool:
-    """Deprecated: use `PreparationConfig.registered`."""
-    return bool((meta.get("registration") or {}).get("enabled"))

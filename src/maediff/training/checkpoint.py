@@ -34,7 +34,7 @@ def save_checkpoint(
 
     Only regular checkpoints and the last step compete for best/. An interrupted and resumed
     training therefore selects the same best checkpoint as an uninterrupted one. If the run did
-    better where it was stopped, `load_model` uses last/ until the run is resumed.
+    better where it was stopped, `read_model` uses last/ until the run is resumed.
 
     Args:
         folder: the run folder.

@@ -1,0 +1,148 @@
+"""Calibration of models on healthy scans."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from helpers.brains import made_cohort
+from helpers.options import QUIET_CPU
+from helpers.runs import made_run
+from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
+from maediff.core.errors import InputError
+from maediff.core.options import RunOptions
+from maediff.models.calibrate import calibrate, calibrate_folder, unseen_healthy
+from maediff.models.model import read_model
+from maediff.models.thresholds import FPRS
+
+
+def codes(rows):
+    return [person_code(row.dataset, row.subject) for row in rows]
+
+
+def test_folder(cohort, run):
+    (run / "calibration.json").unlink()
+    stored = calibrate_folder(run, cohort)
+    assert json.loads(json.dumps(stored)) == json.loads((run / "calibration.json").read_text())
+    assert (stored["source"], stored["n_scans"]) == ("healthy scans", 1)
+    assert stored["fprs"] == list(FPRS) and "default_fpr" not in stored
+    assert (np.diff(stored["thresholds"]) <= 0).all()
+    assert len(stored["scan_scores"]) == 1
+    chosen = read_model(run).thresholds.at_fpr(0.01)
+    assert chosen.origin["fpr"] == 0.01
+    n_flagged = sum(score > chosen.value for score in stored["scan_scores"])
+    assert (chosen.origin["n_marked"], chosen.origin["n_scores"]) == (n_flagged, 1)
+    assert stored["thresholds"][-1] < chosen.value <= stored["thresholds"][0]
+
+
+def test_postprocessing_becomes_the_models_own(cohort, run):
+    own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
+    calibrate_folder(run, cohort, postprocess=own)
+    assert read_model(run).postprocess == own
+    calibrate_folder(run, cohort, default_fpr=0.001)  # uses the model's own
+    model = read_model(run)
+    assert model.postprocess == own and model.default_fpr == 0.001
+    with pytest.raises(InputError, match=r"postprocess\.symmetry"):
+        calibrate_folder(run, cohort, postprocess=PostprocessConfig(symmetry=0.5))
+
+
+def test_erosion_leaves_no_brain(cohort, run):
+    before = (run / "calibration.json").read_text()
+    everything = PostprocessConfig(erosion_iterations=60)
+    assert calibrate_folder(run, cohort, postprocess=everything) is None
+    assert (run / "calibration.json").read_text() == before
+
+
+def test_patients_only(cohort, run):
+    """Without a healthy scan, lesion-free slices give rates, but no guarantee for scans."""
+    patients = [row for row in cohort.split("val") if not row.healthy]
+    stored = calibrate_folder(run, cohort, rows=patients)
+    assert stored["source"] == "lesion-free slices of patients"
+    assert stored["scan_scores"] == []
+
+
+def test_copy(cohort, run, tmp_path):
+    healthy = [row for row in cohort.rows if row.healthy]
+    (run / "last" / "optimizer-2.pt").touch()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    out = tmp_path / "out"
+    changes = {"median_size": 3}
+    stored = calibrate(f"{run}@t_test=60", cohort.path, out, postprocess=changes, run=QUIET_CPU)
+    assert stored["n_scans"] == len(stored["scan_scores"]) == len(healthy) > 2
+    model = read_model(out)
+    assert model.method.config.t_test == (60,)
+    assert model.postprocess.median_size == 3
+    assert 0 < model.thresholds.at_fpr(0.01).value < 1
+    assert not list(out.rglob("optimizer*"))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    some = calibrate(run, cohort.path, tmp_path / "some", max_scans=2, run=QUIET_CPU)
+    assert some["n_scans"] == 2
+
+
+def test_new_calibration_replaces_own_threshold_and_keeps_rate(cohort, run, tmp_path):
+    stored = json.loads((run / "calibration.json").read_text())
+    stored |= {
+        "default_fpr": 1e-4,
+        "default_threshold": {"value": 0.3, "chosen_on": "9 patients"},
+    }
+    (run / "calibration.json").write_text(json.dumps(stored))
+    assert read_model(run).thresholds.default().value == 0.3
+    calibrate(run, cohort.path, tmp_path / "out", run=QUIET_CPU)
+    model = read_model(tmp_path / "out")
+    assert model.default_fpr == 1e-4
+    assert model.thresholds.default().origin["fpr"] == 1e-4
+
+
+def test_people_that_the_model_learned_from(cohort, run, tmp_path):
+    healthy = [row for row in cohort.rows if row.healthy]
+    (run / "train_subjects.json").write_text(json.dumps(codes(healthy[:2])))
+    assert codes(unseen_healthy(cohort, read_model(run))) == codes(healthy[2:])
+    (run / "train_subjects.json").write_text(json.dumps(codes(cohort.rows)))
+    with pytest.raises(
+        InputError, match=r"no healthy scan of a person that .*run was not trained on; add scans"
+    ):
+        calibrate(run, cohort.path, tmp_path / "none", run=QUIET_CPU)
+    assert not (tmp_path / "none").exists()
+
+
+def test_cohort_of_other_preparation(run, tmp_path):
+    cohort = made_cohort(tmp_path / "site")
+    meta = json.loads((cohort / "cohort.json").read_text())
+    for change, name in (({"bias": {"enabled": True}}, "bias"), ({"modality": "T2w"}, "modality")):
+        (cohort / "cohort.json").write_text(json.dumps(meta | change))
+        with pytest.raises(
+            InputError,
+            match=rf"has another {name} than the scans of .*run'`",
+        ):
+            calibrate(run, cohort, tmp_path / "none", run=QUIET_CPU)
+    assert not (tmp_path / "none").exists()
+
+
+def test_failure_leaves_no_model(cohort, run, tmp_path):
+    everything = {"erosion_iterations": 60}
+    with pytest.raises(InputError, match=r"lower `postprocess\.erosion_iterations`"):
+        calibrate(run, cohort.path, tmp_path / "out", postprocess=everything, run=QUIET_CPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_refused(cohort, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(InputError, match="the mean of models cannot be calibrated; give one"):
+        calibrate(f"{run}+{other}", cohort.path, tmp_path / "out", run=QUIET_CPU)
+    overwrite = RunOptions(device="cpu", quiet=True, overwrite=True)
+    with pytest.raises(InputError, match="run: holds the input"):
+        calibrate(run, cohort.path, run, run=overwrite)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(InputError, match="exists and is not empty"):
+        calibrate(run, cohort.path, tmp_path / "full", run=QUIET_CPU)
+
+
+def test_same_thresholds_each_time(cohort, tmp_path):
+    runs = [made_run(tmp_path / name) for name in "ab"]
+    shutil.copytree(runs[0] / "best", runs[1] / "best", dirs_exist_ok=True)
+    stored = [calibrate_folder(run, Cohort.open(cohort.path)) for run in runs]
+    assert stored[0] == stored[1]

@@ -1,0 +1,193 @@
+"""Thresholds from calibration.json: rates, the model's own, guarantees, and damaged files."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from helpers.runs import made_run
+from maediff.anomaly.postprocess import PostprocessConfig
+from maediff.core.errors import InputError
+from maediff.models.model import read_model
+from maediff.models.thresholds import (
+    DEFAULT_FPR,
+    FPRS,
+    Threshold,
+    is_chosen_threshold,
+    is_rate,
+    read_calibration,
+)
+
+
+def write(run, **changes):
+    """Change calibration.json."""
+    stored = json.loads((run / "calibration.json").read_text())
+    (run / "calibration.json").write_text(json.dumps(stored | changes))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with the thresholds 0.9, 0.1 and 0.05 for the rates 1e-4, 0.01 and 0.5."""
+    run = made_run(tmp_path / "run")
+    write(run, scan_scores=[0.5, 0.1, 0.3])
+    return run
+
+
+def test_rates(run):
+    thresholds = read_model(run).thresholds
+    counts = {"n_marked": 2, "n_scores": 3}
+    scans = {"source": "healthy scans", "n_scans": 1, "n_voxels": 9}
+    assert thresholds.at_fpr(0.01) == Threshold(0.1, {"fpr": 0.01, **scans, **counts})
+    assert thresholds.at_fpr(0.02) == thresholds.at_fpr(0.01) == thresholds.default()
+    assert thresholds.at_fpr(0.009).value == 0.9
+    assert thresholds.at_fpr(0.5).value == 0.05
+    for fpr in (1e-5, 0.9):
+        with pytest.raises(
+            InputError,
+            match=rf"`fpr={fpr}`: calibrated rates are 0\.0001 to 0\.5; choose one of them, or "
+            "use `threshold`",
+        ):
+            thresholds.at_fpr(fpr)
+
+
+def test_stored_rates():
+    assert (FPRS[0], FPRS[-1]) == (1e-5, 0.5)
+    assert DEFAULT_FPR in FPRS
+    assert all(is_rate(rate) for rate in FPRS)
+    assert not any(is_rate(value) for value in (0.9, 1e-6, "0.01", None, 1))
+
+
+def test_default_rate(run):
+    assert read_model(run).default_fpr == 0.01
+    write(run, default_fpr=1e-4)
+    model = read_model(run)
+    assert model.default_fpr == 1e-4
+    assert model.thresholds.default().origin["fpr"] == 1e-4
+    for wrong in (0.9, "much", None):
+        write(run, default_fpr=wrong)
+        with pytest.raises(
+            InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"
+        ):
+            read_model(run)
+
+
+def test_default_threshold_overrides_rate(run):
+    write(run, default_threshold={"value": 0.3, "chosen_on": "9 patients"})
+    thresholds = read_model(run).thresholds
+    origin = {"chosen_on": "9 patients", "n_marked": 1, "n_scores": 3}
+    assert thresholds.default() == Threshold(0.3, origin)
+    assert thresholds.at_fpr(0.01).value == 0.1
+    for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
+        write(run, default_threshold=wrong)
+        assert not is_chosen_threshold(wrong)
+        with pytest.raises(InputError, match=r"calibration\.json: damaged \(default_threshold"):
+            read_model(run).thresholds.default()
+
+
+def test_guarantee_for_scans(run):
+    thresholds = read_model(run).thresholds
+    origin = {"scan_fpr": 0.75, "source": "healthy scans", "n_scans": 3}
+    assert thresholds.at_scan_fpr(0.75) == Threshold(0.1, origin)
+    assert thresholds.at_scan_fpr(0.25).value == 0.5
+    with pytest.raises(
+        InputError, match=r"`scan_fpr=0\.1`: .* from 3 healthy scans: .* 0\.25, .* 9 scans"
+    ):
+        thresholds.at_scan_fpr(0.1)
+    write(run, scan_scores=[])
+    thresholds = read_model(run).thresholds
+    with pytest.raises(InputError, match=r"no scores of healthy scans, so `scan_fpr=0\.5` has no"):
+        thresholds.at_scan_fpr(0.5)
+    assert "n_scores" not in thresholds.at_fpr(0.01).origin
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_impossible_threshold(value):
+    with pytest.raises(InputError, match=f"`threshold={value}`: give a number from 0 to 1"):
+        Threshold.given(value)
+
+
+def test_given_threshold():
+    assert Threshold.given(0.2) == Threshold(0.2, {"given": True})
+    assert Threshold.given(0.0) and Threshold.given(1.0)
+
+
+def test_other_settings(run):
+    for request in ("default", "at_fpr", "at_scan_fpr"):
+        thresholds = read_model(f"{run}@t_test=60,s=24").thresholds
+        arguments = () if request == "default" else (0.5,)
+        with pytest.raises(
+            InputError, match=r"calibration\.json: was made with other settings of t_test, s; use "
+        ):
+            getattr(thresholds, request)(*arguments)
+    changed = read_model(run).with_postprocess({"median_size": 3})
+    with pytest.raises(InputError, match="other settings of postprocess"):
+        changed.thresholds.default()
+    write(run, step=9)
+    with pytest.raises(InputError, match="other settings of step"):
+        read_model(run).thresholds.default()
+
+
+def test_no_calibration(run):
+    (run / "calibration.json").unlink()
+    assert read_calibration(run) is None
+    model = read_model(run)
+    assert model.postprocess == PostprocessConfig()
+    assert model.default_fpr == DEFAULT_FPR
+    with pytest.raises(
+        InputError, match=r"calibration\.json: absent.*`train\.calibration_scans=0`; use `thresh"
+    ):
+        model.thresholds.default()
+
+
+def test_own_postprocessing(run):
+    own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
+    write(run, postprocess={"median_size": 1, "smooth_mm": [4.0]})
+    model = read_model(run)
+    assert model.postprocess == own
+    assert model.with_postprocess({"median_size": 3}).postprocess == replace(own, median_size=3)
+    assert model.thresholds.at_fpr(0.01).value == 0.1
+    for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}", "[]", '"text"']:
+        (run / "calibration.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"calibration\.json: .*delete it"):
+            read_model(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": [1]},
+        {"config": "x"},
+        {"fprs": "x"},
+        {"thresholds": [None] * 3},
+        {"thresholds": []},
+        {"fprs": [], "thresholds": []},
+        {"step": None, "config": None},
+    ],
+)
+def test_damaged(run, change):
+    write(run, **change)
+    thresholds = read_model(run).thresholds
+    for request in (thresholds.default, partial(thresholds.at_fpr, 0.01)):
+        with pytest.raises(
+            InputError,
+            match=r"calibration\.json: damaged .*; use `threshold`, or calibrate the model again",
+        ):
+            request()
+
+
+@pytest.mark.parametrize("scores", [["x", 0.1], [None], "text"])
+def test_damaged_scores(run, scores):
+    write(run, scan_scores=scores)
+    with pytest.raises(
+        InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"
+    ):
+        read_model(run).thresholds.at_scan_fpr(0.5)
+
+
+def test_missing_entry(run):
+    stored = json.loads((run / "calibration.json").read_text())
+    del stored["n_voxels"]
+    (run / "calibration.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"calibration\.json: damaged \('n_voxels'\)"):
+        read_model(run).thresholds.default()
