@@ -1,5 +1,6 @@
 """Commands that scans are given to: `preprocess` and `detect`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from maediff.cli.options import (
     read_cli_settings,
     refuse_settings,
 )
+from maediff.core.errors import InputError
 
 
 def detect(
@@ -44,6 +46,10 @@ def detect(
         ),
     ] = None,
     modality: Modality = None,
+    sample: Annotated[
+        bool,
+        typer.Option("--sample", help="Use the synthetic sample scan (FLAIR, or T1w) as INPUT."),
+    ] = False,
     series: Series = None,
     layout: LayoutName = "auto",
     threshold: Annotated[
@@ -89,7 +95,8 @@ def detect(
     from maediff.scans.inputs.find import find_scans
 
     # input is checked before a model is looked for
-    given = collect_inputs(inputs, more)
+    given = _find_sample(modality, [*(inputs or []), *(more or [])]) if sample else None
+    given = given or collect_inputs(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
     refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.core.options import RunOptions
@@ -143,3 +150,16 @@ def detect(
     echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)
     exit_if_failed(len(report.failures))
+
+
+def _find_sample(modality: str | None, inputs: Sequence[Path]) -> list[Path]:
+    """Return the path of the sample scan as the only input.
+
+    Raises:
+        InputError: other inputs are given, or the sample has no such contrast.
+    """
+    from maediff.synthetic.sample import find_sample
+
+    if inputs:
+        raise InputError(f"`sample` and {inputs[0]}: give one of them")
+    return [find_sample(modality)]

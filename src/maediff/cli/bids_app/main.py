@@ -6,14 +6,13 @@ argparse parses the command line, because a label option of a BIDS App has sever
 import argparse
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maediff import __version__
-from maediff.cli.errors import FlagFormatter, name_flags
+from maediff.cli.errors import FlagFormatter, echo, name_flags
 from maediff.cli.options import print_failures
 from maediff.core.errors import InputError
 
@@ -130,13 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(args)
     except InputError as error:
-        print(f"maediff-bids: {name_flags(str(error), flags)}", file=sys.stderr)  # noqa: T201
+        echo(f"maediff-bids: {name_flags(str(error), flags)}", err=True)
         return 2
     except OSError as error:  # for example a full disk
         if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"maediff-bids: {where}{error.strerror}", file=sys.stderr)  # noqa: T201
+        echo(f"maediff-bids: {where}{error.strerror}", err=True)
         return 2
 
 
@@ -177,12 +176,12 @@ def _run_level(args: argparse.Namespace, scans: "Scans", run: "RunOptions") -> i
     for report in reports.values():
         for summary in () if run.quiet else report.summaries:
             scan = f"{summary['subject']} {summary['modality']}"
-            print(  # noqa: T201
+            echo(
                 f"{scan}: {len(summary['regions'])} region(s), {summary['volume_ml']:.1f} ml "
                 f"above {summary['threshold']:.3g}; score {summary['score']:.3g}"
             )
         print_failures(list(report.failures), report.flagged, report.folder / "detect.json")
-    print(f"derivative: {args.out_dir}")  # noqa: T201
+    echo(f"derivative: {args.out_dir}")
     return int(any(report.failures for report in reports.values()))
 
 
@@ -196,7 +195,7 @@ def _run_group(args: argparse.Namespace, scans: "Scans") -> int:
     reports = collect_group(args.out_dir, scans)
     for modality, report in reports.items():
         page = write_report(report.folder, f"{args.out_dir.resolve().name}: {modality}")
-        print(f"report of {modality}: {page}")  # noqa: T201
+        echo(f"report of {modality}: {page}")
         print_failures(list(report.failures), report.flagged, page)
-    print(f"table: {args.out_dir / 'participants_findings.tsv'}")  # noqa: T201
+    echo(f"table: {args.out_dir / 'participants_findings.tsv'}")
     return int(any(report.failures for report in reports.values()))

@@ -1,0 +1,46 @@
+"""`maediff detect --sample`, and the sample that comes with the package."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from helpers.cli import maediff
+from helpers.runs import made_run
+from helpers.scripts import load_script
+from maediff.core.errors import InputError
+from maediff.synthetic.sample import CONTRASTS, find_sample
+
+
+def test_the_sample_is_one_small_brain_in_both_contrasts():
+    images = [nib.load(find_sample(contrast)) for contrast in CONTRASTS]
+    brains = [image.get_fdata() > 0 for image in images]
+    np.testing.assert_array_equal(images[0].affine, images[1].affine)
+    assert images[0].shape == (80, 100, 40) and (brains[0] == brains[1]).mean() > 0.99
+    folder = find_sample().parent
+    assert sum(path.stat().st_size for path in folder.glob("*.nii.gz")) < 2_000_000
+    assert "synthetic" in (folder / "README.md").read_text()
+    with pytest.raises(InputError, match="the sample is FLAIR or T1w"):
+        find_sample("T2w")
+
+
+@pytest.mark.slow
+def test_the_script_makes_the_sample_again(tmp_path):
+    for path in load_script("tools/make_sample.py").write_sample(tmp_path):
+        made, shipped = (
+            nib.load(folder / path.name).get_fdata() for folder in (tmp_path, find_sample().parent)
+        )
+        # Other versions of numpy and scipy round differently.
+        np.testing.assert_allclose(made, shipped, atol=2)
+
+
+def test_detect_in_the_sample(tmp_path):
+    run = made_run(tmp_path / "run", "FLAIR")
+    arguments = ("detect", "--sample", "--model", run, "--device", "cpu", "-q")
+    result = maediff(*arguments, "-o", tmp_path / "out", OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((tmp_path / "out" / "sub-sample" / "summary.json").read_text())
+    assert summary["modality"] == "FLAIR"
+    refused = maediff(*arguments, "scan.nii.gz", "-o", tmp_path / "no")
+    assert refused.returncode == 2 and "--sample and scan.nii.gz" in refused.stderr
