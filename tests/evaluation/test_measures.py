@@ -82,7 +82,9 @@ def test_pooled_curve(scored):
 
 
 def test_docs_name_every_column_that_the_summary_renames():
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "scores.md").read_text(
+        encoding="utf-8"
+    )
     table = text.partition("| column of `scores.csv` | key of `summary.json` |")[2]
     lines = table.partition("\n\n")[0].splitlines()
     renamed = {

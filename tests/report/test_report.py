@@ -304,6 +304,18 @@ def test_evaluation(evaluated):
     assert "nan" not in re.sub(r"base64,[^\"]+", "", html)
 
 
+def test_run_named_like_a_formula(evaluated):
+    for name, old, new in (
+        ("scores.csv", "\nnet-1,", "\n'=net-1,"),
+        ("summary.json", '"net-1"', '"=net-1"'),
+        ("curves.json", '"net-1"', '"=net-1"'),
+    ):
+        text = (evaluated / name).read_text()
+        assert old in text
+        (evaluated / name).write_text(text.replace(old, new))
+    assert "=net-1" in write_report(evaluated).read_text()
+
+
 def test_comparison_and_curves_are_drawn_from_files(evaluated):
     html = write_report(evaluated).read_text()
     comparison = re.search(r'<figure class="wide"><img style="[^"]+" src="([^"]+)"', html)[1]

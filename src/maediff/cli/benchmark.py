@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.options import Device, Precision, Quiet, Seed
+from maediff.cli.options import Device, Precision, Seed
 
 
 def benchmark(
@@ -22,7 +22,9 @@ def benchmark(
     ] = 3,
     device: Device = "auto",
     seed: Seed = 0,
-    quiet: Quiet = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no figures; use it with --json.")
+    ] = False,
 ) -> None:
     """Measure speed and memory on a synthetic scan, beside a plain loop over single patches."""
     from maediff.core.files import write_json

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import Device, Overwrite, Quiet, Seed
 
 
@@ -25,4 +26,4 @@ def demo(
 
     page = run_demo(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
     if quiet:
-        typer.echo(f"report: {page}")
+        echo(f"report: {page}")

@@ -202,8 +202,8 @@ def exit_if_failed(count: int) -> None:
 def print_report(folder: Path) -> None:
     """Write the report of an evaluation and print its path.
 
-    The scores are complete without the report. If a package for pictures is missing, a note explains
-    how to write the report on another machine.
+    The scores are complete without the report. If a package for pictures is missing, a note
+    explains how to write the report on another machine.
     """
     try:
         from maediff.report import write_report

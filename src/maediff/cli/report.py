@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo
+
 
 def report(
     folder: Annotated[
@@ -19,4 +21,4 @@ def report(
     """Write report.html again from the files in a folder of results."""
     from maediff.report import write_report
 
-    typer.echo(f"report: {write_report(folder)}")
+    echo(f"report: {write_report(folder)}")

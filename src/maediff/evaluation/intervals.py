@@ -8,6 +8,7 @@ Sources: Clopper and Pearson 1934, https://doi.org/10.2307/2331986;
 Efron 1979, https://doi.org/10.1214/aos/1176344552.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,6 @@ LEVEL = 0.95
 """Coverage of every interval; our choice, and the usual one."""
 RESAMPLES = 2000
 """Bootstrap samples; our choice."""
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def clopper_pearson(successes: int | float, trials: int, level: float = LEVEL) -
         level: coverage, 0 to 1.
     """
     if trials == 0:
-        return Interval(NAN, NAN, NAN)
+        return Interval(math.nan, math.nan, math.nan)
     tail = (1 - level) / 2
     low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = (
@@ -81,9 +81,9 @@ def bootstrap_interval(
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
-        return Interval(NAN, NAN, NAN)
+        return Interval(math.nan, math.nan, math.nan)
     if len(finite) == 1:
-        return Interval(float(finite[0]), NAN, NAN)
+        return Interval(float(finite[0]), math.nan, math.nan)
     means = finite[_resample(len(finite), draws, seed)].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(finite.mean()), float(low), float(high))

@@ -26,7 +26,7 @@ from maediff.evaluation.metrics import (
     lesions_found,
     precision_recall,
 )
-from maediff.evaluation.thresholds import NAN, Case, MethodThresholds
+from maediff.evaluation.thresholds import Case, MethodThresholds
 
 RECALLS = np.linspace(0.01, 1, 100)
 """Recalls at which the report's curves hold the precision."""
@@ -80,7 +80,7 @@ def measure(
         config: post-processing.
     """
     scan, anomaly, brain = case.scan, case.anomaly, case.scan.brain
-    row = dict.fromkeys(SCORE_COLUMNS, NAN)
+    row = dict.fromkeys(SCORE_COLUMNS, math.nan)
     lesions = LesionList()
     truth = None if scan.lesion is None else scan.lesion & brain
     masks = {

@@ -50,7 +50,7 @@ from maediff.evaluation.metrics import (
     reconstruction_ssim,
 )
 from maediff.evaluation.summary import UNFILTERED, summarise
-from maediff.evaluation.thresholds import NAN, Case, MethodThresholds, choose_thresholds
+from maediff.evaluation.thresholds import Case, MethodThresholds, choose_thresholds
 
 Predict = Callable[[SubjectSlices], tuple[Map, Map | None]]
 """A scan -> its residual and, if there is one, its healthy reference, both in [0, 1]."""
@@ -248,7 +248,9 @@ def _score_contender(
                 _keep_slices(slices / contender.name, case, reference, threshold, postprocess)
     if contender.filtered:  # the raw residual of these maps is unknown
         extra |= {f"auprc_pooled{UNFILTERED}": None, f"thresholds{UNFILTERED}": None}
-        rows = [row | {f"{column}{UNFILTERED}": NAN for column in SCORE_COLUMNS} for row in rows]
+        rows = [
+            row | {f"{column}{UNFILTERED}": math.nan for column in SCORE_COLUMNS} for row in rows
+        ]
     return _Outcome(rows, extra, curves)
 
 
@@ -307,15 +309,19 @@ def _describe_scan(
         "person": scan.person,
         "healthy": scan.healthy,
         "lesion_kind": scan.extra.get("lesion_kind", ""),
-        "lesion_ml": NAN if truth is None else float(truth.sum()) * voxel_ml(scan),
-        "lesions": NAN if truth is None else float(lesion_counts(truth, truth).lesions),
-        "lesion_outside_brain": NAN
+        "lesion_ml": math.nan if truth is None else float(truth.sum()) * voxel_ml(scan),
+        "lesions": math.nan if truth is None else float(lesion_counts(truth, truth).lesions),
+        "lesion_outside_brain": math.nan
         if scan.lesion is None
         else lesion_outside_brain(scan.lesion, scan.brain),
         "brain_voxels": float(scan.brain.sum()),
-        "l1": NAN if compared is None else reconstruction_l1(images, compared, scan.brain),
-        "psnr": NAN if compared is None else reconstruction_psnr(images, compared, scan.brain),
-        "ssim": NAN if compared is None else reconstruction_ssim(images, compared, scan.brain),
+        "l1": math.nan if compared is None else reconstruction_l1(images, compared, scan.brain),
+        "psnr": math.nan
+        if compared is None
+        else reconstruction_psnr(images, compared, scan.brain),
+        "ssim": math.nan
+        if compared is None
+        else reconstruction_ssim(images, compared, scan.brain),
     }
 
 

@@ -6,6 +6,7 @@ conformal   at most a share `scan_fpr` of new healthy scans is flagged (split co
 oracle      the highest mean Dice on the scored scans: an upper limit, not a choice
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,6 @@ from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Map
 from maediff.evaluation.metrics import dice_by_threshold
 
-NAN = float("nan")
 HEALTHY_SCANS, HEALTHY_SLICES = "healthy subjects", "lesion-free slices of patients"
 """Sources of the healthy threshold, as `healthy_source` in summary.json names them."""
 
@@ -85,7 +85,7 @@ def choose_thresholds(
     try:
         conformal = conformal_threshold(scores, scan_fpr)
     except ValueError:  # too few scans; `smallest_alpha` is the rate that they allow
-        conformal = NAN
+        conformal = math.nan
     label = _best_threshold(*_mean_dice(calibrate, config))
     tried, curve = _mean_dice(scored, config, also=(label, healthy, conformal))
     return ThresholdChoice(
@@ -123,7 +123,7 @@ def _healthy_threshold(
             maps.append(case.anomaly)
             counted.append(inside)
     if not maps:
-        return NAN, None
+        return math.nan, None
     source = HEALTHY_SCANS if has_healthy_scan else HEALTHY_SLICES
     return threshold_from_healthy(maps, counted, fpr), source
 
@@ -145,4 +145,4 @@ def _mean_dice(
 
 def _best_threshold(thresholds: np.ndarray, curve: np.ndarray) -> float:
     """Return the threshold with the highest Dice; NaN without a threshold."""
-    return float(thresholds[int(curve.argmax())]) if len(curve) else NAN
+    return float(thresholds[int(curve.argmax())]) if len(curve) else math.nan

@@ -7,7 +7,7 @@ from maediff.core.files import read_json
 from maediff.report.elements import Montage, Page, Section, Table, flat
 from maediff.report.slices import file_uri
 
-COLUMNS = {
+QC_COLUMNS = {
     "brain_ml": "Brain, ml",
     "atlas_overlap": "Overlap with the atlas",
     "brain_mask": "Brain mask",
@@ -25,13 +25,13 @@ def cohort_page(folder: Path) -> Page:
     )
     montages = [_montage(folder, row, number) for number, row in enumerate(flagged)]
     table = Table(
-        ["Scan", "Status", "Check", *COLUMNS.values(), "Notes"],
+        ["Scan", "Status", "Check", *QC_COLUMNS.values(), "Notes"],
         [
             [
                 row["name"],
                 row["status"],
                 row["flags"],
-                *(row.get(key) or "" for key in COLUMNS),
+                *(row.get(key) or "" for key in QC_COLUMNS),
                 row["notes"],
             ]
             for row in rows
@@ -66,7 +66,7 @@ def _montage(folder: Path, row: dict[str, str], number: int) -> Montage:
     return Montage(
         row["name"],
         f"scan-{number}",
-        [(label, row[key]) for key, label in COLUMNS.items() if row.get(key)],
+        [(label, row[key]) for key, label in QC_COLUMNS.items() if row.get(key)],
         [(*PICTURE[:2], file_uri(picture))] if picture.is_file() else [],
         flags=row["flags"].split("; "),
     )

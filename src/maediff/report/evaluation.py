@@ -8,6 +8,7 @@ from typing import Any
 
 from maediff.anomaly.snapshots import display_maximum, load_slices
 from maediff.core.files import read_json
+from maediff.core.text import plain_cell
 from maediff.evaluation.table import format_cell, make_tables
 from maediff.report import charts, slices
 from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
@@ -21,7 +22,7 @@ def evaluation_page(folder: Path) -> Page:
     values: dict[str, list[float]] = {name: [] for name in methods}
     with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            values[row["method"]].append(float(row["auprc"] or math.nan))
+            values[plain_cell(row["method"])].append(float(row["auprc"] or math.nan))
     shown = [
         Table(
             table.head,
