@@ -125,7 +125,18 @@ def test_impossible_header_field_is_refused_by_name(tmp_path, offset, form, valu
     assert str(path) in str(caught.value)
 
 
-def test_infinite_slope_in_a_pair_of_zero_and_nan_means_no_scaling(tmp_path):
+@pytest.mark.parametrize("code", [-1, 6, 99, 30000])
+def test_code_that_nifti_does_not_have_states_no_orientation(tmp_path, code):
+    for offset in (252, 254):  # qform_code, sform_code
+        other = 506 - offset
+        path = write(tmp_path / "a.nii", patch(content(), offset, "h", code))
+        assert_same(read_nifti(path))  # the other one is used
+        raw = patch(patch(content(), offset, "h", code), other, "h", 0)
+        with pytest.raises(InputError, match="does not state its orientation"):
+            read_nifti(write(tmp_path / "b.nii", raw))
+
+
+def test_slope_of_zero_or_nan_means_no_scaling(tmp_path):
     for slope in (0.0, np.nan):
         assert_same(read_nifti(write(tmp_path / "a.nii", patch(content(), 112, "f", slope))))
 

@@ -28,6 +28,7 @@ MAX_QUATERNION = 1e-2  # by how much b^2 + c^2 + d^2 may exceed 1; rounding give
 SPACING_RANGE_MM = (0.05, 50.0)  # a voxel size outside it is not in millimetres
 MAX_EXTENT_MM = 700.0  # the bore of a scanner is 600 to 700 mm wide
 MAX_VOXELS = 2**29  # 0.25 mm whole-head scans have 5e8 (Luesebrink et al. 2017)
+FORM_CODES = range(1, 6)  # scanner, aligned, Talairach, MNI152, another template
 UNITS = {1: "metres", 2: "mm", 3: "micrometres"}  # values of xyzt_units & 7
 
 
@@ -80,6 +81,7 @@ def parse_header(path: Path, start: bytes) -> ScanHeader | None:
         )
     is_pair = magic.startswith(b"ni")
     shape = _check_shape(path, fields)
+    qform_problem = _check_forms(path, fields)
     header = _load_header(path, header_class, start[:size], order)
     if header.get_data_dtype().kind not in "iuf":
         raise InputError(
@@ -93,7 +95,7 @@ def parse_header(path: Path, start: bytes) -> ScanHeader | None:
             f"{path}: damaged, its voxels start at byte {stated:g} (vox_offset); copy or export "
             "it again"
         )
-    forms = _check_orientation(path, fields, header)
+    forms = _correct_forms(path, header, qform_problem)
     check_affine(path, np.asarray(header.get_best_affine(), dtype=np.float64), shape)
     return ScanHeader(
         header=header,
@@ -192,25 +194,47 @@ def _check_scaling(path: Path, fields: Any) -> None:
         )
 
 
-def _check_orientation(path: Path, fields: Any, header: Any) -> NiftiForms:
-    """Return the orientation fields; correct a qform with a rounding error in the header."""
-    sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
-    if sform_code <= 0 and qform_code <= 0:
+def _check_forms(path: Path, fields: Any) -> str | None:
+    """Return the reason why the qform must be ignored; None if it can be used or is not stated.
+
+    Raises:
+        InputError: neither sform nor qform states the orientation.
+    """
+    sform_code, qform_code = (_form_code(fields, name) for name in ("sform_code", "qform_code"))
+    if sform_code == 0 and qform_code == 0:
         raise InputError(
             f"{path}: does not state its orientation (sform and qform codes are 0), and left and "
             "right are never guessed; export it again or set its affine"
         )
-    problem = _qform_problem(fields) if qform_code > 0 else None
-    if problem and sform_code <= 0:
+    problem = _qform_problem(fields) if qform_code else None
+    if problem and sform_code == 0:
         raise InputError(
             f"{path}: its affine is not stated: {problem}; export it again or set its affine"
         )
-    if problem:
-        logger.warning("%s: its qform is ignored (%s), its sform is used", path, problem)
-        qform_code = 0
-    header["qform_code"], header["sform_code"] = max(qform_code, 0), max(sform_code, 0)
+    return problem
+
+
+def _form_code(fields: Any, name: str) -> int:
+    """Return the code of a coordinate frame; 0 for a code that NIfTI does not have."""
+    code = int(fields[name])
+    return code if code in FORM_CODES else 0
+
+
+def _correct_forms(path: Path, header: Any, qform_problem: str | None) -> NiftiForms:
+    """Return the orientation fields; correct a qform with a rounding error in the header.
+
+    Args:
+        path: the file, for messages.
+        header: header of nibabel.
+        qform_problem: the reason to ignore the qform, if there is one.
+    """
+    for name in ("sform_code", "qform_code"):
+        header[name] = _form_code(header, name)
+    if qform_problem:
+        logger.warning("%s: its qform is ignored (%s), its sform is used", path, qform_problem)
+        header["qform_code"] = 0
     names = ("quatern_b", "quatern_c", "quatern_d")
-    if qform_code > 0:
+    if int(header["qform_code"]):
         try:
             header.get_qform()
         except ValueError:  # longer than 1; the NIfTI library divides likewise
@@ -220,7 +244,7 @@ def _check_orientation(path: Path, fields: Any, header: Any) -> NiftiForms:
                 header[name] = value
     else:
         header["pixdim"][1:4] = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
-    unit = int(fields["xyzt_units"]) & 7
+    unit = int(header["xyzt_units"]) & 7
     if unit not in (0, 2):
         logger.warning(
             "%s: its header states %s as the unit of length; its voxel sizes are used as mm",
@@ -262,8 +286,10 @@ def check_affine(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None
         raise InputError(
             f"{path}: its affine holds NaN or infinity; export it again or set its affine"
         )
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        is_singular = spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3
+    if is_singular:
         raise InputError(
             f"{path}: its affine is zero or singular, so voxels have no position in space; "
             "export it again or set its affine"

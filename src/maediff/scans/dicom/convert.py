@@ -219,4 +219,5 @@ def _check_rle(image: Image) -> None:
 def _name_syntaxes(images: Sequence[Image]) -> str:
     from pydicom.uid import UID
 
-    return ", ".join(sorted({UID(image.syntax).name for image in images}))
+    with silence_dicom_warnings():
+        return ", ".join(sorted({UID(image.syntax).name for image in images}))
