@@ -54,7 +54,7 @@ def test_voxels_never_start_inside_the_header(tmp_path, caplog, offset, name):
         read_nifti(longer)
 
 
-@pytest.mark.parametrize("offset", [float("nan"), -352, float("inf"), 352.5])
+@pytest.mark.parametrize("offset", [float("nan"), -352, float("inf"), 352.5, 2.0**31])
 def test_impossible_voxel_offset_is_refused(tmp_path, offset):
     path = write(tmp_path / "a.nii", patch(content(), 108, "f", offset))
     with pytest.raises(InputError, match="vox_offset"):

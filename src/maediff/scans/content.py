@@ -21,6 +21,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_GZIP_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html, "maximum compression factor")
 MAX_GZIP_LAYERS = 2
 MAX_FIRST_VALUE_BYTES = 1024  # of the first DICOM element: a group length, character set or type
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 PIECE = 1 << 20  # bytes read or unpacked at once
 SPECIAL_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -207,7 +208,7 @@ class Content:
     def _read_pieces(self) -> Iterator[bytes]:
         try:
             # O_NONBLOCK: the path may have become a pipe since it was checked.
-            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+            with os.fdopen(os.open(self.path, OPEN_FLAGS), "rb") as handle:
                 while piece := handle.read(PIECE):
                     yield piece
         except OSError as error:

@@ -27,6 +27,7 @@ EXTENSION_FLAG_BYTES = 4  # between the header and the voxels
 MAX_QUATERNION = 1e-2  # by how much b^2 + c^2 + d^2 may exceed 1; rounding gives 1e-6
 SPACING_RANGE_MM = (0.05, 50.0)  # a voxel size outside it is not in millimetres
 MAX_EXTENT_MM = 700.0  # the bore of a scanner is 600 to 700 mm wide
+MAX_OFFSET = 1 << 24  # bytes: header extensions hold text
 MAX_VOXELS = 2**29  # 0.25 mm whole-head scans have 5e8 (Luesebrink et al. 2017)
 FORM_CODES = range(1, 6)  # scanner, aligned, Talairach, MNI152, another template
 UNITS = {1: "metres", 2: "mm", 3: "micrometres"}  # values of xyzt_units & 7
@@ -90,7 +91,8 @@ def parse_header(path: Path, start: bytes) -> ScanHeader | None:
     _check_scaling(path, fields)
     stated = float(fields["vox_offset"])
     first = 0 if is_pair else size + EXTENSION_FLAG_BYTES
-    if not math.isfinite(stated) or stated != int(stated) or stated < 0:
+    is_offset = math.isfinite(stated) and stated == int(stated) and 0 <= stated <= MAX_OFFSET
+    if not is_offset:
         raise InputError(
             f"{path}: damaged, its voxels start at byte {stated:g} (vox_offset); copy or export "
             "it again"

@@ -78,7 +78,11 @@ def read_volume(ref: ScanRef) -> Volume:
     images = find_images(ref.image, ref.series)
     check_volume(ref.image, images)
     with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
-        volume = read_nifti(convert(ref.image, images, Path(scratch)))
+        converted = convert(ref.image, images, Path(scratch))
+        try:
+            volume = read_nifti(converted)
+        except InputError as error:  # the user knows the folder, not the temporary file
+            raise InputError(str(error).replace(str(converted), str(ref.image))) from None
     check_conversion(ref.image, images, volume)
     if images[0].is_inverted:  # MONOCHROME1: the lowest value is white (PS3.3, C.7.6.3.1.2)
         volume = replace(volume, data=volume.data.max() - volume.data)

@@ -252,3 +252,13 @@ def test_dicom_seg_of_inverted_series_without_preamble(volume, tmp_path):
     np.testing.assert_array_equal(scan.data, data)
     write_dicom_seg(tmp_path / "seg.dcm", data > 50, scan, ref, "run")
     assert pydicom.dcmread(tmp_path / "seg.dcm").pixel_array.sum() == (data > 50).sum()
+
+
+@pytest.mark.parametrize("factor", [10, 0.001])
+def test_impossible_voxel_size_names_the_folder(volume, tmp_path, factor):
+    data, affine = volume
+    write_series(tmp_path / "a", data, affine @ np.diag([factor, factor, factor, 1]))
+    with pytest.raises(InputError) as caught:
+        read_scan(tmp_path / "a")
+    assert str(caught.value).startswith(f"{tmp_path / 'a'}: ")
+    assert "maediff-dicom-" not in str(caught.value)
