@@ -34,7 +34,13 @@ from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef, remove_folders
-from maediff.scans.volume import Volume, slices_to_volume, volume_from_array, volume_to_slices
+from maediff.scans.volume import (
+    Volume,
+    orient_like,
+    slices_to_volume,
+    volume_from_array,
+    volume_to_slices,
+)
 
 Scan = str | Path | ScanRef | Volume | np.ndarray
 
@@ -129,7 +135,9 @@ class Detector:
         Args:
             scan: a NIfTI file, a DICOM folder, a `Volume` (`maediff.read_scan`), or an array (x, y, z) with `affine`.
             affine: affine of an array, from voxels to mm in RAS+.
-            brain_mask: brain mask on the scan's grid, as a file or as an array; None extracts the brain of a raw scan.
+            brain_mask: brain mask on the scan's grid, as a file or as an array. An array has the voxel
+                order of the scan's file or array; for a `Volume`, that of its data (RAS+). None uses
+                the mask that a manifest names, or extracts the brain of a raw scan.
             t1: T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
             modality: contrast of the scan, if its file name states a wrong one.
             threshold, fpr, scan_fpr: see `threshold_for`; at most one of them.
@@ -143,7 +151,7 @@ class Detector:
         else:
             chosen = self.threshold_for(threshold, fpr, scan_fpr)
         ref, volume = self._open(scan, affine, modality)
-        brain = self._brain_mask(brain_mask, ref, volume)
+        brain = self._brain_mask(brain_mask, ref, volume, native=not isinstance(scan, Volume))
         t1 = Path(t1) if t1 is not None else (ref.t1 if ref else None)
         prepared = prepare(
             volume,
@@ -160,6 +168,7 @@ class Detector:
         self, scan: Scan, affine: np.ndarray | None, modality: str | None
     ) -> tuple[ScanRef | None, Volume]:
         """Return the scan as a Volume, and its reference if it was named by a path."""
+        self._check_modality(modality)
         if isinstance(scan, np.ndarray):
             if affine is None:
                 raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
@@ -189,29 +198,50 @@ class Detector:
         Raises:
             InputError: the contrasts differ.
         """
-        if modality is not None:
-            if modality != self.modality:
-                raise InputError(
-                    f"{self.name}: a model for {self.modality}, but `modality={modality!r}`; choose another "
-                    "model"
-                )
-        elif ref.modality not in (None, "other", self.modality):
+        self._check_modality(modality)
+        if modality is None and ref.modality not in (None, "other", self.modality):
             raise InputError(
                 f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for {self.modality}; use "
                 f"`modality={self.modality!r}` if the name is wrong"
             )
 
+    def _check_modality(self, modality: str | None) -> None:
+        """Refuse a contrast that the model was not trained on.
+
+        Raises:
+            InputError: the contrasts differ.
+        """
+        if modality is not None and modality != self.modality:
+            raise InputError(
+                f"{self.name}: a model for {self.modality}, but `modality={modality!r}`; choose another "
+                "model"
+            )
+
     def _brain_mask(
-        self, given: str | Path | np.ndarray | None, ref: ScanRef | None, volume: Volume
+        self,
+        given: str | Path | np.ndarray | None,
+        ref: ScanRef | None,
+        volume: Volume,
+        native: bool,
     ) -> Bool[np.ndarray, "x y z"] | None:
+        """Return the brain mask in RAS+, or None.
+
+        Args:
+            given: the caller's mask.
+            ref: the scan's reference, which may name a mask.
+            volume: the scan.
+            native: True if an array has the voxel order of the scan's file or array, False if it has
+                the order of `volume`.
+        """
         if isinstance(given, np.ndarray):
-            if given.shape != volume.data.shape:
-                raise InputError(
-                    f"`brain_mask`: {given.shape} voxels, but the scan has {volume.data.shape} in RAS+"
-                )
             if not given.any():
                 raise InputError("`brain_mask`: empty; give a mask of the brain, or leave it out")
-            return given.astype(bool)
+            try:
+                return orient_like(given.astype(bool), volume, native=native)
+            except ValueError as error:
+                raise InputError(
+                    f"`brain_mask`: {error}; give a mask on the scan's grid"
+                ) from None
         path = Path(given) if given is not None else (ref.brain_mask if ref else None)
         if path is None:
             return None

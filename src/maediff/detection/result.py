@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from maediff import __version__
 from maediff.anomaly.regions import Region
 from maediff.anomaly.snapshots import Snapshot, display_maximum, pick_slices, save_slices
+from maediff.core.errors import InputError
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
 from maediff.detection.findings import write_regions
@@ -172,6 +173,10 @@ class Detection:
             The folder.
         """
         folder = Path(folder)
+        if folder.exists() and not (folder / "summary.json").is_file() and any(folder.iterdir()):
+            raise InputError(
+                f"{folder}: exists and holds no result of maediff; choose another folder"
+            )
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:
             images = {name: getattr(self, name) for name in IMAGES}

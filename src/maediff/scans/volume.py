@@ -129,3 +129,24 @@ def volume_from_array(
         native_shape=data.shape,
         native_affine=affine,
     )
+
+
+def orient_like(
+    data: Shaped[np.ndarray, "a b c"], volume: Volume, *, native: bool
+) -> Shaped[np.ndarray, "x y z"]:
+    """Return an array on the scan's grid with the axes of `volume.data` (RAS+).
+
+    Args:
+        data: values on the scan's grid.
+        volume: the scan.
+        native: True if `data` has the voxel order of the scan's file, False if it is RAS+ already.
+
+    Raises:
+        ValueError: another number of voxels along an axis than the scan.
+    """
+    expected = tuple(volume.native_shape if native else volume.data.shape)
+    if data.shape != expected:
+        raise ValueError(f"{data.shape} voxels, but the scan has {expected}")
+    if not native:
+        return data
+    return np.asarray(apply_orientation(data, io_orientation(volume.native_affine)))
