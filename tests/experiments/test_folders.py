@@ -61,8 +61,8 @@ def test_every_question_has_a_short_answer_with_its_source(name):
     assert text.splitlines()[0].endswith("?")
     for heading in ("## Run", "## Answer", "## Source"):
         assert heading in text
-    assert "../log/README.md" in text
-    assert "2191e71" in text
+    from_the_log = "../log/README.md" in text and "2191e71" in text
+    assert from_the_log or "was measured on 20" in text
     assert len(text.splitlines()) <= 40
     for table in (FOLDER / name).glob("*.csv"):
         assert table.stem in text or f"{table.stem.rpartition('_')[0]}_*" in text, table

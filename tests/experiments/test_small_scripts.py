@@ -68,7 +68,7 @@ def test_a_table_for_phantoms_of_one_contrast(capsys):
 def test_sizes_are_those_of_the_documentation():
     expected = "| pddpm | 1.88 M | 16 | 0.79 | 12.69 | 2.37 |"
     assert sizes.table_row("pddpm", "tiny") == expected
-    assert expected in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert expected in (ROOT / "docs" / "reference" / "sizes.md").read_text(encoding="utf-8")
 
 
 def test_a_share_of_a_training_step():

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Score kinds of symmetry of `flair` on val, at thresholds from rendered healthy scans.
+. "$(dirname "$0")/../common.sh"
+
+mkdir -p "$RUNS"
+run "$COHORTS/flair-scans/manifest.csv" \
+    python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/flair-scans" FLAIR --n 1
+prepare healthy-flair "$COHORTS/flair-scans/manifest.csv" --modality FLAIR --like flair
+prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
+prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
+run "$RUNS/scores.csv" python experiments/symmetry/symmetry.py flair "$COHORTS/healthy-flair" \
+    "$COHORTS/lgg-flair" "$COHORTS/wmh-flair" --csv "$RUNS/scores.csv"
