@@ -20,32 +20,44 @@ from maediff.cli.options import (
 def calibrate(
     model: Annotated[
         str,
-        typer.Argument(help="Run folder, or name of `maediff models`; RUN@s=48 sets a setting."),
+        typer.Argument(
+            help="Run folder, or name from `maediff models`; RUN@s=48 changes a setting."
+        ),
     ],
     cohort: Annotated[
-        Path, typer.Option(help="A cohort made by `maediff preprocess`, of healthy scans.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Cohort of healthy scans, made by `maediff preprocess`."
+        ),
     ],
     out: Out,
     max_scans: Annotated[
-        int, typer.Option(help="Healthy scans used at most, one a person.", min=1)
+        int, typer.Option(help="Number of healthy scans at most, one per person.", min=1)
     ] = 200,
     config: ConfigFile = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of postprocess.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of postprocess, for example postprocess.median_size=3; can be repeated.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """A model as it is, with thresholds from your own healthy scans."""
+    """Copy a model, with thresholds from your own healthy scans."""
     from maediff.anomaly.thresholds import smallest_alpha
     from maediff.core.options import RunOptions
     from maediff.models.calibrate import calibrate as calibrate_model
 
     with read_cli_settings(config, set_) as settings:
         post = settings.pop("postprocess", {})
-        refuse_settings(settings, "postprocess.*; those of the model follow it: RUN@t_test=125")
+        refuse_settings(
+            settings, "postprocess.*; settings of the model follow its name: RUN@t_test=125"
+        )
         calibration = calibrate_model(
             model,
             cohort,
@@ -56,7 +68,7 @@ def calibrate(
         )
     if not quiet:
         typer.echo(
-            f"calibrated on {calibration['n_scans']} healthy scans; --scan-fpr from "
-            f"{smallest_alpha(calibration['n_scans']):.4g} can be promised"
+            f"calibrated on {calibration['n_scans']} healthy scans; --scan-fpr can be "
+            f"{smallest_alpha(calibration['n_scans']):.4g} or more"
         )
     typer.echo(f"model: {out}")

@@ -1,4 +1,4 @@
-"""Commands that scans are given to: `preprocess` and `detect`."""
+"""`maediff detect`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,8 +40,9 @@ def detect(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Run folder, name of `maediff models`, or hf:ORG/NAME; RUN@s=24 sets a test setting, "
-            "RUN+RUN a mean (both want --threshold); default: the shipped model for the contrast.",
+            help="Run folder, name from `maediff models`, or hf:ORG/NAME. RUN@s=24 changes a "
+            "setting of the method, RUN+RUN averages two models; both need --threshold. Default: "
+            "the shipped model for the contrast.",
             show_default=False,
         ),
     ] = None,
@@ -55,32 +56,42 @@ def detect(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Of the anomaly map, 0 to 1; default: the model's, or by --fpr.", min=0, max=1
+            help="Threshold of the anomaly map, 0 to 1. Default: the model's own.", min=0, max=1
         ),
     ] = None,
     fpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of healthy voxels above the threshold, voxel-wise, empirical; default: the model's "
-            "threshold or rate (`maediff models`), or 0.01."
+            help="Share of healthy voxels above the threshold, counted on the model's healthy "
+            "scans. Default: the model's own threshold or rate (`maediff models`), or 0.01."
         ),
     ] = None,
     scan_fpr: Annotated[
         float | None,
-        typer.Option(help="Share of new healthy scans flagged at most (split conformal)."),
+        typer.Option(
+            help="Highest share of new healthy scans that are flagged (split conformal)."
+        ),
     ] = None,
     brain_mask: Annotated[
-        Path | None, typer.Option(help="Brain mask of the one scan given.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Brain mask, if INPUT is a single scan."),
     ] = None,
     bids_derivative: Annotated[
-        bool, typer.Option("--bids-derivative", help="OUT as a BIDS derivative.")
+        bool, typer.Option("--bids-derivative", help="Write the results as a BIDS derivative.")
     ] = False,
     dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="The mask as DICOM SEG, too (DICOM in).")
+        bool,
+        typer.Option("--dicom-seg", help="Also write the mask as DICOM SEG; INPUT must be DICOM."),
     ] = False,
     config: ConfigFile = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value of postprocess, brain, qc.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of postprocess, brain or qc, for example brain.tool=synthstrip; can be "
+            "repeated.",
+        ),
     ] = None,
     batch_size: BatchSize = 16,
     workers: ScanWorkers = 1,
@@ -90,11 +101,11 @@ def detect(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Anomaly map, mask, healthy reference and report for each scan, on the scan's own grid."""
+    """Detect anomalies in scans: anomaly map, mask, healthy reference and report for each scan."""
     from maediff.core.files import refuse_inputs_inside_output
     from maediff.scans.inputs.find import find_scans
 
-    # input is checked before a model is looked for
+    # The input is checked before the model is searched.
     given = _find_sample(modality, [*(inputs or []), *(more or [])]) if sample else None
     given = given or collect_inputs(inputs, more)
     refs = find_scans(given, modality, layout=layout, series=series)
@@ -119,7 +130,8 @@ def detect(
         )
         refuse_settings(
             settings,
-            "postprocess.*, brain.*, qc.*; those of the model follow it: --model RUN@t_test=125",
+            "postprocess.*, brain.* and qc.*; settings of the model follow its name: "
+            "--model RUN@t_test=125",
         )
     run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet)
     work = out
@@ -144,8 +156,9 @@ def detect(
         page = out / page.name
     for summary in () if quiet else report.summaries:
         echo(
-            f"{summary['subject']}: {len(summary['regions'])} region(s), {summary['volume_ml']:.1f} ml above "
-            f"{summary['threshold']:.3g}; score {summary['score']:.3g}"
+            f"{summary['subject']}: {len(summary['regions'])} region(s), "
+            f"{summary['volume_ml']:.1f} ml above {summary['threshold']:.3g}; score "
+            f"{summary['score']:.3g}"
         )
     echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)

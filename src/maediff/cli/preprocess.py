@@ -34,31 +34,39 @@ def preprocess(
     layout: LayoutName = "auto",
     fold: Annotated[
         int,
-        typer.Option(help="Of IXI's healthy scans: which of five blocks is val.", min=0, max=4),
+        typer.Option(
+            help="Block of IXI's healthy scans, of five, that is the val split.", min=0, max=4
+        ),
     ] = 0,
     manifest_only: Annotated[
-        bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv, no images.")
+        bool, typer.Option("--manifest-only", help="Write OUT/manifest.csv without any images.")
     ] = False,
     lesion_free_margin: Annotated[
-        int, typer.Option(help="Slices beside a lesion left out of training.", min=0)
+        int, typer.Option(help="Slices next to a lesion that training does not use.", min=0)
     ] = 1,
     like: Annotated[
         str | None,
         typer.Option(
-            help="Run or shipped model: prepare scans as its own were; --config and --set win."
+            help="Run or shipped model: prepare the scans like its own. --config and --set "
+            "override this."
         ),
     ] = None,
     workers: ScanWorkers = 1,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="key=value of grid, normalise, brain, bias, registration, qc."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of grid, normalise, brain, bias, registration or qc, for example "
+            "bias.enabled=true; can be repeated.",
+        ),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring scans onto the model's grid: a cohort to train and evaluate on."""
+    """Prepare scans for models: write a cohort to train and evaluate on."""
     if manifest_only:
         from maediff.core.files import fresh_folder, refuse_inputs_inside_output
         from maediff.scans.inputs.find import find_scans
@@ -77,16 +85,16 @@ def preprocess(
     from maediff.core.options import RunOptions
     from maediff.preparation.config import PARTS, PreparationConfig
 
-    known: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     if like:
         from maediff.models.folder import prepared_for
 
-        known = prepared_for(like)
+        own = prepared_for(like)
     with read_cli_settings(config, set_) as changes:
-        settings = merge(known, changes)
+        settings = merge(own, changes)
         parts = {key: settings.pop(key) for key in PARTS if key in settings}
         preparation = PreparationConfig.from_settings(parts)
-        refuse_settings(settings, "grid.*, normalise.*, brain.*, bias.*, registration.*, qc.*")
+        refuse_settings(settings, "grid.*, normalise.*, brain.*, bias.*, registration.* and qc.*")
     failed = run(
         collect_inputs(inputs, more),
         out,
@@ -112,7 +120,7 @@ def preprocess(
     with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
         status = {plain_cell(row["name"]): row["status"] for row in csv.DictReader(file)}
     lost, flagged = (
-        [name for name, word in status.items() if word == kind] for kind in ("failed", "flagged")
+        [name for name, value in status.items() if value == kind] for kind in ("failed", "flagged")
     )
     print_failures(lost, flagged, out / "qc.csv")
     exit_if_failed(failed)

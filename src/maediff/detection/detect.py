@@ -1,11 +1,12 @@
-"""Detect anomalies in many scans and write a folder of results. `maediff detect` calls `detect`.
+"""Detection of anomalies in many scans, with a folder of results. `maediff detect` calls `detect`.
 
-    DETECT/<scan>/                     the files of `Detection.save`; anomaly_mask.dcm if asked for
+    DETECT/<scan>/                     files of `Detection.save`, and anomaly_mask.dcm (optional)
     DETECT/participants_findings.tsv   one row per scan: score, volume, regions, flags
-    DETECT/detect.json                 what all scans share: model, threshold, settings, versions; failures
+    DETECT/detect.json                 model, threshold, settings, versions; failures
 
-A scan's folder appears when it is complete. `made_from` in its summary.json is a hash of the settings and of the input
-files' identity. A resumed run keeps a scan whose hash is still the same.
+A scan's folder appears when it is complete.
+`made_from` in its summary.json is a hash of the settings and of the identity of the input files.
+A resumed run keeps each scan whose hash is unchanged.
 """
 
 import hashlib
@@ -47,14 +48,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """Choices of `detect` beyond model and threshold.
+    """Options of `detect` besides model and threshold.
 
     Args:
         brain: brain extraction of raw scans.
         qc: quality control.
         postprocess: changes to the model's own post-processing, by field of `PostprocessConfig`.
         dicom_seg: also write the mask as a DICOM segmentation object; every scan must be DICOM.
-        image_of: (scan, kind in `IMAGES`) -> the image's path, if finished images are moved elsewhere.
+        image_of: (scan, kind in `IMAGES`) -> path of the image, if the caller moves finished
+            images to other folders.
         tools: replacements for brain extraction, N4 and registration.
     """
 
@@ -69,6 +71,26 @@ class DetectOptions:
 DEFAULT_OPTIONS = DetectOptions()
 
 
+@dataclass(frozen=True)
+class DetectReport:
+    """The outcome of `detect`.
+
+    Args:
+        folder: folder of the results.
+        summaries: content of summary.json of each finished scan, in the order of the inputs.
+        failures: reason for each scan that failed, by name.
+    """
+
+    folder: Path
+    summaries: list[dict[str, Any]]
+    failures: dict[str, str]
+
+    @property
+    def flagged(self) -> list[str]:
+        """Names of the finished scans that quality control flagged."""
+        return [summary["subject"] for summary in self.summaries if summary["qc"]["flags"]]
+
+
 def detect(
     refs: Sequence[ScanRef],
     out: Path,
@@ -81,26 +103,36 @@ def detect(
     brain_mask: Path | None = None,
     options: DetectOptions = DEFAULT_OPTIONS,
     run: RunOptions = DEFAULT_RUN,
-) -> "DetectReport":
-    """Detect anomalies in each scan and write the results to `out`. A scan that fails does not stop the others.
+) -> DetectReport:
+    """Detect anomalies in each scan, and write a folder of results.
+
+    A scan that fails does not stop the others.
 
     Args:
         refs: the scans (`maediff.find_scans`).
-        model: a run folder or the name of a shipped model; see `read_model`. None chooses the shipped model for the
-            contrast that `modality` or the file names state.
+        out: folder of the results.
+        model: see `models.model.read_model`. None chooses the shipped model for the contrast of
+            the scans.
         modality: contrast of all scans, which overrides the file names.
-        threshold, fpr, scan_fpr: see `Detector.threshold_for`; at most one of them.
-        brain_mask: brain mask of a single scan, instead of brain extraction.
+        threshold: see `Detector.threshold_for`.
+        fpr: see `Detector.threshold_for`.
+        scan_fpr: see `Detector.threshold_for`.
+        brain_mask: brain mask of a single scan, which replaces brain extraction.
+        options: further options.
+        run: device, seed, batch_size, workers, resume, overwrite, quiet.
 
     Returns:
-        The summaries of the finished scans, and the reason for each scan that failed; each failure is also logged.
+        The summaries of the finished scans, and the reason for each scan that failed; each
+        failure is also logged.
 
     Raises:
-        InputError: no model for the contrast; no valid threshold; `out` exists or holds an input.
+        InputError: no model for the contrast, no valid threshold, or `out` exists or holds an
+            input.
     """
     if brain_mask is not None and len(refs) != 1:
         raise InputError(
-            f"`brain_mask={brain_mask}`: for one scan, but {len(refs)} were found; use a manifest CSV"
+            f"`brain_mask={brain_mask}`: for one scan, but {len(refs)} were found; use a "
+            "manifest CSV"
         )
     if brain_mask is not None and not brain_mask.is_file():
         raise InputError(f"`brain_mask={brain_mask}`: no such file; check the path")
@@ -125,13 +157,13 @@ def detect(
     shared = _shared_settings(detector, chosen, model_from, options, run.seed)
     _check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
-    # Another process loads the model once, instead of receiving it with every scan.
+    # Each process loads the model once, instead of receiving it with every scan.
     load = (
         partial(_load_once, model, device, options, run, time.time_ns())
         if run.workers > 1
         else lambda: detector
     )
-    job = _Job(out, shared, chosen, modality, options)
+    job = _Job(out=out, shared=shared, threshold=chosen, modality=modality, options=options)
     failures: dict[str, str] = {}
     outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=1)
     for ref, failure in zip(
@@ -149,28 +181,8 @@ def detect(
 
 
 @dataclass(frozen=True)
-class DetectReport:
-    """The outcome of `detect`.
-
-    Args:
-        folder: the folder of results.
-        summaries: content of summary.json of each finished scan, in the order of the inputs.
-        failures: the reason for each scan that failed, by name.
-    """
-
-    folder: Path
-    summaries: list[dict[str, Any]]
-    failures: dict[str, str]
-
-    @property
-    def flagged(self) -> list[str]:
-        """Names of the finished scans that quality control flags."""
-        return [summary["subject"] for summary in self.summaries if summary["qc"]["flags"]]
-
-
-@dataclass(frozen=True)
 class _Job:
-    """Everything that the scans of one call of `detect` share."""
+    """Values that all scans of one call of `detect` share."""
 
     out: Path
     shared: Mapping[str, Any]
@@ -182,6 +194,7 @@ class _Job:
 def _make_detector(
     model: str | Path, device: str, options: DetectOptions, run: RunOptions
 ) -> Detector:
+    """Return the detector for a model and the options of a call."""
     detector = make_detector(read_model(model, device), batch_size=run.batch_size)
     preparation = replace(detector.preparation, brain=options.brain, qc=options.qc)
     detector = replace(detector, preparation=preparation, tools=options.tools)
@@ -194,7 +207,15 @@ _LOADED: dict[int, Detector] = {}
 def _load_once(
     model: str | Path, device: str, options: DetectOptions, run: RunOptions, call: int
 ) -> Detector:
-    """Return the detector, loaded once per process and call of `detect`."""
+    """Return the detector; it is loaded once per process and call of `detect`.
+
+    Args:
+        model: see `_make_detector`.
+        device: see `_make_detector`.
+        options: see `_make_detector`.
+        run: see `_make_detector`.
+        call: number that identifies the call of `detect`.
+    """
     if call not in _LOADED:
         _LOADED.clear()
         _LOADED[call] = _make_detector(model, device, options, run)
@@ -202,29 +223,28 @@ def _load_once(
 
 
 def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str]:
-    """Choose the shipped model for the scans' contrast; return its name and the reason.
+    """Choose the shipped model for the contrast of the scans; return its name and the reason.
 
     Raises:
-        InputError: the contrast is unknown, or not the same for all scans, or has no shipped model.
+        InputError: the contrast is unknown, differs between scans, or has no shipped model.
     """
-    known = sorted({ref.modality for ref in refs if ref.modality not in (None, "other")} - {None})
-    if modality is None and len(known) != 1:
-        finding = (
-            f"the scans are {' and '.join(known)}"
-            if known
-            else f"{refs[0].image}: the file name states no contrast"
-        )
+    stated = {ref.modality for ref in refs} - {None, "other"}
+    contrasts = sorted(str(contrast) for contrast in stated)
+    if modality is None and len(contrasts) != 1:
+        finding = f"{refs[0].image}: the file name states no contrast"
+        if contrasts:
+            finding = f"the scans are {' and '.join(contrasts)}"
         raise InputError(f"{finding}; give `modality` (T1w, T2w or FLAIR) or `model`")
-    contrast = modality or known[0]
+    contrast = modality or contrasts[0]
     name, _ = pick(contrast)
     source = "--modality says" if modality else "the names of the files say"
     reason = f"chosen because {source} {contrast}"
-    logger.info("model: %s, %s", name, reason)
+    logger.info("model: %s, %s", name, reason.replace("--modality", "`modality`"))
     return name, reason
 
 
 def _check_contrasts(refs: Sequence[ScanRef], detector: Detector, modality: str | None) -> None:
-    """Refuse scans that are all of another contrast than the model's; a single one fails later by name."""
+    """Refuse scans if all have another contrast than the model; a single one fails later."""
     wrong = [ref for ref in refs if ref.modality not in (None, "other", detector.modality)]
     if modality is not None or len(wrong) == len(refs):
         detector.check_contrast(refs[0], modality)
@@ -233,7 +253,7 @@ def _check_contrasts(refs: Sequence[ScanRef], detector: Detector, modality: str 
 def _shared_settings(
     detector: Detector, threshold: Threshold, model_from: str, options: DetectOptions, seed: int
 ) -> dict[str, Any]:
-    """Return the content of detect.json: everything that results depend on besides the scan."""
+    """Return the content of detect.json: all that results depend on, besides the scan."""
     model = detector.model
     cohort = model.settings.cohort
     return {
@@ -268,15 +288,15 @@ def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
         ]
         if changed:
             raise InputError(
-                f"{path.parent}: was made with another {', '.join(changed)}; choose another folder, or use "
-                "`overwrite=True`"
+                f"{path.parent}: was made with another {', '.join(changed)}; choose another "
+                "folder, or use `overwrite=True`"
             )
 
 
 def _remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
-    """Remove parts of these scans from a run that was killed.
+    """Remove unfinished folders of these scans, which a killed run left.
 
-    Parts of other scans stay: another process may be writing them.
+    Unfinished folders of other scans stay, because another process may be writing them.
     """
     names = {ref.name for ref in refs}
     for leftover in out.glob(".*.tmp-*"):
@@ -285,18 +305,15 @@ def _remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
 
 
 def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
-    """Detect anomalies in one scan, or find that a resumed run has done so."""
+    """Detect anomalies in one scan, unless the run that is resumed has finished it."""
     made_from = _hash(ref, job.shared)
     folder = job.out / ref.name
     if _is_done(folder, made_from, _result_files(ref, folder, job.options)):
         return
     shutil.rmtree(folder, ignore_errors=True)
     detector = load()
-    found = detector.detect(
-        ref,
-        modality=job.modality,
-        threshold=job.threshold,
-        seed=job.shared["seed"],
+    detection = detector.detect(
+        ref, modality=job.modality, threshold=job.threshold, seed=job.shared["seed"]
     )
     summary = {
         "model_from": job.shared["model_from"],
@@ -304,17 +321,18 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
         "scan": ref.image.name,
         "made_from": made_from,
     }
-    found.save(folder, summary=summary, also=partial(_write_extras, found, ref, job.options))
+    write_extras = partial(_write_dicom_seg, detection, ref) if job.options.dicom_seg else None
+    detection.save(folder, summary=summary, also=write_extras)
 
 
-def _write_extras(found: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:
-    if options.dicom_seg:
-        path = folder / "anomaly_mask.dcm"
-        write_dicom_seg(path, found.anomaly_mask, found.volume, ref, found.model)
+def _write_dicom_seg(detection: Detection, ref: ScanRef, folder: Path) -> None:
+    """Write the mask of a detection as a DICOM segmentation object."""
+    path = folder / "anomaly_mask.dcm"
+    write_dicom_seg(path, detection.anomaly_mask, detection.volume, ref, detection.model)
 
 
 def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Path]:
-    """List the files that a finished scan has."""
+    """Return files that every finished scan has."""
     image_of = options.image_of or (lambda _, kind: folder / f"{kind}.nii.gz")
     files = [*(image_of(ref, kind) for kind in IMAGES), folder / "slices.npz"]
     files += [folder / "anomaly_mask.dcm"] if options.dicom_seg else []
@@ -322,12 +340,16 @@ def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Pa
 
 
 def _hash(ref: ScanRef, shared: Mapping[str, Any]) -> str:
-    """Return a hash of the settings and the input files; a hash, because summaries go to other people."""
+    """Return a hash of the settings and of the identity of the input files.
+
+    The hash hides paths, because summaries are given to other people.
+    """
     text = json.dumps([shared, identity(replace(ref, lesion_mask=None))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
+    """True if a scan was finished with the same settings and inputs, and its files exist."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)

@@ -1,8 +1,8 @@
-"""A trained method and everything needed to apply it to a scan.
+"""A trained method with everything that is needed to apply it to a scan.
 
-    scan -> prepare -> model's grid -> slices -> method -> residual  -> post-processing        = anomaly map
-                                                           reference -> scan's own intensities = healthy reference
-    anomaly map -> threshold -> mask -> regions, score                                         = Detection
+    scan -> prepare -> slices -> method -> residual  -> post-processing     = anomaly map
+                                           reference -> scan's intensities  = healthy reference
+    anomaly map -> threshold -> mask -> regions, score                      = Detection
 
 `maediff detect` is a loop over `Detector.detect` and `Detection.save`.
 """
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
 from maediff.anomaly.postprocess import anomaly_mask, check_symmetry, residual_map
 from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
+from maediff.core.config import flatten
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.detection.locations import locate_region
@@ -25,6 +26,7 @@ from maediff.detection.result import Detection, ModelGridResult, Quality
 from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.methods import predict_volume
 from maediff.models.model import TrainedMethod, read_model
+from maediff.models.reference import split_mean
 from maediff.models.thresholds import Threshold
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.intensities import standardise
@@ -43,17 +45,23 @@ from maediff.scans.volume import (
 )
 
 Scan = str | Path | ScanRef | Volume | np.ndarray
+BrainMask = str | Path | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A trained method, ready to detect anomalies in scans. `maediff.load` makes one.
+    """A trained method, ready to detect anomalies in scans; `maediff.load` returns one.
 
     Args:
         model: the trained method.
-        preparation: how scans are prepared; grid, N4, registration and intensities must be the model's own.
+        preparation: preparation of scans. Grid, N4, registration and intensities must be those of
+            the model; brain extraction and quality control may differ.
         batch_size: forward passes computed at once; the result does not depend on it.
         tools: replacements for brain extraction, N4 and registration.
+
+    Raises:
+        InputError: the preparation differs from the model's, or the model's post-processing has a
+            symmetry, and its scans are not registered.
 
     Example:
         >>> model = maediff.load("t1")                       # doctest: +SKIP
@@ -69,9 +77,11 @@ class Detector:
     def __post_init__(self) -> None:
         if differing := self.preparation.differences(self.model.preparation):
             raise InputError(
-                f"{self.name}: the detector prepares scans with another {', '.join(differing)} than "
-                "the model's own; use `model.preparation`, with another brain or qc at most"
+                f"{self.name}: the detector prepares scans with another {', '.join(differing)} "
+                "than the model; use the model's own preparation"
             )
+        if self.batch_size < 1:
+            raise InputError(f"`batch_size={self.batch_size}`: give 1 or more")
         check_symmetry(self.model.postprocess, self.preparation.registered, self.name)
 
     @property
@@ -85,44 +95,24 @@ class Detector:
         return str(self.preparation.modality)
 
     def with_postprocess(self, changes: Mapping[str, Any]) -> "Detector":
-        """Return the detector with some fields of the post-processing changed; stored thresholds are then invalid.
+        """Return the detector with changes to the post-processing.
+
+        The stored thresholds are invalid for it, so `detect` needs `threshold`.
+
+        Args:
+            changes: values by field of `PostprocessConfig`.
 
         Raises:
             SettingsError: an unknown field, or a value that does not fit.
         """
         return replace(self, model=self.model.with_postprocess(changes))
 
-    def threshold_for(
-        self,
-        threshold: float | None = None,
-        fpr: float | None = None,
-        scan_fpr: float | None = None,
-    ) -> Threshold:
-        """Return a threshold: the given one, the one for a false-positive rate, or the model's default.
-
-        Args:
-            threshold: of the anomaly map, 0 to 1.
-            fpr: share of healthy voxels above the threshold, counted on the model's healthy scans; no promise.
-            scan_fpr: share of new healthy scans of the same population that is flagged at most, on average.
-
-        Raises:
-            InputError: several of them; a value outside its range; the model has no valid calibration.
-        """
-        if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-            raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
-        if threshold is not None:
-            return Threshold.given(threshold)
-        thresholds = self.model.thresholds
-        if scan_fpr is not None:
-            return thresholds.at_scan_fpr(scan_fpr)
-        return thresholds.default() if fpr is None else thresholds.at_fpr(fpr)
-
     def detect(
         self,
         scan: Scan,
         *,
-        affine: Shaped[np.ndarray, "4 4"] | None = None,
-        brain_mask: str | Path | Shaped[np.ndarray, "x y z"] | None = None,
+        affine: np.ndarray | None = None,
+        brain_mask: BrainMask | None = None,
         t1: str | Path | None = None,
         modality: str | None = None,
         threshold: float | Threshold | None = None,
@@ -133,107 +123,139 @@ class Detector:
         """Detect anomalies in one scan.
 
         Args:
-            scan: a NIfTI file, a DICOM folder, a `Volume` (`maediff.read_scan`), or an array (x, y, z) with `affine`.
-            affine: affine of an array, from voxels to mm in RAS+.
-            brain_mask: brain mask on the scan's grid, as a file or as an array. An array has the voxel
-                order of the scan's file or array; for a `Volume`, that of its data (RAS+). None uses
-                the mask that a manifest names, or extracts the brain of a raw scan.
-            t1: T1w of the same session, whose brain mask a raw T2w or FLAIR takes.
+            scan: a NIfTI file, a DICOM folder, a `Volume` (`maediff.read_scan`), or an array
+                (x, y, z) with `affine`.
+            affine: 4 x 4 affine of an array, from voxels to mm in RAS+. The axes of the array may
+                have any order and direction.
+            brain_mask: brain mask on the scan's grid, as a file or as an array. An array has the
+                voxel order of the scan's file or array; for a `Volume`, that of its data (RAS+).
+                None uses the mask that a manifest names, or extracts the brain of a raw scan.
+            t1: T1w of the same session (NIfTI file or DICOM folder), whose brain mask a raw T2w
+                or FLAIR uses.
             modality: contrast of the scan, if its file name states a wrong one.
-            threshold, fpr, scan_fpr: see `threshold_for`; at most one of them.
-            seed: seed of the noise at test.
+            threshold: threshold of the anomaly map, 0 to 1.
+            fpr: instead of `threshold`, a voxel-wise false-positive rate (see `threshold_for`).
+            scan_fpr: instead of `threshold`, a rate of flagged scans (see `threshold_for`).
+            seed: seed of the noise at test, 0 or more.
 
         Raises:
-            InputError: the scan cannot be used, or is of another contrast than the model; a bad argument.
+            InputError: the scan cannot be used, its contrast is not the model's, or an argument
+                is wrong.
         """
-        if isinstance(threshold, Threshold):
-            chosen = threshold
-        else:
-            chosen = self.threshold_for(threshold, fpr, scan_fpr)
+        if seed < 0:
+            raise InputError(f"`seed={seed}`: give 0 or more")
+        if not isinstance(threshold, Threshold):
+            threshold = self.threshold_for(threshold, fpr, scan_fpr)
+        if modality is not None:
+            self._check_modality(modality)
         ref, volume = self._open(scan, affine, modality)
-        brain = self._brain_mask(brain_mask, ref, volume, native=not isinstance(scan, Volume))
-        t1 = Path(t1) if t1 is not None else (ref.t1 if ref else None)
+        brain = self._read_brain_mask(brain_mask, ref, volume, not isinstance(scan, Volume))
+        t1_path, t1_series = (ref.t1, ref.t1_series) if ref else (None, None)
+        if t1 is not None:
+            t1_path, t1_series = _find_t1(Path(t1))
         prepared = prepare(
             volume,
             self.preparation,
             brain=brain,
-            t1=t1,
-            t1_series=ref.t1_series if ref and t1 == ref.t1 else None,
+            t1=t1_path,
+            t1_series=t1_series,
             tools=self.tools,
         )
-        name = ref.name if ref else _stem(volume.source)
-        return self._detect_prepared(name, ref, volume, prepared, chosen, seed)
+        return self._detect_prepared(volume, ref, prepared, threshold, seed)
+
+    def threshold_for(
+        self,
+        threshold: float | None = None,
+        fpr: float | None = None,
+        scan_fpr: float | None = None,
+    ) -> Threshold:
+        """Return the given threshold, the threshold for a rate, or the model's default.
+
+        Args:
+            threshold: threshold of the anomaly map, 0 to 1.
+            fpr: share of healthy voxels above the threshold, counted on the model's healthy
+                scans; no guarantee for other scans.
+            scan_fpr: highest share of new healthy scans of the same population that is flagged,
+                on average.
+
+        Raises:
+            InputError: several of them, a value outside its range, or a model without a valid
+                calibration.
+        """
+        if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
+            raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
+        if threshold is not None:
+            return Threshold.given(threshold)
+        thresholds = self.model.thresholds
+        if scan_fpr is not None:
+            return thresholds.at_scan_fpr(scan_fpr)
+        return thresholds.default() if fpr is None else thresholds.at_fpr(fpr)
+
+    def check_contrast(self, ref: ScanRef, modality: str | None = None) -> None:
+        """Refuse a scan whose contrast is not the model's.
+
+        Args:
+            ref: the scan; its file name may state a contrast.
+            modality: contrast of the scan, which overrides the file name.
+
+        Raises:
+            InputError: the contrasts differ.
+        """
+        if modality is not None:
+            self._check_modality(modality)
+        elif ref.modality not in (None, "other", self.modality):
+            raise InputError(
+                f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for "
+                f"{self.modality}; use `modality={self.modality!r}` if the name is wrong"
+            )
+
+    def _check_modality(self, modality: str) -> None:
+        """Refuse a contrast that is not the model's."""
+        if modality != self.modality:
+            raise InputError(
+                f"{self.name}: a model for {self.modality}, but `modality={modality!r}`; choose "
+                "another model"
+            )
 
     def _open(
         self, scan: Scan, affine: np.ndarray | None, modality: str | None
     ) -> tuple[ScanRef | None, Volume]:
         """Return the scan as a Volume, and its reference if it was named by a path."""
-        self._check_modality(modality)
         if isinstance(scan, np.ndarray):
-            if affine is None:
-                raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
-            return None, volume_from_array(scan, affine)
+            return None, _make_volume(scan, affine)
         if affine is not None:
-            raise InputError("`affine`: only for an array; a scan brings its own affine")
+            raise InputError("`affine`: only for an array; a scan has its own affine")
         if isinstance(scan, Volume):
             return None, scan
-        if not isinstance(scan, ScanRef):
-            path = Path(scan)
-            refs = find_scans([path], self.modality if path.is_dir() else None)
-            if len(refs) > 1:
-                raise InputError(
-                    f"{path}: holds {len(refs)} scans; give one of them, or detect in each of "
-                    "maediff.find_scans(path)"
-                )
-            scan = refs[0]
-        self.check_contrast(scan, modality)
-        return scan, read_volume(scan)
+        ref = scan if isinstance(scan, ScanRef) else self._find_scan(Path(scan))
+        self.check_contrast(ref, modality)
+        return ref, read_volume(ref)
 
-    def check_contrast(self, ref: ScanRef, modality: str | None = None) -> None:
-        """Refuse a scan whose file name states another contrast than the model's.
-
-        Args:
-            modality: the scan's contrast, which overrides the file name.
-
-        Raises:
-            InputError: the contrasts differ.
-        """
-        self._check_modality(modality)
-        if modality is None and ref.modality not in (None, "other", self.modality):
+    def _find_scan(self, path: Path) -> ScanRef:
+        """Return the reference to the only scan in `path`."""
+        refs = find_scans([path], self.modality if path.is_dir() else None)
+        if len(refs) > 1:
             raise InputError(
-                f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for {self.modality}; use "
-                f"`modality={self.modality!r}` if the name is wrong"
+                f"{path}: holds {len(refs)} scans; give one of them, or detect in each of "
+                "maediff.find_scans([path])"
             )
+        return refs[0]
 
-    def _check_modality(self, modality: str | None) -> None:
-        """Refuse a contrast that the model was not trained on.
-
-        Raises:
-            InputError: the contrasts differ.
-        """
-        if modality is not None and modality != self.modality:
-            raise InputError(
-                f"{self.name}: a model for {self.modality}, but `modality={modality!r}`; choose another "
-                "model"
-            )
-
-    def _brain_mask(
-        self,
-        given: str | Path | np.ndarray | None,
-        ref: ScanRef | None,
-        volume: Volume,
-        native: bool,
+    def _read_brain_mask(
+        self, given: BrainMask | None, ref: ScanRef | None, volume: Volume, native: bool
     ) -> Bool[np.ndarray, "x y z"] | None:
-        """Return the brain mask in RAS+, or None.
+        """Return the given mask, or the mask that the reference names; None without one.
 
         Args:
             given: the caller's mask.
-            ref: the scan's reference, which may name a mask.
+            ref: reference to the scan.
             volume: the scan.
-            native: True if an array has the voxel order of the scan's file or array, False if it has
-                the order of `volume`.
+            native: True if an array has the voxel order of the scan's file or array, False if it
+                has the order of `volume`.
         """
         if isinstance(given, np.ndarray):
+            if given.ndim != 3:
+                raise InputError(f"`brain_mask`: {given.ndim} dimensions; give a mask (x, y, z)")
             if not given.any():
                 raise InputError("`brain_mask`: empty; give a mask of the brain, or leave it out")
             try:
@@ -251,14 +273,13 @@ class Detector:
 
     def _detect_prepared(
         self,
-        name: str,
-        ref: ScanRef | None,
         volume: Volume,
+        ref: ScanRef | None,
         prepared: PreparedScan,
         threshold: Threshold,
         seed: int,
     ) -> Detection:
-        """Reconstruct, compare, threshold, and bring the result back to the scan's own grid."""
+        """Reconstruct, compare, threshold, and resample the result to the scan's own grid."""
         on_grid, on_scan, post = prepared.on_grid, prepared.on_scan, self.model.postprocess
         grid, record = on_grid.grid, on_grid.record
         images, brain = volume_to_slices(on_grid.image), volume_to_slices(on_grid.brain)
@@ -280,7 +301,7 @@ class Detector:
         )
         on_scale = slices_to_volume((low + (high - low) * linear) * brain)
         healthy = from_grid(on_scale, grid, volume, "linear")
-        if on_scan.bias_field is not None:  # the reference gets the scan's own shading
+        if on_scan.bias_field is not None:  # give the reference the shading of the scan
             healthy = healthy * on_scan.bias_field
         brain_mask = on_scan.brain
         if on_scan.brain_from == ZERO_BACKGROUND and on_scan.to_atlas is None:
@@ -288,20 +309,16 @@ class Detector:
         anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear")
         anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
         mask = anomaly_mask(anomaly, brain, threshold.value, spacing, post)
+        regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
         voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
         notes = tuple(remove_folders(note, ref) if ref else note for note in record["notes"])
         return Detection(
-            name=name,
+            name=ref.name if ref else _make_name(volume.source),
             anomaly_map=anomaly_map,
             anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, volume),
             healthy_reference=healthy,
             brain_mask=brain_mask,
-            regions=tuple(
-                locate_region(region, on_scan.to_atlas)
-                for region in find_regions(
-                    slices_to_volume(anomaly), slices_to_volume(mask), grid.affine
-                )
-            ),
+            regions=tuple(locate_region(region, on_scan.to_atlas) for region in regions),
             score=scan_score(anomaly, brain, spacing, post),
             threshold_used=threshold,
             volume_ml=float(mask.sum()) * voxel_ml,
@@ -311,7 +328,13 @@ class Detector:
             volume=volume,
             prepared=prepared,
             on_model_grid=ModelGridResult(
-                images, brain, anomaly, mask, reference, spacing, grid.slice_heights_mm
+                images=images,
+                brain=brain,
+                anomaly_map=anomaly,
+                mask=mask,
+                reference=reference,
+                spacing_mm=spacing,
+                slice_heights_mm=grid.slice_heights_mm,
             ),
         )
 
@@ -322,12 +345,12 @@ def load(
     """Load a trained method.
 
     Args:
-        name: name of a shipped model (`maediff.list_models`), a run folder, or "hf:ORG/NAME". "A+B" averages the
-            references of two models.
+        name: name of a shipped model (`maediff.list_models`), a run folder, or "hf:ORG/NAME".
+            "A+B" averages the references of two models.
         device: "auto", "cpu" or "cuda".
         batch_size: forward passes computed at once.
-        test_settings: settings of the method that only matter at test, for example `s=24` for overlapping patches.
-            The model then has no thresholds; give `threshold` to `detect`.
+        test_settings: settings of the method that only matter at test, for example `s=24` for
+            overlapping patches. The model then has no thresholds, so `detect` needs `threshold`.
 
     Raises:
         InputError: no such model, a damaged one, or a setting that the method does not have.
@@ -339,25 +362,56 @@ def load(
     """
     reference = str(name)
     if test_settings:
-        changes = ",".join(f"{key}={_plain(value)}" for key, value in test_settings.items())
+        settings = flatten(test_settings).items()
+        changes = ",".join(f"{key}={_format_setting(value)}" for key, value in settings)
+        if len(split_mean(reference)) > 1:
+            raise InputError(
+                f"{reference}: a mean of models; write the settings of each model in its name, "
+                f"for example A@{changes}+B@{changes}"
+            )
         reference = f"{reference}{',' if '@' in reference else '@'}{changes}"
     return make_detector(read_model(reference, resolve_device(device)), batch_size=batch_size)
 
 
 def make_detector(model: TrainedMethod, *, batch_size: int = 16) -> Detector:
-    """Return a detector that prepares scans as the model's own were.
+    """Return a detector that prepares scans like those of the model.
 
     Raises:
-        InputError: the model's post-processing has a symmetry, and its scans are not registered.
+        InputError: see `Detector`.
     """
     return Detector(model, model.preparation, batch_size)
 
 
-def _plain(value: Any) -> str:
+def _make_volume(data: np.ndarray, affine: np.ndarray | None) -> Volume:
+    """Return an array as a Volume."""
+    if data.ndim != 3:
+        raise InputError(f"`scan`: {data.ndim} dimensions; give an array (x, y, z)")
+    if affine is None:
+        raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
+    if np.shape(affine) != (4, 4):
+        raise InputError(f"`affine`: has the shape {np.shape(affine)}; give a 4 x 4 matrix")
+    return volume_from_array(data, np.asarray(affine, dtype=float))
+
+
+def _find_t1(path: Path) -> tuple[Path, str | None]:
+    """Return the path of a T1w, and its series if it is DICOM."""
+    if not path.exists():
+        raise InputError(f"`t1={path}`: no such file or folder; check the path")
+    if not path.is_dir():
+        return path, None
+    refs = find_scans([path], "T1w")
+    if len(refs) > 1:
+        raise InputError(f"`t1={path}`: holds {len(refs)} scans; give one of them")
+    return refs[0].image, refs[0].series
+
+
+def _format_setting(value: Any) -> str:
+    """Return the value of a setting as in `RUN@key=value`."""
     if isinstance(value, list | tuple):
-        return "[" + ",".join(_plain(item) for item in value) + "]"
+        return "[" + ",".join(_format_setting(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _stem(source: Path) -> str:
+def _make_name(source: Path) -> str:
+    """Return the name of a scan that no reference names."""
     return source.name.removesuffix(".gz").removesuffix(".nii") or "scan"

@@ -1,12 +1,14 @@
-"""The result of detection in one scan: arrays on the scan's own grid, regions, score, quality; and its files.
+"""The result of detection in one scan: arrays on the scan's own grid, regions, score, quality.
 
-    <folder>/{anomaly_map,anomaly_mask,healthy_reference,brain_mask}.nii.gz    on the scan's own grid
-    <folder>/summary.json, regions.tsv                                         numbers
-    <folder>/slices.npz, volumes.npz                                           pictures of the report
-    <folder>/qc.png                                                            brain outline, if somebody should look
+    <folder>/anomaly_map.nii.gz, anomaly_mask.nii.gz,        images on the scan's own grid
+             healthy_reference.nii.gz, brain_mask.nii.gz
+    <folder>/summary.json, regions.tsv                       numbers
+    <folder>/slices.npz, volumes.npz                         pictures of the report
+    <folder>/qc.png                                          outline of the brain, if the mask was
+                                                             estimated or the scan is flagged
 
-Regions and volumes are those on the model's grid. The mask shows each region, even where the scan's slices are so
-thick that the mask becomes larger than the region.
+Regions and their volumes are those on the model's grid.
+The mask shows each region, even if it is larger than the region because slices are thick.
 """
 
 import os
@@ -41,9 +43,9 @@ class Quality:
     """Findings of quality control.
 
     Args:
-        flags: reasons to look at the scan before using its results; empty if none was found.
-        notes: remarks on how the scan was prepared.
-        record: every number of quality control, flags and notes included, as in `qc` of summary.json.
+        flags: reasons to look at the scan before using its results; empty without findings.
+        notes: remarks on the preparation of the scan.
+        record: all numbers of quality control, with flags and notes: `qc` of summary.json.
     """
 
     flags: tuple[str, ...]
@@ -53,14 +55,16 @@ class Quality:
 
 @dataclass(frozen=True, eq=False)
 class ModelGridResult:
-    """The result on the model's grid: slices (n, rows, columns), as the method sees them.
+    """The result on the model's grid, in slices (n, rows, columns).
 
     Args:
-        images: intensities, 0 outside the brain, 1 at the 99th percentile in the brain.
-        brain: the brain mask.
-        anomaly_map, mask, reference: as in `Detection`.
+        images: intensities, 0 outside the brain, 1 at the 99th percentile of the brain.
+        brain: brain mask.
+        anomaly_map: 0 to 1, 0 outside the brain.
+        mask: anomaly mask.
+        reference: healthy reference on the scale of `images`.
         spacing_mm: voxel size along X, Y and Z.
-        slice_heights_mm: height of each slice's centre in the scan's RAS+ mm.
+        slice_heights_mm: height of the centre of each slice, in RAS+ mm of the scan.
     """
 
     images: Map
@@ -72,7 +76,7 @@ class ModelGridResult:
     slice_heights_mm: Float[np.ndarray, " n"]
 
     def snapshot(self) -> Snapshot:
-        """Return what the report's pictures are made of."""
+        """Return the data of the report's pictures."""
         return Snapshot(
             slice_ids=np.arange(len(self.images)),
             image=self.images,
@@ -87,22 +91,23 @@ class ModelGridResult:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """The anomalies that a model detects in a scan. Arrays lie on the scan's own grid, with RAS+ axes.
+    """The anomalies that a model detects in a scan; arrays are on the scan's own grid, in RAS+.
 
     Args:
         name: name of the scan.
         anomaly_map: 0 to 1, 0 outside the brain.
         anomaly_mask: `anomaly_map` above `threshold`, without small components.
         healthy_reference: the scan as if healthy, in the scan's own intensities.
-        brain_mask: the brain.
-        regions: connected components of the mask, largest first.
-        score: the highest threshold at which a region is left; 0 if none ever is.
-        threshold: of the anomaly map, and its origin.
+        brain_mask: brain mask.
+        regions: connected components of the mask, the largest first.
+        score: highest threshold at which a region remains; 0 if there is none.
+        threshold_used: threshold of the mask, and its origin.
         volume_ml: volume of the mask on the model's grid.
         quality: findings of quality control.
-        model, modality: name and contrast of the model.
+        model: name of the model.
+        modality: contrast of the model.
         volume: the scan.
-        prepared: the scan on its way to the model.
+        prepared: the scan as the model gets it.
         on_model_grid: the result before it was resampled to the scan's grid.
     """
 
@@ -124,12 +129,12 @@ class Detection:
 
     @property
     def threshold(self) -> float:
-        """The threshold of the anomaly mask, 0 to 1."""
+        """Threshold of the anomaly mask, 0 to 1."""
         return self.threshold_used.value
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:
-        """Affine from voxels of the arrays to mm in RAS+."""
+        """Affine of the arrays: voxels -> mm in RAS+."""
         return self.volume.affine
 
     def summary(self) -> dict[str, Any]:
@@ -161,22 +166,23 @@ class Detection:
         summary: Mapping[str, Any] | None = None,
         also: Callable[[Path], None] | None = None,
     ) -> Path:
-        """Write the files of `maediff detect` for this scan to `folder`, which is replaced if it exists.
+        """Write the files of `maediff detect` for this scan.
 
-        The folder appears when it is complete: its files are written under a hidden name first.
+        The folder appears when it is complete; before that, its files are in a hidden folder.
 
         Args:
+            folder: folder of the results. Results of an earlier detection in it are replaced.
             summary: further entries of summary.json.
             also: writes further files into the folder that it is called with.
 
         Returns:
             The folder.
+
+        Raises:
+            InputError: the folder holds other files than the results of a detection.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder / "summary.json").is_file() and any(folder.iterdir()):
-            raise InputError(
-                f"{folder}: exists and holds no result of maediff; choose another folder"
-            )
+        _refuse_other_files(folder)
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:
             images = {name: getattr(self, name) for name in IMAGES}
@@ -201,51 +207,70 @@ class Detection:
         return folder
 
     def plot(self, at_mm: tuple[float, float, float] | None = None) -> Any:
-        """Draw three planes of the scan, its healthy reference and its anomaly map, for notebooks.
+        """Show three planes of scan, healthy reference and anomaly map, for notebooks.
 
         Args:
-            at_mm: the point that all planes pass through, in the scan's RAS+ mm; None takes the highest value of the
-                anomaly map.
+            at_mm: point that all planes pass through, in RAS+ mm of the scan; None uses the
+                highest value of the anomaly map.
 
         Returns:
-            The matplotlib Figure. It is not attached to pyplot, so nothing has to be closed.
+            The matplotlib Figure. It is not attached to pyplot, so it needs no closing.
         """
         from matplotlib.figure import Figure
 
-        if at_mm is None:
-            center = np.unravel_index(int(self.anomaly_map.argmax()), self.anomaly_map.shape)
-        else:
-            voxel = np.linalg.inv(self.affine) @ [*at_mm, 1.0]
-            limits = np.array(self.anomaly_map.shape) - 1
-            center = tuple(np.clip(np.round(voxel[:3]), 0, limits).astype(int))
+        centre = self._find_centre(at_mm)
         low, high = np.percentile(self.volume.data[self.brain_mask], [0.5, 99.5])
-        vmax = display_maximum(self.threshold)
-        spacing = self.volume.spacing_mm
+        grey = {"cmap": "gray", "vmin": low, "vmax": high}
+        rows = {
+            "Scan": self.volume.data,
+            "Healthy reference": self.healthy_reference,
+            "Anomaly map": self.volume.data,
+        }
         figure = Figure(figsize=(9, 9), layout="constrained", facecolor="black")
-        rows = ("Scan", "Healthy reference", "Anomaly map")
-        for row, (label, data) in enumerate(
-            zip(rows, (self.volume.data, self.healthy_reference, self.volume.data), strict=True)
-        ):
-            for column, axis in enumerate((0, 1, 2)):
-                axes = figure.add_subplot(3, 3, 3 * row + column + 1)
-                aspect = np.delete(spacing, axis)[1] / np.delete(spacing, axis)[0]
-
-                def plane(array: np.ndarray, axis: int = axis) -> np.ndarray:
-                    return np.asarray(np.take(array, center[axis], axis=axis).T)
-
-                axes.imshow(
-                    plane(data), cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect
-                )
+        for row, (label, data) in enumerate(rows.items()):
+            for axis in range(3):
+                axes = figure.add_subplot(3, 3, 3 * row + axis + 1)
+                spacing = np.delete(self.volume.spacing_mm, axis)
+                shape = {"origin": "lower", "aspect": spacing[1] / spacing[0]}
+                axes.imshow(_take_plane(data, axis, centre), **grey, **shape)
                 if label == "Anomaly map":
-                    anomaly = plane(self.anomaly_map)
-                    shown = np.ma.masked_less(anomaly, 0.1 * vmax)
-                    axes.imshow(
-                        shown, cmap="inferno", vmin=0, vmax=vmax, origin="lower", aspect=aspect
-                    )
-                    mask = plane(self.anomaly_mask)
-                    if mask.any():
-                        axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
+                    self._add_anomalies(axes, axis, centre, shape)
                 axes.set_axis_off()
-                if column == 0:
+                if axis == 0:
                     axes.set_title(label, color="white", loc="left")
         return figure
+
+    def _find_centre(self, at_mm: tuple[float, float, float] | None) -> tuple[int, ...]:
+        """Return the voxel that all planes of `plot` pass through."""
+        shape = self.anomaly_map.shape
+        if at_mm is None:
+            return tuple(int(i) for i in np.unravel_index(self.anomaly_map.argmax(), shape))
+        voxel = (np.linalg.inv(self.affine) @ [*at_mm, 1.0])[:3]
+        return tuple(int(i) for i in np.clip(np.round(voxel), 0, np.array(shape) - 1))
+
+    def _add_anomalies(
+        self, axes: Any, axis: int, centre: tuple[int, ...], shape: Mapping[str, Any]
+    ) -> None:
+        """Add anomaly map and outline of the mask to a plane of `plot`."""
+        highest = display_maximum(self.threshold)
+        anomaly = _take_plane(self.anomaly_map, axis, centre)
+        visible = np.ma.masked_less(anomaly, 0.1 * highest)
+        axes.imshow(visible, cmap="inferno", vmin=0, vmax=highest, **shape)
+        mask = _take_plane(self.anomaly_mask, axis, centre)
+        if mask.any():
+            axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
+
+
+def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndarray:
+    """Return the plane of a volume across `axis`, with rows upwards."""
+    return np.asarray(np.take(data, centre[axis], axis=axis).T)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse a folder with files that no detection wrote, because `save` would delete them."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "summary.json").is_file():
+        raise InputError(
+            f"{folder}: exists and holds no result of maediff; choose another folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another folder")
