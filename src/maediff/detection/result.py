@@ -269,8 +269,6 @@ def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndar
 def _refuse_other_files(folder: Path) -> None:
     """Refuse a folder with files that no detection wrote, because `save` would delete them."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "summary.json").is_file():
-        raise InputError(
-            f"{folder}: exists and holds no result of maediff; choose another folder"
-        )
+        raise InputError(f"{folder}: exists and holds no result of maediff; choose another folder")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")

@@ -50,7 +50,7 @@ HALF_FROM = 0.98
 
 @dataclass(frozen=True)
 class NewCalibration:
-    """How to calibrate an exported model on a cohort.
+    """Calibration of an exported model on a cohort.
 
     Args:
         cohort: a cohort folder; the healthy scans of its val split are used.
