@@ -29,7 +29,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainConfig:
-    """Settings of a training. The defaults are those of pDDPM: Adam, 1e-4, batches of 32, 18,000 steps.
+    """Training settings. The defaults are pDDPM's: Adam, 1e-4, batches of 32, 18,000 steps.
 
     pDDPM trains for 1600 epochs of one slice per scan, on 358 scans: about 18,000 steps.
     Source: Behrendt et al. 2023, https://arxiv.org/abs/2303.03758
