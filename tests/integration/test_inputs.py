@@ -152,23 +152,29 @@ def test_unreadable_file_fails_by_name(tmp_path, monkeypatch, caplog):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes").write_text("x")
     locked = folder / "IXI001-HH-0001-T1.nii"
-    open_file = io.open
+    open_file, open_descriptor = io.open, os.open
 
     def refuse(file, *args, **kwargs):  # root may read any file, whatever its mode
         if str(file) in (str(locked), str(tmp_path / "in" / "notes")):
             raise PermissionError(13, "Permission denied", str(file))
         return open_file(file, *args, **kwargs)
 
+    def refuse_descriptor(path, *args, **kwargs):
+        if str(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_descriptor(path, *args, **kwargs)
+
     monkeypatch.setattr(io, "open", refuse)
     monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "open", refuse_descriptor)
     with pytest.raises(PermissionError):
         locked.read_bytes()
     assert preprocess([folder], tmp_path / "out", run=QUIET) == 1
     assert "IXI001 failed" in caplog.text
-    assert "T1.nii: damaged or truncated, it cannot be unpacked (Perm" in caplog.text
+    assert "T1.nii: permission denied" in caplog.text
     assert names_of(Cohort.open(tmp_path / "out").rows) == ["IXI000", "IXI002"]
     assert names_of(find_scans(sorted(folder.iterdir())))[1] == "IXI001-HH-0001-T1"
-    with pytest.raises(InputError, match="in: no NIfTI scan in this folder"):
+    with pytest.raises(InputError, match="notes: permission denied"):
         find_scans([tmp_path / "in"])
 
 
