@@ -108,7 +108,7 @@ def test_user_errors_are_one_line(tmp_path):
         (["compare", "ddpm", *cohort, *out, "--seeds", "0,0"], "--seeds 0,0: give each seed once"),
         (["preprocess", tmp_path / "absent", *out], "absent"),
         (["preprocess", *out], "no INPUT"),
-        (["preprocess", tmp_path / ("a" * 300), *out], "aaa: File name too long"),
+        (["preprocess", tmp_path / ("a" * 300), *out], "aaa: cannot be read (File name too long)"),
         (["report", tmp_path / "run"], str(tmp_path / "run")),
         (["benchmark", "--preset", "huge"], "huge"),
     ]
