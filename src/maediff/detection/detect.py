@@ -144,7 +144,7 @@ def detect(
         raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
     model, model_from = (model, "given with --model") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
-    detector = _make_detector(model, device, options, run)
+    detector = configure_detector(model, device, options, run)
     logger.info("%s detects %s", detector.name, detector.model.detects)
     _check_contrasts(refs, detector, modality)
     chosen = detector.threshold_for(threshold, fpr, scan_fpr)
@@ -153,9 +153,9 @@ def detect(
         out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]
     )
     fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
-    _remove_leftovers(out, refs)
-    shared = _shared_settings(detector, chosen, model_from, options, run.seed)
-    _check_same_settings(out / "detect.json", shared)
+    remove_leftovers(out, refs)
+    shared = collect_settings(detector, chosen, model_from, options, run.seed)
+    check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
@@ -191,7 +191,7 @@ class _Job:
     options: DetectOptions
 
 
-def _make_detector(
+def configure_detector(
     model: str | Path, device: str, options: DetectOptions, run: RunOptions
 ) -> Detector:
     """Return the detector for a model and the options of a call."""
@@ -210,15 +210,15 @@ def _load_once(
     """Return the detector; it is loaded once per process and call of `detect`.
 
     Args:
-        model: see `_make_detector`.
-        device: see `_make_detector`.
-        options: see `_make_detector`.
-        run: see `_make_detector`.
+        model: see `configure_detector`.
+        device: see `configure_detector`.
+        options: see `configure_detector`.
+        run: see `configure_detector`.
         call: number that identifies the call of `detect`.
     """
     if call not in _LOADED:
         _LOADED.clear()
-        _LOADED[call] = _make_detector(model, device, options, run)
+        _LOADED[call] = configure_detector(model, device, options, run)
     return _LOADED[call]
 
 
@@ -250,7 +250,7 @@ def _check_contrasts(refs: Sequence[ScanRef], detector: Detector, modality: str 
         detector.check_contrast(refs[0], modality)
 
 
-def _shared_settings(
+def collect_settings(
     detector: Detector, threshold: Threshold, model_from: str, options: DetectOptions, seed: int
 ) -> dict[str, Any]:
     """Return the content of detect.json: all that results depend on, besides the scan."""
@@ -279,7 +279,7 @@ def _shared_settings(
     }
 
 
-def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
+def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
     """Refuse to resume in a folder that was made with other settings."""
     if path.is_file():
         known = read_json(path, remedy="choose another folder, or use `overwrite=True`")
@@ -293,7 +293,7 @@ def _check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
             )
 
 
-def _remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
+def remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
     """Remove unfinished folders of these scans, which a killed run left.
 
     Unfinished folders of other scans stay, because another process may be writing them.
@@ -306,9 +306,9 @@ def _remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
 
 def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
     """Detect anomalies in one scan, unless the run that is resumed has finished it."""
-    made_from = _hash(ref, job.shared)
+    made_from = hash_inputs(ref, job.shared)
     folder = job.out / ref.name
-    if _is_done(folder, made_from, _result_files(ref, folder, job.options)):
+    if is_finished(folder, made_from, _result_files(ref, folder, job.options)):
         return
     shutil.rmtree(folder, ignore_errors=True)
     detector = load()
@@ -339,7 +339,7 @@ def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Pa
     return files
 
 
-def _hash(ref: ScanRef, shared: Mapping[str, Any]) -> str:
+def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
     """Return a hash of the settings and of the identity of the input files.
 
     The hash hides paths, because summaries are given to other people.
@@ -348,7 +348,7 @@ def _hash(ref: ScanRef, shared: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_done(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
+def is_finished(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
     """True if a scan was finished with the same settings and inputs, and its files exist."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
