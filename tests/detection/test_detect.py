@@ -313,21 +313,24 @@ def test_thresholds(scan, run, tmp_path):
         ("rate", {"fpr": 0.01}),
         ("given", {"threshold": 0.2}),
         ("scans", {"scan_fpr": 0.5}),
+        ("low", {"sensitivity": "low"}),
     ):
         assert detect([scan[0]], tmp_path / name, model, **choice) == []
         shared[name] = read_shared(tmp_path / name)
     n_marked = sum(score > 0.3 for score in stored["scan_scores"])
     assert shared["own"]["threshold"] == 0.3
-    assert shared["own"]["threshold_from"] == {
-        "chosen_on": "9 patients",
-        "n_marked": n_marked,
-        "n_scores": 1,
-    }
-    assert shared["rate"]["threshold_from"]["fpr"] == 0.01
-    assert (shared["given"]["threshold"], shared["given"]["threshold_from"]) == (
-        0.2,
-        {"given": True},
+    origin = shared["own"]["threshold_from"]
+    assert origin["chosen_on"] == "9 patients"
+    assert (origin["n_marked"], origin["n_scores"], origin["share_flagged"]) == (
+        n_marked,
+        1,
+        n_marked,
     )
+    assert (origin["healthy_ml_median"] > 0) == bool(n_marked)
+    assert shared["rate"]["threshold_from"]["fpr"] == 0.01
+    assert shared["given"]["threshold"] == 0.2 and shared["given"]["threshold_from"]["given"]
+    assert shared["low"]["threshold_from"]["sensitivity"] == "low"
+    assert shared["low"]["threshold"] == max(0.3, *stored["scan_scores"])
     assert shared["scans"]["threshold"] == stored["scan_scores"][0]
     summary = read_summary(tmp_path / "scans")
     assert bool(summary["regions"]) == (summary["score"] > summary["threshold"])

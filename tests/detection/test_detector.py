@@ -130,9 +130,13 @@ def test_thresholds(detector, run, scan):
         "given": detector.detect(scan[0], threshold=0.2),
         "fpr": detector.detect(scan[0], fpr=0.05),
         "scan_fpr": detector.detect(scan[0], scan_fpr=0.5),
+        "high": detector.detect(scan[0], sensitivity="high"),
     }
     by_rate = dict(zip(stored["fprs"], stored["thresholds"], strict=True))
-    assert results["default"].threshold == by_rate[0.01]
+    rate = stored["sensitivity"]["default"]["fpr"]
+    assert results["default"].threshold == by_rate[rate]
+    assert results["default"].threshold_used.origin["healthy_ml_median"] == 0
+    assert results["high"].threshold == stored["sensitivity"]["high"]["threshold"]
     assert results["given"].threshold == 0.2
     assert results["fpr"].threshold == by_rate[0.05]
     assert results["scan_fpr"].threshold == stored["scan_scores"][0]
@@ -163,7 +167,7 @@ def test_seed(scan, run):
         ({"affine": None}, "`affine`: an array needs"),
         ({"affine": np.eye(3)}, r"`affine`: has the shape \(3, 3\)"),
         ({"affine": np.zeros((4, 4))}, "the affine is not an invertible"),
-        ({"threshold": 0.2, "fpr": 0.01}, "`threshold`, `fpr` and `scan_fpr`: use only one"),
+        ({"threshold": 0.2, "fpr": 0.01}, "`fpr`, `scan_fpr` and `sensitivity`: use only one"),
         ({"threshold": 1.5}, r"`threshold=1\.5`: give a number from 0 to 1"),
         ({"fpr": 0.9}, r"`fpr=0\.9`: calibrated rates are"),
         ({"scan_fpr": 0.1}, r"`scan_fpr=0\.1`: "),

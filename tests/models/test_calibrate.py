@@ -42,11 +42,37 @@ def test_postprocessing_becomes_the_models_own(cohort, run):
     own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
     calibrate_folder(run, cohort, postprocess=own)
     assert read_model(run).postprocess == own
-    calibrate_folder(run, cohort, default_fpr=0.001)  # uses the model's own
+    calibrate_folder(run, cohort, default_fpr=1e-5)  # uses the model's own
     model = read_model(run)
-    assert model.postprocess == own and model.default_fpr == 0.001
+    assert model.postprocess == own and model.default_fpr == 1e-5
     with pytest.raises(InputError, match=r"postprocess\.symmetry"):
         calibrate_folder(run, cohort, postprocess=PostprocessConfig(symmetry=0.5))
+
+
+def test_levels(cohort, run):
+    """The levels follow their rules, counted again from the stored volumes."""
+    rows = [row for row in cohort.rows if row.healthy]
+    stored = calibrate_folder(run, cohort, rows=rows)
+    assert np.shape(stored["scan_ml"]) == (len(FPRS), len(stored["scan_scores"]))
+    flagged = np.array(stored["thresholds"])[:, None] < stored["scan_scores"]
+    assert ((np.array(stored["scan_ml"]) > 0) == flagged).all()
+    thresholds = read_model(run).thresholds
+    default, high = (thresholds.at_sensitivity(level) for level in ("default", "high"))
+    assert default.origin["healthy_ml_median"] == 0 and default.origin["healthy_ml_p90"] <= 2
+    assert 0 < high.origin["healthy_ml_median"] <= 2
+    at = FPRS.index(default.origin["fpr"])
+    more = stored["scan_ml"][at + 1]
+    assert np.median(more) > 0 or np.sort(more)[-1] > 2  # fewer than ten scans: all of them
+    low = thresholds.at_sensitivity("low")
+    assert low.value == max(stored["scan_scores"]) and low.origin["n_marked"] == 0
+    assert low.value >= default.value >= high.value
+
+
+def test_chosen_rate_must_keep_healthy_scans_empty(cohort, run):
+    """A rate that detects too much in the healthy scans is lowered to that of the rule."""
+    rule = calibrate_folder(run, cohort)["sensitivity"]["default"]
+    assert calibrate_folder(run, cohort, default_fpr=0.5)["default_fpr"] == rule["fpr"]
+    assert read_model(run).thresholds.default().value == rule["threshold"]
 
 
 def test_erosion_leaves_no_brain(cohort, run):

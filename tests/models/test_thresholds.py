@@ -14,6 +14,7 @@ from maediff.models.thresholds import (
     DEFAULT_FPR,
     FPRS,
     Threshold,
+    describe_healthy,
     is_chosen_threshold,
     is_rate,
     read_calibration,
@@ -36,7 +37,7 @@ def run(tmp_path):
 
 def test_rates(run):
     thresholds = read_model(run).thresholds
-    counts = {"n_marked": 2, "n_scores": 3}
+    counts = {"n_marked": 2, "n_scores": 3, "share_flagged": 2 / 3}
     scans = {"source": "healthy scans", "n_scans": 1, "n_voxels": 9}
     assert thresholds.at_fpr(0.01) == Threshold(0.1, {"fpr": 0.01, **scans, **counts})
     assert thresholds.at_fpr(0.02) == thresholds.at_fpr(0.01) == thresholds.default()
@@ -75,7 +76,7 @@ def test_default_rate(run):
 def test_default_threshold_overrides_rate(run):
     write(run, default_threshold={"value": 0.3, "chosen_on": "9 patients"})
     thresholds = read_model(run).thresholds
-    origin = {"chosen_on": "9 patients", "n_marked": 1, "n_scores": 3}
+    origin = {"chosen_on": "9 patients", "n_marked": 1, "n_scores": 3, "share_flagged": 1 / 3}
     assert thresholds.default() == Threshold(0.3, origin)
     assert thresholds.at_fpr(0.01).value == 0.1
     for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
@@ -88,7 +89,8 @@ def test_default_threshold_overrides_rate(run):
 def test_guarantee_for_scans(run):
     thresholds = read_model(run).thresholds
     origin = {"scan_fpr": 0.75, "source": "healthy scans", "n_scans": 3}
-    assert thresholds.at_scan_fpr(0.75) == Threshold(0.1, origin)
+    counts = {"n_marked": 2, "n_scores": 3, "share_flagged": 2 / 3}
+    assert thresholds.at_scan_fpr(0.75) == Threshold(0.1, {**origin, **counts})
     assert thresholds.at_scan_fpr(0.25).value == 0.5
     with pytest.raises(
         InputError, match=r"`scan_fpr=0\.1`: .* from 3 healthy scans: .* 0\.25, .* 9 scans"
@@ -180,7 +182,8 @@ def test_damaged(run, change):
 def test_damaged_scores(run, scores):
     write(run, scan_scores=scores)
     with pytest.raises(
-        InputError, match=r"calibration\.json: damaged \(its scan_scores are no numbers\)"
+        InputError,
+        match=r"calibration\.json: damaged \(its scan_scores or scan_ml are no numbers\)",
     ):
         read_model(run).thresholds.at_scan_fpr(0.5)
 
@@ -191,3 +194,93 @@ def test_missing_entry(run):
     (run / "calibration.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match=r"calibration\.json: damaged \('n_voxels'\)"):
         read_model(run).thresholds.default()
+
+
+LEVELS = {
+    "default": {"threshold": 0.1, "fpr": 0.01, "rule": "little"},
+    "low": {"threshold": 0.4, "rule": "less"},
+    "high": {"threshold": 0.05, "fpr": 0.5, "rule": "more"},
+}
+SCAN_ML = [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, 4.0]]
+
+
+def test_levels_of_sensitivity(run):
+    write(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
+    thresholds = read_model(run).thresholds
+    assert thresholds.at_sensitivity("default") == thresholds.default() == thresholds.at_fpr(0.01)
+    default = thresholds.default().origin
+    assert (default["healthy_ml_median"], default["healthy_ml_p90"]) == (1, 3)
+    assert default["healthy_ml_exact"]
+    high = thresholds.at_sensitivity("high")
+    assert (high.value, high.origin["rule"], high.origin["healthy_ml_median"]) == (0.05, "more", 4)
+    low = thresholds.at_sensitivity("low")
+    # The highest stored threshold below 0.4 is 0.1; only the first scan's score is above 0.4.
+    assert (low.value, low.origin["sensitivity"], low.origin["n_marked"]) == (0.4, "low", 1)
+    assert (low.origin["healthy_ml_median"], low.origin["healthy_ml_p90"]) == (0, 3)
+    assert not low.origin["healthy_ml_exact"]
+    with pytest.raises(InputError, match="`sensitivity='extreme'`: choose one of low, default"):
+        thresholds.at_sensitivity("extreme")
+
+
+def test_levels_are_ordered(run):
+    """A default that a person chose limits the other levels."""
+    write(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
+    write(run, default_threshold={"value": 0.5, "chosen_on": "9 patients"})
+    thresholds = read_model(run).thresholds
+    assert thresholds.at_sensitivity("low").value == thresholds.default().value == 0.5
+    write(run, default_threshold={"value": 0.01, "chosen_on": "9 patients"})
+    assert read_model(run).thresholds.at_sensitivity("high").value == 0.01
+
+
+def test_default_rate_of_levels(run):
+    write(run, sensitivity={**LEVELS, "default": {"threshold": 0.9, "fpr": 1e-4, "rule": ""}})
+    model = read_model(run)
+    assert (model.default_fpr, model.chosen_fpr) == (1e-4, None)
+    write(run, default_fpr=0.01)
+    model = read_model(run)
+    assert (model.default_fpr, model.chosen_fpr) == (0.01, 0.01)
+
+
+def test_no_levels(run):
+    """A calibration of an older version has its default threshold only."""
+    thresholds = read_model(run).thresholds
+    assert thresholds.at_sensitivity("default").value == 0.1
+    for level in ("low", "high"):
+        with pytest.raises(
+            InputError,
+            match=rf"older version, so it holds no threshold for `sensitivity='{level}'`; take "
+            "thresholds from healthy scans with `maediff calibrate",
+        ):
+            thresholds.at_sensitivity(level)
+    write(run, scan_scores=[])
+    with pytest.raises(InputError, match="has no healthy scan, so it holds no threshold"):
+        read_model(run).thresholds.at_sensitivity("low")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scan_ml": [[0.0], [0.0], [0.0]]},
+        {"scan_ml": SCAN_ML[:2]},
+        {"sensitivity": {"low": {"threshold": "x", "rule": ""}}},
+        {"sensitivity": {"low": {}}},
+        {"sensitivity": [1]},
+    ],
+)
+def test_damaged_levels(run, change):
+    write(run, **change)
+    with pytest.raises(
+        InputError, match=r"calibration\.json: damaged .*calibrate the model again"
+    ):
+        read_model(run).thresholds.default()
+
+
+def test_detected_in_healthy_scans_in_words():
+    counts = {"n_marked": 3, "n_scores": 18}
+    volumes = {"healthy_ml_median": 0.0, "healthy_ml_p90": 1.496}
+    assert describe_healthy({"given": True}) == ""
+    assert describe_healthy(counts) == "3 of 18 flagged"
+    words = "0 ml in the median, at most 1.5 ml in nine of ten, 3 of 18 flagged"
+    assert describe_healthy(counts | volumes) == words
+    limits = counts | volumes | {"healthy_ml_exact": False}
+    assert describe_healthy(limits) == f"at most {words}"

@@ -49,9 +49,12 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Copy a model, with thresholds from your own healthy scans."""
+    from maediff.anomaly.sensitivity import SENSITIVITIES
     from maediff.anomaly.thresholds import smallest_alpha
     from maediff.core.options import RunOptions
     from maediff.models.calibrate import calibrate as calibrate_model
+    from maediff.models.model import read_model
+    from maediff.models.thresholds import describe_healthy
 
     with read_cli_settings(config, set_) as settings:
         post = settings.pop("postprocess", {})
@@ -71,4 +74,8 @@ def calibrate(
             f"calibrated on {calibration['n_scans']} healthy scans; --scan-fpr can be "
             f"{smallest_alpha(calibration['n_scans']):.4g} or more"
         )
+        thresholds = read_model(out).thresholds
+        for level in SENSITIVITIES if calibration.get("sensitivity") else ():
+            threshold = thresholds.at_sensitivity(level)
+            typer.echo(f"sensitivity {level}: {describe_healthy(threshold.origin)}")
     typer.echo(f"model: {out}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -72,6 +72,14 @@ def detect(
             help="Highest share of new healthy scans that are flagged (split conformal)."
         ),
     ] = None,
+    sensitivity: Annotated[
+        Literal["low", "default", "high"] | None,
+        typer.Option(
+            help="Level of the threshold, from the model's healthy scans: low detects less in "
+            "them, high more. Only one of --sensitivity, --threshold, --fpr and --scan-fpr can be "
+            "given.",
+        ),
+    ] = None,
     brain_mask: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Brain mask, if INPUT is a single scan."),
@@ -126,6 +134,7 @@ def detect(
             brain=parts.brain,
             qc=parts.qc,
             postprocess=settings.pop("postprocess", {}),
+            sensitivity=sensitivity,
             dicom_seg=dicom_seg,
         )
         refuse_settings(

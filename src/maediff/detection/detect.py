@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from maediff import __version__
+from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
@@ -33,7 +34,7 @@ from maediff.detection.findings import write_findings
 from maediff.detection.result import IMAGES, Detection
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
-from maediff.models.thresholds import Threshold
+from maediff.models.thresholds import Threshold, check_one_choice
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import OPTIONAL
 from maediff.preparation.quality import QualityConfig
@@ -54,6 +55,8 @@ class DetectOptions:
         brain: brain extraction of raw scans.
         qc: quality control.
         postprocess: changes to the model's own post-processing, by field of `PostprocessConfig`.
+        sensitivity: level of the threshold, if neither `threshold` nor a rate is given; see
+            `Detector.threshold_for`.
         dicom_seg: also write the mask as a DICOM segmentation object; every scan must be DICOM.
         image_of: (scan, kind in `IMAGES`) -> path of the image, if the caller moves finished
             images to other folders.
@@ -63,6 +66,7 @@ class DetectOptions:
     brain: BrainConfig = field(default_factory=BrainConfig)
     qc: QualityConfig = field(default_factory=QualityConfig)
     postprocess: Mapping[str, Any] = field(default_factory=dict)
+    sensitivity: Sensitivity | None = None
     dicom_seg: bool = False
     image_of: Callable[[ScanRef, str], Path] | None = None
     tools: Tools = field(default_factory=Tools)
@@ -140,14 +144,13 @@ def detect(
         check_dicom_seg(refs)
     if threshold is not None:
         Threshold.given(threshold)
-    if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-        raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
+    check_one_choice(threshold, fpr, scan_fpr, options.sensitivity)
     model, model_from = (model, "given with --model") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
     detector = configure_detector(model, device, options, run)
     logger.info("%s detects %s", detector.name, detector.model.detects)
     _check_contrasts(refs, detector, modality)
-    chosen = detector.threshold_for(threshold, fpr, scan_fpr)
+    chosen = detector.threshold_for(threshold, fpr, scan_fpr, options.sensitivity)
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     refuse_inputs_inside_output(
         out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]

@@ -18,6 +18,7 @@ from jaxtyping import Bool
 from maediff.anomaly.postprocess import anomaly_mask, check_symmetry, residual_map
 from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
+from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
@@ -27,7 +28,7 @@ from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.methods import predict_volume
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reference import split_mean
-from maediff.models.thresholds import Threshold
+from maediff.models.thresholds import Threshold, check_one_choice
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.intensities import standardise
 from maediff.preparation.prepare import PreparedScan, prepare
@@ -118,6 +119,7 @@ class Detector:
         threshold: float | Threshold | None = None,
         fpr: float | None = None,
         scan_fpr: float | None = None,
+        sensitivity: Sensitivity | None = None,
         seed: int = 0,
     ) -> Detection:
         """Detect anomalies in one scan.
@@ -136,6 +138,7 @@ class Detector:
             threshold: threshold of the anomaly map, 0 to 1.
             fpr: instead of `threshold`, a voxel-wise false-positive rate (see `threshold_for`).
             scan_fpr: instead of `threshold`, a rate of flagged scans (see `threshold_for`).
+            sensitivity: instead of `threshold`, "low", "default" or "high" (see `threshold_for`).
             seed: seed of the noise at test, 0 or more.
 
         Raises:
@@ -145,7 +148,7 @@ class Detector:
         if seed < 0:
             raise InputError(f"`seed={seed}`: give 0 or more")
         if not isinstance(threshold, Threshold):
-            threshold = self.threshold_for(threshold, fpr, scan_fpr)
+            threshold = self.threshold_for(threshold, fpr, scan_fpr, sensitivity)
         if modality is not None:
             self._check_modality(modality)
         ref, volume = self._open(scan, affine, modality)
@@ -168,6 +171,7 @@ class Detector:
         threshold: float | None = None,
         fpr: float | None = None,
         scan_fpr: float | None = None,
+        sensitivity: Sensitivity | None = None,
     ) -> Threshold:
         """Return the given threshold, the threshold for a rate, or the model's default.
 
@@ -177,19 +181,23 @@ class Detector:
                 scans; no guarantee for other scans.
             scan_fpr: highest share of new healthy scans of the same population that is flagged,
                 on average.
+            sensitivity: "default" is the model's default threshold. "low" detects less in healthy
+                scans, and "high" more (`anomaly.sensitivity` has the rules).
 
         Raises:
             InputError: several of them, a value outside its range, or a model without a valid
                 calibration.
         """
-        if sum(value is not None for value in (threshold, fpr, scan_fpr)) > 1:
-            raise InputError("`threshold`, `fpr` and `scan_fpr`: use only one of them")
-        if threshold is not None:
-            return Threshold.given(threshold)
+        check_one_choice(threshold, fpr, scan_fpr, sensitivity)
         thresholds = self.model.thresholds
+        if threshold is not None:
+            given = Threshold.given(threshold)
+            return replace(given, origin={**given.origin, **thresholds.describe(given.value)})
         if scan_fpr is not None:
             return thresholds.at_scan_fpr(scan_fpr)
-        return thresholds.default() if fpr is None else thresholds.at_fpr(fpr)
+        if fpr is not None:
+            return thresholds.at_fpr(fpr)
+        return thresholds.at_sensitivity(sensitivity or "default")
 
     def check_contrast(self, ref: ScanRef, modality: str | None = None) -> None:
         """Refuse a scan whose contrast is not the model's.

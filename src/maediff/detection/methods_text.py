@@ -69,6 +69,8 @@ def _describe_filters(post: Mapping[str, Any]) -> list[str]:
 def _describe_origin(origin: Mapping[str, Any]) -> str:
     """Describe the origin of a threshold, from `Threshold.origin`."""
     source = origin.get("source", "healthy scans")
+    if "sensitivity" in origin:
+        return f"sensitivity {origin['sensitivity']}: {origin['rule']}, from {source}"
     if "scan_fpr" in origin:
         return f"at most {origin['scan_fpr']:.2%} of new healthy scans flagged, split conformal"
     if "fpr" in origin:

@@ -148,6 +148,7 @@ class Detection:
             "modality": self.modality,
             "score": self.score,
             "threshold": self.threshold,
+            "threshold_from": dict(self.threshold_used.origin),
             "volume_ml": self.volume_ml,
             "regions": [asdict(region) for region in self.regions],
             "qc": dict(self.quality.record),

@@ -24,6 +24,15 @@ from maediff.anomaly.postprocess import (
     residual_map,
 )
 from maediff.anomaly.score import scan_score
+from maediff.anomaly.sensitivity import (
+    LOW_RATE,
+    MAX_ML,
+    detected_ml,
+    find_default_rate,
+    find_high_rate,
+    find_low_threshold,
+    has_guarantee,
+)
 from maediff.anomaly.thresholds import CALIBRATION_SCANS, threshold_from_healthy
 from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
@@ -35,13 +44,16 @@ from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
 from maediff.models.folder import write_config
 from maediff.models.model import TrainedMethod, read_model
-from maediff.models.thresholds import DEFAULT_FPR, FPRS
+from maediff.models.thresholds import FPRS
 from maediff.preparation.config import PreparationConfig
 
 logger = logging.getLogger(__name__)
 # Files that only training and its report need.
 NOT_COPIED = shutil.ignore_patterns("optimizer-*.pt", "report.html", ".*")
 MAX_SCANS = 200
+DEFAULT_RULE = f"0 ml in the median healthy scan, at most {MAX_ML:g} ml in nine of ten"
+HIGH_RULE = f"at most {MAX_ML:g} ml in the median healthy scan"
+LOW_RULE = f"at most {LOW_RATE:.0%} of new healthy scans are flagged, split conformal"
 
 
 def calibrate(
@@ -103,7 +115,7 @@ def calibrate(
             postprocess=chosen,
             seed=run.seed,
             max_scans=max_scans,
-            default_fpr=trained.default_fpr,
+            default_fpr=trained.chosen_fpr,
         )
         if calibration is None:
             raise InputError(
@@ -134,7 +146,7 @@ def calibrate_folder(
     postprocess: PostprocessConfig | None = None,
     seed: int = 0,
     max_scans: int = CALIBRATION_SCANS,
-    default_fpr: float = DEFAULT_FPR,
+    default_fpr: float | None = None,
 ) -> dict[str, Any] | None:
     """Write the thresholds of a model to its calibration.json.
 
@@ -149,7 +161,8 @@ def calibrate_folder(
         postprocess: None uses the model's own post-processing.
         seed: seed of the noise at test.
         max_scans: scans used at most, one per person, the first by name.
-        default_fpr: rate that `detect` uses by default.
+        default_fpr: rate that `detect` uses by default, unless it detects more in the healthy
+            scans than the rule of the level default allows. None uses the rate of this level.
 
     Returns:
         The content of the file; None if there is no healthy scan and no lesion-free slice.
@@ -170,6 +183,7 @@ def calibrate_folder(
     )
     maps: list[Map] = []
     brains: list[Mask] = []
+    spacings: list[tuple[float, float, float]] = []
     scores: list[float] = []
     for row in reversed(people.values()):
         if len(maps) == max_scans:
@@ -183,10 +197,12 @@ def calibrate_folder(
         )
         maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
         brains.append(inside)
+        spacings.append(scan.spacing_mm)
         if healthy:
             scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
     if not maps:
         return None
+    thresholds = [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS]
     calibration: dict[str, Any] = {
         "source": "healthy scans" if healthy else "lesion-free slices of patients",
         "n_scans": len(maps),
@@ -195,10 +211,53 @@ def calibrate_folder(
         "postprocess": asdict(post),
         "step": model.step,
         "fprs": list(FPRS),
-        "thresholds": [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS],
+        "thresholds": thresholds,
         "scan_scores": scores,
     }
-    if default_fpr != DEFAULT_FPR:
+    if default_fpr is not None:
         calibration["default_fpr"] = default_fpr
+    if healthy:
+        volumes = [
+            detected_ml(*scan, thresholds, post)
+            for scan in zip(maps, brains, spacings, strict=True)
+        ]
+        calibration["scan_ml"] = [list(row) for row in zip(*volumes, strict=True)]
+        calibration |= _choose_levels(calibration)
     write_json(model.folder / "calibration.json", calibration)
     return calibration
+
+
+def _choose_levels(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of calibration.json about the levels of sensitivity.
+
+    Args:
+        calibration: rates, thresholds, scan_scores and scan_ml; default_fpr is optional.
+
+    Returns:
+        `sensitivity`; `default_fpr`, if it was given; and `default_threshold`, if no stored rate
+        detects as little as the level default allows.
+    """
+    thresholds = dict(zip(calibration["fprs"], calibration["thresholds"], strict=True))
+    volumes = dict(zip(calibration["fprs"], calibration["scan_ml"], strict=True))
+    scores = calibration["scan_scores"]
+    none_flagged = {"threshold": float(max(scores)), "rule": "no healthy scan is flagged"}
+    levels: dict[str, Any] = {
+        level: none_flagged
+        if rate is None
+        else {"threshold": thresholds[rate], "fpr": rate, "rule": rule}
+        for level, rate, rule in (
+            ("default", find_default_rate(volumes), DEFAULT_RULE),
+            ("high", find_high_rate(volumes), HIGH_RULE),
+        )
+    }
+    levels["low"] = none_flagged
+    if has_guarantee(len(scores)):
+        levels["low"] = {"threshold": find_low_threshold(scores), "rule": LOW_RULE}
+    entries: dict[str, Any] = {"sensitivity": levels}
+    rate = levels["default"].get("fpr")
+    if rate is None:
+        chosen_on = "its healthy scans, so that none of them is flagged"
+        entries["default_threshold"] = {"value": none_flagged["threshold"], "chosen_on": chosen_on}
+    elif "default_fpr" in calibration:
+        entries["default_fpr"] = min(rate, calibration["default_fpr"])
+    return entries

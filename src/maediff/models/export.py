@@ -208,7 +208,7 @@ def _calibrate(folder: Path, model: TrainedMethod, calibration: NewCalibration) 
         device=calibration.device,
         postprocess=calibration.postprocess or model.postprocess,
         max_scans=calibration.max_scans,
-        default_fpr=model.default_fpr,
+        default_fpr=model.chosen_fpr,
     )
     if not result:
         missing = (

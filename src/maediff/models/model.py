@@ -179,6 +179,12 @@ class TrainedMethod:
         return first.default_fpr if first else DEFAULT_FPR
 
     @property
+    def chosen_fpr(self) -> float | None:
+        """Default rate that a person chose; None if the healthy scans of the model give it."""
+        first = self.parts[0].calibration if self.parts else self.calibration
+        return first.chosen_fpr if first else None
+
+    @property
     def thresholds(self) -> Thresholds | NoThresholds:
         """Thresholds that are valid for the model's settings and post-processing."""
         if self.parts:

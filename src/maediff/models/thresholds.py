@@ -3,7 +3,11 @@
     fprs, thresholds             thresholds[i] is the smallest value that at most a share fprs[i]
                                  of the healthy voxels exceeds
     scan_scores                  score of each healthy scan, one scan per person
-    default_fpr                  rate that `detect` uses by default; DEFAULT_FPR if absent
+    scan_ml                      scan_ml[i][j] is the volume that thresholds[i] detects in the
+                                 healthy scan j, ml; a scan is flagged if it is above 0
+    sensitivity                  {level: {threshold, rule}} for the levels low, default and high
+                                 (`anomaly.sensitivity`)
+    default_fpr                  rate that overrides the level default; without both, DEFAULT_FPR
     default_threshold            {value, chosen_on}: overrides the default rate, in models whose
                                  healthy scans come from other scanners than most users' scans
     config, postprocess, step    settings that the thresholds are valid for
@@ -13,13 +17,14 @@ A model with other settings has other residuals, so the stored thresholds are no
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from maediff.anomaly.postprocess import PostprocessConfig, apply_changes
+from maediff.anomaly.sensitivity import SENSITIVITIES, Sensitivity, summarise_volumes
 from maediff.anomaly.thresholds import conformal_threshold
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
@@ -77,6 +82,8 @@ class Thresholds:
         n_voxels: number of these voxels.
         default_fpr: rate that `default` uses.
         default_threshold: {value, chosen_on}, which overrides the default rate.
+        scan_ml: volume in each healthy scan, ml, by rate; empty in calibrations of older versions.
+        levels: {threshold, rule} of the levels of sensitivity; empty if `scan_ml` is.
     """
 
     model: str
@@ -88,6 +95,8 @@ class Thresholds:
     n_voxels: int
     default_fpr: float = DEFAULT_FPR
     default_threshold: Mapping[str, Any] | None = None
+    scan_ml: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def default(self) -> Threshold:
         """Return the model's own threshold, or the threshold for its default rate."""
@@ -95,7 +104,36 @@ class Thresholds:
             return self.at_fpr(self.default_fpr)
         value = float(self.default_threshold["value"])
         chosen_on = self.default_threshold["chosen_on"]
-        return Threshold(value, {"chosen_on": chosen_on, **self._count_flagged(value)})
+        return Threshold(value, {"chosen_on": chosen_on, **self.describe(value)})
+
+    def at_sensitivity(self, sensitivity: str) -> Threshold:
+        """Return the threshold of a level of sensitivity.
+
+        Args:
+            sensitivity: "default" is the model's default threshold. "low" is never below it, and
+                "high" never above it.
+
+        Raises:
+            InputError: no such level, or the calibration holds no levels.
+        """
+        if sensitivity not in SENSITIVITIES:
+            raise InputError(
+                f"`sensitivity={sensitivity!r}`: choose one of {', '.join(SENSITIVITIES)}"
+            )
+        if sensitivity == "default":
+            return self.default()
+        if sensitivity not in self.levels:
+            finding = "was made by an older version" if self.scan_scores else "has no healthy scan"
+            raise InputError(
+                f"{self.path}: {finding}, so it holds no threshold for "
+                f"`sensitivity={sensitivity!r}`; {CALIBRATE.format(model=self.model)}, or use "
+                "`threshold` or `fpr`"
+            )
+        level, limit = self.levels[sensitivity], self.default().value
+        value = (max if sensitivity == "low" else min)(float(level["threshold"]), limit)
+        origin = {"sensitivity": sensitivity, "rule": level["rule"]}
+        scans = {"source": self.source, "n_scans": self.n_scans}
+        return Threshold(value, {**origin, **scans, **self.describe(value)})
 
     def at_fpr(self, fpr: float) -> Threshold:
         """Return the threshold for a voxel-wise, empirical false-positive rate.
@@ -114,7 +152,7 @@ class Thresholds:
             )
         rate, value = at_most(self.by_fpr, fpr)
         scans = {"source": self.source, "n_scans": self.n_scans, "n_voxels": self.n_voxels}
-        return Threshold(value, {"fpr": rate, **scans, **self._count_flagged(value)})
+        return Threshold(value, {"fpr": rate, **scans, **self.describe(value)})
 
     def at_scan_fpr(self, scan_fpr: float) -> Threshold:
         """Return the threshold that at most a share `scan_fpr` of new healthy scans exceeds.
@@ -138,18 +176,47 @@ class Thresholds:
                 f"{CALIBRATE.format(model=self.model)} of more people"
             ) from None
         scans = {"source": "healthy scans", "n_scans": len(self.scan_scores)}
-        return Threshold(value, {"scan_fpr": scan_fpr, **scans})
+        return Threshold(value, {"scan_fpr": scan_fpr, **scans, **self.describe(value)})
 
-    def _count_flagged(self, value: float) -> dict[str, int]:
-        """Count the healthy calibration scans in which a threshold detects a region.
+    def describe(self, value: float) -> dict[str, Any]:
+        """Describe what a threshold detects in the healthy calibration scans.
+
+        Args:
+            value: the threshold.
 
         Returns:
-            `n_marked` and `n_scores`; empty without scores.
+            `n_marked`, the number of scans in which it detects a region, of `n_scores` scans, and
+            their ratio `share_flagged`; `healthy_ml_median` and `healthy_ml_p90`, the volume in
+            the median scan and the volume that nine of ten scans do not exceed, in ml;
+            `healthy_ml_exact`, False if these volumes are upper limits. Empty without healthy
+            scans; without volumes for a calibration of an older version.
         """
         if not self.scan_scores:
             return {}
         n_flagged = sum(score > value for score in self.scan_scores)
-        return {"n_marked": n_flagged, "n_scores": len(self.scan_scores)}
+        counts = {
+            "n_marked": n_flagged,
+            "n_scores": len(self.scan_scores),
+            "share_flagged": n_flagged / len(self.scan_scores),
+        }
+        return counts | self._describe_volumes(value)
+
+    def _describe_volumes(self, value: float) -> dict[str, Any]:
+        """Return the volumes of `describe`; empty without stored volumes for this threshold."""
+        lower = [rate for rate in self.scan_ml if self.by_fpr[rate] <= value]
+        if not lower:
+            return {}
+        rate = min(lower)  # its threshold is the highest stored one that is not above `value`
+        volumes = [
+            ml if score > value else 0.0
+            for ml, score in zip(self.scan_ml[rate], self.scan_scores, strict=True)
+        ]
+        summary = summarise_volumes(volumes)
+        return {
+            "healthy_ml_median": summary.median,
+            "healthy_ml_p90": summary.nine_of_ten,
+            "healthy_ml_exact": self.by_fpr[rate] == value or not any(volumes),
+        }
 
 
 @dataclass(frozen=True)
@@ -174,6 +241,14 @@ class NoThresholds:
         """Raise an InputError with the reason."""
         raise InputError(self.reason)
 
+    def at_sensitivity(self, sensitivity: str) -> Threshold:
+        """Raise an InputError with the reason."""
+        raise InputError(self.reason)
+
+    def describe(self, value: float) -> dict[str, Any]:
+        """Return nothing: no healthy scan is known."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -190,6 +265,11 @@ class Calibration:
     postprocess: PostprocessConfig
     default_fpr: float
     stored: Mapping[str, Any]
+
+    @property
+    def chosen_fpr(self) -> float | None:
+        """Default rate that a person chose for the model; None if its healthy scans give it."""
+        return self.default_fpr if "default_fpr" in self.stored else None
 
     def thresholds(
         self, model: str, config: Mapping[str, Any], step: int, postprocess: PostprocessConfig
@@ -217,12 +297,14 @@ class Calibration:
                 model=model,
                 path=self.path,
                 by_fpr=_read_rates(self.stored["fprs"], self.stored["thresholds"]),
-                scan_scores=_read_scores(self.stored.get("scan_scores") or []),
+                scan_scores=(scores := _read_scores(self.stored.get("scan_scores") or [])),
                 source=self.stored["source"],
                 n_scans=self.stored["n_scans"],
                 n_voxels=self.stored["n_voxels"],
                 default_fpr=self.default_fpr,
                 default_threshold=chosen,
+                scan_ml=_read_volumes(self.stored, len(scores)),
+                levels=_read_levels(self.stored.get("sensitivity") or {}),
             )
         except (ValueError, LookupError, TypeError) as error:
             return NoThresholds(f"{self.path}: damaged ({error}); {RECALIBRATE}")
@@ -269,10 +351,62 @@ def read_calibration(folder: Path) -> Calibration | None:
             f"{path}: its post-processing is missing or damaged ({stored.get('postprocess')}); "
             f"{remedy}"
         ) from None
-    rate = stored.get("default_fpr", DEFAULT_FPR)
+    levels = stored.get("sensitivity")
+    level = levels.get("default") if isinstance(levels, Mapping) else None
+    rate = level.get("fpr", DEFAULT_FPR) if isinstance(level, Mapping) else DEFAULT_FPR
+    rate = stored.get("default_fpr", rate)
     if not is_rate(rate):
         raise InputError(f"{path}: damaged (default_fpr {rate}); {RECALIBRATE}")
     return Calibration(path, postprocess, float(rate), stored)
+
+
+def check_one_choice(
+    threshold: float | None,
+    fpr: float | None,
+    scan_fpr: float | None,
+    sensitivity: Sensitivity | None,
+) -> None:
+    """Refuse more than one choice of a threshold.
+
+    Args:
+        threshold: see `Detector.threshold_for`, as for the other arguments.
+
+    Raises:
+        InputError: several of them are given.
+    """
+    if sum(value is not None for value in (threshold, fpr, scan_fpr, sensitivity)) > 1:
+        raise InputError("`threshold`, `fpr`, `scan_fpr` and `sensitivity`: use only one of them")
+
+
+def describe_healthy(origin: Mapping[str, Any]) -> str:
+    """Describe in words what a threshold detects in the model's healthy calibration scans.
+
+    Args:
+        origin: `Threshold.origin`, or `threshold_from` of detect.json and summary.json.
+
+    Returns:
+        A phrase such as "0 ml in the median, at most 1.5 ml in nine of ten, 3 of 18 flagged";
+        empty if no healthy scan is known.
+
+    Example:
+        >>> describe_healthy({"n_marked": 1, "n_scores": 18})
+        '1 of 18 flagged'
+    """
+    if not origin.get("n_scores"):
+        return ""
+    parts = []
+    if "healthy_ml_median" in origin:
+        limit = "" if origin.get("healthy_ml_exact", True) else "at most "
+        parts = [
+            f"{limit}{_format_ml(origin['healthy_ml_median'])} ml in the median",
+            f"at most {_format_ml(origin['healthy_ml_p90'])} ml in nine of ten",
+        ]
+    return ", ".join([*parts, f"{origin['n_marked']} of {origin['n_scores']} flagged"])
+
+
+def _format_ml(volume: float) -> str:
+    """Return a volume with two significant digits, as in `0`, `0.064`, `1.5` and `12`."""
+    return f"{volume:.2g}" if volume < 99.5 else f"{volume:.0f}"
 
 
 def is_rate(value: Any) -> bool:
@@ -305,8 +439,28 @@ def _read_rates(fprs: Any, thresholds: Any) -> dict[float, float]:
     return by_rate
 
 
+def _read_volumes(stored: Mapping[str, Any], n_scans: int) -> dict[float, tuple[float, ...]]:
+    """Return the volume in each healthy scan by rate; ValueError for other values."""
+    rows = stored.get("scan_ml") or []
+    if not rows:
+        return {}
+    by_rate = zip(map(float, stored["fprs"]), map(_read_scores, rows), strict=True)
+    volumes = dict(by_rate)
+    if any(len(row) != n_scans for row in volumes.values()):
+        raise ValueError(f"its scan_ml has not {n_scans} scans")
+    return volumes
+
+
+def _read_levels(levels: Any) -> dict[str, dict[str, Any]]:
+    """Return the levels of sensitivity; ValueError, LookupError or TypeError for other values."""
+    return {
+        name: {"threshold": float(level["threshold"]), "rule": str(level["rule"])}
+        for name, level in dict(levels).items()
+    }
+
+
 def _read_scores(values: Any) -> tuple[float, ...]:
     """Return scores; ValueError if the value is no list of numbers."""
     if not isinstance(values, list) or not all(isinstance(value, float | int) for value in values):
-        raise ValueError("its scan_scores are no numbers")
-    return tuple(values)
+        raise ValueError("its scan_scores or scan_ml are no numbers")
+    return tuple(map(float, values))

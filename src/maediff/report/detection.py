@@ -245,6 +245,8 @@ def _flags(summary: Mapping[str, Any]) -> list[str]:
 def _origin(source: Mapping[str, Any]) -> str:
     n, kind = source.get("n_scans", ""), str(source.get("source", "healthy scans"))
     scans = f"{n} {kind.replace('scans', 'scan') if n == 1 else kind}".strip()
+    if "sensitivity" in source:
+        return f"sensitivity {source['sensitivity']}: {source['rule']}, on {scans}"
     if "scan_fpr" in source:
         rate = f"at most {source['scan_fpr']:.2%} of new healthy scans flagged"
         return f"{rate}, split conformal on {scans}"

@@ -29,7 +29,6 @@ from maediff.methods.registry import build
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
 from maediff.models.model import read_model
-from maediff.models.thresholds import DEFAULT_FPR
 from maediff.models.weights import load_state
 from maediff.preparation.config import SHARED
 from maediff.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -120,11 +119,11 @@ def train(
     }
     people = {person_code(row.dataset, row.subject) for row in opened.split("train")}
     postprocess: PostprocessConfig | None = None
-    default_fpr = DEFAULT_FPR
+    default_fpr: float | None = None
     if initial:
         warn_about_scans(initial, opened)
         people |= initial.learned_from
-        postprocess, default_fpr = postprocess_for(initial, opened), initial.default_fpr
+        postprocess, default_fpr = postprocess_for(initial, opened), initial.chosen_fpr
         remedy = "leave out `preset` and the network's settings, or `init`"
         load_state(network, initial.method.state_dict(), initial.folder, remedy)
         refuse_inputs_inside_output(out, [initial.folder])
