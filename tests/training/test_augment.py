@@ -23,7 +23,16 @@ from maediff.training.augment import (
 )
 from maediff.training.config import resolve_training
 
-EFFECTS = ("place", "contrast", "bias", "resolution", "ghosting", "noise", "headroom")
+EFFECTS = (
+    "place",
+    "contrast",
+    "bias",
+    "resolution",
+    "ghosting",
+    "noise",
+    "headroom",
+    "atrophy",
+)
 OFF = AugmentConfig()
 
 

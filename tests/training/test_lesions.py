@@ -75,3 +75,59 @@ def test_same_generator_same_lesions_and_each_slice_its_own():
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(InputError):
         build_config(FabricateConfig, wrong, "train.fabricate")
+
+
+def test_pairs_are_mirror_images():
+    x = slices(40)
+    seen = make(x, share=1.0, most=1, pairs=1.0, radius=(3.0, 6.0), level=(1.0, 1.0))
+    changed = (seen - x).abs() > 0.02
+    both = (changed & changed.flip(-1)).flatten(1).sum(1)
+    assert (both > 0.5 * changed.flatten(1).sum(1)).float().mean() > 0.8
+    alone = (make(x, share=1.0, most=1, radius=(3.0, 6.0), level=(1.0, 1.0)) - x).abs() > 0.02
+    assert (alone & alone.flip(-1)).flatten(1).any(1).float().mean() < 0.5
+
+
+def test_blobs_are_small_and_many():
+    x = slices(200)
+    settings = {"share": 1.0, "most": 1, "opacity": (1.0, 1.0), "level": (1.0, 1.0)}
+    tiny = {"radius": (0.01, 0.01)}  # lesions of the main formula vanish
+    without = make(x, **settings, **tiny)
+    seen = make(x, **settings, **tiny, blobs=1.0, blob_mm3=(60.0, 60.0))
+    area = ((seen - without) > 0.2).flatten(1).sum(1).float()
+    # A sphere of 60 mm3 has a radius of 1.2 pixels, so a disc of 4.6; 6.5 lesions on average.
+    assert area.mean() == pytest.approx(6.5 * 4.6, rel=0.3)
+
+
+def test_shift_keeps_grey_levels_outside_its_window():
+    x = slices(100)
+    x = torch.where(x > 0, torch.where(torch.arange(64) < 32, 0.2, 0.9), x)
+    seen = make(x, share=1.0, most=1, shift=1.0, radius=(40.0, 40.0), opacity=(1.0, 1.0))
+    middle = (slice(None), 0, slice(28, 36), slice(28, 36))
+    dark = (seen - x)[middle][..., :4].abs().flatten(1).amax(1) > 0.1
+    bright = (seen - x)[middle][..., 4:].abs().flatten(1).amax(1) > 0.1
+    assert (dark ^ bright).float().mean() > 0.3  # only one of both levels changes
+
+
+def test_texture_comes_from_another_slice():
+    x = slices(8)
+    stripes = torch.where(x > 0, 0.2 + 0.6 * (torch.arange(64) % 2), x)
+    x = torch.cat([stripes[:1], x[1:]])
+    seen = make(x, share=1.0, most=1, texture=1.0, radius=(20.0, 20.0), opacity=(1.0, 1.0))
+    assert (seen[1, 0, :, 1:] - seen[1, 0, :, :-1]).abs()[20:44, 20:44].mean() > 0.1
+
+
+def test_rim_differs_from_its_core():
+    x = slices(60)
+    settings = {"share": 1.0, "most": 1, "radius": (12.0, 12.0), "opacity": (1.0, 1.0)}
+    plain, rimmed = (make(x, **settings, rim=rim) for rim in (0.0, 1e-9))
+    assert torch.equal(plain, rimmed)  # nothing is drawn before the main formula
+    rimmed = make(x, **settings, rim=1.0)
+    assert (rimmed - plain).abs().flatten(1).amax(1).gt(0.1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("blobs", 1.5), ("pairs", -0.1), ("most_blobs", 0), ("blob_mm3", (0, 3))]
+)
+def test_values_outside_their_range_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        build_config(FabricateConfig, {name: value}, "train.fabricate")

@@ -1,5 +1,6 @@
 """Random changes of training slices, so that a model also fits scanners it was not trained on.
 
+    atrophy     widen ventricles and sulci by a smooth warp (see maediff.training.atrophy)
     place       scale, rotate and shift, without moving brain out of the slice
     contrast    x -> curve(x ^ g), a rising curve with 0 -> 0 and 1 -> 1
     bias        x -> x exp(f), f a sum of cosines with at most one wave across the slice
@@ -32,6 +33,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from maediff.training.atrophy import widen_csf
+
 Images = Float[Tensor, "b 1 h w"]
 Brains = Bool[Tensor, "b 1 h w"]
 
@@ -44,6 +47,7 @@ class AugmentConfig:
     """Effects of the augmentation: for each one the share of images that get it, and its size.
 
         effect      share         size
+        atrophy     atrophy       widening_px, csf
         place       place         rotation_deg, scaling, shift_px
         contrast    contrast      gamma, curve
         bias        bias          bias_log
@@ -72,6 +76,9 @@ class AugmentConfig:
     headroom: float = 0.0
     """Share of images that are dimmed as a whole."""
 
+    atrophy: float = 0.0
+    """Share of images with wider ventricles and sulci, as in old age."""
+
     # Sizes.
     rotation_deg: float = 10.0
     """place: the angle is uniform in [-rotation_deg, rotation_deg], in degrees."""
@@ -93,12 +100,16 @@ class AugmentConfig:
     """noise: its standard deviation is uniform in [0, sigma]; images are in [0, 1]."""
     least: float = 0.4
     """headroom: the image is multiplied by a factor uniform in [least, 1]."""
+    widening_px: float = 3.0
+    """atrophy: the edge of CSF moves by up to u pixels, u uniform in [0, widening_px]."""
+    csf: tuple[float, float] = (0.0, 0.3)
+    """atrophy: grey levels of CSF; (0.75, 1.0) for T2w."""
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in self.shares):
             raise ValueError(
-                "place, contrast, bias, resolution, ghosting, noise and headroom must be shares "
-                f"from 0 to 1, and are {', '.join(map(str, self.shares))}"
+                "place, contrast, bias, resolution, ghosting, noise, headroom and atrophy must be "
+                f"shares from 0 to 1, and are {', '.join(map(str, self.shares))}"
             )
         for name in (
             "rotation_deg",
@@ -109,6 +120,7 @@ class AugmentConfig:
             "bias_log",
             "ghost",
             "sigma",
+            "widening_px",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
@@ -116,6 +128,8 @@ class AugmentConfig:
             raise ValueError(f"width_px={self.width_px} must not be below 1")
         if not 0 < self.least <= 1:
             raise ValueError(f"least={self.least} must be above 0 and at most 1")
+        if not 0 <= self.csf[0] < self.csf[1] <= 1:
+            raise ValueError(f"csf={self.csf} must rise, within 0 to 1")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -128,6 +142,7 @@ class AugmentConfig:
             self.ghosting,
             self.noise,
             self.headroom,
+            self.atrophy,
         )
 
     @property
@@ -184,6 +199,9 @@ def augment(x: Images, brain: Brains, config: AugmentConfig, generator: torch.Ge
         Slices in [0, 1], 0 outside the brain. `place` moves the brain too.
     """
     x = x * brain
+    if config.atrophy > 0:
+        wider = widen_csf(x, brain, config.widening_px, config.csf, generator)
+        x = torch.where(_choose(config.atrophy, x, generator), wider, x)
     if config.place > 0:
         moved = place(x, brain, config, generator)
         chosen = _choose(config.place, x, generator)
