@@ -24,9 +24,14 @@ import maediff
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cli import app
 from maediff.cli.bids_app.main import build_parser as build_bids_parser
+from maediff.cli.commands import fill_names
 from maediff.diffusion.noise import SimplexConfig
 from maediff.evaluation.scoring import ScoringConfig
-from maediff.methods.registry import METHODS
+from maediff.methods.autoencoders import AEConfig, DAEConfig
+from maediff.methods.ddpm import DDPMConfig
+from maediff.methods.fanogan import FAnoGANConfig
+from maediff.methods.patchwise import PatchwiseConfig
+from maediff.methods.registry import METHODS, TRAINED
 from maediff.nn.autoencoder import AutoencoderConfig
 from maediff.nn.mae import MAEConfig
 from maediff.nn.unet import UNetConfig
@@ -36,17 +41,19 @@ from maediff.training.config import TrainConfig
 from maediff.training.lesions import FabricateConfig
 
 
-def configs_of(*methods: str) -> dict[str, type]:
-    """Return the config of each method by the method's name."""
-    return {name: METHODS[name].config for name in methods}
+def configs_of(base: type, *others: type) -> dict[str, type]:
+    """Return the config of each trained method whose config inherits from one of the classes."""
+    bases = (base, *others)
+    configs = {name: METHODS[name].config for name in TRAINED}
+    return {name: config for name, config in configs.items() if issubclass(config, bases)}
 
 
 GROUPS: dict[str, tuple[str, dict[str, type]]] = {
-    "patchwise": ("Settings of MAEDiff and pDDPM", configs_of("maediff", "pddpm")),
-    "ddpm": ("Settings of DDPM and AnoDDPM", configs_of("ddpm", "anoddpm")),
+    "patchwise": ("Settings of MAEDiff and pDDPM", configs_of(PatchwiseConfig)),
+    "ddpm": ("Settings of DDPM and AnoDDPM", configs_of(DDPMConfig)),
     "autoencoders": (
         "Settings of the autoencoders and f-AnoGAN",
-        configs_of("ae", "vae", "svae", "dae", "fanogan"),
+        configs_of(AEConfig, DAEConfig, FAnoGANConfig),
     ),
     "networks": (
         "Settings of networks and noise",
@@ -124,6 +131,7 @@ def settings_page(title: str, configs: dict[str, type]) -> str:
 
 def command_page(name: str, command: Any) -> str:
     """Return the page of a command."""
+    fill_names(command)
     help_text = inspect.cleandoc(command.help or "")
     context = typer.Context(command, info_name=f"maediff {name}")
     usage = " ".join(command.collect_usage_pieces(context))

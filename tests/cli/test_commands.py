@@ -6,7 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from maediff.cli.commands import BOOLEAN_WORDS, Command, Group
+from maediff.cli import app as maediff_app
+from maediff.cli.commands import BOOLEAN_WORDS, Command, Group, fill_names
+from maediff.methods.registry import PRESETS, TRAINED
 
 app = typer.Typer(cls=Group)
 
@@ -67,3 +69,21 @@ def test_help_shows_no_type_of_flags(arguments):
     output = CliRunner().invoke(app, arguments).output
     assert "--help" in output
     assert "<bool>" not in output
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "benchmark"])
+def test_help_lists_registered_names(command):
+    output = CliRunner(env={"COLUMNS": "400"}).invoke(maediff_app, [command, "--help"]).output
+    assert all(name in output for name in PRESETS)
+    assert command == "benchmark" or all(name in output for name in TRAINED)
+    assert "{methods}" not in output
+    assert "{presets}" not in output
+
+
+def test_names_are_joined_in_words():
+    group = typer.main.get_command(maediff_app)
+    train = group.commands["train"]  # type: ignore[attr-defined]
+    fill_names(train)
+    texts = {parameter.name: parameter.help for parameter in train.params}
+    assert texts["preset"].startswith("Sizes of the networks and length of the training: paper, ")
+    assert "small or tiny." in texts["preset"]

@@ -365,3 +365,12 @@ def test_real_glioma_manifest(shared_data, tmp_path):
         assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), (
             row.name
         )  # the grid cuts no head
+
+
+def test_line_of_a_prepared_scan_has_its_flags_first():
+    record = {"flags": [], "brain_ml": 1340.2, "slices": 80, "lesion_ml": None}
+    assert module.describe_prepared("a", record) == "a: brain 1340 ml, 80 slices"
+    flagged = {**record, "flags": ["scaled to fit", "small"], "lesion_ml": 2.0}
+    assert module.describe_prepared("a", flagged) == (
+        "a: FLAGGED (scaled to fit; small), brain 1340 ml, lesion 2.0 ml, 80 slices"
+    )

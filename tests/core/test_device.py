@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from maediff.core.device import has_bf16, no_tf32, resolve_device, resolve_precision
+from maediff.core.device import (
+    accumulation_dtype,
+    has_bf16,
+    no_tf32,
+    resolve_device,
+    resolve_precision,
+)
 from maediff.core.errors import InputError
 
 
@@ -17,8 +23,23 @@ def test_device(available, monkeypatch):
     else:
         with pytest.raises(InputError, match="no CUDA device was found; use `device='cpu'`"):
             resolve_device("cuda")
-    with pytest.raises(InputError, match="`device='gpu'`: unknown device; choose auto, cpu or"):
+    with pytest.raises(
+        InputError, match="`device='gpu'`: unknown device; choose auto, cpu, cuda, mps"
+    ):
         resolve_device("gpu")
+
+
+def test_mps(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="`device='mps'`: no Apple GPU was found"):
+        resolve_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("mps") == "mps"
+
+
+def test_sums_are_float64_unless_the_device_has_none():
+    assert accumulation_dtype(torch.device("cpu")) == accumulation_dtype("cuda") == torch.float64
+    assert accumulation_dtype(torch.device("mps")) == accumulation_dtype("mps:0") == torch.float32
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])

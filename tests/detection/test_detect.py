@@ -90,7 +90,7 @@ def test_summary(scan, run, tmp_path):
     assert {*keys.split()} <= summary.keys()
     assert (summary["subject"], summary["model"], summary["threshold"]) == ("sub-1", "run", 0.1)
     assert summary["model_from"] == read_shared(tmp_path / "out")["model_from"]
-    assert summary["model_from"] == "given with --model"
+    assert summary["model_from"] == "given"
     mask = load(tmp_path / "out", "anomaly_mask")
     on_scan_ml = mask.get_fdata().sum() * np.prod(mask.header.get_zooms()) / 1000
     assert summary["volume_ml"] == pytest.approx(on_scan_ml, rel=0.02, abs=0.1)
@@ -186,11 +186,11 @@ def test_choice_of_model(models, scan, tmp_path, caplog):
     caplog.set_level(logging.INFO, "maediff")
     path, *_ = scan
     assert not detect_in([path], tmp_path / "out").failures
-    assert "model: t1, chosen because the names of the files say T1w" in caplog.text
+    assert "model: t1, chosen for the contrast in the file names, T1w" in caplog.text
     assert "t1 detects what differs from its healthy reference, brighter or darker" in caplog.text
     summary = read_summary(tmp_path / "out")
     assert (summary["model"], summary["threshold"]) == ("t1", 0.1)
-    assert summary["model_from"] == "chosen because the names of the files say T1w"
+    assert summary["model_from"] == "chosen for the contrast in the file names, T1w"
     plain = path.rename(path.with_name("patient.nii.gz"))
     with pytest.raises(
         InputError, match=r"patient\.nii\.gz: the file name states no contrast; .* `model`"
@@ -203,8 +203,8 @@ def test_choice_of_model(models, scan, tmp_path, caplog):
     assert not detect_in([plain], tmp_path / "out2", modality="FLAIR").failures
     shared = read_shared(tmp_path / "out2")
     assert shared["model"] == "flair"
-    assert shared["model_from"] == "chosen because --modality says FLAIR"
-    assert "model: flair, chosen because `modality` says FLAIR" in caplog.text
+    assert shared["model_from"] == "chosen for the given contrast, FLAIR"
+    assert "model: flair, chosen for the given contrast, FLAIR" in caplog.text
 
 
 def test_no_model(models, scan, tmp_path, monkeypatch):

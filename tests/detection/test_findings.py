@@ -2,7 +2,7 @@
 
 import csv
 
-from maediff.detection.findings import write_findings, write_regions
+from maediff.detection.findings import describe_finding, write_findings, write_regions
 
 REGION = {
     "volume_ml": 1.5,
@@ -32,6 +32,24 @@ def summary(name, flags=(), regions=(REGION,)):
         "model": "t1",
         "versions": {"maediff": "1.2.3"},
     }
+
+
+def test_line_of_a_scan_has_flags_first_and_what_is_usual():
+    shared = {"model": "t1", "threshold_from": {"n_marked": 1, "n_scores": 18}}
+    flagged = summary("a", flags=["the brain has 612 ml", "scaled to fit"])
+    assert describe_finding(flagged, shared) == (
+        "a: FLAGGED (the brain has 612 ml; scaled to fit); 1 region, 1.5 ml, right frontal lobe, "
+        "white matter; score 0.5, threshold 0.1; healthy scans of t1: 1 of 18 flagged"
+    )
+
+
+def test_line_of_a_scan_without_calibration():
+    assert describe_finding(summary("a", regions=()), {"threshold_from": {"given": True}}) == (
+        "a: no region; score 0.5, threshold 0.1"
+    )
+    unnamed = {"volume_ml": 0.5, "peak": 0.2, "center_mm": (0.0, 0.0, 0.0)}
+    two = summary("a", regions=(REGION, unnamed))
+    assert "a: 2 regions, 1.5 ml, largest 1.5 ml, right frontal" in describe_finding(two, {})
 
 
 def test_regions(tmp_path):

@@ -10,6 +10,7 @@ from helpers.scores import BRIGHT, CONTENDERS, SPACING, made_scan
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, eroded_brain, residual_map
 from maediff.anomaly.snapshots import load_slices
 from maediff.core.errors import InputError
+from maediff.core.progress import Progress
 from maediff.evaluation.metrics import auprc, dice
 from maediff.evaluation.scoring import Contender, ScoringConfig, score
 
@@ -134,17 +135,19 @@ def test_postprocess_of_the_config_is_used(calibrate, scored):
     assert rows[0]["auprc"] == pytest.approx(rows[0]["auprc_unfiltered"])
 
 
-def test_curves_and_slices(tmp_path, calibrate, scored):
-    names = []
+def test_curves_and_slices(tmp_path, calibrate, scored, caplog):
+    caplog.set_level("INFO")
+    progress = Progress("evaluate", 5)
     scores = score(
         [BRIGHT],
         calibrate,
         scored,
         ScoringConfig(n_snapshots=2),
         slices=tmp_path,
-        progress=names.append,
+        progress=progress,
     )
-    assert names == ["bright"]
+    assert progress.done == 5
+    assert "5/5 bright: AUPRC 0.966, mean of 2 scans" in caplog.text
     curves = scores.curves["bright"]
     assert curves["lesions"]["subject"] == ["a", "b"]
     assert curves["lesions"]["found"] == [True, True]

@@ -61,7 +61,7 @@ def test_default_rate(models, tmp_path):
     run, out = models.parent / "runs" / "t1", tmp_path / "t1"
     card = export_model(run, out, ABOUT | {"default_fpr": 0.001})
     assert read_model(out).default_fpr == 0.001
-    assert "--fpr 0.001 unless another is given" in describe(out, card)
+    assert "`fpr=0.001` unless another is given" in describe(out, card)
     assert read_model(models / "t1").default_fpr == 0.01
     assert "unless another" not in describe(models / "t1", card)
     for wrong in (0.9, "1e-4"):  # in YAML 1.1, 1e-4 is a string
@@ -74,7 +74,7 @@ def test_default_threshold(models, tmp_path):
     chosen = {"value": 0.07, "chosen_on": "9 patients"}
     card = export_model(run, out, ABOUT | {"default_threshold": chosen})
     assert read_json(out / "calibration.json")["default_threshold"] == chosen
-    assert "--threshold 0.07 unless another or a rate is given, chosen on 9 patients" in describe(
+    assert "`threshold=0.07` unless another or a rate is given, chosen on 9 patients" in describe(
         out, card
     )
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -192,7 +192,7 @@ def test_scores_come_from_an_evaluation(tmp_path):
     card = export_model(made_run(tmp_path / "run"), tmp_path / "t9", ABOUT, evaluations=[])
     (tmp_path / "t9" / "config.json").write_text("{")  # a damaged model is listed all the same
     shown = describe(tmp_path / "t9", card)
-    assert "marks:" not in shown
+    assert "detects:" not in shown
     assert "AUPRC" not in shown
     assert "0.1 MB" in shown or "0.2 MB" in shown
     text = describe(tmp_path / "t9", Card(**{**vars(card), "scores": (Scores(**scores),)}))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from maediff.core.errors import InputError
-from maediff.scans.parallel import progress, run_scans
+from maediff.scans.parallel import run_scans
 from maediff.scans.reference import ScanRef
 
 REFS = [
@@ -42,12 +42,3 @@ def test_killed_process_fails_its_scan_only():
     first, second, *others = run_scans(kill_or_name, REFS, 2)
     assert second.startswith("p1.nii: its process was killed")
     assert [first, *others] == ["p0", "p2", "p3"]
-
-
-def test_progress_returns_the_outcomes(capsys):
-    assert list(progress(iter("abc"), "scans", 3, quiet=False)) == ["a", "b", "c"]
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "scans" in captured.err
-    list(progress(iter("abc"), "scans", 3, quiet=True))
-    assert capsys.readouterr().err == ""

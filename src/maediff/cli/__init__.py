@@ -3,7 +3,6 @@
 Commands import heavy packages when they run, so `maediff --help` is instant.
 """
 
-import logging
 import sys
 from typing import Annotated, NoReturn
 
@@ -16,7 +15,7 @@ from maediff.cli.commands import Command, Group
 from maediff.cli.compare import compare
 from maediff.cli.demo import demo
 from maediff.cli.detect import detect
-from maediff.cli.errors import FlagFormatter, collect_flags, name_flags
+from maediff.cli.errors import collect_flags, name_flags, show_log
 from maediff.cli.evaluate import evaluate
 from maediff.cli.models import models
 from maediff.cli.preprocess import preprocess
@@ -87,10 +86,7 @@ def main() -> None:
     """
     group = typer.main.get_command(app)
     flags = collect_flags(group)
-    handler = logging.StreamHandler()
-    handler.setFormatter(FlagFormatter(flags))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("maediff").setLevel(logging.INFO)
+    show_log(flags)
     try:
         group(prog_name="maediff")
     except InputError as error:

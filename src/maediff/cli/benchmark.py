@@ -9,9 +9,7 @@ from maediff.cli.options import Device, Precision, Seed
 
 
 def benchmark(
-    preset: Annotated[str, typer.Option(help="Size of the network: paper, small or tiny.")] = (
-        "small"
-    ),
+    preset: Annotated[str, typer.Option(help="Size of the network: {presets}.")] = "small",
     method: Annotated[str, typer.Option(help="Method: maediff or pddpm.")] = "maediff",
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the figures to this file.")

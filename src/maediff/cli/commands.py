@@ -1,10 +1,10 @@
-"""Command and group classes in which a flag has no type and takes no value.
+"""Command and group classes: flags have no type and take no value; help lists registered names.
 
 Typer shows `<bool>` beside every flag, which invites `--resume true`. The parser then treats
 `true` as an INPUT, because a flag takes no value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, flags without a type."""
         return _hide_flag_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the names of the registry."""
+        fill_names(self)
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line, after a check for flags that are followed by a boolean word.
@@ -50,6 +55,26 @@ class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, flags without a type."""
         return _hide_flag_types(super().get_params(ctx))
+
+
+def fill_names(command: Any) -> None:
+    """Replace `{methods}` and `{presets}` in the help of a command by the registered names.
+
+    The registry needs torch, so only commands with such a text import it, and only for help.
+    """
+    for param in command.params:
+        text = getattr(param, "help", None) or ""
+        if "{methods}" in text or "{presets}" in text:
+            from maediff.methods.registry import PRESETS, TRAINED
+
+            text = text.replace("{methods}", _join_names(TRAINED))
+            param.help = text.replace("{presets}", _join_names(PRESETS))
+
+
+def _join_names(names: Iterable[str]) -> str:
+    """Return names as text: `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _is_flag(param: Any) -> bool:

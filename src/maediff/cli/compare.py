@@ -19,7 +19,6 @@ from maediff.cli.options import (
     Resume,
     RunWorkers,
     ScoreSplit,
-    Seed,
     parse_seeds,
     print_report,
     read_cli_settings,
@@ -31,16 +30,17 @@ def compare(
         list[str],
         typer.Argument(
             metavar="METHOD",
-            help="Method to train. maediff:r=16 changes a setting for the training, pddpm@s=48 "
-            "for the test.",
+            help="Method to train: {methods}. maediff:r=16 changes a setting for the training, "
+            "pddpm@s=48 for the test.",
             show_default=False,
         ),
     ],
     cohort: CohortFolder,
     out: Out,
-    preset: Annotated[str, typer.Option(help="Size of the networks: paper, small or tiny.")] = (
-        "tiny"
-    ),
+    preset: Annotated[
+        str,
+        typer.Option(help="Sizes of the networks and length of the trainings: {presets}."),
+    ] = "tiny",
     steps: Annotated[
         int | None,
         typer.Option(help="Training steps of every run. Default: those of the preset.", min=1),
@@ -79,7 +79,14 @@ def compare(
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    seed: Seed = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of the evaluation: noise at test and bootstrap. --seeds has the seeds of "
+            "the trainings.",
+            min=0,
+        ),
+    ] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Train methods and seeds with one budget, then score them together in one table."""

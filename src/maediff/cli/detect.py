@@ -56,28 +56,32 @@ def detect(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Threshold of the anomaly map, 0 to 1. Default: the model's own.", min=0, max=1
+            help="Threshold of the anomaly map, 0 to 1. Default: the model's own. Excludes "
+            "--fpr, --scan-fpr and --sensitivity.",
+            min=0,
+            max=1,
         ),
     ] = None,
     fpr: Annotated[
         float | None,
         typer.Option(
             help="Share of healthy voxels above the threshold, counted on the model's healthy "
-            "scans. Default: the model's own threshold or rate (`maediff models`), or 0.01."
+            "scans. Default: the model's own threshold or rate (`maediff models`), or 0.01. "
+            "Excludes --threshold, --scan-fpr and --sensitivity."
         ),
     ] = None,
     scan_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Highest share of new healthy scans that are flagged (split conformal)."
+            help="Highest share of new healthy scans in which a region is detected (split "
+            "conformal). Excludes --threshold, --fpr and --sensitivity."
         ),
     ] = None,
     sensitivity: Annotated[
         Literal["low", "default", "high"] | None,
         typer.Option(
             help="Level of the threshold, from the model's healthy scans: low detects less in "
-            "them, high more. Only one of --sensitivity, --threshold, --fpr and --scan-fpr can be "
-            "given.",
+            "them, high more. Excludes --threshold, --fpr and --scan-fpr.",
         ),
     ] = None,
     brain_mask: Annotated[
@@ -163,12 +167,6 @@ def detect(
     if bids_derivative and (overwrite or report.summaries):
         write_derivative(refs, out, overwrite=overwrite)
         page = out / page.name
-    for summary in () if quiet else report.summaries:
-        echo(
-            f"{summary['subject']}: {len(summary['regions'])} region(s), "
-            f"{summary['volume_ml']:.1f} ml above {summary['threshold']:.3g}; score "
-            f"{summary['score']:.3g}"
-        )
     echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)
     exit_if_failed(len(report.failures))

@@ -14,6 +14,7 @@ import ast
 import logging
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,3 +97,26 @@ class FlagFormatter(logging.Formatter):
         record = logging.makeLogRecord(record.__dict__)
         record.msg, record.args = escape_message(record.getMessage()), None
         return name_flags(super().format(record), self.flags)
+
+
+class TerminalHandler(logging.StreamHandler):
+    """Log handler for the error stream of the moment.
+
+    A progress bar replaces `sys.stderr` while it is shown, and prints the lines above itself.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def show_log(flags: Mapping[str, str]) -> None:
+    """Show the messages of maediff, and the warnings of other packages, on the error stream.
+
+    Args:
+        flags: from `collect_flags`.
+    """
+    handler = TerminalHandler()
+    handler.setFormatter(FlagFormatter(flags))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("maediff").setLevel(logging.INFO)

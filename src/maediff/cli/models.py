@@ -2,14 +2,19 @@
 
 import typer
 
+from maediff.cli.errors import collect_flags, echo, name_flags
 
-def models() -> None:
+
+def models(context: typer.Context) -> None:
     """List the models that `detect --model NAME` and `train --init NAME` accept."""
     from maediff.models.catalogue import describe, models
 
     descriptions = [describe(folder, card) for folder, card in models()]
-    typer.echo(
-        "\n\n".join(descriptions)
-        or "no model comes with this installation; train one with `maediff train`, or set "
-        "MAEDIFF_MODELS to a folder of models"
-    )
+    flags = collect_flags(context.find_root().command)
+    for description in descriptions:
+        typer.echo(f"{name_flags(description, flags)}\n")
+    if not descriptions:
+        echo(
+            "no model comes with this installation; train one with `maediff train`, or set "
+            "MAEDIFF_MODELS to a folder of models"
+        )

@@ -67,7 +67,10 @@ Resume = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete the content of the output folder first.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda if there is one.")]
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, mps (GPU of a Mac), or auto: cuda if there is one, else cpu."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
 Settings = Annotated[
@@ -102,7 +105,14 @@ ScanWorkers = Annotated[
 RunWorkers = Annotated[
     int, typer.Option("--workers", help="Runs scored at once, each in its own process.", min=1)
 ]
-BatchSize = Annotated[int, typer.Option(help="Forward passes computed at once.", min=1)]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        help="Slices or patches in one forward pass; fewer need less memory. Results stay the "
+        "same.",
+        min=1,
+    ),
+]
 
 
 def collect_inputs(inputs: Sequence[Path] | None, more: Sequence[Path] | None) -> list[Path]:

@@ -19,15 +19,14 @@ from maediff.cli.options import (
 
 
 def train(
-    method: Annotated[
-        str, typer.Argument(help="maediff, pddpm, ddpm, anoddpm, ae, vae, svae, dae or fanogan.")
-    ],
+    method: Annotated[str, typer.Argument(help="Method to train: {methods}.")],
     cohort: CohortFolder,
     out: Out,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="paper, small or tiny; default: the preset of --init, or small.",
+            help="Sizes of the networks and length of the training: {presets}. Default: the "
+            "preset of --init, or small.",
             show_default=False,
         ),
     ] = None,

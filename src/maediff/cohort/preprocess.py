@@ -13,7 +13,6 @@ lesion mask counts as healthy, because most cohorts serve to train a healthy mod
 """
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
 from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture
@@ -35,12 +35,10 @@ from maediff.preparation.prepare import prepare
 from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
-from maediff.scans.parallel import progress, run_scans
+from maediff.scans.parallel import run_scans
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
-
-logger = logging.getLogger(__name__)
 
 QC_COLUMNS = (
     "name",
@@ -132,29 +130,42 @@ def preprocess(
     preprocess_scan = partial(
         _preprocess_scan, out=out, settings=settings, config=config, tools=tools
     )
-    outcomes = progress(
-        run_scans(preprocess_scan, refs, run.workers), "preprocess", len(refs), quiet=run.quiet
-    )
-    for ref, outcome in zip(refs, outcomes, strict=True):
-        if isinstance(outcome, str):
-            shutil.rmtree(out / ref.name, ignore_errors=True)
-            logger.error("%s failed: %s", ref.name, outcome)
-            qc.append(_qc_line({"name": ref.name, "status": "failed", "flags": outcome}))
-            continue
-        finished, record = outcome
-        done.append(finished)
-        texts = {
-            "name": ref.name,
-            "status": "flagged" if record["flags"] else "ok",
-            "flags": "; ".join(record["flags"]),
-            "notes": "; ".join(record["notes"]),
-        }
-        qc.append(_qc_line({**record, **texts}))
+    outcomes = run_scans(preprocess_scan, refs, run.workers)
+    with Progress("preprocess", len(refs), quiet=run.quiet) as progress:
+        for ref, outcome in zip(refs, outcomes, strict=True):
+            if isinstance(outcome, str):
+                shutil.rmtree(out / ref.name, ignore_errors=True)
+                progress.advance(f"{ref.name} failed: {outcome}", failed=True)
+                qc.append(_qc_line({"name": ref.name, "status": "failed", "flags": outcome}))
+                continue
+            finished, record = outcome
+            done.append(finished)
+            progress.advance(describe_prepared(ref.name, record))
+            texts = {
+                "name": ref.name,
+                "status": "flagged" if record["flags"] else "ok",
+                "flags": "; ".join(record["flags"]),
+                "notes": "; ".join(record["notes"]),
+            }
+            qc.append(_qc_line({**record, **texts}))
     write_table(out / "qc.csv", QC_COLUMNS, qc)
     n_failed = len(refs) - len(done)
     if done:
         write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": n_failed})
     return n_failed
+
+
+def describe_prepared(name: str, record: Mapping[str, Any]) -> str:
+    """Return a line about a prepared scan, its flags first.
+
+    Args:
+        name: name of the scan.
+        record: the numbers of quality control, as in image.json.
+    """
+    flags = f"FLAGGED ({'; '.join(record['flags'])}), " if record["flags"] else ""
+    lesion = record.get("lesion_ml")
+    lesion = f", lesion {lesion:.1f} ml" if lesion else ""
+    return f"{name}: {flags}brain {record['brain_ml']:.0f} ml{lesion}, {record['slices']} slices"
 
 
 def _qc_line(values: Mapping[str, Any]) -> list[Any]:

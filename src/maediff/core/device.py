@@ -6,22 +6,41 @@ from typing import Any, Literal
 
 from maediff.core.errors import InputError
 
+DEVICES = ("cpu", "cuda", "mps")
+"""Devices that networks run on; mps is the GPU of a Mac."""
+
 
 def resolve_device(device: str) -> str:
-    """Return "cuda" or "cpu"; "auto" is "cuda" if a CUDA device is available.
+    """Return "cuda", "mps" or "cpu"; "auto" is "cuda" if a CUDA device is available, else "cpu".
 
     Raises:
-        InputError: unknown device, or "cuda" without a CUDA device.
+        InputError: unknown device, or a device that this machine lacks.
     """
     import torch
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"`device={device!r}`: unknown device; choose auto, cpu or cuda")
+    if device not in ("auto", *DEVICES):
+        raise InputError(f"`device={device!r}`: unknown device; choose auto, {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("`device='cuda'`: no CUDA device was found; use `device='cpu'`")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise InputError(
+            "`device='mps'`: no Apple GPU was found, or torch was built without MPS; "
+            "use `device='cpu'`"
+        )
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+def accumulation_dtype(device: Any) -> Any:
+    """Return the torch dtype of sums: float64, but float32 on "mps", which has no float64.
+
+    Args:
+        device: name of the device, or a `torch.device`.
+    """
+    import torch
+
+    return torch.float32 if str(device).startswith("mps") else torch.float64
 
 
 def has_bf16(device: str) -> bool:

@@ -10,9 +10,9 @@ class RunOptions:
     """Options of a run; only `seed` affects the result.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         seed: seed of everything random, 0 or more.
-        batch_size: forward passes computed at once.
+        batch_size: slices or patches per forward pass.
         workers: scans or runs processed at once, each in a process of its own.
         resume: keep finished parts of an existing output folder and compute the rest.
         overwrite: empty an existing output folder first.

@@ -29,8 +29,9 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
 from maediff.detection.detector import Detector, make_detector
-from maediff.detection.findings import write_findings
+from maediff.detection.findings import describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
@@ -40,7 +41,7 @@ from maediff.preparation.config import OPTIONAL
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.steps import Tools
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
-from maediff.scans.parallel import progress, run_scans
+from maediff.scans.parallel import run_scans
 from maediff.scans.read import identity
 from maediff.scans.reference import ScanRef, remove_folders
 
@@ -145,7 +146,7 @@ def detect(
     if threshold is not None:
         Threshold.given(threshold)
     check_one_choice(threshold, fpr, scan_fpr, options.sensitivity)
-    model, model_from = (model, "given with --model") if model else _pick_model(refs, modality)
+    model, model_from = (model, "given") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
     detector = configure_detector(model, device, options, run)
     logger.info("%s detects %s", detector.name, detector.model.detects)
@@ -168,17 +169,18 @@ def detect(
     )
     job = _Job(out=out, shared=shared, threshold=chosen, modality=modality, options=options)
     failures: dict[str, str] = {}
+    summaries: list[dict[str, Any]] = []
     outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=1)
-    for ref, failure in zip(
-        refs, progress(outcomes, "detect", len(refs), quiet=run.quiet), strict=True
-    ):
-        if failure is not None:
-            failures[ref.name] = remove_folders(failure, ref)
-            logger.error("%s failed: %s", ref.name, failure)
+    with Progress("detect", len(refs), quiet=run.quiet) as progress:
+        for ref, failure in zip(refs, outcomes, strict=True):
+            if failure is None:
+                summaries.append(read_json(out / ref.name / "summary.json"))
+                progress.advance(describe_finding(summaries[-1], shared))
+            else:
+                failures[ref.name] = remove_folders(failure, ref)
+                progress.advance(f"{ref.name} failed: {failure}", failed=True)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
-    paths = [out / ref.name / "summary.json" for ref in refs if ref.name not in failures]
-    summaries = [read_json(path) for path in paths]
     write_findings(out / "participants_findings.tsv", summaries, failures)
     return DetectReport(out, summaries, failures)
 
@@ -240,9 +242,9 @@ def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str
         raise InputError(f"{finding}; give `modality` (T1w, T2w or FLAIR) or `model`")
     contrast = modality or contrasts[0]
     name, _ = pick(contrast)
-    source = "--modality says" if modality else "the names of the files say"
-    reason = f"chosen because {source} {contrast}"
-    logger.info("model: %s, %s", name, reason.replace("--modality", "`modality`"))
+    source = "the given contrast" if modality else "the contrast in the file names"
+    reason = f"chosen for {source}, {contrast}"
+    logger.info("model: %s, %s", name, reason)
     return name, reason
 
 

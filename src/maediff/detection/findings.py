@@ -1,4 +1,4 @@
-"""Findings as tables: regions of a scan, and scans of a folder.
+"""Findings as a sentence, and as tables: regions of a scan, and scans of a folder.
 
     regions.tsv                  one row per region, largest first
     participants_findings.tsv    one row per scan: contrast, score, volume, regions, flags, version
@@ -13,6 +13,7 @@ from typing import Any
 
 from maediff.core.files import write_text
 from maediff.core.text import escape_cell
+from maediff.models.thresholds import describe_healthy
 
 REGION_COLUMNS = (
     "region",
@@ -45,6 +46,45 @@ SCAN_COLUMNS = (
     "reason",
 )
 MISSING = "n/a"
+
+
+def describe_finding(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """Return a line about a scan for the terminal and for logs: flags, finding, what is usual.
+
+    Args:
+        summary: content of summary.json.
+        shared: content of detect.json.
+    """
+    flags = summary["qc"].get("flags", [])
+    parts = [
+        f"FLAGGED ({'; '.join(map(str, flags))})" if flags else "",
+        _count_regions(summary),
+        f"score {summary['score']:.3g}, threshold {summary['threshold']:.3g}",
+        describe_usual(shared),
+    ]
+    return f"{summary['subject']}: {'; '.join(part for part in parts if part)}"
+
+
+def describe_usual(shared: Mapping[str, Any]) -> str:
+    """Return what the model detects in its healthy calibration scans; empty if that is unknown.
+
+    Args:
+        shared: content of detect.json.
+    """
+    usual = describe_healthy(shared.get("threshold_from") or {})
+    return f"healthy scans of {shared['model']}: {usual}" if usual else ""
+
+
+def _count_regions(summary: Mapping[str, Any]) -> str:
+    """Return number, volume and the largest of the regions."""
+    regions = summary["regions"]
+    if not regions:
+        return "no region"
+    text = f"{len(regions)} region{'s' * (len(regions) > 1)}, {summary['volume_ml']:.1f} ml"
+    place = regions[0].get("location")
+    if len(regions) == 1:
+        return f"{text}{f', {place}' if place else ''}"
+    return f"{text}, largest {regions[0]['volume_ml']:.1f} ml{f', {place}' if place else ''}"
 
 
 def write_regions(path: Path, regions: Sequence[Mapping[str, Any]]) -> None:

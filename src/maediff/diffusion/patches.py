@@ -21,6 +21,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from maediff.core.device import accumulation_dtype
+
 Merge = Literal["mean", "tapered"]
 """Weights of overlapping patches: all 1, or falling towards the edges of a patch."""
 
@@ -126,7 +128,8 @@ class PatchMerger:
     def __init__(self, x0: Float[Tensor, "b 1 h w"], p: int, kind: Merge) -> None:
         self.x0, self.p = x0, p
         self.weight = merge_weights(p, kind).to(x0.device)
-        self.total = torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
+        self.dtype = accumulation_dtype(x0.device)
+        self.total = torch.zeros(x0.shape, dtype=self.dtype, device=x0.device)
         self.weights = torch.zeros_like(self.total)
 
     def add(
@@ -143,16 +146,15 @@ class PatchMerger:
             prediction: whole slices; only the pixels inside the patch are used.
         """
         size = prediction.shape[-1]
-        weight = insert(
-            self.weight.expand(len(corners), 1, self.p, self.p), corners, size
-        ).double()
-        self.total.index_add_(0, slices, weight * prediction.double())
+        weight = insert(self.weight.expand(len(corners), 1, self.p, self.p), corners, size)
+        weight = weight.to(self.dtype)
+        self.total.index_add_(0, slices, weight * prediction.to(self.dtype))
         self.weights.index_add_(0, slices, weight)
 
     def reference(self) -> Float[Tensor, "b 1 h w"]:
         """Return the healthy reference merged from all patches added so far."""
         mean = self.total / self.weights.clamp_min(1e-12)
-        return torch.where(self.weights > 0, mean, self.x0.double()).to(self.x0.dtype)
+        return torch.where(self.weights > 0, mean, self.x0.to(self.dtype)).to(self.x0.dtype)
 
 
 def patches_with_brain(

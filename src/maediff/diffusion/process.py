@@ -53,10 +53,10 @@ def forward_process(
         x0: clean images, in [-1, 1].
         eps: noise. The schedule assumes unit variance.
         alpha_bar_t: value of the schedule for each image. The coefficients are computed in its
-            precision, then cast to that of `x0`.
+            precision and on its device, then moved to those of `x0`.
     """
     level: Tensor = rearrange(alpha_bar_t, "b -> b 1 1 1")
-    return level.sqrt().to(x0.dtype) * x0 + (1 - level).sqrt().to(x0.dtype) * eps
+    return level.sqrt().to(x0) * x0 + (1 - level).sqrt().to(x0) * eps
 
 
 def reverse_chain(

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from maediff import __version__
 from maediff.anomaly.postprocess import (
@@ -40,6 +38,7 @@ from maediff.core.files import (
     write_text,
 )
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
     EvaluationScans,
@@ -276,9 +275,9 @@ def _score(
     out: Path,
     run: RunOptions,
 ) -> Scores:
-    """Score all contenders with a progress bar on the error stream."""
-    with Progress(disable=run.quiet, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=len(contenders))
+    """Score all contenders, and show the progress."""
+    n_scans = len({id(scan) for scan in [*scans.calibrate, *scans.scored]})
+    with Progress("evaluate", len(contenders) * n_scans, quiet=run.quiet) as progress:
         return score(
             contenders,
             scans.calibrate,
@@ -286,7 +285,7 @@ def _score(
             scoring,
             seed=run.seed,
             slices=out / "slices",
-            progress=lambda name: bar.update(task, advance=1, description=name),
+            progress=progress,
             workers=run.workers,
         )
 

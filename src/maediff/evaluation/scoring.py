@@ -34,6 +34,7 @@ from maediff.anomaly.postprocess import (
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
+from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.measures import (
     SCORE_COLUMNS,
@@ -152,7 +153,7 @@ def score(
     *,
     seed: int = 0,
     slices: Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
     workers: int = 1,
 ) -> Scores:
     """Score all contenders on `scored`.
@@ -165,7 +166,7 @@ def score(
         config: rates, post-processing and number of snapshots.
         seed: seed of the bootstrap.
         slices: folder for the slices that a report shows; None writes no slices.
-        progress: called with the name of each contender that is done.
+        progress: advances by one for each scan that a contender predicted.
         workers: contenders scored at once, each in a process with one thread. 1 uses this process.
 
     Raises:
@@ -174,8 +175,12 @@ def score(
     rows: list[dict[str, Any]] = []
     extras: dict[str, dict[str, Any]] = {}
     curves: dict[str, Any] = {}
+    n_scans = len({id(scan) for scan in [*calibrate, *scored]})
+    in_process = workers == 1
     tasks = (
-        delayed(_score_contender)(contender, calibrate, scored, config, slices)
+        delayed(_score_contender)(
+            contender, calibrate, scored, config, slices, progress if in_process else None
+        )
         for contender in contenders
     )
     inner = {"inner_max_num_threads": 1} if workers > 1 else {}
@@ -185,7 +190,8 @@ def score(
             rows += outcome.rows
             extras[contender.name], curves[contender.name] = outcome.extra, outcome.curves
             if progress is not None:
-                progress(contender.name)
+                text = _describe_outcome(contender, outcome)
+                progress.advance(text, by=0 if in_process else n_scans)
     return Scores(rows, summarise(rows, extras, seed), curves)
 
 
@@ -195,10 +201,15 @@ def _score_contender(
     scored: Sequence[SubjectSlices],
     config: ScoringConfig,
     slices: Path | None,
+    progress: Progress | None,
 ) -> _Outcome:
     """Score one contender, and write the slices that a report shows."""
     scans = {id(scan): scan for scan in [*calibrate, *scored]}  # a scan may be in both
-    predictions = {key: _predict(contender, scan) for key, scan in scans.items()}
+    predictions = {}
+    for key, scan in scans.items():
+        predictions[key] = _predict(contender, scan)
+        if progress is not None:
+            progress.advance(f"{contender.name}, {scan.name}", detail=True)
     rows = [_describe_scan(contender, scan, predictions[id(scan)][1]) for scan in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
@@ -252,6 +263,14 @@ def _score_contender(
             row | {f"{column}{UNFILTERED}": math.nan for column in SCORE_COLUMNS} for row in rows
         ]
     return _Outcome(rows, extra, curves)
+
+
+def _describe_outcome(contender: Contender, outcome: _Outcome) -> str:
+    """Return a line about a scored contender: its mean AUPRC and the number of scans behind it."""
+    values = [row["auprc"] for row in outcome.rows if not math.isnan(row["auprc"])]
+    if not values:
+        return f"{contender.name}: {len(outcome.rows)} healthy scans scored"
+    return f"{contender.name}: AUPRC {np.mean(values):.3f}, mean of {len(values)} scans"
 
 
 def _thresholds_or_none(thresholds: MethodThresholds) -> dict[str, float | None]:

@@ -84,7 +84,7 @@ class DDPM(Method):
         x0, x0_seen = to_signed(x), to_signed(x if seen is None else seen)
         t = self.config.training_times(len(x), generator)
         eps = self.config.sample_noise((len(x), *x.shape[-2:]), generator, x.device)
-        x_t = forward_process(x0_seen, eps, self.alpha_bar[t].to(x.device))
+        x_t = forward_process(x0_seen, eps, self.alpha_bar[t])
         x0_pred = self.unet(x_t, t.to(x.device))
         everywhere = torch.ones_like(x0, dtype=torch.bool)
         return reconstruction_loss(x0_pred, x0, everywhere, self.config.loss)
@@ -125,7 +125,7 @@ class DDPM(Method):
         noise = partial(
             self.config.noise_at_test, self.config.size, seed, slice_ids, patches, draw, x0.device
         )
-        x_t = forward_process(x0, noise(0), self.alpha_bar[t].expand(len(x0)).to(x0.device))
+        x_t = forward_process(x0, noise(0), self.alpha_bar[t].expand(len(x0)))
         x0_pred = reverse_chain(
             lambda x, t: self.unet(x, t).float(),
             x_t,

@@ -98,7 +98,7 @@ def noise_one_patch(
     corners = grid.corners[patches].to(x0.device)
     mask = patch_mask(corners, config.p, config.size)[:, None]
     noise = config.sample_noise((b, config.p, config.p), generator, x0.device)
-    x_t = forward_process(x0, insert(noise, corners, config.size), alpha_bar[t].to(x0.device))
+    x_t = forward_process(x0, insert(noise, corners, config.size), alpha_bar[t])
     return torch.where(mask, x_t, x0), t.to(x0.device), corners, mask
 
 
@@ -218,9 +218,8 @@ def _reconstruct_patches(
     seed: int,
 ) -> Float[Tensor, "n 1 h w"]:
     """Noise each patch to level `t`, run the reverse process, and return x0_pred in [-1, 1]."""
-    device = batch.clean.device
     noise = partial(_noise_patches, batch, draw, config, seed)
-    level = alpha_bar[t].expand(len(batch.clean)).to(device)
+    level = alpha_bar[t].expand(len(batch.clean))
     x0_pred = reverse_chain(
         partial(_denoise_patches, batch, denoise),
         forward_process(batch.clean, noise(0), level),

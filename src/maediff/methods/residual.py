@@ -28,6 +28,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from maediff.core.device import accumulation_dtype
+
 Residual = Literal["abs", "bright", "dark"]
 LossKind = Literal["l1", "l2", "l1_ssim"]
 SSIM_SIGMA = 1.5
@@ -154,7 +156,8 @@ def residual_of(
         residual = (difference if config.residual == "bright" else -difference).clamp_min(0)
     if config.ssim_weight:
         # In float64: rounding in fp32 would depend on the batch.
-        dissimilarity = (1 - ssim(x.double(), reference.double(), brain).to(x)) / 2
+        dtype = accumulation_dtype(x.device)
+        dissimilarity = (1 - ssim(x.to(dtype), reference.to(dtype), brain).to(x)) / 2
         if config.residual != "abs":
             dissimilarity = dissimilarity * (residual > 0)
         residual = torch.lerp(residual, dissimilarity, config.ssim_weight)

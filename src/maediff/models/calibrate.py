@@ -40,6 +40,7 @@ from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
 from maediff.models.folder import write_config
@@ -116,6 +117,7 @@ def calibrate(
             seed=run.seed,
             max_scans=max_scans,
             default_fpr=trained.chosen_fpr,
+            quiet=run.quiet,
         )
         if calibration is None:
             raise InputError(
@@ -147,6 +149,7 @@ def calibrate_folder(
     seed: int = 0,
     max_scans: int = CALIBRATION_SCANS,
     default_fpr: float | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any] | None:
     """Write the thresholds of a model to its calibration.json.
 
@@ -163,6 +166,7 @@ def calibrate_folder(
         max_scans: scans used at most, one per person, the first by name.
         default_fpr: rate that `detect` uses by default, unless it detects more in the healthy
             scans than the rule of the level default allows. None uses the rate of this level.
+        quiet: show no progress.
 
     Returns:
         The content of the file; None if there is no healthy scan and no lesion-free slice.
@@ -178,28 +182,29 @@ def calibrate_folder(
     healthy = [row for row in rows if row.healthy]
     # The first scan of each person, by name.
     people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}
-    logger.info(
-        "calibrating %s on the scans of %d people", Path(folder).name, min(len(people), max_scans)
-    )
+    n_scans = min(len(people), max_scans)
+    logger.info("calibrating %s on the scans of %d people", Path(folder).name, n_scans)
     maps: list[Map] = []
     brains: list[Mask] = []
     spacings: list[tuple[float, float, float]] = []
     scores: list[float] = []
-    for row in reversed(people.values()):
-        if len(maps) == max_scans:
-            break
-        scan = cohort.load(row)
-        inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
-        if not inside.any():
-            continue
-        residual, _ = predict_volume(
-            model.method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
-        )
-        maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
-        brains.append(inside)
-        spacings.append(scan.spacing_mm)
-        if healthy:
-            scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
+    with Progress("calibrate", n_scans, quiet=quiet) as progress:
+        for row in reversed(people.values()):
+            if len(maps) == max_scans:
+                break
+            scan = cohort.load(row)
+            inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
+            if not inside.any():
+                continue
+            residual, _ = predict_volume(
+                model.method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
+            )
+            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
+            brains.append(inside)
+            spacings.append(scan.spacing_mm)
+            if healthy:
+                scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
+            progress.advance(row.name, detail=True)
     if not maps:
         return None
     thresholds = [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS]

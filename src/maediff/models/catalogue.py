@@ -70,7 +70,7 @@ def models() -> Iterator[tuple[Path, Card]]:
 
 
 def describe(folder: Path, card: Card) -> str:
-    """Return some lines about a model, for `maediff models`."""
+    """Return some lines about a model, for `maediff models`; arguments are in backticks."""
     megabytes = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
     only_by_name = ", used only when asked for by name" if card.opt_in else ""
     lines = [
@@ -79,15 +79,15 @@ def describe(folder: Path, card: Card) -> str:
         f"{only_by_name}",
     ]
     if settings := _read_part(folder, "config.json").get("config"):
-        lines.append(f"  marks:  {describe_sign(settings)}")
+        lines.append(f"  detects: {describe_sign(settings)}")
     if rates := _describe_rates(folder):
-        lines.append(f"  rates:  {rates}")
+        lines.append(f"  rates:   {rates}")
     sources = ", ".join(f"{source.name} ({source.licence})" for source in card.data)
-    lines.append(f"  data:   {sources}")
-    lines += [f"  scores: {_format_scores(scores)}" for scores in card.scores]
-    lines.append(f"  where:  {folder}")
+    lines.append(f"  data:    {sources}")
+    lines += [f"  scores:  {_format_scores(scores)}" for scores in card.scores]
+    lines.append(f"  where:   {folder}")
     if card.terms:
-        lines.append(f"  terms:  {card.terms}")
+        lines.append(f"  terms:   {card.terms}")
     return "\n".join(lines)
 
 
@@ -107,17 +107,17 @@ def _describe_rates(folder: Path) -> str:
     stored = _read_part(folder, "calibration.json")
     rate, scores = stored.get("default_fpr"), stored.get("scan_scores") or []
     own = stored.get("default_threshold")
-    default = f"--fpr {rate:g} unless another is given" if isinstance(rate, float) else ""
+    default = f"`fpr={rate:g}` unless another is given" if isinstance(rate, float) else ""
     if isinstance(own, Mapping):
         values = {"value": "?", "chosen_on": "?", **own}
         default = (
-            f"--threshold {values['value']} unless another or a rate is given, chosen on "
+            f"`threshold={values['value']}` unless another or a rate is given, chosen on "
             f"{values['chosen_on']}"
         )
     guaranteed = ""
     if scores:
         lowest = smallest_alpha(len(scores))
-        guaranteed = f"--scan-fpr from {lowest:.4g}, by {len(scores)} healthy scans"
+        guaranteed = f"`scan_fpr` from {lowest:.4g}, by {len(scores)} healthy scans"
     return "; ".join(filter(None, (default, guaranteed)))
 
 

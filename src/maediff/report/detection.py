@@ -12,6 +12,7 @@ from urllib.parse import quote
 from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.detection.findings import describe_usual
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
@@ -48,7 +49,9 @@ def detection_page(folder: Path) -> Page:
     scans = Section(
         "Scans",
         text=[] if summaries else ["No scan was finished."],
-        tables=[_overview(summaries, links, sortable=not on_one_page)] if summaries else [],
+        tables=[_overview(folder, summaries, links, is_index=not on_one_page)]
+        if summaries
+        else [],
         scale=colour_scale(vmax, threshold) if montages else None,
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=montages,
@@ -115,8 +118,9 @@ def _read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, 
 
 
 def _overview(
-    summaries: Mapping[str, Mapping[str, Any]], links: list[str], *, sortable: bool
+    folder: Path, summaries: Mapping[str, Mapping[str, Any]], links: list[str], *, is_index: bool
 ) -> Table:
+    """Return the table of all scans; an index has thumbnails and can be sorted."""
     return Table(
         ["Scan", "Score", "Volume", "Regions", "Largest region", "Quality flags"],
         [
@@ -132,8 +136,17 @@ def _overview(
         ],
         caption="Score: the highest threshold at which a region is left.",
         links=links,
-        sortable=sortable,
+        images=[_thumbnail(folder / name) for name in summaries] if is_index else [],
+        sortable=is_index,
     )
+
+
+def _thumbnail(folder: Path) -> str:
+    """Return a small picture of a scan; empty if its pictures are missing or damaged."""
+    try:
+        return slices.thumbnail(load_slices(folder / "slices.npz"))
+    except InputError:
+        return ""
 
 
 def _facts(shared: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -197,13 +210,8 @@ def _sentence(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     """Return the finding in one sentence, with what is usual in healthy scans."""
     n = len(summary["regions"])
     finding = f"{n} region{'s' * (n != 1)}, {summary['volume_ml']:.1f} ml." if n else "No region."
-    origin = shared.get("threshold_from") or {}
-    if origin.get("n_scores"):
-        finding += (
-            f" At this threshold, {shared['model']} detects something in {origin['n_marked']} of "
-            f"its {origin['n_scores']} healthy scans."
-        )
-    return finding
+    usual = describe_usual(shared)
+    return f"{finding} At this threshold, {usual}." if usual else finding
 
 
 def _regions(summary: Mapping[str, Any], anchor: str) -> Table:

@@ -56,21 +56,6 @@ def run_scans(
             yield outcome
 
 
-def progress(outcomes: Iterator[Done], what: str, total: int, *, quiet: bool) -> Iterator[Done]:
-    """Return the outcomes one by one, and show a progress bar on the error stream.
-
-    Args:
-        outcomes: results of `run_scans`.
-        what: label of the bar.
-        total: number of outcomes.
-        quiet: show no bar.
-    """
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(outcomes, what, total=total, console=Console(stderr=True), disable=quiet)
-
-
 def _run_safely(do: Callable[[ScanRef], Any], ref: ScanRef) -> Any:
     """Return the result of `do`, or the message of any error that it raises."""
     try:

@@ -7,14 +7,12 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
@@ -24,6 +22,7 @@ from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
 from maediff.methods.base import Method
 from maediff.methods.registry import build
 from maediff.models.calibrate import calibrate_folder
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *SHARED)
 """Keys of cohort.json that config.json keeps: a scan must be prepared in the same way."""
 RECENT_STEPS = 50
-"""Number of steps whose mean loss the progress bar shows."""
+"""Number of steps whose mean loss is shown."""
 
 
 def train(
@@ -217,13 +216,13 @@ def run_training(
     limit_s: float | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train until the last step or the time limit, with checkpoints and a progress bar.
+    """Train until the last step or the time limit, with checkpoints, and show the progress.
 
     Args:
         out: the run folder.
         config: contents of the run's config.json.
         limit_s: wall time of this call, in seconds. None: no limit.
-        quiet: show no progress bar; messages go to the log.
+        quiet: show no progress.
 
     Returns:
         The result of `train`.
@@ -235,24 +234,17 @@ def run_training(
     with (
         deferred_interrupt() as interrupt,
         Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            disable=quiet,
-            console=Console(stderr=True),
+            "training", run.config.steps, done=run.step, limit_s=limit_s, window=500, quiet=quiet
         ) as progress,
     ):
-        announce = logger.warning if quiet else progress.console.print
         try:
-            budget_used = _run_steps(run, out, config, limit_s, interrupt, progress, announce)
+            budget_used = _run_steps(run, out, config, limit_s, interrupt, progress)
         except KeyboardInterrupt:
             # The interrupted step may have changed some of the weights.
             if restore_checkpoint(run, out, config["method"]):
-                announce(f"stopped at once; the last checkpoint is of step {run.step}")
+                logger.warning("stopped at once; the last checkpoint is of step %d", run.step)
             else:
-                announce("stopped at once, before the first checkpoint: nothing was saved")
+                logger.warning("stopped at once, before the first checkpoint: nothing was saved")
             raise
     if interrupt.is_set() and budget_used:
         raise KeyboardInterrupt  # `maediff compare` must not start its next training
@@ -273,14 +265,12 @@ def _run_steps(
     limit_s: float | None,
     interrupt: Event,
     progress: Progress,
-    announce: Callable[[str], None],
 ) -> bool:
     """Train, save checkpoints, and stop at the time limit or at the first Ctrl-C.
 
     Returns:
         True if the last step or the time limit was reached, False if Ctrl-C stopped the run.
     """
-    task = progress.add_task("training", total=run.config.steps, completed=run.step, state="")
     losses: list[float] = []  # since the last checkpoint
     budget_used = run.finished
     for record in run.records():
@@ -291,12 +281,12 @@ def _run_steps(
             )
         losses.append(record.loss)
         speed = f"{record.step / run.seconds:.1f} steps/s"
-        state = f"loss {np.mean(losses[-RECENT_STEPS:]):.4f}  {speed}"
-        progress.update(task, completed=record.step, state=state)
+        state = f"loss {np.mean(losses[-RECENT_STEPS:]):.4f}, {speed}"
+        progress.advance(state, detail=True)
         budget_used = run.finished or (limit_s is not None and record.elapsed_seconds >= limit_s)
         stopping = budget_used or interrupt.is_set()
         if stopping and not budget_used:
-            announce(f"stopping and saving step {record.step}; Ctrl-C again stops at once")
+            logger.warning("stopping and saving step %d; Ctrl-C again stops at once", record.step)
         if stopping or record.checkpoint_due:
             save_checkpoint(run, out, config, float(np.mean(losses)))
             losses.clear()

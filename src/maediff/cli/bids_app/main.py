@@ -4,7 +4,6 @@ argparse parses the command line, because a label option of a BIDS App has sever
 """
 
 import argparse
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maediff import __version__
-from maediff.cli.errors import FlagFormatter, echo, name_flags
+from maediff.cli.errors import echo, name_flags, show_log
 from maediff.cli.options import print_failures
 from maediff.core.errors import InputError
 
@@ -80,7 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for temporary files; default: the system's",
     )
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, or auto: cuda if there is one"
+        "--device",
+        default="auto",
+        help="cpu, cuda, mps (GPU of a Mac), or auto: cuda if there is one, else cpu",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     parser.add_argument(
@@ -122,10 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     flags = {name: f"--{name.replace('_', '-')}" for name in vars(args)} | OPTION_OF_ARGUMENT
-    handler = logging.StreamHandler()
-    handler.setFormatter(FlagFormatter(flags))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("maediff").setLevel(logging.INFO)
+    show_log(flags)
     try:
         return _run(args)
     except InputError as error:
@@ -174,12 +172,6 @@ def _run_level(args: argparse.Namespace, scans: "Scans", run: "RunOptions") -> i
     models = choose_models(args.model, scans)
     reports = run_participants(args.bids_dir, args.out_dir, scans, models=models, run=run)
     for report in reports.values():
-        for summary in () if run.quiet else report.summaries:
-            scan = f"{summary['subject']} {summary['modality']}"
-            echo(
-                f"{scan}: {len(summary['regions'])} region(s), {summary['volume_ml']:.1f} ml "
-                f"above {summary['threshold']:.3g}; score {summary['score']:.3g}"
-            )
         print_failures(list(report.failures), report.flagged, report.folder / "detect.json")
     echo(f"derivative: {args.out_dir}")
     return int(any(report.failures for report in reports.values()))
