@@ -3,7 +3,7 @@
     python tools/make_sample.py src/maediff/synthetic/sample
 
 The brain and its lesion come from `maediff.synthetic` with a fixed seed. No scan of a person is
-involved. SEED was chosen so that both contrasts have their lesion in the same place.
+involved.
 """
 
 import argparse
@@ -15,11 +15,9 @@ import nibabel as nib
 import numpy as np
 
 from maediff.core.types import Modality
-from maediff.synthetic.brain import PhantomConfig, healthy_brain
-from maediff.synthetic.lesion import LesionKind, add_lesion
+from maediff.synthetic.sample import make_sample_brain
 
-SEED = (20251129, 13)
-KINDS: tuple[tuple[Modality, LesionKind], ...] = (("T1w", "dark"), ("FLAIR", "bright"))
+CONTRASTS: tuple[Modality, ...] = ("T1w", "FLAIR")
 SCALE = 1000
 """Stored intensity of a value of 1."""
 
@@ -32,10 +30,8 @@ def write_sample(folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for contrast, kind in KINDS:
-        brain = add_lesion(
-            healthy_brain(SEED, PhantomConfig(contrast=contrast)), kind, "large", SEED
-        )
+    for contrast in CONTRASTS:
+        brain = make_sample_brain(contrast)
         image = nib.Nifti1Image(np.round(brain.image * SCALE).astype(np.int16), brain.affine)
         image.header.set_xyzt_units("mm")
         image.header["descrip"] = b"synthetic brain, maediff"

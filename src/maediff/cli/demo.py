@@ -16,6 +16,9 @@ def demo(
     train: Annotated[
         bool, typer.Option("--train", help="Train a model instead of using a shipped model.")
     ] = False,
+    open_report: Annotated[
+        bool, typer.Option("--open", help="Open the report in the web browser.")
+    ] = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
     seed: Seed = 0,
@@ -27,3 +30,8 @@ def demo(
     page = run_demo(out, train=train, overwrite=overwrite, device=device, seed=seed, quiet=quiet)
     if quiet:
         echo(f"report: {page}")
+    if open_report:
+        import webbrowser
+
+        if not webbrowser.open(page.resolve().as_uri()):
+            echo(f"no web browser was found; open {page} yourself", err=True)

@@ -53,6 +53,8 @@ class Table:
     rows: list[list[str]]
     caption: str = ""
     links: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    """Picture of each row as a data URI; empty for no picture."""
     marked: list[int] = field(default_factory=list)
     anchor: str = ""
     """Identifier of the table, for the viewer that fills it."""

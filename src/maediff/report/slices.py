@@ -23,6 +23,7 @@ from maediff.core.types import Map, Mask
 
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3
+THUMBNAIL_QUALITY = 75  # of JPEG, 0 to 95; about 4 KB a picture
 GAP = 4
 MASK_COLOUR = (255, 140, 26)
 TRUTH_COLOUR = (64, 214, 255)
@@ -71,6 +72,16 @@ def mask_row(snapshot: Snapshot) -> str:
         fill=(snapshot.mask, MASK_COLOUR),
         outlines=[(snapshot.lesion, TRUTH_COLOUR)],
     )
+
+
+def thumbnail(snapshot: Snapshot) -> str:
+    """Return the slice with the highest anomaly, with the mask filled, as a small JPEG."""
+    at = int(snapshot.anomaly_map.max(axis=(1, 2)).argmax())
+    cut = _cut_slice(snapshot, at)
+    picture = _strip(cut, _grey(cut.image), fill=(cut.mask, MASK_COLOUR))
+    buffer = io.BytesIO()
+    imsave(buffer, picture, format="jpg", pil_kwargs={"quality": THUMBNAIL_QUALITY})
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def scan_tile(snapshot: Snapshot, at: int) -> RGB:

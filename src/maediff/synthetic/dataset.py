@@ -9,10 +9,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Float, Shaped
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.core.files import atomic_path, fresh_folder, write_table
+from maediff.core.progress import Progress
 from maediff.core.types import SPLITS, Modality, Split
 from maediff.synthetic.brain import Phantom, PhantomConfig, healthy_brain
 from maediff.synthetic.lesion import LesionKind, LesionSize, add_lesion
@@ -96,6 +98,7 @@ def make_phantom_dataset(
     n_healthy_test: int = MIX.n_healthy_test,
     seed: int = MIX.seed,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Write skull-stripped NIfTI scans with masks; a brain takes about 0.4 s.
 
@@ -109,6 +112,7 @@ def make_phantom_dataset(
         n_healthy_test: healthy subjects of test.
         seed: seed of the dataset.
         overwrite: empty an existing folder first.
+        progress: advances by one for each brain.
 
     Returns:
         Path of the manifest CSV; the paths in it are relative to its folder.
@@ -124,19 +128,16 @@ def make_phantom_dataset(
     healthy = {"train": n_train, "val": n_healthy_val, "test": n_healthy_test}
     lesioned = {"train": 0, "val": n_val, "test": n_test}
     for split in SPLITS:
-        for i in range(healthy[split]):
-            rows.append(
-                _write_subject(
-                    out,
-                    f"{split}-healthy-{i:03d}",
-                    split,
-                    healthy_subject(split, i, contrast, seed),
-                )
-            )
-        for i in range(lesioned[split]):
-            _, phantom = lesioned_subject(split, i, contrast, seed)
-            kind = str(phantom.lesion_kind).replace("_", "")
-            rows.append(_write_subject(out, f"{split}-{kind}-{i:03d}", split, phantom))
+        for i in range(healthy[split] + lesioned[split]):
+            if i < healthy[split]:
+                phantom, kind, number = healthy_subject(split, i, contrast, seed), "healthy", i
+            else:
+                number = i - healthy[split]
+                _, phantom = lesioned_subject(split, number, contrast, seed)
+                kind = str(phantom.lesion_kind).replace("_", "")
+            rows.append(_write_subject(out, f"{split}-{kind}-{number:03d}", split, phantom))
+            if progress is not None:
+                progress.advance(rows[-1]["subject"], detail=True)
     write_table(
         out / "manifest.csv",
         PHANTOM_COLUMNS,
@@ -159,9 +160,22 @@ def _write_subject(out: Path, subject: str, split: str, phantom: Phantom) -> dic
     if phantom.lesion is not None:
         volumes["lesion_mask"] = phantom.lesion.astype(np.uint8)
     for name, volume in volumes.items():
-        image = nib.Nifti1Image(volume, phantom.affine)
-        image.header.set_xyzt_units("mm")
-        with atomic_path(out / subject / f"{name}.nii.gz") as temporary:
-            nib.save(image, temporary)
+        write_volume(out / subject / f"{name}.nii.gz", volume, phantom.affine)
         row[name] = f"{subject}/{name}.nii.gz"
     return row
+
+
+def write_volume(
+    path: Path, volume: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]
+) -> None:
+    """Write a volume of a synthetic brain as NIfTI.
+
+    Args:
+        path: the file, .nii.gz.
+        volume: image or mask.
+        affine: voxels -> mm in RAS+.
+    """
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)

@@ -1,0 +1,349 @@
+"""Check a report of `maediff detect` in a headless Chromium.
+
+    python tools/check_report.py RESULTS/report.html --axe axe.min.js --pictures FOLDER
+
+Checked are: console, network, size and time to open; at 390 and 1400 px, in light and dark mode:
+width and accessibility; the viewer with mouse, keyboard and touch; sorting and filtering of an
+index; print to PDF. Needs selenium, Chromium and its driver. axe-core is the file `axe.min.js` of
+the npm package of this name; without it, accessibility is not checked.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--hide-scrollbars",
+)
+SIZES = (390, 1400)
+MODES = ("light", "dark")
+MAX_MB = 5.0
+"""Largest report of one scan."""
+MAX_OPEN_S = 2.0
+"""Longest time to open a report."""
+SERIOUS = ("serious", "critical")
+SLIDERS = ("opacity", "threshold", "low", "high")
+HASH = """
+const shown = [...document.querySelectorAll('.viewer canvas')].filter((c) => c.offsetParent);
+return shown.map((c) => c.toDataURL()).join();
+"""
+SET = """
+const input = document.querySelector(`.viewer [name=${arguments[0]}]`);
+if (input.type === 'checkbox') input.click();
+else {
+  input.value = arguments[1];
+  input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input'));
+}
+"""
+FIRST_COLUMN = """
+return [...document.querySelectorAll('table.sortable tbody tr')]
+  .filter((row) => !row.hidden).map((row) => row.cells[arguments[0]].textContent.trim());
+"""
+
+
+class ReportCheck:
+    """A page in a browser, and the problems that were found in it.
+
+    Args:
+        page: the HTML file.
+        axe: axe.min.js of axe-core; None skips accessibility.
+        pictures: folder for pictures of the page; None writes none.
+    """
+
+    def __init__(self, page: Path, axe: Path | None = None, pictures: Path | None = None) -> None:
+        self.page, self.axe, self.pictures = page.resolve(), axe, pictures
+        self.problems: list[str] = []
+        self.browser = open_browser()
+
+    def close(self) -> None:
+        """Close the browser."""
+        self.browser.quit()
+
+    def require(self, holds: bool, problem: str) -> None:
+        """Note a problem unless a condition holds."""
+        if not holds:
+            self.problems.append(problem)
+
+    def run(self) -> list[str]:
+        """Check everything, and return the problems."""
+        try:
+            self.open()
+            self.check_size_and_time()
+            if self.browser.find_elements("css selector", ".viewer-box"):
+                self.wait_for_viewer()
+                for check in (
+                    self.check_controls,
+                    self.check_mouse,
+                    self.check_keyboard,
+                    self.check_touch,
+                ):
+                    check()
+            if self.browser.find_elements("css selector", "table.sortable"):
+                self.check_index()
+            for width in SIZES:
+                for mode in MODES:
+                    self.check_look(width, mode)
+            self.check_print()
+            self.check_console_and_network()
+        finally:
+            self.close()
+        return self.problems
+
+    def open(self, width: int = 1400, mode: str = "light") -> None:
+        """Load the page at a width and in a colour mode."""
+        self.emulate(width, mode)
+        self.browser.get(self.page.as_uri())
+
+    def emulate(self, width: int, mode: str) -> None:
+        """Set width and colour mode."""
+        metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": mode}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def pixels(self) -> str:
+        """Return a hash of all visible canvases of the viewer."""
+        return hashlib.sha256(self.browser.execute_script(HASH).encode()).hexdigest()
+
+    def readout(self) -> str:
+        """Return the text below the viewer."""
+        return str(self.browser.find_element("css selector", ".readout").text)
+
+    def set(self, name: str, value: Any = None) -> None:
+        """Set a control of the viewer as a user does."""
+        self.browser.execute_script(SET, name, value)
+
+    def wait_for_viewer(self) -> None:
+        """Wait until the viewer of the first scan is shown."""
+        self.browser.execute_script("document.querySelector('.viewer-box').scrollIntoView()")
+        shown = "return [...document.querySelectorAll('.viewer')].some((v) => !v.hidden)"
+        if not wait(lambda: bool(self.browser.execute_script(shown))):
+            raise TimeoutError(f"{self.page}: the viewer did not appear")
+
+    def check_size_and_time(self) -> None:
+        """Check size and time to open."""
+        n_scans = len(self.browser.find_elements("css selector", ".viewer-box"))
+        megabytes = self.page.stat().st_size / 1e6
+        print(f"size {megabytes:.2f} MB, {n_scans} scans")
+        self.require(n_scans != 1 or megabytes < MAX_MB, f"page of one scan: {megabytes:.1f} MB")
+        milliseconds = self.browser.execute_script(
+            "const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd"
+        )
+        print(f"opened in {milliseconds / 1000:.2f} s")
+        self.require(milliseconds / 1000 < MAX_OPEN_S, f"opens in {milliseconds / 1000:.1f} s")
+
+    def check_controls(self) -> None:
+        """Check that each control changes the pixels and that Reset restores them."""
+        before = self.pixels()
+        for name in (*SLIDERS, "map", "mask", "base"):
+            value = "reference" if name == "base" else None
+            if name in SLIDERS:
+                value = self.browser.execute_script(
+                    "const s = document.querySelector(`.viewer [name=${arguments[0]}]`);"
+                    "const middle = (Number(s.min) + Number(s.max)) / 2;"
+                    "return Math.abs(middle - s.value) > (s.max - s.min) / 10 ? middle : s.max;",
+                    name,
+                )
+            self.set(name, value)
+            self.require(self.pixels() != before, f"control {name}: no pixel changed")
+            self.browser.find_element("css selector", ".viewer .controls button").click()
+            self.require(self.pixels() == before, f"control {name}: Reset left changed pixels")
+        self.set("base", "swipe")
+        swipe = self.pixels()
+        self.set("swipe", 0.1)
+        self.require(self.pixels() != swipe, "swipe: no pixel changed")
+        self.set("view", "mosaic")
+        self.require(
+            self.browser.find_element("css selector", "canvas.mosaic").is_displayed(), "no mosaic"
+        )
+        self.browser.find_element("css selector", ".viewer .controls button").click()
+        rows = len(self.region_buttons())
+        if rows:
+            highest = self.browser.execute_script(
+                "return document.querySelector('.viewer [name=threshold]').max"
+            )
+            self.set("threshold", highest)
+            self.require(len(self.region_buttons()) < rows, "regions ignore the threshold")
+            self.browser.find_element("css selector", ".viewer .controls button").click()
+
+    def region_buttons(self) -> list[Any]:
+        """Return the buttons of the table of regions."""
+        return list(self.browser.find_elements("css selector", "tbody .jump"))
+
+    def check_mouse(self) -> None:
+        """Check that a click moves the crosshair, and that a region moves it to its centre."""
+        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        before = self.readout()
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        canvas.click()
+        self.require(self.readout() != before, "a click on a plane left the crosshair")
+        for button in self.region_buttons()[:1]:
+            button.click()
+            text = button.find_element("xpath", "./ancestor::tr/td[last()]").text
+            wanted = [float(value) for value in text.split(",")]
+            shown = self.readout().partition(":")[2].partition(" mm")[0].split(",")
+            distance = max(abs(float(a) - b) for a, b in zip(shown, wanted, strict=True))
+            self.require(distance <= 2, f"region at {text}, but the crosshair is at {shown}")
+
+    def check_keyboard(self) -> None:
+        """Check that the viewer is reached and moved with the keyboard alone."""
+        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        for key in ("\ue012", "\ue013", "\ue00e"):  # left, up, page up
+            before = self.readout()
+            canvas.send_keys(key)
+            self.require(self.readout() != before, f"key {key!r} left the crosshair")
+        for button in self.region_buttons()[:1]:
+            before = self.readout()
+            button.send_keys("\ue007")  # enter
+            self.require(self.readout() != before, "Enter on a region left the crosshair")
+
+    def check_touch(self) -> None:
+        """Check that a touch moves the crosshair."""
+        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        box = self.browser.execute_script(
+            "const b = arguments[0].getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
+            canvas,
+        )
+        before = self.readout()
+        self.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        point = {"x": box[0] + 0.3 * box[2], "y": box[1] + 0.3 * box[3]}
+        for kind, points in (("touchStart", [point]), ("touchEnd", [])):
+            event = {"type": kind, "touchPoints": points}
+            self.browser.execute_cdp_cmd("Input.dispatchTouchEvent", event)
+        self.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        moved = wait(lambda: self.readout() != before, seconds=2)
+        self.require(moved, "a touch left the crosshair")
+
+    def check_index(self) -> None:
+        """Check sorting and filtering of the table of scans."""
+        for column, kind in ((0, str), (1, float)):
+            head = self.browser.find_elements("css selector", "table.sortable .sort")[column]
+            head.click()
+            values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
+            self.require(values == sorted(values), f"column {column} is not sorted")
+            head.click()
+            values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
+            self.require(values == sorted(values, reverse=True), f"column {column}: no reverse")
+        names = self.browser.execute_script(FIRST_COLUMN, 0)
+        field = self.browser.find_element("css selector", ".filter input")
+        field.send_keys(names[0])
+        left = self.browser.execute_script(FIRST_COLUMN, 0)
+        self.require(0 < len(left) < len(names), f"the filter shows {len(left)} scans")
+        field.clear()
+        field.send_keys(" \ue003")  # a character and backspace, so that the page hears of it
+
+    def check_look(self, width: int, mode: str) -> None:
+        """Check width and accessibility, and take a picture."""
+        self.open(width, mode)
+        if self.browser.find_elements("css selector", ".viewer-box"):
+            self.wait_for_viewer()
+        overflow = self.browser.execute_script(
+            "return document.documentElement.scrollWidth - window.innerWidth"
+        )
+        self.require(overflow <= 0, f"{width} px, {mode}: {overflow} px too wide")
+        if self.axe is not None:
+            self.browser.execute_script(self.axe.read_text(encoding="utf-8"))
+            result = self.browser.execute_async_script(
+                "const done = arguments[arguments.length - 1];"
+                "axe.run().then((r) => done(r.violations)).catch((e) => done(String(e)));"
+            )
+            for violation in result if isinstance(result, list) else [{"help": result}]:
+                self.require(
+                    violation.get("impact") not in (*SERIOUS, None),
+                    f"{width} px, {mode}: axe {violation.get('id')}: {violation['help']}: "
+                    f"{[node['html'][:100] for node in violation.get('nodes', [])[:3]]}",
+                )
+        if self.pictures is not None:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            name = f"{self.page.parent.name}-{width}-{mode}.png"
+            shot = self.browser.execute_cdp_cmd(
+                "Page.captureScreenshot", {"captureBeyondViewport": True}
+            )
+            (self.pictures / name).write_bytes(base64.b64decode(shot["data"]))
+
+    def check_print(self) -> None:
+        """Check that the page can be printed."""
+        printed = self.browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+        document = base64.b64decode(printed["data"])
+        self.require(document.startswith(b"%PDF") and len(document) > 5000, "no printed page")
+        if self.pictures is not None:
+            (self.pictures / f"{self.page.parent.name}.pdf").write_bytes(document)
+
+    def check_console_and_network(self) -> None:
+        """Check that the console is empty and that nothing but the page was requested."""
+        for entry in self.browser.get_log("browser"):
+            self.problems.append(f"console: {entry['level']} {entry['message'][:200]}")
+        for entry in self.browser.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                address = message["params"]["request"]["url"]
+                is_page = address.partition("#")[0] == self.page.as_uri()
+                self.require(is_page or address.startswith("data:"), f"request: {address[:100]}")
+
+
+def open_browser() -> Any:
+    """Return a headless Chromium that records its console and its network."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    browser.set_script_timeout(120)
+    return browser
+
+
+def wait(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Return True as soon as a condition holds, False if it does not within a time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the pages, print the problems, and return 1 if there are any."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    count = 0
+    for page in arguments.page:
+        print(page)
+        for problem in ReportCheck(page, arguments.axe, arguments.pictures).run():
+            print(f"  {problem}")
+            count += 1
+    print(f"{count} problems")
+    return int(count > 0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("page", type=Path, nargs="+", help="report.html of `maediff detect`")
+    parser.add_argument("--axe", type=Path, help="axe.min.js of axe-core")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures and PDFs of the pages")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
