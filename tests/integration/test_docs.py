@@ -11,6 +11,7 @@ import typer
 
 import maediff
 from helpers.brains import oblique, save
+from helpers.cli import maediff as maediff_command
 from helpers.scripts import load_script
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cli import app
@@ -29,7 +30,28 @@ MADE = {"_build", "gallery", "generated"}
 SITE = sorted(p for p in DOCS.rglob("*.md") if not MADE & set(p.relative_to(DOCS).parts))
 PAGES = [*sorted(ROOT.glob("*.md")), *SITE, *sorted((ROOT / "experiments/log").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-RUNNABLE = [p for p in SITE if "```python" in p.read_text(encoding="utf-8")]
+RUNNABLE = [p for p in (ROOT / "README.md", *SITE) if "```python" in p.read_text("utf-8")]
+SCANS = ("patient_T1w.nii.gz", "sub-01_T1w.nii.gz", "patient.nii.gz", "--sample")
+"""Inputs of the commands that a test runs."""
+NEEDS_SCANS = "needs a cohort, a study or a model of the reader; the tests of its package run it"
+NOT_RUN = {
+    "maediff --install-completion": "changes the shell of the user",
+    "maediff detect": NEEDS_SCANS,  # with other inputs than SCANS
+    "maediff preprocess": NEEDS_SCANS,
+    "maediff train": NEEDS_SCANS,
+    "maediff calibrate": NEEDS_SCANS,
+    "maediff evaluate": NEEDS_SCANS,
+    "maediff compare": NEEDS_SCANS,
+    "maediff report": NEEDS_SCANS,
+    "maediff-bids": NEEDS_SCANS,
+    "python": "an experiment or a script with its own test",
+    "make": "CI runs the targets; results and models need scans and an hour",
+    "pip": "changes the environment",
+    "git": "changes the machine",
+    "cd": "changes the shell",
+    ".": "changes the shell",
+}
+"""Shell commands of the pages that no test runs as they are written, with the reason."""
 
 
 def name_of(page: Path) -> str:
@@ -156,14 +178,52 @@ def test_every_page_is_in_a_toctree() -> None:
     assert {page.resolve() for page in SITE} - entries == {(DOCS / "index.md").resolve()}
 
 
+def is_run(words: list[str]) -> bool:
+    """Return True for a command that `test_shell_commands_run` runs."""
+    if words[:2] in (["maediff", "--version"], ["maediff", "models"]):
+        return True
+    return words[:2] == ["maediff", "detect"] and words[2] in SCANS and "--model" not in words
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *SITE], ids=name_of)
+def test_shell_commands_run_or_have_a_reason(page: Path) -> None:
+    for words in shell_lines(page):
+        assert is_run(words) or {" ".join(words[:2]), words[0]} & set(NOT_RUN), words
+
+
+def write_small_scan(path: Path) -> None:
+    """Write a small scan of the atlas."""
+    atlas = load_atlas()
+    data = np.where(atlas.brain, 100 * atlas.t1.clip(0.02, 1), 0)[::3, ::3, ::8]
+    affine = oblique(atlas.affine @ np.diag([3.0, 3.0, 8.0, 1.0]))
+    save(path, data.astype(np.float32), affine, "PSR")
+
+
+@pytest.mark.slow
+def test_shell_commands_run(tmp_path: Path) -> None:
+    """Run each command for a single scan; commands that differ only in the output run once."""
+    commands = {
+        tuple(
+            words[: words.index("-o")] + words[words.index("-o") + 2 :] if "-o" in words else words
+        )
+        for page in (ROOT / "README.md", *SITE)
+        for words in shell_lines(page)
+        if is_run(words)
+    }
+    assert {words[2] for words in commands if len(words) > 2} == set(SCANS)
+    for name in SCANS[:-1]:
+        write_small_scan(tmp_path / name)
+    for number, words in enumerate(sorted(commands)):
+        output = ("-o", f"results-{number}") if words[1] == "detect" else ()
+        result = maediff_command(*words[1:], *output, cwd=tmp_path)
+        assert result.returncode == 0, (words, result.stderr)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
 def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each example in a folder with a small scan of the atlas."""
-    atlas = load_atlas()
-    data = np.where(atlas.brain, 100 * atlas.t1.clip(0.02, 1), 0)[::3, ::3, ::8]
-    affine = oblique(atlas.affine @ np.diag([3.0, 3.0, 8.0, 1.0]))
-    save(tmp_path / "patient_T1w.nii.gz", data.astype(np.float32), affine, "PSR")
+    write_small_scan(tmp_path / "patient_T1w.nii.gz")
     monkeypatch.chdir(tmp_path)
     for example in blocks(page, "python"):
         exec(compile(example, name_of(page), "exec"), {"__name__": "example"})

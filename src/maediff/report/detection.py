@@ -211,7 +211,7 @@ def _sentence(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     n = len(summary["regions"])
     finding = f"{n} region{'s' * (n != 1)}, {summary['volume_ml']:.1f} ml." if n else "No region."
     usual = describe_usual(shared)
-    return f"{finding} At this threshold, {usual}." if usual else finding
+    return f"{finding} {usual[0].upper()}{usual[1:]}." if usual else finding
 
 
 def _regions(summary: Mapping[str, Any], anchor: str) -> Table:
