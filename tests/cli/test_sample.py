@@ -6,11 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import maediff as maediff_api
 from helpers.cli import maediff
 from helpers.runs import made_run
 from helpers.scripts import load_script
 from maediff.core.errors import InputError
-from maediff.synthetic.sample import CONTRASTS, find_sample
+from maediff.synthetic.sample import CONTRASTS, find_sample, make_sample_brain
 
 
 def test_the_sample_is_one_small_brain_in_both_contrasts():
@@ -33,6 +34,18 @@ def test_the_script_makes_the_sample_again(tmp_path):
         )
         # Other versions of numpy and scipy round differently.
         np.testing.assert_allclose(made, shipped, atol=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "contrast"), [("flair", "FLAIR"), ("t1", "T1w")])
+def test_shipped_model_detects_the_lesion_and_nothing_in_the_healthy_brain(model, contrast):
+    detector = maediff_api.load(model, device="cpu")
+    for healthy in (False, True):
+        brain = make_sample_brain(contrast, healthy=healthy)
+        result = detector.detect(brain.image, affine=brain.affine, brain_mask=brain.brain)
+        assert bool(result.regions) != healthy
+        if not healthy:
+            assert (result.anomaly_mask & brain.lesion).sum() > 0.5 * brain.lesion.sum()
 
 
 def test_detect_in_the_sample(tmp_path):

@@ -23,7 +23,6 @@ def models(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "COUNTS", COUNTS)
     monkeypatch.setattr(module, "TRAIN_COUNTS", COUNTS)
     monkeypatch.setattr(module, "TRAIN_STEPS", 2)
-    monkeypatch.setattr(module, "DETECTED", slice(0, 2))
     return tmp_path / "models"
 
 
@@ -44,7 +43,8 @@ def check(demo, page):
     summary = json.loads((demo / "eval" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["n_subjects"], summary["n_lesion"]) == (2, 1)
     assert {"run", "bright", "template"} <= summary["methods"].keys()
-    assert len(list((demo / "detect").glob("*/summary.json"))) == 2
+    detected = sorted(path.parent.name for path in (demo / "detect").glob("*/summary.json"))
+    assert detected == ["sub-healthy", "sub-lesion"]
     return summary
 
 
@@ -66,8 +66,14 @@ def test_demo_with_shipped_model(tmp_path, models, capsys):
     assert (stored["n_scans"], stored["source"]) == (1, "healthy scans")
     assert stored["n_voxels"] > 1000
     printed = capsys.readouterr().out
-    assert "the shipped model t1" in printed
-    assert "maediff detect PATIENT.nii.gz -o results --modality T1w" in printed
+    assert printed.startswith("model: t1. A model for tests.")
+    shared = json.loads((tmp_path / "demo" / "detect" / "detect.json").read_text("utf-8"))
+    assert shared["model"] == "t1"  # itself, not the calibrated copy
+    *_, times, report, following = printed.strip().splitlines()
+    for stage in ("brains", "preparation", "calibration", "scores", "detection", "report"):
+        assert f"{stage} " in times
+    assert report == f"report: {tmp_path / 'demo' / 'report.html'}"
+    assert following == "next:   maediff detect PATIENT.nii.gz -o results --modality T1w"
     assert "--init t1" in printed
     assert "A model for tests." in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
@@ -80,6 +86,7 @@ def test_demo_trains_without_shipped_model(tmp_path, models, capsys):
     printed = capsys.readouterr().out
     assert "no model is shipped" in printed
     assert "maediff train maediff --cohort" in printed
+    assert printed.strip().endswith(f"-o results --model {tmp_path / 'demo' / 'run'}")
     assert "report.html" in printed
     assert read_model(tmp_path / "demo" / "run").step == 2
 
