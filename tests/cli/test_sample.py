@@ -37,11 +37,10 @@ def test_the_script_makes_the_sample_again(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "contrast"), [("flair", "FLAIR"), ("t1", "T1w")])
-def test_shipped_model_detects_the_lesion_and_nothing_in_the_healthy_brain(model, contrast):
-    detector = maediff_api.load(model, device="cpu")
+def test_flair_detects_the_lesion_and_nothing_in_the_healthy_brain():
+    detector = maediff_api.load("flair", device="cpu")
     for healthy in (False, True):
-        brain = make_sample_brain(contrast, healthy=healthy)
+        brain = make_sample_brain("FLAIR", healthy=healthy)
         result = detector.detect(brain.image, affine=brain.affine, brain_mask=brain.brain)
         assert bool(result.regions) != healthy
         if not healthy:
