@@ -17,7 +17,7 @@ CONTRASTS = ("FLAIR", "T1w")
 LESION_SEED = (20251129, 13)
 """Chosen so that T1w and FLAIR have their lesion in the same place."""
 HEALTHY_SEED = (20251129, 20)
-"""Chosen so that `flair` detects nothing at its default threshold: score 0.038, threshold 0.046."""
+"""Chosen so that `flair` detects nothing at its threshold: score 0.038, threshold 0.046."""
 
 
 def make_sample_brain(modality: Modality, *, healthy: bool = False) -> "Phantom":
