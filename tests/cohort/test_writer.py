@@ -27,9 +27,10 @@ def test_written_cohort_is_read_back(tmp_path):
     meta = {"modality": "T1w", "grid": {}, "normalise": {}}
     write_cohort(out, [ref], meta)
     cohort = Cohort.open(out)
-    assert cohort.meta == {"format": 2, **meta, "n_scans": 1}
+    counts = {"train": 0, "val": 1, "test": 0}
+    assert cohort.meta == {"format": 2, **meta, "n_scans": 1, "n_subjects": counts}
     (row,) = cohort.rows
-    assert (row.subject, row.session, row.dataset, row.split) == ("a", "ses-1", "d", "train")
+    assert (row.subject, row.session, row.dataset, row.split) == ("a", "ses-1", "d", "val")
     assert row.healthy and row.lesion_mask is None and row.source == str(image)
     scan = cohort.load(row)
     assert scan.extra == {"age": "30"} and scan.lesion_free.all()

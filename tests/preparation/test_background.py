@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from helpers.brains import made_brain, made_volume
+from helpers.brains import dice, made_brain, made_volume
+from helpers.options import UNALIGNED
 from maediff.core.errors import InputError
-from maediff.preparation.background import brain_from_background
+from maediff.preparation.background import brain_from_background, fill_empty_slices
 from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.steps import run_steps
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_nifti
 
@@ -19,6 +21,45 @@ def test_largest_object_with_holes_filled():
     damaged[0, 0, 0] = 90  # a speck outside
     damaged[1:4, 60, 40] = 1e-4  # distant ringing of a spline
     np.testing.assert_array_equal(brain_from_background(made_volume(damaged, affine)), brain)
+
+
+@pytest.mark.parametrize(
+    ("axis", "lost", "value"),
+    [(2, slice(25, 26), 0), (0, slice(30, 31), 0), (1, slice(36, 38), 0), (2, slice(25, 27), -3)],
+)
+def test_lost_slices(axis, lost, value):
+    """The reported case and variants: another axis, two slices, another value."""
+    data, brain, affine = made_brain()
+    damaged = data.copy()
+    damaged[(slice(None),) * axis + (lost,)] = value
+    volume, n_filled = fill_empty_slices(made_volume(damaged, affine))
+    assert n_filled == lost.stop - lost.start
+    assert dice(brain_from_background(volume), brain) > 0.999
+    assert np.quantile(np.abs(volume.data - data)[brain], 0.99) < 10
+    stepped = run_steps(made_volume(damaged, affine), None, UNALIGNED.for_modality("T1w"))
+    assert [flag.code for flag in stepped.flags] == ["empty-slices"]
+    assert stepped.record["empty_slices"] == n_filled and dice(stepped.brain, brain) > 0.999
+
+
+def test_a_long_gap_separates_no_brain():
+    data, brain, affine = made_brain()
+    data[:, :, 20:28] = 0  # 16 mm
+    volume, n_filled = fill_empty_slices(made_volume(data, affine))
+    assert n_filled == 0
+    both = brain_from_background(volume)
+    assert both[:, :, 10:20].any() and both[:, :, 30:].any() and not both[:, :, 20:28].any()
+    np.testing.assert_array_equal(both, brain & (data > 0))
+    stepped = run_steps(volume, None, UNALIGNED.for_modality("T1w"))
+    assert stepped.record["empty_slices"] == 8 and stepped.flags[0].code == "empty-slices"
+
+
+def test_specks_are_no_brain():
+    """Empty slices between a brain and a small object stay a gap."""
+    data, brain, affine = made_brain()
+    data[29:31, 35:37, 48] = 90  # above the vertex, after an empty slice
+    volume = made_volume(data, affine)
+    assert fill_empty_slices(volume) == (volume, 0)
+    np.testing.assert_array_equal(brain_from_background(volume), brain)
 
 
 def test_raw_scans():

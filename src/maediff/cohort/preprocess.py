@@ -32,6 +32,7 @@ from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import prepare
+from maediff.preparation.quality.flags import describe_flags
 from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
@@ -43,6 +44,7 @@ from maediff.scans.volume import Volume
 QC_COLUMNS = (
     "name",
     "status",
+    "flag_codes",
     "flags",
     "brain_ml",
     "lesion_ml",
@@ -144,6 +146,7 @@ def preprocess(
             texts = {
                 "name": ref.name,
                 "status": "flagged" if record["flags"] else "ok",
+                "flag_codes": ", ".join(record.get("flag_codes", [])),
                 "flags": "; ".join(record["flags"]),
                 "notes": "; ".join(record["notes"]),
             }
@@ -151,7 +154,11 @@ def preprocess(
     write_table(out / "qc.csv", QC_COLUMNS, qc)
     n_failed = len(refs) - len(done)
     if done:
-        write_cohort(out, done, {**settings, "maediff": __version__, "n_failed": n_failed})
+        meta = {**settings, "maediff": __version__, "n_failed": n_failed}
+        splits = write_cohort(out, done, meta)
+        logger.info("split of %s", splits.describe())
+        for shortage in splits.list_shortages():
+            logger.warning("%s: %s", out, shortage)
     return n_failed
 
 
@@ -162,7 +169,7 @@ def describe_prepared(name: str, record: Mapping[str, Any]) -> str:
         name: name of the scan.
         record: the numbers of quality control, as in image.json.
     """
-    flags = f"FLAGGED ({'; '.join(record['flags'])}), " if record["flags"] else ""
+    flags = f"FLAGGED ({'; '.join(describe_flags(record))}), " if record["flags"] else ""
     lesion = record.get("lesion_ml")
     lesion = f", lesion {lesion:.1f} ml" if lesion else ""
     return f"{name}: {flags}brain {record['brain_ml']:.0f} ml{lesion}, {record['slices']} slices"

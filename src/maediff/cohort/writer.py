@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maediff.cohort.cohort import COHORT_FORMAT
-from maediff.cohort.splits import split_of
+from maediff.cohort.splits import Splits, assign_splits
 from maediff.core.files import write_json, write_table
 from maediff.preparation.onto_grid import Prepared
 from maediff.scans.nifti import write_volume
@@ -75,21 +75,25 @@ def write_subject(
     )
 
 
-def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> None:
+def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any]) -> Splits:
     """Write manifest.csv and then cohort.json, which completes the cohort.
 
     Args:
         cohort: folder of the cohort.
         refs: the finished scans.
-        meta: content of cohort.json besides the format and the number of scans.
+        meta: content of cohort.json besides the format and the numbers of scans and subjects.
+
+    Returns:
+        The splits of the subjects.
     """
+    splits = assign_splits(refs)
     rows = []
     for ref in refs:
         row = {
             "subject": ref.subject,
             "session": ref.session,
             "dataset": ref.dataset,
-            "split": ref.split or split_of(ref.dataset, ref.subject),
+            "split": splits.of(ref),
             "healthy": "" if ref.healthy is None else str(int(ref.healthy)),
             "image": f"{ref.name}/image.nii.gz",
             "brain_mask": f"{ref.name}/brain_mask.nii.gz",
@@ -98,4 +102,6 @@ def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any])
         }
         rows.append([row[column] for column in MANIFEST_COLUMNS])
     write_table(cohort / "manifest.csv", MANIFEST_COLUMNS, rows)
-    write_json(cohort / "cohort.json", {"format": COHORT_FORMAT, **meta, "n_scans": len(rows)})
+    numbers = {"n_scans": len(rows), "n_subjects": splits.counts}
+    write_json(cohort / "cohort.json", {"format": COHORT_FORMAT, **meta, **numbers})
+    return splits

@@ -330,7 +330,12 @@ class Detector:
             score=scan_score(anomaly, brain, spacing, post),
             threshold_used=threshold,
             volume_ml=float(mask.sum()) * voxel_ml,
-            quality=Quality(tuple(record["flags"]), notes, {**record, "notes": list(notes)}),
+            quality=Quality(
+                tuple(record["flags"]),
+                tuple(record["flag_codes"]),
+                notes,
+                {**record, "notes": list(notes)},
+            ),
             model=self.name,
             modality=self.modality,
             volume=volume,

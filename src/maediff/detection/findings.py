@@ -1,7 +1,7 @@
 """Findings as a sentence, and as tables: regions of a scan, and scans of a folder.
 
     regions.tsv                  one row per region, largest first
-    participants_findings.tsv    one row per scan: contrast, score, volume, regions, flags, version
+    participants_findings.tsv    one row per scan: flags, contrast, score, volume, regions, version
 
 Both are tab-separated with a header, as in BIDS; an unknown value is "n/a". A cell never starts a
 formula in a spreadsheet program and holds no control character.
@@ -13,6 +13,7 @@ from typing import Any
 
 from maediff.core.files import write_text
 from maediff.core.text import escape_cell
+from maediff.preparation.quality.flags import describe_flags
 from maediff.models.thresholds import describe_healthy
 
 REGION_COLUMNS = (
@@ -32,6 +33,8 @@ REGION_COLUMNS = (
 SCAN_COLUMNS = (
     "participant_id",
     "status",
+    "flag_codes",
+    "flags",
     "modality",
     "score",
     "threshold",
@@ -40,7 +43,6 @@ SCAN_COLUMNS = (
     "largest_region_ml",
     "largest_region_location",
     "brain_ml",
-    "flags",
     "model",
     "maediff_version",
     "reason",
@@ -55,9 +57,9 @@ def describe_finding(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> s
         summary: content of summary.json.
         shared: content of detect.json.
     """
-    flags = summary["qc"].get("flags", [])
+    flags = describe_flags(summary["qc"])
     parts = [
-        f"FLAGGED ({'; '.join(map(str, flags))})" if flags else "",
+        f"FLAGGED ({'; '.join(flags)})" if flags else "",
         _count_regions(summary),
         f"score {summary['score']:.3g}, threshold {summary['threshold']:.3g}",
         describe_usual(shared),
@@ -132,6 +134,8 @@ def _scan_row(summary: Mapping[str, Any]) -> list[Any]:
     return [
         summary["subject"],
         "flagged" if flags else "ok",
+        ", ".join(summary["qc"].get("flag_codes", [])),
+        "; ".join(flags),
         summary["modality"],
         summary["score"],
         summary["threshold"],
@@ -140,7 +144,6 @@ def _scan_row(summary: Mapping[str, Any]) -> list[Any]:
         regions[0]["volume_ml"] if regions else 0.0,
         regions[0].get("location") if regions else None,
         summary["qc"].get("brain_ml"),
-        "; ".join(flags),
         summary["model"],
         summary["versions"]["maediff"],
         None,

@@ -44,11 +44,13 @@ class Quality:
 
     Args:
         flags: reasons to look at the scan before using its results; empty without findings.
+        codes: code of each flag (`preparation.quality.ADVICE`).
         notes: remarks on the preparation of the scan.
         record: all numbers of quality control, with flags and notes: `qc` of summary.json.
     """
 
     flags: tuple[str, ...]
+    codes: tuple[str, ...]
     notes: tuple[str, ...]
     record: Mapping[str, Any]
 
@@ -143,6 +145,7 @@ class Detection:
 
         return {
             "subject": self.name,
+            "qc": dict(self.quality.record),
             "model": self.model,
             "model_from": "given",
             "modality": self.modality,
@@ -151,7 +154,6 @@ class Detection:
             "threshold_from": dict(self.threshold_used.origin),
             "volume_ml": self.volume_ml,
             "regions": [asdict(region) for region in self.regions],
-            "qc": dict(self.quality.record),
             "versions": {
                 "maediff": __version__,
                 "torch": torch.__version__,

@@ -1,6 +1,9 @@
 """The brain mask of a skull-stripped scan, from its background."""
 
 import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,6 +21,12 @@ HEAD_ML = 4500.0
 LARGE_HEAD_ML = 2500.0
 HEAD_SHARE = 0.51
 
+MAX_FILLED_MM = 10.0
+"""Longest gap of empty slices that is interpolated; two slices of 5 mm."""
+MAX_GAP_MM = 30.0
+"""Longest gap of empty slices within a brain; six slices of 5 mm."""
+MIN_OVERLAP = 0.1
+"""Overlap of the slices beside a gap, as a share of the larger: brains have over 0.5."""
 BACKGROUND_SHARE = 0.9
 """Share of the voxels at the sides of a volume that must have the background value."""
 
@@ -28,6 +37,9 @@ class RawScanError(InputError):
 
 def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     """Return the brain of a skull-stripped scan: its largest object, with holes filled.
+
+    Empty slices, which a damaged export leaves, do not separate objects: pieces on both sides
+    belong to the brain, but the slices themselves do not (`bridge_empty_slices`).
 
     Stripping tools set the background to zero.
     If the whole volume was rescaled afterwards, for example to z-scores, the background is
@@ -43,10 +55,11 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     """
     magnitude = np.abs(volume.data - background_value(volume.data))
     brain = magnitude > 1e-3 * np.percentile(magnitude[magnitude > 0], 99.9)
-    labels, count = ndimage.label(brain)
+    bridged, empty = bridge_empty_slices(brain, volume.spacing_mm)
+    labels, count = ndimage.label(bridged)
     if count > 1:
-        brain = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    brain = ndimage.binary_fill_holes(brain)
+        bridged = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    brain = ndimage.binary_fill_holes(bridged) & ~empty
     box = brain[ndimage.find_objects(brain.astype(np.uint8))[0]]
     margin_x, margin_y = (math.ceil(size / 10) for size in box.shape[:2])
     corners = np.concatenate(
@@ -65,6 +78,114 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
             "manifest CSV"
         )
     return np.asarray(brain, dtype=bool)
+
+
+def fill_empty_slices(volume: Volume) -> tuple[Volume, int]:
+    """Interpolate slices without content, along any axis, between slices of the head.
+
+    A slice is empty if all its voxels have one value. A lost slice would separate a stripped
+    brain into pieces, and a dark band would look like an anomaly.
+
+        slices  b  b  0  b  b      ->  b  b  (b + b) / 2  b  b
+        slices  b  b  0 .. 0  b    ->  unchanged, if the gap is longer than `MAX_FILLED_MM`
+
+    Args:
+        volume: the scan.
+
+    Returns:
+        The scan, and the number of filled slices. The scan is returned as it is if there is none.
+    """
+    data, n_filled = volume.data, 0
+    for axis in range(3):
+        for start, stop in find_gaps(_find_slices_with_content(data, axis)):
+            if (stop - start) * volume.spacing_mm[axis] > MAX_FILLED_MM:
+                continue
+            before, after = (np.take(data, index, axis) for index in (start - 1, stop))
+            if not _overlap(*(_find_content(plane, volume.data) for plane in (before, after))):
+                continue
+            data = data.copy() if data is volume.data else data
+            for index in range(start, stop):
+                weight = (index - start + 1) / (stop - start + 1)
+                part: list[Any] = [slice(None)] * 3
+                part[axis] = index
+                data[tuple(part)] = (1 - weight) * before + weight * after
+            n_filled += stop - start
+    return (replace(volume, data=data), n_filled) if n_filled else (volume, 0)
+
+
+def bridge_empty_slices(
+    brain: Bool[np.ndarray, "x y z"], spacing_mm: Float[np.ndarray, " 3"]
+) -> tuple[Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
+    """Close gaps of empty slices, along any axis, between two pieces of one brain.
+
+    Gaps over `MAX_GAP_MM` stay, and so do gaps beside small objects (`_overlap`).
+
+    Args:
+        brain: mask of voxels that are not background.
+        spacing_mm: voxel size.
+
+    Returns:
+        The mask with closed gaps, and the voxels of all closed slices.
+
+    Example:
+        >>> mask = np.array([1, 1, 0, 1, 0], dtype=bool).reshape(1, 1, 5)
+        >>> bridged, empty = bridge_empty_slices(mask, np.ones(3))
+        >>> bridged.ravel().astype(int).tolist(), empty.ravel().astype(int).tolist()
+        ([1, 1, 1, 1, 0], [0, 0, 1, 0, 0])
+    """
+    bridged, empty = brain, np.zeros_like(brain)
+    for axis in range(3):
+        others = tuple(k for k in range(3) if k != axis)
+        for start, stop in find_gaps(brain.any(axis=others)):
+            before, after = (np.take(bridged, index, axis) for index in (start - 1, stop))
+            too_long = (stop - start) * spacing_mm[axis] > MAX_GAP_MM
+            if too_long or not _overlap(before, after):
+                continue
+            bridged = bridged.copy() if bridged is brain else bridged
+            gap = [slice(None)] * 3
+            gap[axis] = slice(start, stop)
+            bridged[tuple(gap)] = np.expand_dims(before & after, axis)
+            empty[tuple(gap)] = True
+    return bridged, empty
+
+
+def find_gaps(filled: Bool[np.ndarray, " n"]) -> list[tuple[int, int]]:
+    """Return start and stop of each run of False between two True.
+
+    Example:
+        >>> find_gaps(np.array([False, True, False, False, True, False]))
+        [(2, 4)]
+    """
+    indices = np.flatnonzero(filled)
+    return [(int(left) + 1, int(right)) for left, right in pairwise(indices) if right - left > 1]
+
+
+def _find_slices_with_content(
+    data: Float[np.ndarray, "x y z"], axis: int
+) -> Bool[np.ndarray, " n"]:
+    """Return, for each slice along `axis`, whether it has two different values.
+
+    Few voxels of each slice are compared first, because nearly all slices differ in them.
+    """
+    slices = np.moveaxis(data, axis, 0)
+    few = slices[:, ::4, ::4].reshape(len(slices), -1)
+    differ = few.min(axis=1) != few.max(axis=1)
+    for index in np.flatnonzero(~differ):
+        differ[index] = slices[index].min() != slices[index].max()
+    return np.asarray(differ)
+
+
+def _find_content(
+    plane: Float[np.ndarray, "a b"], data: Float[np.ndarray, "x y z"]
+) -> Bool[np.ndarray, "a b"]:
+    """Return the voxels of a slice that are clearly not background."""
+    magnitude = np.abs(plane - background_value(data))
+    return np.asarray(magnitude > 0.1 * magnitude.max())
+
+
+def _overlap(before: Bool[np.ndarray, "a b"], after: Bool[np.ndarray, "a b"]) -> bool:
+    """True if two slices show one object, not a brain and a speck."""
+    return bool((before & after).sum() > MIN_OVERLAP * max(before.sum(), after.sum()))
 
 
 def background_value(data: Float[np.ndarray, "x y z"]) -> float:

@@ -30,6 +30,7 @@ from maediff.preparation.intensities import (
     normalise,
     standardise,
 )
+from maediff.preparation.quality.flags import Flag
 from maediff.scans.volume import Volume
 
 BRAIN_ML = (800, 2200)
@@ -47,7 +48,7 @@ class Prepared:
         lesion: lesion mask; None without one.
         grid: the grid.
         lesion_free: true for each slice without lesion nearby; None without a lesion mask.
-        record: numbers, flags and notes for qc.csv, image.json and summary.json.
+        record: numbers, flags (`Flag`) and notes for qc.csv, image.json and summary.json.
     """
 
     image: Float[np.ndarray, "x y z"]
@@ -125,15 +126,17 @@ def prepare_scan(
     if deciles:
         record["deciles"] = deciles
     if grid.scale != 1.0:
-        record["flags"].append("scaled to fit")
+        record["flags"].append(Flag("brain-scaled", "scaled to fit"))
     if not BRAIN_ML[0] <= record["brain_ml"] <= BRAIN_ML[1]:
-        record["flags"].append(f"brain volume out of {BRAIN_ML[0]} to {BRAIN_ML[1]} ml")
+        record["flags"].append(
+            Flag("brain-volume", f"brain volume out of {BRAIN_ML[0]} to {BRAIN_ML[1]} ml")
+        )
     if saturated > SATURATED_SHARE:
-        record["flags"].append("many saturated voxels")
+        record["flags"].append(Flag("saturated", "many saturated voxels"))
     if to_atlas is not None:
         kept_ml = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
         if kept_ml < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
-            record["flags"].append("brain reaches beyond the grid")
+            record["flags"].append(Flag("beyond-grid", "brain reaches beyond the grid"))
     lesion_on_grid = free = None
     if lesion is not None:
         lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
@@ -142,5 +145,7 @@ def prepare_scan(
         outside = float((lesion & ~brain).sum()) / max(1.0, float(lesion.sum()))
         record["lesion_outside_brain_share"] = round(outside, 4)
         if outside > 0.5:
-            record["flags"].append("most of the lesion lies outside the brain mask")
+            record["flags"].append(
+                Flag("lesion-outside", "most of the lesion lies outside the brain mask")
+            )
     return Prepared(image, on_grid, lesion_on_grid, grid, free, record)

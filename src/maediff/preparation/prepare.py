@@ -14,6 +14,7 @@ from jaxtyping import Bool
 
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.onto_grid import Prepared, prepare_scan
+from maediff.preparation.quality.flags import record_flags
 from maediff.preparation.steps import Stepped, Tools, run_steps
 from maediff.scans.volume import Volume
 
@@ -72,7 +73,10 @@ def prepare(
         brain_from=on_scan.brain_from,
         to_atlas=on_scan.to_atlas,
     )
-    on_grid.record.update(on_scan.record)
-    on_grid.record["flags"] += on_scan.flags
-    on_grid.record["notes"] += on_scan.notes
+    record = on_grid.record
+    flags = record_flags([*record.pop("flags"), *on_scan.flags])
+    notes = [*record.pop("notes"), *on_scan.notes]
+    numbers = {**record, **on_scan.record}
+    record.clear()
+    record.update({**flags, "notes": notes, **numbers})
     return PreparedScan(on_scan, on_grid)

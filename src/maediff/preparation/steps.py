@@ -23,11 +23,21 @@ from jaxtyping import Float
 
 from maediff.core.errors import InputError
 from maediff.core.types import VolumeMask
-from maediff.preparation.background import RawScanError, brain_from_background
+from maediff.preparation.background import (
+    RawScanError,
+    brain_from_background,
+    fill_empty_slices,
+)
 from maediff.preparation.bias_correction import correct_bias
 from maediff.preparation.brain_extraction import brain_from_t1, extract_brain
 from maediff.preparation.config import PreparationConfig
-from maediff.preparation.quality import check_against_atlas, check_contrast, check_voxels
+from maediff.preparation.quality import (
+    check_against_atlas,
+    check_contrast,
+    check_slices,
+    check_voxels,
+)
+from maediff.preparation.quality.flags import Flag
 from maediff.preparation.registration import align_to_atlas, measure_extent_mm
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef
@@ -83,7 +93,7 @@ class Stepped:
     bias_field: Float[np.ndarray, "x y z"] | None = None
     to_atlas: Float[np.ndarray, "4 4"] | None = None
     record: dict[str, Any] = field(default_factory=dict)
-    flags: list[str] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -122,11 +132,15 @@ def run_steps(
     if t1 is not None and config.modality != "T1w":
         t1_ref = ScanRef(subject="", session="", image=t1, dataset="", series=t1_series)
     runner = _Runner(config, tools or Tools())
+    volume, n_filled = fill_empty_slices(volume)
     stepped = (
         runner.run_without_mask(volume, t1_ref)
         if brain is None
         else runner.run_with_brain(volume, brain, GIVEN, [], [])
     )
+    numbers, flags = check_slices(stepped.brain, n_filled)
+    stepped.record.update(numbers)
+    stepped.flags.extend(flags)
     stepped.flags.extend(check_contrast(stepped.record, config.modality, config.qc))
     return stepped
 
@@ -149,7 +163,7 @@ class _Runner:
         try:
             brain = brain_from_background(volume)
         except RawScanError:
-            flags: list[str] = []
+            flags: list[Flag] = []
             notes: list[str] = []
             brain, brain_from = self.extract(volume, t1, flags, notes)
             return self.run_with_brain(volume, brain, brain_from, flags, notes)
@@ -163,7 +177,7 @@ class _Runner:
 
     def retry_without_skull(self, stepped: Stepped, volume: Volume, t1: ScanRef | None) -> Stepped:
         """Extract the brain; use it if it shows that there was a skull, else flag `stepped`."""
-        flags: list[str] = []
+        flags: list[Flag] = []
         notes: list[str] = []
         try:
             brain, brain_from = self.extract(volume, t1, flags, notes)
@@ -172,12 +186,16 @@ class _Runner:
             notes.append("background of zeros, but a skull in it: brain extracted")
             again = self.run_with_brain(volume, brain, brain_from, flags, notes)
         except InputError as error:
-            stepped.flags.append("may still have its skull, and no brain could be extracted")
+            stepped.flags.append(
+                Flag("skull", "may still have its skull, and no brain could be extracted")
+            )
             stepped.notes.append(str(error))
             return stepped
         if again.record.get("atlas_overlap", 0.0) > stepped.record["atlas_overlap"]:
             return again
-        stepped.flags.append("may still have its skull, or shows little of the brain")
+        stepped.flags.append(
+            Flag("skull", "may still have its skull, or shows little of the brain")
+        )
         return stepped
 
     def run_with_brain(
@@ -185,7 +203,7 @@ class _Runner:
         volume: Volume,
         brain: VolumeMask,
         brain_from: str,
-        flags: list[str],
+        flags: list[Flag],
         notes: list[str],
     ) -> Stepped:
         """Run bias correction, registration and quality control once the brain mask is known.
@@ -222,7 +240,7 @@ class _Runner:
             except InputError as error:
                 if registered:
                     raise
-                flags.append("could not be aligned to the atlas")
+                flags.append(Flag("aligned-badly", "could not be aligned to the atlas"))
                 notes.append(str(error))
         if to_atlas is not None:
             record["to_atlas"] = [[round(float(value), 6) for value in row] for row in to_atlas]
@@ -241,7 +259,7 @@ class _Runner:
         )
 
     def extract(
-        self, volume: Volume, t1: ScanRef | None, flags: list[str], notes: list[str]
+        self, volume: Volume, t1: ScanRef | None, flags: list[Flag], notes: list[str]
     ) -> tuple[VolumeMask, str]:
         """Return the brain of a raw scan: that of its T1w, or by a tool.
 
@@ -252,7 +270,7 @@ class _Runner:
             try:
                 return self.extract_from_t1(volume, t1)
             except InputError as error:
-                flags.append("its T1 could not be used")
+                flags.append(Flag("no-t1", "its T1 could not be used"))
                 notes.append(
                     f"its T1 could not be used ({error}); brain extracted from the scan itself"
                 )

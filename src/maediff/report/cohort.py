@@ -46,11 +46,12 @@ def cohort_page(folder: Path) -> Page:
         ("Contrast", str(about["modality"])),
         ("Failed", str(len(failed))),
         ("Flagged", str(len(flagged))),
+        *_splits(about.get("n_subjects") or {}),
     ]
     sections = [Section("Scans", tables=[table])]
     if montages:
         sections.insert(0, Section("To look at", montages=montages))
-    known = ("modality", "n_scans", "n_failed", "format")
+    known = ("modality", "n_scans", "n_subjects", "n_failed", "format")
     settings = {key: value for key, value in about.items() if key not in known}
     return Page(
         "Preprocessing",
@@ -59,6 +60,12 @@ def cohort_page(folder: Path) -> Page:
         facts,
         [*sections, Section("Settings", facts=flat(settings))],
     )
+
+
+def _splits(numbers: dict[str, int]) -> list[tuple[str, str]]:
+    """Return the number of subjects in each split as a fact; none for older cohorts."""
+    text = ", ".join(f"{number} {split}" for split, number in numbers.items())
+    return [("Subjects", text)] if text else []
 
 
 def _montage(folder: Path, row: dict[str, str], number: int) -> Montage:

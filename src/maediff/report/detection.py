@@ -13,6 +13,7 @@ from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.detection.findings import describe_usual
+from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
@@ -20,7 +21,6 @@ from maediff.report.viewer import make_viewer
 
 REGIONS_SHOWN = 8
 MAX_ON_PAGE = 20
-ADVICE = "Look at the brain outline and the scan before you use these results."
 
 
 def detection_page(folder: Path) -> Page:
@@ -122,15 +122,15 @@ def _overview(
 ) -> Table:
     """Return the table of all scans; an index has thumbnails and can be sorted."""
     return Table(
-        ["Scan", "Score", "Volume", "Regions", "Largest region", "Quality flags"],
+        ["Scan", "Quality flags", "Score", "Volume", "Regions", "Largest region"],
         [
             [
                 str(summary["subject"]),
+                "; ".join(_flags(summary)) or "none",
                 f"{summary['score']:.3f}",
                 f"{summary['volume_ml']:.2f} ml",
                 str(len(summary["regions"])),
                 f"{summary['regions'][0]['volume_ml']:.2f} ml" if summary["regions"] else "none",
-                "; ".join(_flags(summary)) or "none",
             ]
             for summary in summaries.values()
         ],
@@ -185,7 +185,7 @@ def _scan(
         facts=facts,
         rows=[],
         table=_regions(summary, f"{anchor}-viewer-regions") if summary["regions"] else None,
-        flags=[f"{flag}. {ADVICE}" for flag in _flags(summary)],
+        flags=[f"{flag}." for flag in describe_flags(summary.get("qc") or {})],
         sentence=_sentence(summary, shared),
     )
     try:

@@ -15,6 +15,7 @@ A rendering cannot replace a scan: it lacks iron, vessels, flow and myelin that 
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
-from maediff.cohort.splits import split_of
+from maediff.cohort.splits import assign_splits
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_table
 from maediff.preparation.background import brain_from_background
@@ -215,6 +216,8 @@ def render_scans(
         None if cohort else "T1w",
         layout="plain",
     )
+    splits = assign_splits(refs)
+    refs = [replace(ref, split=splits.of(ref)) for ref in refs]
     refuse_inputs_inside_output(out, [source, *(file for ref in refs for file in ref.files)])
     fresh_folder(out, overwrite=overwrite)
     rows: list[dict[str, str]] = []
@@ -266,7 +269,7 @@ def _render_scan(
         )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
-        row |= {"split": ref.split or split_of(ref.dataset, ref.subject), "dataset": ref.dataset}
+        row |= {"split": str(ref.split), "dataset": ref.dataset}
         affine = volume.affine @ start @ rendering.to_source
         stem = f"{ref.subject}/{ref.subject}_{session}"
         row |= {

@@ -104,6 +104,12 @@ def train(
     slices = opened.training_slices("train")
     validation = opened.training_slices("val") if _has_healthy_slices(opened, "val") else None
     _check_slice_size(network, slices.images.shape[-1], opened.path)
+    if validation is None:
+        logger.warning(
+            "%s: no healthy val scan, so the run has no validation loss and no thresholds; "
+            "preprocess the scans again, or give some of them the split val",
+            opened.path,
+        )
     config = {
         "method": method,
         "preset": preset,

@@ -22,6 +22,7 @@ from maediff.core.types import MODALITIES
 from maediff.scans.content import path_problem
 from maediff.scans.inputs.bidsignore import read_bidsignore
 from maediff.scans.inputs.manifest import read_manifest
+from maediff.scans.inputs.spaces import choose_versions, warn_about_versions
 from maediff.scans.names import (
     FORMATS,
     NOT_SCANS,
@@ -90,6 +91,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
             ref = _ref_from_file(path, base)
             if path in selected:
                 refs.append(ref)
+    warn_about_versions([ref for ref in refs if ref.image in selected])
     if not refs:
         raise InputError(
             "no input was given; name a NIfTI file, a folder, a BIDS dataset or a manifest CSV"
@@ -227,7 +229,7 @@ def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
             f"{folder}: no NIfTI scan{f' of modality {modality}' if modality else ''} in this "
             "folder (masks are skipped by name); check the path, or write a manifest CSV"
         )
-    return refs
+    return choose_versions(refs, folder)
 
 
 def list_bids_contrasts(root: Path) -> list[str]:
@@ -280,14 +282,15 @@ def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:
         raise several_contrasts_error(root, available)
     wanted = modality or (available[0] if available else None)
     if wanted == "T2w" and wanted not in by_suffix and "inplaneT2" in by_suffix:
-        return [replace(ref, modality="T2w") for ref in by_suffix["inplaneT2"]]
+        t2s = [replace(ref, modality="T2w") for ref in by_suffix["inplaneT2"]]
+        return choose_versions(t2s, root)
     if wanted not in by_suffix:
         raise InputError(
             f"{root}: no {wanted or 'T1w, T2w or FLAIR'} scan in this BIDS dataset (it has "
             f"{', '.join(sorted(by_suffix)) or 'no NIfTI file under sub-*'}); give another "
             "`modality` or write a manifest CSV"
         )
-    return by_suffix[wanted]
+    return choose_versions(by_suffix[wanted], root)
 
 
 def _use_unit1_as_t1w(by_suffix: dict[str, list[ScanRef]]) -> None:

@@ -25,6 +25,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 from scipy import ndimage, stats
 
+from maediff.preparation.quality.flags import Flag
 from maediff.preparation.registration import Alignment, load_atlas
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
@@ -74,7 +75,7 @@ class QualityConfig:
 
 def check_against_atlas(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], alignment: Alignment, config: QualityConfig
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Flag]]:
     """Return the `atlas_*` numbers of an aligned scan, and flags for numbers out of range."""
     atlas = load_atlas()
     coarse = atlas.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
@@ -98,19 +99,31 @@ def check_against_atlas(
         "atlas_turned": round(float(alignment.turned), 3),
     }
     checks = [
-        (overlap < config.min_overlap, f"brain overlaps the atlas's by {overlap:.2f} only"),
-        (coverage < config.min_coverage, f"the scan holds {coverage:.0%} of the atlas's brain"),
-        (stretch > config.max_stretch, f"stretched {stretch:.2f} times to fit the atlas"),
-        (information < config.min_information, "does not look like the atlas's brain"),
+        (
+            overlap < config.min_overlap,
+            Flag("aligned-badly", f"brain overlaps the atlas's by {overlap:.2f} only"),
+        ),
+        (
+            coverage < config.min_coverage,
+            Flag("cut-off", f"the scan holds {coverage:.0%} of the atlas's brain"),
+        ),
+        (
+            stretch > config.max_stretch,
+            Flag("aligned-badly", f"stretched {stretch:.2f} times to fit the atlas"),
+        ),
+        (
+            information < config.min_information,
+            Flag("not-a-brain", "does not look like the atlas's brain"),
+        ),
         (
             alignment.turned > config.max_turned,
-            "fits the atlas as well upside down or back to front, if not better",
+            Flag("turned", "fits the atlas as well upside down or back to front, if not better"),
         ),
     ]
     return record, [flag for wrong, flag in checks if wrong]
 
 
-def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConfig) -> list[str]:
+def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConfig) -> list[Flag]:
     """Return a flag if the correlation with the template contradicts the scan's contrast.
 
     Args:
@@ -121,7 +134,7 @@ def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConf
     correlation = record.get("atlas_correlation", 0.0)
     against = {"T1w": -correlation, "T2w": correlation}.get(modality, 0.0)
     if against > config.max_against:
-        return [f"does not look like {modality}: check the contrast"]
+        return [Flag("wrong-contrast", f"does not look like {modality}: check the contrast")]
     return []
 
 
@@ -162,8 +175,10 @@ def _compare_with_template(
 
 def check_voxels(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Flag]]:
     """Return the share of brain voxels that are 0, and a flag if it is large."""
     empty = float(np.mean(volume.data[brain] == 0)) if brain.any() else 1.0
-    flags = ["many empty voxels in the brain"] if empty > config.max_empty else []
+    flags = []
+    if empty > config.max_empty:
+        flags.append(Flag("empty-voxels", "many empty voxels in the brain"))
     return {"empty_share": round(empty, 4)}, flags
