@@ -18,7 +18,9 @@ from maediff.detection.detector import Detector, load, make_detector
 from maediff.models.model import read_model
 from maediff.models.thresholds import Threshold
 from maediff.preparation.brain_extraction import BrainConfig
-from maediff.preparation.registration import RegistrationConfig
+from maediff.preparation.quality import QualityConfig
+from maediff.preparation.registration import Alignment, RegistrationConfig
+from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.read import read_scan
 
@@ -269,3 +271,35 @@ def test_other_postprocessing(detector, scan):
         changed.detect(scan[0])
     first, second = (each.detect(scan[0], threshold=0.2) for each in (detector, changed))
     assert not np.array_equal(first.anomaly_map, second.anomaly_map)
+
+
+T1W = {"white": 0.85, "grey": 0.49, "fluid": 0.16}
+FLAIR = {"white": 0.64, "grey": 0.58, "fluid": 0.10}
+T2W = {"white": 0.45, "grey": 0.55, "fluid": 0.93}
+
+
+@pytest.mark.parametrize(
+    ("levels", "refusal"), [(T1W, ""), (FLAIR, "white matter"), (T2W, "looks like T2w"), ({}, "")]
+)
+def test_name_without_contrast(detector, scan, levels, refusal):
+    """The image is checked if the name states no contrast, whatever its neighbours' names are."""
+    named, *_ = scan
+    path = named.with_name("patient3.nii.gz")
+    shutil.copy(named, path)
+    shutil.copy(named, named.with_name("patient3_T1w.nii.gz"))
+    tools = Tools(
+        align=lambda *_, **__: Alignment(np.eye(4), -0.4),
+        check_alignment=lambda *_: ({"tissue_levels": levels}, []),
+    )
+    preparation = replace(detector.preparation, qc=QualityConfig(align="always"))
+    checked = replace(detector, preparation=preparation, tools=tools)
+    if refusal:
+        message = rf"patient3\.nii\.gz: its name states no contrast.*{refusal}"
+        with pytest.raises(InputError, match=message):
+            checked.detect(path, threshold=0.2)
+        stated = checked.detect(path, threshold=0.2, modality="T1w")
+        assert "wrong-contrast" in stated.quality.codes
+        assert "wrong-contrast" in checked.detect(named, threshold=0.2).quality.codes
+    else:
+        codes = checked.detect(path, threshold=0.2).quality.codes
+        assert ("contrast-unstated" in codes) == (not levels)

@@ -36,7 +36,9 @@ def test_arrays(detection, scan):
     assert detection.volume_ml == pytest.approx(sum(r.volume_ml for r in detection.regions))
     volumes = [region.volume_ml for region in detection.regions]
     assert volumes == sorted(volumes, reverse=True)
-    assert detection.quality.flags == ("brain volume out of 800 to 2200 ml",)
+    # The weights of the run are random, and its calibration shows it.
+    assert detection.quality.codes == ("brain-volume", "model-untrained")
+    assert detection.quality.flags[0] == "brain volume out of 800 to 2200 ml"
     assert (detection.model, detection.modality, detection.name) == ("run", "T1w", "sub-1")
     grid = detection.on_model_grid
     assert grid.images.shape == grid.anomaly_map.shape == grid.mask.shape
@@ -63,6 +65,8 @@ def test_save(detection, tmp_path):
     assert summary == json.loads(json.dumps(detection.summary()))
     assert summary["threshold"] == 0.2 and summary["subject"] == "sub-1"
     assert summary["qc"]["flags"] == list(detection.quality.flags)
+    assert summary["qc"]["flag_codes"] == list(detection.quality.codes)
+    assert list(summary)[:2] == ["subject", "qc"] and next(iter(summary["qc"])) == "flags"
     assert load_slices(folder / "slices.npz").mask.any() == detection.anomaly_mask.any()
 
 

@@ -31,6 +31,10 @@ def test_folder(cohort, run):
     assert stored["fprs"] == list(FPRS) and "default_fpr" not in stored
     assert (np.diff(stored["thresholds"]) <= 0).all()
     assert len(stored["scan_scores"]) == 1
+    assert [len(values) for values in stored["reconstruction"].values()] == [1, 1]
+    (flag,) = read_model(run).reconstructions.check_model()  # its weights are random
+    assert flag.code == "model-untrained"
+    assert read_model(f"{run}@t_test=125").reconstructions is None
     chosen = read_model(run).thresholds.at_fpr(0.01)
     assert chosen.origin["fpr"] == 0.01
     n_flagged = sum(score > chosen.value for score in stored["scan_scores"])

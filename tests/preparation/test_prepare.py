@@ -11,8 +11,11 @@ from helpers.options import UNALIGNED, UNREGISTERED
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.onto_grid import prepare_scan
 from maediff.preparation.prepare import prepare
+from maediff.preparation.quality import Flag
 from maediff.preparation.registration import Alignment
 from maediff.preparation.steps import Tools
+
+CHECKED = Flag("not-a-brain", "checked")
 
 
 def test_stripped_scan_needs_no_steps():
@@ -32,7 +35,7 @@ def test_registered_by_default():
     to_atlas = np.diag([1.1, 1.05, 1.0, 1.0])
     tools = Tools(
         align=lambda volume, brain, quick: Alignment(to_atlas, -0.5),
-        check_alignment=lambda *_: ({"atlas_overlap": 0.95}, ["checked"]),
+        check_alignment=lambda *_: ({"atlas_overlap": 0.95}, [CHECKED]),
     )
     volume = made_volume(data, affine)
     prepared = prepare(volume, PreparationConfig(modality="T1w"), tools=tools)

@@ -13,6 +13,7 @@ lesion mask counts as healthy, because most cohorts serve to train a healthy mod
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,8 @@ from maediff.scans.parallel import run_scans
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
+
+logger = logging.getLogger(__name__)
 
 QC_COLUMNS = (
     "name",

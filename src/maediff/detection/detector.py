@@ -16,12 +16,14 @@ import numpy as np
 from jaxtyping import Bool
 
 from maediff.anomaly.postprocess import anomaly_mask, check_symmetry, residual_map
+from maediff.anomaly.reconstruction import reconstruction_error
 from maediff.anomaly.regions import find_regions
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
+from maediff.core.types import Map, Mask
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
 from maediff.detection.to_scan import from_grid, mask_from_grid
@@ -32,6 +34,7 @@ from maediff.models.thresholds import Threshold, check_one_choice
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.intensities import standardise
 from maediff.preparation.prepare import PreparedScan, prepare
+from maediff.preparation.quality import Flag, add_flags, check_contrast, estimate_contrast
 from maediff.preparation.steps import ZERO_BACKGROUND, Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
@@ -164,6 +167,8 @@ class Detector:
             t1_series=t1_series,
             tools=self.tools,
         )
+        if ref is not None and ref.modality is None and modality is None:
+            self._check_unstated_contrast(ref, prepared)
         return self._detect_prepared(volume, ref, prepared, threshold, seed)
 
     def threshold_for(
@@ -216,6 +221,26 @@ class Detector:
                 f"{ref.image}: {ref.modality} by its name, but {self.name} is a model for "
                 f"{self.modality}; use `modality={self.modality!r}` if the name is wrong"
             )
+
+    def _check_unstated_contrast(self, ref: ScanRef, prepared: PreparedScan) -> None:
+        """Check the contrast in the image of a scan whose name does not state it.
+
+        The names of other scans in its folder must not decide.
+
+        Raises:
+            InputError: the image contradicts the model's contrast.
+        """
+        record = prepared.on_grid.record
+        findings = check_contrast(record, self.modality, self.preparation.qc)
+        if findings:
+            raise InputError(
+                f"{ref.image}: its name states no contrast, and the image {findings[0]}; "
+                f"{self.name} is a model for {self.modality}; choose another model, or use "
+                f"`modality={self.modality!r}` to detect in it all the same"
+            )
+        if estimate_contrast(record) != self.modality:
+            finding = "neither the name nor the image states the contrast"
+            add_flags(record, [Flag("contrast-unstated", f"{finding}; used as {self.modality}")])
 
     def _check_modality(self, modality: str) -> None:
         """Refuse a contrast that is not the model's."""
@@ -279,6 +304,18 @@ class Detector:
             raise InputError(f"`brain_mask={path}`: no such file; check the path")
         return read_mask(path, volume, allow_empty=False)
 
+    def _check_reconstruction(
+        self, record: dict[str, Any], images: Map, reference: Map, brain: Mask
+    ) -> None:
+        """Compare the residual as a whole with that of healthy scans; add number and flags."""
+        error = reconstruction_error(images, reference, brain)
+        healthy = self.model.reconstructions
+        if not np.isfinite(error):
+            return
+        record["reconstruction_error"] = round(error, 4)
+        if healthy is not None:
+            add_flags(record, [*healthy.check_model(), *healthy.check_scan(error)])
+
     def _detect_prepared(
         self,
         volume: Volume,
@@ -303,6 +340,7 @@ class Detector:
         x, y, z = (float(size) for size in grid.spacing_mm)
         spacing = (x, y, z)
         anomaly = residual_map(residual, brain, spacing, post, images)
+        self._check_reconstruction(record, images, reference, brain)
         low, high = record["intensity_range"]
         linear = standardise(
             reference, record.get("deciles", []), self.preparation.normalise, back=True

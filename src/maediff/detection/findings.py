@@ -13,8 +13,8 @@ from typing import Any
 
 from maediff.core.files import write_text
 from maediff.core.text import escape_cell
-from maediff.preparation.quality.flags import describe_flags
 from maediff.models.thresholds import describe_healthy
+from maediff.preparation.quality.flags import describe_flags
 
 REGION_COLUMNS = (
     "region",

@@ -17,12 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maediff.anomaly.postprocess import (
     PostprocessConfig,
     check_symmetry,
     eroded_brain,
     residual_map,
 )
+from maediff.anomaly.reconstruction import blur_error, reconstruction_error
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.sensitivity import (
     LOW_RATE,
@@ -45,6 +48,7 @@ from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
 from maediff.models.folder import write_config
 from maediff.models.model import TrainedMethod, read_model
+from maediff.models.reconstruction import HealthyReconstructions
 from maediff.models.thresholds import FPRS
 from maediff.preparation.config import PreparationConfig
 
@@ -188,6 +192,7 @@ def calibrate_folder(
     brains: list[Mask] = []
     spacings: list[tuple[float, float, float]] = []
     scores: list[float] = []
+    errors: list[tuple[float, float]] = []
     with Progress("calibrate", n_scans, quiet=quiet) as progress:
         for row in reversed(people.values()):
             if len(maps) == max_scans:
@@ -196,7 +201,7 @@ def calibrate_folder(
             inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
             if not inside.any():
                 continue
-            residual, _ = predict_volume(
+            residual, reference = predict_volume(
                 model.method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
             )
             maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
@@ -204,6 +209,7 @@ def calibrate_folder(
             spacings.append(scan.spacing_mm)
             if healthy:
                 scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
+                errors.append(_measure_errors(scan.images, reference, scan.brain))
             progress.advance(row.name, detail=True)
     if not maps:
         return None
@@ -228,8 +234,17 @@ def calibrate_folder(
         ]
         calibration["scan_ml"] = [list(row) for row in zip(*volumes, strict=True)]
         calibration |= _choose_levels(calibration)
+        measured = [pair for pair in errors if np.isfinite(pair).all()]
+        if measured:
+            pairs = [tuple(values) for values in zip(*measured, strict=True)]
+            calibration["reconstruction"] = HealthyReconstructions(*pairs).record()
     write_json(model.folder / "calibration.json", calibration)
     return calibration
+
+
+def _measure_errors(images: Map, reference: Map, brain: Mask) -> tuple[float, float]:
+    """Return the error of a reference, and that of a blurred copy of the scan."""
+    return reconstruction_error(images, reference, brain), blur_error(images, brain)
 
 
 def _choose_levels(calibration: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from maediff.models.folder import (
     read_record,
     trained_on,
 )
+from maediff.models.reconstruction import HealthyReconstructions
 from maediff.models.reference import (
     make_label,
     model_and_settings,
@@ -199,6 +200,20 @@ class TrainedMethod:
                 f"{CALIBRATE.format(model=self.name)}"
             )
         return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
+
+    @property
+    def reconstructions(self) -> HealthyReconstructions | None:
+        """Errors in healthy scans that are valid for the model's settings; None if there are none.
+
+        The mean of models has none.
+        """
+        if self.parts or self.calibration is None:
+            return None
+        stored = self.calibration.stored.get("config")
+        same = isinstance(stored, Mapping) and all(
+            stored.get(key) == value for key, value in self.config.items()
+        )
+        return self.calibration.reconstructions if same else None
 
     def with_postprocess(self, changes: Mapping[str, Any] | None) -> "TrainedMethod":
         """Return the model with changes to its post-processing.

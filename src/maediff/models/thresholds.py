@@ -10,6 +10,8 @@
     default_fpr                  rate that overrides the level default; without both, DEFAULT_FPR
     default_threshold            {value, chosen_on}: overrides the default rate, in models whose
                                  healthy scans come from other scanners than most users' scans
+    reconstruction               errors of the reconstruction in the healthy scans
+                                 (`models.reconstruction`)
     config, postprocess, step    settings that the thresholds are valid for
 
 `maediff train` and `maediff calibrate` write the file.
@@ -28,6 +30,7 @@ from maediff.anomaly.sensitivity import SENSITIVITIES, Sensitivity, summarise_vo
 from maediff.anomaly.thresholds import conformal_threshold
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.models.reconstruction import HealthyReconstructions, read_reconstructions
 
 FPRS = tuple(
     rate
@@ -259,12 +262,14 @@ class Calibration:
         postprocess: post-processing that the thresholds are valid for; the model's default.
         default_fpr: rate that the model uses by default.
         stored: the whole content.
+        reconstructions: errors in the healthy scans; None if the file stores none.
     """
 
     path: Path
     postprocess: PostprocessConfig
     default_fpr: float
     stored: Mapping[str, Any]
+    reconstructions: HealthyReconstructions | None = None
 
     @property
     def chosen_fpr(self) -> float | None:
@@ -337,7 +342,8 @@ def read_calibration(folder: Path) -> Calibration | None:
     """Read FOLDER/calibration.json; return None if there is no such file.
 
     Raises:
-        InputError: the file, its post-processing or its default rate is damaged.
+        InputError: the file, its post-processing, its default rate or its reconstruction is
+            damaged.
     """
     path = folder / "calibration.json"
     if not path.exists():
@@ -357,7 +363,11 @@ def read_calibration(folder: Path) -> Calibration | None:
     rate = stored.get("default_fpr", rate)
     if not is_rate(rate):
         raise InputError(f"{path}: damaged (default_fpr {rate}); {RECALIBRATE}")
-    return Calibration(path, postprocess, float(rate), stored)
+    try:
+        reconstructions = read_reconstructions(stored)
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); {RECALIBRATE}") from None
+    return Calibration(path, postprocess, float(rate), stored, reconstructions)
 
 
 def check_one_choice(

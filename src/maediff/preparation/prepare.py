@@ -14,9 +14,9 @@ from jaxtyping import Bool
 
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.onto_grid import Prepared, prepare_scan
-from maediff.preparation.quality.flags import record_flags
+from maediff.preparation.quality import check_air, check_image, record_flags
 from maediff.preparation.steps import Stepped, Tools, run_steps
-from maediff.scans.volume import Volume
+from maediff.scans.volume import Volume, slice_spacing_mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,19 @@ def prepare(
         to_atlas=on_scan.to_atlas,
     )
     record = on_grid.record
-    flags = record_flags([*record.pop("flags"), *on_scan.flags])
+    numbers, flags = check_image(
+        on_grid.image,
+        on_grid.brain,
+        slice_spacing_mm(on_grid.grid.affine),
+        config.modality or "",
+        config.qc,
+    )
+    if on_scan.extracted:
+        in_air, ghosts = check_air(volume, on_scan.brain, config.qc)
+        numbers, flags = numbers | in_air, flags + ghosts
+    flags = [*record.pop("flags"), *on_scan.flags, *flags]
     notes = [*record.pop("notes"), *on_scan.notes]
-    numbers = {**record, **on_scan.record}
+    numbers = {**record, **on_scan.record, **numbers}
     record.clear()
-    record.update({**flags, "notes": notes, **numbers})
+    record.update({**record_flags(flags), "notes": notes, **numbers})
     return PreparedScan(on_scan, on_grid)

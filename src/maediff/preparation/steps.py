@@ -52,6 +52,8 @@ GIVEN, ZERO_BACKGROUND = "given", "from the zero background"
 SKULL_OVERLAP, SKULL_SHARE = 0.90, 0.85
 # A larger stripped scan is aligned to the atlas for quality control.
 LARGE_BRAIN_ML, LARGE_BRAIN_MM = 1700.0, 190.0
+# Masks of ds000011's T2w, moved from the T1w, have 0.99 to 1.01 of its volume.
+MIN_T1_SHARE = 0.85
 MIN_VALUES = 16  # different intensities in a brain; 8-bit scans have more, label maps have fewer
 
 
@@ -268,7 +270,7 @@ class _Runner:
         brain = self.config.brain
         if t1 is not None and brain.from_t1 and brain.tool != "none":
             try:
-                return self.extract_from_t1(volume, t1)
+                return self.extract_from_t1(volume, t1, flags)
             except InputError as error:
                 flags.append(Flag("no-t1", "its T1 could not be used"))
                 notes.append(
@@ -276,8 +278,13 @@ class _Runner:
                 )
         return self.tools.extract_brain(volume, brain)  # type: ignore[no-any-return]
 
-    def extract_from_t1(self, volume: Volume, ref: ScanRef) -> tuple[VolumeMask, str]:
-        """Find the brain of the session's T1w and move it rigidly to `volume`."""
+    def extract_from_t1(
+        self, volume: Volume, ref: ScanRef, flags: list[Flag]
+    ) -> tuple[VolumeMask, str]:
+        """Find the brain of the session's T1w and move it rigidly to `volume`.
+
+        A flag is added if a part of the brain is outside `volume`.
+        """
         t1 = read_volume(ref)
         try:
             t1_brain = brain_from_background(t1)
@@ -287,4 +294,10 @@ class _Runner:
             only_brain = _Runner(PreparationConfig(brain=self.config.brain), self.tools)
             stepped = only_brain.run_stripped(t1, t1_brain, None)
             brain, tool = stepped.brain, stepped.brain_from if stepped.extracted else "stripped"
-        return brain_from_t1(volume, t1, brain), f"{tool} on {ref.image.name}, moved rigidly"
+        moved = brain_from_t1(volume, t1, brain)
+        share = moved.sum() * volume.voxel_mm3 / (brain.sum() * t1.voxel_mm3)
+        if share < MIN_T1_SHARE:
+            flags.append(
+                Flag("mask-differs", f"the mask holds {share:.0%} of the brain of its T1w")
+            )
+        return moved, f"{tool} on {ref.image.name}, moved rigidly"

@@ -7,22 +7,33 @@ mask.py     brain mask: fluid and scalp at its edge, volume beside the head and 
 """
 
 from maediff.preparation.quality.atlas import (
-    QualityConfig,
     check_against_atlas,
     check_contrast,
     check_voxels,
+    estimate_contrast,
 )
-from maediff.preparation.quality.flags import ADVICE, Flag, describe_flags, record_flags
-from maediff.preparation.quality.image import check_slices
+from maediff.preparation.quality.config import QualityConfig
+from maediff.preparation.quality.flags import (
+    ADVICE,
+    Flag,
+    add_flags,
+    describe_flags,
+    record_flags,
+)
+from maediff.preparation.quality.image import check_air, check_image, check_slices
 
 __all__ = [
     "ADVICE",
     "Flag",
     "QualityConfig",
+    "add_flags",
     "check_against_atlas",
+    "check_air",
     "check_contrast",
+    "check_image",
     "check_slices",
     "check_voxels",
     "describe_flags",
+    "estimate_contrast",
     "record_flags",
 ]

@@ -1,4 +1,4 @@
-"""Quality control of a scan and its brain mask: numbers, and a flag for each number out of range.
+"""A scan beside MNI152: numbers, and a flag for each number out of range.
 
     brain_ml             volume of the brain (`prepare_scan` flags it)
     atlas_overlap        Dice of the brain, aligned to MNI152, and the brain of MNI152, within the
@@ -8,6 +8,8 @@
     atlas_information    mutual information with the template in both brains, at 4 mm; 0 for noise
     atlas_correlation    rank correlation with the template (T1w) where the template is brighter
                          than fluid; negative for T2w
+    tissue_levels        medians in white matter, grey matter and deep fluid of the template; 0 and
+                         1 are the 1st and 99th percentile of the brain
     atlas_turned         `Alignment.turned`: clearly below 0 for a head
     empty_share          share of voxels in the brain that are exactly 0
 
@@ -17,14 +19,14 @@ A flag does not stop a scan. It is written to qc.csv, the summary and the report
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as config
 from scipy import ndimage, stats
 
+from maediff.core.types import Modality
+from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
 from maediff.preparation.registration import Alignment, load_atlas
 from maediff.preparation.resample import resample
@@ -32,45 +34,13 @@ from maediff.scans.volume import Volume
 
 INTENSITY_CLASSES = 8
 FLUID_SHARE = 0.35  # the darkest cells of the template
+MIN_TISSUE_CELLS = 20
+CLEAR_DIFFERENCE = 0.12
+"""Difference of tissue levels that decides the contrast, as a share of the brain's range.
 
-
-@config(frozen=True, config=ConfigDict(extra="forbid"))
-class QualityConfig:
-    """Limits of quality control.
-
-    Args:
-        align: alignment to MNI152 for quality control alone: "auto" aligns raw scans.
-        min_overlap: smallest `atlas_overlap`.
-        min_coverage: smallest `atlas_coverage`.
-        max_stretch: largest `atlas_stretch`.
-        min_information: smallest `atlas_information`, in nats. ds000011 and ixi10 have 0.07 and
-            more; a ball of noise has 0.01 at most.
-        max_against: a T1w scan with an `atlas_correlation` below minus this value, or a T2w scan
-            above it, probably has another contrast. 148 registered T1w scans (lgg, ds002748,
-            ds000011) have 0.05 and more; 40 T2w phantoms have -0.28 and less. 78 FLAIR scans
-            (lgg) have -0.30 to 0.42, so FLAIR is not checked.
-        max_turned: largest `atlas_turned`, in nats; ds000011 and ixi10 have -0.2 and less.
-        max_empty: largest `empty_share`.
-    """
-
-    align: Literal["auto", "always", "never"] = "auto"
-    min_overlap: float = 0.88
-    min_coverage: float = 0.85
-    max_stretch: float = 1.4
-    min_information: float = 0.03
-    max_against: float = 0.1
-    max_turned: float = -0.05
-    max_empty: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("min_overlap", "min_coverage", "max_empty"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is a share: give 0 to 1")
-        if self.max_stretch < 1:
-            raise ValueError(
-                f"max_stretch={self.max_stretch} is a largest over a smallest scaling: give 1 or "
-                "more"
-            )
+White minus grey matter is 0.15 and more in T1w scans (wmh, ds002748, ds000011), and 0.10 at most
+in the FLAIR scans of wmh, of 80-year-olds.
+"""
 
 
 def check_against_atlas(
@@ -87,7 +57,7 @@ def check_against_atlas(
     both = scan_brain & expected
     overlap = 2 * float(both.sum()) / max(1.0, float(scan_brain.sum() + expected.sum()))
     coverage = float(expected.sum()) / float(atlas_brain.sum())
-    information, correlation = _compare_with_template(volume, brain, to_scan, both)
+    information, correlation, levels = _compare_with_template(volume, brain, to_scan, both)
     scalings = np.linalg.svd(alignment.to_atlas[:3, :3], compute_uv=False)
     stretch = float(scalings.max() / max(float(scalings.min()), 1e-6))
     record = {
@@ -97,6 +67,7 @@ def check_against_atlas(
         "atlas_information": round(information, 3),
         "atlas_correlation": round(correlation, 3),
         "atlas_turned": round(float(alignment.turned), 3),
+        "tissue_levels": {name: round(level, 3) for name, level in levels.items()},
     }
     checks = [
         (
@@ -124,10 +95,13 @@ def check_against_atlas(
 
 
 def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConfig) -> list[Flag]:
-    """Return a flag if the correlation with the template contradicts the scan's contrast.
+    """Return a flag if the image contradicts the scan's contrast.
+
+    Two findings contradict it: the correlation with the template, and the brightness of the
+    tissues (`estimate_contrast`).
 
     Args:
-        record: from `check_against_atlas`; without a correlation, nothing is flagged.
+        record: from `check_against_atlas`; without its numbers, nothing is flagged.
         modality: contrast that the caller or the file name states.
         config: limits.
     """
@@ -135,13 +109,52 @@ def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConf
     against = {"T1w": -correlation, "T2w": correlation}.get(modality, 0.0)
     if against > config.max_against:
         return [Flag("wrong-contrast", f"does not look like {modality}: check the contrast")]
+    looks = estimate_contrast(record)
+    if looks not in (None, modality):
+        return [Flag("wrong-contrast", f"looks like {looks}, not like {modality}")]
+    levels = record.get("tissue_levels") or {}
+    if modality == "T1w" and {"white", "grey"} <= levels.keys():
+        difference = levels["white"] - levels["grey"]
+        if difference < CLEAR_DIFFERENCE:
+            finding = f"white matter is only {difference:.2f} of the range brighter than grey"
+            return [Flag("wrong-contrast", f"does not look like T1w: {finding} matter")]
+    if modality == "T2w" and levels.get("fluid", 1.0) < levels.get("grey", 0.0):
+        finding = "the ventricles are darker than grey matter"
+        return [Flag("wrong-contrast", f"does not look like T2w: {finding}")]
     return []
+
+
+def estimate_contrast(record: Mapping[str, Any]) -> Modality | None:
+    """Return the contrast that the brightness of the tissues shows, T1w or T2w.
+
+        T2w    fluid > white matter, grey matter
+        T1w    white matter > grey matter > fluid
+
+    Grey matter is brighter than white matter in young brains in FLAIR, but not in old ones, so
+    FLAIR is not decided. A T1w with contrast agent looks like a T1w: an agent brightens vessels
+    and lesions, not tissues.
+
+    Args:
+        record: from `check_against_atlas`.
+
+    Returns:
+        None if the tissues do not decide, or were not measured.
+    """
+    levels = record.get("tissue_levels") or {}
+    if not {"white", "grey", "fluid"} <= levels.keys():
+        return None
+    white, grey, fluid = levels["white"], levels["grey"], levels["fluid"]
+    if fluid > max(white, grey) + CLEAR_DIFFERENCE:
+        return "T2w"
+    if white - grey > CLEAR_DIFFERENCE and fluid < grey:
+        return "T1w"
+    return None
 
 
 def _compare_with_template(
     volume: Volume, brain: np.ndarray, to_scan: np.ndarray, inside: np.ndarray
-) -> tuple[float, float]:
-    """Return mutual information (nats) and rank correlation with the template, in cells of 4 mm.
+) -> tuple[float, float, dict[str, float]]:
+    """Compare a scan with the template, in cells of 4 mm.
 
     The mutual information is computed on `INTENSITY_CLASSES` classes of equal size, so contrast
     and brightness do not matter.
@@ -153,11 +166,15 @@ def _compare_with_template(
         brain: its brain mask.
         to_scan: voxel of the template, at 2 mm -> voxel of the scan.
         inside: the brain of both, at 2 mm.
+
+    Returns:
+        Mutual information (nats), rank correlation, and tissue levels; no levels of tissues of
+        which too few cells are in the scan.
     """
     cells = to_scan @ np.diag([2.0, 2.0, 2.0, 1.0])
     inside = ndimage.binary_erosion(inside)[::2, ::2, ::2]
     if inside.sum() < 10 * INTENSITY_CLASSES**2:
-        return 0.0, 0.0
+        return 0.0, 0.0, {}
     masked = np.where(brain, volume.data, 0).astype(np.float32)
     scan = resample(masked, cells, inside.shape, "linear")
     template = ndimage.gaussian_filter(load_atlas().t1, 1.5)[::4, ::4, ::4]
@@ -170,7 +187,29 @@ def _compare_with_template(
     information = (joint[filled] * np.log(joint[filled] / independent[filled])).sum()
     tissue = template_ranks >= FLUID_SHARE * len(template_ranks)
     correlation = stats.spearmanr(scan_ranks[tissue], template_ranks[tissue]).statistic
-    return float(information), float(correlation)
+    low, high = np.percentile(volume.data[brain], [1, 99])
+    levels = {}
+    for name, cells_of_tissue in _find_tissues(template).items():
+        values = scan[cells_of_tissue & inside]
+        if len(values) >= MIN_TISSUE_CELLS:
+            level = (float(np.median(values)) - low) / max(float(high - low), 1e-6)
+            levels[name] = float(level)
+    return float(information), float(correlation), levels
+
+
+def _find_tissues(template: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the cells of 4 mm that hold one tissue alone, by the template's intensity.
+
+    Over nine in ten cells of nilearn's white matter map above 0.9, and of its grey matter map
+    above 0.75, are in the first two ranges. Fluid counts 12 mm or more inside the brain only, so
+    that the rim of a mask does not matter: these are the ventricles.
+    """
+    deep = ndimage.binary_erosion(load_atlas().brain, iterations=12)[::4, ::4, ::4]
+    return {
+        "white": template > 0.83,
+        "grey": (template > 0.58) & (template < 0.69),
+        "fluid": deep & (template < 0.4),
+    }
 
 
 def check_voxels(

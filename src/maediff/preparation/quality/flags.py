@@ -20,6 +20,7 @@ ADVICE: Mapping[str, str] = {
     "brain-outline": LOOK_AT_OUTLINE,
     "brain-scaled": "compare its regions with other scans by their share of the brain only",
     "brain-volume": LOOK_AT_OUTLINE,
+    "contrast-unstated": "check the contrast; then state it in the file name",
     "cut-off": "look at the field of view; regions outside it are unknown",
     "empty-slices": "look for lost slices; export or convert the scan again",
     "empty-voxels": LOOK_AT_SCAN,
@@ -88,6 +89,12 @@ def record_flags(flags: Sequence[Flag]) -> dict[str, Any]:
         "flag_codes": [flag.code for flag in unique],
         "flag_advice": [flag.advice for flag in unique],
     }
+
+
+def add_flags(record: dict[str, Any], flags: Sequence[Flag]) -> None:
+    """Append flags to the entries of `record_flags` in a record."""
+    for key, values in record_flags(flags).items():
+        record[key] = [*record.get(key, []), *values]
 
 
 def describe_flags(record: Mapping[str, Any]) -> list[str]:

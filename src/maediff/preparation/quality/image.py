@@ -1,15 +1,168 @@
-"""Quality of the image itself: lost slices.
+"""Quality of the image itself: noise, signal in the air, fluid at the vertex, lost slices.
 
-lost slices    slices of one value between slices of the head (`background.fill_empty_slices`)
+    noise          second differences in flat tissue, as a share of the brain's range: 1.4826 x
+                   their median magnitude / sqrt(6), mean over the axes
+    air_signal     mean brightness of the air beside the upper half of the brain, along x or y,
+                   whichever is brighter, as a share of the brain's median
+    vertex_ml      T2w: volume of bright voxels in the brain mask, within 6 mm of its edge in the
+                   upper quarter of the brain: fluid and scalp that the mask should not hold
+    empty_slices   slices of one value in the head (`background.fill_empty_slices`)
+
+A second difference of independent noise, v[i-1] - 2 v[i] + v[i+1], has sqrt(6) times its standard
+deviation. Flat tissue is the third of the inner brain in which the blurred image has the smallest
+gradient, so folds and edges do not count.
+Ghosts and motion spread signal along the phase-encoding axis, beyond the head (Giannelli et al.
+2010, https://doi.org/10.1118/1.3442407). The axis is unknown, so both are measured.
 """
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from scipy import ndimage
 
 from maediff.preparation.background import find_gaps
+from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
+from maediff.scans.volume import Volume
+
+FLAT_SHARE = 1 / 3
+AIR_MM, AIR_CELL_MM = 25.0, 4.0  # scalp ends 20 mm from the brain in its upper half
+VERTEX_MM, FLUID_LEVEL = 6.0, 0.8
+MIN_CELLS = 200
+
+
+def measure_noise(image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]) -> float:
+    """Return the noise in flat tissue; NaN if there is too little tissue.
+
+    Args:
+        image: intensities on the model's grid, 1 at the 99th percentile of the brain.
+        brain: brain mask.
+    """
+    box = tuple(ndimage.find_objects(brain.astype(np.uint8))[0]) if brain.any() else None
+    if box is None:
+        return float("nan")
+    image, brain = image[box], brain[box]
+    inner = ndimage.binary_erosion(brain, iterations=3)
+    if inner.sum() < MIN_CELLS:
+        return float("nan")
+    smooth = ndimage.gaussian_filter(image, 2.0)
+    gradient = np.sqrt(sum(part**2 for part in np.gradient(smooth)))
+    flat = inner & (gradient <= np.quantile(gradient[inner], FLAT_SHARE))
+    spreads = []
+    for axis in range(3):
+        middle = [slice(None)] * 3
+        middle[axis] = slice(1, -1)
+        differences = np.diff(image, 2, axis=axis)[flat[tuple(middle)]]
+        spreads.append(1.4826 * float(np.median(np.abs(differences))))
+    return float(np.mean(spreads) / np.sqrt(6))
+
+
+def measure_air_signal(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> float:
+    """Return the brightness of the air beside the brain; NaN if the scan shows too little air.
+
+    Args:
+        volume: a scan with skull.
+        brain: its brain mask.
+    """
+    steps = np.maximum(1, np.round(AIR_CELL_MM / volume.spacing_mm).astype(int))
+    part = tuple(slice(None, None, int(step)) for step in steps)
+    data, inside = volume.data[part], brain[part]
+    heights = np.flatnonzero(inside.any(axis=(0, 1)))
+    if len(heights) < 2:
+        return float("nan")
+    upper = slice(int(heights[len(heights) // 2]), int(heights[-1]) + 1)
+    data, inside = data[:, :, upper], inside[:, :, upper]
+    distance = ndimage.distance_transform_edt(~inside, sampling=volume.spacing_mm * steps)
+    air = distance > AIR_MM
+    levels = []
+    for axis in (0, 1):
+        beside = air & np.broadcast_to(inside.any(axis=axis, keepdims=True), air.shape)
+        if beside.sum() >= MIN_CELLS:
+            levels.append(float(data[beside].mean()))
+    tissue = float(np.median(data[inside]))
+    return max(levels) / tissue if levels and tissue > 0 else float("nan")
+
+
+def measure_vertex_fluid(
+    image: Float[np.ndarray, "x y z"],
+    brain: Bool[np.ndarray, "x y z"],
+    spacing_mm: Float[np.ndarray, " 3"],
+) -> float:
+    """Return the volume of bright voxels at the upper edge of the brain mask of a T2w, in ml.
+
+    Args:
+        image: intensities on the model's grid, 1 at the 99th percentile of the brain.
+        brain: brain mask.
+        spacing_mm: voxel size.
+    """
+    heights = np.flatnonzero(brain.any(axis=(0, 1)))
+    if not len(heights):
+        return 0.0
+    bottom = int(np.ceil(heights[0] + 0.75 * (heights[-1] - heights[0])))
+    margin = max(0, bottom - int(np.ceil(VERTEX_MM / spacing_mm[2])))
+    inside = np.pad(brain[:, :, margin:], ((1, 1), (1, 1), (0, 1)))
+    depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)[1:-1, 1:-1, :-1]
+    rim = brain[:, :, bottom:] & (depth[:, :, bottom - margin :] <= VERTEX_MM)
+    bright = rim & (image[:, :, bottom:] > FLUID_LEVEL)
+    return float(bright.sum() * np.prod(spacing_mm) / 1000)
+
+
+def check_image(
+    image: Float[np.ndarray, "x y z"],
+    brain: Bool[np.ndarray, "x y z"],
+    spacing_mm: Float[np.ndarray, " 3"],
+    modality: str,
+    config: QualityConfig,
+) -> tuple[dict[str, Any], list[Flag]]:
+    """Return numbers on the model's grid, and a flag for each number out of range.
+
+    Args:
+        image: intensities, 1 at the 99th percentile of the brain.
+        brain: brain mask.
+        spacing_mm: voxel size.
+        modality: contrast of the scan.
+        config: limits.
+    """
+    record: dict[str, Any] = {}
+    flags = []
+    noise = measure_noise(image, brain)
+    if np.isfinite(noise):
+        record["noise"] = round(noise, 4)
+        if noise > config.max_noise:
+            flags.append(
+                Flag(
+                    "noise",
+                    f"noise is {noise:.0%} of the brain's range ({config.max_noise:.0%} at most)",
+                )
+            )
+    if modality == "T2w":
+        vertex_ml = measure_vertex_fluid(image, brain, spacing_mm)
+        record["vertex_ml"] = round(vertex_ml, 1)
+        if vertex_ml > config.max_vertex_ml:
+            flags.append(
+                Flag("brain-outline", f"{vertex_ml:.0f} ml of fluid or scalp at the vertex")
+            )
+    return record, flags
+
+
+def check_air(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
+) -> tuple[dict[str, Any], list[Flag]]:
+    """Return `air_signal` of a scan with skull, and a flag if it is large."""
+    signal = measure_air_signal(volume, brain)
+    if not np.isfinite(signal):
+        return {}, []
+    flags = []
+    if signal > config.max_air:
+        flags.append(
+            Flag(
+                "ghosting",
+                f"the air beside the head has {signal:.0%} of the brain's brightness "
+                f"({config.max_air:.0%} at most): ghosts, motion or noise",
+            )
+        )
+    return {"air_signal": round(signal, 4)}, flags
 
 
 def check_slices(

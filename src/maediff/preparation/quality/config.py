@@ -1,0 +1,54 @@
+"""Limits of quality control, from healthy scans and from scans that were damaged on purpose.
+
+experiments/quality has the numbers of both, for every limit that is not explained here.
+"""
+
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as config
+
+
+@config(frozen=True, config=ConfigDict(extra="forbid"))
+class QualityConfig:
+    """Limits of quality control.
+
+    Args:
+        align: alignment to MNI152 for quality control alone: "auto" aligns raw scans.
+        min_overlap: smallest `atlas_overlap`.
+        min_coverage: smallest `atlas_coverage`.
+        max_stretch: largest `atlas_stretch`.
+        min_information: smallest `atlas_information`, in nats. ds000011 and ixi10 have 0.07 and
+            more; a ball of noise has 0.01 at most.
+        max_against: a T1w scan with an `atlas_correlation` below minus this value, or a T2w scan
+            above it, probably has another contrast. 148 registered T1w scans (lgg, ds002748,
+            ds000011) have 0.05 and more; 40 T2w phantoms have -0.28 and less. 78 FLAIR scans
+            (lgg) have -0.30 to 0.42, so FLAIR is not checked.
+        max_turned: largest `atlas_turned`, in nats; ds000011 and ixi10 have -0.2 and less.
+        max_empty: largest `empty_share`.
+        max_noise: largest `noise`, as a share of the brain's range.
+        max_air: largest `air_signal` of a scan with skull.
+        max_vertex_ml: largest `vertex_ml` of a T2w.
+    """
+
+    align: Literal["auto", "always", "never"] = "auto"
+    min_overlap: float = 0.88
+    min_coverage: float = 0.85
+    max_stretch: float = 1.4
+    min_information: float = 0.03
+    max_against: float = 0.1
+    max_turned: float = -0.05
+    max_empty: float = 0.05
+    max_noise: float = 0.05
+    max_air: float = 0.15
+    max_vertex_ml: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("min_overlap", "min_coverage", "max_empty"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share: give 0 to 1")
+        if self.max_stretch < 1:
+            raise ValueError(
+                f"max_stretch={self.max_stretch} is a largest over a smallest scaling: give 1 or "
+                "more"
+            )
