@@ -74,8 +74,9 @@ def test_contrast():
         assert flags == []
         results[kind] = {name: check_contrast(record, name, CONFIG) for name in modalities}
     wrong = {name: [f"does not look like {name}: check the contrast"] for name in modalities}
-    assert results["like T1w"] == {"T1w": [], "T2w": wrong["T2w"], "FLAIR": []}
-    assert results["inverted"] == {"T1w": wrong["T1w"], "T2w": [], "FLAIR": []}
+    like_t1w, like_t2w = ([f"looks like {name}, not like FLAIR"] for name in ("T1w", "T2w"))
+    assert results["like T1w"] == {"T1w": [], "T2w": wrong["T2w"], "FLAIR": like_t1w}
+    assert results["inverted"] == {"T1w": wrong["T1w"], "T2w": [], "FLAIR": like_t2w}
     assert check_contrast({}, "T1w", CONFIG) == []  # not aligned
 
 
