@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.brains import made_brain, save
 from helpers.dicom import write_series
@@ -303,3 +305,16 @@ def test_name_without_contrast(detector, scan, levels, refusal):
     else:
         codes = checked.detect(path, threshold=0.2).quality.codes
         assert ("contrast-unstated" in codes) == (not levels)
+
+
+@pytest.mark.parametrize("value", [1e36, -1e36])
+def test_weights_that_give_infinity(detector, scan, value):
+    """Finite weights whose results are not: no empty mask, but an error with the model's name."""
+    damaged = deepcopy(detector.model.method)
+    with torch.no_grad():
+        for parameter in damaged.parameters():
+            parameter.view(-1)[0] = value
+    model = replace(detector.model, network=replace(detector.model.network))
+    vars(model.network)["method"] = damaged  # fills the cached property
+    with pytest.raises(InputError, match=r"run: computes NaN or infinity in \d+ of \d+ voxels"):
+        make_detector(model).detect(scan[0], threshold=0.2)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from maediff.core.errors import InputError
+from maediff.core.files import hash_file
 from maediff.models.card import read_card
 from maediff.models.catalogue import (
     CHECKOUT,
@@ -75,6 +76,7 @@ def test_sign(residual, words):
 def test_shipped_models(folder):
     card = read_card(folder)
     assert card.name == folder.name
+    assert card.weights_sha256 == hash_file(folder / "model.safetensors")
     assert card.opt_in == (folder.parent != PACKAGED), "other terms stay out of the wheel"
     assert bool(card.terms) == card.opt_in
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES

@@ -1,5 +1,6 @@
 """Export of a run: the files of the model, its calibration, its card, and refusals."""
 
+import hashlib
 import json
 import os
 import runpy
@@ -298,3 +299,30 @@ def test_remake_model_retrains_a_shipped_model_with_its_settings(
     stored = read_json(tmp_path / "out" / "t1" / "calibration.json")
     assert stored["n_scans"] == len(unseen)
     assert "t1" in capsys.readouterr().out
+
+
+def test_checksum(models, tmp_path):
+    """A shipped model whose weights are not those of its card is refused by name."""
+    folder = shutil.copytree(models / "t1", tmp_path / "t1")
+    card = read_json(folder / "card.json")
+    path = folder / "model.safetensors"
+    assert card["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_model(folder).step == 2
+    export_model(models.parent / "runs" / "t1", tmp_path / "half" / "t1", ABOUT, half=True)
+    for other in (tmp_path / "half" / "t1" / "model.safetensors", models / "t1" / "card.json"):
+        shutil.copyfile(other, path)
+        with pytest.raises(InputError, match=r"model\.safetensors: damaged or replaced \(its SHA"):
+            read_model(folder).method  # noqa: B018
+    content = bytearray((models / "t1" / "model.safetensors").read_bytes())
+    content[20] ^= 1  # in the header, which the hashes of the tensors do not cover
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged or replaced"):
+        read_model(folder).method  # noqa: B018
+
+
+def test_card_without_checksum(models, tmp_path):
+    folder = shutil.copytree(models / "t1", tmp_path / "t1")
+    card = read_json(folder / "card.json")
+    del card["weights_sha256"]
+    write_json(folder / "card.json", card)
+    assert read_model(folder).step == 2

@@ -264,6 +264,9 @@ def test_no_levels(run):
         {"scan_ml": SCAN_ML[:2]},
         {"sensitivity": {"low": {"threshold": "x", "rule": ""}}},
         {"sensitivity": {"low": {}}},
+        {"sensitivity": {**LEVELS, "high": {"threshold": 5.0, "rule": ""}}},
+        {"scan_ml": [[0.0, 0.0, 0.0], [3.0, 0.0, -1.0], [9.0, 2.0, 4.0]]},
+        {"scan_ml": [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, float("inf")]]},
         {"sensitivity": [1]},
     ],
 )
@@ -284,3 +287,36 @@ def test_detected_in_healthy_scans_in_words():
     assert describe_healthy(counts | volumes) == words
     limits = counts | volumes | {"healthy_ml_exact": False}
     assert describe_healthy(limits) == f"at most {words}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"thresholds": [5.0, 0.1, 0.05]}, r"threshold 5 for the rate 0\.0001, expected 0 to 1"),
+        ({"thresholds": [0.9, -0.1, -0.2]}, r"threshold -0\.1 for the rate 0\.01, expected"),
+        ({"thresholds": [0.9, float("nan"), 0.05]}, r"threshold nan for the rate 0\.01"),
+        ({"thresholds": [0.05, 0.1, 0.9]}, r"threshold 0\.1 for the rate 0\.01, but only 0\.05"),
+        ({"thresholds": [0.9, 0.05, 0.1]}, r"threshold 0\.1 for the rate 0\.5, but only 0\.05"),
+        ({"thresholds": [0.9, 0.1]}, "shorter"),
+        ({"fprs": [1e-4, 0.01, 1.5]}, r"rates 0\.0001 to 1\.5, expected between 0 and 1"),
+        ({"fprs": [0, 0.01, 0.5]}, "rates 0 to"),
+        ({"fprs": [], "thresholds": []}, "it holds no rate"),
+        ({"scan_scores": [0.1, 7.0]}, "scan score or volume 7, expected 0 to 1"),
+        ({"scan_scores": [float("inf")]}, "scan score or volume inf, expected"),
+    ],
+)
+def test_impossible_stored_values(run, changes, reason):
+    write(run, **changes)
+    thresholds = read_model(run).thresholds
+    for request in (thresholds.default, partial(thresholds.at_scan_fpr, 0.5)):
+        with pytest.raises(InputError, match=rf"calibration\.json: damaged \(.*{reason}"):
+            request()
+
+
+def test_threshold_of_zero(run):
+    """Residuals of one sign are 0 in half of the voxels, so the highest rate may have a 0."""
+    write(run, thresholds=[0.9, 0.1, 0.0])
+    thresholds = read_model(run).thresholds
+    assert thresholds.at_fpr(0.01).value == 0.1
+    with pytest.raises(InputError, match=r"`fpr=0\.5`: the threshold of the rate 0\.5 is 0"):
+        thresholds.at_fpr(0.5)

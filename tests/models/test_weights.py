@@ -5,10 +5,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as safetensors_save
 
 from helpers.methods import make
 from maediff.core.errors import InputError
 from maediff.models.weights import (
+    hash_tensors,
     load_optimizer,
     load_state,
     prune,
@@ -124,3 +127,82 @@ def test_prune(tmp_path):
     unfinished.touch()
     prune(tmp_path, 5)
     assert [path.name for path in last.iterdir()] == ["optimizer-5.pt"]
+
+
+def rewrite(path, change, *, keep_hash=False):
+    """Change the tensors of a file with `change`; by default, as a file without a SHA-256."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: change(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    if not keep_hash:
+        metadata = {key: text for key, text in metadata.items() if "sha256" not in key}
+    path.write_bytes(safetensors_save(tensors, metadata))
+
+
+def with_value(value):
+    """Return a change that sets the first number of each tensor."""
+
+    def change(tensor):
+        tensor = tensor.clone()
+        tensor.view(-1)[0] = value
+        return tensor
+
+    return change
+
+
+@pytest.mark.parametrize("part", ["best", ""])
+@pytest.mark.parametrize("offset", [-1, -3000])
+def test_flipped_bit(tmp_path, part, offset):
+    """One flipped bit gives another finite number, which only the SHA-256 shows."""
+    path = save(tmp_path, part)
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged weights \(their SHA-256"):
+        for prefix in ("weights.", "ema."):
+            read_weights(path, prefix, "ae")
+
+
+def test_exchanged_tensors(tmp_path):
+    """The SHA-256 covers the names: two tensors of one shape cannot be exchanged."""
+    first, second = torch.zeros(3), torch.ones(3)
+    assert hash_tensors({"a": first, "b": second}) != hash_tensors({"a": second, "b": first})
+    assert hash_tensors({"a": first, "b": second}) == hash_tensors({"b": second, "a": first})
+    assert hash_tensors({"a": first}) != hash_tensors({"a": first.view(3, 1)})
+    assert hash_tensors({"a": first}) != hash_tensors({"a": first.view(torch.int32)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    path = save(tmp_path)
+    rewrite(path, with_value(value))
+    with pytest.raises(InputError, match=r"best/model\.safetensors: damaged weights \(NaN or inf"):
+        read_trained_weights(tmp_path, "ae")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_weights_that_are_not_fractions(tmp_path, dtype):
+    """torch converts integers without a message, so all fractions would become 0."""
+    path = save(tmp_path)
+    rewrite(path, lambda tensor: tensor.to(dtype))
+    weights = read_trained_weights(tmp_path, "ae")
+    with pytest.raises(InputError, match=r"weights of the wrong type \(\S+ is torch\.\w+, expect"):
+        load_state(make("ae"), weights.tensors, weights.path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.float32])
+def test_other_floating_types(tmp_path, dtype):
+    """A shipped model may hold fp16; a file of an older version has no SHA-256."""
+    path = save(tmp_path)
+    rewrite(path, lambda tensor: tensor.to(dtype))
+    method = make("ae")
+    weights = read_trained_weights(tmp_path, "ae")
+    load_state(method, weights.tensors, weights.path)
+    assert all(value.dtype == torch.float32 for value in method.state_dict().values())
+
+
+def test_changed_type_with_hash(tmp_path):
+    path = save(tmp_path)
+    rewrite(path, lambda tensor: tensor.half(), keep_hash=True)
+    with pytest.raises(InputError, match="SHA-256"):
+        read_trained_weights(tmp_path, "ae")

@@ -6,6 +6,7 @@ If the process is killed, the folder holds the old file or the new one, never a 
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -99,6 +100,21 @@ def read_json(
             f"{remedy}"
         )
     return value
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path}: could not be read ({error.strerror}); check the path and the disk"
+        ) from None
 
 
 def _replace_nan(value: Any) -> Any:

@@ -27,7 +27,7 @@ from maediff.core.types import Map, Mask
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
 from maediff.detection.to_scan import from_grid, mask_from_grid
-from maediff.methods import predict_volume
+from maediff.methods import check_finite, predict_volume
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reference import split_mean
 from maediff.models.thresholds import Threshold, check_one_choice
@@ -336,6 +336,7 @@ class Detector:
             seed=seed,
             batch_size=self.batch_size,
             device=self.model.device,
+            name=self.name,
         )
         x, y, z = (float(size) for size in grid.spacing_mm)
         spacing = (x, y, z)
@@ -354,6 +355,7 @@ class Detector:
             brain_mask = from_grid(on_grid.brain, grid, volume, "nearest")
         anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear")
         anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
+        check_finite(self.name, anomaly_map, healthy)
         mask = anomaly_mask(anomaly, brain, threshold.value, spacing, post)
         regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
         voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000

@@ -35,6 +35,7 @@ class Predictor:
         run: device, seed of the noise and batch size.
         precision: type of the network's computations.
         has_reference: False omits the healthy reference.
+        name: name of the model, for error messages.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Predictor:
         *,
         precision: Precision = "fp32",
         has_reference: bool = True,
+        name: str = "the model",
     ) -> None:
         self.load, self.run = load, run
-        self.precision, self.has_reference = precision, has_reference
+        self.precision, self.has_reference, self.name = precision, has_reference, name
         self.method: Method | None = None
 
     def __call__(self, scan: SubjectSlices) -> tuple[Map, Map | None]:
@@ -61,6 +63,7 @@ class Predictor:
             batch_size=self.run.batch_size,
             device=self.run.device,
             precision=self.precision,
+            name=f"{self.name}, scan {scan.name}",
         )
         return residual, reference if self.has_reference else None
 
@@ -105,7 +108,10 @@ def make_baselines(cohort: Cohort, run: RunOptions) -> tuple[list[Contender], li
             )
             continue
         predict = Predictor(
-            partial(_return_method, method), run, has_reference=name in WITH_REFERENCE
+            partial(_return_method, method),
+            run,
+            has_reference=name in WITH_REFERENCE,
+            name=name,
         )
         contenders.append(Contender(name=name, group=name, predict=predict, trained=False))
     return contenders, notes

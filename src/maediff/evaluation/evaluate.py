@@ -138,7 +138,7 @@ def evaluate(
             Contender(
                 name=name,
                 group=groups[name],
-                predict=Predictor(load, run, precision=used_precision),
+                predict=Predictor(load, run, precision=used_precision, name=name),
                 seed=record["seed"],
                 first_steps={
                     key: value

@@ -11,7 +11,7 @@ from maediff.methods.registry import (
     build,
     resolve,
 )
-from maediff.methods.volume import predict_volume
+from maediff.methods.volume import check_finite, predict_volume
 
 __all__ = [
     "BASELINES",
@@ -24,6 +24,7 @@ __all__ = [
     "Prediction",
     "Preset",
     "build",
+    "check_finite",
     "predict_volume",
     "resolve",
 ]

@@ -137,10 +137,15 @@ class Method(nn.Module):
         seed: int,
         batch_size: int,
     ) -> Float[Tensor, "b 1 h w"]:
-        """Return the healthy reference, in the range of `x`; see `predict` for the arguments."""
+        """Return the healthy reference, in the range of `x`; see `predict` for the arguments.
+
+        A pixel that damaged weights make infinite becomes NaN, which `predict_volume` refuses.
+        """
         check_slices(x, self.config.size)
         x0 = to_signed(x.clamp_max(1))
-        return from_signed(self.reconstruct(x0, brain, slice_ids, seed, batch_size))
+        reference = self.reconstruct(x0, brain, slice_ids, seed, batch_size)
+        # Clipping would turn infinity into an ordinary intensity.
+        return from_signed(reference).masked_fill(reference.isinf(), torch.nan)
 
     def reconstruct(
         self,

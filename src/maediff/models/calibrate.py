@@ -202,7 +202,13 @@ def calibrate_folder(
             if not inside.any():
                 continue
             residual, reference = predict_volume(
-                model.method, scan.images, scan.brain, scan.slice_ids, seed=seed, device=device
+                model.method,
+                scan.images,
+                scan.brain,
+                scan.slice_ids,
+                seed=seed,
+                device=device,
+                name=f"{model.name}, scan {row.name}",
             )
             maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
             brains.append(inside)

@@ -72,6 +72,8 @@ class Card:
         scores: scores in evaluations.
         opt_in: use only by name: never chosen for a contrast, and not part of the wheel.
         terms: terms that are shown whenever the model is used.
+        weights_sha256: SHA-256 of model.safetensors; empty in cards of older versions, whose
+            weights are not checked.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Card:
     scores: tuple[Scores, ...] = ()
     opt_in: bool = False
     terms: str = ""
+    weights_sha256: str = ""
 
 
 def read_card(folder: Path) -> Card:

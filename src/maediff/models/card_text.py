@@ -70,6 +70,7 @@ def make_card(
     model: TrainedMethod,
     about: Mapping[str, Any],
     scores: Sequence[Mapping[str, Any]],
+    weights_sha256: str = "",
 ) -> Card:
     """Return the card of a model: the fields in `about`, and the others from the run's files.
 
@@ -79,6 +80,7 @@ def make_card(
             shipped model keeps the training command and provenance of its card.
         about: see `export_model`.
         scores: from `read_scores`.
+        weights_sha256: SHA-256 of the exported model.safetensors.
 
     Raises:
         InputError: a field is missing or of the wrong type (the message names all of them), or
@@ -103,6 +105,7 @@ def make_card(
         "intended_use": INTENDED_USE,
         "provenance": {**provenance, "exported_with": __version__},
         "scores": list(scores),
+        "weights_sha256": weights_sha256,
     }
     given = {key: value for key, value in about.items() if key not in BESIDE_CARD}
     return build_config(Card, {**fields, **given}, f"card of {name}")

@@ -24,7 +24,7 @@ from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.anomaly.thresholds import CALIBRATION_SCANS
 from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
-from maediff.core.files import read_json, write_json, write_text
+from maediff.core.files import hash_file, read_json, write_json, write_text
 from maediff.models.calibrate import calibrate_folder, unseen_healthy
 from maediff.models.card import Card
 from maediff.models.card_text import CARD_FIELDS, make_card, read_scores, render_card
@@ -116,7 +116,8 @@ def export_model(
             write_json(temporary / TRAINED_ON, people)
         cohorts = about.get("cohorts", {})
         scores = [read_scores(path, model.name, cohorts) for path in evaluations]
-        card = make_card(out.name, model, about, scores)
+        checksum = hash_file(temporary / "model.safetensors")
+        card = make_card(out.name, model, about, scores, checksum)
         write_text(temporary / "MODEL_CARD.md", render_card(card, temporary))
         write_json(temporary / "card.json", asdict(card))
         _refuse_machine_paths(temporary, out.name)

@@ -20,6 +20,8 @@ A model with other settings has other residuals, so the stored thresholds are no
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ RECALIBRATE = "use `threshold`, or calibrate the model again"
 CALIBRATE = (
     "take thresholds from healthy scans with `maediff calibrate {model} --cohort HEALTHY -o NEW`"
 )
+MAX_THRESHOLD = 1.0
+"""Highest possible value of an anomaly map, and so of a threshold and of a scan's score."""
 POSTPROCESS = TypeAdapter(PostprocessConfig)
 
 
@@ -145,7 +149,8 @@ class Thresholds:
         records this rate.
 
         Raises:
-            InputError: `fpr` is outside the calibrated rates.
+            InputError: `fpr` is outside the calibrated rates, or its threshold is 0, at which
+                every voxel with a residual would be detected.
         """
         lowest, highest = min(self.by_fpr), max(self.by_fpr)
         if not lowest <= fpr <= highest:
@@ -154,6 +159,11 @@ class Thresholds:
                 "use `threshold`"
             )
         rate, value = at_most(self.by_fpr, fpr)
+        if value == 0:
+            raise InputError(
+                f"`fpr={fpr}`: the threshold of the rate {rate:g} is 0, so every voxel with a "
+                "residual would be detected; choose a lower rate, or use `threshold`"
+            )
         scans = {"source": self.source, "n_scans": self.n_scans, "n_voxels": self.n_voxels}
         return Threshold(value, {"fpr": rate, **scans, **self.describe(value)})
 
@@ -444,9 +454,38 @@ def at_most(thresholds: Mapping[float, float], fpr: float) -> tuple[float, float
 def _read_rates(fprs: Any, thresholds: Any) -> dict[float, float]:
     """Return thresholds by rate; ValueError or TypeError if the values are no such lists."""
     by_rate = dict(zip(map(float, fprs), map(float, thresholds), strict=True))
+    check_rates(by_rate)
+    return by_rate
+
+
+def check_rates(by_rate: Mapping[float, float]) -> None:
+    """Refuse thresholds that no calibration writes.
+
+    A threshold of 0 is possible for a high rate: residuals of one sign are 0 in many voxels.
+
+    Args:
+        by_rate: threshold of the anomaly map by voxel-wise false-positive rate.
+
+    Raises:
+        ValueError: no rate, a rate outside of 0 to 1, a threshold that is negative, above
+            MAX_THRESHOLD or no number, or a higher threshold for a higher rate.
+    """
     if not by_rate:
         raise ValueError("it holds no rate")
-    return by_rate
+    rates = sorted(by_rate)
+    if not all(0 < rate < 1 for rate in rates):
+        raise ValueError(f"rates {rates[0]:g} to {rates[-1]:g}, expected between 0 and 1")
+    for rate, threshold in by_rate.items():
+        if not 0 <= threshold <= MAX_THRESHOLD:
+            raise ValueError(
+                f"threshold {threshold:g} for the rate {rate:g}, expected 0 to {MAX_THRESHOLD:g}"
+            )
+    for rate, higher in pairwise(rates):
+        if by_rate[rate] < by_rate[higher]:
+            raise ValueError(
+                f"threshold {by_rate[higher]:g} for the rate {higher:g}, but only "
+                f"{by_rate[rate]:g} for the lower rate {rate:g}"
+            )
 
 
 def _read_volumes(stored: Mapping[str, Any], n_scans: int) -> dict[float, tuple[float, ...]]:
@@ -454,8 +493,8 @@ def _read_volumes(stored: Mapping[str, Any], n_scans: int) -> dict[float, tuple[
     rows = stored.get("scan_ml") or []
     if not rows:
         return {}
-    by_rate = zip(map(float, stored["fprs"]), map(_read_scores, rows), strict=True)
-    volumes = dict(by_rate)
+    values = [_read_scores(row, inf) for row in rows]
+    volumes = dict(zip(map(float, stored["fprs"]), values, strict=True))
     if any(len(row) != n_scans for row in volumes.values()):
         raise ValueError(f"its scan_ml has not {n_scans} scans")
     return volumes
@@ -463,14 +502,23 @@ def _read_volumes(stored: Mapping[str, Any], n_scans: int) -> dict[float, tuple[
 
 def _read_levels(levels: Any) -> dict[str, dict[str, Any]]:
     """Return the levels of sensitivity; ValueError, LookupError or TypeError for other values."""
-    return {
+    read = {
         name: {"threshold": float(level["threshold"]), "rule": str(level["rule"])}
         for name, level in dict(levels).items()
     }
+    for name, level in read.items():
+        if not 0 <= level["threshold"] <= MAX_THRESHOLD:
+            raise ValueError(
+                f"threshold {level['threshold']:g} of the sensitivity {name}, expected 0 to "
+                f"{MAX_THRESHOLD:g}"
+            )
+    return read
 
 
-def _read_scores(values: Any) -> tuple[float, ...]:
-    """Return scores; ValueError if the value is no list of numbers."""
+def _read_scores(values: Any, highest: float = MAX_THRESHOLD) -> tuple[float, ...]:
+    """Return scores or volumes; ValueError if one is no number from 0 to `highest`."""
     if not isinstance(values, list) or not all(isinstance(value, float | int) for value in values):
         raise ValueError("its scan_scores or scan_ml are no numbers")
+    if wrong := [value for value in values if not (0 <= value <= highest and isfinite(value))]:
+        raise ValueError(f"scan score or volume {wrong[0]:g}, expected 0 to {highest:g}")
     return tuple(map(float, values))

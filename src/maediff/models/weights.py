@@ -6,11 +6,16 @@
     RUN/last/optimizer-<step>.pt     optimiser state of that step, read with weights_only=True
     NAME/model.safetensors           `ema.*` only: a shipped model, which cannot be resumed
 
+A file's metadata holds a SHA-256 of its `weights.*` and one of its `ema.*`, and a shipped model's
+card holds the SHA-256 of the whole file. So damaged weights are refused, even if they are finite.
+Files and cards of older versions have no SHA-256 and are read without this check.
+
 The optimiser's file is written first, and its name holds its step.
 The model's file names the step that counts.
 So if a run is killed at any time, the model's file and its optimiser state belong together.
 """
 
+import hashlib
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -27,12 +32,14 @@ from torch import Tensor
 
 from maediff import __version__
 from maediff.core.errors import InputError
-from maediff.core.files import atomic_path
+from maediff.core.files import atomic_path, hash_file
 from maediff.methods.base import Method
+from maediff.models.card import read_card
 from maediff.models.folder import FORMAT, PICKLES
 
 RESTORE = "restore the run's files, or train the model again"
 RETRAIN = "train again with `overwrite=True`"
+PREFIXES = ("weights.", "ema.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +92,38 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """Write a safetensors file atomically, with permissions from the umask.
 
     (`safetensors.save_file` creates files as 0600.)
+
+    Args:
+        path: the file.
+        tensors: by name; each name starts with one of PREFIXES.
+        metadata: texts by key; the SHA-256 of the tensors of each prefix is added.
     """
-    data = save(
-        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata
-    )
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    hashes = {
+        f"sha256.{prefix}": hash_tensors(part)
+        for prefix in PREFIXES
+        if (part := select_prefix(stored, prefix))
+    }
+    data = save(stored, {**metadata, **hashes})
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name starts with `prefix`, by name without it."""
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of names, types, shapes and values; the order does not count."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor], int]:
@@ -105,8 +138,8 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
         The tensors by name without `prefix`, and their training step.
 
     Raises:
-        InputError: no such file, not a safetensors file (a pickle is never unpickled), or a file
-            of another method or of another version of the format.
+        InputError: no such file, not a safetensors file (a pickle is never unpickled), a file of
+            another method or of another version of the format, or damaged values.
     """
     with ExitStack() as stack:
         return _read_tensors(_open(path, stack), path, prefix, method)
@@ -122,10 +155,13 @@ def read_trained_weights(folder: Path, method: str) -> Weights:
         method: name of the method.
 
     Raises:
-        InputError: see `read_weights`.
+        InputError: see `read_weights`; or the weights of a shipped model are not those of its
+            card.
     """
     best, last, shipped = (folder / part / "model.safetensors" for part in ("best", "last", ""))
     path = next((path for path in (best, last, shipped) if path.is_file()), last)
+    if path == shipped:
+        _check_card(shipped)
     with ExitStack() as stack:
         file = None
         if path == best and last.is_file():
@@ -187,18 +223,35 @@ def _read_tensors(
         )
     if not metadata.get("step", "").isdecimal():
         raise InputError(f"{path}: damaged, it names no step of training; {RESTORE}")
+    names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (no dict)
     try:
-        tensors = {
-            key.removeprefix(prefix): file.get_tensor(key)
-            for key in file.keys()  # noqa: SIM118 (the file is no dict)
-            if key.startswith(prefix)
-        }
+        tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: is not a safetensors file ({error}), so it was not read any further; "
             f"{RESTORE}"
         ) from None
+    expected = metadata.get(f"sha256.{prefix}")
+    if expected is not None and hash_tensors(tensors) != expected:
+        raise InputError(
+            f"{path}: damaged weights (their SHA-256 is not the one in the file); {RESTORE}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+            raise InputError(f"{path}: damaged weights (NaN or infinity in {name}); {RESTORE}")
     return tensors, int(metadata["step"])
+
+
+def _check_card(path: Path) -> None:
+    """Refuse weights of a shipped model that are not those of its card."""
+    if not (path.parent / "card.json").is_file():
+        return
+    expected = read_card(path.parent).weights_sha256
+    if expected and hash_file(path) != expected:
+        raise InputError(
+            f"{path}: damaged or replaced (its SHA-256 is not the one in card.json); install "
+            "maediff again, or restore the model's files"
+        )
 
 
 def load_state(
@@ -215,6 +268,14 @@ def load_state(
     Raises:
         InputError: the weights do not fit; the message names the first that do not.
     """
+    # torch would convert another type without a message: fractions become 0 as integers.
+    for name, parameter in method.state_dict().items():
+        stored = tensors.get(name)
+        if stored is not None and stored.is_floating_point() != parameter.is_floating_point():
+            raise InputError(
+                f"{path}: weights of the wrong type ({name} is {stored.dtype}, expected "
+                f"{parameter.dtype}); {remedy}"
+            )
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
