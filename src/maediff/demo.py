@@ -21,6 +21,7 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
+from maediff.core.lock import hold_locks
 from maediff.core.options import RunOptions
 from maediff.core.progress import Progress
 from maediff.core.types import Modality
@@ -111,6 +112,7 @@ class Stages:
         return f"done in {time.monotonic() - self.start:.0f} s ({times})"
 
 
+@hold_locks()
 def demo(
     out: Path,
     *,

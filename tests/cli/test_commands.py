@@ -87,3 +87,31 @@ def test_names_are_joined_in_words():
     texts = {parameter.name: parameter.help for parameter in train.params}
     assert texts["preset"].startswith("Sizes of the networks and length of the training: paper, ")
     assert "small or tiny." in texts["preset"]
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (
+            ("resume", "overwrite"),
+            "finished parts are kept: the same command with --resume continues",
+        ),
+        (("overwrite",), "the same command with --overwrite starts again"),
+        ((), None),
+    ],
+)
+def test_stopped_command(options, hint):
+    def work(resume: bool = False, overwrite: bool = False):
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    app.command(cls=Command)(work)
+    command = typer.main.get_command(app)
+    command.params = [param for param in command.params if param.name in options]
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 130
+    assert (
+        f"maediff: stopped; {hint}" in result.stderr
+        if hint
+        else (result.stderr == "maediff: stopped\n")
+    )

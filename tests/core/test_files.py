@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from maediff.core.errors import InputError
 from maediff.core.files import (
+    MARKER,
     atomic_path,
     fresh_folder,
     read_json,
@@ -132,3 +134,42 @@ def test_damaged_json(tmp_path):
         match=r"b\.json: missing or damaged \(No such file or directory\); run the command",
     ):
         read_json(tmp_path / "b.json", list)
+
+
+def test_leftovers_of_killed_runs(tmp_path):
+    """Temporary files and folders of processes that are gone are removed, others stay."""
+    out = fresh_folder(tmp_path / "out")
+    gone, alive = 2**22 + 5, os.getppid()
+    (out / f".scan.tmp-{gone}" / "deep").mkdir(parents=True)
+    (out / "best").mkdir()
+    stays = [
+        out / "best" / f".model.safetensors.tmp-{alive}.safetensors",
+        out / ".note.tmp",
+        out / f"result.tmp-{gone}",
+        out / ".note.tmp-x1",
+    ]
+    leftovers = [
+        out / f".summary.json.tmp-{gone}.json",
+        out / f".image.nii.gz.tmp-{gone}.nii.gz",
+        out / f".table.tmp-{os.getpid()}",
+        out / "best" / f".model.safetensors.tmp-{gone}.safetensors",
+    ]
+    for path in [*stays, *leftovers]:
+        path.touch()
+    fresh_folder(out, resume=True)
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    assert files == sorted([*stays, out / MARKER])
+    assert not (out / f".scan.tmp-{gone}").exists()
+
+
+def test_overwrite_stopped_half_way(tmp_path, monkeypatch):
+    """The marker survives, so the folder can be overwritten again."""
+    out = fresh_folder(tmp_path / "out")
+    for name in "abc":
+        (out / name).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fresh_folder(out, overwrite=True)
+    fresh_folder(out, overwrite=True)
+    assert [path.name for path in out.iterdir()] == [MARKER]

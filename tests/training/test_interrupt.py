@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from helpers.training import assert_same, run, weights
+from maediff.core.process import sigterm_as_interrupt
 from maediff.models.model import read_model
 from maediff.models.weights import read_weights
 from maediff.training import loop
@@ -95,3 +96,28 @@ def test_another_handler_of_sigint_is_kept():
         assert signal.getsignal(signal.SIGINT) is handle
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("ctrl_c_is_ignored", [False, True])
+def test_sigterm_stops_after_the_step(cohort, whole, tmp_path, monkeypatch, ctrl_c_is_ignored):
+    """SIGTERM of a scheduler; the shell of a background job ignores Ctrl-C."""
+    update_ema, steps = loop.update_ema, []
+
+    def terminate(ema, method, decay, step):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        steps.append(step)
+        update_ema(ema, method, decay, step)
+
+    monkeypatch.setattr(loop, "update_ema", terminate)
+    handler = signal.SIG_IGN if ctrl_c_is_ignored else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with sigterm_as_interrupt():
+            assert run(cohort, tmp_path / "parts")["step"] == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps == [0, 1, 2]
+    monkeypatch.undo()
+    assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
+    assert_same(weights(whole), weights(tmp_path / "parts"))

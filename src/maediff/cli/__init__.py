@@ -22,6 +22,9 @@ from maediff.cli.preprocess import preprocess
 from maediff.cli.report import report
 from maediff.cli.train import train
 from maediff.core.errors import InputError
+from maediff.core.lock import hold_locks
+from maediff.core.process import sigterm_as_interrupt
+from maediff.core.scratch import remove_abandoned_scratch
 from maediff.core.text import escape_message
 
 __all__ = ["app", "main"]
@@ -88,7 +91,8 @@ def main() -> None:
     flags = collect_flags(group)
     show_log(flags)
     try:
-        group(prog_name="maediff")
+        with sigterm_as_interrupt(), hold_locks():
+            group(prog_name="maediff")
     except InputError as error:
         _fail(name_flags(str(error), flags))
     except OSError as error:  # for example a path too long, a full disk, no permission
@@ -96,3 +100,5 @@ def main() -> None:
             raise
         where = error.filename2 or error.filename
         _fail(f"{where}: {error.strerror}" if where else error.strerror)
+    finally:
+        remove_abandoned_scratch()  # of workers that were stopped with the command

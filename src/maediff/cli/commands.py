@@ -1,5 +1,7 @@
 """Command and group classes: flags have no type and take no value; help lists registered names.
 
+A command that Ctrl-C or SIGTERM stops prints how to continue, and exits with code 130.
+
 Typer shows `<bool>` beside every flag, which invites `--resume true`. The parser then treats
 `true` as an INPUT, because a flag takes no value.
 """
@@ -9,8 +11,16 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+STOPPED = 130
+"""Exit code after Ctrl-C or SIGTERM: 128 + the number of SIGINT, as in a shell."""
+HINTS = {
+    "resume": "; finished parts are kept: the same command with --resume continues",
+    "overwrite": "; the same command with --overwrite starts again",
+}
+"""End of the message of a stopped command, by the name of its option."""
 BOOLEAN_WORDS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 
@@ -43,6 +53,20 @@ class Command(TyperCommand):
             if flag in flags and is_word:
                 ctx.fail(f"{flag} is a flag and takes no value: leave out {value!r}")
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; if the user stops it, print how to continue.
+
+        Raises:
+            Exit: with the code STOPPED.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            names = {str(param.name) for param in self.params}
+            hint = next((text for name, text in HINTS.items() if name in names), "")
+            typer.echo(f"maediff: stopped{hint}", err=True)
+            raise typer.Exit(STOPPED) from None
 
 
 class Group(TyperGroup):

@@ -27,6 +27,7 @@ from maediff.cohort.cohort import COHORT_FORMAT
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.core.types import MODALITIES, VolumeMask
@@ -67,6 +68,7 @@ QC_COLUMNS = (
 )
 
 
+@hold_locks()
 def preprocess(
     inputs: Sequence[Path],
     out: Path,

@@ -10,17 +10,23 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
+from maediff.core.lock import LOCK, lock_files, lock_folder, refuse_locked
+from maediff.core.process import is_running
+from maediff.core.scratch import remove_abandoned_scratch
 from maediff.core.text import escape_cell
 
 MARKER = ".maediff"
 """File in every output folder; `overwrite` deletes only folders that hold it."""
+TEMPORARY = re.compile(r"\..+\.tmp-(?P<pid>\d+)(\..*)?", re.DOTALL)
+"""Name of a file or folder that process `pid` has not completed."""
 
 
 @contextmanager
@@ -130,18 +136,30 @@ def _replace_nan(value: Any) -> Any:
     return value
 
 
-def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | None = None) -> Path:
-    """Create an output folder, put the marker of maediff into it and return it.
+def fresh_folder(
+    path: Path,
+    *,
+    overwrite: bool | None = None,
+    resume: bool | None = None,
+    parts: Collection[str] | None = None,
+) -> Path:
+    """Create an output folder, put the marker of maediff into it, lock it and return it.
+
+    The lock is released when the command ends (`core.lock.hold_locks`).
+    Temporary files that killed runs left in the folder are removed.
 
     Args:
         path: the folder.
         overwrite: delete the folder's content first.
             None if the caller has no such argument; the error message then does not suggest it.
         resume: keep the folder's content. None as for `overwrite`.
+        parts: names of the parts that this process writes, if several processes share the folder
+            (see `core.lock`). None: the whole folder.
 
     Raises:
         InputError: the folder is not empty and neither argument is true, or maediff did not make
-            it; both arguments are true; `path` is a file; the folder cannot be written to.
+            it; another process writes to it; both arguments are true; `path` is a file; the folder
+            cannot be written to.
     """
     if overwrite and resume:
         raise InputError(
@@ -155,26 +173,74 @@ def fresh_folder(path: Path, *, overwrite: bool | None = None, resume: bool | No
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, but the output is a folder; choose another path")
     try:
-        if path.is_dir() and any(item.name != MARKER for item in path.iterdir()):
-            _check_may_write(path, overwrite, resume)
-            if overwrite:
-                shutil.rmtree(path)
+        _check_may_write(path, overwrite, resume, parts)
         path.mkdir(parents=True, exist_ok=True)
+        lock_folder(path, parts)
+        # Another command may have ended between the check and the lock.
+        _check_may_write(path, overwrite, resume, parts)
+        if overwrite:
+            _empty(path)
         (path / MARKER).touch()
         # Touching an existing marker can succeed where a new file cannot be created.
         probe = path / f"{MARKER}.tmp-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        remove_leftovers(path)
     except OSError as error:
         attempt = "written to" if path.is_dir() else "created"
         raise InputError(
             f"{path}: could not be {attempt} ({error.strerror or error}); choose another folder"
         ) from error
+    remove_abandoned_scratch()
     return path
 
 
-def _check_may_write(path: Path, overwrite: bool | None, resume: bool | None) -> None:
-    """Refuse a folder with content that is not to be kept or deleted, or is not of maediff."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders of processes that no longer run, at any depth.
+
+    Nothing is removed while other processes share the folder: they may be on other machines.
+    """
+    if len(lock_files(folder)) > 1:
+        return
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            match = TEMPORARY.fullmatch(name)
+            # A number of this process can only be that of an earlier one: nothing is written yet.
+            if match and (int(match["pid"]) == os.getpid() or not is_running(int(match["pid"]))):
+                if name in folders:
+                    folders.remove(name)
+                    shutil.rmtree(Path(root, name), ignore_errors=True)
+                else:
+                    Path(root, name).unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Delete the content of a folder, except its locks and the marker, which allows a retry."""
+    for item in folder.iterdir():
+        if item.name == MARKER or item.name.startswith(LOCK):
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
+
+
+def _check_may_write(
+    path: Path,
+    overwrite: bool | None,
+    resume: bool | None,
+    parts: Collection[str] | None,
+) -> None:
+    """Refuse a folder that another process writes to, or whose content must not be touched.
+
+    Content must not be touched if it is neither to be kept nor to be deleted, or if maediff did
+    not make it.
+    """
+    if not path.is_dir():
+        return
+    refuse_locked(path, parts)
+    if not any(item.name != MARKER and not item.name.startswith(LOCK) for item in path.iterdir()):
+        return
     made_by_maediff = (path / MARKER).is_file()
     if (overwrite or resume) and not made_by_maediff:
         raise InputError(

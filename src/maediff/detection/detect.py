@@ -28,6 +28,7 @@ from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.detection.detector import Detector, make_detector
@@ -96,6 +97,7 @@ class DetectReport:
         return [summary["subject"] for summary in self.summaries if summary["qc"]["flags"]]
 
 
+@hold_locks()
 def detect(
     refs: Sequence[ScanRef],
     out: Path,

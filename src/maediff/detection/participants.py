@@ -27,6 +27,7 @@ from maediff.core.files import (
     write_json,
     write_text,
 )
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.bids import (
@@ -188,6 +189,7 @@ def choose_models(models: Sequence[str], scans: Scans) -> dict[Modality, str]:
     return by_contrast
 
 
+@hold_locks()
 def run_participants(
     dataset: Path,
     out: Path,
@@ -218,7 +220,9 @@ def run_participants(
     for refs in scans.values():
         check_targets([ref for ref in refs if not ref.problem])
     refuse_inputs_inside_output(out, [dataset])
-    fresh_folder(out, overwrite=run.overwrite, resume=not run.overwrite)
+    names = {f"{modality} {ref.name}" for modality, refs in scans.items() for ref in refs}
+    parts = None if run.overwrite else names  # runs of other participants may write to `out`
+    fresh_folder(out, overwrite=run.overwrite, resume=not run.overwrite, parts=parts)
     write_description(out, root, readme=README, ignored=IGNORED)
     reports = {}
     for modality, refs in scans.items():

@@ -37,6 +37,7 @@ from maediff.core.files import (
     write_table,
     write_text,
 )
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.core.types import Map
@@ -65,6 +66,7 @@ from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
 
 
+@hold_locks()
 def evaluate(
     runs: str | Path | Sequence[str | Path],
     cohort: str | Path,

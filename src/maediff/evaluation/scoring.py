@@ -34,6 +34,7 @@ from maediff.anomaly.postprocess import (
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
+from maediff.core.process import call_in_worker
 from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.measures import (
@@ -177,12 +178,13 @@ def score(
     curves: dict[str, Any] = {}
     n_scans = len({id(scan) for scan in [*calibrate, *scored]})
     in_process = workers == 1
-    tasks = (
-        delayed(_score_contender)(
-            contender, calibrate, scored, config, slices, progress if in_process else None
-        )
-        for contender in contenders
-    )
+    arguments = (calibrate, scored, config, slices)
+    if in_process:
+        do = delayed(_score_contender)
+        tasks = (do(contender, *arguments, progress) for contender in contenders)
+    else:
+        do = delayed(call_in_worker)
+        tasks = (do(_score_contender, contender, *arguments, None) for contender in contenders)
     inner = {"inner_max_num_threads": 1} if workers > 1 else {}
     with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
         outcomes = Parallel(return_as="generator")(tasks)

@@ -42,6 +42,7 @@ from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.core.types import Map, Mask
@@ -61,6 +62,7 @@ HIGH_RULE = f"at most {MAX_ML:g} ml in the median healthy scan"
 LOW_RULE = f"at most {LOW_RATE:.0%} of new healthy scans are flagged, split conformal"
 
 
+@hold_locks()
 def calibrate(
     model: str | Path,
     cohort: str | Path,

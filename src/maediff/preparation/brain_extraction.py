@@ -13,7 +13,6 @@ Each extractor is a function (volume, config) -> mask on the volume's own grid, 
 import importlib.util
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,6 +25,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
+from maediff.core.scratch import scratch_folder
 from maediff.core.types import VolumeMask
 from maediff.preparation.registration import align_rigidly, is_local_optimum
 from maediff.preparation.resample import resample
@@ -169,8 +169,8 @@ def _run_program(
     volume: Volume, arguments: Callable[[Path, Path], list[str]], name: str
 ) -> VolumeMask:
     """Run a program on the scan in a temporary folder, and read the mask that it writes there."""
-    with tempfile.TemporaryDirectory(prefix="maediff-") as folder:
-        scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
+    with scratch_folder() as folder:
+        scan, out = folder / "scan.nii.gz", folder / "brain.nii.gz"
         write_volume(scan, volume.data, volume.affine)
         try:
             subprocess.run(
@@ -183,7 +183,7 @@ def _run_program(
                 f"{lines[-1] if lines else error}; run it by hand to see why, or choose another "
                 "`brain.tool`"
             ) from error
-        masks = sorted(path for path in Path(folder).glob("*.nii.gz") if path not in (scan, out))
+        masks = sorted(path for path in folder.glob("*.nii.gz") if path not in (scan, out))
         if not masks:
             raise InputError(
                 f"{volume.source}: brain extraction ({name}) wrote no mask; choose another "

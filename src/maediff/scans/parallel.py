@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
+from maediff.core.process import call_in_worker
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def run_scans(
     try:
         with parallel_config(backend="loky", inner_max_num_threads=threads):
             pool = Parallel(n_jobs=workers, return_as="generator")
-        for outcome in pool(delayed(_run_safely)(do, ref) for ref in refs):
+        for outcome in pool(delayed(call_in_worker)(_run_safely, do, ref) for ref in refs):
             remaining.pop(0)
             yield outcome
     except TerminatedWorkerError:
@@ -47,7 +48,9 @@ def run_scans(
         for ref in remaining:
             try:
                 with parallel_config(backend="loky", inner_max_num_threads=threads):
-                    (outcome,) = Parallel(n_jobs=2)([delayed(_run_safely)(do, ref)])
+                    (outcome,) = Parallel(n_jobs=2)(
+                        [delayed(call_in_worker)(_run_safely, do, ref)]
+                    )
             except TerminatedWorkerError:
                 outcome = (
                     f"{ref.image}: its process was killed, probably because memory ran out; "

@@ -1,12 +1,12 @@
 """One scan, NIfTI or DICOM, as a Volume; and the identity of its files."""
 
 import hashlib
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
+from maediff.core.scratch import scratch_folder
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
 from maediff.scans.dicom.series import check_volume
@@ -77,8 +77,8 @@ def read_volume(ref: ScanRef) -> Volume:
         return read_nifti(ref.image)
     images = find_images(ref.image, ref.series)
     check_volume(ref.image, images)
-    with tempfile.TemporaryDirectory(prefix="maediff-dicom-") as scratch:
-        converted = convert(ref.image, images, Path(scratch))
+    with scratch_folder() as scratch:
+        converted = convert(ref.image, images, scratch)
         try:
             volume = read_nifti(converted)
         except InputError as error:  # the user knows the folder, not the temporary file

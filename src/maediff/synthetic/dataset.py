@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.core.files import atomic_path, fresh_folder, write_table
+from maediff.core.lock import hold_locks
 from maediff.core.progress import Progress
 from maediff.core.types import SPLITS, Modality, Split
 from maediff.synthetic.brain import Phantom, PhantomConfig, healthy_brain
@@ -87,6 +88,7 @@ def lesioned_subject(
     return healthy, add_lesion(healthy, kind, size, entropy)
 
 
+@hold_locks()
 def make_phantom_dataset(
     out: Path,
     *,

@@ -1,35 +1,46 @@
-"""Ctrl-C as a request to stop, so that a training step is not cut in half."""
+"""Ctrl-C or SIGTERM as a request to stop, so that a training step is not cut in half."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 
+from maediff.core.process import interrupt
+
+REPLACED = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: interrupt}
+"""Handlers that the block replaces; any other handler is of a program that handles the signal."""
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Event]:
     """Turn the first Ctrl-C inside the block into an event; the second raises KeyboardInterrupt.
 
-    Outside the main thread, or where a program already handles or ignores SIGINT, the signal is
-    left alone and the event is never set.
+    SIGTERM does the same on the command line, where it acts like Ctrl-C.
+    Outside the main thread, or where a program already handles or ignores a signal, the signal is
+    left alone and does not set the event.
 
     Yields:
-        An event that the first Ctrl-C sets.
+        An event that the first Ctrl-C or SIGTERM sets.
     """
     requested = Event()
 
+    replaced = {
+        number: handler
+        for number, handler in REPLACED.items()
+        if current_thread() is main_thread() and signal.getsignal(number) is handler
+    }
+
+    def restore(*_: object) -> None:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
     def request_stop(*_: object) -> None:
         requested.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
 
-    handled_here = (
-        current_thread() is main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if handled_here:
-        signal.signal(signal.SIGINT, request_stop)
+    for number in replaced:
+        signal.signal(number, request_stop)
     try:
         yield requested
     finally:
-        if handled_here:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()

@@ -21,6 +21,7 @@ from maediff.core.config import SettingsError, flatten
 from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
+from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.methods.base import Method
@@ -43,6 +44,7 @@ RECENT_STEPS = 50
 """Number of steps whose mean loss is shown."""
 
 
+@hold_locks()
 def train(
     method: str,
     cohort: str | Path,

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maediff import __version__
+from maediff.cli.commands import STOPPED
 from maediff.cli.errors import echo, name_flags, show_log
 from maediff.cli.options import print_failures
 from maediff.core.errors import InputError
+from maediff.core.lock import hold_locks
+from maediff.core.process import sigterm_as_interrupt
 
 if TYPE_CHECKING:
     from maediff.core.options import RunOptions
@@ -118,14 +121,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App.
 
     Returns:
-        0: done. 1: some scans failed. 2: a user error, which is printed in one line.
+        0: done. 1: some scans failed. 2: a user error, which is printed in one line. 130: stopped
+        by Ctrl-C or SIGTERM.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
     flags = {name: f"--{name.replace('_', '-')}" for name in vars(args)} | OPTION_OF_ARGUMENT
     show_log(flags)
     try:
-        return _run(args)
+        with sigterm_as_interrupt(), hold_locks():
+            return _run(args)
+    except KeyboardInterrupt:
+        echo("maediff-bids: stopped; the same command continues with the other scans", err=True)
+        return STOPPED
     except InputError as error:
         echo(f"maediff-bids: {name_flags(str(error), flags)}", err=True)
         return 2

@@ -1,0 +1,160 @@
+"""Processes: their identity, whether they still run, workers that end with their parent, SIGTERM.
+
+An identity survives the end of its process, so that files of killed runs can be recognised:
+
+    (host, process number, start of the process)
+
+The start distinguishes a process from a later one with the same number.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+PARENT_CHECK_SECONDS = 0.3
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PF_EXITING = 4  # linux/sched.h: the process is closing its files
+
+
+def host_name() -> str:
+    """Return the name of this machine, with the process namespace of a container."""
+    name = socket.gethostname()
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name  # "pid:[4026531836]"
+    except OSError:
+        return name
+    return f"{name}/{namespace.strip('pid:[]')}"
+
+
+def start_of(pid: int) -> str:
+    """Return a text that is different for a later process of the same number; may be empty.
+
+    Args:
+        pid: number of the process.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        return f"{boot}-{_read_stat(pid)[19]}"  # field 22 of proc(5): starttime
+    except (OSError, IndexError):
+        return ""
+
+
+def is_running(pid: int, start: str = "") -> bool:
+    """Return True if a process of this machine runs; a process that was killed does not.
+
+    Args:
+        pid: number of the process.
+        start: from `start_of`; empty accepts any process of this number.
+    """
+    if pid <= 0:
+        return False
+    if sys.platform == "win32":
+        return _is_running_on_windows(pid)
+    try:
+        os.kill(pid, 0)  # signal 0 is not sent
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True  # of another user
+    try:
+        stat = _read_stat(pid)
+        # A killed process stays listed until its parent collects it.
+        has_ended = stat[0] in ("Z", "X") or bool(int(stat[6]) & PF_EXITING)
+    except (OSError, IndexError, ValueError):
+        has_ended = False
+    return not has_ended and (not start or start_of(pid) in ("", start))
+
+
+def _read_stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third one, the state, on."""
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return text.rpartition(")")[2].split()  # the name in brackets may hold spaces
+
+
+def _is_running_on_windows(pid: int) -> bool:
+    """Ask Windows, where `os.kill` would end the process."""
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    handle = kernel.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        return False
+    code = ctypes.c_ulong()
+    kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return code.value == 259  # STILL_ACTIVE
+
+
+_watched: set[int] = set()
+
+
+def call_in_worker(do: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a worker process, which from now on ends when its parent ends.
+
+    A killed parent cannot stop its workers. Without this, they would go on writing.
+
+    Args:
+        do: the work.
+        arguments: its arguments.
+    """
+    if os.getpid() not in _watched:
+        _watched.add(os.getpid())
+        _end_with_parent(os.getppid())
+    return do(*arguments)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when `parent` ends: at once on Linux, within a moment on other systems."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM, which a scheduler sends, like Ctrl-C inside the block.
+
+    A program that handles SIGTERM itself keeps its handler, and so does any thread but the first.
+    """
+    is_default = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if is_default:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if is_default:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def interrupt(_: int, frame: Any) -> None:
+    """Do what Ctrl-C does now: the handler of SIGTERM.
+
+    A background job may ignore Ctrl-C, but not SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: unless a handler of Ctrl-C stops the work in another way.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt

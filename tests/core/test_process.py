@@ -1,0 +1,128 @@
+"""Workers that end with their parent, SIGTERM as Ctrl-C, and temporary folders of killed runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from maediff.core.process import host_name, interrupt, is_running, sigterm_as_interrupt, start_of
+from maediff.core.scratch import remove_abandoned_scratch, scratch_folder
+
+PARENT = """
+import os, subprocess, sys, time
+child = "from maediff.core.process import call_in_worker; import time; call_in_worker(print, 1); "
+child += sys.argv[1]
+process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)
+process.stdout.readline()
+print(process.pid, flush=True)
+time.sleep(100)
+"""
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+@pytest.mark.parametrize("work", ["time.sleep(100)", "\nwhile True: pass"])
+def test_worker_ends_with_a_killed_parent(work):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, work], stdout=subprocess.PIPE, text=True
+    )
+    worker = int(parent.stdout.readline())
+    assert is_running(worker)
+    parent.kill()
+    parent.communicate()
+    assert wait_until(lambda: not is_running(worker))
+
+
+def test_worker_of_a_parent_that_is_gone(monkeypatch):
+    """Without the kernel's signal, the watching thread ends the worker."""
+    code = (
+        "import os, sys; sys.platform = 'other'; from maediff.core import process; "
+        "process._end_with_parent(1 if os.getppid() != 1 else 2); import time; time.sleep(100)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 1
+
+
+def test_sigterm():
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_follows_the_handler_of_ctrl_c():
+    numbers = []
+    before = signal.signal(signal.SIGINT, lambda number, _: numbers.append(number))
+    try:
+        with sigterm_as_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a shell
+        with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert numbers == [signal.SIGINT]
+
+
+def test_handler_of_the_program_is_kept():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_as_interrupt():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """An empty folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_scratch_of_a_killed_process(temporary):
+    code = (
+        "import sys, tempfile, time; tempfile.tempdir = sys.argv[1]\n"
+        "from maediff.core.scratch import scratch_folder\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'head.nii').touch(); print(folder, flush=True); time.sleep(100)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(temporary)], stdout=subprocess.PIPE, text=True
+    )
+    folder = Path(process.stdout.readline().strip())
+    remove_abandoned_scratch()
+    assert (folder / "head.nii").exists(), "of a living process"
+    process.kill()
+    process.communicate()
+    with scratch_folder() as other:
+        assert not folder.exists()
+        assert other.stat().st_mode & 0o077 == 0
+    assert not other.exists()
+
+
+def test_scratch_of_others(temporary):
+    """Folders of other machines, of other programs and files stay."""
+    host, pid, start = host_name(), 2**22 + 5, start_of(os.getpid())
+    plain = "".join(letter if letter.isalnum() else "." for letter in host)
+    stays = ["maediff-node17-12-x-abc", f"other-{plain}-{pid}-x-abc", f"maediff-{plain}-x-abc"]
+    for name in stays:
+        (temporary / name).mkdir()
+    (temporary / f"maediff-{plain}-{pid}-x-file").touch()
+    (temporary / f"maediff-{plain}-{pid}-x-abc").mkdir()
+    (temporary / f"maediff-{plain}-{os.getpid()}-old-abc").mkdir()  # number used again
+    remove_abandoned_scratch()
+    assert sorted(path.name for path in temporary.iterdir()) == sorted(
+        [*stays, f"maediff-{plain}-{pid}-x-file"]
+    )
+    assert start
