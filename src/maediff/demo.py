@@ -24,6 +24,7 @@ from maediff.core.files import fresh_folder
 from maediff.core.lock import hold_locks
 from maediff.core.options import RunOptions
 from maediff.core.progress import Progress
+from maediff.core.text import escape_lines
 from maediff.core.types import Modality
 from maediff.detection.detect import detect
 from maediff.evaluation.evaluate import evaluate
@@ -89,8 +90,8 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     def write(self, text: str) -> None:
-        """Write text as it is."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """Write text, with control characters in names and paths escaped."""
+        self.console.print(escape_lines(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, text: str) -> Iterator[None]:

@@ -1,12 +1,15 @@
 """Library messages with flags instead of arguments."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import typer
 
+from maediff import cli
 from maediff.cli import app, main
-from maediff.cli.errors import FlagFormatter, collect_flags, echo, name_flags
+from maediff.cli.errors import FlagFormatter, collect_flags, echo, echo_page, name_flags
+from maediff.demo import Progress
 
 FLAGS = collect_flags(typer.main.get_command(app))
 
@@ -78,3 +81,21 @@ def test_error_and_result_show_control_characters_escaped(tmp_path, capsys, monk
     assert len(err.strip().splitlines()) == 1
     echo("report: a\u202eb")
     assert capsys.readouterr().out == "report: a\\u202eb\n"
+
+
+def test_every_command_prints_escaped_text():
+    """`typer.echo` prints as it is: only the functions that escape may call it."""
+    allowed = {"errors.py", "__init__.py", "commands.py"}
+    for path in Path(cli.__file__).parent.rglob("*.py"):
+        if path.name not in allowed:
+            assert "typer.echo(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_page_shows_control_characters_escaped(capsys):
+    echo_page("| run | AUPRC |\n| evil\x1b[31m\u202e | 0.5 |\n")
+    assert capsys.readouterr().out == "| run | AUPRC |\n| evil\\x1b[31m\\u202e | 0.5 |\n\n"
+
+
+def test_demo_shows_control_characters_escaped(capsys):
+    Progress(quiet=False).write("report: a\x1b]0;owned\x07/report.html\nnext [red]line")
+    assert capsys.readouterr().out == ("report: a\\x1b]0;owned\\x07/report.html\nnext [red]line\n")

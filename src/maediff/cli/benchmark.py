@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import Device, Precision, Seed
 
 
@@ -35,4 +36,4 @@ def benchmark(
         write_json(json, result)
     if not quiet:
         for key, value in result.items():
-            typer.echo(f"{key:24} {value}")
+            echo(f"{key:24} {value}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import (
     ConfigFile,
     Device,
@@ -70,12 +71,12 @@ def calibrate(
             run=RunOptions(device=device, seed=seed, overwrite=overwrite, quiet=quiet),
         )
     if not quiet:
-        typer.echo(
+        echo(
             f"calibrated on {calibration['n_scans']} healthy scans; --scan-fpr can be "
             f"{smallest_alpha(calibration['n_scans']):.4g} or more"
         )
         thresholds = read_model(out).thresholds
         for level in SENSITIVITIES if calibration.get("sensitivity") else ():
             threshold = thresholds.at_sensitivity(level)
-            typer.echo(f"sensitivity {level}: {describe_healthy(threshold.origin)}")
-    typer.echo(f"model: {out}")
+            echo(f"sensitivity {level}: {describe_healthy(threshold.origin)}")
+    echo(f"model: {out}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo_page
 from maediff.cli.options import (
     BatchSize,
     CalibrateSplit,
@@ -127,7 +128,7 @@ def compare(
             ),
         )
     results: Path = out / "eval"
-    typer.echo((results / "table.md").read_text(encoding="utf-8"))
+    echo_page((results / "table.md").read_text(encoding="utf-8"))
     print_report(results)
 
 

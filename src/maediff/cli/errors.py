@@ -20,7 +20,7 @@ from typing import Any
 
 import typer
 
-from maediff.core.text import escape_message
+from maediff.core.text import escape_lines, escape_message
 
 ARGUMENT = re.compile(r"`([A-Za-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
 SETTINGS = "settings"  # the library's name for the values of --set
@@ -70,6 +70,15 @@ def echo(text: str, *, err: bool = False) -> None:
         err: print to the error stream.
     """
     typer.echo(escape_message(text), err=err)
+
+
+def echo_page(text: str) -> None:
+    """Print a result of several lines, such as a table, with control characters escaped.
+
+    Args:
+        text: the lines.
+    """
+    typer.echo(escape_lines(text))
 
 
 def _format_value(text: str) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo_page
 from maediff.cli.options import (
     BatchSize,
     CalibrateSplit,
@@ -79,5 +80,5 @@ def evaluate(
                 quiet=quiet,
             ),
         )
-    typer.echo((out / "table.md").read_text(encoding="utf-8"))
+    echo_page((out / "table.md").read_text(encoding="utf-8"))
     print_report(out)

@@ -2,7 +2,7 @@
 
 import typer
 
-from maediff.cli.errors import collect_flags, echo, name_flags
+from maediff.cli.errors import collect_flags, echo, echo_page, name_flags
 
 
 def models(context: typer.Context) -> None:
@@ -12,7 +12,7 @@ def models(context: typer.Context) -> None:
     descriptions = [describe(folder, card) for folder, card in models()]
     flags = collect_flags(context.find_root().command)
     for description in descriptions:
-        typer.echo(f"{name_flags(description, flags)}\n")
+        echo_page(f"{name_flags(description, flags)}\n")
     if not descriptions:
         echo(
             "no model comes with this installation; train one with `maediff train`, or set "

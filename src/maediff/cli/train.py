@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from maediff.cli.errors import echo
 from maediff.cli.options import (
     CohortFolder,
     ConfigFile,
@@ -64,8 +65,6 @@ def train(
     loss = result["best_val_loss"]
     validation = "no validation loss" if loss is None else f"validation loss {loss:.4f}"
     steps = f"{result['step']} of {result['steps']} steps"
-    typer.echo(f"run: {out}  ({steps}, {result['seconds']:.0f} s, {validation})")
+    echo(f"run: {out}  ({steps}, {result['seconds']:.0f} s, {validation})")
     if result["step"] < result["steps"]:
-        typer.echo(
-            "stopped before the last step; the same command with --resume continues from there"
-        )
+        echo("stopped before the last step; the same command with --resume continues from there")

@@ -40,6 +40,11 @@ def escape_message(text: str) -> str:
     )
 
 
+def escape_lines(text: str) -> str:
+    """Return a text of several lines, such as a table, with control characters escaped in each."""
+    return "\n".join(map(escape_controls, text.split("\n")))
+
+
 def escape_cell(text: str) -> str:
     """Return the text as a cell of a table that a spreadsheet does not run as a formula.
 

@@ -69,7 +69,7 @@ def prepare_derivative(
             same BIDS name; `out` exists, or holds an input.
     """
     find_root(refs)
-    check_targets(refs)
+    check_targets([ref for ref in refs if not ref.problem])
     refuse_inputs_inside_output(out, [file for ref in refs for file in ref.files])
     return fresh_folder(out, overwrite=False, resume=resume or overwrite) / WORK
 
@@ -100,7 +100,8 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
     for old in out.glob("sub-*") if overwrite else ():
         shutil.rmtree(old)
     for ref in refs:
-        place_results(ref, out, work, root)
+        if not (ref.problem and ref.image.is_dir()):  # a folder that may not be read
+            place_results(ref, out, work, root)
     for name in ("report.html", "participants_findings.tsv"):
         if (work / name).is_file():
             os.replace(work / name, out / name)

@@ -240,7 +240,7 @@ def run_participants(
             if ref.name in report.failures:
                 reason = {"reason": report.failures[ref.name]}
                 write_json(work / ref.name / FAILED, reason)
-            if is_in_own_folder(ref, root):
+            if is_in_own_folder(ref, root) and not (ref.problem and ref.image.is_dir()):
                 place_results(ref, out, work, root, names=APP_NAMES, parameters=parameters)
         write_text(work / "methods.md", describe_methods(shared) + "\n")
     _write_methods(out)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from maediff.core.files import MARKER
@@ -17,9 +17,10 @@ def nifti_files(folder: Path) -> Iterator[Path]:
     """Return the NIfTI files in `folder` at any depth, sorted.
 
     Hidden files and scans that maediff wrote below `folder` are skipped. Broken links, pipes and
-    devices are included, so that each is reported by name (see `path_problem`).
+    devices are included, so that each is reported by name (see `path_problem`). Folders that may
+    not be read are skipped; `unreadable_folders` lists them.
     """
-    for path in _list_entries(folder):
+    for path in _list_entries(folder, skip_unreadable=True):
         if not is_nifti(path) or _is_in_cohort(path):
             continue
         if path_problem(path) or path.is_file():
@@ -29,9 +30,9 @@ def nifti_files(folder: Path) -> Iterator[Path]:
 def other_images(folder: Path) -> Iterator[Path]:
     """Return the images of other formats than .nii and .nii.gz in `folder` at any depth, sorted.
 
-    A NIfTI pair is listed by its header file.
+    A NIfTI pair is listed by its header file. Folders that may not be read are skipped.
     """
-    for path in _list_entries(folder):
+    for path in _list_entries(folder, skip_unreadable=True):
         is_half = is_pair(path) and not (".hdr" in path.suffixes[-2:] and _has_voxels(path))
         if is_image(path) and not is_nifti(path) and not is_half and path.is_file():
             yield path
@@ -47,8 +48,22 @@ def visible_files(folder: Path) -> Iterator[Path]:
     """Return the files in `folder` at any depth, sorted.
 
     Hidden files and output folders of maediff below `folder` are skipped.
+
+    Raises:
+        InputError: a folder may not be read: a DICOM series would lose slices unnoticed.
     """
     return (path for path in _list_entries(folder) if path.is_file())
+
+
+def unreadable_folders(folder: Path) -> dict[Path, str]:
+    """Return the folders in `folder`, at any depth, that may not be read, with the reason.
+
+    The same folders are searched as for scans: not hidden ones, and no output of maediff.
+    """
+    errors: list[OSError] = []
+    _walk(folder, errors.append)
+    places = {Path(error.filename): error for error in errors}
+    return {place: str(read_error(place, error)) for place, error in places.items()}
 
 
 def is_dicom(path: Path) -> bool:
@@ -100,20 +115,30 @@ def _refuse_folder(error: OSError) -> None:
     raise read_error(Path(error.filename), error) from None
 
 
-def _list_entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path, *, skip_unreadable: bool = False) -> list[Path]:
     """Return files and links in `folder`, sorted, without hidden ones and output folders.
+
+    Raises:
+        InputError: a folder may not be read, unless such folders are skipped.
+    """
+    return sorted(_walk(folder, None if skip_unreadable else _refuse_folder))
+
+
+def _walk(folder: Path, onerror: Callable[[OSError], object] | None) -> list[Path]:
+    """Return files and links in `folder`, without hidden ones and output folders.
 
     Linked folders are entered after all others, and no folder twice: a scan in a plain folder of
     `folder` is thus named by this folder, not by a link to it.
 
-    Raises:
-        InputError: a folder may not be read.
+    Args:
+        folder: the folder.
+        onerror: called with the error of each folder that may not be read.
     """
     entries: list[Path] = []
     visited: set[str] = set()
     pending = deque([folder])
     while pending:
-        for root, folders, files in os.walk(pending.popleft(), onerror=_refuse_folder):
+        for root, folders, files in os.walk(pending.popleft(), onerror=onerror):
             here = Path(root)
             is_output = MARKER in files and here != folder
             place = os.path.realpath(here)
@@ -124,4 +149,4 @@ def _list_entries(folder: Path) -> list[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
             pending += sorted(here / name for name in folders if (here / name).is_symlink())
             entries += [here / name for name in files if not name.startswith(".")]
-    return sorted(entries)
+    return entries

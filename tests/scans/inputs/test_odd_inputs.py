@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from helpers.dicom import write_series
 from helpers.inputs import touch
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output
@@ -79,20 +80,73 @@ def test_path_that_is_too_long_is_refused_by_name(tmp_path):
         find_scans([tmp_path / ("x" * 300 + ".nii")])
 
 
-@pytest.mark.parametrize("folder", ["sub", "sub/deep", "."])
-def test_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch, folder):
-    touch(tmp_path / "a_T1w.nii.gz", tmp_path / "sub" / "deep" / "b_T1w.nii.gz")
-    locked = os.path.normpath(tmp_path / folder)
-    scandir = os.scandir
+@pytest.fixture
+def lock(monkeypatch):
+    """Function after which folders may not be read; root may read any, whatever its mode."""
+    locked, scandir = set(), os.scandir
 
     def deny(path):
-        if os.path.normpath(path) == locked:
+        if os.path.normpath(path) in locked:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny)
-    with pytest.raises(InputError, match=f"{locked}: permission denied"):
+    return lambda *paths: locked.update(map(os.path.normpath, paths))
+
+
+@pytest.mark.parametrize("folder", ["sub", "sub/deep"])
+def test_folder_that_may_not_be_read_is_named_and_the_rest_found(tmp_path, lock, folder):
+    touch(tmp_path / "a_T1w.nii.gz", tmp_path / "sub" / "deep" / "b_T1w.nii.gz")
+    lock(tmp_path / folder)
+    scan, locked = find_scans([tmp_path])
+    assert (scan.name, scan.problem) == ("a_T1w", None)
+    assert locked.name == f"{folder.replace('/', '_')}_folder"
+    assert locked.problem.startswith(f"{tmp_path / folder}: permission denied")
+
+
+@pytest.mark.parametrize("folder", [".", "sub"])
+def test_folder_without_any_readable_scan_is_refused(tmp_path, lock, folder):
+    touch(tmp_path / "sub" / "b_T1w.nii.gz")
+    lock(tmp_path / folder)
+    with pytest.raises(InputError, match=f"{os.path.normpath(tmp_path / folder)}: permission de"):
         find_scans([tmp_path])
+
+
+def test_one_of_many_inputs_that_may_not_be_read(tmp_path, lock):
+    touch(tmp_path / "a" / "1_T1w.nii.gz", tmp_path / "b" / "2_T1w.nii.gz")
+    touch(tmp_path / "c" / "x" / "anat" / "3_T1w.nii.gz", tmp_path / "c" / "y" / "anat" / "4.nii")
+    lock(tmp_path / "b", tmp_path / "c" / "x" / "anat", tmp_path / "c" / "y" / "anat")
+    refs = find_scans([tmp_path / name for name in "abc"])
+    assert {ref.name: bool(ref.problem) for ref in refs} == {
+        "1_T1w": False,
+        "b_folder": True,
+        "x_anat_folder": True,
+        "y_anat_folder": True,
+    }
+
+
+def test_subject_of_a_bids_dataset_that_may_not_be_read(tmp_path, lock):
+    """Folders beside the subjects hold no scans, so they may be locked."""
+    make_bids(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    touch(tmp_path / "derivatives" / "x" / "y.nii.gz")
+    lock(tmp_path / "derivatives")
+    assert [ref.problem for ref in find_scans([tmp_path])] == [None, None]
+    lock(tmp_path / "sub-02" / "anat")
+    refs = find_scans([tmp_path])
+    assert [ref.name for ref in refs] == ["sub-01", "sub-02_anat_folder"]
+
+
+def test_dicom_folder_with_a_part_that_may_not_be_read(tmp_path, lock):
+    """The series may have slices in the locked folder."""
+    data = np.random.default_rng(0).uniform(1, 9, (8, 9, 10))
+    files = write_series(tmp_path / "dicom", data, np.eye(4))
+    (tmp_path / "dicom" / "more").mkdir()
+    files[-1].rename(tmp_path / "dicom" / "more" / files[-1].name)
+    touch(tmp_path / "a_T1w.nii.gz")
+    lock(tmp_path / "dicom" / "more")
+    first, second = find_scans([tmp_path / "a_T1w.nii.gz", tmp_path / "dicom"])
+    assert (first.name, second.name) == ("a_T1w", "more_folder")
+    assert "permission denied" in second.problem
 
 
 def test_same_voxels_are_found_without_unpacking_more_than_the_header_states(tmp_path):

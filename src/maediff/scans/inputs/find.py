@@ -8,7 +8,8 @@ The scans of all inputs are then checked together: no name twice, no subject in 
 """
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -21,10 +22,18 @@ from maediff.scans.inputs.folders import find_plain_scans, is_bids_dataset
 from maediff.scans.inputs.layouts import Layout, read_layout, recognise_layout, refuse_same_voxels
 from maediff.scans.names import is_nifti
 from maediff.scans.reference import ScanRef, check_names
-from maediff.scans.walk import is_dicom, nifti_files, visible_files
+from maediff.scans.walk import (
+    is_dicom,
+    nifti_files,
+    other_images,
+    unreadable_folders,
+    visible_files,
+)
 
 logger = logging.getLogger(__name__)
 LAYOUTS = ("auto", "plain", *get_args(Layout))
+LOCKED = "_folder"
+"""End of the name of a folder that may not be read, which must not be the name of a scan."""
 
 
 def find_scans(
@@ -52,7 +61,9 @@ def find_scans(
         unique: compare the scans of known data sets voxel by voxel, which reads every file.
 
     Returns:
-        References to the scans. A scan that is known to be unusable has a `problem`.
+        References to the scans. A scan that is known to be unusable has a `problem`, and so has
+        each folder that may not be read. A DICOM folder with such a folder inside is not read at
+        all, because slices may be missing.
 
     Raises:
         InputError: an input does not exist or holds no scan, a manifest is invalid, there are
@@ -73,12 +84,17 @@ def find_scans(
     refs: list[ScanRef] = []
     layout_refs: list[ScanRef] = []
     plain: list[Path] = []
+    locked_refs: list[ScanRef] = []
     for path in map(Path, inputs):
         problem = path_problem(path)
         if problem and len(inputs) == 1:
             raise InputError(problem)
         if problem:
             plain.append(path)
+            continue
+        locked = _find_locked(path)
+        locked_refs += _refs_of_locked(locked, path)
+        if locked and not _has_images(path):
             continue
         known = _choose_layout(path, layout)
         if known:
@@ -87,12 +103,14 @@ def find_scans(
             refs += _find_dicom(path, modality, series)
         else:
             plain.append(path)
-            _warn_of_skipped_dicom(path)
-    if plain or not (refs or layout_refs):
+            if not locked:
+                _warn_of_skipped_dicom(path)
+    if plain or not (refs or layout_refs or locked_refs):
         refs += [
             _resolve_dicom_folder(ref, modality, series)
             for ref in find_plain_scans(plain, modality)
         ]
+    refs += locked_refs
     problems = [ref.problem for ref in [*refs, *layout_refs]]
     if all(problems):
         raise InputError(str(problems[0]))
@@ -113,6 +131,46 @@ def is_dicom_folder(folder: Path) -> bool:
     if next(nifti_files(folder), None) is not None:
         return False
     return any(is_dicom(path) for path in visible_files(folder))
+
+
+def _find_locked(path: Path) -> dict[Path, str]:
+    """Return the folders in an input that may not be read, with the reason.
+
+    In a BIDS dataset, only folders of subjects are searched for scans.
+    """
+    if not path.is_dir():
+        return {}
+    locked = unreadable_folders(path)
+    if path in locked or not is_bids_dataset(path):
+        return locked
+    return {
+        folder: reason
+        for folder, reason in locked.items()
+        if folder.relative_to(path).parts[0].startswith("sub-")
+    }
+
+
+def _has_images(folder: Path) -> bool:
+    """True if a folder that may be read holds an image file other than DICOM."""
+    return any(True for files in (nifti_files, other_images) for _ in files(folder))
+
+
+def _refs_of_locked(locked: Mapping[Path, str], base: Path) -> list[ScanRef]:
+    """Return a reference with a `problem` for each folder of an input that may not be read."""
+    refs = []
+    for folder, reason in locked.items():
+        place = Path(os.path.realpath(folder))
+        name = "_".join(folder.relative_to(base).parts) or place.name
+        refs.append(
+            ScanRef(
+                subject=f"{name}{LOCKED}",
+                session="",
+                image=folder,
+                dataset=place.parent.name,
+                problem=reason,
+            )
+        )
+    return refs
 
 
 def _choose_layout(path: Path, layout: str) -> Layout | None:
