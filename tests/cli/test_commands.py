@@ -100,7 +100,7 @@ def test_names_are_joined_in_words():
         ((), None),
     ],
 )
-def test_stopped_command(options, hint):
+def test_stopped_command(options, hint, capsys):
     def work(resume: bool = False, overwrite: bool = False):
         raise KeyboardInterrupt
 
@@ -108,10 +108,8 @@ def test_stopped_command(options, hint):
     app.command(cls=Command)(work)
     command = typer.main.get_command(app)
     command.params = [param for param in command.params if param.name in options]
-    result = CliRunner().invoke(command, [])
-    assert result.exit_code == 130
-    assert (
-        f"maediff: stopped; {hint}" in result.stderr
-        if hint
-        else (result.stderr == "maediff: stopped\n")
-    )
+    with pytest.raises(SystemExit) as stop:
+        command.main([])
+    assert stop.value.code == 130
+    text = capsys.readouterr().err
+    assert text == (f"maediff: stopped; {hint}\n" if hint else "maediff: stopped\n")

@@ -11,6 +11,7 @@ its own calibration.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -110,12 +111,16 @@ def calibrate(
     chosen = trained.with_postprocess(postprocess).postprocess
     refuse_inputs_inside_output(out, [trained.folder, cohort])
     fresh_folder(out, overwrite=run.overwrite)
+    # The copy appears when it is complete: a killed calibration must leave no model that has the
+    # thresholds of another. Its folder has the same name, which messages quote.
+    hidden = out / f".copy.tmp-{os.getpid()}"
+    copy = hidden / out.resolve().name
     try:
-        shutil.copytree(trained.folder, out, ignore=NOT_COPIED, dirs_exist_ok=True)
+        shutil.copytree(trained.folder, copy, ignore=NOT_COPIED)
         record = trained.settings.record
-        write_config(out, {key: value for key, value in record.items() if key != "format"})
+        write_config(copy, {key: value for key, value in record.items() if key != "format"})
         calibration = calibrate_folder(
-            out,
+            copy,
             opened,
             rows=rows,
             device=resolve_device(run.device),
@@ -130,9 +135,13 @@ def calibrate(
                 f"{cohort}: erosion removes all of its brains; lower "
                 "`postprocess.erosion_iterations`"
             )
-    except BaseException:  # leave no model with the thresholds of another
+        # config.json makes the folder a model, so it comes last.
+        for path in sorted(copy.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, out / path.name)
+    except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
+    shutil.rmtree(hidden)
     return calibration
 
 
