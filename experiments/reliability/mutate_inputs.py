@@ -377,6 +377,7 @@ def read_lines(path: Path | None) -> list[dict[str, str]]:
 
 def write_lines(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
     """Write the CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval=0, lineterminator="\n")
         writer.writeheader()

@@ -426,6 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (run_kills if kills else run_pairs)(bench, options.count, end, lines)
     columns = KILL_COLUMNS if kills else PAIR_COLUMNS
     if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()

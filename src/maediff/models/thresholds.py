@@ -502,7 +502,7 @@ def _read_volumes(stored: Mapping[str, Any], n_scans: int) -> dict[float, tuple[
 
 def _read_levels(levels: Any) -> dict[str, dict[str, Any]]:
     """Return the levels of sensitivity; ValueError, LookupError or TypeError for other values."""
-    read = {
+    read: dict[str, dict[str, Any]] = {
         name: {"threshold": float(level["threshold"]), "rule": str(level["rule"])}
         for name, level in dict(levels).items()
     }
