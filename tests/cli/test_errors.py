@@ -9,7 +9,7 @@ import typer
 from maediff import cli
 from maediff.cli import app, main
 from maediff.cli.errors import FlagFormatter, collect_flags, echo, echo_page, name_flags
-from maediff.demo import Progress
+from maediff.demo import Stages
 
 FLAGS = collect_flags(typer.main.get_command(app))
 
@@ -97,5 +97,5 @@ def test_page_shows_control_characters_escaped(capsys):
 
 
 def test_demo_shows_control_characters_escaped(capsys):
-    Progress(quiet=False).write("report: a\x1b]0;owned\x07/report.html\nnext [red]line")
+    Stages(quiet=False).write("report: a\x1b]0;owned\x07/report.html\nnext [red]line")
     assert capsys.readouterr().out == ("report: a\\x1b]0;owned\\x07/report.html\nnext [red]line\n")
