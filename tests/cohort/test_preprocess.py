@@ -340,10 +340,13 @@ def test_record_and_margin(tmp_path):
         preprocess(inputs, tmp_path / "no", modality="T1w", lesion_free_margin=-1)
 
 
-def test_progress_bar(folder, tmp_path, capsys):
+def test_progress_bar(folder, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    caplog.set_level("INFO")
     preprocess([folder], tmp_path / "out", modality="T1w")
     captured = capsys.readouterr()
     assert captured.out == "" and "preprocess" in captured.err
+    assert "p0: FLAGGED (brain volume" in caplog.text
 
 
 @pytest.mark.slow

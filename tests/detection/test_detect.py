@@ -387,11 +387,14 @@ def test_given_mask(scan, run, tmp_path):
         detect([path.parent], tmp_path / "out3", run, threshold=0.2, brain_mask=mask)
 
 
-def test_progress_on_error_stream(scan, run, tmp_path, capsys):
+def test_progress_on_error_stream(scan, run, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    caplog.set_level("INFO")
     report = detect_in([scan[0]], tmp_path / "out", run, threshold=0.2, quiet=False)
     assert not report.failures
     captured = capsys.readouterr()
     assert captured.out == "" and "detect" in captured.err
+    assert "sub-1: " in caplog.text
 
 
 @pytest.mark.slow
