@@ -237,14 +237,17 @@ class ReportCheck:
 
     def check_index(self) -> None:
         """Check sorting and filtering of the table of scans."""
-        for column, kind in ((0, str), (1, float)):
-            head = self.browser.find_elements("css selector", "table.sortable .sort")[column]
+        heads = self.browser.find_elements("css selector", "table.sortable .sort")
+        titles = [head.text.strip() for head in heads]
+        for title, kind in (("Scan", str), ("Score", float)):
+            column = titles.index(title)
+            head = heads[column]
             head.click()
             values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
-            self.require(values == sorted(values), f"column {column} is not sorted")
+            self.require(values == sorted(values), f"column {title} is not sorted")
             head.click()
             values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
-            self.require(values == sorted(values, reverse=True), f"column {column}: no reverse")
+            self.require(values == sorted(values, reverse=True), f"column {title}: no reverse")
         names = self.browser.execute_script(FIRST_COLUMN, 0)
         field = self.browser.find_element("css selector", ".filter input")
         field.send_keys(names[0])

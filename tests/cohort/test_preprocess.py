@@ -346,7 +346,7 @@ def test_progress_bar(folder, tmp_path, capsys, caplog, monkeypatch):
     preprocess([folder], tmp_path / "out", modality="T1w")
     captured = capsys.readouterr()
     assert captured.out == "" and "preprocess" in captured.err
-    assert "p0: FLAGGED (brain volume" in caplog.text
+    assert "p0: FLAGGED (brain-volume: " in caplog.text
 
 
 @pytest.mark.slow
