@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: setup demo test check docs results models constraints clean
+.PHONY: setup demo test check docs release-check results models constraints clean
 
 # Install the package and the tools of the tests into .venv.
 setup: .venv/.test
@@ -24,6 +24,11 @@ check: .venv/.test
 # Build the documentation site into docs/_build/html; warnings are errors.
 docs: .venv/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+# Build the wheel, check it, and use it in an empty environment without a network.
+release-check: .venv/.test
+	$(BIN)/python -m pip install -q -c constraints.txt build twine
+	$(BIN)/python tools/release_check.py
 
 # Score the shipped models again, about an hour on one CPU core: make results DATA=../shared/data
 DATA ?= ../shared/data

@@ -1,0 +1,175 @@
+"""Build the wheel, check its contents, and use it in empty environments without a network.
+
+    python tools/release_check.py                                   # this Python, newest versions
+    python tools/release_check.py --python python3.11 --python python3.13
+    python tools/release_check.py --versions lowest                 # oldest allowed dependencies
+
+`make release-check` runs the first line. Each environment gets the wheel only, not the repository.
+There, `maediff detect --sample` has to find the lesion of the synthetic sample while every network
+connection fails. The script prints the seconds and MB of each step, and ends with 1 if one fails.
+Options for pip, such as an index of CPU builds of torch, come from pip's own configuration.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_WHEEL_MB = 45.0
+NEEDED = (
+    "maediff/weights/t1/model.safetensors",
+    "maediff/weights/t2/model.safetensors",
+    "maediff/weights/flair/model.safetensors",
+    "maediff/report/templates/viewer.js",
+    "maediff/py.typed",
+)
+"""Files that the wheel must hold."""
+SCANS = re.compile(r"\.(nii|nii\.gz|dcm|mgz|nrrd|mha)$")
+SAMPLE = "maediff/synthetic/sample/"
+OFFLINE = '''"""Refuse every network connection."""
+import socket
+
+def refuse(*args, **kwargs):
+    raise OSError("the network is cut off")
+
+socket.socket.connect = refuse
+socket.socket.connect_ex = refuse
+socket.getaddrinfo = refuse
+'''
+KEEP_TORCH = "torch"
+"""The oldest allowed torch has no CPU build on every index, so `lowest` keeps the newest one."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--python",
+        action="append",
+        metavar="PROGRAM",
+        help="Python to install the wheel in; can be repeated; default: the running one",
+    )
+    parser.add_argument(
+        "--versions",
+        choices=("newest", "lowest"),
+        default="newest",
+        help="versions of the dependencies; default: %(default)s",
+    )
+    return parser
+
+
+def run(command: Sequence[object], **options: object) -> str:
+    """Run a command and return its output; the output is shown if it fails.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return str(done.stdout)
+
+
+def check_wheel(wheel: Path) -> str:
+    """Check size and contents of the wheel, and return a line about them.
+
+    Raises:
+        RuntimeError: it is too large, lacks a file, or holds a scan.
+    """
+    size = wheel.stat().st_size / 1e6
+    names = zipfile.ZipFile(wheel).namelist()
+    problems = [f"lacks {name}" for name in NEEDED if name not in names]
+    if not any(name.endswith("/LICENSE") for name in names):
+        problems.append("lacks LICENSE")
+    problems += [f"holds {name}" for name in names if SCANS.search(name) and SAMPLE not in name]
+    if size > MAX_WHEEL_MB:
+        problems.append(f"is {size:.1f} MB, more than {MAX_WHEEL_MB:.0f}")
+    if problems:
+        raise RuntimeError(f"{wheel.name}: {'; '.join(problems)}")
+    return f"{wheel.name}: {size:.1f} MB, {len(names)} files"
+
+
+def lowest_versions() -> list[str]:
+    """Return the oldest allowed version of each dependency, as constraints for pip."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pairs = [re.match(r"([\w-]+)>=([\w.]+)", text) for text in project["dependencies"]]
+    return [
+        f"{m[1]}=={m[2]}.*" if m[2].count(".") < 2 else f"{m[1]}=={m[2]}"
+        for m in pairs
+        if m and m[1] != KEEP_TORCH
+    ]
+
+
+def try_wheel(wheel: Path, python: str, versions: str, folder: Path) -> str:
+    """Install the wheel in an empty environment, detect in the sample, and return a line.
+
+    Raises:
+        RuntimeError: the installation or the detection failed, or the sample's lesion was missed.
+    """
+    environment = folder / "env"
+    run([python, "-m", "venv", environment])
+    program = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    constraints = folder / "constraints.txt"
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.startswith("torch==")]
+    if versions == "lowest":
+        kept += lowest_versions()
+    constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    began = time.monotonic()
+    run([program, "-m", "pip", "install", "-q", "-c", constraints, wheel])
+    installed = time.monotonic() - began
+    size = sum(path.stat().st_size for path in environment.rglob("*") if path.is_file()) / 1e6
+    (folder / "offline").mkdir()
+    (folder / "offline" / "sitecustomize.py").write_text(OFFLINE, encoding="utf-8")
+    began = time.monotonic()
+    run(
+        [program, "-m", "maediff", "detect", "--sample", "-o", "results"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "offline"), "OMP_NUM_THREADS": "1"},
+    )
+    detected = time.monotonic() - began
+    summaries = [json.loads(path.read_text()) for path in folder.glob("results/*/summary.json")]
+    if not summaries or not all(summary["regions"] for summary in summaries):
+        raise RuntimeError(f"{python}: the lesion of the sample was not detected")
+    version = run([program, "-c", "import sys; print(sys.version.split()[0])"]).strip()
+    return (
+        f"Python {version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB), "
+        f"detect --sample without network in {detected:.0f} s"
+    )
+
+
+def main() -> int:
+    """Run all checks; return the exit code."""
+    args = build_parser().parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            run([sys.executable, "-m", "build", "-o", folder / "dist", ROOT])
+            wheel = next(folder.glob("dist/*.whl"))
+            print(check_wheel(wheel), flush=True)
+            run([sys.executable, "-m", "twine", "check", "--strict", *folder.glob("dist/*")])
+            print("twine check: passed", flush=True)
+            for number, python in enumerate(args.python or [sys.executable]):
+                part = folder / str(number)
+                part.mkdir()
+                print(try_wheel(wheel, python, args.versions, part), flush=True)
+        except RuntimeError as error:
+            print(f"failed: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
