@@ -29,7 +29,6 @@ from maediff.core.types import Modality
 from maediff.detection.detect import detect
 from maediff.evaluation.evaluate import evaluate
 from maediff.models.calibrate import calibrate_folder
-from maediff.models.card import read_card
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
 from maediff.models.reference import locate
@@ -144,7 +143,7 @@ def demo(
     stages = Stages(quiet)
     model, contrast = (None, CONTRASTS[0]) if train else find_shipped_model()
     if model is not None:
-        stages.write(f"model: {model}. {read_card(locate(model)).summary}")
+        stages.write(f"model: {model}, detects {read_model(model).detects}")
     elif not train:
         stages.write("no model is shipped with this installation, so the demo trains one")
     counts = TRAIN_COUNTS if model is None else COUNTS

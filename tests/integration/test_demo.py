@@ -66,7 +66,7 @@ def test_demo_with_shipped_model(tmp_path, models, capsys):
     assert (stored["n_scans"], stored["source"]) == (1, "healthy scans")
     assert stored["n_voxels"] > 1000
     printed = capsys.readouterr().out
-    assert printed.startswith("model: t1. A model for tests.")
+    assert printed.startswith("model: t1, detects ")
     shared = json.loads((tmp_path / "demo" / "detect" / "detect.json").read_text("utf-8"))
     assert shared["model"] == "t1"  # itself, not the calibrated copy
     *_, times, report, following = printed.strip().splitlines()
