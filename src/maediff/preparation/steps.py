@@ -29,7 +29,7 @@ from maediff.preparation.background import (
     fill_empty_slices,
 )
 from maediff.preparation.bias_correction import correct_bias
-from maediff.preparation.brain_extraction import brain_from_t1, extract_brain
+from maediff.preparation.brain_extraction import brain_from_t1, extract_brain, prefer_hd_bet
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.quality import (
     check_against_atlas,
@@ -276,7 +276,8 @@ class _Runner:
                 notes.append(
                     f"its T1 could not be used ({error}); brain extracted from the scan itself"
                 )
-        return self.tools.extract_brain(volume, brain)  # type: ignore[no-any-return]
+        preferred = prefer_hd_bet(brain, self.config.modality)
+        return self.tools.extract_brain(volume, preferred)  # type: ignore[no-any-return]
 
     def extract_from_t1(
         self, volume: Volume, ref: ScanRef, flags: list[Flag]
