@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from maediff.core.options import RunOptions
     from maediff.detection.detector import Detector, load
     from maediff.detection.result import Detection
+    from maediff.detection.session.detector import detect_session
     from maediff.evaluation.evaluate import evaluate
     from maediff.models.calibrate import calibrate
     from maediff.models.catalogue import list_models
@@ -33,6 +34,7 @@ __all__ = [
     "Volume",
     "__version__",
     "calibrate",
+    "detect_session",
     "evaluate",
     "find_scans",
     "list_models",
@@ -48,6 +50,7 @@ _HOMES = {
     "RunOptions": "core.options",
     "Volume": "scans.volume",
     "calibrate": "models.calibrate",
+    "detect_session": "detection.session.detector",
     "evaluate": "evaluation.evaluate",
     "find_scans": "scans.inputs.find",
     "list_models": "models.catalogue",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,14 @@ from maediff.cli.options import (
     refuse_settings,
 )
 from maediff.core.errors import InputError
+
+if TYPE_CHECKING:
+    from maediff.anomaly.combine import CombineConfig
+    from maediff.core.options import RunOptions
+    from maediff.detection.detect import DetectOptions
+    from maediff.detection.session.detect import ThresholdChoice
+    from maediff.scans.inputs.sessions import SessionRef
+    from maediff.scans.reference import ScanRef
 
 
 def detect(
@@ -88,6 +96,13 @@ def detect(
         Path | None,
         typer.Option(metavar="FILE", help="Brain mask, if INPUT is a single scan."),
     ] = None,
+    combine: Annotated[
+        bool,
+        typer.Option(
+            "--combine/--no-combine",
+            help="Combine the contrasts of each session into one map, if INPUT has several.",
+        ),
+    ] = True,
     bids_derivative: Annotated[
         bool, typer.Option("--bids-derivative", help="Write the results as a BIDS derivative.")
     ] = False,
@@ -113,19 +128,25 @@ def detect(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Detect anomalies in scans: anomaly map, mask, healthy reference and report for each scan."""
+    """Detect anomalies in scans: anomaly map, mask, healthy reference and report for each scan.
+
+    If INPUT holds several contrasts of the same people, and neither --modality nor --model is
+    given, each session gets the results of every contrast and a combined map.
+    """
     from maediff.core.files import refuse_inputs_inside_output
-    from maediff.scans.inputs.find import find_scans
 
     # The input is checked before the model is searched.
     given = _find_sample(modality, [*(inputs or []), *(more or [])]) if sample else None
     given = given or collect_inputs(inputs, more)
-    refs = find_scans(given, modality, layout=layout, series=series)
+    only_one = modality is not None or model is not None or brain_mask is not None
+    refs, sessions = _find(given, modality, layout, series, only_one=only_one)
     refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
+    from maediff.anomaly.combine import DEFAULT_RULE
     from maediff.core.options import RunOptions
     from maediff.detection.bids import image_of, prepare_derivative, write_derivative
     from maediff.detection.detect import DetectOptions
     from maediff.detection.detect import detect as detect_scans
+    from maediff.detection.session.detect import ThresholdChoice
     from maediff.preparation.config import PreparationConfig
     from maediff.report import write_report
 
@@ -148,6 +169,11 @@ def detect(
         )
     run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet)
     work = out
+    if sessions:
+        choice = ThresholdChoice(threshold, fpr, scan_fpr)
+        rule = DEFAULT_RULE if combine else None
+        _detect_in_sessions(sessions, out, rule, choice, options, run, as_bids=bids_derivative)
+        return
     if bids_derivative:
         work = prepare_derivative(refs, out, resume=resume, overwrite=overwrite)
         options = replace(options, image_of=partial(image_of, out))
@@ -183,3 +209,75 @@ def _find_sample(modality: str | None, inputs: Sequence[Path]) -> list[Path]:
     if inputs:
         raise InputError(f"`sample` and {inputs[0]}: give one of them")
     return [find_sample(modality)]
+
+
+def _find(
+    given: Sequence[Path], modality: str | None, layout: str, series: str | None, *, only_one: bool
+) -> tuple[list["ScanRef"], list["SessionRef"]]:
+    """Find scans of one contrast, or else sessions of several.
+
+    Args:
+        given: INPUT.
+        modality: see `find_scans`.
+        layout: see `find_scans`.
+        series: see `find_scans`.
+        only_one: True if an option names the contrast or is for a single scan.
+
+    Returns:
+        Scans and no sessions, or no scans and sessions.
+    """
+    from maediff.scans.inputs.find import find_scans
+    from maediff.scans.inputs.sessions import find_sessions, has_several_contrasts
+
+    try:
+        refs = find_scans(given, modality, layout=layout, series=series)
+        if only_one or not has_several_contrasts(refs):
+            return refs, []
+    except InputError:
+        if only_one:
+            raise
+        try:
+            sessions = find_sessions(given, layout=layout, series=series)
+        except InputError:
+            sessions = []
+        if len({contrast for session in sessions for contrast in session.scans}) < 2:
+            raise
+        return [], sessions
+    return [], find_sessions(given, layout=layout, series=series)
+
+
+def _detect_in_sessions(
+    sessions: Sequence["SessionRef"],
+    out: Path,
+    rule: "CombineConfig | None",
+    choice: "ThresholdChoice",
+    options: "DetectOptions",
+    run: "RunOptions",
+    *,
+    as_bids: bool,
+) -> None:
+    """Detect in several contrasts of each person, write the report and print the findings."""
+    from maediff.detection.session.bids import (
+        file_of,
+        prepare_session_derivative,
+        write_session_derivative,
+    )
+    from maediff.detection.session.detect import detect_sessions
+    from maediff.report import write_report
+
+    work, present = out, None
+    if as_bids:
+        work = prepare_session_derivative(
+            sessions, out, resume=run.resume, overwrite=run.overwrite
+        )
+        present = partial(file_of, out)
+    report = detect_sessions(
+        sessions, work, rule=rule, choice=choice, options=options, file_of=present, run=run
+    )
+    page = write_report(work, out.resolve().name)
+    if as_bids and (run.overwrite or report.summaries):
+        write_session_derivative(sessions, out, overwrite=run.overwrite)
+        page = out / page.name
+    echo(f"report: {page}")
+    print_failures(list(report.failures), report.flagged, page)
+    exit_if_failed(len(report.failures))

@@ -34,6 +34,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     from maediff.detection.bids import WORK
     from maediff.report.detection import scan_page, scans_with_own_page
     from maediff.report.pages import make_page
+    from maediff.report.session import is_session_folder, session_page
 
     folder = Path(folder)
     if (folder / WORK).is_dir():  # a BIDS derivative
@@ -43,8 +44,9 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     main_page = pages[folder / "report.html"]
     main_page.title = title or main_page.title
     if (folder / "detect.json").is_file():
+        own_page = session_page if is_session_folder(folder) else scan_page
         for name in scans_with_own_page(folder):
-            pages[folder / name / "report.html"] = scan_page(folder, name)
+            pages[folder / name / "report.html"] = own_page(folder, name)
     environment = Environment(
         loader=PackageLoader("maediff.report"),
         autoescape=True,

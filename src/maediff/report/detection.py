@@ -30,12 +30,12 @@ def detection_page(folder: Path) -> Page:
         InputError: detect.json is missing or damaged.
     """
     shared = read_json(folder / "detect.json")
-    summaries, unreadable = _read_summaries(folder)
+    summaries, unreadable = read_summaries(folder)
     on_one_page = len(summaries) <= MAX_ON_PAGE
     numbers = range(len(summaries))
     montages = (
         [
-            _scan(folder / name, summary, shared, f"scan-{number}")
+            make_scan_montage(folder / name, summary, shared, f"scan-{number}")
             for number, (name, summary) in zip(numbers, summaries.items(), strict=True)
         ]
         if on_one_page
@@ -62,7 +62,7 @@ def detection_page(folder: Path) -> Page:
         tables=[Table(["Scan", "Reason"], [[*pair] for pair in sorted(failures.items())])],
     )
     with_regions = sum(bool(summary["regions"]) for summary in summaries.values())
-    flagged = sum(bool(_flags(summary)) for summary in summaries.values())
+    flagged = sum(bool(list_flags(summary)) for summary in summaries.values())
     count = f"{len(summaries)} scan{'s' if len(summaries) != 1 else ''}"
     lead = (
         f"{count} compared with the healthy references of {shared['model']}; "
@@ -89,7 +89,7 @@ def scan_page(folder: Path, name: str) -> Page:
         "Scan",
         scale=colour_scale(display_maximum(shared["threshold"]), shared["threshold"]),
         legend=[("mask", "anomaly mask: above the threshold")],
-        montages=[_scan(folder / name, summary, shared, "scan-0")],
+        montages=[make_scan_montage(folder / name, summary, shared, "scan-0")],
     )
     lead = _sentence(summary, shared)
     return Page("Detection", name, lead, _facts(shared), [section, _settings(shared)])
@@ -97,11 +97,11 @@ def scan_page(folder: Path, name: str) -> Page:
 
 def scans_with_own_page(folder: Path) -> list[str]:
     """Return the scans with a page each: all scans of a folder with more than MAX_ON_PAGE."""
-    summaries, _ = _read_summaries(folder)
+    summaries, _ = read_summaries(folder)
     return list(summaries) if len(summaries) > MAX_ON_PAGE else []
 
 
-def _read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return the summaries by name of the scan, and the reason for each that cannot be read."""
     summaries: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, str] = {}
@@ -126,7 +126,7 @@ def _overview(
         [
             [
                 str(summary["subject"]),
-                "; ".join(_flags(summary)) or "none",
+                "; ".join(list_flags(summary)) or "none",
                 f"{summary['score']:.3f}",
                 f"{summary['volume_ml']:.2f} ml",
                 str(len(summary["regions"])),
@@ -169,11 +169,12 @@ def _settings(shared: Mapping[str, Any]) -> Section:
     return Section("Settings", facts=flat({key: shared[key] for key in keys if key in shared}))
 
 
-def _scan(
+def make_scan_montage(
     path: Path, summary: Mapping[str, Any], shared: Mapping[str, Any], anchor: str
 ) -> Montage:
     """Return everything about one scan: flags, the finding, viewer, regions and still pictures."""
     vmax = display_maximum(shared["threshold"])
+    regions = make_region_table(summary, f"{anchor}-viewer-regions")
     facts = [
         ("Score", f"{summary['score']:.3f}"),
         ("Threshold", f"{summary['threshold']:.3g}"),
@@ -184,7 +185,7 @@ def _scan(
         anchor=anchor,
         facts=facts,
         rows=[],
-        table=_regions(summary, f"{anchor}-viewer-regions") if summary["regions"] else None,
+        table=regions if summary["regions"] else None,
         flags=[f"{flag}." for flag in describe_flags(summary.get("qc") or {})],
         sentence=_sentence(summary, shared),
     )
@@ -196,7 +197,7 @@ def _scan(
         montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")
         return montage
     heights = snapshot.z_mm
-    montage.rows = _rows(snapshot, vmax) + _outline(path / PICTURE[2])
+    montage.rows = make_rows(snapshot, vmax) + _outline(path / PICTURE[2])
     montage.slices = (
         [str(i) for i in snapshot.slice_ids]
         if heights is None
@@ -214,7 +215,7 @@ def _sentence(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
     return f"{finding} {usual[0].upper()}{usual[1:]}." if usual else finding
 
 
-def _regions(summary: Mapping[str, Any], anchor: str) -> Table:
+def make_region_table(summary: Mapping[str, Any], anchor: str) -> Table:
     shown = summary["regions"][:REGIONS_SHOWN]
     rows = [
         [
@@ -232,7 +233,7 @@ def _regions(summary: Mapping[str, Any], anchor: str) -> Table:
     return Table(head, rows, caption=caption, anchor=anchor)
 
 
-def _rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
+def make_rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
     rows = [("Scan", "", slices.scan_row(snapshot))]
     reference = slices.reference_row(snapshot)
     if reference:
@@ -246,7 +247,7 @@ def _outline(path: Path) -> list[tuple[str, str, str]]:
     return [(*PICTURE[:2], slices.file_uri(path))] if path.is_file() else []
 
 
-def _flags(summary: Mapping[str, Any]) -> list[str]:
+def list_flags(summary: Mapping[str, Any]) -> list[str]:
     return [str(flag) for flag in (summary.get("qc") or {}).get("flags", [])]
 
 

@@ -23,6 +23,8 @@ class Montage:
     slices: list[str] = field(default_factory=list)
     axis: str = "slice"
     table: "Table | None" = None
+    tables: "list[Table]" = field(default_factory=list)
+    """Further tables, above the viewer."""
     flags: list[str] = field(default_factory=list)
     sentence: str = ""
     """The finding, in one sentence."""

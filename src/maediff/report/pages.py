@@ -8,6 +8,7 @@ from maediff.report.cohort import cohort_page
 from maediff.report.detection import detection_page
 from maediff.report.elements import Page
 from maediff.report.evaluation import evaluation_page
+from maediff.report.session import is_session_folder, sessions_page
 from maediff.report.training import run_page
 
 
@@ -22,7 +23,7 @@ def make_page(folder: Path) -> Page:
             f"{folder}: no such folder; give one that detect, evaluate or train wrote"
         )
     for name, make in (
-        ("detect.json", detection_page),
+        ("detect.json", sessions_page if is_session_folder(folder) else detection_page),
         ("scores.csv", evaluation_page),
         ("config.json", run_page),
         ("cohort.json", cohort_page),

@@ -9,13 +9,15 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib import colormaps
 
-from maediff.detection.volumes import LAYERS, load_volumes
+from maediff.detection.volumes import LAYERS, ViewerVolumes, load_volumes
 from maediff.report.elements import Viewer
 
 GZIP_LEVEL = 6
@@ -34,11 +36,64 @@ def make_viewer(path: Path, summary: Mapping[str, Any]) -> Viewer | None:
     if not path.is_file():
         return None
     volumes = load_volumes(path)
+    return _make_viewer(volumes, summary, dict(zip(LAYERS, volumes.layers, strict=True)), {})
+
+
+def make_session_viewer(folder: Path, summary: Mapping[str, Any]) -> Viewer | None:
+    """Return the viewer of a session, with images and maps of every contrast.
+
+    Args:
+        folder: folder of the session.
+        summary: the session's summary.json.
+
+    Raises:
+        InputError: a file of volumes is damaged.
+    """
+    if not (folder / "volumes.npz").is_file():
+        return None
+    combined, first = load_volumes(folder / "volumes.npz"), summary["grid_of"]
+    contrasts = {
+        contrast: load_volumes(folder / f"volumes_{contrast}.npz")
+        for contrast in summary["contrasts"]
+    }
+    top = max(combined.top, *(each.top for each in contrasts.values()))
+    layers = dict(zip(LAYERS, combined.layers, strict=True))
+    layers["map"] = _rescale(combined, top)
+    images = [["scan", first], ["reference", f"{first}, healthy reference"]]
+    maps = [["map", "all contrasts"]]
+    for contrast, volumes in contrasts.items():
+        parts = dict(zip(LAYERS, volumes.layers, strict=True))
+        layers[f"{contrast}-map"] = _rescale(volumes, top)
+        maps.append([f"{contrast}-map", contrast])
+        if contrast != first:
+            layers[contrast], layers[f"{contrast}-reference"] = parts["scan"], parts["reference"]
+            images += [
+                [contrast, contrast],
+                [f"{contrast}-reference", f"{contrast}, healthy reference"],
+            ]
+    combined = replace(combined, top=top)
+    return _make_viewer(combined, summary, layers, {"images": images, "maps": maps})
+
+
+def _rescale(volumes: ViewerVolumes, top: float) -> UInt8[np.ndarray, "x y z"]:
+    """Return the layer of the map with 255 at `top`."""
+    layer = volumes.layers[LAYERS.index("map")].astype(np.float32)
+    return np.asarray(np.round(layer * (volumes.top / top)), dtype=np.uint8)
+
+
+def _make_viewer(
+    volumes: ViewerVolumes,
+    summary: Mapping[str, Any],
+    layers: Mapping[str, UInt8[np.ndarray, "x y z"]],
+    more: Mapping[str, Any],
+) -> Viewer:
+    """Return a viewer of `layers`; `more` are further entries of its description."""
     voxel_ml = abs(float(np.linalg.det(volumes.affine[:3, :3]))) / 1000
     least_ml = float(summary.get("min_volume_mm3", 64.0)) / 1000
     info = {
         "shape": list(volumes.layers.shape[1:]),
-        "layers": list(LAYERS),
+        "layers": list(layers),
+        **more,
         "affine": volumes.affine.round(5).tolist(),
         "to_mni": None if volumes.to_mni is None else volumes.to_mni.round(6).tolist(),
         "low": volumes.low,
@@ -58,7 +113,7 @@ def make_viewer(path: Path, summary: Mapping[str, Any]) -> Viewer | None:
         ],
     }
     # Volumes are stored x fastest, as the viewer indexes them.
-    raw = b"".join(np.ascontiguousarray(layer.T).tobytes() for layer in volumes.layers)
+    raw = b"".join(np.ascontiguousarray(layer.T).tobytes() for layer in layers.values())
     packed = gzip.compress(raw, GZIP_LEVEL, mtime=0)
     return Viewer(_for_script(json.dumps(info)), base64.b64encode(packed).decode("ascii"))
 

@@ -2,6 +2,7 @@
 //
 // The page holds, for each scan, a JSON description and its volumes: gzip, base64, one byte per voxel, x fastest.
 // Layers: scan and reference (0 to 255 between `low` and `high`), map (0 to 255 between 0 and `top`), mask (0 or 1).
+// A session has more images and maps on the same grid; `images` and `maps` list their layers and names.
 // Voxels are cubes on RAS+ axes, cropped to the brain; `affine` leads from voxels to mm.
 "use strict";
 
@@ -41,8 +42,8 @@
       this.stride = [1, info.shape[0], info.shape[0] * info.shape[1]];
       this.toVoxel = invert(info.affine);
       this.state = {
-        at: info.shape.map((n) => Math.floor(n / 2)), base: "scan", swipe: 0.5, map: true, mask: true, opacity: 0.6,
-        threshold: info.threshold, low: 0, high: 255, view: "planes",
+        at: info.shape.map((n) => Math.floor(n / 2)), base: "scan", layer: "map", swipe: 0.5, map: true, mask: true,
+        opacity: 0.6, threshold: info.threshold, low: 0, high: 255, view: "planes",
       };
       this.mask = this.layers.mask;
       this.regions = info.regions;
@@ -75,7 +76,9 @@
     controls() {
       const bar = element("div", { class: "controls" });
       this.choice(bar, "View", "view", [["planes", "three planes"], ["mosaic", "mosaic"]]);
-      this.choice(bar, "Image", "base", [["scan", "scan"], ["reference", "healthy reference"], ["swipe", "swipe: scan | reference"]]);
+      const images = this.info.images || [["scan", "scan"], ["reference", "healthy reference"]];
+      this.choice(bar, "Image", "base", [...images, ["swipe", "swipe: scan | reference"]]);
+      if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.rethreshold());
       this.slider(bar, "Swipe", "swipe", 0, 1, 0.01);
       this.check(bar, "Anomaly map", "map");
       this.check(bar, "Mask", "mask");
@@ -97,10 +100,10 @@
       return input;
     }
 
-    choice(bar, text, key, options) {
+    choice(bar, text, key, options, also = null) {
       const select = this.labelled(bar, text, element("select", { name: key }));
       for (const [value, shown] of options) select.append(element("option", { value }, shown));
-      select.addEventListener("change", () => { this.state[key] = select.value; this.draw(); });
+      select.addEventListener("change", () => { this.state[key] = select.value; if (also) also(); this.draw(); });
     }
 
     check(bar, text, key) {
@@ -121,7 +124,7 @@
 
     reset() {
       const { at } = this.state;
-      this.state = { ...this.state, at, base: "scan", swipe: 0.5, map: true, mask: true, opacity: 0.6, threshold: this.info.threshold, low: 0, high: 255, view: "planes" };
+      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, opacity: 0.6, threshold: this.info.threshold, low: 0, high: 255, view: "planes" };
       this.root.replaceChild(this.controls(), this.root.firstChild);
       this.rethreshold();
       this.draw();
@@ -170,7 +173,7 @@
 
     rethreshold() {
       const { info, state } = this;
-      if (Math.abs(state.threshold - info.threshold) < info.top / 510) {
+      if (state.layer === "map" && Math.abs(state.threshold - info.threshold) < info.top / 510) {
         this.mask = this.layers.mask;
         this.regions = info.regions;
       } else {
@@ -181,7 +184,7 @@
 
     components(level) {
       const { shape, affine, top, min_voxels: least, voxel_ml: ml } = this.info;
-      const map = this.layers.map, mask = new Uint8Array(map.length), regions = [];
+      const map = this.layers[this.state.layer], mask = new Uint8Array(map.length), regions = [];
       const near = [];
       for (let z = -1; z <= 1; z++) for (let y = -1; y <= 1; y++) for (let x = -1; x <= 1; x++) if (x || y || z) near.push([x, y, z]);
       const seen = new Uint8Array(map.length);
@@ -240,14 +243,15 @@
       const { shape } = this.info, { state, layers, stride, colours, mask } = this;
       const width = shape[across], height = shape[up], image = new ImageData(width, height);
       const level = state.threshold / this.info.top * 255, span = Math.max(1, state.high - state.low);
-      const border = state.base === "reference" ? 0 : state.base === "swipe" ? Math.round(state.swipe * width) : width;
+      const swipes = state.base === "swipe", border = Math.round(state.swipe * width);
+      const whole = layers[swipes ? "scan" : state.base], map = layers[state.layer];
       for (let row = 0; row < height; row++) {
         for (let column = 0; column < width; column++) {
           const voxel = at * stride[through] + column * stride[across] + (height - 1 - row) * stride[up];
-          const source = column < border ? layers.scan : layers.reference;
+          const source = swipes && column >= border ? layers.reference : whole;
           const grey = clamp((source[voxel] - state.low) / span * 255, 0, 255);
           let colour = [grey, grey, grey];
-          const value = layers.map[voxel];
+          const value = map[voxel];
           if (state.map && value > 0.1 * level) {
             // The colour scale runs from 0 to twice the threshold, as everywhere in the report.
             const shade = clamp(Math.round(value / Math.max(level, 1) * 127.5), 0, 255) * 3;
@@ -287,7 +291,7 @@
       const grey = (layer) => (info.low + (info.high - info.low) * this.layers[layer][voxel] / 255).toPrecision(3);
       const mm = apply(info.affine, state.at).map((value) => value.toFixed(0));
       const mni = info.to_mni ? `; MNI152 ${apply(info.to_mni, apply(info.affine, state.at)).map((value) => value.toFixed(0)).join(", ")} mm` : "";
-      this.readout.textContent = `x, y, z: ${mm.join(", ")} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers.map[voxel] / 255 * info.top).toFixed(3)}`;
+      this.readout.textContent = `x, y, z: ${mm.join(", ")} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(3)}`;
     }
 
     drawPlane(plane, n) {

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Score rules that combine the contrasts of a session, on val patients and healthy people.
+. "$(dirname "$0")/../common.sh"
+
+mkdir -p "$RUNS"
+for contrast in T2w FLAIR; do
+    model=$([ "$contrast" = T2w ] && echo t2 || echo flair)
+    run "$COHORTS/$model-scans/manifest.csv" \
+        python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/$model-scans" "$contrast" --n 1
+    prepare "healthy-$model" "$COHORTS/$model-scans/manifest.csv" --modality "$contrast" \
+        --like "$model"
+done
+prepare healthy-t1 "$DATA/ds002748" --modality T1w --like t1
+prepare ds000011-t1 "$DATA/ds000011" --modality T1w --like t1
+prepare ds000011-t2 "$DATA/ds000011" --modality T2w --like t2
+for set in lgg wmh; do
+    prepare "$set-t1" "$DATA/$set/t1.csv" --modality T1w --like t1
+    prepare "$set-flair" "$DATA/$set/flair.csv" --modality FLAIR --like flair
+done
+prepare ms-t1 "$DATA/mslub/patient07/T1.nii.gz" --modality T1w --like t1
+prepare ms-t2 "$DATA/mslub/patient07/T2.nii.gz" --modality T2w --like t2
+prepare ms-flair "$DATA/mslub/patient07/FLAIR.nii.gz" --modality FLAIR --like flair
+run "$RUNS/rules.csv" python experiments/session/combination_rules.py \
+    "glioma:T1w=$COHORTS/lgg-t1,FLAIR=$COHORTS/lgg-flair" \
+    "white matter lesions:T1w=$COHORTS/wmh-t1,FLAIR=$COHORTS/wmh-flair" \
+    "multiple sclerosis:T1w=$COHORTS/ms-t1,T2w=$COHORTS/ms-t2,FLAIR=$COHORTS/ms-flair" \
+    "healthy, rendered:T1w=$COHORTS/healthy-t1,T2w=$COHORTS/healthy-t2,FLAIR=$COHORTS/healthy-flair" \
+    "healthy, scanned:T1w=$COHORTS/ds000011-t1,T2w=$COHORTS/ds000011-t2" \
+    --cache "$RUNS/residuals" --csv "$RUNS"

@@ -1,0 +1,188 @@
+"""BIDS derivative of sessions: the results of each contrast, and the combined ones.
+
+    OUT/sub-01/ses-2/anat/sub-01_ses-2_desc-anomaly_FLAIR.nii.gz             map of a contrast
+                          sub-01_ses-2_desc-anomalyFLAIR_mask.nii.gz         its mask
+                          sub-01_ses-2_desc-healthy_FLAIR.nii.gz             its reference
+                          sub-01_ses-2_desc-brainFLAIR_mask.nii.gz           its brain mask
+                          sub-01_ses-2_space-T1w_desc-anomaly_FLAIR.nii.gz   map on the T1w grid
+                          sub-01_ses-2_space-T1w_desc-scan_FLAIR.nii.gz      scan on this grid
+                          sub-01_ses-2_desc-session_T1w.nii.gz               combined map
+                          sub-01_ses-2_desc-session_mask.nii.gz              combined mask
+                          sub-01_ses-2_desc-session_summary.json             its summary.json
+        .detect/          summaries and pictures of the report; a stopped run is resumed from them
+
+The combined map has the suffix of the scan whose grid it has, because BIDS has none for it.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.detection.bids import (
+    IGNORED,
+    README,
+    WORK,
+    absolute,
+    check_targets,
+    find_root,
+    target_of,
+    write_description,
+)
+from maediff.detection.participants import APP_NAMES
+from maediff.detection.session.result import SESSION_FILE
+from maediff.scans.inputs.sessions import SessionRef
+
+SESSION_NAMES = {"anomaly_map": "desc-session_{suffix}", "anomaly_mask": "desc-session_mask"}
+SIDECARS: dict[str, dict[str, Any]] = {
+    "anomaly_map": {
+        "Description": "Anomaly map: post-processed residual between the scan and its healthy "
+        "reference; 0 outside the brain mask",
+        "SkullStripped": True,
+    },
+    "anomaly_mask": {
+        "Type": "Lesion",
+        "Description": "Voxels in which the anomaly map is above the threshold",
+    },
+    "healthy_reference": {
+        "Description": "The scan reconstructed as if it were healthy, in the scan's intensities",
+        "SkullStripped": True,
+    },
+    "brain_mask": {"Type": "Brain", "Description": "Brain mask that the detection used"},
+    "on_grid": {
+        "Description": "Anomaly map of a contrast on the grid of the session; 1 is its threshold",
+        "SkullStripped": True,
+    },
+    "scan": {"Description": "Scan on the grid of the session", "SkullStripped": False},
+    "session anomaly_map": {
+        "Description": "Combined anomaly map of the session; 1 is the threshold of each contrast",
+        "SkullStripped": True,
+    },
+    "session anomaly_mask": {
+        "Type": "Lesion",
+        "Description": "Voxels in which the combined anomaly map is above its threshold",
+    },
+}
+
+
+def prepare_session_derivative(
+    sessions: Sequence[SessionRef], out: Path, *, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Return the folder inside `out` for the detection.
+
+    Raises:
+        InputError: a scan is in no BIDS dataset, the scans are in several, or two scans have the
+            same BIDS name; `out` exists, or holds an input.
+    """
+    refs = [ref for session in sessions for ref in session.scans.values()]
+    find_root(refs)
+    by_contrast: dict[str, list] = {}
+    for session in sessions:
+        for contrast, ref in session.scans.items():
+            by_contrast.setdefault(contrast, []).append(ref)
+    for same in by_contrast.values():
+        check_targets(same)
+    refuse_inputs_inside_output(out, [file for session in sessions for file in session.files])
+    return fresh_folder(out, overwrite=False, resume=resume or overwrite) / WORK
+
+
+def write_session_derivative(
+    sessions: Sequence[SessionRef], out: Path, *, overwrite: bool = False
+) -> None:
+    """Move the images of the detection in `out` to their BIDS names, and describe the dataset.
+
+    Args:
+        sessions: the sessions.
+        out: folder of the derivative.
+        overwrite: remove the subjects of an earlier run first.
+    """
+    root = find_root([ref for session in sessions for ref in session.scans.values()])
+    for old in out.glob("sub-*") if overwrite else ():
+        shutil.rmtree(old)
+    for session in sessions:
+        _place_results(session, out, root)
+    for name in ("report.html", "participants_findings.tsv"):
+        if (out / WORK / name).is_file():
+            os.replace(out / WORK / name, out / name)
+    write_description(out, root, readme=README, ignored=IGNORED)
+
+
+def file_of(out: Path, session: SessionRef, name: str) -> Path:
+    """Return the present path of a file: its BIDS name, or the folder of the detection."""
+    here = out / WORK / session.name / name
+    first = read_grid_contrast(out / WORK / session.name)
+    for source, target, _ in list_targets(session, first):
+        if source == name and (out / target).is_file():
+            return out / target
+    return here
+
+
+def read_grid_contrast(folder: Path) -> str:
+    """Return the contrast whose grid a session's results have; empty without results."""
+    path = folder / SESSION_FILE
+    contrasts = read_json(path)["contrasts"] if path.is_file() else []
+    return str(contrasts[0]) if contrasts else ""
+
+
+def list_targets(session: SessionRef, first: str) -> Iterator[tuple[str, Path, str]]:
+    """Yield the file in the session's folder, its BIDS name, and its kind, for each image.
+
+    Args:
+        session: the session.
+        first: contrast whose grid the results have.
+    """
+    for contrast, ref in session.scans.items():
+        for kind in APP_NAMES:
+            yield f"{contrast}/{kind}.nii.gz", target_of(ref, kind, APP_NAMES), kind
+        space = {
+            "on_grid": f"space-{first}_desc-anomaly_{{suffix}}",
+            "scan": f"space-{first}_desc-scan_{{suffix}}",
+        }
+        yield f"{contrast}_anomaly_map.nii.gz", target_of(ref, "on_grid", space), "on_grid"
+        yield f"{contrast}_scan.nii.gz", target_of(ref, "scan", space), "scan"
+        if contrast == first:
+            for kind in SESSION_NAMES:
+                yield f"{kind}.nii.gz", target_of(ref, kind, SESSION_NAMES), f"session {kind}"
+
+
+def _place_results(session: SessionRef, out: Path, root: Path) -> None:
+    """Move the images of one session to their BIDS names, and write sidecars and summaries.
+
+    Images of an earlier run that the present run has not made are removed.
+    """
+    work = out / WORK / session.name
+    first = read_grid_contrast(work)
+    sources: dict[str, str] = {
+        contrast: f"bids:raw:{absolute(ref.image).relative_to(root).as_posix()}"
+        for contrast, ref in session.scans.items()
+    }
+    combined = (work / "summary.json").is_file()
+    for name, relative, kind in list_targets(session, first):
+        target, made = out / relative, work / name
+        contrast = name.replace("/", "_").partition("_")[0]
+        in_session = contrast not in session.scans
+        expected = (
+            (combined and (in_session or kind != "scan" or contrast != first))
+            if in_session or kind in ("on_grid", "scan")
+            else (work / contrast / "summary.json").is_file()
+        )
+        sidecar = target.with_name(target.name.replace(".nii.gz", ".json"))
+        if not expected:
+            target.unlink(missing_ok=True)
+            sidecar.unlink(missing_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if made.is_file():  # otherwise the run that is resumed has moved it
+            os.replace(made, target)
+        described = dict(SIDECARS[kind])
+        described["Sources"] = list(sources.values()) if in_session else [sources[contrast]]
+        grid = first if in_session or kind in ("on_grid", "scan") else contrast
+        described["SpatialReference"] = sources[grid]
+        write_json(sidecar, described)
+        if kind.endswith("anomaly_mask"):
+            summary = work / ("summary.json" if in_session else f"{contrast}/summary.json")
+            shutil.copyfile(
+                summary, target.with_name(target.name.replace("mask.nii.gz", "summary.json"))
+            )

@@ -1,0 +1,338 @@
+"""Detection in many sessions, with a folder of results. `maediff detect` calls `detect_sessions`.
+
+    DETECT/<session>/                  files of `SessionDetection.save`
+    DETECT/participants_findings.tsv   one row per session (without a combined result: per scan)
+    DETECT/detect.json                 models, thresholds, rule, settings, versions; failures
+
+`made_from` in session.json is a hash of the settings and of the identity of the input files. A
+resumed run keeps each session whose hash is unchanged and whose contrasts all succeeded.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
+from maediff.anomaly.postprocess import DEFAULT as MASK_SETTINGS
+from maediff.core.device import resolve_device
+from maediff.core.errors import InputError
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.core.lock import hold_locks
+from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.progress import Progress
+from maediff.core.types import MODALITIES, Modality
+from maediff.detection.detect import (
+    DEFAULT_OPTIONS,
+    DetectOptions,
+    DetectReport,
+    check_same_settings,
+    collect_settings,
+    configure_detector,
+    hash_inputs,
+    remove_leftovers,
+)
+from maediff.detection.findings import describe_finding, write_findings
+from maediff.detection.result import IMAGES
+from maediff.detection.session.detector import GRID_ORDER, SessionDetector
+from maediff.detection.session.result import COMBINED_IMAGES, SESSION_FILE, SessionDetection
+from maediff.models.catalogue import pick
+from maediff.models.thresholds import Threshold
+from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
+from maediff.scans.inputs.sessions import SessionRef
+from maediff.scans.parallel import run_scans
+from maediff.scans.reference import ScanRef, remove_folders
+
+logger = logging.getLogger(__name__)
+
+FileOf = Callable[[SessionRef, str], Path]
+"""(session, path of a file in its folder) -> present path, if the caller moves finished files."""
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """The user's choice of thresholds, the same for every contrast; at most one is given.
+
+    Args:
+        threshold: see `Detector.threshold_for`.
+        fpr: see `Detector.threshold_for`.
+        scan_fpr: see `Detector.threshold_for`.
+    """
+
+    threshold: float | None = None
+    fpr: float | None = None
+    scan_fpr: float | None = None
+
+
+DEFAULT_CHOICE = ThresholdChoice()
+
+
+@hold_locks()
+def detect_sessions(
+    sessions: Sequence[SessionRef],
+    out: Path,
+    *,
+    models: Mapping[Modality, str | Path] | None = None,
+    rule: CombineConfig | None = DEFAULT_RULE,
+    choice: ThresholdChoice = DEFAULT_CHOICE,
+    options: DetectOptions = DEFAULT_OPTIONS,
+    file_of: FileOf | None = None,
+    run: RunOptions = DEFAULT_RUN,
+) -> DetectReport:
+    """Detect anomalies in each session, and write a folder of results.
+
+    A contrast or a session that fails does not stop the others.
+
+    Args:
+        sessions: the sessions (`scans.inputs.sessions.find_sessions`).
+        out: folder of the results.
+        models: model of each contrast; the shipped model for the others.
+        rule: rule that combines the maps; None leaves out the combined results.
+        choice: thresholds of the contrasts.
+        options: further options; `image_of` is not used.
+        file_of: present path of each file of a finished session.
+        run: device, seed, batch_size, workers, resume, overwrite, quiet.
+
+    Returns:
+        The summaries of the finished sessions (without a combined result: of their scans), and
+        the reasons by name: of a session, or of a session and its contrast.
+
+    Raises:
+        InputError: no model for a contrast, no valid threshold, or `out` exists or holds an
+            input.
+    """
+    if options.dicom_seg:
+        check_dicom_seg([ref for session in sessions for ref in session.scans.values()])
+    contrasts = [each for each in MODALITIES if any(each in item.scans for item in sessions)]
+    given: dict[Modality, str | Path] = {
+        contrast: (models or {}).get(contrast) or pick(contrast)[0] for contrast in contrasts
+    }
+    device = resolve_device(run.device)
+    detector = _load_detector(given, device, rule, options, run)
+    thresholds = {
+        contrast: each.threshold_for(
+            choice.threshold, choice.fpr, choice.scan_fpr, options.sensitivity
+        )
+        for contrast, each in detector.detectors.items()
+    }
+    for each in detector.detectors.values():
+        logger.info("%s detects %s", each.name, each.model.detects)
+    folders = [folder for each in detector.detectors.values() for folder in each.model.folders]
+    refuse_inputs_inside_output(
+        out, [*folders, *(file for session in sessions for file in session.files)]
+    )
+    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    carriers = [session.as_scan() for session in sessions]
+    remove_leftovers(out, carriers)
+    shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
+    check_same_settings(out / "detect.json", shared)
+    write_json(out / "detect.json", shared)
+    load = (
+        partial(_load_once, given, device, rule, options, run, time.time_ns())
+        if run.workers > 1
+        else lambda: detector
+    )
+    job = _Job(
+        out=out,
+        sessions={session.name: session for session in sessions},
+        shared=shared,
+        thresholds=thresholds,
+        options=options,
+        file_of=file_of,
+    )
+    failures: dict[str, str] = {}
+    outcomes = run_scans(partial(_process, job=job, load=load), carriers, run.workers, threads=1)
+    summaries: list[dict[str, Any]] = []
+    with Progress("detect", len(sessions), quiet=run.quiet) as progress:
+        for session, outcome in zip(sessions, outcomes, strict=True):
+            reasons = {session.name: outcome} if isinstance(outcome, str) else outcome
+            for name, reason in reasons.items():
+                failures[name] = _remove_all_folders(reason, session)
+            paths = _list_summaries(out / session.name, combined=rule is not None)
+            made = [] if isinstance(outcome, str) else [read_json(path) for path in paths]
+            summaries += made
+            lines = [f"{name} failed: {reason}" for name, reason in reasons.items()]
+            lines += [_describe(summary) for summary in made]
+            progress.advance("; ".join(lines), failed=bool(reasons))
+    if failures:
+        write_json(out / "detect.json", {**shared, "failures": failures})
+    write_findings(out / "participants_findings.tsv", summaries, failures)
+    return DetectReport(out, summaries, failures)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Values that all sessions of one call share."""
+
+    out: Path
+    sessions: Mapping[str, SessionRef]
+    shared: Mapping[str, Any]
+    thresholds: Mapping[Modality, Threshold]
+    options: DetectOptions
+    file_of: FileOf | None
+
+
+def _load_detector(
+    models: Mapping[Modality, str | Path],
+    device: str,
+    rule: CombineConfig | None,
+    options: DetectOptions,
+    run: RunOptions,
+) -> SessionDetector:
+    """Return the detectors of all contrasts."""
+    detectors = {
+        contrast: configure_detector(model, device, options, run)
+        for contrast, model in models.items()
+    }
+    for contrast, detector in detectors.items():
+        if detector.modality != contrast:
+            raise InputError(
+                f"{detector.name}: a model for {detector.modality}, but it was given for "
+                f"{contrast}; choose another model"
+            )
+    return SessionDetector(detectors, rule)
+
+
+_LOADED: dict[int, SessionDetector] = {}
+
+
+def _load_once(
+    models: Mapping[Modality, str | Path],
+    device: str,
+    rule: CombineConfig | None,
+    options: DetectOptions,
+    run: RunOptions,
+    call: int,
+) -> SessionDetector:
+    """Return the detectors; they are loaded once per process and call, which `call` identifies."""
+    if call not in _LOADED:
+        _LOADED.clear()
+        _LOADED[call] = _load_detector(models, device, rule, options, run)
+    return _LOADED[call]
+
+
+def _collect_shared(
+    detector: SessionDetector,
+    thresholds: Mapping[Modality, Threshold],
+    given: set[Modality],
+    options: DetectOptions,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the content of detect.json: all that results depend on, besides the scans."""
+    by_contrast: dict[str, dict[str, Any]] = {}
+    for contrast, each in detector.detectors.items():
+        source = "given" if contrast in given else "chosen because the names of the files say"
+        origin = source if contrast in given else f"{source} {contrast}"
+        settings = collect_settings(each, thresholds[contrast], origin, options, seed)
+        by_contrast[contrast] = settings
+    first = next(iter(by_contrast.values()))
+    rule = detector.rule
+    return {
+        "session": True,
+        "model": "+".join(each["model"] for each in by_contrast.values()),
+        "model_from": "one model for each contrast",
+        "terms": " ".join(filter(None, (each["terms"] for each in by_contrast.values()))),
+        "marks": "; ".join(f"{key}: {each['marks']}" for key, each in by_contrast.items()),
+        "method": ", ".join(dict.fromkeys(each["method"] for each in by_contrast.values())),
+        "modality": "+".join(by_contrast),
+        "threshold": rule.threshold if rule else first["threshold"],
+        "threshold_from": {"session": True},
+        "seed": seed,
+        "rule": asdict(rule) if rule else None,
+        "grid_order": list(GRID_ORDER),
+        "postprocess": asdict(MASK_SETTINGS),
+        "contrasts": by_contrast,
+        "versions": first["versions"],
+        "brain": first["brain"],
+        "qc": first["qc"],
+        "dicom_seg": options.dicom_seg,
+    }
+
+
+def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -> dict[str, str]:
+    """Detect anomalies in one session, unless the run that is resumed has finished it.
+
+    Returns:
+        The reason for each part that failed, by name.
+    """
+    session = job.sessions[carrier.name]
+    # The brain mask of the T1w is used, so the search for a T1w in the folder is left out.
+    scans = {each: replace(ref, t1=None, t1_series=None) for each, ref in session.scans.items()}
+    hashes = [hash_inputs(ref, job.shared) for ref in scans.values()]
+    made_from = "-".join(each[:32] for each in hashes)
+    folder = job.out / session.name
+    if _is_finished(folder, made_from, session, job):
+        return {}
+    shutil.rmtree(folder, ignore_errors=True)
+    result = load().detect(
+        scans,
+        name=session.name,
+        thresholds=job.thresholds,
+        notes=session.notes,
+        seed=job.shared["seed"],
+    )
+    also = partial(_write_dicom_seg, result, scans) if job.options.dicom_seg else None
+    failures = {f"{result.name} {each}": reason for each, reason in result.failures.items()}
+    if result.problem:
+        failures[result.name] = f"{result.problem}; the maps of each contrast were written alone"
+    result.save(
+        folder,
+        summary={"versions": job.shared["versions"], "made_from": made_from},
+        record={} if failures else {"made_from": made_from},
+        also=also,
+    )
+    return failures
+
+
+def _write_dicom_seg(
+    result: SessionDetection, scans: Mapping[Modality, ScanRef], folder: Path, contrast: Modality
+) -> None:
+    """Write the mask of one contrast as a DICOM segmentation object."""
+    detection = result.detections[contrast]
+    path = folder / "anomaly_mask.dcm"
+    write_dicom_seg(
+        path, detection.anomaly_mask, detection.volume, scans[contrast], detection.model
+    )
+
+
+def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
+    """True if a session was finished with the same settings and inputs, and its files exist."""
+    try:
+        record = json.loads((folder / SESSION_FILE).read_text(encoding="utf-8"))
+        if record["made_from"] != made_from:
+            return False
+    except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or with a failure
+        return False
+    file_of = job.file_of or (lambda _, name: folder / name)
+    images = [f"{each}/{kind}.nii.gz" for each in session.scans for kind in IMAGES]
+    if job.options.dicom_seg:
+        images += [f"{each}/anomaly_mask.dcm" for each in session.scans]
+    if job.shared["rule"]:
+        images += [f"{kind}.nii.gz" for kind in COMBINED_IMAGES]
+        images += [f"{each}_anomaly_map.nii.gz" for each in session.scans]
+    return all(file_of(session, name).is_file() for name in images)
+
+
+def _list_summaries(folder: Path, *, combined: bool) -> list[Path]:
+    """Return the summary of the combined result; without one, those of the contrasts."""
+    if combined and (folder / "summary.json").is_file():
+        return [folder / "summary.json"]
+    paths = [folder / contrast / "summary.json" for contrast in MODALITIES]
+    return [path for path in paths if path.is_file()]
+
+
+def _describe(summary: Mapping[str, Any]) -> str:
+    """Return a line about a combined result, or about a contrast without one."""
+    return f"{summary['modality']} of {describe_finding(summary, {})}"
+
+
+def _remove_all_folders(text: str, session: SessionRef) -> str:
+    """Remove the folders of a session's files from a message."""
+    for ref in session.scans.values():
+        text = remove_folders(text, ref)
+    return text

@@ -1,0 +1,155 @@
+"""The result of a session, and its files.
+
+    <folder>/T1w/, FLAIR/, ...          the files of `Detection.save`, on the grid of each scan
+    <folder>/anomaly_map.nii.gz         combined map, mask and brain mask, on the grid of the first
+             anomaly_mask.nii.gz        contrast (T1w, else FLAIR, else T2w)
+             brain_mask.nii.gz
+    <folder>/FLAIR_anomaly_map.nii.gz   map of each contrast on this grid; 1 is its threshold
+             FLAIR_scan.nii.gz          the other scans on this grid
+    <folder>/summary.json, regions.tsv  numbers of the combined result
+    <folder>/slices.npz, volumes.npz    pictures of the report; slices_FLAIR.npz, volumes_FLAIR.npz
+    <folder>/session.json               contrasts, failures, and the finding of two heads
+
+Without a combined result, the folder holds the contrasts and session.json only.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from maediff.anomaly.snapshots import pick_slices, save_slices
+from maediff.core.errors import InputError
+from maediff.core.files import write_json
+from maediff.core.types import Modality
+from maediff.detection.findings import write_regions
+from maediff.detection.result import Detection
+from maediff.detection.session.combined import CombinedDetection
+from maediff.detection.volumes import make_volumes
+from maediff.scans.nifti import write_on_scan_grid
+
+SESSION_FILE = "session.json"
+COMBINED_IMAGES = ("anomaly_map", "anomaly_mask", "brain_mask")
+
+
+@dataclass(frozen=True, eq=False)
+class SessionDetection:
+    """The result of a session.
+
+    Args:
+        name: name of the session.
+        detections: result of each contrast, on its own grid; the first one gives the grid of
+            the combined result.
+        combined: the combined result; None if it was not asked for, or with a `problem`.
+        failures: reason for each contrast that failed.
+        problem: finding that the contrasts are not of one head; empty without one.
+        notes: remarks on the choice of the scans.
+    """
+
+    name: str
+    detections: Mapping[Modality, Detection]
+    combined: CombinedDetection | None
+    failures: Mapping[Modality, str]
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        summary: Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+        also: Callable[[Path, Modality], None] | None = None,
+    ) -> Path:
+        """Write the files of `maediff detect` for this session.
+
+        The folder appears when it is complete; before that, its files are in a hidden folder.
+
+        Args:
+            folder: folder of the session. Results of an earlier detection in it are replaced.
+            summary: further entries of each summary.json.
+            record: further entries of session.json.
+            also: writes further files of a contrast into the folder that it is called with.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the folder holds other files than the results of a session.
+        """
+        folder, extra = Path(folder), dict(summary or {})
+        _refuse_other_files(folder)
+        temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            for contrast, detection in self.detections.items():
+                more = None if also is None else partial(_call, also, contrast)
+                entries = {**extra, "subject": self.name, "scan": detection.volume.source.name}
+                detection.save(temporary / contrast, summary=entries, also=more)
+            if self.combined is not None:
+                self._save_combined(temporary, self.combined, extra)
+            session = {
+                "subject": self.name,
+                "contrasts": list(self.detections),
+                "combined": self.combined is not None,
+                "failures": dict(self.failures),
+                "problem": self.problem,
+                "notes": list(self.notes),
+            }
+            write_json(temporary / SESSION_FILE, {**session, **(record or {})})
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return folder
+
+    def _save_combined(
+        self, folder: Path, combined: CombinedDetection, extra: Mapping[str, Any]
+    ) -> None:
+        """Write the combined result, and each contrast on its grid."""
+        volume = combined.volume
+        first = combined.detections[combined.grid_of]
+        to_mni = first.prepared.on_scan.to_atlas
+        chosen = pick_slices(combined.slices.brain, combined.slices.anomaly_map)
+        for kind in COMBINED_IMAGES:
+            write_on_scan_grid(folder / f"{kind}.nii.gz", getattr(combined, kind), volume)
+        images = {kind: getattr(combined, kind) for kind in COMBINED_IMAGES}
+        images["healthy_reference"] = first.healthy_reference
+        shown = make_volumes(volume, images, combined.threshold, to_mni)
+        shown.save(folder / "volumes.npz")
+        save_slices(folder / "slices.npz", combined.slices, chosen)
+        for contrast, aligned in combined.aligned.items():
+            path = folder / f"{contrast}_anomaly_map.nii.gz"
+            write_on_scan_grid(path, aligned.anomaly_map, volume)
+            if contrast != combined.grid_of:
+                write_on_scan_grid(folder / f"{contrast}_scan.nii.gz", aligned.scan.data, volume)
+            images = {
+                "anomaly_map": aligned.anomaly_map,
+                "anomaly_mask": aligned.anomaly_mask,
+                "brain_mask": combined.brain_mask,
+                "healthy_reference": aligned.reference,
+            }
+            shown = make_volumes(aligned.scan, images, 1.0, to_mni)
+            shown.save(folder / f"volumes_{contrast}.npz")
+            save_slices(folder / f"slices_{contrast}.npz", aligned.slices, chosen)
+        summary = combined.summary()
+        summary["qc"]["notes"] += self.notes
+        write_regions(folder / "regions.tsv", summary["regions"])
+        write_json(folder / "summary.json", {**summary, **extra})
+
+
+def _call(also: Callable[[Path, Modality], None], contrast: Modality, folder: Path) -> None:
+    """Call `also` for one contrast."""
+    also(folder, contrast)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse a folder with files that no detection wrote, because `save` would delete them."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SESSION_FILE).is_file():
+        raise InputError(f"{folder}: exists and holds no session; choose another folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; choose another folder")

@@ -1,0 +1,132 @@
+"""Sessions of folders, BIDS datasets, manifests and files."""
+
+from pathlib import Path
+
+import pytest
+
+from maediff.core.errors import InputError
+from maediff.scans.inputs.sessions import (
+    find_sessions,
+    has_several_contrasts,
+    make_session_name,
+)
+from maediff.scans.reference import ScanRef
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def listed(sessions):
+    return {session.name: sorted(session.scans) for session in sessions}
+
+
+def test_bids_sessions_share_subject_and_visit(tmp_path):
+    root = touch(
+        tmp_path / "ds",
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+        "sub-01/ses-1/anat/sub-01_ses-1_acq-thick_FLAIR.nii.gz",
+        "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz",
+        "sub-02/anat/sub-02_T2w.nii.gz",
+        "sub-02/anat/sub-02_ce-gd_T1w.nii.gz",
+    )
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    assert listed(find_sessions([root])) == {
+        "sub-01_ses-1": ["FLAIR", "T1w"],
+        "sub-01_ses-2": ["T1w"],
+        "sub-02": ["T2w"],
+    }
+
+
+def test_folders_of_patients(tmp_path):
+    root = touch(
+        tmp_path / "study",
+        "p1/T1.nii.gz",
+        "p1/FLAIR.nii.gz",
+        "p1/T1POST.nii.gz",
+        "p1/lesion_mask.nii.gz",
+        "p2/p2_T2.nii.gz",
+        "p2/p2_flair.nii.gz",
+    )
+    assert listed(find_sessions([root])) == {"p1": ["FLAIR", "T1w"], "p2_p2": ["FLAIR", "T2w"]}
+
+
+def test_the_folder_of_one_patient_names_the_session(tmp_path):
+    root = touch(tmp_path / "patient07", "T1.nii.gz", "T2.nii.gz", "FLAIR.nii.gz")
+    assert listed(find_sessions([root])) == {"patient07": ["FLAIR", "T1w", "T2w"]}
+
+
+def test_manifest_lines_of_one_session(tmp_path):
+    touch(tmp_path, "a_T1w.nii.gz", "a_FLAIR.nii.gz", "b_T1w.nii.gz")
+    (tmp_path / "m.csv").write_text(
+        "subject,session,image\np,1,a_T1w.nii.gz\np,1,a_FLAIR.nii.gz\np,2,b_T1w.nii.gz\n"
+    )
+    assert listed(find_sessions([tmp_path / "m.csv"])) == {"p_1": ["FLAIR", "T1w"], "p_2": ["T1w"]}
+
+
+def test_files_of_one_person(tmp_path):
+    folder = touch(tmp_path, "x_T1w.nii.gz", "x_FLAIR.nii.gz")
+    files = sorted(folder.glob("*.nii.gz"))
+    assert listed(find_sessions(files)) == {"x": ["FLAIR", "T1w"]}
+
+
+def test_the_first_of_two_scans_of_a_contrast_is_used_and_noted(tmp_path, caplog):
+    folder = "sub-01/anat/sub-01"
+    root = touch(
+        tmp_path / "ds",
+        f"{folder}_run-1_T1w.nii.gz",
+        f"{folder}_run-2_T1w.nii.gz",
+        f"{folder}_FLAIR.nii.gz",
+    )
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    (session,) = find_sessions([root])
+    assert session.scans["T1w"].image.name == "sub-01_run-1_T1w.nii.gz"
+    assert session.notes == ("sub-01_run-2_T1w.nii.gz skipped: another T1w of the session",)
+    assert session.notes[0] in caplog.text
+
+
+def test_a_scan_that_states_no_contrast_is_in_no_session(tmp_path):
+    folder = touch(tmp_path, "x_T1w.nii.gz", "x_FLAIR.nii.gz", "scan.nii.gz")
+    assert listed(find_sessions([folder])) == {"x": ["FLAIR", "T1w"]}
+    with pytest.raises(InputError, match="no file name states a contrast"):
+        find_sessions([folder / "scan.nii.gz"])
+
+
+def test_names_of_sessions_must_be_names_of_folders(tmp_path):
+    folder = touch(tmp_path / "d", "cache_T1w.nii.gz", "cache_FLAIR.nii.gz")
+    with pytest.raises(InputError, match="cannot be named cache"):
+        find_sessions([folder])
+
+
+def test_several_contrasts():
+    refs = [ScanRef(name, "", Path("x"), "d", modality=name) for name in ("T1w", "FLAIR")]
+    assert has_several_contrasts(refs)
+    assert not has_several_contrasts(refs[:1])
+    assert not has_several_contrasts([refs[0], ScanRef("x", "", Path("x"), "d", modality="other")])
+
+
+@pytest.mark.parametrize(
+    ("subject", "session", "name"),
+    [
+        ("p1_T1w", "", "p1"),
+        ("T1w", "", "study"),
+        ("T1_study_p1_FLAIR", "", "T1_study_p1"),
+        ("p1", "FLAIR", "p1"),
+        ("FLAIR_p1", "", "p1"),
+        ("p1", "v2", "p1_v2"),
+    ],
+)
+def test_the_last_word_of_a_contrast_is_removed(subject, session, name):
+    assert make_session_name(ScanRef(subject, session, Path("x.nii"), "study")) == name
+
+
+def test_two_scans_of_one_name_are_refused(tmp_path):
+    touch(tmp_path, "a_T1w.nii.gz", "b_T1w.nii.gz", "a_FLAIR.nii.gz", "a_T2w.nii.gz")
+    lines = [f"p,1,{name}.nii.gz" for name in ("a_T1w", "b_T1w", "a_FLAIR", "a_T2w")]
+    (tmp_path / "m.csv").write_text("\n".join(["subject,session,image", *lines]) + "\n")
+    with pytest.raises(InputError, match="two scans are both named p_1"):
+        find_sessions([tmp_path / "m.csv"])
