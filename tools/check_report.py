@@ -89,6 +89,7 @@ class ReportCheck:
             if self.browser.find_elements("css selector", ".viewer-box"):
                 self.wait_for_viewer()
                 for check in (
+                    self.check_numbers,
                     self.check_controls,
                     self.check_mouse,
                     self.check_keyboard,
@@ -152,10 +153,16 @@ class ReportCheck:
         print(f"opened in {milliseconds / 1000:.2f} s, {seconds:.2f} s of CPU time")
         self.require(seconds < MAX_OPEN_S, f"opening takes {seconds:.1f} s of CPU time")
 
+    def check_numbers(self) -> None:
+        """Check that no number below or beside the viewer has an exponent."""
+        text = self.browser.find_element("css selector", ".viewer").text
+        self.require("e+" not in text, f"a number with an exponent: {text}")
+
     def check_controls(self) -> None:
         """Check that each control changes the pixels and that Reset restores them."""
         before = self.pixels()
-        for name in (*SLIDERS, "map", "mask", "base"):
+        shown = ("map", "mask", "base") if self.region_buttons() else ("map", "base")
+        for name in (*SLIDERS, *shown):
             value = "reference" if name == "base" else None
             if name in SLIDERS:
                 value = self.browser.execute_script(
@@ -192,10 +199,13 @@ class ReportCheck:
 
     def check_mouse(self) -> None:
         """Check that a click moves the crosshair, and that a region moves it to its centre."""
+        from selenium.webdriver import ActionChains
+
         canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
         before = self.readout()
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-        canvas.click()
+        off_centre = ActionChains(self.browser).move_to_element_with_offset(canvas, 20, 20)
+        off_centre.click().perform()
         self.require(self.readout() != before, "a click on a plane left the crosshair")
         for button in self.region_buttons()[:1]:
             button.click()

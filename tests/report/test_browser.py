@@ -48,7 +48,7 @@ def make_scan(folder, number=0):
     mask = heat > 100
     layers = np.stack([scan, np.where(brain, 90, 0), heat, mask]).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
-    ViewerVolumes(layers, AFFINE, 0.0, 100.0, 0.255, np.eye(4)).save(folder / "volumes.npz")
+    ViewerVolumes(layers, AFFINE, 0.0, 1900.0, 0.255, np.eye(4)).save(folder / "volumes.npz")
     slices = np.moveaxis(layers, 3, 1)[:, 10:24:6].astype(np.float32)
     save_slices(
         folder / "slices.npz",

@@ -23,6 +23,7 @@
   }
 
   const apply = (m, p) => [0, 1, 2].map((row) => m[row][0] * p[0] + m[row][1] * p[1] + m[row][2] * p[2] + m[row][3]);
+  const round3 = (value) => String(Number(value.toPrecision(3))); // 1900, not 1.90e+3
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
   const element = (tag, attributes = {}, text = "") => {
     const node = document.createElement(tag);
@@ -84,7 +85,7 @@
       this.check(bar, "Mask", "mask");
       this.slider(bar, "Opacity", "opacity", 0, 1, 0.05);
       this.slider(bar, "Threshold", "threshold", 0, this.info.top, this.info.top / 255, () => this.rethreshold());
-      const intensity = (value) => (this.info.low + (this.info.high - this.info.low) * value / 255).toPrecision(3);
+      const intensity = (value) => round3(this.info.low + (this.info.high - this.info.low) * value / 255);
       this.slider(bar, "Black", "low", 0, 254, 1, null, intensity);
       this.slider(bar, "White", "high", 1, 255, 1, null, intensity);
       const reset = element("button", { type: "button" }, "Reset");
@@ -233,7 +234,7 @@
       const caption = document.querySelector(`#${this.info.id}-regions caption`);
       if (caption) {
         const total = this.regions.reduce((ml, region) => ml + region.volume_ml, 0);
-        caption.textContent = `${this.regions.length} region(s), ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (exact ? "" : ", counted in this viewer");
+        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (exact ? "" : ", counted in this viewer");
       }
     }
 
@@ -288,7 +289,7 @@
       this.mosaic.hidden = !mosaic;
       if (mosaic) this.drawMosaic(); else PLANES.forEach((plane, n) => this.drawPlane(plane, n));
       const voxel = state.at.reduce((sum, at, axis) => sum + at * this.stride[axis], 0);
-      const grey = (layer) => (info.low + (info.high - info.low) * this.layers[layer][voxel] / 255).toPrecision(3);
+      const grey = (layer) => round3(info.low + (info.high - info.low) * this.layers[layer][voxel] / 255);
       const mm = apply(info.affine, state.at).map((value) => value.toFixed(0));
       const mni = info.to_mni ? `; MNI152 ${apply(info.to_mni, apply(info.affine, state.at)).map((value) => value.toFixed(0)).join(", ")} mm` : "";
       this.readout.textContent = `x, y, z: ${mm.join(", ")} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(3)}`;
