@@ -17,8 +17,9 @@ from maediff.core.options import RunOptions
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.maps import check_maps, is_filtered, is_map_folder, read_map
 from maediff.evaluation.metrics import dice
+from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.config import PreparationConfig
-from maediff.preparation.registration import Alignment, RegistrationConfig, load_atlas
+from maediff.preparation.registration import Alignment, RegistrationConfig
 from maediff.preparation.steps import Tools
 from maediff.scans.volume import slices_to_volume
 

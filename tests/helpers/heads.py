@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from helpers.brains import made_brain
+from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.brain_extraction import check_extracted_brain
-from maediff.preparation.registration import load_atlas
 from maediff.preparation.steps import Tools
 
 

@@ -20,8 +20,8 @@ from maediff.core.config import build_config, parse_settings
 from maediff.evaluation.scoring import ScoringConfig
 from maediff.methods.registry import METHODS, resolve
 from maediff.models.reference import split_settings
+from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.config import PARTS
-from maediff.preparation.registration import load_atlas
 from maediff.training.config import resolve_training
 
 ROOT = Path(__file__).parents[2]

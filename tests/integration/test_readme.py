@@ -14,7 +14,7 @@ import pytest
 from helpers.brains import oblique, save
 from maediff import cli
 from maediff.detection.result import IMAGES
-from maediff.preparation.registration import load_atlas
+from maediff.preparation.atlas.template import load_atlas
 from maediff.scans.nifti import read_nifti
 
 ROOT = Path(__file__).parents[2]

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.brains import oblique
-from maediff.preparation.resample import kernel_radius, resample
+from maediff.preparation.resample import find_covered, kernel_radius, resample
 
 
 def test_cells_twice_as_large():
@@ -66,3 +67,36 @@ def test_any_affine_against_scipy():
 def test_radius_of_the_blur():
     assert kernel_radius(1.0) == kernel_radius(0.5) == 0
     assert kernel_radius(2.0) == 3  # ceil(3 * sqrt(3) / 2.355)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("step", [1.3, 2.0, 4.0])
+def test_same_as_blur_and_interpolation_of_simpleitk(step, turned):
+    data = np.zeros((40, 36, 30), dtype=np.float32)
+    data[5:, 8:30, 4:25] = np.random.default_rng(0).random((35, 22, 21))  # touches one end
+    matrix = np.diag([step, step, step, 1.0])
+    matrix = oblique(matrix) if turned else matrix
+    matrix[:3, 3] = [3.2, 1.7, -2.4]
+    shape = (12, 14, 13)
+    sigma = np.sqrt(np.square(np.linalg.norm(matrix[:3, :3], axis=1)) - 1) / 2.3548
+    image = sitk.DiscreteGaussian(
+        sitk.GetImageFromArray(data.T.copy()), (sigma**2).tolist(), 31, 0.01, False
+    )
+    transform = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+    grid = ([0.0] * 3, [1.0] * 3, np.eye(3).ravel().tolist())
+    expected = sitk.Resample(image, shape, transform, sitk.sitkLinear, *grid, 0.0)
+    np.testing.assert_allclose(
+        resample(data, matrix, shape, "linear"), sitk.GetArrayFromImage(expected).T, atol=1e-5
+    )
+
+
+def test_nothing_but_zeros():
+    zeros = np.zeros((4, 4, 4), dtype=bool)
+    assert not resample(zeros, oblique(np.eye(4)), (3, 3, 3), "majority").any()
+
+
+def test_voxels_inside_the_source():
+    shifted = np.eye(4)
+    shifted[0, 3] = 1.6
+    covered = find_covered(shifted, (4, 1, 1), (4, 1, 1))
+    np.testing.assert_array_equal(covered.ravel(), [True, True, False, False])

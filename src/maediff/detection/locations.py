@@ -9,20 +9,21 @@ probability maps that nilearn ships.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import ndimage
+from jaxtyping import Float
 
 from maediff.anomaly.regions import Region
+from maediff.preparation.atlas.reduced import Tissue, load_reduced_atlas
 
 MIDLINE_MM = 3.0
-PERIVENTRICULAR_MM = 10.0
-JUXTACORTICAL_MM = 3.0
-# Box around the lateral and third ventricles, in MNI152 mm along x, y and z.
-VENTRICLE_BOX_MM = ((-32.0, 32.0), (-55.0, 35.0), (-14.0, 32.0))
+TISSUES = {
+    Tissue.FLUID: "cerebrospinal fluid",
+    Tissue.GREY: "grey matter",
+    Tissue.WHITE: "white matter",
+    Tissue.PERIVENTRICULAR: "white matter, periventricular",
+    Tissue.JUXTACORTICAL: "white matter, juxtacortical",
+}
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,6 @@ class Location:
     def __str__(self) -> str:
         """Return "left frontal lobe, white matter, juxtacortical"."""
         return f"{self.side} {self.lobe}, {self.tissue}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Tissues:
-    """Tissue classes of MNI152 at 2 mm, and distances in mm to ventricles and cortex."""
-
-    affine: Float[np.ndarray, "4 4"]
-    grey: Bool[np.ndarray, "x y z"]
-    white: Bool[np.ndarray, "x y z"]
-    to_ventricles: Float[np.ndarray, "x y z"]
-    to_cortex: Float[np.ndarray, "x y z"]
 
 
 def locate_region(region: Region, to_mni: Float[np.ndarray, "4 4"] | None) -> Region:
@@ -101,50 +91,8 @@ def _lobe(x: float, y: float, z: float) -> str:
 
 
 def _tissue(x: float, y: float, z: float) -> str:
-    tissues = _load_tissues()
-    voxel = np.round(np.linalg.inv(tissues.affine) @ [x, y, z, 1.0])[:3].astype(int)
-    at = tuple(np.clip(voxel, 0, np.array(tissues.grey.shape) - 1))
-    if tissues.white[at]:
-        if tissues.to_ventricles[at] <= PERIVENTRICULAR_MM:
-            return "white matter, periventricular"
-        if tissues.to_cortex[at] <= JUXTACORTICAL_MM:
-            return "white matter, juxtacortical"
-        return "white matter"
-    return "grey matter" if tissues.grey[at] else "cerebrospinal fluid"
-
-
-@lru_cache(maxsize=1)
-def _load_tissues() -> _Tissues:
-    """Load the tissue maps of MNI152 (about 2 s, once per process)."""
-    from nilearn import datasets
-
-    def read(image: Any) -> np.ndarray:
-        return np.asarray(image.dataobj, dtype=np.float32)
-
-    grey_image = datasets.load_mni152_gm_template(resolution=2)
-    grey, white = read(grey_image), read(datasets.load_mni152_wm_template(resolution=2))
-    brain = read(datasets.load_mni152_brain_mask(resolution=2)) > 0
-    affine = np.asarray(grey_image.affine, dtype=np.float64)
-    fluid = brain & (grey + white < 0.5)
-    index = np.stack(np.meshgrid(*map(np.arange, brain.shape), indexing="ij"), axis=-1)
-    mm = index @ affine[:3, :3].T + affine[:3, 3]
-    in_box = np.all(
-        [
-            (low < mm[..., axis]) & (mm[..., axis] < high)
-            for axis, (low, high) in enumerate(VENTRICLE_BOX_MM)
-        ],
-        axis=0,
-    )
-    # Sulci reach into the box from its sides; the ventricles are its largest component.
-    labels, _ = ndimage.label(fluid & in_box)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    ventricles = labels == sizes.argmax()
-    is_grey, is_white = (grey >= white) & ~fluid & brain, (white > grey) & ~fluid & brain
-    cortex = is_grey & ~ndimage.binary_dilation(in_box & brain, iterations=1)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-
-    def distance(mask: np.ndarray) -> np.ndarray:
-        return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing), np.float32)
-
-    return _Tissues(affine, is_grey, is_white, distance(ventricles), distance(cortex))
+    """Return the tissue of a point."""
+    atlas = load_reduced_atlas()
+    voxel = np.round(np.linalg.inv(atlas.tissues_affine) @ [x, y, z, 1.0])[:3].astype(int)
+    at = tuple(np.clip(voxel, 0, np.array(atlas.tissues_2mm.shape) - 1))
+    return TISSUES[Tissue(atlas.tissues_2mm[at])]

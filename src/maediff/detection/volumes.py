@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -60,7 +60,15 @@ class ViewerVolumes:
         if self.to_mni is not None:
             arrays["to_mni"] = self.to_mni
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
+            _write_arrays(temporary, arrays)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file as numpy does, but with the fastest level of compression."""
+    with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def make_volumes(

@@ -11,7 +11,8 @@ Public modules and names:
     background         brain_from_background, RawScanError
     brain_extraction   BrainConfig, extract_brain, brain_from_t1
     bias_correction    BiasConfig, correct_bias
-    registration       RegistrationConfig, Alignment, align_to_atlas, align_rigidly, load_atlas
+    registration       RegistrationConfig, Alignment, align_to_atlas, align_rigidly
+    atlas              template.load_atlas, reduced.load_reduced_atlas
     quality            QualityConfig, check_against_atlas, check_contrast, check_voxels
     picture            write_picture
     resample           resample

@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
+from maediff.preparation.atlas.reduced import load_reduced_atlas
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
 
@@ -32,7 +33,6 @@ PITCHES_DEG = (-20.0, 0.0, 20.0)  # starting positions: chin down, level, chin u
 BINS = 32
 THIN_MM = 20.0  # a brain that is shorter in any direction cannot be registered
 SHIFT_MM = 10.0
-MARGIN_MM = 8.0  # the metric covers the brain of the template and this margin
 
 
 @config(frozen=True, config=ConfigDict(extra="forbid"))
@@ -48,21 +48,6 @@ class RegistrationConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
-    """The skull-stripped MNI152 template of nilearn, 1 mm, with axes along RAS.
-
-    Args:
-        t1: intensities in [0, 1].
-        brain: brain mask.
-        affine: voxel -> mm.
-    """
-
-    t1: Float[np.ndarray, "x y z"]
-    brain: Bool[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
-
-
-@dataclass(frozen=True, eq=False)
 class Alignment:
     """Position of a scan in MNI152.
 
@@ -75,20 +60,6 @@ class Alignment:
 
     to_atlas: Float[np.ndarray, "4 4"]
     turned: float
-
-
-@lru_cache(maxsize=1)
-def load_atlas() -> Atlas:
-    """Load the template, once per process (about 2 s)."""
-    from nilearn import datasets
-
-    t1 = datasets.load_mni152_template(resolution=1)
-    brain = datasets.load_mni152_brain_mask(resolution=1)
-    return Atlas(
-        np.asarray(t1.dataobj, dtype=np.float32),
-        np.asarray(brain.dataobj) > 0,
-        np.asarray(t1.affine, np.float64),
-    )
 
 
 def measure_extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
@@ -124,15 +95,15 @@ def align_to_atlas(
     low, high = np.percentile(volume.data[brain], [1, 99])
     scaled = np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1)
     inside = np.where(brain, scaled + 0.1, 0).astype(np.float32)  # the brain above background's 0
-    atlas = load_atlas()
+    atlas = load_reduced_atlas()
     coarse = (
-        _resample_to_cubes(inside, volume.affine, COARSE_MM),
+        resample_to_cubes(inside, volume.affine, COARSE_MM),
         *_load_atlas_images(COARSE_MM),
     )
-    atlas_centre = _find_centre_mm(atlas.brain, atlas.affine)
-    ratio = atlas.brain.sum() / (brain.sum() * volume.voxel_mm3)
+    atlas_centre = atlas.centre_mm
+    ratio = atlas.brain_mm3 / (brain.sum() * volume.voxel_mm3)
     scale = float(np.clip(ratio ** (1 / 3), 0.85, 1.2))
-    scan_centre = _find_centre_mm(brain, volume.affine)
+    scan_centre = find_centre_mm(brain, volume.affine)
 
     def make_start(rotation: np.ndarray) -> np.ndarray:
         """Return MNI152 -> scan with matching centres, rotated and scaled."""
@@ -157,7 +128,7 @@ def align_to_atlas(
         )
     turned = max(result[0] for result in turned_results) - information
     if not quick:
-        fine = _resample_to_cubes(inside, volume.affine, FINE_MM), *_load_atlas_images(FINE_MM)
+        fine = resample_to_cubes(inside, volume.affine, FINE_MM), *_load_atlas_images(FINE_MM)
         _, best = _refine(*fine, best, atlas_centre)
     return Alignment(np.linalg.inv(best), turned)
 
@@ -217,7 +188,7 @@ def _make_head_image(volume: Volume, mm: float) -> Any:
     """
     low, high = np.percentile(volume.data, [0.5, 99.5])
     clipped = np.clip(volume.data, low, max(high, low + 1e-6))
-    return _resample_to_cubes(np.asarray(clipped, dtype=np.float32), volume.affine, mm)
+    return resample_to_cubes(np.asarray(clipped, dtype=np.float32), volume.affine, mm)
 
 
 def _make_method() -> Any:
@@ -312,21 +283,16 @@ def _refine(
 def _load_atlas_images(mm: float) -> tuple[Any, Any]:
     """Return the template and the mask of the metric, as SimpleITK images of `mm` voxels."""
     import SimpleITK as sitk  # noqa: N813
-    from scipy import ndimage
 
-    atlas = load_atlas()
-    inside = np.where(atlas.brain, atlas.t1 + 0.1, 0).astype(np.float32)
-    image, brain = (
-        _resample_to_cubes(data.astype(np.float32), atlas.affine, mm)
-        for data in (inside, atlas.brain)
-    )
-    distance_mm = ndimage.distance_transform_edt(sitk.GetArrayFromImage(brain) < 0.5) * mm
-    mask = sitk.GetImageFromArray((distance_mm <= MARGIN_MM).astype(np.uint8))
-    mask.CopyInformation(image)
-    return image, mask
+    level = load_reduced_atlas().levels[mm]
+    images = [sitk.GetImageFromArray(np.ascontiguousarray(a.T)) for a in (level.image, level.mask)]
+    for image in images:
+        image.SetSpacing([mm] * 3)
+        image.SetOrigin(level.origin_mm.tolist())
+    return images[0], images[1]
 
 
-def _resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float) -> Any:
+def resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float) -> Any:
     """Resample an array to cubes of `mm` along R, A and S; return a SimpleITK image in RAS mm."""
     import SimpleITK as sitk  # noqa: N813
 
@@ -343,7 +309,7 @@ def _resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm
     return image
 
 
-def _find_centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def find_centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Return the centre of mass of a mask."""
     voxel = [float(indices.mean()) for indices in np.nonzero(mask)]
     return np.asarray(affine[:3, :3] @ voxel + affine[:3, 3])

@@ -1,15 +1,23 @@
 """The reports of DETECT, RUN and DEMO folders, and the choice of the page that fits a folder."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from maediff.core.errors import InputError
-from maediff.report.cohort import cohort_page
-from maediff.report.detection import detection_page
 from maediff.report.elements import Page
-from maediff.report.evaluation import evaluation_page
-from maediff.report.session import is_session_folder, sessions_page
-from maediff.report.training import run_page
+from maediff.report.session import is_session_folder
+
+PAGES = {
+    "detect.json": "detection.detection_page",
+    "scores.csv": "evaluation.evaluation_page",
+    "config.json": "training.run_page",
+    "cohort.json": "cohort.cohort_page",
+}
+"""The function of `maediff.report` that makes the page of a folder, by a file in the folder.
+
+Only the module of this page is imported. The other modules import matplotlib.
+"""
 
 
 def make_page(folder: Path) -> Page:
@@ -22,15 +30,14 @@ def make_page(folder: Path) -> Page:
         raise InputError(
             f"{folder}: no such folder; give one that detect, evaluate or train wrote"
         )
-    for name, make in (
-        ("detect.json", sessions_page if is_session_folder(folder) else detection_page),
-        ("scores.csv", evaluation_page),
-        ("config.json", run_page),
-        ("cohort.json", cohort_page),
-    ):
+    for name, function in PAGES.items():
+        if name == "detect.json" and is_session_folder(folder):
+            function = "session.sessions_page"
         if (folder / name).is_file():
+            module, _, attribute = function.partition(".")
+            make = getattr(import_module(f"maediff.report.{module}"), attribute)
             try:
-                return make(folder)
+                return make(folder)  # type: ignore[no-any-return]
             except InputError:
                 raise
             except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from matplotlib import colormaps
-from matplotlib.image import imsave
 from scipy import ndimage
 
 from maediff.anomaly.snapshots import Snapshot
 from maediff.core.types import Map, Mask
+from maediff.report.colours import COLOURS, colour
 
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3
@@ -121,10 +120,7 @@ def _cut_slice(snapshot: Snapshot, at: int) -> Snapshot:
 
 def colour_bar() -> str:
     """The anomaly colour scale as a strip, left 0, right vmax."""
-    strip = np.round(255 * colormaps["inferno"](np.linspace(0, 1, 256))[None, :, :3]).astype(
-        np.uint8
-    )
-    return _png(np.repeat(strip, 8, axis=0))
+    return _png(np.repeat(COLOURS[None], 8, axis=0))
 
 
 def file_uri(path: Path) -> str:
@@ -137,11 +133,8 @@ def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:
 
 
 def _heat(snapshot: Snapshot, vmax: float) -> UInt8[np.ndarray, "n h w 3"]:
-    colours = colormaps["inferno"](np.clip(snapshot.anomaly_map / vmax, 0, 1))[..., :3]
-    heat: UInt8[np.ndarray, "n h w 3"] = np.where(
-        snapshot.brain[..., None], np.round(255 * colours), 0
-    ).astype(np.uint8)
-    return heat
+    colours = colour(snapshot.anomaly_map / vmax)
+    return np.where(snapshot.brain[..., None], colours, np.uint8(0))
 
 
 def _row(
@@ -208,6 +201,8 @@ def _outline(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _png(picture: RGB) -> str:
+    from PIL import Image
+
     buffer = io.BytesIO()
-    imsave(buffer, picture, format="png")
+    Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
