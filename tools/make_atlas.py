@@ -20,6 +20,7 @@ from maediff.preparation.registration import find_centre_mm, resample_to_cubes
 
 MARGIN_MM = 8.0  # the metric of registration covers the brain and this margin
 BLUR_MM = 1.5  # of the intensities that quality control compares
+DEEP_MM = 12  # at which fluid is that of the ventricles
 PERIVENTRICULAR_MM = 10.0
 JUXTACORTICAL_MM = 3.0
 # Box around the lateral and third ventricles, in MNI152 mm along x, y and z.
@@ -35,6 +36,9 @@ def make_arrays() -> dict[str, np.ndarray]:
         "centre_mm": find_centre_mm(atlas.brain, atlas.affine),
         "brain_2mm": atlas.brain[::2, ::2, ::2].astype(np.uint8),
         "t1_4mm": ndimage.gaussian_filter(atlas.t1, BLUR_MM)[::4, ::4, ::4],
+        "deep_4mm": ndimage.binary_erosion(atlas.brain, iterations=DEEP_MM)[::4, ::4, ::4].astype(
+            np.uint8
+        ),
         "affine_2mm": atlas.affine @ np.diag([2.0, 2.0, 2.0, 1.0]),
         "tissues_2mm": tissues,
         "tissues_affine": tissues_affine,

@@ -26,6 +26,7 @@ from maediff.core.lock import hold_locks
 from maediff.core.process import sigterm_as_interrupt
 from maediff.core.scratch import remove_abandoned_scratch
 from maediff.core.text import escape_message
+from maediff.core.threads import let_threads_sleep
 
 __all__ = ["app", "main"]
 
@@ -87,6 +88,7 @@ def main() -> None:
 
     Messages of the library name arguments. The user sees the flags of the command line instead.
     """
+    let_threads_sleep()
     group = typer.main.get_command(app)
     flags = collect_flags(group)
     show_log(flags)

@@ -20,6 +20,7 @@ from maediff.cli.options import (
     Resume,
     RunWorkers,
     ScoreSplit,
+    Threads,
     parse_seeds,
     print_report,
     read_cli_settings,
@@ -66,6 +67,7 @@ def compare(
     score_split: ScoreSplit = "test",
     precision: Precision = "fp32",
     workers: RunWorkers = 1,
+    threads: Threads = None,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
@@ -122,6 +124,7 @@ def compare(
                 seed=seed,
                 batch_size=batch_size,
                 workers=workers,
+                threads=threads,
                 resume=resume,
                 overwrite=overwrite,
                 quiet=quiet,

@@ -24,6 +24,7 @@ from maediff.cli.options import (
     ScanWorkers,
     Seed,
     Series,
+    Threads,
     collect_inputs,
     exit_if_failed,
     print_failures,
@@ -122,6 +123,7 @@ def detect(
     ] = None,
     batch_size: BatchSize = 16,
     workers: ScanWorkers = 1,
+    threads: Threads = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -167,7 +169,7 @@ def detect(
             "postprocess.*, brain.* and qc.*; settings of the model follow its name: "
             "--model RUN@t_test=125",
         )
-    run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet)
+    run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet, threads)
     work = out
     if sessions:
         choice = ThresholdChoice(threshold, fpr, scan_fpr)

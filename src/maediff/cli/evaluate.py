@@ -18,6 +18,7 @@ from maediff.cli.options import (
     RunWorkers,
     ScoreSplit,
     Seed,
+    Threads,
     print_report,
     read_cli_settings,
 )
@@ -39,6 +40,7 @@ def evaluate(
     score_split: ScoreSplit = "test",
     precision: Precision = "fp32",
     workers: RunWorkers = 1,
+    threads: Threads = None,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
@@ -76,6 +78,7 @@ def evaluate(
                 seed=seed,
                 batch_size=batch_size,
                 workers=workers,
+                threads=threads,
                 overwrite=overwrite,
                 quiet=quiet,
             ),

@@ -113,6 +113,14 @@ BatchSize = Annotated[
         min=1,
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Threads of each process. Default: the cores, shared among the workers.",
+        min=1,
+        show_default=False,
+    ),
+]
 
 
 def collect_inputs(inputs: Sequence[Path] | None, more: Sequence[Path] | None) -> list[Path]:

@@ -17,6 +17,7 @@ from maediff.cli.options import (
     Resume,
     ScanWorkers,
     Series,
+    Threads,
     collect_inputs,
     exit_if_failed,
     print_failures,
@@ -52,6 +53,7 @@ def preprocess(
         ),
     ] = None,
     workers: ScanWorkers = 1,
+    threads: Threads = None,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
@@ -104,7 +106,9 @@ def preprocess(
         fold=fold,
         lesion_free_margin=lesion_free_margin,
         preparation=preparation,
-        run=RunOptions(workers=workers, resume=resume, overwrite=overwrite, quiet=quiet),
+        run=RunOptions(
+            workers=workers, threads=threads, resume=resume, overwrite=overwrite, quiet=quiet
+        ),
     )
     if (out / "cohort.json").is_file():
         from maediff.report import write_report

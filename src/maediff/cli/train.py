@@ -15,6 +15,7 @@ from maediff.cli.options import (
     Resume,
     Seed,
     Settings,
+    Threads,
     read_cli_settings,
 )
 
@@ -39,6 +40,7 @@ def train(
     ] = None,
     config: ConfigFile = None,
     set_: Settings = None,
+    threads: Threads = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -59,7 +61,12 @@ def train(
             max_time=max_time,
             init=init,
             run=RunOptions(
-                device=device, seed=seed, quiet=quiet, overwrite=overwrite, resume=resume
+                device=device,
+                seed=seed,
+                threads=threads,
+                quiet=quiet,
+                overwrite=overwrite,
+                resume=resume,
             ),
         )
     loss = result["best_val_loss"]

@@ -30,6 +30,7 @@ from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_out
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.threads import use_threads
 from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture
@@ -117,6 +118,7 @@ def preprocess(
     refuse_inputs_inside_output(
         Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
     )
+    threads = use_threads(run.threads, run.workers)
     out = fresh_folder(Path(out), overwrite=run.overwrite, resume=run.resume)
     config = (preparation or PreparationConfig()).for_modality(modality)
     parts = config.settings()
@@ -137,7 +139,7 @@ def preprocess(
     preprocess_scan = partial(
         _preprocess_scan, out=out, settings=settings, config=config, tools=tools
     )
-    outcomes = run_scans(preprocess_scan, refs, run.workers)
+    outcomes = run_scans(preprocess_scan, refs, run.workers, threads=threads)
     with Progress("preprocess", len(refs), quiet=run.quiet) as progress:
         for ref, outcome in zip(refs, outcomes, strict=True):
             if isinstance(outcome, str):

@@ -17,6 +17,7 @@ class RunOptions:
         resume: keep finished parts of an existing output folder and compute the rest.
         overwrite: empty an existing output folder first.
         quiet: show no progress bar.
+        threads: threads of each process; None shares the cores among the workers.
 
     Raises:
         InputError: a value outside its range.
@@ -29,12 +30,15 @@ class RunOptions:
     resume: bool = False
     overwrite: bool = False
     quiet: bool = False
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("seed", 0), ("batch_size", 1), ("workers", 1)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"`{name}={value}`: give {least} or more")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"`threads={self.threads}`: give 1 or more")
 
 
 DEFAULT_RUN = RunOptions()

@@ -31,6 +31,7 @@ from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_out
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.threads import use_threads
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection
@@ -126,7 +127,7 @@ def detect(
         scan_fpr: see `Detector.threshold_for`.
         brain_mask: brain mask of a single scan, which replaces brain extraction.
         options: further options.
-        run: device, seed, batch_size, workers, resume, overwrite, quiet.
+        run: device, seed, batch_size, workers, threads, resume, overwrite, quiet.
 
     Returns:
         The summaries of the finished scans, and the reason for each scan that failed; each
@@ -150,6 +151,7 @@ def detect(
     check_one_choice(threshold, fpr, scan_fpr, options.sensitivity)
     model, model_from = (model, "given") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
+    threads = use_threads(run.threads, run.workers)
     detector = configure_detector(model, device, options, run)
     logger.info("%s detects %s", detector.name, detector.model.detects)
     _check_contrasts(refs, detector, modality)
@@ -172,7 +174,7 @@ def detect(
     job = _Job(out=out, shared=shared, threshold=chosen, modality=modality, options=options)
     failures: dict[str, str] = {}
     summaries: list[dict[str, Any]] = []
-    outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=1)
+    outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=threads)
     with Progress("detect", len(refs), quiet=run.quiet) as progress:
         for ref, failure in zip(refs, outcomes, strict=True):
             if failure is None:

@@ -302,7 +302,13 @@ def _train(
         preset=budget.preset,
         settings=planned.settings,
         max_time=max_time,
-        run=RunOptions(device=run.device, seed=planned.seed, resume=True, quiet=run.quiet),
+        run=RunOptions(
+            device=run.device,
+            seed=planned.seed,
+            resume=True,
+            quiet=run.quiet,
+            threads=run.threads,
+        ),
     )
 
 

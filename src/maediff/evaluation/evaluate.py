@@ -40,6 +40,7 @@ from maediff.core.files import (
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.threads import use_threads
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
     EvaluationScans,
@@ -98,7 +99,8 @@ def evaluate(
             device has it.
         notes: first notes under the tables.
         run: device, seed (noise at test and bootstrap), batch size, workers (runs scored at once,
-            each in a process with one thread), `overwrite` and `quiet`. `resume` has no effect.
+            each in a process), threads of each process, `overwrite` and `quiet`. `resume` has no
+            effect.
 
     Returns:
         The content of summary.json.
@@ -115,7 +117,8 @@ def evaluate(
     """
     runs = [runs] if isinstance(runs, str | Path) else list(runs)
     out = Path(out)
-    run = replace(run, device=resolve_device(run.device))
+    threads = use_threads(run.threads, run.workers)
+    run = replace(run, device=resolve_device(run.device), threads=threads)
     used_precision = resolve_precision(precision, run.device)
     opened = Cohort.open(Path(cohort))
     folders = find_map_folders(runs)
@@ -289,6 +292,7 @@ def _score(
             slices=out / "slices",
             progress=progress,
             workers=run.workers,
+            threads=run.threads or 1,
         )
 
 

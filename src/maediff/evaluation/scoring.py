@@ -156,6 +156,7 @@ def score(
     slices: Path | None = None,
     progress: Progress | None = None,
     workers: int = 1,
+    threads: int = 1,
 ) -> Scores:
     """Score all contenders on `scored`.
 
@@ -168,7 +169,8 @@ def score(
         seed: seed of the bootstrap.
         slices: folder for the slices that a report shows; None writes no slices.
         progress: advances by one for each scan that a contender predicted.
-        workers: contenders scored at once, each in a process with one thread. 1 uses this process.
+        workers: contenders scored at once, each in a process. 1 uses this process.
+        threads: threads of each process, if there are several.
 
     Raises:
         InputError: a residual is not finite or has another shape than its scan.
@@ -185,7 +187,7 @@ def score(
     else:
         do = delayed(call_in_worker)
         tasks = (do(_score_contender, contender, *arguments, None) for contender in contenders)
-    inner = {"inner_max_num_threads": 1} if workers > 1 else {}
+    inner = {"inner_max_num_threads": threads} if workers > 1 else {}
     with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
         outcomes = Parallel(return_as="generator")(tasks)
         for contender, outcome in zip(contenders, outcomes, strict=True):

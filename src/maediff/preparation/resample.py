@@ -95,7 +95,7 @@ def _resample_affine(
     import SimpleITK as sitk  # noqa: N813 (the name that SimpleITK's documentation uses)
 
     dtype = np.bool_ if data.dtype == np.bool_ else np.float32
-    result = np.zeros(tuple(int(size) for size in shape), dtype=dtype)
+    result: np.ndarray = np.zeros(tuple(int(size) for size in shape), dtype=dtype)
     # Length of one target voxel along each axis of the source.
     steps = np.linalg.norm(to_source[:3, :3], axis=1)
     kernels = [_make_kernel(float(step)) if order == "linear" else None for step in steps]

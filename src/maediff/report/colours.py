@@ -28,10 +28,11 @@ COLOURS: UInt8[np.ndarray, "256 3"] = np.frombuffer(
 """Colours of the values 0 to 255, in red, green and blue."""
 
 
-def colour(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
+def colour_values(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
     """Return the colour of each value.
 
     Args:
         values: 0 (black) to 1 (bright yellow).
     """
-    return COLOURS[np.clip(values * len(COLOURS), 0, len(COLOURS) - 1).astype(np.uint8)]
+    index = np.clip(values * len(COLOURS), 0, len(COLOURS) - 1).astype(np.uint8)
+    return np.asarray(COLOURS[index])

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from maediff.anomaly.snapshots import Snapshot
 from maediff.core.types import Map, Mask
-from maediff.report.colours import COLOURS, colour
+from maediff.report.colours import COLOURS, colour_values
 
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3
@@ -133,7 +133,7 @@ def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:
 
 
 def _heat(snapshot: Snapshot, vmax: float) -> UInt8[np.ndarray, "n h w 3"]:
-    colours = colour(snapshot.anomaly_map / vmax)
+    colours = colour_values(snapshot.anomaly_map / vmax)
     return np.where(snapshot.brain[..., None], colours, np.uint8(0))
 
 

@@ -24,6 +24,7 @@ from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.threads import use_threads
 from maediff.methods.base import Method
 from maediff.methods.registry import build
 from maediff.models.calibrate import calibrate_folder
@@ -70,8 +71,8 @@ def train(
             text such as `90s`, `10m` or `1.5h`. None: no limit.
         init: a run or a shipped model whose averaged weights the run starts from. The run keeps
             the model's settings, unless `settings` or another `preset` override them.
-        run: device, seed, `resume`, `overwrite` and `quiet`; the other fields have no effect. A
-            resumed run continues exactly where it stopped.
+        run: device, seed, `threads`, `resume`, `overwrite` and `quiet`; the other fields have no
+            effect. A resumed run continues exactly where it stopped.
 
     Returns:
         `step` (steps done), `steps` (steps planned), `seconds` (wall time of the whole run) and
@@ -88,6 +89,7 @@ def train(
         ```
     """
     out, limit_s, device = Path(out), parse_duration(max_time), resolve_device(run.device)
+    use_threads(run.threads)
     if settings is not None and not isinstance(settings, Mapping):
         raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
     requested = dict(settings or {})

@@ -22,12 +22,12 @@ def test_levels_show_the_brain_in_its_place(mm):
     reduced = load_reduced_atlas()
     level = reduced.levels[mm]
     assert level.image.shape == level.mask.shape
-    inside = level.image > 0.05
+    inside = level.image > 0.3
     centre = mm * np.argwhere(inside).mean(axis=0) + level.origin_mm
     np.testing.assert_allclose(centre, reduced.centre_mm, atol=1)
-    assert inside.sum() * mm**3 == pytest.approx(reduced.brain_mm3, rel=0.1)
+    assert inside.sum() * mm**3 == pytest.approx(reduced.brain_mm3, rel=0.2)
     assert not (inside & (level.mask == 0)).any()  # the metric covers the brain and a margin
-    assert 0.3 < level.mask.mean() < 0.9
+    assert 0.1 < level.mask.mean() < 0.9
 
 
 def test_tissues():

@@ -3,6 +3,7 @@
 levels         image and mask of the metric at 4 and 2 mm      registration
 brain_2mm      brain mask                                      quality control
 t1_4mm         blurred intensities                             quality control
+deep_4mm       brain without its outer 12 mm                   quality control
 tissues_2mm    tissue classes                                  locations of regions
 """
 
@@ -56,6 +57,7 @@ class ReducedAtlas:
         centre_mm: centre of mass of the brain.
         brain_2mm: brain mask: every second voxel of the full template.
         t1_4mm: every fourth voxel of the full template, blurred by 1.5 mm.
+        deep_4mm: cells of `t1_4mm` that are more than 12 mm inside the brain.
         affine_2mm: voxel of `brain_2mm` -> mm.
         tissues_2mm: values of `Tissue`.
         tissues_affine: voxel of `tissues_2mm` -> mm.
@@ -66,6 +68,7 @@ class ReducedAtlas:
     centre_mm: Float[np.ndarray, " 3"]
     brain_2mm: Bool[np.ndarray, "x y z"]
     t1_4mm: Float[np.ndarray, "a b c"]
+    deep_4mm: Bool[np.ndarray, "a b c"]
     affine_2mm: Float[np.ndarray, "4 4"]
     tissues_2mm: UInt8[np.ndarray, "i j k"]
     tissues_affine: Float[np.ndarray, "4 4"]
@@ -88,6 +91,7 @@ def load_reduced_atlas() -> ReducedAtlas:
         centre_mm=arrays["centre_mm"],
         brain_2mm=arrays["brain_2mm"].astype(bool),
         t1_4mm=arrays["t1_4mm"],
+        deep_4mm=arrays["deep_4mm"].astype(bool),
         affine_2mm=arrays["affine_2mm"],
         tissues_2mm=arrays["tissues_2mm"],
         tissues_affine=arrays["tissues_affine"],
