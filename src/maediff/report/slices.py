@@ -78,8 +78,10 @@ def thumbnail(snapshot: Snapshot) -> str:
     at = int(snapshot.anomaly_map.max(axis=(1, 2)).argmax())
     cut = _cut_slice(snapshot, at)
     picture = _strip(cut, _grey(cut.image), fill=(cut.mask, MASK_COLOUR))
+    from PIL import Image
+
     buffer = io.BytesIO()
-    imsave(buffer, picture, format="jpg", pil_kwargs={"quality": THUMBNAIL_QUALITY})
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
