@@ -92,6 +92,8 @@ def test_report_without_matplotlib(tmp_path, monkeypatch, capsys):
         if name == "matplotlib" or name.startswith(("matplotlib.", "maediff.report")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "scores.csv").touch()
     print_report(tmp_path / "eval")
     assert (
         "no report, because matplotlib is not installed; "
