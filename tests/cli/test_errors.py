@@ -1,6 +1,8 @@
 """Library messages with flags instead of arguments."""
 
+import io
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,14 @@ import typer
 
 from maediff import cli
 from maediff.cli import app, main
-from maediff.cli.errors import FlagFormatter, collect_flags, echo, echo_page, name_flags
+from maediff.cli.errors import (
+    FlagFormatter,
+    TerminalHandler,
+    collect_flags,
+    echo,
+    echo_page,
+    name_flags,
+)
 from maediff.demo import Stages
 
 FLAGS = collect_flags(typer.main.get_command(app))
@@ -99,3 +108,12 @@ def test_page_shows_control_characters_escaped(capsys):
 def test_demo_shows_control_characters_escaped(capsys):
     Stages(quiet=False).write("report: a\x1b]0;owned\x07/report.html\nnext [red]line")
     assert capsys.readouterr().out == ("report: a\\x1b]0;owned\\x07/report.html\nnext [red]line\n")
+
+
+def test_log_goes_to_the_error_stream_of_the_moment(monkeypatch):
+    """A progress bar replaces the stream while it is shown."""
+    handler = TerminalHandler()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    handler.emit(logging.makeLogRecord({"msg": "sub-01: no region"}))
+    assert stream.getvalue() == "sub-01: no region\n"
