@@ -38,6 +38,11 @@ def test_folders_are_removed_from_message():
     [
         ([make_ref("../x")], "'../x' cannot be a folder name"),
         ([make_ref(".x")], "'.x' cannot be a folder name"),
+        ([make_ref("x:y")], "'x:y' cannot be a folder name"),
+        ([make_ref("x.")], "Windows allows no folder named 'x.'"),
+        ([make_ref("nul")], "Windows allows no folder named 'nul'"),
+        ([make_ref("Com1.a")], "Windows allows no folder named 'Com1.a'"),
+        ([make_ref("\u00fc"), make_ref("u\u0308")], "both named"),
         ([make_ref("Cache")], "cannot be named Cache, because maediff writes a file"),
         ([make_ref("x"), make_ref("X", image="b.nii")], "both named X: a.nii and b.nii"),
         (

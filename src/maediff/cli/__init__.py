@@ -3,6 +3,7 @@
 Commands import heavy packages when they run, so `maediff --help` is instant.
 """
 
+import io
 import sys
 from typing import Annotated, NoReturn
 
@@ -77,6 +78,13 @@ def _main(
     """Options before the command."""
 
 
+def _escape_unprintable() -> None:
+    """Escape letters that the terminal's encoding lacks (Windows), instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _fail(message: str) -> NoReturn:
     message = escape_message(message)
     typer.secho(f"maediff: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
@@ -89,6 +97,7 @@ def main() -> None:
     Messages of the library name arguments. The user sees the flags of the command line instead.
     """
     let_threads_sleep()
+    _escape_unprintable()
     group = typer.main.get_command(app)
     flags = collect_flags(group)
     show_log(flags)

@@ -8,7 +8,6 @@ The reference loop reconstructs every patch of every slice, one at a time, in fp
 batches and skips nothing. `max_difference` is the largest difference between the two references.
 """
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -241,8 +240,12 @@ def matmul_rate(device: str, precision: str) -> float:
 
 
 def _peak_memory_gb(device: str) -> float:
-    """Return the peak memory of the process (CPU) or of the GPU in GB."""
+    """Return the peak memory of the process (CPU) or of the GPU in GB; NaN on Windows."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux, bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,11 @@ RESERVED = {
     "detect.json",
     "participants_findings.tsv",
     "report.html",
+    "shards",
 }
+
+# Names of devices, which Windows refuses with any suffix: results are copied to other systems.
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 # File systems allow names of 255 bytes. The longest that maediff adds to the name of a scan is
 # that of a temporary file: ".", "_desc-anomaly_summary.json" and ".tmp-4194304.json".
@@ -117,6 +122,11 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"{ref.image}: the name {ref.name!r} cannot be a folder name; use letters, digits,"
                 " - and _, and no full stop at the start"
             )
+        if ref.name.endswith((".", " ")) or DEVICES.fullmatch(ref.name):
+            raise InputError(
+                f"{ref.image}: Windows allows no folder named {ref.name!r}, so results could not "
+                "be copied there; rename the scan, or name it in a manifest CSV"
+            )
         if len(os.fsencode(ref.name)) > MAX_NAME_BYTES:
             raise InputError(
                 f"{ref.image}: the name {ref.name!r} has {len(os.fsencode(ref.name))} bytes, and "
@@ -128,7 +138,8 @@ def check_names(refs: Iterable[ScanRef]) -> None:
                 f"{ref.image}: a scan cannot be named {ref.name}, because maediff writes a file "
                 "or folder of this name beside the scans; rename the scan"
             )
-        twin = ref_of_name.setdefault(ref.name.casefold(), ref)
+        # macOS and Windows: two ways to write a letter, or its case, make no other folder.
+        twin = ref_of_name.setdefault(unicodedata.normalize("NFC", ref.name).casefold(), ref)
         if twin is not ref:
             raise InputError(
                 f"two scans are both named {ref.name}: {twin.image} and {ref.image}; rename one, "
