@@ -13,6 +13,7 @@ from maediff.cli.options import (
     BatchSize,
     ConfigFile,
     Device,
+    Engine,
     Inputs,
     LayoutName,
     Modality,
@@ -24,10 +25,13 @@ from maediff.cli.options import (
     ScanWorkers,
     Seed,
     Series,
+    ShardText,
     Threads,
     collect_inputs,
     exit_if_failed,
+    parse_shard,
     print_failures,
+    print_shard,
     read_cli_settings,
     refuse_settings,
 )
@@ -124,6 +128,8 @@ def detect(
     batch_size: BatchSize = 16,
     workers: ScanWorkers = 1,
     threads: Threads = None,
+    shard: ShardText = None,
+    engine: Engine = "local",
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -137,6 +143,12 @@ def detect(
     """
     from maediff.core.files import refuse_inputs_inside_output
 
+    part = parse_shard(shard)
+    if part and bids_derivative:
+        raise InputError(
+            "`bids_derivative`: cannot be written by shards; use `maediff-bids`, whose runs for "
+            "different participants share one folder, or leave out `shard`"
+        )
     # The input is checked before the model is searched.
     given = _find_sample(modality, [*(inputs or []), *(more or [])]) if sample else None
     given = given or collect_inputs(inputs, more)
@@ -169,9 +181,25 @@ def detect(
             "postprocess.*, brain.* and qc.*; settings of the model follow its name: "
             "--model RUN@t_test=125",
         )
-    run = RunOptions(device, seed, batch_size, workers, resume, overwrite, quiet, threads)
+    run = RunOptions(
+        device,
+        seed,
+        batch_size,
+        workers,
+        resume,
+        overwrite,
+        quiet,
+        threads,
+        shard=part,
+        engine=engine,
+    )
     work = out
     if sessions:
+        if part or engine != "local":
+            raise InputError(
+                "several contrasts of one session: have neither `shard` nor `engine='ray'`; "
+                "give `modality`, and run each contrast into a folder of its own"
+            )
         choice = ThresholdChoice(threshold, fpr, scan_fpr)
         rule = DEFAULT_RULE if combine else None
         _detect_in_sessions(sessions, out, rule, choice, options, run, as_bids=bids_derivative)
@@ -191,6 +219,11 @@ def detect(
         options=options,
         run=run,
     )
+    if part:
+        print_shard(part, len(report.summaries) + len(report.failures), out)
+        print_failures(list(report.failures), report.flagged, part.record_in(out))
+        exit_if_failed(len(report.failures))
+        return
     page = write_report(work, out.resolve().name)
     if bids_derivative and (overwrite or report.summaries):
         write_derivative(refs, out, overwrite=overwrite)

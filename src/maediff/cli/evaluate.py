@@ -15,11 +15,15 @@ from maediff.cli.options import (
     Overwrite,
     Precision,
     Quiet,
+    Resume,
     RunWorkers,
     ScoreSplit,
     Seed,
+    ShardText,
     Threads,
+    parse_shard,
     print_report,
+    print_shard,
     read_cli_settings,
 )
 
@@ -41,6 +45,8 @@ def evaluate(
     precision: Precision = "fp32",
     workers: RunWorkers = 1,
     threads: Threads = None,
+    shard: ShardText = None,
+    resume: Resume = False,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
@@ -62,9 +68,10 @@ def evaluate(
     from maediff.evaluation.evaluate import evaluate as run_evaluation
     from maediff.evaluation.scoring import ScoringConfig
 
+    part = parse_shard(shard)
     with read_cli_settings(config, set_) as settings:
         postprocess = settings.pop("postprocess", {})
-        run_evaluation(
+        result = run_evaluation(
             runs,
             cohort,
             out,
@@ -79,9 +86,14 @@ def evaluate(
                 batch_size=batch_size,
                 workers=workers,
                 threads=threads,
+                resume=resume,
                 overwrite=overwrite,
                 quiet=quiet,
+                shard=part,
             ),
         )
+    if part:
+        print_shard(part, len(result["scans"]), out)
+        return
     echo_page((out / "table.md").read_text(encoding="utf-8"))
     print_report(out)

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maediff.cli.errors import echo
 from maediff.core.errors import InputError
+
+if TYPE_CHECKING:
+    from maediff.core.shards import Shard
 
 Inputs = Annotated[
     list[Path] | None,
@@ -105,6 +108,23 @@ ScanWorkers = Annotated[
 RunWorkers = Annotated[
     int, typer.Option("--workers", help="Runs scored at once, each in its own process.", min=1)
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="Where scans are processed: local, or ray: as tasks on the Ray cluster at "
+        "RAY_ADDRESS (pip install 'maediff[ray]')."
+    ),
+]
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Process only shard I of N, for example 2/4; all shards share one output folder, "
+        "and `maediff report` merges them. auto: the task of a SLURM array.",
+        show_default=False,
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option(
@@ -192,6 +212,27 @@ def parse_seeds(text: str, option: str) -> list[int]:
         raise InputError(
             f"{option}: give whole numbers with commas between them, for example 0,1,2"
         ) from None
+
+
+def parse_shard(text: str | None) -> "Shard | None":
+    """Return the shard of --shard; None without the option.
+
+    Raises:
+        InputError: the text is no shard.
+    """
+    from maediff.core.shards import Shard
+
+    return None if text is None else Shard.parse(text)
+
+
+def print_shard(shard: "Shard", scans: int, out: Path) -> None:
+    """Print that a shard has finished, and the command that merges all shards."""
+    if not scans:
+        echo(f"shard {shard}: no subject belongs to it")
+    echo(
+        f"shard {shard}: finished, {scans} scan{'' if scans == 1 else 's'}; "
+        f"when all shards have finished: maediff report {out}"
+    )
 
 
 def print_failures(failed: Sequence[str], flagged: Sequence[str], where: Path) -> None:

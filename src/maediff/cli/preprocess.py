@@ -1,5 +1,7 @@
 """`maediff preprocess`."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from maediff.cli.errors import echo
 from maediff.cli.options import (
     ConfigFile,
+    Engine,
     Inputs,
     LayoutName,
     Modality,
@@ -17,13 +20,17 @@ from maediff.cli.options import (
     Resume,
     ScanWorkers,
     Series,
+    ShardText,
     Threads,
     collect_inputs,
     exit_if_failed,
+    parse_shard,
     print_failures,
+    print_shard,
     read_cli_settings,
     refuse_settings,
 )
+from maediff.core.errors import InputError
 
 
 def preprocess(
@@ -54,6 +61,8 @@ def preprocess(
     ] = None,
     workers: ScanWorkers = 1,
     threads: Threads = None,
+    shard: ShardText = None,
+    engine: Engine = "local",
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
@@ -69,6 +78,9 @@ def preprocess(
     quiet: Quiet = False,
 ) -> None:
     """Prepare scans for models: write a cohort to train and evaluate on."""
+    part = parse_shard(shard)
+    if part and manifest_only:
+        raise InputError("`manifest_only` and `shard`: one process writes the manifest; use one")
     if manifest_only:
         from maediff.core.files import fresh_folder, refuse_inputs_inside_output
         from maediff.scans.inputs.find import find_scans
@@ -107,9 +119,24 @@ def preprocess(
         lesion_free_margin=lesion_free_margin,
         preparation=preparation,
         run=RunOptions(
-            workers=workers, threads=threads, resume=resume, overwrite=overwrite, quiet=quiet
+            workers=workers,
+            threads=threads,
+            resume=resume,
+            overwrite=overwrite,
+            quiet=quiet,
+            shard=part,
+            engine=engine,
         ),
     )
+    if part:
+        from maediff.core.files import read_json
+
+        record = part.record_in(out)
+        qc = read_json(record)["qc"]
+        print_shard(part, len(qc), out)
+        _print_status({name: line[1] for name, line in qc.items()}, record)
+        exit_if_failed(failed)
+        return
     if (out / "cohort.json").is_file():
         from maediff.report import write_report
 
@@ -123,8 +150,13 @@ def preprocess(
 
     with (out / "qc.csv").open(newline="", encoding="utf-8") as file:
         status = {plain_cell(row["name"]): row["status"] for row in csv.DictReader(file)}
+    _print_status(status, out / "qc.csv")
+    exit_if_failed(failed)
+
+
+def _print_status(status: Mapping[str, str], where: Path) -> None:
+    """Print the names of failed and flagged scans, from the status of all scans by name."""
     lost, flagged = (
         [name for name, value in status.items() if value == kind] for kind in ("failed", "flagged")
     )
-    print_failures(lost, flagged, out / "qc.csv")
-    exit_if_failed(failed)
+    print_failures(lost, flagged, where)

@@ -18,7 +18,10 @@ def report(
         ),
     ],
 ) -> None:
-    """Write report.html again from the files in a folder of results."""
+    """Write report.html from the files in a folder of results; merge shards first, if any."""
     from maediff.report import write_report
+    from maediff.report.shards import merge_shards
 
+    if merged := merge_shards(folder):
+        echo(f"merged: shards {', '.join(merged)}")
     echo(f"report: {write_report(folder)}")

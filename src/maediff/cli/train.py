@@ -44,6 +44,17 @@ def train(
     resume: Resume = False,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            help="Devices of each node, each in a process of its own; train.batch_size is the "
+            "batch of all devices together.",
+            min=1,
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(help="Machines; more than one needs torchrun or srun.", min=1)
+    ] = 1,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -67,8 +78,12 @@ def train(
                 quiet=quiet,
                 overwrite=overwrite,
                 resume=resume,
+                devices=devices,
+                nodes=nodes,
             ),
         )
+    if result.get("rank", 0):
+        return  # the first process prints
     loss = result["best_val_loss"]
     validation = "no validation loss" if loss is None else f"validation loss {loss:.4f}"
     steps = f"{result['step']} of {result['steps']} steps"

@@ -30,6 +30,14 @@ from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_out
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.shards import (
+    finish_shard,
+    forget_shards,
+    hash_names,
+    open_shared_folder,
+    read_shards,
+    start_shard,
+)
 from maediff.core.threads import use_threads
 from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
@@ -40,6 +48,7 @@ from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.parallel import run_scans
+from maediff.scans.ray_engine import describe_missing_results
 from maediff.scans.read import identity, read_volume
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
@@ -68,6 +77,9 @@ QC_COLUMNS = (
     "notes",
 )
 
+REF_KEYS = ("subject", "session", "dataset", "split", "healthy", "healthy_is_stated")
+"""Fields of a scan that a shard stores for the manifest, besides its paths."""
+
 
 @hold_locks()
 def preprocess(
@@ -95,11 +107,12 @@ def preprocess(
         lesion_free_margin: number of original slices next to a lesion that training does not use.
         preparation: settings between scan and model; None uses the defaults of the modality.
         tools: replacements for brain extraction, N4 and registration.
-        run: `workers`, `resume`, `overwrite` and `quiet` apply. Each worker is a process, which
-            needs about 1.5 GB with deepbet.
+        run: `workers`, `resume`, `overwrite`, `quiet`, `shard` and `engine` apply. Each worker is
+            a process, which needs about 1.5 GB with deepbet.
 
     Returns:
-        Number of scans that failed. If all scans failed, there is no cohort.
+        Number of scans that failed. If all scans failed, there is no cohort. A shard writes no
+        cohort; `merge_shards` does, after all shards.
 
     Raises:
         InputError: the inputs as a whole cannot be used; `out` exists or holds an input.
@@ -119,7 +132,13 @@ def preprocess(
         Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
     )
     threads = use_threads(run.threads, run.workers)
-    out = fresh_folder(Path(out), overwrite=run.overwrite, resume=run.resume)
+    if run.engine == "ray":
+        threads = run.threads or 1  # of a task
+    out = Path(out)
+    if run.shard is None:
+        fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    else:
+        open_shared_folder(out, run.shard, overwrite=run.overwrite, resume=run.resume)
     config = (preparation or PreparationConfig()).for_modality(modality)
     parts = config.settings()
     settings: dict[str, Any] = {
@@ -131,21 +150,30 @@ def preprocess(
         **parts,
     }
     _check_same_settings(out, settings)
+    order = [ref.name for ref in refs]
+    common = {"command": "preprocess", "scans": hash_names(order), **settings}
+    common["maediff"] = __version__
+    if run.shard is not None:
+        start_shard(out, run.shard, common, resume=run.resume)
+        refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     # The folder is no cohort until this run has finished.
     (out / "cohort.json").unlink(missing_ok=True)
     shutil.rmtree(out / "cache", ignore_errors=True)
     done: list[ScanRef] = []
-    qc: list[list[Any]] = []
+    qc: dict[str, list[Any]] = {}
     preprocess_scan = partial(
         _preprocess_scan, out=out, settings=settings, config=config, tools=tools
     )
-    outcomes = run_scans(preprocess_scan, refs, run.workers, threads=threads)
+    outcomes = run_scans(preprocess_scan, refs, run.workers, threads=threads, engine=run.engine)
     with Progress("preprocess", len(refs), quiet=run.quiet) as progress:
         for ref, outcome in zip(refs, outcomes, strict=True):
+            if not isinstance(outcome, str) and not (out / ref.name / "image.json").is_file():
+                outcome = describe_missing_results(ref)
             if isinstance(outcome, str):
                 shutil.rmtree(out / ref.name, ignore_errors=True)
                 progress.advance(f"{ref.name} failed: {outcome}", failed=True)
-                qc.append(_qc_line({"name": ref.name, "status": "failed", "flags": outcome}))
+                failed = {"name": ref.name, "status": "failed", "flags": outcome}
+                qc[ref.name] = _qc_line(failed)
                 continue
             finished, record = outcome
             done.append(finished)
@@ -157,16 +185,62 @@ def preprocess(
                 "flags": "; ".join(record["flags"]),
                 "notes": "; ".join(record["notes"]),
             }
-            qc.append(_qc_line({**record, **texts}))
-    write_table(out / "qc.csv", QC_COLUMNS, qc)
-    n_failed = len(refs) - len(done)
-    if done:
-        meta = {**settings, "maediff": __version__, "n_failed": n_failed}
-        splits = write_cohort(out, done, meta)
-        logger.info("split of %s", splits.describe())
-        for shortage in splits.list_shortages():
-            logger.warning("%s: %s", out, shortage)
-    return n_failed
+            qc[ref.name] = _qc_line({**record, **texts})
+    if run.shard is None:
+        _write_tables(out, qc, done, {**settings, "maediff": __version__})
+        forget_shards(out)
+    else:
+        stored = {ref.name: _describe_ref(ref) for ref in done}
+        finish_shard(out, run.shard, common, {"order": order, "qc": qc, "done": stored})
+    return len(refs) - len(done)
+
+
+def merge_shards(out: Path) -> int:
+    """Write the tables and cohort.json of a cohort that several shards prepared.
+
+    Args:
+        out: folder of the cohort.
+
+    Returns:
+        Number of scans that failed. If all scans failed, there is no cohort.
+
+    Raises:
+        InputError: a shard is missing or has not finished; names it.
+    """
+    records = read_shards(out)
+    settings = {k: v for k, v in records[0]["settings"].items() if k not in ("command", "scans")}
+    qc = {name: line for record in records for name, line in record["qc"].items()}
+    done = {name: values for record in records for name, values in record["done"].items()}
+    order = records[0]["order"]
+    refs = [_read_ref(done[name]) for name in order if name in done]
+    _write_tables(out, {name: qc[name] for name in order}, refs, settings)
+    return len(qc) - len(refs)
+
+
+def _write_tables(
+    out: Path, qc: Mapping[str, Sequence[Any]], done: Sequence[ScanRef], meta: Mapping[str, Any]
+) -> None:
+    """Write qc.csv and, if a scan was finished, manifest.csv and cohort.json."""
+    write_table(out / "qc.csv", QC_COLUMNS, list(qc.values()))
+    if not done:
+        return
+    splits = write_cohort(out, done, {**meta, "n_failed": len(qc) - len(done)})
+    logger.info("split of %s", splits.describe())
+    for shortage in splits.list_shortages():
+        logger.warning("%s: %s", out, shortage)
+
+
+def _describe_ref(ref: ScanRef) -> dict[str, Any]:
+    """Return what the manifest needs of a finished scan, as values for JSON."""
+    values: dict[str, Any] = {key: getattr(ref, key) for key in REF_KEYS}
+    lesion_mask = None if ref.lesion_mask is None else str(ref.lesion_mask)
+    return {**values, "image": str(ref.image.absolute()), "lesion_mask": lesion_mask}
+
+
+def _read_ref(values: Mapping[str, Any]) -> ScanRef:
+    """Return the scan that `_describe_ref` described."""
+    lesion_mask = None if values["lesion_mask"] is None else Path(values["lesion_mask"])
+    return ScanRef(**{**values, "image": Path(values["image"]), "lesion_mask": lesion_mask})
 
 
 def describe_prepared(name: str, record: Mapping[str, Any]) -> str:

@@ -31,6 +31,14 @@ from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_out
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.shards import (
+    finish_shard,
+    forget_shards,
+    hash_names,
+    open_shared_folder,
+    read_shards,
+    start_shard,
+)
 from maediff.core.threads import use_threads
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import describe_finding, write_findings
@@ -44,6 +52,7 @@ from maediff.preparation.quality import QualityConfig
 from maediff.preparation.steps import Tools
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.parallel import run_scans
+from maediff.scans.ray_engine import describe_missing_results
 from maediff.scans.read import identity
 from maediff.scans.reference import ScanRef, remove_folders
 
@@ -127,11 +136,12 @@ def detect(
         scan_fpr: see `Detector.threshold_for`.
         brain_mask: brain mask of a single scan, which replaces brain extraction.
         options: further options.
-        run: device, seed, batch_size, workers, threads, resume, overwrite, quiet.
+        run: device, seed, batch_size, workers, threads, resume, overwrite, quiet, shard, engine.
 
     Returns:
         The summaries of the finished scans, and the reason for each scan that failed; each
-        failure is also logged.
+        failure is also logged. A shard returns its own scans and writes no table of findings;
+        `merge_shards` does, after all shards.
 
     Raises:
         InputError: no model for the contrast, no valid threshold, or `out` exists or holds an
@@ -152,6 +162,8 @@ def detect(
     model, model_from = (model, "given") if model else _pick_model(refs, modality)
     device = resolve_device(run.device)
     threads = use_threads(run.threads, run.workers)
+    if run.engine == "ray":
+        threads = run.threads or 1  # of a task
     detector = configure_detector(model, device, options, run)
     logger.info("%s detects %s", detector.name, detector.model.detects)
     _check_contrasts(refs, detector, modality)
@@ -160,31 +172,68 @@ def detect(
     refuse_inputs_inside_output(
         out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]
     )
-    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
-    remove_leftovers(out, refs)
+    if run.shard is None:
+        fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+    else:
+        open_shared_folder(out, run.shard, overwrite=run.overwrite, resume=run.resume)
     shared = collect_settings(detector, chosen, model_from, options, run.seed)
+    common = {"command": "detect", "scans": hash_names([ref.name for ref in refs]), **shared}
+    if run.shard is not None:
+        start_shard(out, run.shard, common, resume=run.resume)
+        refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
+    remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
         partial(_load_once, model, device, options, run, time.time_ns())
-        if run.workers > 1
+        if run.workers > 1 or run.engine == "ray"
         else lambda: detector
     )
     job = _Job(out=out, shared=shared, threshold=chosen, modality=modality, options=options)
     failures: dict[str, str] = {}
     summaries: list[dict[str, Any]] = []
-    outcomes = run_scans(partial(_process, job=job, load=load), refs, run.workers, threads=threads)
+    process = partial(_process, job=job, load=load)
+    outcomes = run_scans(process, refs, run.workers, threads=threads, engine=run.engine)
     with Progress("detect", len(refs), quiet=run.quiet) as progress:
         for ref, failure in zip(refs, outcomes, strict=True):
+            if failure is None and not (out / ref.name / "summary.json").is_file():
+                failure = describe_missing_results(ref)
             if failure is None:
                 summaries.append(read_json(out / ref.name / "summary.json"))
                 progress.advance(describe_finding(summaries[-1], shared))
             else:
                 failures[ref.name] = remove_folders(failure, ref)
                 progress.advance(f"{ref.name} failed: {failure}", failed=True)
+    if run.shard is not None:
+        done = [ref.name for ref in refs if ref.name not in failures]
+        finish_shard(out, run.shard, common, {"scans": done, "failures": failures})
+        return DetectReport(out, summaries, failures)
     if failures:
         write_json(out / "detect.json", {**shared, "failures": failures})
+    write_findings(out / "participants_findings.tsv", summaries, failures)
+    forget_shards(out)
+    return DetectReport(out, summaries, failures)
+
+
+def merge_shards(out: Path) -> DetectReport:
+    """Write the failures and the table of findings of a folder that several shards filled.
+
+    Args:
+        out: folder of the results.
+
+    Raises:
+        InputError: a shard is missing or has not finished, or a summary is missing; names it.
+    """
+    records = read_shards(out)
+    failures = {name: text for record in records for name, text in record["failures"].items()}
+    names = sorted(name for record in records for name in record["scans"])
+    summaries = [
+        read_json(out / name / "summary.json", remedy="run its shard again with `resume=True`")
+        for name in names
+    ]
+    shared = {k: v for k, v in read_json(out / "detect.json").items() if k != "failures"}
+    write_json(out / "detect.json", {**shared, **({"failures": failures} if failures else {})})
     write_findings(out / "participants_findings.tsv", summaries, failures)
     return DetectReport(out, summaries, failures)
 

@@ -1,17 +1,22 @@
 """Predictions for an evaluation: trained models, and the baselines without training."""
 
+import zlib
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
 from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.core.errors import InputError
+from maediff.core.files import atomic_path
 from maediff.core.options import RunOptions
 from maediff.core.types import Map
-from maediff.evaluation.scoring import Contender
+from maediff.evaluation.scoring import Contender, Predict
 from maediff.methods.base import Method
 from maediff.methods.baselines import Template
 from maediff.methods.registry import BASELINES, build
@@ -66,6 +71,50 @@ class Predictor:
             name=f"{self.name}, scan {scan.name}",
         )
         return residual, reference if self.has_reference else None
+
+
+class StoredPredictions:
+    """Predictions of one contender as files, which shards write and the merge reads.
+
+    Args:
+        folder: folder with a file `SCAN.npz` for each scan.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, scan: SubjectSlices, predict: Predict) -> None:
+        """Predict a scan and write the result, unless the file exists and can be read."""
+        try:
+            self(scan)
+        except InputError:
+            residual, reference = predict(scan)
+            arrays: dict[str, Any] = {"residual": residual}
+            if reference is not None:
+                arrays["reference"] = reference
+            with atomic_path(self._path(scan)) as temporary:
+                np.savez_compressed(temporary, **arrays)
+
+    def __call__(self, scan: SubjectSlices) -> tuple[Map, Map | None]:
+        """Return residual and healthy reference of a scan.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = self._path(scan)
+        try:
+            # np.load leaves a damaged file open if it opens the path itself.
+            with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                residual = arrays["residual"]
+                return residual, arrays.get("reference", None)
+        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{path}: missing or damaged ({error}); run the shard of this scan again with "
+                "`resume=True`"
+            ) from None
+
+    def _path(self, scan: SubjectSlices) -> Path:
+        return self.folder / f"{scan.name}.npz"
 
 
 def load_method(reference: str | Path, device: str) -> Method:

@@ -11,10 +11,10 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from maediff.anomaly.postprocess import (
     without_first_steps,
 )
 from maediff.cohort.cohort import Cohort, SubjectSlices
-from maediff.core.config import flatten
+from maediff.core.config import build_config, flatten
 from maediff.core.device import resolve_device, resolve_precision
+from maediff.core.errors import InputError
 from maediff.core.files import (
     fresh_folder,
     refuse_inputs_inside_output,
@@ -40,6 +41,14 @@ from maediff.core.files import (
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.shards import (
+    SHARDS,
+    Shard,
+    finish_shard,
+    open_shared_folder,
+    read_shards,
+    start_shard,
+)
 from maediff.core.threads import use_threads
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
@@ -52,7 +61,12 @@ from maediff.evaluation.admission import (
     read_models,
     refuse_seen_subjects,
 )
-from maediff.evaluation.contenders import Predictor, load_method, make_baselines
+from maediff.evaluation.contenders import (
+    Predictor,
+    StoredPredictions,
+    load_method,
+    make_baselines,
+)
 from maediff.evaluation.maps import check_maps, is_filtered, read_map
 from maediff.evaluation.notes import describe_evaluation, describe_first_steps
 from maediff.evaluation.scoring import (
@@ -60,11 +74,15 @@ from maediff.evaluation.scoring import (
     Contender,
     Scores,
     ScoringConfig,
+    predict_safely,
     score,
 )
 from maediff.evaluation.table import markdown_table
 from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
+
+PREDICTIONS = f"{SHARDS}/predictions"
+"""Folder of the predictions of shards, in the folder of an evaluation."""
 
 
 @hold_locks()
@@ -99,11 +117,11 @@ def evaluate(
             device has it.
         notes: first notes under the tables.
         run: device, seed (noise at test and bootstrap), batch size, workers (runs scored at once,
-            each in a process), threads of each process, `overwrite` and `quiet`. `resume` has no
-            effect.
+            each in a process), threads of each process, `overwrite`, `quiet` and `shard`.
+            `resume` continues a shard. A shard predicts its scans; `merge_shards` scores them.
 
     Returns:
-        The content of summary.json.
+        The content of summary.json. A shard returns `shard` and `scans`, the names of its scans.
 
     Raises:
         InputError: a run, its maps or a split are invalid (`evaluation.admission`). For example, a
@@ -115,12 +133,106 @@ def evaluate(
         print(summary["groups"]["maediff"]["auprc"]["mean"])
         ```
     """
+    if run.resume and run.shard is None:
+        raise InputError(
+            "`resume=True`: only a shard of an evaluation can be continued; use `shard`, or "
+            "leave out `resume`"
+        )
     runs = [runs] if isinstance(runs, str | Path) else list(runs)
     out = Path(out)
     threads = use_threads(run.threads, run.workers)
     run = replace(run, device=resolve_device(run.device), threads=threads)
-    used_precision = resolve_precision(precision, run.device)
-    opened = Cohort.open(Path(cohort))
+    plan, inputs = _make_plan(
+        runs,
+        Path(cohort),
+        splits=(calibrate_split, score_split),
+        scoring=scoring,
+        postprocess=postprocess,
+        precision=resolve_precision(precision, run.device),
+        notes=notes,
+        run=run,
+    )
+    refuse_inputs_inside_output(out, inputs)
+    if run.shard is not None:
+        return _predict_shard(plan, out, run, run.shard)
+    fresh_folder(out, overwrite=run.overwrite)
+    return _score_and_write(plan, out, run)
+
+
+def merge_shards(out: Path, run: RunOptions = DEFAULT_RUN) -> dict[str, Any]:
+    """Score the predictions of all shards of an evaluation, and write its results.
+
+    The models are not needed, only the cohort.
+
+    Args:
+        out: folder that the shards share.
+        run: `workers` and `quiet` apply.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        InputError: a shard is missing or has not finished, or the cohort has changed.
+    """
+    run = replace(run, threads=use_threads(run.threads, run.workers))
+    record = read_shards(out)[0]
+    settings = record["settings"]["evaluation"]
+    given = Path(record["cohort"])
+    opened = Cohort.open(given if given.is_dir() else Path(record["cohort_place"]))
+    if opened.hash != settings["cohort_hash"]:
+        raise InputError(
+            f"{opened.path}: has changed since the shards of {out} made their predictions; "
+            "evaluate again in another folder"
+        )
+    plan = _Plan(
+        cohort=opened,
+        scans=load_scans(opened, settings["calibrate_split"], settings["score_split"]),
+        scoring=build_config(ScoringConfig, settings["config"], "evaluate"),
+        contenders=[
+            Contender(**entry, predict=StoredPredictions(out / PREDICTIONS / entry["name"]))
+            for entry in record["settings"]["contenders"]
+        ],
+        settings=settings,
+        notes=record["notes"],
+    )
+    return _score_and_write(plan, out, replace(run, seed=settings["seed"]))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that an evaluation needs, after all checks.
+
+    Args:
+        cohort: the cohort.
+        scans: the scans to calibrate on and to score.
+        scoring: rates, post-processing and number of snapshots.
+        contenders: runs, baselines and folders of maps.
+        settings: the part of summary.json that describes the evaluation.
+        notes: notes under the tables, except those that follow from the scores.
+    """
+
+    cohort: Cohort
+    scans: EvaluationScans
+    scoring: ScoringConfig
+    contenders: list[Contender]
+    settings: dict[str, Any]
+    notes: list[str]
+
+
+def _make_plan(
+    runs: Sequence[str | Path],
+    cohort: Path,
+    *,
+    splits: tuple[str, str],
+    scoring: ScoringConfig,
+    postprocess: Mapping[str, Any] | None,
+    precision: Literal["fp32", "bf16"],
+    notes: Sequence[str],
+    run: RunOptions,
+) -> tuple[_Plan, list[Path]]:
+    """Check the arguments of `evaluate`; return the plan and the folders that it reads."""
+    calibrate_split, score_split = splits
+    opened = Cohort.open(cohort)
     folders = find_map_folders(runs)
     references = [reference for reference in runs if Path(reference) not in folders.values()]
     models = read_models(references, opened, used_names=folders)
@@ -143,7 +255,7 @@ def evaluate(
             Contender(
                 name=name,
                 group=groups[name],
-                predict=Predictor(load, run, precision=used_precision, name=name),
+                predict=Predictor(load, run, precision=precision, name=name),
                 seed=record["seed"],
                 first_steps={
                     key: value
@@ -155,36 +267,73 @@ def evaluate(
     contenders += _make_map_contenders(folders, opened, scans)
     inputs = [opened.path, *folders.values()]
     inputs += [folder for model in models.values() for folder in model.folders]
-    refuse_inputs_inside_output(out, inputs)
-    fresh_folder(out, overwrite=run.overwrite)
-    scores = _score(contenders, scans, scoring, out, run)
     settings = {
         "modality": opened.meta["modality"],
         "calibrate_split": calibrate_split,
         "score_split": score_split,
         "seed": run.seed,
-        "precision": used_precision,
+        "precision": precision,
         "config": asdict(scoring),
         "cohort_hash": opened.hash,
         "runs": records,
         "version": __version__,
     }
-    text = json.dumps(settings, sort_keys=True, default=str)
-    config_hash = hashlib.sha256(text.encode()).hexdigest()
-    summary = scores.summary | settings | {"config_hash": config_hash, "cohort": str(opened.path)}
-    summary["notes"] = [
+    all_notes = [
         *notes,
         *remarks,
         *baseline_notes,
         *describe_other_preparation(models, opened),
         *describe_first_steps({entry.name: entry.first_steps for entry in contenders}),
-        *describe_evaluation(summary, scoring),
     ]
+    return _Plan(opened, scans, scoring, contenders, settings, all_notes), inputs
+
+
+def _score_and_write(plan: _Plan, out: Path, run: RunOptions) -> dict[str, Any]:
+    """Score all contenders, write the files of the evaluation, and return summary.json."""
+    scores = _score(plan.contenders, plan.scans, plan.scoring, out, run)
+    text = json.dumps(plan.settings, sort_keys=True, default=str)
+    config_hash = hashlib.sha256(text.encode()).hexdigest()
+    place = {"config_hash": config_hash, "cohort": str(plan.cohort.path)}
+    summary = scores.summary | plan.settings | place
+    summary["notes"] = [*plan.notes, *describe_evaluation(summary, plan.scoring)]
     write_scores(out / "scores.csv", scores.rows)
     write_text(out / "table.md", markdown_table(summary))
     write_json(out / "curves.json", scores.curves)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _predict_shard(plan: _Plan, out: Path, run: RunOptions, shard: Shard) -> dict[str, Any]:
+    """Predict the scans of one shard with every contender, and keep the predictions in `out`.
+
+    Returns:
+        `shard` and `scans`, the names of its scans.
+    """
+    open_shared_folder(out, shard, overwrite=run.overwrite, resume=run.resume)
+    contenders = [
+        {field.name: getattr(entry, field.name) for field in fields(entry)}
+        for entry in plan.contenders
+    ]
+    for described in contenders:
+        del described["predict"]
+    common = {"command": "evaluate", "evaluation": plan.settings, "contenders": contenders}
+    start_shard(out, shard, common, resume=run.resume)
+    rows = {row.name: row for row in plan.cohort.rows}
+    scans = {scan.name: scan for scan in [*plan.scans.calibrate, *plan.scans.scored]}
+    chosen = [
+        scan for name, scan in scans.items() if shard.owns(rows[name].dataset, rows[name].subject)
+    ]
+    with Progress("predict", len(plan.contenders) * len(chosen), quiet=run.quiet) as progress:
+        for entry in plan.contenders:
+            stored = StoredPredictions(out / PREDICTIONS / entry.name)
+            for scan in chosen:
+                stored.keep(scan, partial(predict_safely, entry))
+                progress.advance(f"{entry.name}, {scan.name}", detail=True)
+    names = [scan.name for scan in chosen]
+    cohort = plan.cohort.path
+    results = {"scans": names, "cohort": str(cohort), "cohort_place": str(cohort.absolute())}
+    finish_shard(out, shard, common, {**results, "notes": plan.notes})
+    return {"shard": str(shard), "scans": names}
 
 
 def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -211,7 +211,7 @@ def _score_contender(
     scans = {id(scan): scan for scan in [*calibrate, *scored]}  # a scan may be in both
     predictions = {}
     for key, scan in scans.items():
-        predictions[key] = _predict(contender, scan)
+        predictions[key] = predict_safely(contender, scan)
         if progress is not None:
             progress.advance(f"{contender.name}, {scan.name}", detail=True)
     rows = [_describe_scan(contender, scan, predictions[id(scan)][1]) for scan in scored]
@@ -293,8 +293,8 @@ def _join_lesions(lesions: Mapping[str, LesionList]) -> dict[str, list]:
     }
 
 
-def _predict(contender: Contender, scan: SubjectSlices) -> tuple[Map, Map | None]:
-    """Return residual and healthy reference.
+def predict_safely(contender: Contender, scan: SubjectSlices) -> tuple[Map, Map | None]:
+    """Return residual and healthy reference of a scan, after a check of the residual.
 
     Raises:
         InputError: the residual is not finite in the brain, or has another shape than the scan.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
@@ -18,6 +19,7 @@ def run_scans(
     workers: int,
     *,
     threads: int | None = None,
+    engine: str = "local",
 ) -> Iterator[Done | str]:
     """Call `do` for each scan, and return the results in the order of `refs`.
 
@@ -26,10 +28,16 @@ def run_scans(
         refs: the scans.
         workers: processes, each for one scan at a time; 1 works in this process.
         threads: threads of each process. None shares the cores among the processes.
+        engine: "local", or "ray": tasks on a Ray cluster, see `ray_engine`.
 
     Yields:
         The result of `do`, or an error message if `do` failed or its process was killed.
     """
+    if engine == "ray":
+        from maediff.scans.ray_engine import run_on_ray
+
+        yield from run_on_ray(partial(_run_safely, do), refs, threads=threads or 1)
+        return
     if workers == 1:
         yield from (_run_safely(do, ref) for ref in refs)
         return

@@ -6,6 +6,8 @@
     weights       <- Adam(weights, clipped gradient of loss)
     ema           <- d ema + (1 - d) weights                 d = min(ema_decay, (1 + n) / (10 + n))
 
+Several ranks share a batch, see `maediff.training.ranks`.
+
 The generator of step n is seeded with (seed, n). A resumed run therefore ends with the same
 weights as an uninterrupted one: no random state has to be stored.
 
@@ -13,8 +15,10 @@ The loop writes no file and prints nothing. `maediff.training.train` saves check
 progress and decides when to stop.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +28,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from maediff.cohort.slices import SliceSet
@@ -41,6 +46,7 @@ from maediff.training.batches import (
 from maediff.training.config import TrainConfig, learning_rate
 from maediff.training.cuda_graphs import graph_network
 from maediff.training.lesions import fabricate
+from maediff.training.ranks import ALONE, Ranks, RowDraws
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,33 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
     return float(np.mean(losses))
 
 
+def _make_fabric(
+    device: str, precision: str, ranks: Ranks, nodes: int, *, find_unused: bool
+) -> Fabric:
+    """Return Fabric for one process, or joined with the other ranks.
+
+    Args:
+        device: see `TrainingRun`.
+        precision: see `TrainingRun`.
+        ranks: see `TrainingRun`.
+        nodes: see `TrainingRun`.
+        find_unused: True if a loss does not depend on all parameters.
+    """
+    plugin: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    if ranks.count == 1:
+        return Fabric(accelerator=device, devices=1, precision=plugin)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # a line for each rank
+    fabric = Fabric(
+        accelerator=device,
+        devices=ranks.count // nodes,
+        num_nodes=nodes,
+        strategy=DDPStrategy(find_unused_parameters=find_unused),
+        precision=plugin,
+    )
+    fabric.launch()
+    return fabric
+
+
 class TrainingRun:
     """State of a training run: weights, their moving average, optimisers, step and history.
 
@@ -131,6 +164,8 @@ class TrainingRun:
         seed: seed of slices, patches, t and noise, at least 0.
         device: `cpu` or `cuda`.
         precision: `fp32`, `bf16` or `fp16`; fp16 needs CUDA.
+        ranks: this process among those that train together.
+        nodes: number of machines of these processes.
 
     Attributes:
         step: steps done.
@@ -149,9 +184,13 @@ class TrainingRun:
         seed: int = 0,
         device: str = "cpu",
         precision: str = "fp32",
+        ranks: Ranks = ALONE,
+        nodes: int = 1,
     ) -> None:
-        plugin = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-        self.fabric = Fabric(accelerator=device, devices=1, precision=plugin)  # type: ignore[arg-type]
+        self.ranks = ranks
+        self.objectives = method.objectives()
+        several = len(self.objectives) > 1  # each objective trains only a part of the parameters
+        self.fabric = _make_fabric(device, precision, ranks, nodes, find_unused=several)
         self.slices = slices
         self.validation = validation
         self.config = config
@@ -160,7 +199,6 @@ class TrainingRun:
         self.by_subject = slices_by_subject(np.asarray(slices.subject_index))
         self.method = method
         self.ema = deepcopy(method).requires_grad_(False)
-        self.objectives = method.objectives()
         on_cuda = device == "cuda"
         # A fused Adam unscales fp16 gradients itself, and Fabric then refuses to clip them.
         fused = True if on_cuda and precision != "fp16" else None
@@ -171,7 +209,7 @@ class TrainingRun:
         wrapped = self.fabric.setup(_Step(method), *optimizers)
         self.wrapped, self.optimizers = wrapped[0], list(wrapped[1:])
         self.ema.to(self.fabric.device)
-        if on_cuda and config.cuda_graphs:
+        if on_cuda and config.cuda_graphs and ranks.count == 1:
             autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
             with no_tf32():
                 graph_network(method, config.batch_size, autocast)
@@ -220,6 +258,11 @@ class TrainingRun:
         generator = stream(self.seed, TRAIN, 2 * self.step)
         x = self._draw_batch(generator)
         seen = fabricate(x, config.fabricate, generator) if config.fabricate.share else None
+        draws: AbstractContextManager[Any] = nullcontext()
+        if self.ranks.count > 1:
+            rows = self.ranks.rows(config.batch_size)
+            x, seen = x[rows], None if seen is None else seen[rows]
+            draws = RowDraws(generator, config.batch_size, rows)
         losses = {}
         for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
             if not objective.is_due(self.step, config.steps):
@@ -227,16 +270,24 @@ class TrainingRun:
             self.wrapped.zero_grad()  # also clears the gradients of the other objectives
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, self.step)
-            loss = self.wrapped(partial(objective.loss, x, generator, seen))
+            with draws:
+                loss = self.wrapped(partial(objective.loss, x, generator, seen))
             self.fabric.backward(loss)
             self.fabric.clip_gradients(
                 self.wrapped, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
             )
             optimizer.step()
-            losses[objective.name] = float(loss.detach())
+            losses[objective.name] = float(self._mean_of_ranks(loss.detach()))
         update_ema(self.ema, self.method, config.ema_decay, self.step)
         self.step += 1
         return losses
+
+    def _mean_of_ranks(self, loss: Tensor) -> Tensor:
+        """Return the mean of a loss over all ranks: the loss of the whole batch."""
+        if self.ranks.count == 1:
+            return loss
+        mean: Any = self.fabric.all_reduce(loss, reduce_op="mean")
+        return torch.as_tensor(mean)
 
     def _draw_batch(self, generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
         """Draw the slices of the current step, mirrored and augmented as the config says."""

@@ -8,11 +8,14 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
+import torch
+from torch import distributed
 
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
@@ -36,7 +39,18 @@ from maediff.training.checkpoint import restore_checkpoint, save_checkpoint
 from maediff.training.config import parse_duration, resolve_training, training_precision
 from maediff.training.initial_model import adopt_settings, postprocess_for, warn_about_scans
 from maediff.training.interrupt import deferred_interrupt
+from maediff.training.launch import run_ranks
 from maediff.training.loop import TrainingRun
+from maediff.training.ranks import (
+    LostRankError,
+    any_rank,
+    check_batch_size,
+    check_devices,
+    check_same_step,
+    find_launcher,
+    name_lost_ranks,
+    rank_of,
+)
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *SHARED)
@@ -71,16 +85,18 @@ def train(
             text such as `90s`, `10m` or `1.5h`. None: no limit.
         init: a run or a shipped model whose averaged weights the run starts from. The run keeps
             the model's settings, unless `settings` or another `preset` override them.
-        run: device, seed, `threads`, `resume`, `overwrite` and `quiet`; the other fields have no
-            effect. A resumed run continues exactly where it stopped.
+        run: device, seed, `threads`, `resume`, `overwrite`, `quiet`, `devices` and `nodes`; the
+            other fields have no effect. A resumed run continues exactly where it stopped, also
+            with another number of devices.
 
     Returns:
         `step` (steps done), `steps` (steps planned), `seconds` (wall time of the whole run) and
-        `best_val_loss` (None if nothing was validated).
+        `best_val_loss` (None if nothing was validated). With several processes that a launcher
+        started, also `rank`, the number of this process.
 
     Raises:
         InputError: the method is not trained, the settings do not fit, the cohort has no healthy
-            training scan, the loss is not finite, or `out` exists.
+            training scan, the loss is not finite, `out` exists, or a process of the training died.
         KeyboardInterrupt: Ctrl-C was pressed twice, or in the step that ended the training anyway.
 
     Example:
@@ -90,6 +106,8 @@ def train(
     """
     out, limit_s, device = Path(out), parse_duration(max_time), resolve_device(run.device)
     use_threads(run.threads)
+    launcher = find_launcher(run.devices, run.nodes)
+    ranks = rank_of(launcher)
     if settings is not None and not isinstance(settings, Mapping):
         raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
     requested = dict(settings or {})
@@ -98,6 +116,27 @@ def train(
         preset, requested = adopt_settings(initial, method, preset, requested)
     preset = preset or _default_preset(device)
     train_config = resolve_training(preset, requested.pop("train", {}))
+    check_batch_size(train_config.batch_size, run.devices, run.nodes)
+    check_devices(device, run.devices)
+    if launcher == "maediff":
+        result: dict[str, Any] = run_ranks(
+            train,
+            {
+                "method": method,
+                "cohort": cohort,
+                "out": out,
+                "preset": preset,
+                "settings": settings,
+                "max_time": max_time,
+                "init": init,
+                "run": run,
+            },
+            run.devices,
+        )
+        return {key: value for key, value in result.items() if key != "rank"}
+    if not ranks.is_first:
+        logging.getLogger("maediff").setLevel(logging.ERROR)
+        run = replace(run, quiet=True)
     precision = training_precision(train_config.precision, device)
     network = build(method, preset, requested, run.seed)
     if not network.objectives():
@@ -137,8 +176,10 @@ def train(
         load_state(network, initial.method.state_dict(), initial.folder, remedy)
         refuse_inputs_inside_output(out, [initial.folder])
     refuse_inputs_inside_output(out, [opened.path])
-    fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
-    resuming = _start_or_resume(out, config, people)
+    resuming = False
+    if ranks.is_first:
+        fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
+        resuming = _start_or_resume(out, config, people)
     training = TrainingRun(
         network,
         slices,
@@ -147,11 +188,18 @@ def train(
         seed=run.seed,
         device=device,
         precision=precision,
+        ranks=ranks,
+        nodes=run.nodes,
     )
-    if resuming:
+    # Rank 0 has prepared the folder before the other ranks come here.
+    if resuming or not ranks.is_first:
         restore_checkpoint(training, out, method)
+    check_same_step(training.step, ranks, training.fabric.device)
     result = run_training(training, out, config, limit_s=limit_s, quiet=run.quiet)
-    if (out / "last" / "model.safetensors").is_file():
+    if ranks.count > 1:
+        distributed.destroy_process_group()
+        result["rank"] = ranks.rank
+    if ranks.is_first and (out / "last" / "model.safetensors").is_file():
         calibrate_folder(
             out,
             opened,
@@ -249,6 +297,14 @@ def run_training(
     ):
         try:
             budget_used = _run_steps(run, out, config, limit_s, interrupt, progress)
+        except RuntimeError as error:
+            if run.ranks.count == 1 or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise LostRankError(
+                f"{out}: the training stopped after step {run.step}, because "
+                f"{name_lost_ranks(run.ranks)} ({error}); the last checkpoint is kept: use "
+                "`resume=True` to continue"
+            ) from error
         except KeyboardInterrupt:
             # The interrupted step may have changed some of the weights.
             if restore_checkpoint(run, out, config["method"]):
@@ -293,12 +349,15 @@ def _run_steps(
         speed = f"{record.step / run.seconds:.1f} steps/s"
         state = f"loss {np.mean(losses[-RECENT_STEPS:]):.4f}, {speed}"
         progress.advance(state, detail=True)
-        budget_used = run.finished or (limit_s is not None and record.elapsed_seconds >= limit_s)
-        stopping = budget_used or interrupt.is_set()
+        late = limit_s is not None and record.elapsed_seconds >= limit_s
+        late, interrupted = any_rank([late, interrupt.is_set()], run.ranks, run.fabric.device)
+        budget_used = run.finished or late
+        stopping = budget_used or interrupted
         if stopping and not budget_used:
             logger.warning("stopping and saving step %d; Ctrl-C again stops at once", record.step)
         if stopping or record.checkpoint_due:
-            save_checkpoint(run, out, config, float(np.mean(losses)))
+            if run.ranks.is_first:
+                save_checkpoint(run, out, config, float(np.mean(losses)))
             losses.clear()
         if stopping:
             break
