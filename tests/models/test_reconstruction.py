@@ -5,6 +5,7 @@ import json
 import pytest
 
 from maediff.core.errors import InputError
+from maediff.models.model import read_model
 from maediff.models.reconstruction import HealthyReconstructions, read_reconstructions
 from maediff.models.thresholds import read_calibration
 
@@ -40,3 +41,11 @@ def test_damaged_entry(tmp_path, entry):
     (tmp_path / "calibration.json").write_text(json.dumps(calibration))
     with pytest.raises(InputError, match=r"calibration\.json: damaged \(its reconstruction"):
         read_calibration(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["t1", "t2", "flair"])
+def test_shipped_models_are_checked(name):
+    healthy = read_model(name).reconstructions
+    assert healthy is not None and len(healthy.errors) >= 10
+    assert healthy.check_model() == [] and healthy.share < 0.6
+    assert healthy.check_scan(max(healthy.errors)) == []

@@ -136,7 +136,7 @@ def bridge_empty_slices(
     bridged, empty = brain, np.zeros_like(brain)
     for axis in range(3):
         others = tuple(k for k in range(3) if k != axis)
-        for start, stop in find_gaps(brain.any(axis=others)):
+        for start, stop in find_gaps(np.asarray(brain.any(axis=others))):
             before, after = (np.take(bridged, index, axis) for index in (start - 1, stop))
             too_long = (stop - start) * spacing_mm[axis] > MAX_GAP_MM
             if too_long or not _overlap(before, after):

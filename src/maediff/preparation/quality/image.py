@@ -177,7 +177,9 @@ def check_slices(
     n_left = 0
     for axis in range(3):
         others = tuple(k for k in range(3) if k != axis)
-        n_left += sum(stop - start for start, stop in find_gaps(brain.any(axis=others)))
+        n_left += sum(
+            stop - start for start, stop in find_gaps(np.asarray(brain.any(axis=others)))
+        )
     record = {"empty_slices": n_filled + n_left}
     flags = []
     if n_filled:
