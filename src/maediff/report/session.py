@@ -118,7 +118,7 @@ def _make_overview(
                 f"{summary['score']:.2f}",
                 f"{summary['volume_ml']:.2f} ml",
                 *(
-                    f"{contrasts[each]['volume_ml']:.2f} ml" if each in contrasts else "none"
+                    f"{contrasts[each]['volume_ml']:.2f} ml" if each in contrasts else "no scan"
                     for each in MODALITIES
                 ),
                 str(len(summary["regions"])),

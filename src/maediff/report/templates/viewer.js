@@ -74,12 +74,20 @@
       this.root.replaceChildren(this.controls(), this.stage, this.mosaic, this.readout);
     }
 
+    // The map of a contrast has the threshold 1; that of all contrasts has its own.
+    changeMap() {
+      this.state.threshold = this.state.layer === "map" ? this.info.threshold : 1;
+      this.show.threshold();
+      this.rethreshold();
+    }
+
     controls() {
+      this.show = {};
       const bar = element("div", { class: "controls" });
       this.choice(bar, "View", "view", [["planes", "three planes"], ["mosaic", "mosaic"]]);
       const images = this.info.images || [["scan", "scan"], ["reference", "healthy reference"]];
       this.choice(bar, "Image", "base", [...images, ["swipe", "swipe: scan | reference"]]);
-      if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.rethreshold());
+      if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.changeMap());
       this.slider(bar, "Swipe", "swipe", 0, 1, 0.01);
       this.check(bar, "Anomaly map", "map");
       this.check(bar, "Mask", "mask");
@@ -120,6 +128,7 @@
       const show = () => { shown.textContent = format(Number(range.value)); };
       show();
       range.after(shown);
+      this.show[key] = () => { range.value = this.state[key]; show(); };
       range.addEventListener("input", () => { this.state[key] = Number(range.value); show(); if (also) also(); this.draw(); });
     }
 
