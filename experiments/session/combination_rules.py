@@ -34,10 +34,10 @@ from maediff.models.model import TrainedMethod, read_model
 
 RULES = {
     "maximum": None,
-    "mean": CombineConfig(power=1.0),
-    "square roots": CombineConfig(power=0.5),
-    "geometric mean": CombineConfig(power=0.0),
-    "harmonic mean": CombineConfig(power=-1.0),
+    "mean": CombineConfig(power=1.0, weights={}),
+    "square roots": CombineConfig(power=0.5, weights={}),
+    "geometric mean": CombineConfig(power=0.0, weights={}),
+    "harmonic mean": CombineConfig(power=-1.0, weights={}),
     "mean, FLAIR twice": CombineConfig(power=1.0, weights={"FLAIR": 2.0}),
     "square roots, FLAIR twice": CombineConfig(power=0.5, weights={"FLAIR": 2.0}),
     "geometric mean, FLAIR twice": CombineConfig(power=0.0, weights={"FLAIR": 2.0}),
