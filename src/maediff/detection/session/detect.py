@@ -26,6 +26,7 @@ from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_out
 from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
+from maediff.core.threads import use_threads
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.detect import (
     DEFAULT_OPTIONS,
@@ -96,7 +97,7 @@ def detect_sessions(
         choice: thresholds of the contrasts.
         options: further options; `image_of` is not used.
         file_of: present path of each file of a finished session.
-        run: device, seed, batch_size, workers, resume, overwrite, quiet.
+        run: device, seed, batch_size, workers, threads, resume, overwrite, quiet.
 
     Returns:
         The summaries of the finished sessions (without a combined result: of their scans), and
@@ -113,6 +114,7 @@ def detect_sessions(
         contrast: (models or {}).get(contrast) or pick(contrast)[0] for contrast in contrasts
     }
     device = resolve_device(run.device)
+    threads = use_threads(run.threads, run.workers)
     detector = _load_detector(given, device, rule, options, run)
     thresholds = {
         contrast: each.threshold_for(
@@ -146,7 +148,9 @@ def detect_sessions(
         file_of=file_of,
     )
     failures: dict[str, str] = {}
-    outcomes = run_scans(partial(_process, job=job, load=load), carriers, run.workers, threads=1)
+    outcomes = run_scans(
+        partial(_process, job=job, load=load), carriers, run.workers, threads=threads
+    )
     summaries: list[dict[str, Any]] = []
     with Progress("detect", len(sessions), quiet=run.quiet) as progress:
         for session, outcome in zip(sessions, outcomes, strict=True):
