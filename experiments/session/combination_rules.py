@@ -106,7 +106,8 @@ def predict(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each person, and map, brain and lesion."""
     model = read_model(pick(contrast)[0])
-    threshold = model.thresholds.default().value
+    default = model.thresholds.default()
+    threshold = getattr(default, "residual", default.value)
     for name, row in rows.items():
         stored = cache and cache / f"{cohort.path.name}@{model.name}" / f"{row.name}.npz"
         arrays = load_or_predict(stored, model, cohort, row)

@@ -9,12 +9,13 @@ thresholds, the threshold is 1, at which at least one contrast is above its own 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
 from maediff.core.errors import InputError
 from maediff.core.types import Modality
 from maediff.detection.detector import Detector
-from maediff.models.thresholds import Threshold
 
 MODELS: dict[Modality, tuple[str, int]] = {
     "T1w": ("t1", 2000),
@@ -33,11 +34,24 @@ PEOPLE = 14
 SOURCE = "T1w scans of ds002748, T2w and FLAIR rendered from them"
 
 
+@dataclass(frozen=True)
+class CombinedThreshold:
+    """Threshold of a combined map.
+
+    Args:
+        value: 1 is the threshold of each contrast.
+        origin: healthy people behind the value, or the reason for the value 1.
+    """
+
+    value: float
+    origin: Mapping[str, Any]
+
+
 def choose_threshold(
     detectors: Mapping[Modality, Detector],
     thresholds: Mapping[Modality, float],
     rule: CombineConfig,
-) -> Threshold:
+) -> CombinedThreshold:
     """Return the threshold of a session's combined map, and its origin.
 
     Args:
@@ -46,14 +60,14 @@ def choose_threshold(
         rule: the rule; its own threshold has priority.
     """
     if rule.threshold is not None:
-        return Threshold(rule.threshold, {"given": True})
+        return CombinedThreshold(rule.threshold, {"given": True})
     if len(thresholds) == 1:
-        return Threshold(1.0, {"reason": "that of the only contrast"})
+        return CombinedThreshold(1.0, {"reason": "that of the only contrast"})
     if finding := _find_difference(detectors, thresholds, rule):
-        return Threshold(1.0, {"reason": f"not calibrated for these contrasts, {finding}"})
+        return CombinedThreshold(1.0, {"reason": f"not calibrated for these contrasts, {finding}"})
     value, n_marked = VALUES[frozenset(thresholds)]
     origin = {"source": SOURCE, "n_scans": PEOPLE, "n_marked": n_marked}
-    return Threshold(value, origin)
+    return CombinedThreshold(value, origin)
 
 
 def _find_difference(

@@ -22,8 +22,8 @@ from maediff.anomaly.snapshots import Snapshot
 from maediff.core.types import Map, Mask, Modality
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection
+from maediff.detection.session.calibration import CombinedThreshold
 from maediff.detection.to_scan import from_grid, mask_from_grid
-from maediff.models.thresholds import Threshold
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
@@ -83,7 +83,7 @@ class CombinedDetection:
     brain_mask: Bool[np.ndarray, "x y z"]
     regions: tuple[Region, ...]
     score: float
-    threshold_used: Threshold
+    threshold_used: CombinedThreshold
     volume_ml: float
     aligned: Mapping[Modality, AlignedContrast]
     rule: CombineConfig
@@ -171,7 +171,7 @@ def combine_detections(
     detections: Mapping[Modality, Detection],
     to_first: Mapping[Modality, Affine],
     rule: CombineConfig,
-    threshold: Threshold,
+    threshold: CombinedThreshold,
 ) -> CombinedDetection:
     """Combine the results of a session.
 
