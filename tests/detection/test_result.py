@@ -55,6 +55,7 @@ def test_save(detection, tmp_path):
         np.testing.assert_array_equal(in_ras, getattr(detection, name).astype(np.float32))
     assert {path.name for path in folder.iterdir()} == {
         *(f"{name}.nii.gz" for name in IMAGES),
+        *(f"{name}.json" for name in IMAGES),
         "summary.json",
         "regions.tsv",
         "slices.npz",

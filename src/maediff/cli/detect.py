@@ -111,9 +111,21 @@ def detect(
     bids_derivative: Annotated[
         bool, typer.Option("--bids-derivative", help="Write the results as a BIDS derivative.")
     ] = False,
+    mni: Annotated[
+        bool,
+        typer.Option("--mni", help="Also write map, mask and healthy reference in MNI152."),
+    ] = False,
     dicom_seg: Annotated[
         bool,
         typer.Option("--dicom-seg", help="Also write the mask as DICOM SEG; INPUT must be DICOM."),
+    ] = False,
+    dicom_sc: Annotated[
+        bool,
+        typer.Option(
+            "--dicom-sc",
+            help="Also write the scan with its mask in colour as DICOM images; INPUT must be "
+            "DICOM.",
+        ),
     ] = False,
     config: ConfigFile = None,
     set_: Annotated[
@@ -174,7 +186,9 @@ def detect(
             qc=parts.qc,
             postprocess=settings.pop("postprocess", {}),
             sensitivity=sensitivity,
+            mni=mni,
             dicom_seg=dicom_seg,
+            dicom_sc=dicom_sc,
         )
         refuse_settings(
             settings,
@@ -224,10 +238,9 @@ def detect(
         print_failures(list(report.failures), report.flagged, part.record_in(out))
         exit_if_failed(len(report.failures))
         return
-    page = write_report(work, out.resolve().name)
     if bids_derivative and (overwrite or report.summaries):
         write_derivative(refs, out, overwrite=overwrite)
-        page = out / page.name
+    page = write_report(out)
     echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)
     exit_if_failed(len(report.failures))

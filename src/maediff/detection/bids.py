@@ -6,6 +6,8 @@
                           sub-01_ses-2_desc-healthy_T1w.nii.gz      healthy reference
                           sub-01_ses-2_desc-brain_mask.nii.gz       brain mask
                           sub-01_ses-2_desc-anomaly_summary.json    summary.json
+                          sub-01_ses-2_space-MNI152NLin2009aSym_desc-anomaly_T1w.nii.gz, ...
+                                                                    the same in MNI152 (optional)
         .detect/          summaries and slices of the report; a stopped run is resumed from them
 
 Names have the form <entities of the scan>_desc-<kind>_<suffix> (BIDS 1.9, derivatives).
@@ -22,35 +24,32 @@ from typing import Any
 
 from maediff import __version__
 from maediff.core.errors import InputError
-from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json, write_text
+from maediff.core.files import (
+    fresh_folder,
+    read_json,
+    refuse_inputs_inside_output,
+    write_json,
+    write_text,
+)
+from maediff.detection.sidecars import MNI_IMAGES, describe_image
+from maediff.detection.to_scan import MNI_SPACE
 from maediff.scans.reference import ScanRef, subject_in_dataset
 
 WORK = ".detect"
+SCAN_REPORTS = "scan_reports"
+"""Folder of the pages of single scans, if there are so many that report.html is an index."""
 BIDS_VERSION = "1.9.0"
 NAMES = {
     "anomaly_map": "desc-anomaly_{suffix}",
     "anomaly_mask": "desc-anomaly_mask",
     "healthy_reference": "desc-healthy_{suffix}",
     "brain_mask": "desc-brain_mask",
+    "anomaly_map_mni": f"space-{MNI_SPACE}_desc-anomaly_{{suffix}}",
+    "anomaly_mask_mni": f"space-{MNI_SPACE}_desc-anomaly_mask",
+    "healthy_reference_mni": f"space-{MNI_SPACE}_desc-healthy_{{suffix}}",
 }
 """Name after the entities of the scan, by kind of image; {suffix} is the scan's suffix."""
-SIDECARS: dict[str, dict[str, Any]] = {
-    "anomaly_map": {
-        "Description": "Anomaly map: residual between the scan and its healthy reference, 0 to 1, "
-        "post-processed; 0 outside the brain mask",
-        "SkullStripped": True,
-    },
-    "anomaly_mask": {
-        "Type": "Lesion",
-        "Description": "Voxels in which the anomaly map is above the threshold",
-    },
-    "healthy_reference": {
-        "Description": "The scan reconstructed as if it were healthy, in the scan's intensities",
-        "SkullStripped": True,
-    },
-    "brain_mask": {"Type": "Brain", "Description": "Brain mask that the detection used"},
-}
-IGNORED = "*_summary.json\nreport.html\nparticipants_findings.tsv\n"
+IGNORED = f"*_summary.json\nreport.html\n{SCAN_REPORTS}\nparticipants_findings.tsv\n"
 README = """\
 Anomaly maps and masks, healthy references and brain masks of a BIDS dataset, by maediff.
 
@@ -102,9 +101,8 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
     for ref in refs:
         if not (ref.problem and ref.image.is_dir()):  # a folder that may not be read
             place_results(ref, out, work, root)
-    for name in ("report.html", "participants_findings.tsv"):
-        if (work / name).is_file():
-            os.replace(work / name, out / name)
+    if (work / "participants_findings.tsv").is_file():
+        os.replace(work / "participants_findings.tsv", out / "participants_findings.tsv")
     write_description(out, root, readme=README, ignored=IGNORED)
 
 
@@ -145,7 +143,11 @@ def place_results(
         made = work / ref.name / f"{kind}.nii.gz"
         if made.is_file():  # otherwise the run that is resumed has moved it
             os.replace(made, target)
-        sidecar = {**SIDECARS[kind], "Sources": [source], "SpatialReference": source}
+        if kind in MNI_IMAGES and not target.is_file():
+            continue
+        sidecar = {**_read_sidecar(made), **describe_image(kind), "Sources": [source]}
+        if kind not in MNI_IMAGES:
+            sidecar["SpatialReference"] = source
         if parameters is not None:
             sidecar["Parameters"] = dict(parameters)
         write_json(_sidecar(target), sidecar)
@@ -202,6 +204,12 @@ def target_of(ref: ScanRef, kind: str, names: Mapping[str, str] = NAMES) -> Path
 
 def _sidecar(image: Path) -> Path:
     return image.with_name(image.name.replace(".nii.gz", ".json"))
+
+
+def _read_sidecar(image: Path) -> dict[str, Any]:
+    """Return the sidecar that the detection wrote beside an image; empty without one."""
+    path = _sidecar(image)
+    return read_json(path) if path.is_file() else {}
 
 
 def find_root(refs: Sequence[ScanRef]) -> Path:

@@ -1,6 +1,6 @@
 """Detection of anomalies in many scans, with a folder of results. `maediff detect` calls `detect`.
 
-    DETECT/<scan>/                     files of `Detection.save`, and anomaly_mask.dcm (optional)
+    DETECT/<scan>/                     files of `Detection.save`, and DICOM outputs (optional)
     DETECT/participants_findings.tsv   one row per scan: score, volume, regions, flags
     DETECT/detect.json                 model, threshold, settings, versions; failures
 
@@ -43,6 +43,7 @@ from maediff.core.threads import use_threads
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection
+from maediff.detection.sidecars import MNI_IMAGES
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
 from maediff.models.thresholds import Threshold, check_one_choice
@@ -50,6 +51,11 @@ from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import OPTIONAL
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.steps import Tools
+from maediff.scans.dicom.secondary_capture import (
+    CAPTURE_FOLDER,
+    check_dicom_sc,
+    write_dicom_sc,
+)
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.parallel import run_scans
 from maediff.scans.ray_engine import describe_missing_results
@@ -69,9 +75,12 @@ class DetectOptions:
         postprocess: changes to the model's own post-processing, by field of `PostprocessConfig`.
         sensitivity: level of the threshold, if neither `threshold` nor a rate is given; see
             `Detector.threshold_for`.
+        mni: also write map, mask and healthy reference in MNI152.
         dicom_seg: also write the mask as a DICOM segmentation object; every scan must be DICOM.
-        image_of: (scan, kind in `IMAGES`) -> path of the image, if the caller moves finished
-            images to other folders.
+        dicom_sc: also write the scan with its mask in colour as a DICOM secondary-capture series;
+            every scan must be DICOM.
+        image_of: (scan, kind in `IMAGES` or `MNI_IMAGES`) -> path of the image, if the caller
+            moves finished images to other folders.
         tools: replacements for brain extraction, N4 and registration.
     """
 
@@ -79,7 +88,9 @@ class DetectOptions:
     qc: QualityConfig = field(default_factory=QualityConfig)
     postprocess: Mapping[str, Any] = field(default_factory=dict)
     sensitivity: Sensitivity | None = None
+    mni: bool = False
     dicom_seg: bool = False
+    dicom_sc: bool = False
     image_of: Callable[[ScanRef, str], Path] | None = None
     tools: Tools = field(default_factory=Tools)
 
@@ -156,6 +167,8 @@ def detect(
         raise InputError(f"`brain_mask={brain_mask}`: no such file; check the path")
     if options.dicom_seg:
         check_dicom_seg(refs)
+    if options.dicom_sc:
+        check_dicom_sc(refs)
     if threshold is not None:
         Threshold.given(threshold)
     check_one_choice(threshold, fpr, scan_fpr, options.sensitivity)
@@ -333,7 +346,9 @@ def collect_settings(
         "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "brain": asdict(options.brain),
         "qc": asdict(options.qc),
+        "mni": options.mni,
         "dicom_seg": options.dicom_seg,
+        "dicom_sc": options.dicom_sc,
     }
 
 
@@ -379,21 +394,26 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
         "scan": ref.image.name,
         "made_from": made_from,
     }
-    write_extras = partial(_write_dicom_seg, detection, ref) if job.options.dicom_seg else None
-    detection.save(folder, summary=summary, also=write_extras)
+    write_extras = partial(_write_dicom, detection, ref, job.options)
+    detection.save(folder, mni=job.options.mni, summary=summary, also=write_extras)
 
 
-def _write_dicom_seg(detection: Detection, ref: ScanRef, folder: Path) -> None:
-    """Write the mask of a detection as a DICOM segmentation object."""
-    path = folder / "anomaly_mask.dcm"
-    write_dicom_seg(path, detection.anomaly_mask, detection.volume, ref, detection.model)
+def _write_dicom(detection: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:
+    """Write the DICOM outputs of a detection that the options ask for."""
+    mask, volume, model = detection.anomaly_mask, detection.volume, detection.model
+    if options.dicom_seg:
+        write_dicom_seg(folder / "anomaly_mask.dcm", mask, volume, ref, model)
+    if options.dicom_sc:
+        write_dicom_sc(folder / CAPTURE_FOLDER, mask, detection.brain_mask, volume, ref, model)
 
 
 def _result_files(ref: ScanRef, folder: Path, options: DetectOptions) -> list[Path]:
     """Return files that every finished scan has."""
     image_of = options.image_of or (lambda _, kind: folder / f"{kind}.nii.gz")
-    files = [*(image_of(ref, kind) for kind in IMAGES), folder / "slices.npz"]
+    kinds = (*IMAGES, *(MNI_IMAGES if options.mni else ()))
+    files = [*(image_of(ref, kind) for kind in kinds), folder / "slices.npz"]
     files += [folder / "anomaly_mask.dcm"] if options.dicom_seg else []
+    files += [folder / CAPTURE_FOLDER / "0001.dcm"] if options.dicom_sc else []
     return files
 
 

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +389,19 @@ class Detector:
                 spacing_mm=spacing,
                 slice_heights_mm=grid.slice_heights_mm,
             ),
+            parameters=self._parameters(seed),
         )
+
+    def _parameters(self, seed: int) -> dict[str, Any]:
+        """Return the settings that a result depends on, for its sidecars."""
+        model = self.model
+        return {
+            "method": model.settings.method,
+            "config": model.config,
+            "postprocess": asdict(model.postprocess),
+            **self.preparation.settings(),
+            "seed": seed,
+        }
 
 
 def load(

@@ -41,6 +41,7 @@ from maediff.detection.bids import (
 from maediff.detection.detect import DetectOptions, DetectReport, detect
 from maediff.detection.findings import write_findings
 from maediff.detection.methods_text import describe_methods
+from maediff.detection.to_scan import MNI_SPACE
 from maediff.models.model import read_model
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.inputs.folders import list_bids_contrasts
@@ -58,6 +59,9 @@ APP_NAMES = {
     "anomaly_mask": "desc-anomaly{suffix}_mask",
     "healthy_reference": "desc-healthy_{suffix}",
     "brain_mask": "desc-brain{suffix}_mask",
+    "anomaly_map_mni": f"space-{MNI_SPACE}_desc-anomaly_{{suffix}}",
+    "anomaly_mask_mni": f"space-{MNI_SPACE}_desc-anomaly{{suffix}}_mask",
+    "healthy_reference_mni": f"space-{MNI_SPACE}_desc-healthy_{{suffix}}",
 }
 """As `bids.NAMES`, with the contrast in the names of masks: a session may have several."""
 IGNORED = f"*_summary.json\n{REPORTS}\nmethods.md\nparticipants_findings.tsv\n"

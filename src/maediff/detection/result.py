@@ -2,6 +2,9 @@
 
     <folder>/anomaly_map.nii.gz, anomaly_mask.nii.gz,        images on the scan's own grid
              healthy_reference.nii.gz, brain_mask.nii.gz
+    <folder>/anomaly_map_mni.nii.gz, anomaly_mask_mni.nii.gz, the same in MNI152, at 1 mm
+             healthy_reference_mni.nii.gz                     (`save(mni=True)`)
+    <folder>/anomaly_map.json, ...                           sidecar of each image
     <folder>/summary.json, regions.tsv                       numbers
     <folder>/slices.npz, volumes.npz                         pictures of the report
     <folder>/qc.png                                          outline of the brain, if the mask was
@@ -14,7 +17,7 @@ The mask shows each region, even if it is larger than the region because slices 
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,21 @@ from maediff.core.errors import InputError
 from maediff.core.files import write_json
 from maediff.core.types import Map, Mask
 from maediff.detection.findings import write_regions
+from maediff.detection.sidecars import make_sidecar
+from maediff.detection.to_scan import (
+    from_grid,
+    load_mni_template,
+    mask_from_grid,
+    move_grid,
+    scan_to_mni,
+)
 from maediff.detection.volumes import make_volumes
 from maediff.models.thresholds import Threshold
 from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import PreparedScan
+from maediff.preparation.registration import align_to_atlas
 from maediff.scans.nifti import write_on_scan_grid
-from maediff.scans.volume import Volume
+from maediff.scans.volume import Volume, slices_to_volume
 
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
 
@@ -111,6 +123,7 @@ class Detection:
         volume: the scan.
         prepared: the scan as the model gets it.
         on_model_grid: the result before it was resampled to the scan's grid.
+        parameters: settings of the model and of the preparation, and the seed.
     """
 
     name: str
@@ -128,6 +141,7 @@ class Detection:
     volume: Volume
     prepared: PreparedScan
     on_model_grid: ModelGridResult
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def threshold(self) -> float:
@@ -162,10 +176,51 @@ class Detection:
             "scan": self.volume.source.name,
         }
 
+    def to_mni(self) -> Float[np.ndarray, "4 4"]:
+        """Return the affine from mm of the scan to mm of MNI152.
+
+        A model of registered scans has registered the scan already. Otherwise this method
+        registers it, which takes a few seconds.
+
+        Raises:
+            InputError: the brain cannot be registered, for example because it is too thin.
+        """
+        on_scan = self.prepared.on_scan
+        if on_scan.to_atlas is not None:
+            return on_scan.to_atlas
+        try:
+            return align_to_atlas(on_scan.volume, on_scan.brain).to_atlas
+        except InputError as error:
+            finding = str(error).partition(";")[0]
+            raise InputError(f"{finding}; leave out `mni`") from None
+
+    def images_in_mni(self) -> dict[str, np.ndarray]:
+        """Return anomaly map, anomaly mask and healthy reference in MNI152.
+
+        Their grid is that of nilearn's template (1 mm, `to_scan.load_mni_template`). Map and mask
+        come from the model's grid, so the mask keeps every region.
+
+        Raises:
+            InputError: see `to_mni`.
+        """
+        to_mni, template = self.to_mni(), load_mni_template()
+        grid, result = move_grid(self.prepared.on_grid.grid, to_mni), self.on_model_grid
+        anomaly_map, mask = (
+            slices_to_volume(array) for array in (result.anomaly_map, result.mask)
+        )
+        return {
+            "anomaly_map_mni": from_grid(anomaly_map, grid, template, "linear"),
+            "anomaly_mask_mni": mask_from_grid(mask, grid, template),
+            "healthy_reference_mni": scan_to_mni(
+                self.healthy_reference, self.volume, to_mni, template
+            ),
+        }
+
     def save(
         self,
         folder: str | Path,
         *,
+        mni: bool = False,
         summary: Mapping[str, Any] | None = None,
         also: Callable[[Path], None] | None = None,
     ) -> Path:
@@ -175,6 +230,7 @@ class Detection:
 
         Args:
             folder: folder of the results. Results of an earlier detection in it are replaced.
+            mni: also write anomaly map, anomaly mask and healthy reference in MNI152.
             summary: further entries of summary.json.
             also: writes further files into the folder that it is called with.
 
@@ -182,7 +238,8 @@ class Detection:
             The folder.
 
         Raises:
-            InputError: the folder holds other files than the results of a detection.
+            InputError: the folder holds other files than the results of a detection, or the
+                brain cannot be registered to MNI152.
         """
         folder = Path(folder)
         _refuse_other_files(folder)
@@ -191,6 +248,13 @@ class Detection:
             images = {name: getattr(self, name) for name in IMAGES}
             for name, image in images.items():
                 write_on_scan_grid(temporary / f"{name}.nii.gz", image, self.volume)
+            in_mni = self.images_in_mni() if mni else {}
+            for name, image in in_mni.items():
+                write_on_scan_grid(temporary / f"{name}.nii.gz", image, load_mni_template())
+            entries = {**self.summary(), **(summary or {})}
+            for name in (*images, *in_mni):
+                sidecar = make_sidecar(name, entries, self.threshold_used.origin, self.parameters)
+                write_json(temporary / f"{name}.json", sidecar)
             grid = self.on_model_grid
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
@@ -202,7 +266,7 @@ class Detection:
                 write_picture(temporary / "qc.png", self.volume, self.prepared.on_scan.brain)
             if also is not None:
                 also(temporary)
-            write_json(temporary / "summary.json", {**self.summary(), **(summary or {})})
+            write_json(temporary / "summary.json", entries)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(temporary, folder)
         finally:

@@ -1,13 +1,23 @@
-"""From the model's grid back to the scan's own grid."""
+"""From the model's grid back to the scan's own grid, and to MNI152.
+
+cell of the grid  --grid.affine-->  mm of the scan  --to_mni-->  mm of MNI152
+"""
+
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from maediff.anomaly.components import CONNECTIVITY
 from maediff.preparation.grid import Grid
+from maediff.preparation.registration import load_atlas
 from maediff.preparation.resample import Order, resample
-from maediff.scans.volume import Volume
+from maediff.scans.volume import Volume, volume_from_array
+
+MNI_SPACE = "MNI152NLin2009aSym"
+"""BIDS name of the space of nilearn's template (ICBM 2009a nonlinear symmetric)."""
+MNI_CODE = 4  # NIfTI-1: coordinates of MNI152
 
 
 def from_grid(
@@ -57,3 +67,38 @@ def mask_from_grid(
         inside = ((voxels >= 0) & (voxels < result.shape)).all(axis=1)
         result[tuple(voxels[inside].T)] = True
     return result
+
+
+def load_mni_template() -> Volume:
+    """Return the MNI152 template of nilearn: skull-stripped T1w, 1 mm, (197, 233, 189)."""
+    atlas = load_atlas()
+    template = volume_from_array(atlas.t1, atlas.affine, MNI_SPACE)
+    return replace(template, space_code=MNI_CODE)
+
+
+def move_grid(grid: Grid, to_mni: Float[np.ndarray, "4 4"]) -> Grid:
+    """Return the model's grid with its affine to mm of MNI152 instead of mm of the scan.
+
+    Args:
+        grid: the model's grid of a scan.
+        to_mni: mm of the scan -> mm of MNI152.
+    """
+    return replace(grid, affine=to_mni @ grid.affine)
+
+
+def scan_to_mni(
+    data: Float[np.ndarray, "x y z"],
+    volume: Volume,
+    to_mni: Float[np.ndarray, "4 4"],
+    template: Volume,
+) -> Float[np.ndarray, "mx my mz"]:
+    """Resample an image from the scan's grid to the grid of the template; 0 outside the scan.
+
+    Args:
+        data: image on the RAS+ grid of `volume`.
+        volume: the scan.
+        to_mni: mm of the scan -> mm of MNI152.
+        template: the MNI152 template.
+    """
+    to_voxel = np.linalg.inv(to_mni @ volume.affine) @ template.affine
+    return resample(data, to_voxel, template.data.shape, "linear")

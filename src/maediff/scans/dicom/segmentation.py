@@ -3,13 +3,8 @@
     pixel (row, column) of a slice  ->  mm (LPS -> RAS)  ->  voxel of the mask, on the same grid
 
 The object is binary, with one segment "Anomaly" made by an algorithm (PS3.3, A.51).
-
-A DICOM object names its patient: the SEG holds the name and ID of the source series, because every
-viewer needs them to show the SEG with the scan. No other output of maediff holds patient data.
-The writer needs highdicom: `pip install highdicom`.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,29 +16,16 @@ from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.scans.dicom.convert import find_images
-from maediff.scans.dicom.geometry import pixel_to_voxel
-from maediff.scans.dicom.series import (
-    Image,
-    check_volume,
-    read_dataset,
-    silence_dicom_warnings,
+from maediff.scans.dicom.output import (
+    check_dicom_output,
+    derive_series_number,
+    read_sources,
+    sample_on_slice,
+    shorten,
 )
+from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnings
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
-
-ON_GRID = 0.05  # voxels: a pixel farther from the centre of a voxel is on another grid
-# Attributes that a SEG copies from its source. They must exist and may be empty (type 2).
-FROM_SOURCE = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
 
 
 def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
@@ -52,16 +34,7 @@ def check_dicom_seg(refs: Sequence[ScanRef]) -> None:
     Raises:
         InputError: highdicom is not installed, or a scan is not DICOM.
     """
-    if importlib.util.find_spec("highdicom") is None:
-        raise InputError(
-            "a DICOM SEG needs highdicom; pip install highdicom, or detect without `dicom_seg`"
-        )
-    for ref in refs:
-        if ref.series is None and not ref.problem:
-            raise InputError(
-                f"{ref.image}: not DICOM, and a DICOM SEG refers to a DICOM series; give the "
-                "folder of the series, or detect without `dicom_seg`"
-            )
+    check_dicom_output(refs, "DICOM SEG", "dicom_seg")
 
 
 def write_dicom_seg(
@@ -87,7 +60,7 @@ def write_dicom_seg(
     check_dicom_seg([ref])
     images = find_images(ref.image, ref.series or "")
     check_volume(ref.image, images)
-    frames = np.stack([sample_on_slice(mask, volume, image) for image in images])
+    frames = np.stack([sample_on_slice(mask, volume, image, "dicom_seg") for image in images])
     try:
         with silence_dicom_warnings():
             segmentation = _make_segmentation(frames, images, model)
@@ -104,12 +77,7 @@ def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) 
     import highdicom
     from pydicom.sr.codedict import codes
 
-    files = {image.path: image for image in images}.values()
-    sources = [read_dataset(image.path, image.syntax, with_pixels=False) for image in files]
-    for source in sources:
-        for name in FROM_SOURCE:
-            if name not in source:
-                setattr(source, name, "")
+    sources = read_sources(images)
     segment = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="Anomaly",
@@ -126,11 +94,11 @@ def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) 
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         series_instance_uid=highdicom.UID(),
-        series_number=_series_number(sources[0]),
+        series_number=derive_series_number(sources[0], 1),
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer="maediff",
-        manufacturer_model_name=_shorten(model),
+        manufacturer_model_name=shorten(model),
         software_versions=__version__,
         device_serial_number="0",
         content_label="ANOMALY",
@@ -138,41 +106,3 @@ def _make_segmentation(frames: np.ndarray, images: Sequence[Image], model: str) 
         series_description="maediff anomaly mask (research)",
         omit_empty_frames=bool(frames.any()),
     )
-
-
-def sample_on_slice(
-    mask: Bool[np.ndarray, "x y z"], volume: Volume, image: Image
-) -> Bool[np.ndarray, "rows columns"]:
-    """Return the mask at the pixels of one DICOM slice.
-
-    Args:
-        mask: a mask on the RAS+ grid of `volume`.
-        volume: the scan.
-        image: header of the slice.
-
-    Raises:
-        InputError: the slice is not on the grid of `volume`.
-    """
-    to_voxel = pixel_to_voxel(image, volume.affine)
-    row, column = np.indices((image.rows, image.columns))
-    place = to_voxel @ np.stack([row.ravel(), column.ravel(), np.ones(row.size)])
-    index = np.round(place).astype(int)
-    inside = (index >= 0).all() and (index < np.array(mask.shape)[:, None]).all()
-    if not inside or np.abs(place - index).max() > ON_GRID:
-        raise InputError(
-            f"{image.path}: not on the grid of the converted scan; detect without `dicom_seg`"
-        )
-    return np.asarray(mask[tuple(index)]).reshape(image.rows, image.columns)
-
-
-def _series_number(source: Any) -> int:
-    """Return a series number that viewers list near the source's: the source's * 100 + 1."""
-    try:
-        return int(source.SeriesNumber) * 100 + 1
-    except (AttributeError, TypeError, ValueError):
-        return 901
-
-
-def _shorten(text: str) -> str:
-    """Return `text` as a valid Long String (PS3.5, LO): 64 characters at most, no backslash."""
-    return text.replace("\\", "/")[:64] or "maediff"

@@ -1,0 +1,80 @@
+"""JSON sidecars of the images of a detection: the meaning of an image, and its origin.
+
+    anomaly_map.json   Description, Units, Sources, SpatialReference, Model, Threshold, Parameters
+
+Keys that BIDS defines have its meaning (derivatives, common data types and metadata). `Sources`
+holds the name of the scan's file without its folder, because results are given to other people.
+A BIDS derivative replaces it by a BIDS URI.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from maediff import __version__
+from maediff.detection.to_scan import MNI_SPACE
+
+MNI_SUFFIX = "_mni"
+MNI_IMAGES = tuple(
+    f"{kind}{MNI_SUFFIX}" for kind in ("anomaly_map", "anomaly_mask", "healthy_reference")
+)
+"""Images in MNI152 that `Detection.save(mni=True)` adds."""
+
+_DESCRIPTIONS: dict[str, dict[str, Any]] = {
+    "anomaly_map": {
+        "Description": "Anomaly map: residual between the scan and its healthy reference, 0 to 1, "
+        "post-processed; 0 outside the brain mask",
+        "SkullStripped": True,
+        "Units": "1",
+    },
+    "anomaly_mask": {
+        "Type": "Lesion",
+        "Description": "Voxels in which the anomaly map is above the threshold",
+    },
+    "healthy_reference": {
+        "Description": "The scan reconstructed as if it were healthy, in the scan's intensities",
+        "SkullStripped": True,
+        "Units": "arbitrary",
+    },
+    "brain_mask": {"Type": "Brain", "Description": "Brain mask that the detection used"},
+}
+
+
+def describe_image(kind: str) -> dict[str, Any]:
+    """Return the entries of a sidecar that depend only on the kind of image.
+
+    Args:
+        kind: "anomaly_map", "anomaly_mask", "healthy_reference" or "brain_mask", or the first
+            three followed by "_mni".
+    """
+    entries = dict(_DESCRIPTIONS[kind.removesuffix(MNI_SUFFIX)])
+    if kind.endswith(MNI_SUFFIX):
+        entries["Description"] += "; registered to MNI152 with an affine transform"
+        entries["SpatialReference"] = MNI_SPACE
+    return entries
+
+
+def make_sidecar(
+    kind: str,
+    summary: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the sidecar of an image.
+
+    Args:
+        kind: see `describe_image`.
+        summary: content of summary.json.
+        origin: origin of the threshold (`Threshold.origin`).
+        parameters: all that the image depends on besides scan and threshold.
+    """
+    return {
+        "SpatialReference": summary["scan"],
+        **describe_image(kind),
+        "Sources": [summary["scan"]],
+        "GeneratedBy": [{"Name": "maediff", "Version": __version__}],
+        "Model": summary["model"],
+        "Modality": summary["modality"],
+        "Threshold": summary["threshold"],
+        "ThresholdFrom": dict(origin),
+        "Parameters": dict(parameters),
+    }
