@@ -259,9 +259,9 @@ def exit_if_failed(count: int) -> None:
 
 
 def print_report(folder: Path) -> None:
-    """Write the report of an evaluation and print its path.
+    """Write the report of a folder and print its path.
 
-    The scores are complete without the report. If a package for pictures is missing, a note
+    The results are complete without the report. If a package for pictures is missing, a note
     explains how to write the report on another machine.
     """
     try:

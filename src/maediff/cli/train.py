@@ -16,6 +16,7 @@ from maediff.cli.options import (
     Seed,
     Settings,
     Threads,
+    print_report,
     read_cli_settings,
 )
 
@@ -60,6 +61,7 @@ def train(
 ) -> None:
     """Train a method on the healthy slices of a cohort's train split."""
     from maediff.core.options import RunOptions
+    from maediff.report.live import LiveReport
     from maediff.training.train import train as train_method
 
     with read_cli_settings(config, set_) as settings:
@@ -71,6 +73,7 @@ def train(
             settings=settings,
             max_time=max_time,
             init=init,
+            on_checkpoint=LiveReport(),
             run=RunOptions(
                 device=device,
                 seed=seed,
@@ -90,3 +93,4 @@ def train(
     echo(f"run: {out}  ({steps}, {result['seconds']:.0f} s, {validation})")
     if result["step"] < result["steps"]:
         echo("stopped before the last step; the same command with --resume continues from there")
+    print_report(out)

@@ -39,6 +39,17 @@ def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     return _svg(figure)
 
 
+def learning_rate_chart(steps: Float[np.ndarray, " n"], rates: Float[np.ndarray, " n"]) -> str:
+    """Return the learning rate against the step."""
+    figure, axes = _axes(8.0, 1.9)
+    axes.plot(steps, rates, color=ACCENT, marker="o", markersize=2.5)
+    axes.set_xlabel("step")
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    return _svg(figure)
+
+
 def score_chart(
     values: Mapping[str, Sequence[float]], means: Mapping[str, Any], baselines: Sequence[str]
 ) -> str:

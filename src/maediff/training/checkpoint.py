@@ -1,8 +1,9 @@
-"""Checkpoints of a training run, and the two files that describe its course.
+"""Checkpoints of a training run, and the files that describe its course.
 
     RUN/last/            weights, their moving average and the optimiser state of the last step
     RUN/best/            weights and their average at the lowest validation loss
-    RUN/metrics.csv      a row per checkpoint: step, train_loss, val_loss, seconds
+    RUN/metrics.csv      a row per checkpoint: step, train_loss, val_loss, seconds, learning_rate
+    RUN/samples.npz      reconstructions of the same slices over time (maediff.training.samples)
     RUN/provenance.json  versions, machine, cohort, wall time, and the command that trains the run
 
 `maediff.models.weights` defines the format of the weights and the order in which they are written.
@@ -24,13 +25,15 @@ from maediff.models.weights import (
     save_optimizer,
 )
 from maediff.training.command import training_command
+from maediff.training.config import learning_rate
 from maediff.training.loop import TrainingRun
+from maediff.training.samples import update_samples
 
 
 def save_checkpoint(
     run: TrainingRun, folder: Path, settings: Mapping[str, Any], train_loss: float
 ) -> bool:
-    """Validate, then write last/, best/ if it improved, metrics.csv and provenance.json.
+    """Validate, then write last/, best/ if it improved, and the files about the course.
 
     Only regular checkpoints and the last step compete for best/. An interrupted and resumed
     training therefore selects the same best checkpoint as an uninterrupted one. If the run did
@@ -53,6 +56,7 @@ def save_checkpoint(
         "train_loss": train_loss,
         "val_loss": val_loss,
         "seconds": round(run.seconds, 2),
+        "learning_rate": learning_rate(run.config, run.step - 1),
     }
     run.history.append(row)
     improved = run.checkpoint_due and val_loss < run.best
@@ -70,9 +74,11 @@ def save_checkpoint(
             val_loss=val_loss,
         )
     prune(folder, run.step)
-    table = [list(line.values()) for line in run.history]
+    # Checkpoints of older versions have no learning rate.
+    table = [[line.get(key, "") for key in row] for line in run.history]
     write_table(folder / "metrics.csv", list(row), table)
     write_json(folder / "provenance.json", _provenance(run, settings))
+    update_samples(run, folder, run.config.sample_slices)
     return improved
 
 

@@ -72,6 +72,9 @@ class TrainConfig:
     """Scans of the val split, at most, that give `detect` its thresholds when training ends. With
     0 the run has no thresholds."""
 
+    sample_slices: int = 4
+    """Slices whose reconstructions the report shows over time, at least 0."""
+
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.checkpoint_every, self.validation_slices) < 1:
             raise ValueError(
@@ -79,8 +82,11 @@ class TrainConfig:
                 f"checkpoint_every={self.checkpoint_every} and "
                 f"validation_slices={self.validation_slices} must be at least 1"
             )
-        if self.calibration_scans < 0:
-            raise ValueError(f"calibration_scans={self.calibration_scans} must not be negative")
+        if min(self.calibration_scans, self.sample_slices) < 0:
+            raise ValueError(
+                f"calibration_scans={self.calibration_scans} and "
+                f"sample_slices={self.sample_slices} must not be negative"
+            )
         if (
             self.learning_rate < 0
             or self.warmup_steps < 0

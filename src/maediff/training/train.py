@@ -7,7 +7,7 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -69,6 +69,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     max_time: str | int | float | None = None,
     init: str | Path | None = None,
+    on_checkpoint: Callable[[Path], None] | None = None,
     run: RunOptions = DEFAULT_RUN,
 ) -> dict[str, Any]:
     """Train a method on the train split of a cohort, and write the run folder `out`.
@@ -85,6 +86,8 @@ def train(
             text such as `90s`, `10m` or `1.5h`. None: no limit.
         init: a run or a shipped model whose averaged weights the run starts from. The run keeps
             the model's settings, unless `settings` or another `preset` override them.
+        on_checkpoint: called with the run folder after each checkpoint, for example
+            `maediff.report.live.LiveReport()`.
         run: device, seed, `threads`, `resume`, `overwrite`, `quiet`, `devices` and `nodes`; the
             other fields have no effect. A resumed run continues exactly where it stopped, also
             with another number of devices.
@@ -195,7 +198,9 @@ def train(
     if resuming or not ranks.is_first:
         restore_checkpoint(training, out, method)
     check_same_step(training.step, ranks, training.fabric.device)
-    result = run_training(training, out, config, limit_s=limit_s, quiet=run.quiet)
+    result = run_training(
+        training, out, config, limit_s=limit_s, on_checkpoint=on_checkpoint, quiet=run.quiet
+    )
     if ranks.count > 1:
         distributed.destroy_process_group()
         result["rank"] = ranks.rank
@@ -272,6 +277,7 @@ def run_training(
     config: Mapping[str, Any],
     *,
     limit_s: float | None = None,
+    on_checkpoint: Callable[[Path], None] | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train until the last step or the time limit, with checkpoints, and show the progress.
@@ -280,6 +286,7 @@ def run_training(
         out: the run folder.
         config: contents of the run's config.json.
         limit_s: wall time of this call, in seconds. None: no limit.
+        on_checkpoint: see `train`.
         quiet: show no progress.
 
     Returns:
@@ -296,7 +303,7 @@ def run_training(
         ) as progress,
     ):
         try:
-            budget_used = _run_steps(run, out, config, limit_s, interrupt, progress)
+            budget_used = _run_steps(run, out, config, limit_s, on_checkpoint, interrupt, progress)
         except RuntimeError as error:
             if run.ranks.count == 1 or isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -329,6 +336,7 @@ def _run_steps(
     out: Path,
     config: Mapping[str, Any],
     limit_s: float | None,
+    on_checkpoint: Callable[[Path], None] | None,
     interrupt: Event,
     progress: Progress,
 ) -> bool:
@@ -358,6 +366,8 @@ def _run_steps(
         if stopping or record.checkpoint_due:
             if run.ranks.is_first:
                 save_checkpoint(run, out, config, float(np.mean(losses)))
+                if on_checkpoint is not None:
+                    on_checkpoint(out)
             losses.clear()
         if stopping:
             break
