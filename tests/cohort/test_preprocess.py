@@ -58,7 +58,7 @@ def test_folder(folder, tmp_path):
         "image.json",
         "image.nii.gz",
         "qc.png",
-    ]  # with a picture, because the brain is flagged for its size
+    ]
 
 
 def test_modality_from_names(folder, tmp_path):

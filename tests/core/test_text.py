@@ -5,7 +5,13 @@ import csv
 import pytest
 
 from maediff.core.files import write_table
-from maediff.core.text import escape_cell, escape_controls, escape_message, plain_cell
+from maediff.core.text import (
+    escape_cell,
+    escape_controls,
+    escape_message,
+    hide_folders,
+    plain_cell,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +64,21 @@ def test_table_holds_neither_formulas_nor_control_characters(tmp_path):
         ["'=1+1", "-1.5", "a\\nb", ""],
         ["\\t=1", "\\x1b[31m", "x,y", "True"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/ann/MR scans/a.nii.gz: 2 dimensions", "a.nii.gz: 2 dimensions"),
+        ("--cohort /lab/c/x -o /lab/r", "--cohort x -o r"),
+        ("C:\\Users\\a b\\x.nii: bad", "x.nii: bad"),
+        ("see '/x/y/z.nii' and \"/q/w\"", "see 'z.nii' and \"w\""),
+        ("~/x/y.nii, /tmp/z/w", "y.nii, w"),
+        ("path=/a/b/c.json", "path=c.json"),
+        ("T1w/T2w/FLAIR 10 / 20 / 30 mm", "T1w/T2w/FLAIR 10 / 20 / 30 mm"),
+        ("https://doi.org/10.1/x/y", "https://doi.org/10.1/x/y"),
+        ("data/sub-01/a.nii", "data/sub-01/a.nii"),
+    ],
+)
+def test_folders_of_absolute_paths_are_hidden(text, expected):
+    assert hide_folders(text) == expected

@@ -57,8 +57,8 @@ def test_failed_extraction(tmp_path, caplog, failure):
     assert settings["qc"]["align"] == "never"
     assert (out / "a" / "qc.png").is_file()
     page = write_report(out).read_text()
-    assert "2 of 3 scans went through" in page
-    assert "data:image/png" in page and "found no brain" in page
+    assert "2 of 3 scans were prepared" in page
+    assert "data:image/jpeg" in page and "found no brain" in page
 
 
 def test_t1_of_a_dicom_study(tmp_path):

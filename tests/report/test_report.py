@@ -5,23 +5,28 @@ import copy
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from helpers.brains import made_brain, made_volume, save
 from maediff.anomaly.snapshots import Snapshot, display_maximum, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
-from maediff.core.files import write_json, write_text
+from maediff.core.files import write_json, write_table, write_text
 from maediff.evaluation.evaluate import write_scores
 from maediff.evaluation.scoring import Contender, score
 from maediff.methods.registry import METHODS, build
 from maediff.models.folder import config_of, write_config
+from maediff.preparation.picture import write_picture
 from maediff.report import write_report
 from maediff.report.charts import assign_colours, tile_chart
 from maediff.report.slices import LETTER_COLOUR, anomaly_row, mask_row, reference_row, scan_row
+from maediff.training.samples import SAMPLES, Samples, save_samples
 
 SPACING = (2.0, 2.0, 2.0)
 
@@ -383,3 +388,196 @@ def test_damage_is_named(tmp_path, detected):
     (detected / "detect.json").write_text("{")
     with pytest.raises(InputError, match=r"detect\.json"):
         write_report(detected)
+
+
+def test_course_of_a_training(tmp_path):
+    run = tmp_path / "run"
+    method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
+    train = {"steps": 400, "learning_rate": 1e-4}
+    config = {"method": "ddpm", "preset": "tiny", "config": config_of(method), "train": train}
+    write_config(run, {**config, "seed": 1, "cohort": {"modality": "FLAIR"}})
+    header = "step,train_loss,val_loss,seconds,learning_rate\n"
+    write_text(run / "metrics.csv", header + "100,0.5,0.4,600,1e-4\n200,0.3,,1200,5e-5\n")
+    shot = snapshot()
+    references = np.stack([shot.image, 0.5 * shot.image])
+    save_samples(run / SAMPLES, Samples(shot.image, shot.brain, np.array([100, 200]), references))
+    html = write_report(run).read_text()
+    for text in (
+        "200 of 400 steps (50%)",
+        "20 min",
+        "about 20 min",
+        "Learning rate at each checkpoint",
+        "Reconstructions over time",
+    ):
+        assert text in html, text
+    write_text(run / "metrics.csv", header + "400,0.5,0.4,7300,1e-4\n")
+    html = write_report(run).read_text()
+    assert "none, the last step is done" in html and "2 h 2 min" in html
+
+
+def test_damaged_parts_of_a_run_are_named_and_the_rest_is_shown(tmp_path):
+    run = tmp_path / "run"
+    method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
+    command = "maediff train ddpm --cohort /home/ann/secret scans/cohort -o /home/ann/run"
+    config = {"method": "ddpm", "preset": "tiny", "config": config_of(method), "seed": 1}
+    write_config(run, config)
+    write_json(run / "provenance.json", {"parameters": 12345, "command": command})
+    write_text(run / "metrics.csv", "step,train_loss\n1,x\n")
+    (run / SAMPLES).write_bytes(b"PK")
+    html = write_report(run).read_text()
+    assert "metrics.csv is damaged" in html and "12,345" in html
+    assert "samples.npz: missing or damaged" in html
+    assert "--cohort cohort -o run" in html
+    assert "/home" not in html and str(tmp_path) not in html
+    (run / "provenance.json").write_text("{")
+    assert "provenance.json is damaged" in write_report(run).read_text()
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A cohort of four scans: with a picture, without one, damaged, and failed."""
+    folder = tmp_path / "cohort"
+    write_json(folder / "cohort.json", {"format": 2, "modality": "FLAIR", "grid": {"size": 96}})
+    columns = ("subject", "session", "dataset", "split", "healthy")
+    lines = [
+        ("a", "", "lab", "train", "1"),
+        ("b", "2", "lab", "val", "0"),
+        ("bad <b>", "", "lab", "test", ""),
+    ]
+    write_table(folder / "manifest.csv", columns, lines)
+    checks = [
+        ("a", "ok", "", "1200.5", ""),
+        ("b_2", "flagged", "stretched 1.64 times", "1000", "a note"),
+        ("bad <b>", "ok", "", "1100", ""),
+        ("c", "failed", "/home/ann/MR scans/c.nii: 2 dimensions", "", ""),
+    ]
+    write_table(folder / "qc.csv", ("name", "status", "flags", "brain_ml", "notes"), checks)
+    data, brain, affine = made_brain((24, 28, 20), (4.0, 4.0, 4.0), (40.0, 48.0, 36.0))
+    write_picture(make_folder(folder / "a") / "qc.png", made_volume(data, affine), brain)
+    save(folder / "b_2" / "image.nii.gz", data, affine)
+    save(folder / "b_2" / "brain_mask.nii.gz", brain, affine)
+    (make_folder(folder / "bad <b>") / "qc.png").write_bytes(b"no picture")
+    return folder
+
+
+def make_folder(path):
+    path.mkdir(parents=True)
+    return path
+
+
+def test_cohort_shows_every_outline(prepared):
+    html = write_report(prepared).read_text()
+    for text in (
+        "3 of 4 scans were prepared. Quality control flagged 1 of them.",
+        "train 1, val 1, test 1",
+        "healthy 1, with a lesion 1, health unknown 1",
+        "train · FLAIR · healthy · brain 1200 ml",
+        "val · FLAIR · with a lesion · brain 1000 ml",
+        "stretched 1.64 times",
+        "no picture: qc.png: cannot be read",
+        "c.nii: 2 dimensions",
+        "bad &lt;b&gt;",
+    ):
+        assert text in html, text
+    assert "/home" not in html and str(prepared) not in html
+    assert html.count("data:image/jpeg") == 3  # two tiles, and the flagged scan in full size
+
+
+def test_cohort_without_its_tables(prepared):
+    (prepared / "qc.csv").write_bytes(b"\xff\xfe\x00")
+    html = write_report(prepared).read_text()
+    assert "qc.csv cannot be read" in html and "no line in qc.csv" in html
+    assert html.count("data:image/jpeg") == 2
+    (prepared / "manifest.csv").unlink()
+    html = write_report(prepared).read_text()
+    assert "manifest.csv cannot be read (FileNotFoundError)" in html
+
+
+@pytest.fixture
+def paper_evaluation(evaluated):
+    """An evaluation whose runs are pDDPM with stride 16 and MAEDiff."""
+    summary = json.loads((evaluated / "summary.json").read_text())
+    summary["runs"] = {
+        "net-0": {"method": "maediff", "config": {"s": 48}},
+        "net-1": {"method": "pddpm", "config": {"s": 16}},
+    }
+    write_json(evaluated / "summary.json", summary)
+    slices = evaluated / "slices"
+    shutil.copytree(slices / "net-0", slices / "net-1", dirs_exist_ok=True)
+    return evaluated
+
+
+def test_figure_of_the_paper_has_the_methods_in_its_order(paper_evaluation, monkeypatch):
+    drawn = []
+
+    def draw(rows, columns):
+        drawn.append((rows, columns))
+        return tile_chart(rows, columns)
+
+    monkeypatch.setattr("maediff.report.comparison.charts.tile_chart", draw)
+    html = write_report(paper_evaluation).read_text()
+    (rows, columns) = drawn[0]
+    assert columns == ["input", "pDDPM (s16)", "MAEDiff", "truth"]
+    assert [text for text, _ in rows][:2] == ["ill-1 reconstruction", "ill-1 anomaly map"]
+    assert len(rows) == 6 and all(len(tiles) == 4 for _, tiles in rows)
+    assert "Not in this evaluation: AnoDDPM, pDDPM (s48)." in html
+    summary = json.loads((paper_evaluation / "summary.json").read_text())
+    del summary["runs"]
+    write_json(paper_evaluation / "summary.json", summary)
+    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text()
+
+
+def test_damaged_slices_of_an_evaluation_are_named(paper_evaluation):
+    (paper_evaluation / "slices" / "net-0" / "ill-1.npz").write_bytes(b"PK")
+    html = write_report(paper_evaluation).read_text()
+    assert html.count("ill-1 is missing here: slices/net-0/ill-1.npz") == 2
+    assert "ill-2: net" in html and str(paper_evaluation) not in html
+
+
+def test_comparison_before_and_after_scoring(tmp_path, evaluated):
+    folder = tmp_path / "compare"
+    run = {"method": "dae", "seed": 1, "done": True, "step": 5, "steps": 9, "seconds": 200.0}
+    budget = {"preset": "tiny", "steps": None, "max_time": "90s"}
+    record = {"budget": budget, "modality": "T1w", "runs": {"dae-1": run}, "python": "3.11"}
+    write_json(folder / "compare.json", {**record, "command": "maediff compare --out /home/ann/x"})
+    html = write_report(folder).read_text()
+    for text in ("They are not scored yet", "5 of 9", "3 min", "90s", "--out x"):
+        assert text in html, text
+    assert "/home" not in html
+    evaluated.rename(folder / "eval")
+    make_folder(folder / "runs" / "dae-1")
+    (folder / "runs" / "dae-1" / "report.html").touch()
+    html = write_report(folder).read_text()
+    assert "2 runs and 1 simple baseline" in html and "AUPRC" in html
+    assert 'href="runs/dae-1/report.html"' in html
+    (folder / "eval" / "summary.json").write_text("{")
+    html = write_report(folder).read_text()
+    assert "Missing parts" in html and "5 of 9" in html and str(tmp_path) not in html
+
+
+def test_sentence_compares_with_healthy_scans(detected):
+    shared = json.loads((detected / "detect.json").read_text())
+    origin = {"n_marked": 2, "n_scores": 18, "healthy_ml_median": 0.0, "healthy_ml_p90": 1.5}
+    write_json(detected / "detect.json", {**shared, "threshold_from": origin})
+    expected = (
+        "1 region, 1.5 ml. Healthy scans of run: 0 ml in the median, at most 1.5 ml in nine of "
+        "ten, 2 of 18 flagged."
+    )
+    assert expected in write_report(detected).read_text()
+
+
+def test_pages_of_a_derivative_with_many_scans(tmp_path, detected):
+    """Links of the index lead to pages beside it, and not into the hidden folder."""
+    out = tmp_path / "derivative"
+    work = out / ".detect"
+    out.mkdir()
+    detected.rename(work)
+    text = (work / "ill" / "summary.json").read_text()
+    for number in range(21):
+        folder = make_folder(work / f"sub {number}")
+        (folder / "summary.json").write_text(text)
+    html = write_report(out).read_text()
+    pages = [link for link in links(html) if link.endswith(".html")]
+    assert len(pages) == 23 and "scan_reports/sub%203.html" in pages
+    assert all((out / unquote(page)).is_file() for page in pages)
+    assert not list(work.rglob("report.html"))

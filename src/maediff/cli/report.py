@@ -13,7 +13,7 @@ def report(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Results of detect, evaluate, train, preprocess or demo.",
+            help="Results of detect, evaluate, compare, train, preprocess or demo.",
             show_default=False,
         ),
     ],

@@ -299,8 +299,7 @@ def _preprocess_scan(
         tools=tools,
     )
     prepared = scan.on_grid
-    if scan.on_scan.extracted or prepared.record["flags"]:
-        write_picture(out / ref.name / "qc.png", volume, scan.on_scan.brain)
+    write_picture(out / ref.name / "qc.png", volume, scan.on_scan.brain)
     prepared.record["seconds"] = round(time.monotonic() - started, 1)
     write_subject(out, finished, prepared, key)
     return finished, prepared.record

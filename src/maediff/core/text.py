@@ -13,6 +13,9 @@ UNSAFE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # A line that continues a message is indented, so that no name can forge a line of its own.
 CONTINUATION = re.compile(r"(\n(?=  ))")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+# An absolute path with its folders: /a/b c/, C:\a\. A URL does not match, because of its colon.
+_PART = r"[^\s/\\:;,'\"](?:[^/\\:;,'\"\n]*[^\s/\\:;,'\"])?"
+FOLDERS = re.compile(rf"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}[/\\])+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)", re.IGNORECASE)
 
 
@@ -31,6 +34,18 @@ def escape_controls(text: str) -> str:
         else character
         for character in text
     )
+
+
+def hide_folders(text: str) -> str:
+    """Return the text with absolute paths reduced to their last part.
+
+    Folder names may identify a person or a machine, and reports are given to other people.
+
+    Example:
+        >>> hide_folders("/home/ann/MR scans/a.nii.gz: 2 dimensions")
+        'a.nii.gz: 2 dimensions'
+    """
+    return FOLDERS.sub("", text)
 
 
 def escape_message(text: str) -> str:

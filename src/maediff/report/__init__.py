@@ -1,10 +1,12 @@
 """report.html: one self-contained page from a folder of results.
 
 pages                                       the kind of folder -> its page
-cohort, training, detection, evaluation     files of the folder -> sections of the page
+cohort, training, detection, evaluation,    files of the folder -> sections of the page
+compare
 comparison                                  methods of an evaluation side by side
 elements                                    sections, tables and montages
 slices, charts, viewer                      pictures
+live                                        the report of a training that runs
 templates/                                  HTML, CSS and JavaScript
 """
 
@@ -22,7 +24,8 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     The page shows everything without another file and without a network.
 
     Args:
-        folder: results of detect (also as a BIDS derivative), evaluate, train, preprocess or demo.
+        folder: results of detect (also as a BIDS derivative), evaluate, compare, train,
+            preprocess or demo.
         title: title of the page; None for the name of the folder.
 
     Raises:
@@ -32,21 +35,22 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     from markupsafe import Markup
 
     from maediff.detection.bids import WORK
-    from maediff.report.detection import scan_page, scans_with_own_page
+    from maediff.report.detection import scan_address, scan_page, scans_with_own_page
+    from maediff.report.elements import hide_page_folders
     from maediff.report.pages import make_page
     from maediff.report.session import is_session_folder, session_page
 
-    folder = Path(folder)
-    if (folder / WORK).is_dir():  # a BIDS derivative
-        page_path = write_report(folder / WORK, title or folder.resolve().name)
-        return page_path.replace(folder / "report.html")
-    pages = {folder / "report.html": make_page(folder)}
-    main_page = pages[folder / "report.html"]
-    main_page.title = title or main_page.title
-    if (folder / "detect.json").is_file():
-        own_page = session_page if is_session_folder(folder) else scan_page
-        for name in scans_with_own_page(folder):
-            pages[folder / name / "report.html"] = own_page(folder, name)
+    out = Path(folder)
+    source = out / WORK if (out / WORK).is_dir() else out  # WORK: of a BIDS derivative
+    pages = {out / "report.html": make_page(source)}
+    if source != out:
+        pages[out / "report.html"].title = out.resolve().name
+    if title:
+        pages[out / "report.html"].title = title
+    if (source / "detect.json").is_file():
+        own_page = session_page if is_session_folder(source) else scan_page
+        for name in scans_with_own_page(source):
+            pages[out / scan_address(source, name)] = own_page(source, name)
     environment = Environment(
         loader=PackageLoader("maediff.report"),
         autoescape=True,
@@ -56,6 +60,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     )
     style = Markup(environment.get_template("style.css").render())  # noqa: S704 - our own file
     for path, page in pages.items():
+        hide_page_folders(page)
         scripts, colours = _scripts(page, environment)
         html = environment.get_template("report.html").render(
             page=page,
@@ -66,7 +71,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         write_text(path, html)
-    return folder / "report.html"
+    return out / "report.html"
 
 
 def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:

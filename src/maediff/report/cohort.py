@@ -1,79 +1,195 @@
-"""Report of a cohort: the number of scans, and a picture of each flagged scan."""
+"""Report of a cohort: splits, the outline of every brain, and each flagged scan in detail.
+
+qc.png of a scan shows the scan on its own grid. Cohorts of older versions have it for flagged
+scans only. The picture of any other scan is then made of its prepared image, which is 0 outside
+the brain.
+"""
 
 import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from maediff.core.errors import InputError
 from maediff.core.files import read_json
-from maediff.report.elements import Montage, Page, Section, Table, flat
-from maediff.report.slices import file_uri
+from maediff.core.text import plain_cell
+from maediff.preparation.picture import render_picture
+from maediff.report import slices
+from maediff.report.elements import Facts, Montage, Page, Section, Table, Tile, flat
+from maediff.scans.nifti import read_mask, read_nifti
 
 QC_COLUMNS = {
     "brain_ml": "Brain, ml",
+    "lesion_ml": "Lesion, ml",
     "atlas_overlap": "Overlap with the atlas",
     "brain_mask": "Brain mask",
 }
+HEALTH = {"1": "healthy", "0": "with a lesion", "": "health unknown"}
 PICTURE = ("Brain outline", "on the scan", "qc.png")
+SORTABLE_FROM = 20
+"""Number of scans from which the table can be sorted and filtered."""
+
+Rows = Mapping[str, Mapping[str, str]]
+"""Lines of a table by the name of the scan."""
 
 
 def cohort_page(folder: Path) -> Page:
-    """The page of a cohort."""
+    """Return the page of a cohort.
+
+    A scan whose files are missing or damaged is named, and the others are shown.
+
+    Raises:
+        InputError: cohort.json is missing or damaged.
+    """
     about = read_json(folder / "cohort.json")
-    with (folder / "qc.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    failed, flagged = (
-        [row for row in rows if row["status"] == status] for status in ("failed", "flagged")
-    )
-    montages = [_montage(folder, row, number) for number, row in enumerate(flagged)]
-    table = Table(
-        ["Scan", "Status", "Check", *QC_COLUMNS.values(), "Notes"],
-        [
-            [
-                row["name"],
-                row["status"],
-                row["flags"],
-                *(row.get(key) or "" for key in QC_COLUMNS),
-                row["notes"],
-            ]
-            for row in rows
-        ],
-        marked=[number for number, row in enumerate(rows) if row["status"] != "ok"],
-    )
-    lead = (
-        f"{len(rows) - len(failed)} of {len(rows)} scans went through; {len(flagged)} of them "
-        "should be looked at."
-    )
-    facts = [
-        ("Contrast", str(about["modality"])),
-        ("Failed", str(len(failed))),
-        ("Flagged", str(len(flagged))),
-        *_splits(about.get("n_subjects") or {}),
+    notes: list[str] = []
+    scans = _read_lines(folder / "manifest.csv", notes)
+    checks = _read_lines(folder / "qc.csv", notes)
+    names = sorted({*scans, *checks})
+    failed = [name for name in names if checks.get(name, {}).get("status") == "failed"]
+    flagged = [name for name in names if checks.get(name, {}).get("status") == "flagged"]
+    kept = [name for name in names if name not in failed]
+    contrast = str(about.get("modality", "unknown"))
+    tiles = [_make_tile(folder, name, contrast, scans, checks) for name in kept]
+    sections = [
+        Section(
+            "Scans to look at",
+            text=["Look at the outline and the scan before you use these scans."],
+            montages=[
+                _make_montage(folder, name, checks[name], scans.get(name, {}), number)
+                for number, name in enumerate(flagged)
+            ],
+        ),
+        Section(
+            "Brain outlines",
+            text=[
+                "Every scan with the outline of its brain mask: three axial views, a coronal and "
+                "a sagittal view. Left in a picture is the patient's left."
+            ],
+            gallery=tiles,
+        ),
+        Section("Scans", tables=[_make_table(names, scans, checks)] if names else []),
     ]
-    sections = [Section("Scans", tables=[table])]
-    if montages:
-        sections.insert(0, Section("To look at", montages=montages))
+    if not flagged:
+        sections.pop(0)
+    if notes:
+        sections.insert(0, Section("Missing parts", text=notes))
     known = ("modality", "n_scans", "n_subjects", "n_failed", "format")
     settings = {key: value for key, value in about.items() if key not in known}
-    return Page(
-        "Preprocessing",
-        folder.resolve().name,
-        lead,
-        facts,
-        [*sections, Section("Settings", facts=flat(settings))],
+    sections.append(Section("Settings", facts=flat(settings)))
+    lead = (
+        f"{len(kept)} of {len(names)} scans were prepared. "
+        f"Quality control flagged {len(flagged)} of them."
     )
+    facts = [
+        ("Contrast", contrast),
+        ("Splits", _count(scans, kept, "split")),
+        ("Health", _count(scans, kept, "healthy", HEALTH)),
+        ("Data sets", _count(scans, kept, "dataset")),
+        ("Failed", str(len(failed))),
+        ("Flagged", str(len(flagged))),
+        *_count_subjects(about.get("n_subjects") or {}),
+    ]
+    return Page("Cohort", folder.resolve().name, lead, facts, sections)
 
 
-def _splits(numbers: dict[str, int]) -> list[tuple[str, str]]:
+def _count_subjects(numbers: Mapping[str, int]) -> Facts:
     """Return the number of subjects in each split as a fact; none for older cohorts."""
-    text = ", ".join(f"{number} {split}" for split, number in numbers.items())
+    text = ", ".join(f"{split} {number}" for split, number in numbers.items())
     return [("Subjects", text)] if text else []
 
 
-def _montage(folder: Path, row: dict[str, str], number: int) -> Montage:
-    picture = folder / row["name"] / PICTURE[2]
-    return Montage(
-        row["name"],
+def _read_lines(path: Path, notes: list[str]) -> dict[str, dict[str, str]]:
+    """Return the lines of manifest.csv or qc.csv by scan; add a note if the file is unusable."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [
+                {key: plain_cell(value or "") for key, value in line.items() if key is not None}
+                for line in csv.DictReader(file)
+            ]
+        return {_name_scan(line): line for line in lines}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        notes.append(
+            f"{path.name} cannot be read ({type(error).__name__}), so its columns are missing "
+            "here; preprocess again."
+        )
+        return {}
+
+
+def _name_scan(line: Mapping[str, str]) -> str:
+    """Return the name of the scan in a line: `name` of qc.csv, or subject and session."""
+    if "name" in line:
+        return line["name"]
+    return f"{line['subject']}_{line['session']}" if line["session"] else line["subject"]
+
+
+def _count(
+    scans: Rows, names: Sequence[str], column: str, labels: Mapping[str, str] | None = None
+) -> str:
+    """Return how many scans have each value of a column, as "train 10, val 2"."""
+    counts = Counter(scans[name].get(column, "") for name in names if name in scans)
+    order = ("train", "val", "test", "1", "0", "")
+    keys = sorted(counts, key=lambda key: (order.index(key) if key in order else -1, key))
+    return ", ".join(f"{(labels or {}).get(key, key)} {counts[key]}" for key in keys) or "unknown"
+
+
+def _make_tile(folder: Path, name: str, contrast: str, scans: Rows, checks: Rows) -> Tile:
+    """Return the tile of a scan; its note names a damaged picture."""
+    scan, check = scans.get(name, {}), checks.get(name, {})
+    notes = [scan.get("split", ""), contrast, HEALTH.get(scan.get("healthy", ""), "")]
+    if check.get("brain_ml"):
+        notes.append(f"brain {float(check['brain_ml']):.0f} ml")
+    image = ""
+    try:
+        image = slices.small_uri(_render_outline(folder / name))
+    except InputError as error:
+        notes.append(f"no picture: {str(error).replace(f'{folder / name}/', '')}")
+    flag = check.get("flags", "") if check.get("status") == "flagged" else ""
+    return Tile(name, " · ".join(note for note in notes if note), image, flag)
+
+
+def _render_outline(folder: Path) -> slices.RGB:
+    """Return the picture of a scan's brain outline.
+
+    Raises:
+        InputError: the scan has neither a picture nor a prepared image.
+    """
+    if (folder / PICTURE[2]).is_file():
+        return slices.read_picture(folder / PICTURE[2])
+    volume = read_nifti(folder / "image.nii.gz")
+    return render_picture(volume, read_mask(folder / "brain_mask.nii.gz", volume))
+
+
+def _make_table(names: Sequence[str], scans: Rows, checks: Rows) -> Table:
+    """Return the table of all scans: split, health, quality control."""
+    rows = []
+    for name in names:
+        scan, check = scans.get(name, {}), checks.get(name, {})
+        health = HEALTH.get(scan.get("healthy", ""), "") if scan else ""
+        keys = ("flags", *QC_COLUMNS, "notes")
+        status = check.get("status", "no line in qc.csv")
+        cells = [check.get(key) or "" for key in keys]
+        rows.append([name, scan.get("split", ""), health, status, *cells])
+    head = ["Scan", "Split", "Health", "Status", "Check", *QC_COLUMNS.values(), "Notes"]
+    marked = [number for number, row in enumerate(rows) if row[3] != "ok"]
+    return Table(head, rows, marked=marked, sortable=len(rows) > SORTABLE_FROM)
+
+
+def _make_montage(
+    folder: Path, name: str, check: Mapping[str, str], scan: Mapping[str, str], number: int
+) -> Montage:
+    """Return a flagged scan with its picture in full size."""
+    montage = Montage(
+        name,
         f"scan-{number}",
-        [(label, row[key]) for key, label in QC_COLUMNS.items() if row.get(key)],
-        [(*PICTURE[:2], file_uri(picture))] if picture.is_file() else [],
-        flags=row["flags"].split("; "),
+        [("Split", scan["split"])] if scan.get("split") else [],
+        [],
+        flags=check.get("flags", "").split("; "),
     )
+    montage.facts += [(label, check[key]) for key, label in QC_COLUMNS.items() if check.get(key)]
+    try:
+        picture = slices.small_uri(_render_outline(folder / name), quality=90)
+        montage.rows = [(*PICTURE[:2], picture)]
+    except InputError as error:
+        montage.flags.append(f"No picture: {str(error).replace(f'{folder / name}/', '')}")
+    return montage

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 
 from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
+from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.report import charts, slices
 from maediff.report.elements import Chart, Section, colour_scale
 
+PAPER_METHODS: dict[str, tuple[str, int | None]] = {
+    "AnoDDPM": ("anoddpm", None),
+    "pDDPM (s48)": ("pddpm", 48),
+    "pDDPM (s16)": ("pddpm", 16),
+    "MAEDiff": ("maediff", None),
+}
+"""Method and stride of the columns of the paper's Figure 3, in its order."""
 VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 
 
@@ -47,11 +55,19 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         return []
     rows, columns = [], ["scan"]
     subjects = sorted(path.stem for path in (folder / "slices" / next(iter(shown))).glob("*.npz"))
+    notes: list[str] = []
     for subject in subjects:
         pictures: list[slices.RGB] = []
+        try:
+            snapshots = {
+                name: load_slices(folder / "slices" / name / f"{subject}.npz") for name in shown
+            }
+        except InputError as error:
+            notes.append(f"{subject} is missing here: {str(error).replace(f'{folder}/', '')}")
+            continue
         columns = ["scan"]
         for name, threshold in shown.items():
-            snapshot = load_slices(folder / "slices" / name / f"{subject}.npz")
+            snapshot = snapshots[name]
             at = _most_lesion(snapshot)
             vmax = display_maximum(threshold)
             if not pictures:
@@ -64,6 +80,8 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             columns.append(f"{label_of(name, summary)}\n0 to {vmax:.2f}")
         rows.append((subject, [*pictures, truth]))
         columns.append("truth")
+    if not rows:
+        return [Section("Comparison", text=notes)] if notes else []
     chart = Chart(
         charts.tile_chart(rows, columns),
         "one slice of each subject through every method",
@@ -72,9 +90,80 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     text = [
         "One run of each method, the slice with most lesion (or most brain) of the first subjects "
         "by name. Colours of an anomaly map run from 0 to twice the method's own threshold, the "
-        "same for every subject."
+        "same for every subject.",
+        *notes,
     ]
     return [Section("Comparison", text=text, charts=[chart], scale=colour_scale(None, None))]
+
+
+def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
+    """Return the figure of the paper (Figure 3) with the methods that the evaluation has.
+
+        subject, reconstruction   input | AnoDDPM | pDDPM (s48) | pDDPM (s16) | MAEDiff | truth
+        subject, anomaly map      input | ...                                           | truth
+
+    Each method is shown by its first run. There is no section without one of the methods.
+    """
+    runs = _find_paper_runs(folder, summary)
+    if not runs:
+        return []
+    thresholds = {
+        name: found["healthy"] if found["label"] is None else found["label"]
+        for name in runs.values()
+        for found in [summary["methods"][name]["thresholds"]]
+    }
+    first = folder / "slices" / next(iter(runs.values()))
+    rows: list[tuple[str, list[slices.RGB]]] = []
+    notes: list[str] = []
+    for subject in sorted(path.stem for path in first.glob("*.npz")):
+        try:
+            snapshots = {
+                name: load_slices(folder / "slices" / name / f"{subject}.npz")
+                for name in runs.values()
+            }
+        except InputError as error:
+            notes.append(f"{subject} is missing here: {str(error).replace(f'{folder}/', '')}")
+            continue
+        scan = next(iter(snapshots.values()))
+        at = _most_lesion(scan)
+        inputs, truth = slices.scan_tile(scan, at), slices.truth_tile(scan, at)
+        references = [
+            inputs * 0 if shot.reference is None else slices.reference_tile(shot, at)
+            for shot in snapshots.values()
+        ]
+        maps = [
+            slices.anomaly_tile(shot, at, display_maximum(thresholds[name]))
+            for name, shot in snapshots.items()
+        ]
+        rows.append((f"{subject} reconstruction", [inputs, *references, inputs]))
+        rows.append((f"{subject} anomaly map", [inputs, *maps, truth]))
+    columns = ["input", *runs, "truth"]
+    charts_of_figure = []
+    if rows:
+        chart = charts.tile_chart(rows, columns)
+        caption = "reconstructions and anomaly maps of the methods of the paper's Figure 3"
+        charts_of_figure = [Chart(chart, caption, wide=110 + 110 * len(columns))]
+    missing = [label for label in PAPER_METHODS if label not in runs]
+    text = [
+        "The layout of the paper's Figure 3: the slice with most lesion of each subject. Colours "
+        "of an anomaly map run from 0 to twice the method's own threshold.",
+        *([f"Not in this evaluation: {', '.join(missing)}."] if missing else []),
+        *notes,
+    ]
+    return [Section("Figure as in the paper", text=text, charts=charts_of_figure)]
+
+
+def _find_paper_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first run of each method of the paper's figure, by the label of its column."""
+    records = summary.get("runs")
+    found: dict[str, str] = {}
+    for label, (method, stride) in PAPER_METHODS.items():
+        for name, record in (records if isinstance(records, Mapping) else {}).items():
+            settings = record.get("config") or {}
+            fits = record.get("method") == method and stride in (None, settings.get("s"))
+            if fits and name in summary["methods"] and (folder / "slices" / name).is_dir():
+                found.setdefault(label, name)
+    return found
 
 
 def curve_charts(folder: Path, summary: Mapping[str, Any]) -> list[Section]:

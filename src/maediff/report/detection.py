@@ -12,6 +12,7 @@ from urllib.parse import quote
 from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.detection.bids import SCAN_REPORTS, WORK
 from maediff.detection.findings import describe_usual
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
@@ -42,7 +43,7 @@ def detection_page(folder: Path) -> Page:
         else []
     )
     links = [
-        f"#scan-{number}" if on_one_page else f"{quote(name)}/report.html"
+        f"#scan-{number}" if on_one_page else quote(scan_address(folder, name))
         for number, name in zip(numbers, summaries, strict=True)
     ]
     vmax, threshold = display_maximum(shared["threshold"]), shared["threshold"]
@@ -93,6 +94,16 @@ def scan_page(folder: Path, name: str) -> Page:
     )
     lead = _sentence(summary, shared)
     return Page("Detection", name, lead, _facts(shared), [section, _settings(shared)])
+
+
+def scan_address(folder: Path, name: str) -> str:
+    """Return the address of a scan's page, relative to the index.
+
+    The index of a BIDS derivative is in the derivative's folder, and its detection is in a hidden
+    folder. The pages of the scans are then beside the index.
+    """
+    in_derivative = folder.name == WORK
+    return f"{SCAN_REPORTS}/{name}.html" if in_derivative else f"{name}/report.html"
 
 
 def scans_with_own_page(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from maediff.core.text import hide_folders
 from maediff.report import slices
 
 Facts = list[tuple[str, str]]
@@ -77,6 +78,23 @@ class Chart:
 
 
 @dataclass
+class Tile:
+    """A small picture of one scan in a gallery.
+
+    Args:
+        title: name of the scan.
+        note: facts about the scan, in one line.
+        image: the picture; empty if there is none.
+        flag: reason to look at the scan; empty without one.
+    """
+
+    title: str
+    note: str
+    image: str
+    flag: str = ""
+
+
+@dataclass
 class Section:
     """A part of the page, in the order of its fields."""
 
@@ -89,6 +107,7 @@ class Section:
     scale: tuple[str, list[tuple[float, str]]] | None = None
     legend: list[tuple[str, str]] = field(default_factory=list)
     montages: list[Montage] = field(default_factory=list)
+    gallery: list[Tile] = field(default_factory=list)
     facts: Facts = field(default_factory=list)
 
 
@@ -101,6 +120,37 @@ class Page:
     lead: str
     facts: Facts
     sections: list[Section]
+
+
+def hide_page_folders(page: Page) -> None:
+    """Reduce absolute paths in all texts of a page to their last part.
+
+    A page is given to other people, and folder names may identify a person or a machine.
+    Pictures are left alone.
+    """
+    page.lead = hide_folders(page.lead)
+    page.facts = _hide_facts(page.facts)
+    for section in page.sections:
+        section.text = [hide_folders(text) for text in section.text]
+        section.facts = _hide_facts(section.facts)
+        for table in section.tables:
+            _hide_cells(table)
+        for tile in section.gallery:
+            tile.note, tile.flag = hide_folders(tile.note), hide_folders(tile.flag)
+        for montage in section.montages:
+            montage.facts = _hide_facts(montage.facts)
+            montage.flags = [hide_folders(flag) for flag in montage.flags]
+            montage.sentence = hide_folders(montage.sentence)
+            if montage.table is not None:
+                _hide_cells(montage.table)
+
+
+def _hide_facts(facts: Facts) -> Facts:
+    return [(name, hide_folders(value)) for name, value in facts]
+
+
+def _hide_cells(table: Table) -> None:
+    table.rows = [[hide_folders(cell) for cell in row] for row in table.rows]
 
 
 def colour_scale(

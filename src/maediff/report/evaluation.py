@@ -7,15 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from maediff.anomaly.snapshots import display_maximum, load_slices
+from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.text import plain_cell
 from maediff.evaluation.table import format_cell, make_tables
 from maediff.report import charts, slices
-from maediff.report.comparison import comparison, curve_charts, label_of, shown_runs
+from maediff.report.comparison import (
+    comparison,
+    curve_charts,
+    label_of,
+    paper_figure,
+    shown_runs,
+)
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
 
 
 def evaluation_page(folder: Path) -> Page:
+    """Return the page of a folder of `maediff evaluate`.
+
+    A subject whose slices are missing or damaged is named, and the others are shown.
+
+    Raises:
+        InputError: summary.json is missing or damaged.
+    """
     summary = read_json(folder / "summary.json")
     methods, baselines = summary["methods"], summary["baselines"]
     best = summary["best_baseline"]
@@ -40,6 +54,7 @@ def evaluation_page(folder: Path) -> Page:
         scores.figure_alt = "AUPRC by method"
     sections = [
         scores,
+        *paper_figure(folder, summary),
         *comparison(folder, summary),
         *curve_charts(folder, summary),
         Section("All numbers", tables=shown[1:]),
@@ -87,8 +102,12 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     montages = []
     for number, path in enumerate(sorted((folder / "slices" / next(iter(shown))).glob("*.npz"))):
         rows: list[tuple[str, str, str]] = []
+        try:
+            snapshots = {name: load_slices(folder / "slices" / name / path.name) for name in shown}
+        except InputError:  # named in the comparison
+            continue
         for name in shown:
-            snapshot = load_slices(folder / "slices" / name / path.name)
+            snapshot = snapshots[name]
             vmax = display_maximum(shown[name])
             if not rows:
                 truth = snapshot.lesion is not None and bool(snapshot.lesion.any())

@@ -1,4 +1,4 @@
-"""The reports of DETECT, RUN and DEMO folders, and the choice of the page that fits a folder."""
+"""Choice of the page that fits a folder, and the report of a DEMO folder."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,6 +10,7 @@ from maediff.report.session import is_session_folder
 
 PAGES = {
     "detect.json": "detection.detection_page",
+    "compare.json": "compare.compare_page",
     "scores.csv": "evaluation.evaluation_page",
     "config.json": "training.run_page",
     "cohort.json": "cohort.cohort_page",
@@ -21,10 +22,10 @@ Only the module of this page is imported. The other modules import matplotlib.
 
 
 def make_page(folder: Path) -> Page:
-    """The page for a folder, by the files that are in it.
+    """Return the page for a folder, by the files that are in it.
 
     Raises:
-        InputError: none of ours, or damaged.
+        InputError: maediff did not write the folder, or its main file is damaged.
     """
     if not folder.is_dir():
         raise InputError(
@@ -49,8 +50,8 @@ def make_page(folder: Path) -> Page:
     if parts:
         return _demo(folder, parts)
     raise InputError(
-        f"{folder}: holds neither detect.json, scores.csv nor config.json, nor cohort.json; "
-        "give a folder that detect, evaluate, train or preprocess wrote"
+        f"{folder}: holds neither detect.json, scores.csv, config.json, cohort.json nor "
+        "compare.json; give a folder that detect, evaluate, train, preprocess or compare wrote"
     )
 
 

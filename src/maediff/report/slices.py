@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
 from maediff.anomaly.snapshots import Snapshot
+from maediff.core.errors import InputError
 from maediff.core.types import Map, Mask
 from maediff.report.colours import COLOURS, colour_values
 
@@ -128,6 +129,32 @@ def colour_bar() -> str:
 def file_uri(path: Path) -> str:
     """A PNG file as it is."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def small_uri(picture: RGB, quality: int = 80) -> str:
+    """Return a picture as JPEG, for pages with hundreds of pictures."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def read_picture(path: Path) -> RGB:
+    """Return the pixels of a PNG file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); preprocess again"
+        ) from None
 
 
 def _grey(image: Map) -> UInt8[np.ndarray, "n h w 3"]:
