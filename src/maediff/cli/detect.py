@@ -322,10 +322,9 @@ def _detect_in_sessions(
     report = detect_sessions(
         sessions, work, rule=rule, choice=choice, options=options, file_of=present, run=run
     )
-    page = write_report(work, out.resolve().name)
     if as_bids and (run.overwrite or report.summaries):
         write_session_derivative(sessions, out, overwrite=run.overwrite)
-        page = out / page.name
+    page = write_report(out)
     echo(f"report: {page}")
     print_failures(list(report.failures), report.flagged, page)
     exit_if_failed(len(report.failures))

@@ -20,6 +20,7 @@ from maediff.report.detection import (
     make_region_table,
     make_scan_montage,
     read_summaries,
+    scan_address,
 )
 from maediff.report.elements import Facts, Montage, Page, Section, Table, colour_scale, flat
 from maediff.report.viewer import make_session_viewer
@@ -46,7 +47,7 @@ def sessions_page(folder: Path) -> Page:
     montages = []
     links = []
     for number, (name, summary) in enumerate(summaries.items()):
-        links.append(f"#scan-{number}" if on_one_page else f"{quote(name)}/report.html")
+        links.append(f"#scan-{number}" if on_one_page else quote(scan_address(folder, name)))
         if on_one_page:
             montages.append(_make_montage(folder / name, summary, f"scan-{number}"))
     sections = []

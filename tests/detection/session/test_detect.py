@@ -16,6 +16,7 @@ from helpers.runs import ABOUT, made_run
 from helpers.sessions import inverted, made_scan, made_session
 from maediff.cli import app
 from maediff.core.errors import InputError
+from maediff.detection.detect import DetectOptions
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detect import ThresholdChoice, detect_sessions
 from maediff.models import catalogue
@@ -86,6 +87,13 @@ def test_files_of_a_session(folder, models, tmp_path):
     assert (row["participant_id"], row["modality"]) == ("p1", "T1w+FLAIR")
     shared = read(out / "detect.json")
     assert shared["session"] is True and list(shared["contrasts"]) == ["T1w", "FLAIR"]
+
+
+@pytest.mark.parametrize("option", ["mni", "dicom_sc"])
+def test_outputs_of_one_contrast_are_refused(folder, models, tmp_path, option):
+    with pytest.raises(InputError, match=f"`{option}`: not possible for several contrasts"):
+        detect(folder, tmp_path / "out", models, options=DetectOptions(**{option: True}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_combination(folder, models, tmp_path):

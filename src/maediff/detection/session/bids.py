@@ -32,6 +32,7 @@ from maediff.detection.bids import (
     write_description,
 )
 from maediff.detection.participants import APP_NAMES
+from maediff.detection.result import IMAGES
 from maediff.detection.session.result import SESSION_FILE
 from maediff.scans.inputs.sessions import SessionRef
 
@@ -103,9 +104,9 @@ def write_session_derivative(
         shutil.rmtree(old)
     for session in sessions:
         _place_results(session, out, root)
-    for name in ("report.html", "participants_findings.tsv"):
-        if (out / WORK / name).is_file():
-            os.replace(out / WORK / name, out / name)
+    findings = out / WORK / "participants_findings.tsv"
+    if findings.is_file():
+        os.replace(findings, out / findings.name)
     write_description(out, root, readme=README, ignored=IGNORED)
 
 
@@ -134,7 +135,7 @@ def list_targets(session: SessionRef, first: str) -> Iterator[tuple[str, Path, s
         first: contrast whose grid the results have.
     """
     for contrast, ref in session.scans.items():
-        for kind in APP_NAMES:
+        for kind in IMAGES:
             yield f"{contrast}/{kind}.nii.gz", target_of(ref, kind, APP_NAMES), kind
         space = {
             "on_grid": f"space-{first}_desc-anomaly_{{suffix}}",

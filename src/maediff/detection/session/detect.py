@@ -107,6 +107,12 @@ def detect_sessions(
         InputError: no model for a contrast, no valid threshold, or `out` exists or holds an
             input.
     """
+    for name in ("mni", "dicom_sc"):
+        if getattr(options, name):
+            raise InputError(
+                f"`{name}`: not possible for several contrasts at once; give `modality`, and "
+                "detect in one contrast after the other"
+            )
     if options.dicom_seg:
         check_dicom_seg([ref for session in sessions for ref in session.scans.values()])
     contrasts = [each for each in MODALITIES if any(each in item.scans for item in sessions)]
