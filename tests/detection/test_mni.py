@@ -17,7 +17,7 @@ from maediff.detection.locations import locate, locate_region
 from maediff.detection.result import IMAGES
 from maediff.detection.sidecars import MNI_IMAGES
 from maediff.detection.to_scan import load_mni_template
-from maediff.preparation.registration import load_atlas
+from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.steps import run_steps
 
 PLACE = oblique(np.diag([1.06, 0.97, 1.03, 1.0]), (9.0, -6.0, 5.0))

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from maediff.anomaly.components import CONNECTIVITY
+from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.grid import Grid
-from maediff.preparation.registration import load_atlas
 from maediff.preparation.resample import Order, resample
 from maediff.scans.volume import Volume, volume_from_array
 
