@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # Measure sizes and speed; needs no data set. DEVICE=cuda measures training on a GPU.
+# With the path of an older checkout as argument, only compare `detect` of both (8 minutes).
 DATA=${DATA:-none}
 . "$(dirname "$0")/../common.sh"
 
+if [ $# -gt 0 ]; then
+    run - python experiments/speed/compare_detect.py "$@"
+    exit
+fi
 DEVICE=${DEVICE:-cpu}
 for preset in tiny small; do
     run - python experiments/speed/method_sizes.py --preset $preset

@@ -23,6 +23,7 @@ from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.config import flatten
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
+from maediff.core.stages import stage
 from maediff.core.types import Map, Mask
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
@@ -262,7 +263,8 @@ class Detector:
             return None, scan
         ref = scan if isinstance(scan, ScanRef) else self._find_scan(Path(scan))
         self.check_contrast(ref, modality)
-        return ref, read_volume(ref)
+        with stage("read"):
+            return ref, read_volume(ref)
 
     def _find_scan(self, path: Path) -> ScanRef:
         """Return the reference to the only scan in `path`."""
@@ -328,16 +330,17 @@ class Detector:
         on_grid, on_scan, post = prepared.on_grid, prepared.on_scan, self.model.postprocess
         grid, record = on_grid.grid, on_grid.record
         images, brain = volume_to_slices(on_grid.image), volume_to_slices(on_grid.brain)
-        residual, reference = predict_volume(
-            self.model.method,
-            images,
-            brain,
-            np.arange(len(images)),
-            seed=seed,
-            batch_size=self.batch_size,
-            device=self.model.device,
-            name=self.name,
-        )
+        with stage("network"):
+            residual, reference = predict_volume(
+                self.model.method,
+                images,
+                brain,
+                np.arange(len(images)),
+                seed=seed,
+                batch_size=self.batch_size,
+                device=self.model.device,
+                name=self.name,
+            )
         x, y, z = (float(size) for size in grid.spacing_mm)
         spacing = (x, y, z)
         anomaly = residual_map(residual, brain, spacing, post, images)

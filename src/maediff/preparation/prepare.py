@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from maediff.core.stages import stage
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.onto_grid import Prepared, prepare_scan
 from maediff.preparation.quality import check_air, check_image, record_flags
@@ -63,16 +64,17 @@ def prepare(
         raise ValueError("config.modality is None: give T1w, T2w or FLAIR (config.for_modality)")
     config = config.for_modality(config.modality)
     on_scan = run_steps(volume, brain, config, t1=t1, t1_series=t1_series, tools=tools)
-    on_grid = prepare_scan(
-        on_scan.volume,
-        on_scan.brain,
-        lesion,
-        config.grid,
-        config.normalise,
-        lesion_free_margin,
-        brain_from=on_scan.brain_from,
-        to_atlas=on_scan.to_atlas,
-    )
+    with stage("model's grid"):
+        on_grid = prepare_scan(
+            on_scan.volume,
+            on_scan.brain,
+            lesion,
+            config.grid,
+            config.normalise,
+            lesion_free_margin,
+            brain_from=on_scan.brain_from,
+            to_atlas=on_scan.to_atlas,
+        )
     record = on_grid.record
     numbers, flags = check_image(
         on_grid.image,

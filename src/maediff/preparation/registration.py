@@ -11,6 +11,7 @@ SimpleITK gets RAS coordinates instead of its own LPS; it only needs both images
 SimpleITK uses one thread and one work unit, so the same scan always gives the same matrix.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -92,9 +93,11 @@ def align_to_atlas(
             f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in extent)} mm, "
             f"too thin to be registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
         )
-    low, high = np.percentile(volume.data[brain], [1, 99])
-    scaled = np.clip((volume.data - low) / max(float(high - low), 1e-6), 0, 1)
-    inside = np.where(brain, scaled + 0.1, 0).astype(np.float32)  # the brain above background's 0
+    values = volume.data[brain]
+    low, high = np.percentile(values, [1, 99])
+    scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
+    inside = np.zeros(brain.shape, dtype=np.float32)
+    inside[brain] = scaled + 0.1  # the brain above background's 0
     atlas = load_reduced_atlas()
     coarse = (
         resample_to_cubes(inside, volume.affine, COARSE_MM),
@@ -112,14 +115,16 @@ def align_to_atlas(
         matrix[:3, 3] = scan_centre - matrix[:3, :3] @ atlas_centre
         return matrix
 
-    results = [
-        _refine(*coarse, make_start(_make_rotation(0, pitch)), atlas_centre)
-        for pitch in PITCHES_DEG
-    ]
-    turned_results = [
-        _refine(*coarse, make_start(_make_rotation(axis, 180.0)), atlas_centre, steps=40)
-        for axis in range(3)
-    ]
+    starts = [(_make_rotation(0, pitch), 100) for pitch in PITCHES_DEG]
+    starts += [(_make_rotation(axis, 180.0), 40) for axis in range(3)]
+
+    def refine_start(start: tuple[np.ndarray, int]) -> tuple[float, np.ndarray]:
+        return _refine(*coarse, make_start(start[0]), atlas_centre, steps=start[1])
+
+    # SimpleITK releases Python's lock, and each start is independent of the others.
+    with ThreadPoolExecutor(_count_threads()) as pool:
+        outcomes = list(pool.map(refine_start, starts))
+    results, turned_results = outcomes[: len(PITCHES_DEG)], outcomes[len(PITCHES_DEG) :]
     information, best = max(results, key=lambda result: result[0])
     if not np.isfinite(information):
         raise InputError(
@@ -179,6 +184,13 @@ def is_local_optimum(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray,
             if _compute_information(moving_image, fixed_image, shifted) > unshifted:
                 return False
     return bool(np.isfinite(unshifted))
+
+
+def _count_threads() -> int:
+    """Return the number of threads that SimpleITK may use (`core.threads`)."""
+    import SimpleITK as sitk  # noqa: N813
+
+    return max(1, int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()))
 
 
 def _make_head_image(volume: Volume, mm: float) -> Any:

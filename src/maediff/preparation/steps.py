@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from maediff.core.errors import InputError
+from maediff.core.stages import stage
 from maediff.core.types import VolumeMask
 from maediff.preparation.background import (
     RawScanError,
@@ -54,6 +55,7 @@ SKULL_OVERLAP, SKULL_SHARE = 0.90, 0.85
 LARGE_BRAIN_ML, LARGE_BRAIN_MM = 1700.0, 190.0
 # Masks of ds000011's T2w, moved from the T1w, have 0.99 to 1.01 of its volume.
 MIN_T1_SHARE = 0.85
+SAMPLED_VALUES = 4096
 MIN_VALUES = 16  # different intensities in a brain; 8-bit scans have more, label maps have fewer
 
 
@@ -147,6 +149,12 @@ def run_steps(
     return stepped
 
 
+def _count_values(intensities: Float[np.ndarray, " n"]) -> int:
+    """Return the number of different intensities; at `MIN_VALUES` or more, a lower bound."""
+    few = len(np.unique(intensities[:SAMPLED_VALUES]))
+    return few if few >= MIN_VALUES else len(np.unique(intensities))
+
+
 def _is_large(volume: Volume, brain: VolumeMask) -> bool:
     """True if the mask exceeds most brains, in ml or by its length in the slice."""
     too_long = max(measure_extent_mm(volume, brain)[:2]) > LARGE_BRAIN_MM
@@ -215,7 +223,7 @@ class _Runner:
         record: dict[str, Any] = {}
         flags, notes = list(flags), list(notes)
         registered = self.config.registered
-        values = len(np.unique(volume.data[brain]))
+        values = _count_values(volume.data[brain])
         if values < MIN_VALUES:
             raise InputError(
                 f"{volume.source}: only {values} different values in the brain, so it looks like "
@@ -233,10 +241,12 @@ class _Runner:
         align = self.config.qc.align
         if registered or align == "always" or (align == "auto" and doubtful):
             try:
-                alignment = self.tools.align(corrected, brain, quick=not registered)
-                numbers, new_flags = self.tools.check_alignment(
-                    corrected, brain, alignment, self.config.qc
-                )
+                with stage("registration"):
+                    alignment = self.tools.align(corrected, brain, quick=not registered)
+                with stage("quality control"):
+                    numbers, new_flags = self.tools.check_alignment(
+                        corrected, brain, alignment, self.config.qc
+                    )
                 record, flags = record | numbers, flags + new_flags
                 to_atlas = alignment.to_atlas if registered else None
             except InputError as error:
@@ -277,7 +287,8 @@ class _Runner:
                     f"its T1 could not be used ({error}); brain extracted from the scan itself"
                 )
         preferred = prefer_hd_bet(brain, self.config.modality)
-        return self.tools.extract_brain(volume, preferred)  # type: ignore[no-any-return]
+        with stage("brain extraction"):
+            return self.tools.extract_brain(volume, preferred)  # type: ignore[no-any-return]
 
     def extract_from_t1(
         self, volume: Volume, ref: ScanRef, flags: list[Flag]
