@@ -39,6 +39,7 @@ NOT_RUN = {
     "maediff detect": NEEDS_SCANS,  # with other inputs than SCANS
     "maediff preprocess": NEEDS_SCANS,
     "maediff train": NEEDS_SCANS,
+    "maediff benchmark": "takes minutes; the tests of its package run it",
     "maediff calibrate": NEEDS_SCANS,
     "maediff evaluate": NEEDS_SCANS,
     "maediff compare": NEEDS_SCANS,
