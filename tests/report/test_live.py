@@ -3,8 +3,8 @@
 import itertools
 import logging
 
+from maediff import report as live
 from maediff.core.errors import InputError
-from maediff.report import live
 
 
 def test_report_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
@@ -16,9 +16,9 @@ def test_report_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(live, "write_report", write)
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
-    report = live.LiveReport()
+    writer = live.LiveReport()
     for _ in range(400):
-        report(tmp_path)
+        writer(tmp_path)
         clock[0] += 1.0
     assert calls[0] == 100.0 and len(calls) == 4
     assert min(b - a for a, b in itertools.pairwise(calls)) >= 2 / live.SHARE
@@ -34,9 +34,9 @@ def test_training_goes_on_without_a_report(tmp_path, monkeypatch, caplog):
             raise error
 
         monkeypatch.setattr(live, "write_report", write)
-        report = live.LiveReport()
-        with caplog.at_level(logging.INFO, logger="maediff.report.live"):
-            report(tmp_path)
-            report.due = 0.0
-            report(tmp_path)
+        writer = live.LiveReport()
+        with caplog.at_level(logging.INFO, logger="maediff.report"):
+            writer(tmp_path)
+            writer.due = 0.0
+            writer(tmp_path)
         assert len(calls) == 1 and text in caplog.text

@@ -61,7 +61,7 @@ def train(
 ) -> None:
     """Train a method on the healthy slices of a cohort's train split."""
     from maediff.core.options import RunOptions
-    from maediff.report.live import LiveReport
+    from maediff.report import LiveReport
     from maediff.training.train import train as train_method
 
     with read_cli_settings(config, set_) as settings:

@@ -1,21 +1,25 @@
 """report.html: one self-contained page from a folder of results.
 
 pages                                       the kind of folder -> its page
-cohort, training, detection, evaluation,    files of the folder -> sections of the page
-compare
+cohort, training, detection, evaluation     files of the folder -> sections of the page
 comparison                                  methods of an evaluation side by side
 elements                                    sections, tables and montages
 slices, charts, viewer                      pictures
-live                                        the report of a training that runs
 templates/                                  HTML, CSS and JavaScript
 """
 
+import logging
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from maediff import __version__
+from maediff.core.errors import InputError
 from maediff.core.files import write_text
+
+logger = logging.getLogger(__name__)
+SHARE = 0.02  # of the time, at most, that is spent on writing the report
 
 
 def write_report(folder: Path, title: str | None = None) -> Path:
@@ -92,3 +96,36 @@ def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:
     # Our own files: Markup keeps their quotes and signs.
     sources = [environment.loader.get_source(environment, name)[0] for name in names]
     return [Markup(source) for source in sources], colour_table() if has_viewer else ""  # noqa: S704
+
+
+class LiveReport:
+    """Writes the report of a folder when it is called, unless it was just written.
+
+    A report is written if writing it takes less than `SHARE` of the time since the last one. The
+    caller continues if no report can be written; the reason is logged once.
+
+    Example:
+        ```python
+        train("maediff", "cohort", "run", on_checkpoint=LiveReport())
+        ```
+    """
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.failed = False
+
+    def __call__(self, folder: Path) -> None:
+        """Write `folder/report.html` if it is due."""
+        began = time.monotonic()
+        if self.failed or began < self.due:
+            return
+        try:
+            write_report(folder)
+        except ModuleNotFoundError as error:
+            self.failed = True
+            logger.info("no report while training, because %s is not installed", error.name)
+        except (InputError, OSError) as error:
+            self.failed = True
+            logger.warning("no report while training: %s", error)
+        ended = time.monotonic()
+        self.due = ended + (ended - began) / SHARE

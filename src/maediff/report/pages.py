@@ -10,7 +10,7 @@ from maediff.report.session import is_session_folder
 
 PAGES = {
     "detect.json": "detection.detection_page",
-    "compare.json": "compare.compare_page",
+    "compare.json": "evaluation.compare_page",
     "scores.csv": "evaluation.evaluation_page",
     "config.json": "training.run_page",
     "cohort.json": "cohort.cohort_page",

@@ -87,7 +87,7 @@ def train(
         init: a run or a shipped model whose averaged weights the run starts from. The run keeps
             the model's settings, unless `settings` or another `preset` override them.
         on_checkpoint: called with the run folder after each checkpoint, for example
-            `maediff.report.live.LiveReport()`.
+            `maediff.report.LiveReport()`.
         run: device, seed, `threads`, `resume`, `overwrite`, `quiet`, `devices` and `nodes`; the
             other fields have no effect. A resumed run continues exactly where it stopped, also
             with another number of devices.
