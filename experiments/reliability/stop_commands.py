@@ -82,7 +82,7 @@ def make_commands(folder: Path) -> dict[str, tuple[Command, RunOptions]]:
         save(folder / "heads" / f"sub-{number}_T1w.nii.gz", data, affine)
     refs = find_scans([folder / "heads"])
     options = DetectOptions(qc=QualityConfig(align="never"))
-    settings = {**FAST, "train": {**FAST["train"], "steps": 12}}
+    settings = {**FAST, "train": {**FAST["train"], "steps": 8}}
 
     def run_preprocess(out: Path, options: RunOptions) -> None:
         preprocess([folder / "heads"], out, modality="T1w", preparation=UNALIGNED, run=options)
@@ -129,13 +129,11 @@ def start(command: Command, out: Path, options: RunOptions, *, resume: bool, log
             command(out, RunOptions(**{**vars(options), "resume": resume}))
         code = 0
     except InputError as error:
-        print(error, flush=True)
+        os.write(1, str(error).encode())
         code = 2
     except BaseException:
-        traceback.print_exc()
+        os.write(1, traceback.format_exc().encode())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
 
 
@@ -326,20 +324,16 @@ class Bench:
                 os.kill(process, signal.SIGKILL)
                 wait(process)
         process = self.start(name, out, resume=out.exists())
-        while not (out.is_dir() and any(out.glob(f"{LOCK}*"))):
+        while not (out.is_dir() and any(out.glob(f"{LOCK}*-{process}-*"))):
             time.sleep(0.001)
-            if wait(process, 0) is not None:  # ended already
-                process = self.start(name, out, resume=True)
+            if (ended := wait(process, 0)) is not None:
+                raise SystemExit(f"{name} ended with {ended} unseen: {self.log.read_text()}")
         time.sleep(self.rng.uniform(0, seconds / 3))
-        running = wait(process, 0) is None
         code = wait(self.start(name, out, resume=second, log=log))
         text = log.read_text()
-        if running:
-            ended = wait(process, 0)
-            still = ended is None
-            ended = wait(process) if still else ended
-        else:
-            ended, still = 0, False
+        ended = wait(process, 0)
+        still = ended is None  # the first command ran while the second came and went
+        ended = wait(process) if still else ended
         refused = code == 2 and "has been writing" in text
         wrong = bool(ended) or (still and not refused) or code not in (0, 2)
         found = differences(expected, read_folder(out)[0])
