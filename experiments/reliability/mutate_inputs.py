@@ -7,13 +7,14 @@ Kinds: NIfTI and other image files, DICOM, manifests, JSON files of models and c
 safetensors, and command lines. A mutation sets, flips, inserts or removes bytes, most of them in
 the header, or cuts the file; a command line loses, repeats, exchanges or mutates arguments.
 
-Each case runs in a process of its own, so a crash, a hang or its memory concerns this case only.
+Cases run in a process that is replaced after a crash, a hang or a case that used much memory.
 Counts are added to the CSV after every block of cases; a second call does the remaining blocks.
 """
 
 import argparse
 import csv
 import gzip
+import json
 import logging
 import os
 import random
@@ -29,7 +30,9 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
@@ -272,16 +275,23 @@ class Cases:
         if not set(kinds) <= {"nifti", "dicom"}:
             self.targets |= write_texts(folder)
             self.commands = write_command_lines(folder)
+        files = {target.file for targets in self.targets.values() for target in targets}
+        self.originals = {file: file.read_bytes() for file in files}
+        self.process = os.getpid()
 
     def run(self, kind: str, number: int) -> str:
         """Run one case; return "accepted" or "refused", or raise what escaped."""
         rng = random.Random(f"{kind}-{number}")  # noqa: S311
+        if self.process != os.getpid():  # an earlier process may have ended in a case
+            self.process = os.getpid()
+            for file, content in self.originals.items():
+                file.write_bytes(content)
         if kind == "commands":
             shutil.rmtree(self.folder / "out", ignore_errors=True)
             os.chdir(self.folder)  # a mutated path may be relative
             return run_arguments(mutate_arguments(rng.choice(self.commands), rng))
         target = rng.choice(self.targets[kind])
-        original = target.file.read_bytes()
+        original = self.originals[target.file]
         is_packed = original.startswith(b"\x1f\x8b") and rng.random() < 0.7
         content = gzip.decompress(original) if is_packed else original
         changed = mutate(content, target.header_bytes, rng, is_text=target.is_text)
@@ -295,45 +305,68 @@ class Cases:
         return "accepted"
 
 
-def run_apart(work: Callable[[], str]) -> tuple[str, float, str]:
-    """Run a case in a process of its own.
+def run_apart(works: Sequence[Callable[[], str]]) -> list[tuple[str, float, str]]:
+    """Run cases one after the other, in a process that is replaced if a case ends it.
 
     Returns:
-        "accepted", "refused", "escaped" or "hangs"; the memory that it added, in MB; and the
-        traceback of an escaped exception.
+        For each case: "accepted", "refused", "escaped" or "hangs"; the memory that the process
+        used besides its imports so far, in MB; and the traceback of an escaped exception.
     """
-    receive, send = os.pipe()
-    process = os.fork()
-    if process == 0:
-        os.close(receive)
-        silence = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(silence, stream)
-        used = _read_memory_mb()
-        space = int((used["VmSize"] + 4 * LIMIT_MB) * 1e6)
-        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    outcomes: list[tuple[str, float, str]] = []
+    while len(outcomes) < len(works):
+        receive, send = os.pipe()
+        process = os.fork()
+        if process == 0:
+            os.close(receive)
+            _run_in_child(works[len(outcomes) :], send)
+        os.close(send)
+        outcomes += _read_outcomes(receive, process, len(works) - len(outcomes))
+    return outcomes
+
+
+def _run_in_child(works: Sequence[Callable[[], str]], send: int) -> NoReturn:
+    """Run cases, write a line about each, and end after one that used much memory."""
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silence, stream)
+    used = _read_memory_mb()
+    space = int((used["VmSize"] + 4 * LIMIT_MB) * 1e6)
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    for work in works:
         try:
             text = work()
         except BaseException:
-            text = f"escaped {traceback.format_exc()}"
+            text = traceback.format_exc()
         added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - used["VmRSS"]
-        os.write(send, f"{added:.0f} {text}"[-60000:].encode("utf-8", "replace"))
-        os._exit(0)
-    os.close(send)
-    ready, _, _ = select.select([receive], [], [], HANG_SECONDS)
-    if not ready:
-        os.kill(process, signal.SIGKILL)
-    with os.fdopen(receive, "rb") as pipe:
-        answer = pipe.read().decode("utf-8", "replace")
+        os.write(send, (json.dumps([round(added), text[-8000:]]) + "\n").encode())
+        if added > LIMIT_MB:
+            break
+    os._exit(0)
+
+
+def _read_outcomes(receive: int, process: int, count: int) -> list[tuple[str, float, str]]:
+    """Read the lines of a child until it ends or hangs; see `run_apart`."""
+    outcomes: list[tuple[str, float, str]] = []
+    pending, hangs = b"", False
+    while len(outcomes) < count:
+        if not select.select([receive], [], [], HANG_SECONDS)[0]:
+            hangs = True
+            os.kill(process, signal.SIGKILL)
+            break
+        piece = os.read(receive, 1 << 16)
+        if not piece:
+            break
+        *lines, pending = (pending + piece).split(b"\n")
+        for memory, text in map(json.loads, lines):
+            known = text in ("accepted", "refused")
+            outcomes.append((text if known else "escaped", float(memory), "" if known else text))
+    os.close(receive)
     os.waitpid(process, 0)
-    if not ready:
-        return "hangs", 0.0, "hang"
-    memory, _, text = answer.partition(" ")
-    if not text:
-        return "escaped", 0.0, "the process crashed"
-    if text not in ("accepted", "refused"):
-        return "escaped", float(memory), text
-    return text, float(memory), ""
+    if hangs:
+        outcomes.append(("hangs", 0.0, "no answer in time"))
+    elif len(outcomes) < count and not (outcomes and outcomes[-1][1] > LIMIT_MB):
+        outcomes.append(("escaped", 0.0, "the process crashed"))
+    return outcomes
 
 
 def _read_memory_mb() -> dict[str, float]:
@@ -357,8 +390,9 @@ def run_block(
 ) -> dict[str, object]:
     """Run a block of cases; return its line of the CSV."""
     started, counts, peak = time.monotonic(), Counter[str](), 0.0
-    for number in range(first, first + count):
-        outcome, memory, reason = run_apart(lambda number=number: cases.run(kind, number))
+    numbers = range(first, first + count)
+    works = [partial(cases.run, kind, number) for number in numbers]
+    for number, (outcome, memory, reason) in zip(numbers, run_apart(works), strict=True):
         counts["escaped" if memory > LIMIT_MB else outcome] += 1
         peak = max(peak, memory)
         if reason or memory > LIMIT_MB:

@@ -1,6 +1,8 @@
 """Short form of the harness in experiments/reliability: mutated inputs, kills, pairs."""
 
+import os
 import random
+import time
 
 import pytest
 
@@ -19,14 +21,20 @@ def test_mutated_inputs_are_accepted_or_refused(capsys, tmp_path):
 
 
 def test_harness_notices_an_escaped_exception_a_hang_and_memory(monkeypatch):
-    monkeypatch.setattr(inputs, "HANG_SECONDS", 0.2)
-    assert inputs.run_apart(lambda: "accepted")[0] == "accepted"
-    outcome, _, reason = inputs.run_apart(lambda: 1 / 0)
-    assert outcome == "escaped" and "ZeroDivisionError" in reason
-    assert inputs.run_apart(lambda: __import__("time").sleep(5))[0] == "hangs"
-    monkeypatch.setattr(inputs, "HANG_SECONDS", 20)
-    assert inputs.run_apart(lambda: str(len(bytearray(200_000_000)) // 200_000_000))[1] > 150
-    assert inputs.run_apart(lambda: __import__("os")._exit(7))[0] == "escaped"
+    monkeypatch.setattr(inputs, "HANG_SECONDS", 2)
+    works = [
+        lambda: "accepted",
+        lambda: 1 / 0,
+        lambda: time.sleep(50),
+        lambda: os._exit(7),
+        lambda: "refused" if bytearray(200_000_000) else "",
+    ]
+    good, escaped, hangs, crashed, large = inputs.run_apart(works)
+    assert good[0] == "accepted" and good[1] < 50
+    assert escaped[0] == "escaped" and "ZeroDivisionError" in escaped[2]
+    assert hangs[0] == "hangs"
+    assert crashed[::2] == ("escaped", "the process crashed")
+    assert large[0] == "refused" and large[1] > 150
 
 
 @pytest.fixture(scope="module")
