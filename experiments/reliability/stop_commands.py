@@ -29,6 +29,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -342,8 +343,18 @@ class Bench:
         return refused, wrong or bool(found)
 
 
-def run_kills(bench: Bench, count: int, end: float, lines: list[dict[str, Any]]) -> None:
-    """Kill each command `count` times, as far as time allows; add to the lines of the CSV."""
+def run_kills(
+    bench: Bench, count: int, end: float, lines: list[dict[str, Any]], save: Callable[[], None]
+) -> None:
+    """Kill each command `count` times, as far as time allows; add to the lines of the CSV.
+
+    Args:
+        bench: inputs and commands.
+        count: kills of each command.
+        end: time at which no further run starts.
+        lines: lines of the CSV.
+        save: writes the lines.
+    """
     for name in bench.commands:
         line = next((line for line in lines if line["command"] == name), None)
         if line is None:
@@ -354,10 +365,13 @@ def run_kills(bench: Bench, count: int, end: float, lines: list[dict[str, Any]])
             for key, value in bench.kill_one_run(name, min(CHAIN, count - line["kills"])).items():
                 line[key] += value
             line["s"] = round(line["s"] + time.monotonic() - started, 1)
+            save()
 
 
-def run_pairs(bench: Bench, count: int, end: float, lines: list[dict[str, Any]]) -> None:
-    """Start `count` pairs of each command and combination; add to the lines of the CSV."""
+def run_pairs(
+    bench: Bench, count: int, end: float, lines: list[dict[str, Any]], save: Callable[[], None]
+) -> None:
+    """Start `count` pairs of each command and combination; see `run_kills`."""
     names = [name for name in bench.commands if name != "calibrate"]  # it has no --resume
     for name, first, second in itertools.product(names, (False, True), (False, True)):
         key = {"command": name, "first": _option(first), "second": _option(second)}
@@ -372,6 +386,7 @@ def run_pairs(bench: Bench, count: int, end: float, lines: list[dict[str, Any]])
             line["refused"] += refused
             line["wrong"] += wrong
             line["s"] = round(line["s"] + time.monotonic() - started, 1)
+            save()
 
 
 def _option(resume: bool) -> str:
@@ -391,6 +406,19 @@ def read_lines(path: Path | None) -> list[dict[str, Any]]:
             }
             for row in csv.DictReader(file)
         ]
+
+
+def write_lines(
+    path: Path | None, columns: Sequence[str], lines: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the CSV, if one was asked for."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -417,14 +445,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.only:
             bench.commands = {name: bench.commands[name] for name in options.only}
         kills = options.what == "kills"
-        (run_kills if kills else run_pairs)(bench, options.count, end, lines)
-    columns = KILL_COLUMNS if kills else PAIR_COLUMNS
-    if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
+        columns = KILL_COLUMNS if kills else PAIR_COLUMNS
+        run = run_kills if kills else run_pairs
+        run(bench, options.count, end, lines, partial(write_lines, options.csv, columns, lines))
     for report in bench.reports:
         print(report)
     for line in lines:
