@@ -66,7 +66,10 @@ def test_fluid_at_the_vertex(scan):
     kept[:, :, heights[-1] - 2 :][brain[:, :, heights[-1] - 2 :]] = 1.0
     expected_ml = brain[:, :, heights[-1] - 2 :].sum() * 8 / 1000
     assert measure_vertex_fluid(kept, brain, SPACING) == pytest.approx(expected_ml)
-    below = np.where(np.arange(brain.shape[2]) < heights[0] + 4, brain, 0).astype(np.float32)
+    kept[:, :, heights[-1] - 2 :] = 0  # skull
+    assert measure_vertex_fluid(kept, brain, SPACING) == pytest.approx(expected_ml)
+    below = dark.copy()
+    below[:, :, : heights[0] + 4] = 1.0
     assert measure_vertex_fluid(below, brain, SPACING) == 0  # fluid below the brain
     config = QualityConfig(max_vertex_ml=1.0)
     assert check_image(kept, brain, SPACING, "T2w", config)[1][0].code == "brain-outline"

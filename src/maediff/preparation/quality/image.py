@@ -4,8 +4,8 @@
                    their median magnitude / sqrt(6), mean over the axes
     air_signal     mean brightness of the air beside the upper half of the brain, along x or y,
                    whichever is brighter, as a share of the brain's median
-    vertex_ml      T2w: volume of bright voxels in the brain mask, within 6 mm of its edge in the
-                   upper quarter of the brain: fluid and scalp that the mask should not hold
+    vertex_ml      T2w: volume of bright and of black voxels in the brain mask, within 6 mm of its
+                   edge in the upper quarter of the brain: fluid, scalp and skull
     empty_slices   slices of one value in the head (`background.fill_empty_slices`)
 
 A second difference of independent noise, v[i-1] - 2 v[i] + v[i+1], has sqrt(6) times its standard
@@ -28,7 +28,7 @@ from maediff.scans.volume import Volume
 
 FLAT_SHARE = 1 / 3
 AIR_MM, AIR_CELL_MM = 25.0, 4.0  # scalp ends 20 mm from the brain in its upper half
-VERTEX_MM, FLUID_LEVEL = 6.0, 0.8
+VERTEX_MM, FLUID_LEVEL, SKULL_LEVEL = 6.0, 0.8, 0.05
 MIN_CELLS = 200
 
 
@@ -89,7 +89,7 @@ def measure_vertex_fluid(
     brain: Bool[np.ndarray, "x y z"],
     spacing_mm: Float[np.ndarray, " 3"],
 ) -> float:
-    """Return the volume of bright voxels at the upper edge of the brain mask of a T2w, in ml.
+    """Return the volume of bright and black voxels at the upper edge of a T2w's mask, in ml.
 
     Args:
         image: intensities on the model's grid, 1 at the 99th percentile of the brain.
@@ -104,8 +104,9 @@ def measure_vertex_fluid(
     inside = np.pad(brain[:, :, margin:], ((1, 1), (1, 1), (0, 1)))
     depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)[1:-1, 1:-1, :-1]
     rim = brain[:, :, bottom:] & (depth[:, :, bottom - margin :] <= VERTEX_MM)
-    bright = rim & (image[:, :, bottom:] > FLUID_LEVEL)
-    return float(bright.sum() * np.prod(spacing_mm) / 1000)
+    levels = image[:, :, bottom:]
+    outside = rim & ((levels > FLUID_LEVEL) | (levels < SKULL_LEVEL))
+    return float(outside.sum() * np.prod(spacing_mm) / 1000)
 
 
 def check_image(
@@ -141,7 +142,7 @@ def check_image(
         record["vertex_ml"] = round(vertex_ml, 1)
         if vertex_ml > config.max_vertex_ml:
             flags.append(
-                Flag("brain-outline", f"{vertex_ml:.0f} ml of fluid or scalp at the vertex")
+                Flag("brain-outline", f"{vertex_ml:.0f} ml of fluid, skull or scalp at the vertex")
             )
     return record, flags
 

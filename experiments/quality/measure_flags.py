@@ -1,0 +1,330 @@
+"""Rates of flagged scans: healthy scans, and the same scans damaged on purpose.
+
+    python experiments/quality/measure_flags.py healthy --data DATA --cache CACHE --out OUT.csv
+    python experiments/quality/measure_flags.py damaged --data DATA --cache CACHE --out OUT.csv
+
+A scan is prepared once: its brain mask and its alignment are kept in CACHE. Damage is done to the
+scan on its own grid, then quality control measures it with the kept mask and alignment. Brain
+extraction and registration of damaged scans would only add flags.
+Rows that OUT.csv already has are skipped.
+
+    noise          Rician noise: |v + n1 + i n2|, n ~ N(0, share x 99th percentile of the brain)
+    ghosts         every 2nd to 4th line of k-space along y is scaled: copies of the head
+    motion         lines of k-space along y come from heads in several positions
+    half a brain   the mask of one half of the brain, as a failed extraction leaves it
+    vertex         CSF, skull and scalp in the brain mask above the brain, T2w only
+
+Motion follows Shaw et al. 2019 (https://proceedings.mlr.press/v102/shaw19a.html): rigid motion at
+random times of the acquisition, which fills k-space line by line.
+"""
+
+import argparse
+import csv
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from maediff.models.model import read_model
+from maediff.preparation.config import PreparationConfig
+from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.prepare import prepare
+from maediff.preparation.quality import (
+    check_against_atlas,
+    check_air,
+    check_contrast,
+    check_image,
+)
+from maediff.preparation.registration import Alignment
+from maediff.scans.nifti import read_nifti
+from maediff.scans.volume import Volume, slice_spacing_mm
+
+COLUMNS = ("group", "scan", "damage", "codes", "noise", "air_signal", "vertex_ml", "cpu_s")
+PHASE_AXIS = 1  # front to back, as in most axial and sagittal protocols
+UNTURNED = -0.3  # the alignment is that of the undamaged scan, which is upright
+GROUPS: dict[str, tuple[str, str, str]] = {
+    # folder, pattern, contrast
+    "ds002748 T1w": ("ds002748", "sub-*/anat/*_T1w.nii.gz", "T1w"),
+    "ds000011 T1w": ("ds000011", "sub-*/anat/*_T1w.nii.gz", "T1w"),
+    "ixi10 T1w": ("ixi10", "*.nii.gz", "T1w"),
+    "wmh T1w": ("wmh", "Subj*/T1w.nii.gz", "T1w"),
+    "ds000011 T2w": ("ds000011", "sub-*/anat/*_inplaneT2.nii.gz", "T2w"),
+    "wmh FLAIR": ("wmh", "Subj*/FLAIR.nii.gz", "FLAIR"),
+}
+MODELS = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """An undamaged scan, with its brain mask and alignment."""
+
+    volume: Volume
+    brain: np.ndarray
+    to_atlas: np.ndarray
+    stripped: bool
+
+
+def add_noise(volume: Volume, brain: np.ndarray, share: float, rng: np.random.Generator) -> Volume:
+    """Return the scan with Rician noise.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        share: standard deviation of the noise, as a share of the brain's 99th percentile.
+        rng: source of the noise.
+    """
+    sd = share * float(np.percentile(volume.data[brain], 99))
+    noise = rng.normal(0, sd, (2, *volume.data.shape)).astype(np.float32)
+    return replace(volume, data=np.hypot(volume.data + noise[0], noise[1]).astype(np.float32))
+
+
+def add_ghosts(volume: Volume, strength: float, period: int, axis: int = PHASE_AXIS) -> Volume:
+    """Return the scan with copies of the head along one axis.
+
+    Args:
+        volume: the scan.
+        strength: 0 to 1; every `period`-th line of k-space is multiplied by 1 - strength.
+        period: the copies are 1 / period of the field of view apart.
+        axis: axis of the copies.
+    """
+    lines = np.fft.fft(volume.data, axis=axis)
+    size = volume.data.shape[axis]
+    scale = np.ones(size)
+    scale[::period] = 1 - strength
+    centre = max(1, size // 50)  # the lowest frequencies are spared, or brightness would change
+    scale[:centre] = scale[-centre + 1 or None :] = 1
+    shape = [1, 1, 1]
+    shape[axis] = size
+    image = np.abs(np.fft.ifft(lines * scale.reshape(shape), axis=axis))
+    return replace(volume, data=image.astype(np.float32))
+
+
+def add_motion(
+    volume: Volume,
+    degrees: float,
+    shift_mm: float,
+    events: int,
+    rng: np.random.Generator,
+    axis: int = PHASE_AXIS,
+) -> Volume:
+    """Return the scan of a head that moved `events` times.
+
+    Args:
+        volume: the scan.
+        degrees: standard deviation of the rotation about each axis at each event.
+        shift_mm: standard deviation of the shift along each axis at each event.
+        events: number of movements, at random times.
+        rng: source of times and positions.
+        axis: phase-encoding axis, whose lines are acquired one after another.
+    """
+    size = volume.data.shape[axis]
+    starts = np.sort(rng.integers(1, size, events)).tolist()
+    spectrum = np.fft.fftshift(np.fft.fft(volume.data, axis=axis), axes=axis)
+    middle = size // 2
+    segments = list(zip([0, *starts], [*starts, size], strict=True))
+    for low, high in segments:
+        if low <= middle < high:
+            continue  # the position of the centre of k-space is the reference position
+        moved = _move(volume, rng.normal(0, degrees, 3), rng.normal(0, shift_mm, 3))
+        other = np.fft.fftshift(np.fft.fft(moved, axis=axis), axes=axis)
+        part = [slice(None)] * 3
+        part[axis] = slice(low, high)
+        spectrum[tuple(part)] = other[tuple(part)]
+    image = np.abs(np.fft.ifft(np.fft.ifftshift(spectrum, axes=axis), axis=axis))
+    return replace(volume, data=image.astype(np.float32))
+
+
+def keep_half(brain: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Return the brain mask of one half of the head."""
+    half = brain.copy()
+    indices = np.nonzero(brain.any(axis=tuple(k for k in range(3) if k != axis)))[0]
+    keep = [slice(None)] * 3
+    keep[axis] = slice(int(indices.mean()), None)
+    half[tuple(keep)] = False
+    return half
+
+
+def keep_vertex(volume: Volume, brain: np.ndarray, volume_ml: float) -> np.ndarray:
+    """Return the brain mask with the layers above the upper quarter of the brain.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        volume_ml: volume of the added layers of CSF, skull and scalp.
+    """
+    heights = np.nonzero(brain.any(axis=(0, 1)))[0]
+    top = int(heights[0] + 0.75 * (heights[-1] - heights[0]))
+    distance = ndimage.distance_transform_edt(~brain, sampling=volume.spacing_mm)
+    distance[:, :, :top] = np.inf
+    distance[brain] = 0
+    candidates = np.sort(distance[(distance > 0) & np.isfinite(distance)])
+    count = min(round(volume_ml * 1000 / volume.voxel_mm3), len(candidates))
+    return np.asarray(brain | (distance <= candidates[count - 1]))
+
+
+def _move(volume: Volume, degrees: np.ndarray, shift_mm: np.ndarray) -> np.ndarray:
+    """Return the data of a head that was rotated about the centre of the field and shifted."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        i, j = [k for k in range(3) if k != axis]
+        step = np.eye(3)
+        step[i, i] = step[j, j] = np.cos(angle)
+        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
+    spacing = volume.spacing_mm
+    matrix = np.diag(1 / spacing) @ turn @ np.diag(spacing)
+    centre = (np.array(volume.data.shape) - 1) / 2
+    offset = centre - matrix @ centre + shift_mm / spacing
+    return np.asarray(ndimage.affine_transform(volume.data, matrix, offset, order=1))
+
+
+Damage = Callable[[Clean, np.random.Generator], tuple[Volume, np.ndarray]]
+
+
+def _damage_image(change: Callable[..., Volume]) -> Damage:
+    return lambda scan, rng: (change(scan, rng), scan.brain)
+
+
+DAMAGES: dict[str, Damage] = {
+    **{
+        f"noise {percent} %": _damage_image(
+            lambda scan, rng, share=percent / 100: add_noise(scan.volume, scan.brain, share, rng)
+        )
+        for percent in (30, 10, 20, 5)
+    },
+    **{
+        f"ghosts {percent} %": _damage_image(
+            lambda scan, rng, share=percent / 100: add_ghosts(
+                scan.volume, share, int(rng.integers(2, 5))
+            )
+        )
+        for percent in (70, 40, 20)
+    },
+    **{
+        f"motion {degrees} degrees and mm, {events} times": _damage_image(
+            lambda scan, rng, size=degrees, n=events: add_motion(scan.volume, size, size, n, rng)
+        )
+        for degrees, events in ((6, 12), (3, 6), (1, 3))
+    },
+    "half a brain": lambda scan, _: (scan.volume, keep_half(scan.brain)),
+    **{
+        f"vertex {ml} ml": (
+            lambda scan, _, volume_ml=ml: (
+                scan.volume,
+                keep_vertex(scan.volume, scan.brain, volume_ml),
+            )
+        )
+        for ml in (40, 20)
+    },
+}
+"""Damage by name. The vertex is damaged in T2w only, where it is measured."""
+WRONG = {"T1w": ("T2w", "FLAIR"), "T2w": ("T1w", "FLAIR"), "FLAIR": ("T1w", "T2w")}
+"""Wrong contrasts that each contrast is given as."""
+
+
+def read_clean(path: Path, modality: str, cache: Path, name: str) -> Clean:
+    """Return a scan with its mask and alignment, from the cache if it holds them."""
+    volume, stored = read_nifti(path), cache / f"{name}.npz"
+    if not stored.is_file():
+        preparation: PreparationConfig = read_model(MODELS[modality]).preparation
+        t1 = next(iter(sorted(path.parent.glob("*T1w.nii.gz"))), None)
+        steps = prepare(volume, preparation, t1=None if modality == "T1w" else t1).on_scan
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            stored,
+            brain=np.packbits(steps.brain),
+            shape=steps.brain.shape,
+            to_atlas=steps.to_atlas,
+        )
+    with np.load(stored) as arrays:
+        count = int(np.prod(arrays["shape"]))
+        brain = np.unpackbits(arrays["brain"], count=count).reshape(arrays["shape"]).astype(bool)
+        stripped = bool((volume.data[~brain] == 0).mean() > 0.95)
+        return Clean(volume, brain, arrays["to_atlas"], stripped)
+
+
+def measure(clean: Clean, volume: Volume, brain: np.ndarray, modality: str) -> dict[str, Any]:
+    """Return codes and numbers of quality control, and its processor time."""
+    config = read_model(MODELS[modality]).preparation
+    if clean.stripped:
+        volume = replace(volume, data=np.where(brain, volume.data, 0).astype(np.float32))
+    on_grid = prepare_scan(volume, brain, to_atlas=clean.to_atlas)
+    started = time.process_time()
+    spacing = slice_spacing_mm(on_grid.grid.affine)
+    record, flags = check_image(on_grid.image, on_grid.brain, spacing, modality, config.qc)
+    if not clean.stripped:
+        in_air, ghosts = check_air(volume, brain, config.qc)
+        record, flags = record | in_air, flags + ghosts
+    elapsed = time.process_time() - started
+    alignment = Alignment(clean.to_atlas, UNTURNED)
+    numbers, more = check_against_atlas(volume, brain, alignment, config.qc)
+    flags = [*on_grid.record["flags"], *flags, *more]
+    flags += check_contrast(numbers, modality, config.qc)
+    codes = sorted({flag.code for flag in flags})
+    return {**record, "codes": " ".join(codes), "cpu_s": round(elapsed, 3)}
+
+
+def list_cases(kind: str, modality: str) -> Iterator[tuple[str, str, Damage | None]]:
+    """Yield name, stated contrast and damage of each case of a scan."""
+    if kind == "healthy":
+        yield "none", modality, None
+        return
+    for name, damage in DAMAGES.items():
+        if modality == "T2w" or not name.startswith("vertex"):
+            yield name, modality, damage
+    for wrong in WRONG[modality]:
+        yield f"{modality} as {wrong}", wrong, None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("healthy", "damaged"))
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of masks, alignments")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file")
+    parser.add_argument("--scans", type=int, default=1000, help="scans of each group, at most")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and append a row for each case to the CSV file."""
+    args = build_parser().parse_args(argv)
+    done = set()
+    if args.out.is_file():
+        with args.out.open(newline="", encoding="utf-8") as file:
+            done = {(row["group"], row["scan"], row["damage"]) for row in csv.DictReader(file)}
+    with args.out.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+        if not done:
+            writer.writeheader()
+        for group in args.groups:
+            folder, pattern, modality = GROUPS[group]
+            for path in sorted((args.data / folder).glob(pattern))[: args.scans]:
+                scan = path.parent.name if path.parent.parent.name == folder else path.name[:6]
+                clean: Clean | None = None
+                for name, stated, damage in list_cases(args.kind, modality):
+                    if (group, scan, name) in done:
+                        continue
+                    key = f"{group} {scan}".replace(" ", "-")
+                    clean = clean or read_clean(path, modality, args.cache, key)
+                    seed = hashlib.sha256(f"{key} {name}".encode()).digest()
+                    rng = np.random.default_rng(list(seed[:8]))
+                    volume, brain = damage(clean, rng) if damage else (clean.volume, clean.brain)
+                    row = measure(clean, volume, brain, stated)
+                    writer.writerow({"group": group, "scan": scan, "damage": name, **row})
+                    file.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
