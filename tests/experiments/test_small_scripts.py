@@ -13,6 +13,7 @@ from maediff.models.model import read_model
 leak = load_script("experiments/leak/measure_leak.py")
 phantoms = load_script("experiments/phantom_baselines/phantom_baselines.py")
 sizes = load_script("experiments/speed/method_sizes.py")
+compare_detect = load_script("experiments/speed/compare_detect.py")
 noise_share = load_script("experiments/speed/noise_share.py")
 time_metrics = load_script("experiments/speed/time_metrics.py")
 training_speed = load_script("experiments/speed/training_speed.py")
@@ -135,3 +136,15 @@ def test_the_leak_is_printed_by_distance(cohort_and_run, capsys):
     with pytest.raises(SystemExit, match="2"):
         leak.main([run, cohort, "--t", "1000"])
     assert "from 0 to 999" in capsys.readouterr().err
+
+
+def test_a_folder_without_code_is_no_checkout(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare_detect.main([str(tmp_path)])
+    assert "no checkout, it has no folder src/maediff" in capsys.readouterr().err
+
+
+def test_a_call_uses_the_code_of_its_checkout(tmp_path):
+    command = compare_detect.detect_command(tmp_path, tmp_path / "scan", tmp_path / "out")
+    assert command[:2] == ["env", f"PYTHONPATH={tmp_path / 'src'}"]
+    assert command[-2:] == ["--quiet", "--overwrite"]

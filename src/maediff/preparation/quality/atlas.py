@@ -205,8 +205,8 @@ def _correlate_ranks(first: np.ndarray, second: np.ndarray) -> float:
 
     scipy.stats gives the same value, but its import takes half a second.
     """
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first_ranks, second_ranks = (np.argsort(np.argsort(values)) for values in (first, second))
+    return float(np.corrcoef(first_ranks, second_ranks)[0, 1])
 
 
 def _find_tissues(template: np.ndarray) -> dict[str, np.ndarray]:
