@@ -43,7 +43,9 @@ def test_brain_of_raw_scan_is_extracted():
     stepped = run_steps(stripped, None, T1W, tools=tools)
     assert stepped.brain_from == "from the zero background" and not stepped.extracted
     given = run_steps(made_volume(head, affine, "given"), brain, T1W, tools=tools)
-    assert given.brain_from == "given" and given.record == {} and not given.extracted
+    assert (
+        given.brain_from == "given" and given.record == {"empty_slices": 0} and not given.extracted
+    )
     assert calls == ["raw"]
 
 
@@ -151,7 +153,7 @@ def test_given_mask_is_not_aligned(tmp_path):
     mask = save(tmp_path / "m.nii.gz", brain, affine, "PSR")
     volume = read_nifti(scan)
     stepped = run_steps(volume, read_mask(mask, volume), T1W)
-    assert stepped.record == {}
+    assert stepped.record == {"empty_slices": 0}
     np.testing.assert_array_equal(stepped.brain, brain)
 
 
