@@ -277,3 +277,15 @@ def test_bids_derivative_of_sessions(shipped, tmp_path):
     before = image.stat().st_mtime_ns
     assert run_command(root, "-o", out, "--bids-derivative", "--resume").exit_code == 0
     assert image.stat().st_mtime_ns == before
+
+
+def test_three_contrasts_in_one_session(folder, models, tmp_path):
+    data, _, affine = made_scan()
+    save(folder / "p1" / "T2.nii.gz", 0.5 * data + 20 * (data > 0), affine)
+    three = {**models, "T2w": str(made_run(tmp_path / "T2w", "T2w"))}
+    report = detect(folder, tmp_path / "out", three)
+    assert not report.failures
+    (summary,) = report.summaries
+    assert list(summary["contrasts"]) == ["T1w", "FLAIR", "T2w"]
+    assert (tmp_path / "out" / "p1" / "T2w_scan.nii.gz").is_file()
+    assert "T2w map" in write_report(tmp_path / "out").read_text()
