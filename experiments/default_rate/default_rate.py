@@ -36,7 +36,7 @@ def score_thresholds(args: argparse.Namespace) -> None:
     cohort = Cohort.open(args.cohort)
     model = read_model(args.model)
     post = model.postprocess
-    thresholds = [(f"{rate:g}", model.thresholds.at_fpr(rate).value) for rate in args.rates]
+    thresholds = [(f"{rate:g}", model.thresholds.at_fpr(rate).residual) for rate in args.rates]
     thresholds += [("-", threshold) for threshold in args.thresholds]
     healthy_scores: tuple[float, ...] = ()
     if isinstance(model.thresholds, Thresholds):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maediff.scans.inputs.find import find_scans
     from maediff.scans.read import read_scan
     from maediff.scans.volume import Volume
+    from maediff.training.fit import fit
     from maediff.training.train import train
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ __all__ = [
     "detect_session",
     "evaluate",
     "find_scans",
+    "fit",
     "list_models",
     "load",
     "preprocess",
@@ -53,6 +55,7 @@ _HOMES = {
     "detect_session": "detection.session.detector",
     "evaluate": "evaluation.evaluate",
     "find_scans": "scans.inputs.find",
+    "fit": "training.fit",
     "list_models": "models.catalogue",
     "load": "detection.detector",
     "preprocess": "cohort.preprocess",

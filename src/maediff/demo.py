@@ -162,7 +162,7 @@ def demo(
                 out / "cohort",
                 out / "run",
                 preset="tiny",
-                settings={"train": {"steps": TRAIN_STEPS}},
+                settings={"train": {"steps": TRAIN_STEPS, "recommended": False}},
                 max_time=TRAIN_TIME,
                 run=run,
             )

@@ -18,6 +18,9 @@ def test_display_maximum():
     assert display_maximum(0.2) == 0.4
     assert display_maximum(0.9) == 1
     assert display_maximum(None) == 0.5
+    # In units of the default threshold, the scale does not depend on the threshold of the mask.
+    assert display_maximum(0.7, scaled=True) == display_maximum(1.9, scaled=True) == 2
+    assert display_maximum(3.0, scaled=True) == 6
 
 
 def test_pick_slices_by_hand():

@@ -71,7 +71,7 @@ def test_help_shows_no_type_of_flags(arguments):
     assert "<bool>" not in output
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "benchmark"])
+@pytest.mark.parametrize("command", ["train", "fit", "compare", "benchmark"])
 def test_help_lists_registered_names(command):
     output = CliRunner(env={"COLUMNS": "400"}).invoke(maediff_app, [command, "--help"]).output
     assert all(name in output for name in PRESETS)
@@ -86,7 +86,7 @@ def test_names_are_joined_in_words():
     fill_names(train)
     texts = {parameter.name: parameter.help for parameter in train.params}
     assert texts["preset"].startswith("Sizes of the networks and length of the training: paper, ")
-    assert "small or tiny." in texts["preset"]
+    assert "small or tiny; auto is" in texts["preset"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from maediff.cli import app
 COMMANDS = typer.main.get_command(app).commands
 NAMES = [
     "demo",
+    "fit",
     "preprocess",
     "train",
     "calibrate",

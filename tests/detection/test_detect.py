@@ -74,7 +74,8 @@ def test_images_on_own_grid(scan, run, tmp_path):
     anomaly = load(out, "anomaly_map").get_fdata()
     mask = load(out, "brain_mask").get_fdata() > 0
     assert load(out, "anomaly_map").get_data_dtype() == np.float32
-    assert anomaly.min() >= 0 and 0 < anomaly.max() <= 1
+    scale = read_summary(out)["scale"]
+    assert anomaly.min() >= 0 and 0 < anomaly.max() * scale <= 1 + 1e-6
     assert not anomaly[~mask].any()
     assert 2 * (mask & brain).sum() / (mask.sum() + brain.sum()) > 0.97
     reference = load(out, "healthy_reference").get_fdata()
@@ -146,9 +147,9 @@ def test_failed_scan(scan, run, tmp_path, caplog):
         assert str(tmp_path) not in (out / name).read_text(), name
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan")])
 def test_impossible_threshold(scan, run, tmp_path, threshold):
-    with pytest.raises(InputError, match=f"`threshold={threshold}`: give a number from 0 to 1"):
+    with pytest.raises(InputError, match=f"`threshold={threshold}`: give a number of 0 or more"):
         detect([scan[0]], tmp_path / "out", run, threshold=threshold)
     assert not (tmp_path / "out").exists()
 
@@ -189,7 +190,7 @@ def test_choice_of_model(models, scan, tmp_path, caplog):
     assert "model: t1, chosen for the contrast in the file names, T1w" in caplog.text
     assert "t1 detects what differs from its healthy reference, brighter or darker" in caplog.text
     summary = read_summary(tmp_path / "out")
-    assert (summary["model"], summary["threshold"]) == ("t1", 0.1)
+    assert (summary["model"], summary["threshold"], summary["scale"]) == ("t1", 1, 0.1)
     assert summary["model_from"] == "chosen for the contrast in the file names, T1w"
     plain = path.rename(path.with_name("patient.nii.gz"))
     with pytest.raises(
@@ -318,7 +319,7 @@ def test_thresholds(scan, run, tmp_path):
         assert detect([scan[0]], tmp_path / name, model, **choice) == []
         shared[name] = read_shared(tmp_path / name)
     n_marked = sum(score > 0.3 for score in stored["scan_scores"])
-    assert shared["own"]["threshold"] == 0.3
+    assert (shared["own"]["threshold"], shared["own"]["scale"]) == (1, 0.3)
     origin = shared["own"]["threshold_from"]
     assert origin["chosen_on"] == "9 patients"
     assert (origin["n_marked"], origin["n_scores"], origin["share_flagged"]) == (
@@ -330,8 +331,8 @@ def test_thresholds(scan, run, tmp_path):
     assert shared["rate"]["threshold_from"]["fpr"] == 0.01
     assert shared["given"]["threshold"] == 0.2 and shared["given"]["threshold_from"]["given"]
     assert shared["low"]["threshold_from"]["sensitivity"] == "low"
-    assert shared["low"]["threshold"] == max(0.3, *stored["scan_scores"])
-    assert shared["scans"]["threshold"] == stored["scan_scores"][0]
+    assert shared["low"]["threshold"] == max(0.3, *stored["scan_scores"]) / 0.3
+    assert shared["scans"]["threshold"] == stored["scan_scores"][0] / 0.3
     summary = read_summary(tmp_path / "scans")
     assert bool(summary["regions"]) == (summary["score"] > summary["threshold"])
     page = write_report(tmp_path / "own").read_text()

@@ -138,13 +138,15 @@ def test_thresholds(detector, run, scan):
     }
     by_rate = dict(zip(stored["fprs"], stored["thresholds"], strict=True))
     rate = stored["sensitivity"]["default"]["fpr"]
-    assert results["default"].threshold == by_rate[rate]
+    assert results["default"].threshold == 1
+    assert results["default"].threshold_used.residual == results["default"].scale == by_rate[rate]
     assert results["default"].threshold_used.origin["healthy_ml_median"] == 0
-    assert results["high"].threshold == stored["sensitivity"]["high"]["threshold"]
+    high = stored["sensitivity"]["high"]["threshold"]
+    assert results["high"].threshold_used.residual == high
     assert results["given"].threshold == 0.2
-    assert results["fpr"].threshold == by_rate[0.05]
-    assert results["scan_fpr"].threshold == stored["scan_scores"][0]
-    chosen = Threshold(0.2, {"given": True})
+    assert results["fpr"].threshold_used.residual == by_rate[0.05]
+    assert results["scan_fpr"].threshold_used.residual == stored["scan_scores"][0]
+    chosen = Threshold.given(0.2, detector.scale)
     assert_equal(detector.detect(scan[0], threshold=chosen), results["given"])
     for result in results.values():
         assert result.anomaly_mask.any() == (result.score > result.threshold)
@@ -172,7 +174,7 @@ def test_seed(scan, run):
         ({"affine": np.eye(3)}, r"`affine`: has the shape \(3, 3\)"),
         ({"affine": np.zeros((4, 4))}, "the affine is not an invertible"),
         ({"threshold": 0.2, "fpr": 0.01}, "`fpr`, `scan_fpr` and `sensitivity`: use only one"),
-        ({"threshold": 1.5}, r"`threshold=1\.5`: give a number from 0 to 1"),
+        ({"threshold": -0.5}, r"`threshold=-0\.5`: give a number of 0 or more"),
         ({"fpr": 0.9}, r"`fpr=0\.9`: calibrated rates are"),
         ({"scan_fpr": 0.1}, r"`scan_fpr=0\.1`: "),
         ({"t1": "none.nii"}, r"`t1=none\.nii`: no such file"),
@@ -318,3 +320,36 @@ def test_weights_that_give_infinity(detector, scan, value):
     vars(model.network)["method"] = damaged  # fills the cached property
     with pytest.raises(InputError, match=r"run: computes NaN or infinity in \d+ of \d+ voxels"):
         make_detector(model).detect(scan[0], threshold=0.2)
+
+
+def test_unit_of_the_map(detector, run, scan, caplog):
+    """With thresholds, 1 is the default threshold; without, the map shows the residual."""
+    scaled = detector.detect(scan[0])
+    (run / "calibration.json").rename(run / "kept.json")
+    try:
+        raw = load(run, device="cpu").detect(scan[0], threshold=scaled.scale)
+    finally:
+        (run / "kept.json").rename(run / "calibration.json")
+    assert (scaled.threshold, scaled.unit) == (1, "default threshold")
+    assert (raw.scale, raw.unit) == (None, "residual")
+    np.testing.assert_array_equal(raw.residual, raw.anomaly_map)
+    np.testing.assert_allclose(scaled.residual, raw.residual, rtol=3e-7)
+    assert scaled.anomaly_map.max() == pytest.approx(raw.anomaly_map.max() / scaled.scale)
+    np.testing.assert_array_equal(scaled.anomaly_mask, raw.anomaly_mask)
+    assert scaled.score == pytest.approx(raw.score / scaled.scale)
+    for one, other in zip(scaled.regions, raw.regions, strict=True):
+        assert one.peak == pytest.approx(other.peak / scaled.scale)
+        assert one.volume_ml == other.volume_ml
+    slices = scaled.on_model_grid.anomaly_map * scaled.scale
+    np.testing.assert_allclose(slices, raw.on_model_grid.anomaly_map, rtol=3e-7)
+    assert scaled.summary()["scale"] == scaled.scale
+    assert not caplog.records
+    detector.detect(scan[0], threshold=0.01)
+    assert "0.01 detects nearly everything" in caplog.text
+
+
+def test_threshold_without_unit_is_at_most_1(run):
+    changed = load(run, device="cpu", t_test=60)
+    assert changed.scale is None and changed.threshold_for(0.5).residual == 0.5
+    with pytest.raises(InputError, match=r"`threshold=1\.5`: no threshold is valid for .*run@t_t"):
+        changed.threshold_for(1.5)

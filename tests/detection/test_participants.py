@@ -83,7 +83,10 @@ def test_each_contrast_has_its_model_and_participants_share_a_folder(dataset, mo
     assert files(out) == sorted([*scans, *top])
     sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomalyT1w_mask.json").read_text())
     assert sidecar["Sources"] == [f"bids:raw:{SECOND}.nii.gz"]
-    assert sidecar["Parameters"]["model"] == "T1w" and sidecar["Parameters"]["threshold"] == 0.1
+    parameters = sidecar["Parameters"]
+    assert (parameters["model"], parameters["threshold"], parameters["scale"]) == ("T1w", 1, 0.1)
+    map_sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomaly_T1w.json").read_text())
+    assert map_sidecar["ResidualScale"] == 0.1 and "ResidualScale" not in sidecar
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetLinks"] == {"raw": "../.."}
     methods = (out / "methods.md").read_text()

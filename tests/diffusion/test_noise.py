@@ -112,7 +112,7 @@ def test_a_run_saved_without_waves_gets_the_defaults(tmp_path):
         (run / name).write_text(json.dumps(saved))
     model = read_model(run)
     assert model.method.config.simplex == DEFAULT_SIMPLEX
-    assert model.thresholds.at_fpr(0.01).value == 0.1
+    assert model.thresholds.at_fpr(0.01).residual == 0.1
     changed = read_model(f"{run}@simplex.octaves=2,simplex.persistence=0.5")
     assert changed.method.config.simplex == SimplexConfig(2, 0.5)
     with pytest.raises(InputError, match="other settings of simplex"):

@@ -176,6 +176,17 @@ def test_maps_of_another_contrast(scan, tmp_path):
             check_maps(tmp_path, [scan], "T1w")
 
 
+def test_maps_of_detect_are_scaled_back(scan, tmp_path):
+    """A map in units of the default threshold gives the residual."""
+    residual = 0.5 * scan.lesion.astype(np.float32)
+    units = slices_to_volume(residual / np.float32(0.1))
+    save(tmp_path / f"{scan.name}.nii.gz", units, scan.affine)
+    with pytest.raises(InputError, match="values 0 to 5, but anomaly maps hold 0 to 1"):
+        read_map(tmp_path, scan)
+    (tmp_path / "detect.json").write_text('{"modality": "T1w", "scale": 0.1}')
+    np.testing.assert_allclose(read_map(tmp_path, scan), residual, rtol=1e-6)
+
+
 def test_scores_of_perfect_and_empty_maps(cohort, tmp_path):
     for row in cohort.split("val") + cohort.split("test"):
         scan = cohort.load(row)

@@ -107,7 +107,7 @@ def test_scores_at_rates_and_at_thresholds(cohort_and_run, capsys):
     cohort, run = cohort_and_run
     assert default_rate.main([run, cohort, "--rates", "0.01", "--thresholds", "1.0"]) == 0
     at_rate, at_threshold = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert at_rate[:2] == ["0.01", f"{read_model(run).thresholds.at_fpr(0.01).value:.4f}"]
+    assert at_rate[:2] == ["0.01", f"{read_model(run).thresholds.at_fpr(0.01).residual:.4f}"]
     assert at_threshold == ["-", "1.0000", "0.000", "0", "none"]
     with pytest.raises(SystemExit, match="2"):
         default_rate.main([run, cohort, "--rates", "0.9"])

@@ -137,7 +137,7 @@ def test_errors_name_arguments(run, scan, capsys):
     data, _, affine = scan
     model = maediff.load(run, device="cpu")
     for arguments in (
-        {"threshold": 2.0},
+        {"threshold": -2.0},
         {"fpr": 0.9},
         {"scan_fpr": 0.001},
         {"seed": -1},

@@ -40,6 +40,7 @@ NOT_RUN = {
     "maediff preprocess": NEEDS_SCANS,
     "maediff train": NEEDS_SCANS,
     "maediff benchmark": "takes minutes; the tests of its package run it",
+    "maediff fit": NEEDS_SCANS,
     "maediff calibrate": NEEDS_SCANS,
     "maediff evaluate": NEEDS_SCANS,
     "maediff compare": NEEDS_SCANS,

@@ -49,7 +49,7 @@ def detect(scan, out, model, **options):
 
 def test_calibrated_copy(cohort, model, scan, tmp_path):
     before = detect(scan, tmp_path / "before", model)
-    assert before["threshold"] == 0.3
+    assert (before["threshold"], before["scale"]) == (1, 0.3)
     assert before["threshold_from"]["chosen_on"] == "9 patients"
     assert detect(scan, tmp_path / "rate", model, fpr=0.01)["threshold_from"]["fpr"] == 0.01
     calibrate(f"{model}@t_test=60", cohort, tmp_path / "site", run=QUIET_CPU)

@@ -37,9 +37,9 @@ def test_folder(cohort, run):
     assert read_model(f"{run}@t_test=125").reconstructions is None
     chosen = read_model(run).thresholds.at_fpr(0.01)
     assert chosen.origin["fpr"] == 0.01
-    n_flagged = sum(score > chosen.value for score in stored["scan_scores"])
+    n_flagged = sum(score > chosen.residual for score in stored["scan_scores"])
     assert (chosen.origin["n_marked"], chosen.origin["n_scores"]) == (n_flagged, 1)
-    assert stored["thresholds"][-1] < chosen.value <= stored["thresholds"][0]
+    assert stored["thresholds"][-1] < chosen.residual <= stored["thresholds"][0]
 
 
 def test_postprocessing_becomes_the_models_own(cohort, run):
@@ -68,15 +68,38 @@ def test_levels(cohort, run):
     more = stored["scan_ml"][at + 1]
     assert np.median(more) > 0 or np.sort(more)[-1] > 2  # fewer than ten scans: all of them
     low = thresholds.at_sensitivity("low")
-    assert low.value == max(stored["scan_scores"]) and low.origin["n_marked"] == 0
+    assert low.residual == max(stored["scan_scores"]) and low.origin["n_marked"] == 0
     assert low.value >= default.value >= high.value
+
+
+def test_calibration_of_another_preparation_is_refused(cohort, run):
+    calibrate_folder(run, cohort)
+    path = run / "calibration.json"
+    stored = json.loads(path.read_text())
+    assert read_model(run).scale is not None
+    for change, name in (
+        ({"modality": "T2w"}, "modality"),
+        ({"registration": {"enabled": True}}, "registration"),
+    ):
+        changed = {**stored, "preparation": {**stored["preparation"], **change}}
+        path.write_text(json.dumps(changed))
+        model = read_model(run)
+        assert model.scale is None
+        with pytest.raises(InputError, match=f"was made with other settings of {name}; use"):
+            model.thresholds.default()
+    path.write_text(json.dumps({**stored, "preparation": {"modality": "T1w"}}))
+    with pytest.raises(InputError, match="damaged"):
+        read_model(run).thresholds.default()
+    del stored["preparation"]  # an older version
+    path.write_text(json.dumps(stored))
+    assert read_model(run).thresholds.default().value == 1
 
 
 def test_chosen_rate_must_keep_healthy_scans_empty(cohort, run):
     """A rate that detects too much in the healthy scans is lowered to that of the rule."""
     rule = calibrate_folder(run, cohort)["sensitivity"]["default"]
     assert calibrate_folder(run, cohort, default_fpr=0.5)["default_fpr"] == rule["fpr"]
-    assert read_model(run).thresholds.default().value == rule["threshold"]
+    assert read_model(run).thresholds.default().residual == rule["threshold"]
 
 
 def test_erosion_leaves_no_brain(cohort, run):
@@ -105,7 +128,7 @@ def test_copy(cohort, run, tmp_path):
     model = read_model(out)
     assert model.method.config.t_test == (60,)
     assert model.postprocess.median_size == 3
-    assert 0 < model.thresholds.at_fpr(0.01).value < 1
+    assert 0 < model.thresholds.at_fpr(0.01).residual < 1
     assert not list(out.rglob("optimizer*"))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     some = calibrate(run, cohort.path, tmp_path / "some", max_scans=2, run=QUIET_CPU)
@@ -119,7 +142,7 @@ def test_new_calibration_replaces_own_threshold_and_keeps_rate(cohort, run, tmp_
         "default_threshold": {"value": 0.3, "chosen_on": "9 patients"},
     }
     (run / "calibration.json").write_text(json.dumps(stored))
-    assert read_model(run).thresholds.default().value == 0.3
+    assert read_model(run).thresholds.default().residual == 0.3
     calibrate(run, cohort.path, tmp_path / "out", run=QUIET_CPU)
     model = read_model(tmp_path / "out")
     assert model.default_fpr == 1e-4

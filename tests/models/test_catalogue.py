@@ -85,6 +85,7 @@ def test_shipped_models(folder):
     settings = model.settings
     assert settings.cohort["modality"] == card.modality
     assert (settings.method, settings.preset) == (card.method, card.preset)
-    assert 0 < model.thresholds.at_fpr(0.01).value < 1
-    assert 0 < model.thresholds.default().value < 1
+    assert 0 < model.thresholds.at_fpr(0.01).residual < 1
+    assert 0 < model.scale < 1
+    assert model.thresholds.default().value == 1
     assert not model.method.training

@@ -75,12 +75,10 @@ def test_default_threshold(models, tmp_path):
     chosen = {"value": 0.07, "chosen_on": "9 patients"}
     card = export_model(run, out, ABOUT | {"default_threshold": chosen})
     assert read_json(out / "calibration.json")["default_threshold"] == chosen
-    assert "`threshold=0.07` unless another or a rate is given, chosen on 9 patients" in describe(
-        out, card
-    )
+    assert "default threshold: residual 0.07, chosen on 9 patients" in describe(out, card)
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "`detect` uses the threshold 0.07, chosen on 9 patients" in text
-    assert "In the calibration scans, 1 % of the voxels exceed 0.1000" in text
+    assert "is a residual of 0.07, chosen on 9 patients" in text
+    assert "In the calibration scans, 1 % of the voxels exceed a residual of 0.1000" in text
     for wrong in (0.07, {"value": 0.07}, chosen | {"value": 1}):
         with pytest.raises(InputError, match="card of t2: default_threshold"):
             export_model(run, tmp_path / "t2", ABOUT | {"default_threshold": wrong})
@@ -101,7 +99,7 @@ def test_text_of_the_card(models):
         "None measured",
         "postprocess.median_size=5",
         "from healthy scans (1 people, 9 voxels)",
-        "uses the threshold that 1 % of these voxels exceed, 0.1000",
+        "is a residual of 0.1000, which 1 % of these voxels exceed",
     ):
         assert part in text, part
     assert "\n\n\n" not in text

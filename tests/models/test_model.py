@@ -89,7 +89,7 @@ def test_calibration_of_an_older_version(models, tmp_path):
         stored = json.loads((folder / name).read_text(encoding="utf-8"))
         assert stored["config"].pop("merge") == "mean"
         write_json(folder / name, stored)
-    assert read_model(folder).thresholds.at_fpr(0.01).value == 0.1
+    assert read_model(folder).thresholds.at_fpr(0.01).residual == 0.1
     with pytest.raises(InputError, match="other settings of merge"):
         read_model(f"{folder}@merge=tapered").thresholds.at_fpr(0.01)
 
@@ -104,7 +104,7 @@ def test_moved_settings(tmp_path):
     model = read_model(run)
     assert model.postprocess == PostprocessConfig(first_smooth_mm=2.0)
     assert "smooth_sigma" not in model.config
-    assert model.thresholds.at_fpr(0.01).value == 0.1
+    assert model.thresholds.at_fpr(0.01).residual == 0.1
     (run / "calibration.json").unlink()
     assert read_model(run).postprocess == PostprocessConfig(first_smooth_mm=2.0)
 

@@ -39,10 +39,11 @@ def test_rates(run):
     thresholds = read_model(run).thresholds
     counts = {"n_marked": 2, "n_scores": 3, "share_flagged": 2 / 3}
     scans = {"source": "healthy scans", "n_scans": 1, "n_voxels": 9}
-    assert thresholds.at_fpr(0.01) == Threshold(0.1, {"fpr": 0.01, **scans, **counts})
+    assert thresholds.at_fpr(0.01) == Threshold(1.0, {"fpr": 0.01, **scans, **counts}, 0.1)
+    assert thresholds.scale == 0.1  # the default rate is 1 %
     assert thresholds.at_fpr(0.02) == thresholds.at_fpr(0.01) == thresholds.default()
-    assert thresholds.at_fpr(0.009).value == 0.9
-    assert thresholds.at_fpr(0.5).value == 0.05
+    assert (thresholds.at_fpr(0.009).value, thresholds.at_fpr(0.009).residual) == (9, 0.9)
+    assert (thresholds.at_fpr(0.5).value, thresholds.at_fpr(0.5).residual) == (0.5, 0.05)
     for fpr in (1e-5, 0.9):
         with pytest.raises(
             InputError,
@@ -77,8 +78,8 @@ def test_default_threshold_overrides_rate(run):
     write(run, default_threshold={"value": 0.3, "chosen_on": "9 patients"})
     thresholds = read_model(run).thresholds
     origin = {"chosen_on": "9 patients", "n_marked": 1, "n_scores": 3, "share_flagged": 1 / 3}
-    assert thresholds.default() == Threshold(0.3, origin)
-    assert thresholds.at_fpr(0.01).value == 0.1
+    assert thresholds.default() == Threshold(1.0, origin, 0.3)
+    assert thresholds.at_fpr(0.01) == replace(thresholds.at_fpr(0.01), value=0.1 / 0.3)
     for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
         write(run, default_threshold=wrong)
         assert not is_chosen_threshold(wrong)
@@ -90,8 +91,8 @@ def test_guarantee_for_scans(run):
     thresholds = read_model(run).thresholds
     origin = {"scan_fpr": 0.75, "source": "healthy scans", "n_scans": 3}
     counts = {"n_marked": 2, "n_scores": 3, "share_flagged": 2 / 3}
-    assert thresholds.at_scan_fpr(0.75) == Threshold(0.1, {**origin, **counts})
-    assert thresholds.at_scan_fpr(0.25).value == 0.5
+    assert thresholds.at_scan_fpr(0.75) == Threshold(1.0, {**origin, **counts}, 0.1)
+    assert thresholds.at_scan_fpr(0.25).residual == 0.5
     with pytest.raises(
         InputError, match=r"`scan_fpr=0\.1`: .* from 3 healthy scans: .* 0\.25, .* 9 scans"
     ):
@@ -103,15 +104,27 @@ def test_guarantee_for_scans(run):
     assert "n_scores" not in thresholds.at_fpr(0.01).origin
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
 def test_impossible_threshold(value):
-    with pytest.raises(InputError, match=f"`threshold={value}`: give a number from 0 to 1"):
+    with pytest.raises(InputError, match=f"`threshold={value}`: give a number of 0 or more; 1 is"):
         Threshold.given(value)
 
 
 def test_given_threshold():
-    assert Threshold.given(0.2) == Threshold(0.2, {"given": True})
-    assert Threshold.given(0.0) and Threshold.given(1.0)
+    assert Threshold.given(0.2) == Threshold(0.2, {"given": True}, 0.2)
+    assert Threshold.given(2.0, scale=0.25) == Threshold(2.0, {"given": True}, 0.5)
+    assert Threshold.given(0.0).residual == 0
+
+
+def test_no_unit(run):
+    """A model without valid thresholds has no unit."""
+    assert read_model(run).scale == 0.1
+    assert read_model(f"{run}@t_test=60").scale is None
+    write(run, thresholds=[0.9, 0.0, 0.0])
+    assert read_model(run).scale is None  # no value can be divided by 0
+    assert read_model(run).thresholds.at_fpr(1e-4).value == 0.9
+    (run / "calibration.json").unlink()
+    assert read_model(run).scale is None
 
 
 def test_other_settings(run):
@@ -148,7 +161,7 @@ def test_own_postprocessing(run):
     model = read_model(run)
     assert model.postprocess == own
     assert model.with_postprocess({"median_size": 3}).postprocess == replace(own, median_size=3)
-    assert model.thresholds.at_fpr(0.01).value == 0.1
+    assert model.thresholds.at_fpr(0.01).residual == 0.1
     for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}", "[]", '"text"']:
         (run / "calibration.json").write_text(damaged)
         with pytest.raises(InputError, match=r"calibration\.json: .*delete it"):
@@ -212,10 +225,14 @@ def test_levels_of_sensitivity(run):
     assert (default["healthy_ml_median"], default["healthy_ml_p90"]) == (1, 3)
     assert default["healthy_ml_exact"]
     high = thresholds.at_sensitivity("high")
-    assert (high.value, high.origin["rule"], high.origin["healthy_ml_median"]) == (0.05, "more", 4)
+    assert (high.residual, high.origin["rule"], high.origin["healthy_ml_median"]) == (
+        0.05,
+        "more",
+        4,
+    )
     low = thresholds.at_sensitivity("low")
     # The highest stored threshold below 0.4 is 0.1; only the first scan's score is above 0.4.
-    assert (low.value, low.origin["sensitivity"], low.origin["n_marked"]) == (0.4, "low", 1)
+    assert (low.residual, low.origin["sensitivity"], low.origin["n_marked"]) == (0.4, "low", 1)
     assert (low.origin["healthy_ml_median"], low.origin["healthy_ml_p90"]) == (0, 3)
     assert not low.origin["healthy_ml_exact"]
     with pytest.raises(InputError, match="`sensitivity='extreme'`: choose one of low, default"):
@@ -227,9 +244,9 @@ def test_levels_are_ordered(run):
     write(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
     write(run, default_threshold={"value": 0.5, "chosen_on": "9 patients"})
     thresholds = read_model(run).thresholds
-    assert thresholds.at_sensitivity("low").value == thresholds.default().value == 0.5
+    assert thresholds.at_sensitivity("low").residual == thresholds.default().residual == 0.5
     write(run, default_threshold={"value": 0.01, "chosen_on": "9 patients"})
-    assert read_model(run).thresholds.at_sensitivity("high").value == 0.01
+    assert read_model(run).thresholds.at_sensitivity("high").residual == 0.01
 
 
 def test_default_rate_of_levels(run):
@@ -244,7 +261,7 @@ def test_default_rate_of_levels(run):
 def test_no_levels(run):
     """A calibration of an older version has its default threshold only."""
     thresholds = read_model(run).thresholds
-    assert thresholds.at_sensitivity("default").value == 0.1
+    assert thresholds.at_sensitivity("default").residual == 0.1
     for level in ("low", "high"):
         with pytest.raises(
             InputError,
@@ -317,6 +334,6 @@ def test_threshold_of_zero(run):
     """Residuals of one sign are 0 in half of the voxels, so the highest rate may have a 0."""
     write(run, thresholds=[0.9, 0.1, 0.0])
     thresholds = read_model(run).thresholds
-    assert thresholds.at_fpr(0.01).value == 0.1
+    assert thresholds.at_fpr(0.01).residual == 0.1
     with pytest.raises(InputError, match=r"`fpr=0\.5`: the threshold of the rate 0\.5 is 0"):
         thresholds.at_fpr(0.5)

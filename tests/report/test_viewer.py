@@ -61,6 +61,9 @@ def test_viewer_holds_the_volumes_x_fastest(tmp_path):
     for n, layer in enumerate(volumes().layers):
         for x, y, z in [(0, 0, 0), (1, 2, 4), (1, 0, 3)]:
             assert raw[n * nx * ny * nz + x + y * nx + z * nx * ny] == layer[x, y, z]
+    assert info["maximum"] == 0.2  # twice the threshold
+    scaled = make_viewer(tmp_path / "volumes.npz", summary("a") | {"unit": "default threshold"})
+    assert json.loads(scaled.info)["maximum"] == 2
     assert info["min_voxels"] == 8  # 64 mm3 of voxels of 8 mm3
 
 

@@ -23,6 +23,9 @@ from maediff.core.types import Map, Mask
 MAXIMUM_WITHOUT_THRESHOLD = 0.5
 """Upper end of the colour scale if no threshold is known."""
 
+MAXIMUM_SCALED = 2.0
+"""Upper end of the colour scale of maps in units of the default threshold."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -31,7 +34,7 @@ class Snapshot:
     Args:
         slice_ids: index of each slice on the model's grid.
         image: intensities of the scan.
-        anomaly_map: anomaly map in [0, 1].
+        anomaly_map: anomaly map.
         brain: brain mask.
         mask: anomaly mask.
         spacing_mm: voxel size along x, y and z.
@@ -51,11 +54,17 @@ class Snapshot:
     z_mm: Float[np.ndarray, " k"] | None = None
 
 
-def display_maximum(threshold: float | None) -> float:
+def display_maximum(threshold: float | None, *, scaled: bool = False) -> float:
     """Return the upper end of the colour scale of anomaly maps.
 
-    The scale depends on the threshold only, so maps with the same threshold look comparable.
+    Args:
+        threshold: threshold of the mask; None if unknown.
+        scaled: the maps are in units of the default threshold. Their scale is the same for all
+            models, up to twice the default threshold, unless a mask has a higher threshold.
+            Otherwise the scale depends on the threshold, up to twice its value.
     """
+    if scaled:
+        return MAXIMUM_SCALED if (threshold or 0) < MAXIMUM_SCALED else 2 * (threshold or 0)
     return min(1.0, 2 * threshold) if threshold else MAXIMUM_WITHOUT_THRESHOLD
 
 

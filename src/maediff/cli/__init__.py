@@ -18,6 +18,7 @@ from maediff.cli.demo import demo
 from maediff.cli.detect import detect
 from maediff.cli.errors import collect_flags, name_flags, show_log
 from maediff.cli.evaluate import evaluate
+from maediff.cli.fit import fit
 from maediff.cli.models import models
 from maediff.cli.preprocess import preprocess
 from maediff.cli.report import report
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for command in (
     demo,
+    fit,
     preprocess,
     train,
     calibrate,

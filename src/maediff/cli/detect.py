@@ -69,10 +69,10 @@ def detect(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Threshold of the anomaly map, 0 to 1. Default: the model's own. Excludes "
-            "--fpr, --scan-fpr and --sensitivity.",
+            help="Threshold of the anomaly map, in units of the model's default threshold: 0.7 "
+            "detects more than the default, 1.5 less. For a model without calibration: of the "
+            "residual, 0 to 1. Excludes --fpr, --scan-fpr and --sensitivity.",
             min=0,
-            max=1,
         ),
     ] = None,
     fpr: Annotated[

@@ -28,8 +28,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Sizes of the networks and length of the training: {presets}. Default: the "
-            "preset of --init, or small.",
+            help="Sizes of the networks and length of the training: {presets}; auto is tiny on a "
+            "CPU and small on a GPU. Default: the preset of --init, or auto.",
             show_default=False,
         ),
     ] = None,

@@ -31,7 +31,7 @@ from maediff.core.files import (
     write_json,
     write_text,
 )
-from maediff.detection.sidecars import MNI_IMAGES, describe_image
+from maediff.detection.sidecars import MNI_IMAGES, describe_image, describe_unit
 from maediff.detection.to_scan import MNI_SPACE
 from maediff.scans.reference import ScanRef, subject_in_dataset
 
@@ -148,6 +148,8 @@ def place_results(
         sidecar = {**_read_sidecar(made), **describe_image(kind), "Sources": [source]}
         if kind not in MNI_IMAGES:
             sidecar["SpatialReference"] = source
+        if kind.startswith("anomaly_map"):
+            sidecar |= describe_unit(read_json(summary))
         if parameters is not None:
             sidecar["Parameters"] = dict(parameters)
         write_json(_sidecar(target), sidecar)

@@ -46,7 +46,12 @@ from maediff.detection.result import IMAGES, Detection
 from maediff.detection.sidecars import MNI_IMAGES
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
-from maediff.models.thresholds import Threshold, check_one_choice
+from maediff.models.thresholds import (
+    IN_RESIDUAL,
+    IN_THRESHOLDS,
+    Threshold,
+    check_one_choice,
+)
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import OPTIONAL
 from maediff.preparation.quality import QualityConfig
@@ -181,6 +186,10 @@ def detect(
     logger.info("%s detects %s", detector.name, detector.model.detects)
     _check_contrasts(refs, detector, modality)
     chosen = detector.threshold_for(threshold, fpr, scan_fpr, options.sensitivity)
+    if detector.scale is None:
+        logger.info(
+            "%s has no valid thresholds: its anomaly maps show the residual", detector.name
+        )
     refs = [replace(ref, brain_mask=brain_mask or ref.brain_mask) for ref in refs]
     refuse_inputs_inside_output(
         out, [*detector.model.folders, *(file for ref in refs for file in ref.files)]
@@ -334,6 +343,8 @@ def collect_settings(
         "marks": model.detects,
         "method": model.settings.method,
         "modality": detector.modality,
+        "unit": IN_RESIDUAL if detector.scale is None else IN_THRESHOLDS,
+        "scale": detector.scale,
         "threshold": threshold.value,
         "threshold_from": dict(threshold.origin),
         "seed": seed,

@@ -1,12 +1,14 @@
 """A trained method with everything that is needed to apply it to a scan.
 
-    scan -> prepare -> slices -> method -> residual  -> post-processing     = anomaly map
+    scan -> prepare -> slices -> method -> residual  -> post-processing -> / scale = anomaly map
                                            reference -> scan's intensities  = healthy reference
     anomaly map -> threshold -> mask -> regions, score                      = Detection
 
+`scale` is the residual at the model's default threshold, so 1 is this threshold in every map.
 `maediff detect` is a loop over `Detector.detect` and `Detection.save`.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,6 +51,9 @@ from maediff.scans.volume import (
     volume_to_slices,
 )
 
+logger = logging.getLogger(__name__)
+UNUSUALLY_LOW = 0.15
+"""Thresholds below this, in units of the default threshold, are logged."""
 Scan = str | Path | ScanRef | Volume | np.ndarray
 BrainMask = str | Path | np.ndarray
 
@@ -95,6 +100,11 @@ class Detector:
         return self.model.name
 
     @property
+    def scale(self) -> float | None:
+        """Residual at 1 in the unit of the anomaly map; None if the map shows the residual."""
+        return self.model.scale
+
+    @property
     def modality(self) -> str:
         """Contrast of the model's scans (T1w, T2w or FLAIR)."""
         return str(self.preparation.modality)
@@ -139,7 +149,7 @@ class Detector:
             t1: T1w of the same session (NIfTI file or DICOM folder), whose brain mask a raw T2w
                 or FLAIR uses.
             modality: contrast of the scan, if its file name states a wrong one.
-            threshold: threshold of the anomaly map, 0 to 1.
+            threshold: threshold of the anomaly map; 1 is the model's default threshold.
             fpr: instead of `threshold`, a voxel-wise false-positive rate (see `threshold_for`).
             scan_fpr: instead of `threshold`, a rate of flagged scans (see `threshold_for`).
             sensitivity: instead of `threshold`, "low", "default" or "high" (see `threshold_for`).
@@ -182,7 +192,9 @@ class Detector:
         """Return the given threshold, the threshold for a rate, or the model's default.
 
         Args:
-            threshold: threshold of the anomaly map, 0 to 1.
+            threshold: threshold of the anomaly map, 0 or more. 1 is the model's default
+                threshold. For a model without valid thresholds (`scale` is None), it is a
+                threshold of the residual, at most 1.
             fpr: share of healthy voxels above the threshold, counted on the model's healthy
                 scans; no guarantee for other scans.
             scan_fpr: highest share of new healthy scans of the same population that is flagged,
@@ -197,13 +209,31 @@ class Detector:
         check_one_choice(threshold, fpr, scan_fpr, sensitivity)
         thresholds = self.model.thresholds
         if threshold is not None:
-            given = Threshold.given(threshold)
-            return replace(given, origin={**given.origin, **thresholds.describe(given.value)})
+            given = Threshold.given(threshold, self.scale)
+            self._check_given(given)
+            return replace(given, origin={**given.origin, **thresholds.describe(given.residual)})
         if scan_fpr is not None:
             return thresholds.at_scan_fpr(scan_fpr)
         if fpr is not None:
             return thresholds.at_fpr(fpr)
         return thresholds.at_sensitivity(sensitivity or "default")
+
+    def _check_given(self, threshold: Threshold) -> None:
+        """Refuse a threshold above 1 without a unit, and log one that fits no unit."""
+        if self.scale is None and threshold.value > 1:
+            raise InputError(
+                f"`threshold={threshold.value}`: no threshold is valid for {self.name}, so its "
+                "anomaly map shows the residual; give a number from 0 to 1"
+            )
+        if self.scale is not None and threshold.value < UNUSUALLY_LOW:
+            logger.warning(
+                "`threshold=%g`: 1 is the default threshold of %s, which is a residual of %.4g; "
+                "%g detects nearly everything",
+                threshold.value,
+                self.name,
+                self.scale,
+                threshold.value,
+            )
 
     def check_contrast(self, ref: ScanRef, modality: str | None = None) -> None:
         """Refuse a scan whose contrast is not the model's.
@@ -356,10 +386,13 @@ class Detector:
         brain_mask = on_scan.brain
         if on_scan.brain_from == ZERO_BACKGROUND and on_scan.to_atlas is None:
             brain_mask = from_grid(on_grid.brain, grid, volume, "nearest")
-        anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear")
+        scale = self.scale or 1.0
+        anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear") / scale
         anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
         check_finite(self.name, anomaly_map, healthy)
-        mask = anomaly_mask(anomaly, brain, threshold.value, spacing, post)
+        mask = anomaly_mask(anomaly, brain, threshold.residual, spacing, post)
+        score = scan_score(anomaly, brain, spacing, post) / scale
+        anomaly = (anomaly / scale).astype(np.float32)
         regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
         voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
         notes = tuple(remove_folders(note, ref) if ref else note for note in record["notes"])
@@ -370,7 +403,7 @@ class Detector:
             healthy_reference=healthy,
             brain_mask=brain_mask,
             regions=tuple(locate_region(region, on_scan.to_atlas) for region in regions),
-            score=scan_score(anomaly, brain, spacing, post),
+            score=score,
             threshold_used=threshold,
             volume_ml=float(mask.sum()) * voxel_ml,
             quality=Quality(
@@ -393,6 +426,7 @@ class Detector:
                 slice_heights_mm=grid.slice_heights_mm,
             ),
             parameters=self._parameters(seed),
+            scale=self.scale,
         )
 
     def _parameters(self, seed: int) -> dict[str, Any]:

@@ -29,8 +29,9 @@ def describe_methods(shared: Mapping[str, Any]) -> str:
     sentences += [
         f"Slices had {grid['size']} x {grid['size']} pixels of {grid['spacing_mm']:g} mm.",
         "The model reconstructed each slice as if it were healthy.",
-        f"The anomaly map shows {shared['marks']}, with values from 0 to 1.",
+        f"The anomaly map shows {shared['marks']}.",
         *_describe_filters(post),
+        *_describe_unit(shared),
         f"The anomaly mask holds voxels above {shared['threshold']:.3g} "
         f"({_describe_origin(shared['threshold_from'])}).",
         f"The brain mask was eroded {post['erosion_iterations']} times in the slice before "
@@ -64,6 +65,16 @@ def _describe_filters(post: Mapping[str, Any]) -> list[str]:
     if post["median_size"] > 1:
         sentences.append(f"A median filter of {post['median_size']} voxels was applied.")
     return sentences
+
+
+def _describe_unit(shared: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the unit of the anomaly map, if it has one."""
+    if shared.get("scale") is None:
+        return []
+    return [
+        f"The map was divided by {shared['scale']:.4g}, the default threshold of the model, so "
+        "values above 1 exceed it."
+    ]
 
 
 def _describe_origin(origin: Mapping[str, Any]) -> str:

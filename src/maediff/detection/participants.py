@@ -77,6 +77,8 @@ PARAMETERS = (
     "model_step",
     "method",
     "modality",
+    "unit",
+    "scale",
     "threshold",
     "threshold_from",
     "postprocess",

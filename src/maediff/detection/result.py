@@ -40,7 +40,7 @@ from maediff.detection.to_scan import (
     scan_to_mni,
 )
 from maediff.detection.volumes import make_volumes
-from maediff.models.thresholds import Threshold
+from maediff.models.thresholds import IN_RESIDUAL, IN_THRESHOLDS, Threshold
 from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import PreparedScan
 from maediff.preparation.registration import align_to_atlas
@@ -74,7 +74,7 @@ class ModelGridResult:
     Args:
         images: intensities, 0 outside the brain, 1 at the 99th percentile of the brain.
         brain: brain mask.
-        anomaly_map: 0 to 1, 0 outside the brain.
+        anomaly_map: in the unit of `Detection.anomaly_map`, 0 outside the brain.
         mask: anomaly mask.
         reference: healthy reference on the scale of `images`.
         spacing_mm: voxel size along X, Y and Z.
@@ -109,7 +109,8 @@ class Detection:
 
     Args:
         name: name of the scan.
-        anomaly_map: 0 to 1, 0 outside the brain.
+        anomaly_map: residual divided by `scale`, 0 outside the brain. 1 is the model's default
+            threshold. Without a scale: the residual, 0 to 1.
         anomaly_mask: `anomaly_map` above `threshold`, without small components.
         healthy_reference: the scan as if healthy, in the scan's own intensities.
         brain_mask: brain mask.
@@ -124,6 +125,8 @@ class Detection:
         prepared: the scan as the model gets it.
         on_model_grid: the result before it was resampled to the scan's grid.
         parameters: settings of the model and of the preparation, and the seed.
+        scale: residual at the model's default threshold; None if the model has no valid
+            thresholds.
     """
 
     name: str
@@ -142,11 +145,25 @@ class Detection:
     prepared: PreparedScan
     on_model_grid: ModelGridResult
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    scale: float | None = None
 
     @property
     def threshold(self) -> float:
-        """Threshold of the anomaly mask, 0 to 1."""
+        """Threshold of the anomaly mask, in the unit of the anomaly map."""
         return self.threshold_used.value
+
+    @property
+    def unit(self) -> str:
+        """Unit of the anomaly map, score and threshold: "default threshold" or "residual"."""
+        return IN_RESIDUAL if self.scale is None else IN_THRESHOLDS
+
+    @property
+    def residual(self) -> Float[np.ndarray, "x y z"]:
+        """Post-processed residual, 0 to 1: the anomaly map before the division by `scale`.
+
+        The values have the precision of float32, about 1e-7 of the value.
+        """
+        return (self.anomaly_map * np.float64(self.scale or 1.0)).astype(np.float32)
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:
@@ -163,6 +180,8 @@ class Detection:
             "model": self.model,
             "model_from": "given",
             "modality": self.modality,
+            "unit": self.unit,
+            "scale": self.scale,
             "score": self.score,
             "threshold": self.threshold,
             "threshold_from": dict(self.threshold_used.origin),
@@ -319,7 +338,7 @@ class Detection:
         self, axes: Any, axis: int, centre: tuple[int, ...], shape: Mapping[str, Any]
     ) -> None:
         """Add anomaly map and outline of the mask to a plane of `plot`."""
-        highest = display_maximum(self.threshold)
+        highest = display_maximum(self.threshold, scaled=self.scale is not None)
         anomaly = _take_plane(self.anomaly_map, axis, centre)
         visible = np.ma.masked_less(anomaly, 0.1 * highest)
         axes.imshow(visible, cmap="inferno", vmin=0, vmax=highest, **shape)

@@ -21,8 +21,8 @@ MNI_IMAGES = tuple(
 
 _DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "anomaly_map": {
-        "Description": "Anomaly map: residual between the scan and its healthy reference, 0 to 1, "
-        "post-processed; 0 outside the brain mask",
+        "Description": "Anomaly map: post-processed residual between the scan and its healthy "
+        "reference; 0 outside the brain mask",
         "SkullStripped": True,
         "Units": "1",
     },
@@ -77,4 +77,20 @@ def make_sidecar(
         "Threshold": summary["threshold"],
         "ThresholdFrom": dict(origin),
         "Parameters": dict(parameters),
+        **(describe_unit(summary) if kind.startswith("anomaly_map") else {}),
+    }
+
+
+def describe_unit(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a sidecar about the unit of an anomaly map; empty for a residual.
+
+    Args:
+        summary: content of summary.json.
+    """
+    if summary.get("scale") is None:
+        return {}
+    return {
+        "ResidualScale": summary["scale"],
+        "ResidualScaleDescription": "1 in the map is the model's default threshold; the map times "
+        "ResidualScale is the residual, 0 to 1",
     }

@@ -300,7 +300,8 @@ def _train(
         cohort,
         folder,
         preset=budget.preset,
-        settings=planned.settings,
+        # All methods and contrasts share the preset's settings, so that tables can be compared.
+        settings=merge({"train": {"recommended": False}}, planned.settings),
         max_time=max_time,
         run=RunOptions(
             device=run.device,

@@ -2,12 +2,14 @@
 
     MAPS/<scan>/anomaly_map.nii.gz   or   MAPS/<scan>.nii.gz   (or .nii)
 
-<scan> is the scan's name in the cohort. Values are in [0, 1]. The grid is that of the scan or
+<scan> is the scan's name in the cohort. Values are in [0, 1]. Maps of `maediff detect` are in
+units of a threshold, and are scaled back to the residual. The grid is that of the scan or
 that of the cohort, which is MNI152 for a registered cohort.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,9 @@ def read_map(folder: Path, scan: SubjectSlices, source: Path | None = None) -> M
     path = _find_map(folder, scan.name)
     assert path is not None  # check_maps
     volume = read_nifti(path, allow_constant=True)
+    scale = _read_scale(folder)
+    if scale is not None:  # the residual, as of a model that is scored by its name
+        volume = replace(volume, data=(volume.data * scale).astype(np.float32))
     low, high = float(volume.data.min()), float(volume.data.max())
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
@@ -113,6 +118,14 @@ def read_map(folder: Path, scan: SubjectSlices, source: Path | None = None) -> M
     to_map = np.linalg.inv(volume.affine) @ scan.affine_to_scan
     _check_covers_brain(path, volume, scan, to_map)
     return np.asarray(volume_to_slices(resample(values, to_map, shape, "linear")))
+
+
+def _read_scale(folder: Path) -> float | None:
+    """Return the factor from the maps of `maediff detect` to residuals; None for other maps."""
+    if not is_filtered(folder):
+        return None
+    scale = read_json(folder / "detect.json", remedy="run `maediff detect` again").get("scale")
+    return None if scale is None else float(scale)
 
 
 def _check_on_scan(

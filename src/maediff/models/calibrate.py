@@ -52,7 +52,7 @@ from maediff.models.folder import write_config
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reconstruction import HealthyReconstructions
 from maediff.models.thresholds import FPRS
-from maediff.preparation.config import PreparationConfig
+from maediff.preparation.config import SHARED, PreparationConfig
 
 logger = logging.getLogger(__name__)
 # Files that only training and its report need.
@@ -237,7 +237,13 @@ def calibrate_folder(
         "n_voxels": int(sum(brain.sum() for brain in brains)),
         "config": model.config,
         "postprocess": asdict(post),
+        "preparation": {
+            key: model.settings.cohort[key]
+            for key in ("modality", *SHARED)
+            if key in model.settings.cohort
+        },
         "step": model.step,
+        "cohort_hash": cohort.hash,
         "fprs": list(FPRS),
         "thresholds": thresholds,
         "scan_scores": scores,

@@ -110,10 +110,7 @@ def _describe_rates(folder: Path) -> str:
     default = f"`fpr={rate:g}` unless another is given" if isinstance(rate, float) else ""
     if isinstance(own, Mapping):
         values = {"value": "?", "chosen_on": "?", **own}
-        default = (
-            f"`threshold={values['value']}` unless another or a rate is given, chosen on "
-            f"{values['chosen_on']}"
-        )
+        default = f"default threshold: residual {values['value']}, chosen on {values['chosen_on']}"
     guaranteed = ""
     if scores:
         lowest = smallest_alpha(len(scores))

@@ -199,7 +199,9 @@ class TrainedMethod:
                 "scan, or was trained with `train.calibration_scans=0`; use `threshold`, or "
                 f"{CALIBRATE.format(model=self.name)}"
             )
-        return self.calibration.thresholds(self.name, self.config, self.step, self.postprocess)
+        return self.calibration.thresholds(
+            self.name, self.config, self.step, self.postprocess, self.preparation
+        )
 
     @property
     def reconstructions(self) -> HealthyReconstructions | None:
@@ -214,6 +216,14 @@ class TrainedMethod:
             stored.get(key) == value for key, value in self.config.items()
         )
         return self.calibration.reconstructions if same else None
+
+    @property
+    def scale(self) -> float | None:
+        """Residual at the default threshold, which is 1 in the unit of the anomaly map.
+
+        None if no threshold is valid for the model: its anomaly map shows the residual.
+        """
+        return self.thresholds.scale
 
     def with_postprocess(self, changes: Mapping[str, Any] | None) -> "TrainedMethod":
         """Return the model with changes to its post-processing.
@@ -267,6 +277,7 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
     if calibration is not None and isinstance(calibration.stored.get("config"), Mapping):
         stored = calibration.stored["config"]
         calibration = calibration.completed(complete(record, stored), first_steps(record, stored))
+    own_steps = {**moved, **(record.get("postprocess") or {})}
     card = read_card(folder) if (folder / "card.json").is_file() else None
     settings = RunSettings(
         method=record["method"],
@@ -284,7 +295,7 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         folder=folder,
         settings=settings,
         preparation=PreparationConfig.from_record(record["cohort"]),
-        postprocess=calibration.postprocess if calibration else apply_changes(DEFAULT, moved),
+        postprocess=calibration.postprocess if calibration else apply_changes(DEFAULT, own_steps),
         calibration=calibration,
         card=card,
         learned_from=frozenset(trained_on(folder)),

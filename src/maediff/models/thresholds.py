@@ -1,7 +1,7 @@
 """Thresholds of a model from healthy scans, read from its calibration.json.
 
-    fprs, thresholds             thresholds[i] is the smallest value that at most a share fprs[i]
-                                 of the healthy voxels exceeds
+    fprs, thresholds             thresholds[i] is the smallest residual that a share of at most
+                                 fprs[i] of the healthy voxels exceeds
     scan_scores                  score of each healthy scan, one scan per person
     scan_ml                      scan_ml[i][j] is the volume that thresholds[i] detects in the
                                  healthy scan j, ml; a scan is flagged if it is above 0
@@ -12,12 +12,14 @@
                                  healthy scans come from other scanners than most users' scans
     reconstruction               errors of the reconstruction in the healthy scans
                                  (`models.reconstruction`)
-    config, postprocess, step    settings that the thresholds are valid for
+    config, postprocess,         settings, preparation and training step that the thresholds are
+    preparation, step            valid for; older versions store no preparation
 
 `maediff train` and `maediff calibrate` write the file.
 A model with other settings has other residuals, so the stored thresholds are not valid for it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -33,6 +35,7 @@ from maediff.anomaly.thresholds import conformal_threshold
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.models.reconstruction import HealthyReconstructions, read_reconstructions
+from maediff.preparation.config import PreparationConfig
 
 FPRS = tuple(
     rate
@@ -51,39 +54,58 @@ MAX_THRESHOLD = 1.0
 POSTPROCESS = TypeAdapter(PostprocessConfig)
 
 
+IN_THRESHOLDS = "default threshold"
+"""Unit of the anomaly map of a model with thresholds: 1 is its default threshold."""
+IN_RESIDUAL = "residual"
+"""Unit of the anomaly map of a model without thresholds: the post-processed residual, 0 to 1."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold of the anomaly map, and its origin.
 
     Args:
-        value: 0 to 1.
+        value: threshold of the anomaly map, in the unit of the map.
         origin: rate and scans behind the value, as in `threshold_from` of detect.json.
+        residual: the same threshold of the post-processed residual; equal to `value` for a model
+            without a unit.
     """
 
     value: float
     origin: Mapping[str, Any]
+    residual: float
 
     @classmethod
-    def given(cls, value: float) -> "Threshold":
+    def given(cls, value: float, scale: float | None = None) -> "Threshold":
         """Return a threshold that the caller chose.
 
+        Args:
+            value: threshold of the anomaly map.
+            scale: residual at 1 in the unit of the map; None for a map of the residual itself.
+
         Raises:
-            InputError: `value` is no number from 0 to 1.
+            InputError: `value` is negative or not finite.
         """
-        if not 0 <= value <= 1:
-            raise InputError(f"`threshold={value}`: give a number from 0 to 1")
-        return cls(value, {"given": True})
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(
+                f"`threshold={value}`: give a number of 0 or more; 1 is the model's default "
+                "threshold"
+            )
+        return cls(value, {"given": True}, value * (1.0 if scale is None else scale))
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """Thresholds from healthy scans.
 
+    The stored values are residuals. A `Threshold` has the unit of the anomaly map, in which 1 is
+    the default threshold.
+
     Args:
         model: name of the model, for messages.
         path: calibration.json.
-        by_fpr: threshold by voxel-wise false-positive rate.
-        scan_scores: score of each healthy scan; empty if no whole scan was healthy.
+        by_fpr: residual at the threshold, by voxel-wise false-positive rate.
+        scan_scores: score of each healthy scan, as a residual; empty if no whole scan was healthy.
         source: kind of the healthy voxels behind `by_fpr`.
         n_scans: number of their scans.
         n_voxels: number of these voxels.
@@ -105,13 +127,25 @@ class Thresholds:
     scan_ml: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
     levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def scale(self) -> float | None:
+        """Residual at the default threshold, which is 1 in the unit of the anomaly map.
+
+        None if this residual is 0, or if the default rate is not calibrated.
+        """
+        if self.default_threshold is not None:
+            return float(self.default_threshold["value"])
+        if not min(self.by_fpr) <= self.default_fpr <= max(self.by_fpr):
+            return None
+        return at_most(self.by_fpr, self.default_fpr)[1] or None
+
     def default(self) -> Threshold:
         """Return the model's own threshold, or the threshold for its default rate."""
         if self.default_threshold is None:
             return self.at_fpr(self.default_fpr)
         value = float(self.default_threshold["value"])
         chosen_on = self.default_threshold["chosen_on"]
-        return Threshold(value, {"chosen_on": chosen_on, **self.describe(value)})
+        return self._scaled(value, {"chosen_on": chosen_on, **self.describe(value)})
 
     def at_sensitivity(self, sensitivity: str) -> Threshold:
         """Return the threshold of a level of sensitivity.
@@ -136,11 +170,11 @@ class Thresholds:
                 f"`sensitivity={sensitivity!r}`; {CALIBRATE.format(model=self.model)}, or use "
                 "`threshold` or `fpr`"
             )
-        level, limit = self.levels[sensitivity], self.default().value
+        level, limit = self.levels[sensitivity], self.default().residual
         value = (max if sensitivity == "low" else min)(float(level["threshold"]), limit)
         origin = {"sensitivity": sensitivity, "rule": level["rule"]}
         scans = {"source": self.source, "n_scans": self.n_scans}
-        return Threshold(value, {**origin, **scans, **self.describe(value)})
+        return self._scaled(value, {**origin, **scans, **self.describe(value)})
 
     def at_fpr(self, fpr: float) -> Threshold:
         """Return the threshold for a voxel-wise, empirical false-positive rate.
@@ -165,7 +199,7 @@ class Thresholds:
                 "residual would be detected; choose a lower rate, or use `threshold`"
             )
         scans = {"source": self.source, "n_scans": self.n_scans, "n_voxels": self.n_voxels}
-        return Threshold(value, {"fpr": rate, **scans, **self.describe(value)})
+        return self._scaled(value, {"fpr": rate, **scans, **self.describe(value)})
 
     def at_scan_fpr(self, scan_fpr: float) -> Threshold:
         """Return the threshold that at most a share `scan_fpr` of new healthy scans exceeds.
@@ -189,13 +223,17 @@ class Thresholds:
                 f"{CALIBRATE.format(model=self.model)} of more people"
             ) from None
         scans = {"source": "healthy scans", "n_scans": len(self.scan_scores)}
-        return Threshold(value, {"scan_fpr": scan_fpr, **scans, **self.describe(value)})
+        return self._scaled(value, {"scan_fpr": scan_fpr, **scans, **self.describe(value)})
 
-    def describe(self, value: float) -> dict[str, Any]:
+    def _scaled(self, residual: float, origin: Mapping[str, Any]) -> Threshold:
+        """Return a threshold of the residual as a threshold of the anomaly map."""
+        return Threshold(residual / (self.scale or 1.0), origin, residual)
+
+    def describe(self, residual: float) -> dict[str, Any]:
         """Describe what a threshold detects in the healthy calibration scans.
 
         Args:
-            value: the threshold.
+            residual: the threshold of the residual.
 
         Returns:
             `n_marked`, the number of scans in which it detects a region, of `n_scores` scans, and
@@ -206,29 +244,29 @@ class Thresholds:
         """
         if not self.scan_scores:
             return {}
-        n_flagged = sum(score > value for score in self.scan_scores)
+        n_flagged = sum(score > residual for score in self.scan_scores)
         counts = {
             "n_marked": n_flagged,
             "n_scores": len(self.scan_scores),
             "share_flagged": n_flagged / len(self.scan_scores),
         }
-        return counts | self._describe_volumes(value)
+        return counts | self._describe_volumes(residual)
 
-    def _describe_volumes(self, value: float) -> dict[str, Any]:
+    def _describe_volumes(self, residual: float) -> dict[str, Any]:
         """Return the volumes of `describe`; empty without stored volumes for this threshold."""
-        lower = [rate for rate in self.scan_ml if self.by_fpr[rate] <= value]
+        lower = [rate for rate in self.scan_ml if self.by_fpr[rate] <= residual]
         if not lower:
             return {}
-        rate = min(lower)  # its threshold is the highest stored one that is not above `value`
+        rate = min(lower)  # its threshold is the highest stored one that is not above `residual`
         volumes = [
-            ml if score > value else 0.0
+            ml if score > residual else 0.0
             for ml, score in zip(self.scan_ml[rate], self.scan_scores, strict=True)
         ]
         summary = summarise_volumes(volumes)
         return {
             "healthy_ml_median": summary.median,
             "healthy_ml_p90": summary.nine_of_ten,
-            "healthy_ml_exact": self.by_fpr[rate] == value or not any(volumes),
+            "healthy_ml_exact": self.by_fpr[rate] == residual or not any(volumes),
         }
 
 
@@ -241,6 +279,11 @@ class NoThresholds:
     """
 
     reason: str
+
+    @property
+    def scale(self) -> None:
+        """Return None: the anomaly map has no unit, and shows the residual."""
+        return None
 
     def default(self) -> Threshold:
         """Raise an InputError with the reason."""
@@ -258,8 +301,8 @@ class NoThresholds:
         """Raise an InputError with the reason."""
         raise InputError(self.reason)
 
-    def describe(self, value: float) -> dict[str, Any]:
-        """Return nothing: no healthy scan is known."""
+    def describe(self, residual: float) -> dict[str, Any]:
+        """Return an empty dict: no healthy scan is known."""
         return {}
 
 
@@ -287,7 +330,12 @@ class Calibration:
         return self.default_fpr if "default_fpr" in self.stored else None
 
     def thresholds(
-        self, model: str, config: Mapping[str, Any], step: int, postprocess: PostprocessConfig
+        self,
+        model: str,
+        config: Mapping[str, Any],
+        step: int,
+        postprocess: PostprocessConfig,
+        preparation: PreparationConfig,
     ) -> Thresholds | NoThresholds:
         """Return the thresholds, if they are valid for a model.
 
@@ -296,6 +344,7 @@ class Calibration:
             config: settings of the method.
             step: training step of the weights.
             postprocess: post-processing that the model is used with.
+            preparation: preparation of the model's scans.
         """
         chosen = self.stored.get("default_threshold")
         if chosen is not None and not is_chosen_threshold(chosen):
@@ -321,10 +370,15 @@ class Calibration:
                 scan_ml=_read_volumes(self.stored, len(scores)),
                 levels=_read_levels(self.stored.get("sensitivity") or {}),
             )
+            prepared = self.stored.get("preparation")
+            unlike: list[str] = []
+            if prepared is not None:
+                unlike = PreparationConfig.from_record(prepared).differences(preparation)
         except (ValueError, LookupError, TypeError) as error:
             return NoThresholds(f"{self.path}: damaged ({error}); {RECALIBRATE}")
         current = {"step": step, "postprocess": asdict(postprocess), **config}
-        if changed := [key for key, value in current.items() if calibrated.get(key) != value]:
+        changed = [key for key, value in current.items() if calibrated.get(key) != value]
+        if changed := [*changed, *unlike]:
             return NoThresholds(
                 f"{self.path}: was made with other settings of {', '.join(changed)}; use "
                 f"`threshold`, or {CALIBRATE.format(model=model)}"

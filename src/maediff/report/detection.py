@@ -14,6 +14,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.detection.bids import SCAN_REPORTS, WORK
 from maediff.detection.findings import describe_usual
+from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
@@ -46,7 +47,7 @@ def detection_page(folder: Path) -> Page:
         f"#scan-{number}" if on_one_page else quote(scan_address(folder, name))
         for number, name in zip(numbers, summaries, strict=True)
     ]
-    vmax, threshold = display_maximum(shared["threshold"]), shared["threshold"]
+    vmax, threshold = _find_maximum(shared), shared["threshold"]
     scans = Section(
         "Scans",
         text=[] if summaries else ["No scan was finished."],
@@ -88,7 +89,7 @@ def scan_page(folder: Path, name: str) -> Page:
     summary = read_json(folder / name / "summary.json")
     section = Section(
         "Scan",
-        scale=colour_scale(display_maximum(shared["threshold"]), shared["threshold"]),
+        scale=colour_scale(_find_maximum(shared), shared["threshold"]),
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=[make_scan_montage(folder / name, summary, shared, "scan-0")],
     )
@@ -138,14 +139,15 @@ def _overview(
             [
                 str(summary["subject"]),
                 "; ".join(list_flags(summary)) or "none",
-                f"{summary['score']:.3f}",
+                f"{summary['score']:.3g}",
                 f"{summary['volume_ml']:.2f} ml",
                 str(len(summary["regions"])),
                 f"{summary['regions'][0]['volume_ml']:.2f} ml" if summary["regions"] else "none",
             ]
             for summary in summaries.values()
         ],
-        caption="Score: the highest threshold at which a region is left.",
+        caption="Score: the highest threshold at which a region is left. A score above the "
+        "threshold means a detection.",
         links=links,
         images=[_thumbnail(folder / name) for name in summaries] if is_index else [],
         sortable=is_index,
@@ -170,9 +172,27 @@ def _facts(shared: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Method", str(shared.get("method", ""))),
         ("Contrast", str(shared["modality"])),
         ("Threshold", f"{shared['threshold']:.3g} ({_origin(origin)})"),
+        ("Unit", _describe_unit(shared)),
         ("Seed", str(shared.get("seed", 0))),
         ("Versions", ", ".join(versions)),
     ]
+
+
+def _find_maximum(shared: Mapping[str, Any]) -> float:
+    """Return the upper end of the colour scale of all maps of a folder.
+
+    Args:
+        shared: content of detect.json; folders of older versions have no unit.
+    """
+    return display_maximum(shared["threshold"], scaled=shared.get("unit") == IN_THRESHOLDS)
+
+
+def _describe_unit(shared: Mapping[str, Any]) -> str:
+    """Return the unit of map, score and threshold in words."""
+    if shared.get("unit") != IN_THRESHOLDS:
+        return "residual, 0 to 1"
+    scale = f": a residual of {shared['scale']:.3g}" if shared.get("scale") else ""
+    return f"1 is the default threshold of the model{scale}"
 
 
 def _settings(shared: Mapping[str, Any]) -> Section:
@@ -184,10 +204,10 @@ def make_scan_montage(
     path: Path, summary: Mapping[str, Any], shared: Mapping[str, Any], anchor: str
 ) -> Montage:
     """Return everything about one scan: flags, the finding, viewer, regions and still pictures."""
-    vmax = display_maximum(shared["threshold"])
+    vmax = _find_maximum(shared)
     regions = make_region_table(summary, f"{anchor}-viewer-regions")
     facts = [
-        ("Score", f"{summary['score']:.3f}"),
+        ("Score", f"{summary['score']:.3g}"),
         ("Threshold", f"{summary['threshold']:.3g}"),
         ("Volume", f"{summary['volume_ml']:.2f} ml"),
     ]
@@ -232,7 +252,7 @@ def make_region_table(summary: Mapping[str, Any], anchor: str) -> Table:
         [
             str(number),
             f"{region['volume_ml']:.2f} ml",
-            f"{region['peak']:.3f}",
+            f"{region['peak']:.3g}",
             str(region.get("location", "")),
             ", ".join(str(round(mm)) for mm in region["center_mm"]),
         ]

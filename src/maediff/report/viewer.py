@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from maediff.anomaly.snapshots import display_maximum
 from maediff.detection.volumes import LAYERS, ViewerVolumes, load_volumes
+from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.report.colours import COLOURS
 from maediff.report.elements import Viewer
 
@@ -99,6 +101,9 @@ def _make_viewer(
         "low": volumes.low,
         "high": volumes.high,
         "top": volumes.top,
+        "maximum": display_maximum(
+            summary["threshold"], scaled=summary.get("unit") == IN_THRESHOLDS
+        ),
         "threshold": summary["threshold"],
         "voxel_ml": voxel_ml,
         "min_voxels": max(1, round(least_ml / voxel_ml)),

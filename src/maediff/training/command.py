@@ -35,7 +35,9 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
     preset, method = info["preset"], info["method"]
     default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
     default = flatten(json.loads(json.dumps(default)))
-    settings = flatten({**complete(info, info["config"]), "train": info["train"]})
+    # A run of an older version has no recommended settings.
+    trained = {"recommended": False, **info["train"]}
+    settings = flatten({**complete(info, info["config"]), "train": trained})
     changed = {key: value for key, value in settings.items() if default.get(key) != value}
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]

@@ -68,6 +68,9 @@ class TrainConfig:
     """Steps between two checkpoints, at least 1. Each checkpoint is validated."""
     validation_slices: int = 64
     """Slices of the val split that the validation loss is computed on, at most; at least 1."""
+    recommended: bool = True
+    """Use the settings and the post-processing that are recommended for the contrast
+    (`training.recommended`), unless others are given. The preset `paper` ignores this."""
     calibration_scans: int = CALIBRATION_SCANS
     """Scans of the val split, at most, that give `detect` its thresholds when training ends. With
     0 the run has no thresholds."""

@@ -20,7 +20,7 @@ from torch import distributed
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
-from maediff.core.config import SettingsError, flatten
+from maediff.core.config import SettingsError, flatten, merge
 from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
@@ -29,12 +29,12 @@ from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.progress import Progress
 from maediff.core.threads import use_threads
 from maediff.methods.base import Method
-from maediff.methods.registry import build
+from maediff.methods.registry import METHODS, build
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
 from maediff.models.model import read_model
 from maediff.models.weights import load_state
-from maediff.preparation.config import SHARED
+from maediff.preparation.config import SHARED, PreparationConfig
 from maediff.training.checkpoint import restore_checkpoint, save_checkpoint
 from maediff.training.config import parse_duration, resolve_training, training_precision
 from maediff.training.initial_model import adopt_settings, postprocess_for, warn_about_scans
@@ -51,6 +51,7 @@ from maediff.training.ranks import (
     name_lost_ranks,
     rank_of,
 )
+from maediff.training.recommended import recommend_postprocess, recommend_settings
 
 logger = logging.getLogger(__name__)
 COHORT_KEYS = ("modality", *SHARED)
@@ -80,7 +81,8 @@ def train(
         method: name of a trained method, for example `maediff` or `dae`.
         cohort: folder made by `preprocess`.
         out: the run folder. It must not exist, unless `run` asks for `overwrite` or `resume`.
-        preset: `paper`, `small` or `tiny`. None: the preset of `init`, or `small`.
+        preset: `paper`, `small`, `tiny` or `auto`: `tiny` on a CPU and `small` on a GPU. None: the
+            preset of `init` or of the run to resume, or `auto`.
         settings: fields of the method's config, and under `train` those of `TrainConfig`.
         max_time: wall time of this call after which the training stops and saves: seconds, or
             text such as `90s`, `10m` or `1.5h`. None: no limit.
@@ -114,10 +116,14 @@ def train(
     if settings is not None and not isinstance(settings, Mapping):
         raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
     requested = dict(settings or {})
+    started = read_config(out) if run.resume and (out / "config.json").is_file() else None
     initial = read_model(init) if init else None
+    preset = None if preset == "auto" else preset
     if initial:
         preset, requested = adopt_settings(initial, method, preset, requested)
-    preset = preset or _default_preset(device)
+    preset = preset or (started["preset"] if started else _choose_preset(device))
+    if started and "recommended" not in started["train"]:  # started by an older version
+        requested = merge({"train": {"recommended": False}}, requested)
     train_config = resolve_training(preset, requested.pop("train", {}))
     check_batch_size(train_config.batch_size, run.devices, run.nodes)
     check_devices(device, run.devices)
@@ -141,12 +147,16 @@ def train(
         logging.getLogger("maediff").setLevel(logging.ERROR)
         run = replace(run, quiet=True)
     precision = training_precision(train_config.precision, device)
+    is_recommended = train_config.recommended and preset != "paper" and initial is None
+    opened = Cohort.open(Path(cohort))
+    modality = str(opened.meta["modality"])
+    if is_recommended and method in METHODS:
+        requested = merge(recommend_settings(method, modality), requested)
     network = build(method, preset, requested, run.seed)
     if not network.objectives():
         raise InputError(
             f"`method={method!r}`: has nothing to train; `maediff evaluate` runs it untrained"
         )
-    opened = Cohort.open(Path(cohort))
     slices = opened.training_slices("train")
     validation = opened.training_slices("val") if _has_healthy_slices(opened, "val") else None
     _check_slice_size(network, slices.images.shape[-1], opened.path)
@@ -168,6 +178,9 @@ def train(
             **{key: opened.meta[key] for key in COHORT_KEYS if key in opened.meta},
         },
     }
+    if is_recommended:
+        registered = PreparationConfig.from_record(opened.meta).registered
+        config["postprocess"] = recommend_postprocess(modality, registered=registered)
     people = {person_code(row.dataset, row.subject) for row in opened.split("train")}
     postprocess: PostprocessConfig | None = None
     default_fpr: float | None = None
@@ -216,14 +229,11 @@ def train(
     return result
 
 
-def _default_preset(device: str) -> str:
-    """Return the default preset; log a warning on a CPU, for which it is too large."""
-    if device == "cpu":
-        logger.warning(
-            "`preset='small'`, the default, is made for a GPU: on a CPU, `preset='tiny'` learns "
-            "more in the same time"
-        )
-    return "small"
+def _choose_preset(device: str) -> str:
+    """Return the preset for a device: `tiny` on a CPU, `small` on a GPU."""
+    preset = "tiny" if device == "cpu" else "small"
+    logger.info("preset %s, chosen for this device (%s)", preset, device)
+    return preset
 
 
 def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
@@ -259,7 +269,9 @@ def _start_or_resume(out: Path, config: dict[str, Any], people: set[str]) -> boo
         return False
     saved = read_config(out)
     # A run of an older version lacks the training settings that were added later.
-    saved["train"] = plain(resolve_training(saved["preset"], saved["train"]))
+    saved["train"] = plain(
+        resolve_training(saved["preset"], {"recommended": False, **saved["train"]})
+    )
     before, now = flatten(saved), flatten(config)
     for key in sorted({*before, *now} - {"format"}):
         if before.get(key) != now.get(key):

@@ -24,6 +24,7 @@ from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection
 from maediff.detection.session.calibration import CombinedThreshold
 from maediff.detection.to_scan import from_grid, mask_from_grid
+from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
@@ -121,6 +122,7 @@ class CombinedDetection:
             "model_from": "given",
             "modality": "+".join(self.detections),
             "score": self.score,
+            "unit": IN_THRESHOLDS,
             "threshold": self.threshold,
             "threshold_from": dict(self.threshold_used.origin),
             "volume_ml": self.volume_ml,

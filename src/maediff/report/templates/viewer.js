@@ -235,7 +235,7 @@
         head.append(button);
         row.append(head);
         const place = region.location || "";
-        const cells = [`${region.volume_ml.toFixed(2)} ml`, region.peak.toFixed(3), place, region.center_mm.map((mm) => Math.round(mm)).join(", ")];
+        const cells = [`${region.volume_ml.toFixed(2)} ml`, region.peak.toPrecision(3), place, region.center_mm.map((mm) => Math.round(mm)).join(", ")];
         for (const text of cells) row.append(element("td", {}, text));
         row.addEventListener("click", () => { this.goTo(region.center_mm); this.draw(); });
         return row;
@@ -263,8 +263,8 @@
           let colour = [grey, grey, grey];
           const value = map[voxel];
           if (state.map && value > 0.1 * level) {
-            // The colour scale runs from 0 to twice the threshold, as everywhere in the report.
-            const shade = clamp(Math.round(value / Math.max(level, 1) * 127.5), 0, 255) * 3;
+            // The colour scale runs from 0 to the maximum of the still pictures, whatever the threshold is.
+            const shade = clamp(Math.round(value * this.info.top / this.info.maximum), 0, 255) * 3;
             const weight = state.opacity * Math.min(1, value / Math.max(level, 1));
             colour = colour.map((c, n) => c * (1 - weight) + colours[shade + n] * weight);
           }

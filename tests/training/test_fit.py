@@ -1,0 +1,74 @@
+"""`fit`: healthy scans in, a calibrated model out; resumable; few people are named."""
+
+import json
+
+import pytest
+
+from helpers.brains import UNREGISTERED, made_brain, save
+from helpers.options import OVERWRITE, QUIET_CPU, RESUME
+from helpers.training import FAST
+from maediff.cohort.cohort import Cohort
+from maediff.cohort.splits import person_code
+from maediff.core.errors import InputError
+from maediff.models.model import read_model
+from maediff.training.fit import describe_limits, fit
+
+
+def make_scans(folder, n):
+    for number in range(n):
+        data, _, affine = made_brain(shape=(60, 72, 6), spacing=(2.0, 2.0, 12.0), seed=number)
+        save(folder / f"sub-{number:02}_T1w.nii.gz", data, affine)
+    return folder
+
+
+def fit_small(inputs, out, run=QUIET_CPU, **changes):
+    options = {"preset": "tiny", "settings": FAST, "preparation": UNREGISTERED, **changes}
+    return fit([inputs], out, run=run, **options)
+
+
+def test_model_of_few_people(tmp_path, caplog):
+    scans, out = make_scans(tmp_path / "scans", 4), tmp_path / "model"
+    report = fit_small(scans, out)
+    assert (report.n_train, report.n_calibration, report.n_failed) == (1, 3, 0)
+    assert (report.step, report.steps) == (6, 6)
+    cohort = Cohort.open(tmp_path / "model-cohort")
+    trained = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
+    model = read_model(out)
+    assert model.learned_from == trained and len(trained) == 1
+    calibration = json.loads((out / "calibration.json").read_text())
+    assert calibration["n_scans"] == len(calibration["scan_scores"]) == 3
+    assert model.thresholds.default().value == 1
+    assert len(report.limits) == 3
+    assert "no rate of flagged healthy scans below 0.25 can be guaranteed" in caplog.text
+    # A finished fit changes nothing.
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/model.safetensors")}
+    again = fit_small(scans, out, run=RESUME)
+    assert (again.n_calibration, again.step) == (3, 6)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/model.safetensors")} == before
+    with pytest.raises(InputError, match="exists and is not empty"):
+        fit_small(scans, out)
+    assert fit_small(scans, out, run=OVERWRITE).step == 6
+
+
+def test_stopped_fit_resumes(tmp_path):
+    scans, out = make_scans(tmp_path / "scans", 4), tmp_path / "model"
+    stopped = fit_small(scans, out, max_time="0s")
+    assert stopped.step < 6
+    resumed = fit_small(scans, out, run=RESUME)
+    assert resumed.step == 6
+    calibration = json.loads((out / "calibration.json").read_text())
+    assert calibration["step"] == read_model(out).step
+
+
+def test_one_person_is_refused(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no subject is left to train on.* give scans of at least 4 people"
+    ):
+        fit_small(make_scans(tmp_path / "scans", 1), tmp_path / "model")
+
+
+def test_limits():
+    assert describe_limits(7, 3) == ()
+    few = describe_limits(6, 3)
+    assert all("only 9 people" in limit for limit in few) and "below 0.25" in few[1]
+    assert "no thresholds" in describe_limits(2, 0)[1]
