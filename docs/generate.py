@@ -24,7 +24,7 @@ import maediff
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cli import app
 from maediff.cli.bids_app.main import build_parser as build_bids_parser
-from maediff.cli.commands import fill_names
+from maediff.cli.shared.commands import fill_names
 from maediff.diffusion.noise import SimplexConfig
 from maediff.evaluation.scoring import ScoringConfig
 from maediff.methods.autoencoders import AEConfig, DAEConfig
@@ -36,9 +36,9 @@ from maediff.nn.autoencoder import AutoencoderConfig
 from maediff.nn.mae import MAEConfig
 from maediff.nn.unet import UNetConfig
 from maediff.preparation.config import PARTS
-from maediff.training.augment import AugmentConfig
 from maediff.training.config import TrainConfig
-from maediff.training.lesions import FabricateConfig
+from maediff.training.slices.augment import AugmentConfig
+from maediff.training.slices.lesions import FabricateConfig
 
 
 def configs_of(base: type, *others: type) -> dict[str, type]:

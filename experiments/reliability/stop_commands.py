@@ -41,8 +41,8 @@ from safetensors import safe_open
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.core.files import MARKER, TEMPORARY
-from maediff.core.lock import LOCK, hold_locks
 from maediff.core.options import RunOptions
+from maediff.core.processes.lock import LOCK, hold_locks
 from maediff.detection.detect import DetectOptions, detect
 from maediff.models.calibrate import calibrate
 from maediff.preparation.quality import QualityConfig

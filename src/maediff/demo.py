@@ -21,8 +21,8 @@ from maediff.cohort.preprocess import preprocess
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder
-from maediff.core.lock import hold_locks
 from maediff.core.options import RunOptions
+from maediff.core.processes.lock import hold_locks
 from maediff.core.progress import Progress
 from maediff.core.text import escape_lines
 from maediff.core.types import Modality

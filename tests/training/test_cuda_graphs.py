@@ -7,8 +7,8 @@ import torch
 
 from maediff.core.device import no_tf32
 from maediff.methods.registry import build
-from maediff.training.batches import stream
 from maediff.training.cuda_graphs import graph_network
+from maediff.training.slices.batches import stream
 
 SMALL = {
     "unet": {"channels": (16, 32), "blocks": 1, "attention": False, "stem": 4, "resample": "conv"}

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from helpers.training import assert_same, run, weights
-from maediff.core.process import sigterm_as_interrupt
+from maediff.core.processes.process import sigterm_as_interrupt
 from maediff.models.model import read_model
 from maediff.models.weights import read_weights
 from maediff.training import loop

@@ -13,8 +13,8 @@ from maediff.cohort.cohort import Cohort
 from maediff.methods.base import Method, Objective
 from maediff.methods.registry import build
 from maediff.training.config import TrainConfig
-from maediff.training.lesions import FabricateConfig
 from maediff.training.loop import TrainingRun, update_ema, validation_loss
+from maediff.training.slices.lesions import FabricateConfig
 
 
 def test_the_loop_yields_a_record_after_each_step_and_writes_nothing(cohort, tmp_path):

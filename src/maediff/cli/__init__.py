@@ -12,23 +12,23 @@ import typer
 from maediff import __version__
 from maediff.cli.benchmark import benchmark
 from maediff.cli.calibrate import calibrate
-from maediff.cli.commands import Command, Group
 from maediff.cli.compare import compare
 from maediff.cli.demo import demo
 from maediff.cli.detect import detect
-from maediff.cli.errors import collect_flags, name_flags, show_log
 from maediff.cli.evaluate import evaluate
 from maediff.cli.fit import fit
 from maediff.cli.models import models
 from maediff.cli.preprocess import preprocess
 from maediff.cli.report import report
+from maediff.cli.shared.commands import Command, Group
+from maediff.cli.shared.errors import collect_flags, name_flags, show_log
 from maediff.cli.train import train
 from maediff.core.errors import InputError
-from maediff.core.lock import hold_locks
-from maediff.core.process import sigterm_as_interrupt
-from maediff.core.scratch import remove_abandoned_scratch
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.process import sigterm_as_interrupt
+from maediff.core.processes.scratch import remove_abandoned_scratch
+from maediff.core.processes.threads import let_threads_sleep
 from maediff.core.text import escape_message
-from maediff.core.threads import let_threads_sleep
 
 __all__ = ["app", "main"]
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.errors import echo
-from maediff.cli.options import Device, Precision, ScanWorkers, Seed, Threads
+from maediff.cli.shared.errors import echo
+from maediff.cli.shared.options import Device, Precision, ScanWorkers, Seed, Threads
 from maediff.core.errors import InputError
 
 
@@ -40,7 +40,7 @@ def benchmark(
     `maediff detect` with the model t1 on synthetic 1 mm scans, stripped and with skull.
     """
     from maediff.core.files import write_json
-    from maediff.core.threads import use_threads
+    from maediff.core.processes.threads import use_threads
     from maediff.detection.benchmark import benchmark as run_benchmark
     from maediff.detection.benchmark_detect import benchmark_detect, format_table
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.errors import echo_page
-from maediff.cli.options import (
+from maediff.cli.shared.errors import echo_page
+from maediff.cli.shared.options import (
     BatchSize,
     CalibrateSplit,
     CohortFolder,

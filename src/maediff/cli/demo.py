@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.errors import echo
-from maediff.cli.options import Device, Overwrite, Quiet, Seed
+from maediff.cli.shared.errors import echo
+from maediff.cli.shared.options import Device, Overwrite, Quiet, Seed
 
 
 def demo(

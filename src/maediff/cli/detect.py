@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from maediff.cli.errors import echo
-from maediff.cli.options import (
+from maediff.cli.shared.errors import echo
+from maediff.cli.shared.options import (
     BatchSize,
     ConfigFile,
     Device,

@@ -2,7 +2,7 @@
 
 import typer
 
-from maediff.cli.errors import collect_flags, echo, echo_page, name_flags
+from maediff.cli.shared.errors import collect_flags, echo, echo_page, name_flags
 
 
 def models(context: typer.Context) -> None:

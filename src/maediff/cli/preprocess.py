@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from maediff.cli.errors import echo
-from maediff.cli.options import (
+from maediff.cli.shared.errors import echo
+from maediff.cli.shared.options import (
     ConfigFile,
     Engine,
     Inputs,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.errors import echo
+from maediff.cli.shared.errors import echo
 
 
 def report(

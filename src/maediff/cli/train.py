@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from maediff.cli.errors import echo
-from maediff.cli.options import (
+from maediff.cli.shared.errors import echo
+from maediff.cli.shared.options import (
     CohortFolder,
     ConfigFile,
     Device,

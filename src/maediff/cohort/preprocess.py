@@ -27,8 +27,9 @@ from maediff.cohort.cohort import COHORT_FORMAT
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.core.shards import (
     finish_shard,
@@ -38,7 +39,6 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
-from maediff.core.threads import use_threads
 from maediff.core.types import MODALITIES, VolumeMask
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.picture import write_picture

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.lock import LOCK, lock_files, lock_folder, refuse_locked
-from maediff.core.process import is_running
-from maediff.core.scratch import remove_abandoned_scratch
+from maediff.core.processes.lock import LOCK, lock_files, lock_folder, refuse_locked
+from maediff.core.processes.process import is_running
+from maediff.core.processes.scratch import remove_abandoned_scratch
 from maediff.core.text import escape_cell
 
 MARKER = ".maediff"

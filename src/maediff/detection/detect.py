@@ -28,8 +28,9 @@ from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.core.shards import (
     finish_shard,
@@ -39,7 +40,6 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
-from maediff.core.threads import use_threads
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection

@@ -27,8 +27,8 @@ from maediff.core.files import (
     write_json,
     write_text,
 )
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.bids import (
     absolute,

@@ -27,8 +27,8 @@ from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.device import resolve_device, resolve_precision
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.methods.registry import BASELINES, TRAINED

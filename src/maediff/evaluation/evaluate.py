@@ -38,8 +38,9 @@ from maediff.core.files import (
     write_table,
     write_text,
 )
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.core.shards import (
     SHARDS,
@@ -49,7 +50,6 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
-from maediff.core.threads import use_threads
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
     EvaluationScans,

@@ -34,7 +34,7 @@ from maediff.anomaly.postprocess import (
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
-from maediff.core.process import call_in_worker
+from maediff.core.processes.process import call_in_worker
 from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.measures import (

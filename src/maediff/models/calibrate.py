@@ -43,8 +43,8 @@ from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
 from maediff.core.progress import Progress
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume

@@ -26,7 +26,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
-from maediff.core.scratch import scratch_folder
+from maediff.core.processes.scratch import scratch_folder
 from maediff.core.types import Modality, VolumeMask
 from maediff.preparation.hd_bet import is_hd_bet_installed, run_hd_bet_package
 from maediff.preparation.registration import align_rigidly, is_local_optimum

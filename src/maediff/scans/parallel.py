@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
-from maediff.core.process import call_in_worker
+from maediff.core.processes.process import call_in_worker
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)

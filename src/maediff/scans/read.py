@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.scratch import scratch_folder
+from maediff.core.processes.scratch import scratch_folder
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
 from maediff.scans.dicom.series import check_volume

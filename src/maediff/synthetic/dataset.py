@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.core.files import atomic_path, fresh_folder, write_table
-from maediff.core.lock import hold_locks
+from maediff.core.processes.lock import hold_locks
 from maediff.core.progress import Progress
 from maediff.core.types import SPLITS, Modality, Split
 from maediff.synthetic.brain import Phantom, PhantomConfig, healthy_brain

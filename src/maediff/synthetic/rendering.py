@@ -28,7 +28,7 @@ from scipy import ndimage
 from maediff.cohort.splits import assign_splits
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_table
-from maediff.core.lock import hold_locks
+from maediff.core.processes.lock import hold_locks
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.resample import resample
 from maediff.scans.inputs.find import find_scans

@@ -21,8 +21,8 @@ from maediff.core.config import SettingsError, build_config, merge
 from maediff.core.device import resolve_precision
 from maediff.core.errors import InputError
 from maediff.methods.registry import PRESETS
-from maediff.training.augment import AugmentConfig, preset_or_settings
-from maediff.training.lesions import FabricateConfig
+from maediff.training.slices.augment import AugmentConfig, preset_or_settings
+from maediff.training.slices.lesions import FabricateConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 
-from maediff.core.process import interrupt
+from maediff.core.processes.process import interrupt
 
 REPLACED = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: interrupt}
 """Handlers that the block replaces; any other handler is of a program that handles the signal."""

@@ -20,7 +20,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.process import call_in_worker
+from maediff.core.processes.process import call_in_worker
 from maediff.training.ranks import LostRankError
 
 logger = logging.getLogger(__name__)

@@ -34,8 +34,11 @@ from torch import Tensor, nn
 from maediff.cohort.slices import SliceSet
 from maediff.core.device import no_tf32
 from maediff.methods import Method
-from maediff.training.augment import augment
-from maediff.training.batches import (
+from maediff.training.config import TrainConfig, learning_rate
+from maediff.training.cuda_graphs import graph_network
+from maediff.training.ranks import ALONE, Ranks, RowDraws
+from maediff.training.slices.augment import augment
+from maediff.training.slices.batches import (
     TRAIN,
     VALIDATE,
     batch_indices,
@@ -43,10 +46,7 @@ from maediff.training.batches import (
     stream,
     to_batch,
 )
-from maediff.training.config import TrainConfig, learning_rate
-from maediff.training.cuda_graphs import graph_network
-from maediff.training.lesions import fabricate
-from maediff.training.ranks import ALONE, Ranks, RowDraws
+from maediff.training.slices.lesions import fabricate
 
 
 @dataclass(frozen=True)

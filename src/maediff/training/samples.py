@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.core.types import Map, Mask
-from maediff.training.batches import to_batch
 from maediff.training.loop import TrainingRun
+from maediff.training.slices.batches import to_batch
 
 SAMPLES = "samples.npz"
 MAX_STEPS = 6

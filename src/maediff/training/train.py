@@ -24,10 +24,10 @@ from maediff.core.config import SettingsError, flatten, merge
 from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
-from maediff.core.threads import use_threads
 from maediff.methods.base import Method
 from maediff.methods.registry import METHODS, build
 from maediff.models.calibrate import calibrate_folder

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maediff import __version__
-from maediff.cli.commands import STOPPED
-from maediff.cli.errors import echo, name_flags, show_log
-from maediff.cli.options import print_failures
+from maediff.cli.shared.commands import STOPPED
+from maediff.cli.shared.errors import echo, name_flags, show_log
+from maediff.cli.shared.options import print_failures
 from maediff.core.errors import InputError
-from maediff.core.lock import hold_locks
-from maediff.core.process import sigterm_as_interrupt
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.process import sigterm_as_interrupt
 
 if TYPE_CHECKING:
     from maediff.core.options import RunOptions

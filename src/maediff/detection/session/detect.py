@@ -23,10 +23,10 @@ from maediff.anomaly.postprocess import DEFAULT as MASK_SETTINGS
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
-from maediff.core.lock import hold_locks
 from maediff.core.options import DEFAULT_RUN, RunOptions
+from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
-from maediff.core.threads import use_threads
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.detect import (
     DEFAULT_OPTIONS,

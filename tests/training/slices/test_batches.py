@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maediff.training.batches import batch_indices, slices_by_subject
+from maediff.training.slices.batches import batch_indices, slices_by_subject
 
 
 def test_every_subject_once_an_epoch_and_a_random_slice_of_it():

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maediff.core.process import host_name, is_running, start_of
+from maediff.core.processes.process import host_name, is_running, start_of
 
 FOLDER = re.compile(r"maediff-(?P<host>[\w.]*)-(?P<pid>\d+)-(?P<start>[\w.]*)-\w+")
 

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from maediff.core.process import host_name, interrupt, is_running, sigterm_as_interrupt, start_of
-from maediff.core.scratch import remove_abandoned_scratch, scratch_folder
+from maediff.core.processes.process import (
+    host_name,
+    interrupt,
+    is_running,
+    sigterm_as_interrupt,
+    start_of,
+)
+from maediff.core.processes.scratch import remove_abandoned_scratch, scratch_folder
 
 PARENT = """
 import os, subprocess, sys, time
-child = "from maediff.core.process import call_in_worker; import time; call_in_worker(print, 1); "
+child = "from maediff.core.processes.process import call_in_worker; import time; "
+child += "call_in_worker(print, 1); "
 child += sys.argv[1]
 process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)
 process.stdout.readline()
@@ -46,7 +53,7 @@ def test_worker_ends_with_a_killed_parent(work):
 def test_worker_of_a_parent_that_is_gone(monkeypatch):
     """Without the kernel's signal, the watching thread ends the worker."""
     code = (
-        "import os, sys; sys.platform = 'other'; from maediff.core import process; "
+        "import os, sys; sys.platform = 'other'; from maediff.core.processes import process; "
         "process._end_with_parent(1 if os.getppid() != 1 else 2); import time; time.sleep(100)"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
@@ -93,7 +100,7 @@ def temporary(tmp_path, monkeypatch):
 def test_scratch_of_a_killed_process(temporary):
     code = (
         "import sys, tempfile, time; tempfile.tempdir = sys.argv[1]\n"
-        "from maediff.core.scratch import scratch_folder\n"
+        "from maediff.core.processes.scratch import scratch_folder\n"
         "with scratch_folder() as folder:\n"
         "    (folder / 'head.nii').touch(); print(folder, flush=True); time.sleep(100)"
     )

@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 
 from maediff.core.errors import InputError
-from maediff.core.process import host_name, is_running, start_of
+from maediff.core.processes.process import host_name, is_running, start_of
 
 LOCK = ".maediff.lock-"
 """Beginning of the name of a lock file."""

@@ -8,10 +8,15 @@ from types import SimpleNamespace
 import joblib
 import pytest
 
-from maediff.core import threads
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
-from maediff.core.threads import ITK_VARIABLE, let_threads_sleep, read_free_gb, use_threads
+from maediff.core.processes import threads
+from maediff.core.processes.threads import (
+    ITK_VARIABLE,
+    let_threads_sleep,
+    read_free_gb,
+    use_threads,
+)
 
 GB_IN_KIB = 1e9 / 1024
 

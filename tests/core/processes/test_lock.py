@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from maediff.core import lock
 from maediff.core.errors import InputError
 from maediff.core.files import MARKER, fresh_folder
-from maediff.core.lock import Holder, hold_locks, lock_files, lock_folder
-from maediff.core.process import host_name, is_running, start_of
+from maediff.core.processes import lock
+from maediff.core.processes.lock import Holder, hold_locks, lock_files, lock_folder
+from maediff.core.processes.process import host_name, is_running, start_of
 
 HOLD = """
 import sys
 from pathlib import Path
 from maediff.core.files import fresh_folder
-from maediff.core.lock import hold_locks
+from maediff.core.processes.lock import hold_locks
 with hold_locks():
     fresh_folder(Path(sys.argv[1]), resume=True, parts=sys.argv[2:] or None)
     print("locked", flush=True)

@@ -10,7 +10,7 @@ import typer
 
 from maediff import cli
 from maediff.cli import app, main
-from maediff.cli.errors import (
+from maediff.cli.shared.errors import (
     FlagFormatter,
     TerminalHandler,
     collect_flags,

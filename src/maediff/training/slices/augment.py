@@ -1,6 +1,6 @@
 """Random changes of training slices, so that a model also fits scanners it was not trained on.
 
-    atrophy     widen ventricles and sulci by a smooth warp (see maediff.training.atrophy)
+    atrophy     widen ventricles and sulci by a smooth warp (see maediff.training.slices.atrophy)
     place       scale, rotate and shift, without moving brain out of the slice
     contrast    x -> curve(x ^ g), a rising curve with 0 -> 0 and 1 -> 1
     bias        x -> x exp(f), f a sum of cosines with at most one wave across the slice
@@ -33,7 +33,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from maediff.training.atrophy import widen_csf
+from maediff.training.slices.atrophy import widen_csf
 
 Images = Float[Tensor, "b 1 h w"]
 Brains = Bool[Tensor, "b 1 h w"]

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from maediff.cli import app as maediff_app
-from maediff.cli.commands import BOOLEAN_WORDS, Command, Group, fill_names
+from maediff.cli.shared.commands import BOOLEAN_WORDS, Command, Group, fill_names
 from maediff.methods.registry import PRESETS, TRAINED
 
 app = typer.Typer(cls=Group)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from maediff.cli.options import (
+from maediff.cli.shared.options import (
     collect_inputs,
     exit_if_failed,
     parse_seeds,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maediff.cli.errors import echo
+from maediff.cli.shared.errors import echo
 from maediff.core.errors import InputError
 
 if TYPE_CHECKING:

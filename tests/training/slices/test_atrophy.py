@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from maediff.training.atrophy import widen_csf
-from maediff.training.augment import AugmentConfig, augment
+from maediff.training.slices.atrophy import widen_csf
+from maediff.training.slices.augment import AugmentConfig, augment
 
 DARK, TISSUE = 0.1, 0.6
 

@@ -8,7 +8,8 @@ import torch
 from maediff.core.config import parse_settings
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
-from maediff.training.augment import (
+from maediff.training.config import resolve_training
+from maediff.training.slices.augment import (
     AUGMENT_PRESETS,
     ROBUST,
     AugmentConfig,
@@ -21,7 +22,6 @@ from maediff.training.augment import (
     place,
     resolution,
 )
-from maediff.training.config import resolve_training
 
 EFFECTS = (
     "place",

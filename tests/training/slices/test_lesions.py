@@ -5,7 +5,7 @@ import torch
 
 from maediff.core.config import build_config
 from maediff.core.errors import InputError
-from maediff.training.lesions import FabricateConfig, fabricate
+from maediff.training.slices.lesions import FabricateConfig, fabricate
 
 
 def slices(b=64, size=64):

@@ -1,0 +1,1 @@
+"""Options, errors and command classes that all commands share."""

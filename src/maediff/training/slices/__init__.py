@@ -1,0 +1,1 @@
+"""Batches of training slices: drawing, augmentation, simulated atrophy and synthetic lesions."""
