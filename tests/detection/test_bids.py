@@ -70,7 +70,9 @@ def test_scans_without_bids_names(bids, tmp_path, scan):
     (second / "dataset_description.json").write_text("{}")
     with pytest.raises(InputError, match="in another BIDS dataset"):
         prepare_derivative(find_scans([bids, second], "T1w"), tmp_path / "out")
-    save(bids / "sub-02" / "anat" / "sub-02_T1w.nii", *scan)
+    anat = bids / "sub-02" / "anat"
+    plain = save(anat / "sub-02_T1w.nii", *scan)
+    twins = find_scans([anat / "sub-02_desc-defaced_T1w.nii", plain], "T1w")
     with pytest.raises(InputError, match="under one BIDS name"):
-        prepare_derivative(find_scans([bids], "T1w"), tmp_path / "out")
+        prepare_derivative(twins, tmp_path / "out")
     assert not (tmp_path / "out").exists()

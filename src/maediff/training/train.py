@@ -29,7 +29,7 @@ from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.methods.base import Method
-from maediff.methods.registry import METHODS, build
+from maediff.methods.registry import METHODS, build, resolve
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
 from maediff.models.model import read_model
@@ -148,6 +148,7 @@ def train(
         run = replace(run, quiet=True)
     precision = training_precision(train_config.precision, device)
     is_recommended = train_config.recommended and preset != "paper" and initial is None
+    resolve(method, preset, requested)  # wrong settings are refused before the cohort is read
     opened = Cohort.open(Path(cohort))
     modality = str(opened.meta["modality"])
     if is_recommended and method in METHODS:
