@@ -95,7 +95,7 @@ def test_each_contrast_has_its_model_and_participants_share_a_folder(dataset, mo
     group = collect_group(out, find_participants(dataset))
     assert not any(report.failures for report in group.values())
     rows = (out / "participants_findings.tsv").read_text().splitlines()
-    assert [row.split("\t")[0:3:2] for row in rows[1:]] == [
+    assert [row.split("\t")[0:5:4] for row in rows[1:]] == [
         ["sub-01_ses-a", "T1w"],
         ["sub-01_ses-a", "FLAIR"],
         ["sub-02", "T1w"],
