@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maediff.training.fit import fit
     from maediff.training.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detection",
     "Detector",
