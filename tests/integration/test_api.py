@@ -16,7 +16,6 @@ from helpers.runs import ABOUT, made_run
 from maediff import cli
 from maediff.cohort.cohort import Cohort
 from maediff.detection.result import IMAGES
-from maediff.models import weights
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.export import export_model
 
@@ -166,17 +165,9 @@ def _record_open(event, arguments):
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Paths that are opened during the test, by Python or as weights."""
+def opened():
+    """Paths that are opened during the test."""
     global OPENED
-    safe_open = weights.safe_open
-
-    def record_safe_open(path, **options):
-        assert OPENED is not None
-        OPENED.append(str(path))
-        return safe_open(path, **options)
-
-    monkeypatch.setattr(weights, "safe_open", record_safe_open)
     if not getattr(sys, "_maediff_hook", False):
         sys.addaudithook(_record_open)
         sys._maediff_hook = True

@@ -82,12 +82,14 @@ class Network:
         name: name of the method in `methods.registry`.
         config: complete settings of the method.
         device: device of the network.
+        sha256: SHA-256 of the file of weights, from the card; empty if unknown.
     """
 
     folder: Path
     name: str
     config: Mapping[str, Any]
     device: str
+    sha256: str = ""
 
     @cached_property
     def weights(self) -> Weights:
@@ -96,7 +98,7 @@ class Network:
         Raises:
             InputError: the weights are missing, damaged or of another method.
         """
-        return read_trained_weights(self.folder, self.name)
+        return read_trained_weights(self.folder, self.name, self.sha256)
 
     @cached_property
     def method(self) -> Method:
@@ -299,7 +301,9 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         calibration=calibration,
         card=card,
         learned_from=frozenset(trained_on(folder)),
-        network=Network(folder, settings.method, config, device),
+        network=Network(
+            folder, settings.method, config, device, card.weights_sha256 if card else ""
+        ),
         device=device,
         terms=show_terms(folder.resolve().name, card.terms) if card else "",
     )

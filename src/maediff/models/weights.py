@@ -16,25 +16,24 @@ So if a run is killed at any time, the model's file and its optimiser state belo
 """
 
 import hashlib
+import json
 import textwrap
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from maediff import __version__
 from maediff.core.errors import InputError
-from maediff.core.files import atomic_path, hash_file
+from maediff.core.files import atomic_path
 from maediff.methods.base import Method
-from maediff.models.card import read_card
 from maediff.models.folder import FORMAT, PICKLES
 
 RESTORE = "restore the run's files, or train the model again"
@@ -55,6 +54,19 @@ class Weights:
     tensors: dict[str, Tensor]
     step: int
     path: Path
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """Content of a safetensors file.
+
+    Args:
+        metadata: text by key.
+        tensors: by name.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
 
 
 def save_model(
@@ -141,11 +153,10 @@ def read_weights(path: Path, prefix: str, method: str) -> tuple[dict[str, Tensor
         InputError: no such file, not a safetensors file (a pickle is never unpickled), a file of
             another method or of another version of the format, or damaged values.
     """
-    with ExitStack() as stack:
-        return _read_tensors(_open(path, stack), path, prefix, method)
+    return _read_tensors(_open(path), path, prefix, method)
 
 
-def read_trained_weights(folder: Path, method: str) -> Weights:
+def read_trained_weights(folder: Path, method: str, sha256: str = "") -> Weights:
     """Read the averaged weights of a model; each file is opened once.
 
     A run's weights are those in best/, or those in last/ if a stopped training did better there.
@@ -153,6 +164,7 @@ def read_trained_weights(folder: Path, method: str) -> Weights:
     Args:
         folder: run folder, or folder of a shipped model.
         method: name of the method.
+        sha256: SHA-256 of a shipped model's file, from its card; empty if the card has none.
 
     Raises:
         InputError: see `read_weights`; or the weights of a shipped model are not those of its
@@ -160,26 +172,24 @@ def read_trained_weights(folder: Path, method: str) -> Weights:
     """
     best, last, shipped = (folder / part / "model.safetensors" for part in ("best", "last", ""))
     path = next((path for path in (best, last, shipped) if path.is_file()), last)
-    if path == shipped:
-        _check_card(shipped)
-    with ExitStack() as stack:
-        file = None
-        if path == best and last.is_file():
-            losses, files = {}, {}
-            for candidate in (best, last):
-                try:
-                    files[candidate] = _open(candidate, stack)
-                    losses[candidate] = _read_val_loss(files[candidate])
-                except InputError:  # a damaged file is refused below, if it is the one to use
-                    losses[candidate] = float("nan")
-            path = last if losses[last] < losses[best] else best
-            file = files.get(path)
-        tensors, step = _read_tensors(file or _open(path, stack), path, "ema.", method)
+    file = None
+    if path == best and last.is_file():
+        losses, files = {}, {}
+        for candidate in (best, last):
+            try:
+                files[candidate] = _open(candidate)
+                losses[candidate] = _read_val_loss(files[candidate])
+            except InputError:  # a damaged file is refused below, if it is the one to use
+                losses[candidate] = float("nan")
+        path = last if losses[last] < losses[best] else best
+        file = files.get(path)
+    file = file or _open(path, sha256 if path == shipped else "")
+    tensors, step = _read_tensors(file, path, "ema.", method)
     return Weights(tensors, step, path)
 
 
-def _open(path: Path, stack: ExitStack) -> Any:
-    """Open a safetensors file; `stack` closes it."""
+def _open(path: Path, sha256: str = "") -> _File:
+    """Read a safetensors file, and check its SHA-256 if one is given."""
     if not path.is_file():
         raise InputError(
             f"{path}: no weights there; resume the training with `maediff train --resume`, or "
@@ -190,27 +200,39 @@ def _open(path: Path, stack: ExitStack) -> Any:
             f"{path}: looks like a pickle, which could run code; only safetensors weights are read"
         )
     try:
-        return stack.enter_context(safe_open(path, framework="pt"))
-    except (SafetensorError, OSError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(
+            f"{path}: damaged or replaced (its SHA-256 is not the one in card.json); install "
+            "maediff again, or restore the model's files"
+        )
+    try:
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")  # the format: length of the header, header
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: is not a safetensors file ({error}), so it was not read any further; "
             f"{RESTORE}"
         ) from None
+    return _File(metadata, tensors)
 
 
-def _read_val_loss(file: Any) -> float:
+def _read_val_loss(file: _File) -> float:
     """Return the validation loss in a file's metadata; NaN if there is none."""
     try:
-        return float((file.metadata() or {}).get("val_loss", "nan"))
+        return float(file.metadata.get("val_loss", "nan"))
     except ValueError:
         return float("nan")
 
 
 def _read_tensors(
-    file: Any, path: Path, prefix: str, method: str
+    file: _File, path: Path, prefix: str, method: str
 ) -> tuple[dict[str, Tensor], int]:
     """Check the metadata of an open file, and read the tensors under `prefix`."""
-    metadata = file.metadata() or {}
+    metadata = file.metadata
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{path}: format {metadata.get('format')!r}, and this version reads {FORMAT!r}; "
@@ -223,14 +245,7 @@ def _read_tensors(
         )
     if not metadata.get("step", "").isdecimal():
         raise InputError(f"{path}: damaged, it names no step of training; {RESTORE}")
-    names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (no dict)
-    try:
-        tensors = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: is not a safetensors file ({error}), so it was not read any further; "
-            f"{RESTORE}"
-        ) from None
+    tensors = select_prefix(file.tensors, prefix)
     expected = metadata.get(f"sha256.{prefix}")
     if expected is not None and hash_tensors(tensors) != expected:
         raise InputError(
@@ -240,18 +255,6 @@ def _read_tensors(
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             raise InputError(f"{path}: damaged weights (NaN or infinity in {name}); {RESTORE}")
     return tensors, int(metadata["step"])
-
-
-def _check_card(path: Path) -> None:
-    """Refuse weights of a shipped model that are not those of its card."""
-    if not (path.parent / "card.json").is_file():
-        return
-    expected = read_card(path.parent).weights_sha256
-    if expected and hash_file(path) != expected:
-        raise InputError(
-            f"{path}: damaged or replaced (its SHA-256 is not the one in card.json); install "
-            "maediff again, or restore the model's files"
-        )
 
 
 def load_state(
