@@ -24,10 +24,10 @@ MODELS: dict[Modality, tuple[str, int]] = {
 }
 """Name and training step of the models that the values belong to."""
 VALUES: dict[frozenset[str], tuple[float, int]] = {
-    frozenset({"T1w", "FLAIR"}): (0.55, 5),
-    frozenset({"T1w", "T2w"}): (0.7, 3),
-    frozenset({"T2w", "FLAIR"}): (0.7, 5),
-    frozenset({"T1w", "T2w", "FLAIR"}): (0.5, 5),
+    frozenset({"T1w", "FLAIR"}): (0.55, 4),
+    frozenset({"T1w", "T2w"}): (0.45, 3),
+    frozenset({"T2w", "FLAIR"}): (0.6, 5),
+    frozenset({"T1w", "T2w", "FLAIR"}): (0.45, 5),
 }
 """Threshold by contrasts, and the number of the healthy people that have a region at it."""
 PEOPLE = 14
