@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train MAEDiff and pDDPM with the paper's recipe and with ours, on pDDPM's budget, and score them.
-# 573,000 slices per run: about 9 hours on one CPU core, or 12 minutes on an H200, for each of four.
-# A stopped run resumes when the script is started again. BUDGET=3200 is a quick trial of all steps.
+# 573,000 slices per run: about 9 hours on one CPU core, or 12 minutes on an H200. Four runs.
+# A stopped run resumes when the script is started again. BUDGET=3200 tries all steps quickly.
 . "$(dirname "$0")/../common.sh"
 
 BUDGET=${BUDGET:-573000}
@@ -23,8 +23,9 @@ prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$manifest" --modality
 
 # The paper: t over the whole schedule, simplex noise, l1 in the patch, no synthetic lesions.
 paper=(--set "t_train=[0,1000]" --set noise=simplex --set loss=l1 --set s=16
-    --set visible_weight=0 --set train.fabricate.share=0 --set train.schedule=constant
-    --set train.warmup_steps=0 --set train.learning_rate=1e-4 --set train.flip=false)
+    --set visible_weight=0 --set train.recommended=false --set train.fabricate.share=0
+    --set train.schedule=constant --set train.warmup_steps=0 --set train.learning_rate=1e-4
+    --set train.flip=false)
 # Ours: the preset's recipe.
 ours=(--set s=48)
 
@@ -40,7 +41,9 @@ done
 # Noise at test as in the paper, at three levels; ours at its own level without noise.
 names=()
 for t in 125 250 500; do
-    names+=("$RUNS/maediff-paper@t_test=$t,noise_test=1" "$RUNS/pddpm-paper@t_test=$t,noise_test=1")
+    for method in maediff pddpm; do
+        names+=("$RUNS/$method-paper@t_test=$t,noise_test=1")
+    done
 done
 names+=("$RUNS/maediff-ours" "$RUNS/pddpm-ours")
 evaluate val "${names[@]}" --cohort "$COHORTS/t1-and-patients" --score-split val \
