@@ -1,5 +1,7 @@
 """Fixtures, and the switch that lets beartype check every jaxtyping annotation of the package."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,11 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("shared/data is not beside this checkout")
     return path
+
+
+@pytest.fixture(autouse=True)
+def default_log() -> Iterator[None]:
+    """Restore the log after a test that called a command or a harness in this process."""
+    yield
+    logging.disable(logging.NOTSET)
+    logging.getLogger("maediff").setLevel(logging.NOTSET)

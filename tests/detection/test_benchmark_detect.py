@@ -64,7 +64,7 @@ def test_a_call_that_fails():
 
 def test_figures_of_a_process():
     figures = run_command([sys.executable, "-c", "sum(range(10**6))"])
-    assert figures.wall_s > 0 and figures.cpu_s > 0 and 0.001 < figures.peak_gb < 1
+    assert figures.wall_s > 0 and figures.cpu_s > 0 and 0.001 < figures.peak_gb < 64
 
 
 @pytest.mark.slow

@@ -219,7 +219,8 @@ def test_rank_that_dies_under_a_launcher_is_named_and_resume_continues(cohort, t
             command,
             env={**os.environ, **variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         for rank in range(2)
     ]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,7 +83,9 @@ def test_without_calibration_scans_a_run_has_no_thresholds(cohort, whole, tmp_pa
 def clock(monkeypatch):
     """A clock that advances by a second per training step."""
     seconds = itertools.count(step=1.0)
-    monkeypatch.setattr("maediff.training.loop.time.monotonic", lambda: next(seconds))
+    # The name in `loop`, not the module: other threads use the clock of the module.
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("maediff.training.loop.time", clock)
 
 
 @pytest.mark.usefixtures("clock")

@@ -1,5 +1,6 @@
 """Functions that all commands share."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from maediff.cli.shared.options import (
     exit_if_failed,
     parse_seeds,
     print_failures,
-    print_report,
     read_cli_settings,
     refuse_settings,
 )
@@ -87,15 +87,18 @@ def test_exit_code_of_failures():
     assert error.value.exit_code == 1
 
 
-def test_report_without_matplotlib(tmp_path, monkeypatch, capsys):
-    for name in list(sys.modules):
-        if name == "matplotlib" or name.startswith(("matplotlib.", "maediff.report")):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+def test_report_without_matplotlib(tmp_path):
+    """In a process of its own, because modules of the report are imported again."""
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "scores.csv").touch()
-    print_report(tmp_path / "eval")
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from pathlib import Path\n"
+        "from maediff.cli.shared.options import print_report\n"
+        f"print_report(Path({str(tmp_path / 'eval')!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (
         "no report, because matplotlib is not installed; "
         f"where it is installed: maediff report {tmp_path / 'eval'}"
-    ) in capsys.readouterr().err
+    ) in done.stderr
