@@ -51,7 +51,7 @@ from maediff.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-TIMES = ("seconds", "wall_seconds")
+TIMES = ("seconds", "wall_seconds", "threads", "commit")
 """Entries of files that differ between two equal runs."""
 CHAIN = 3
 """Kills of one run at most, before it is left to its end."""
