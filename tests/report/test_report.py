@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -581,3 +583,13 @@ def test_pages_of_a_derivative_with_many_scans(tmp_path, detected):
     assert len(pages) == 23 and "scan_reports/sub%203.html" in pages
     assert all((out / unquote(page)).is_file() for page in pages)
     assert not list(work.rglob("report.html"))
+
+
+def test_pages_of_a_run_and_of_an_evaluation_import_no_network():
+    """A report is drawn after every `evaluate`; torch alone takes seconds to import."""
+    code = (
+        "import sys, maediff.report.training, maediff.report.evaluation\n"
+        "heavy = {'torch', 'lightning_fabric', 'SimpleITK', 'nibabel'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,9 @@ import torch
 from maediff.cohort.slices import SliceSet
 from maediff.core.errors import InputError
 from maediff.methods.base import Prediction
+from maediff.training.checkpoint import update_samples
 from maediff.training.loop import TrainingRun
-from maediff.training.samples import MAX_STEPS, SAMPLES, load_samples, update_samples
+from maediff.training.samples import MAX_STEPS, SAMPLES, load_samples
 
 
 class Halves(torch.nn.Module):

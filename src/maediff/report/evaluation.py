@@ -14,6 +14,7 @@ from urllib.parse import quote
 from maediff.anomaly.snapshots import display_maximum, load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.core.progress import format_seconds
 from maediff.core.text import plain_cell
 from maediff.evaluation.table import format_cell, make_tables
 from maediff.report import charts, slices
@@ -25,7 +26,6 @@ from maediff.report.comparison import (
     shown_runs,
 )
 from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
-from maediff.report.training import format_duration
 
 
 def evaluation_page(folder: Path) -> Page:
@@ -199,7 +199,7 @@ def _make_runs(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> Section:
                 str(run.get("method", "")),
                 str(run.get("seed", "")),
                 f"{run.get('step', '?')} of {run.get('steps', '?')}",
-                format_duration(float(run.get("seconds") or 0)),
+                format_seconds(float(run.get("seconds") or 0)),
                 "none" if loss is None else f"{loss:.4f}",
                 "yes" if run.get("done") else "no",
             ]

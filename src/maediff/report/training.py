@@ -16,6 +16,7 @@ from jaxtyping import Float
 from maediff.anomaly.snapshots import Snapshot
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
+from maediff.core.progress import format_seconds
 from maediff.report import charts, slices
 from maediff.report.elements import Chart, Facts, Page, Section, flat
 from maediff.training.samples import SAMPLES, load_samples
@@ -94,22 +95,14 @@ def _describe_progress(columns: Columns, n_steps: int | None) -> Facts:
     if "seconds" not in columns:
         return facts
     seconds, steps = columns["seconds"], columns["step"]
-    facts.append(("Time used", format_duration(float(seconds[-1]))))
+    facts.append(("Time used", format_seconds(float(seconds[-1]))))
     if done >= n_steps:
         return [*facts, ("Time left", "none, the last step is done")]
     # From the start, or from a recent checkpoint. `seconds` counts over all calls of a run.
     first = len(steps) - 1 - RECENT_CHECKPOINTS
     since_s, since = (float(seconds[first]), steps[first]) if first >= 0 else (0.0, 0.0)
     pace = (float(seconds[-1]) - since_s) / max(1.0, float(done - since))
-    return [*facts, ("Time left", f"about {format_duration(pace * (n_steps - done))}")]
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as "45 s", "12 min" or "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return [*facts, ("Time left", f"about {format_seconds(pace * (n_steps - done))}")]
 
 
 def _make_course(columns: Columns) -> Section:

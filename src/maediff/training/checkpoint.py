@@ -10,8 +10,12 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from maediff.core.errors import InputError
 from maediff.core.files import write_json, write_table
@@ -27,7 +31,10 @@ from maediff.models.weights import (
 from maediff.training.command import training_command
 from maediff.training.config import learning_rate
 from maediff.training.loop import TrainingRun
-from maediff.training.samples import update_samples
+from maediff.training.samples import SAMPLES, Samples, load_samples, save_samples, thin
+from maediff.training.slices.batches import to_batch
+
+MIN_BRAIN_SHARE = 0.5  # of the slice with most brain
 
 
 def save_checkpoint(
@@ -80,6 +87,52 @@ def save_checkpoint(
     write_json(folder / "provenance.json", _provenance(run, settings))
     update_samples(run, folder, run.config.sample_slices)
     return improved
+
+
+@torch.no_grad()
+def update_samples(run: TrainingRun, folder: Path, count: int) -> None:
+    """Reconstruct the slices at the current step, and write samples.npz.
+
+    Training does not depend on it: the weights and the random numbers stay as they are.
+
+    Args:
+        run: the training.
+        folder: the run folder.
+        count: number of slices; 0 writes nothing.
+
+    Raises:
+        InputError: the file could not be written.
+    """
+    if count == 0:
+        return
+    slices = run.validation or run.slices
+    area = np.asarray(slices.brain).sum(axis=(1, 2))
+    candidates = np.flatnonzero(area >= MIN_BRAIN_SHARE * area.max())
+    index = candidates[np.linspace(0, len(candidates) - 1, count + 2).round().astype(int)[1:-1]]
+    brain = np.asarray(slices.brain[index])
+    x = to_batch(slices, index, run.fabric.device)
+    run.ema.eval()
+    prediction = run.ema.predict(
+        x,
+        slice_ids=torch.arange(len(index), device=x.device),
+        seed=0,
+        brain=torch.from_numpy(brain).to(x.device)[:, None],
+        batch_size=run.config.batch_size,
+    )
+    reference = prediction.reconstruction[:, 0].float().cpu().numpy()[None]
+    samples = Samples(x[:, 0].cpu().numpy(), brain, np.array([run.step]), reference)
+    try:
+        known = load_samples(folder / SAMPLES)
+    except InputError:
+        known = None
+    if known is not None and known.images.shape == samples.images.shape:
+        before = known.steps < run.step
+        samples = replace(
+            samples,
+            steps=np.concatenate([known.steps[before], samples.steps]),
+            references=np.concatenate([known.references[before], reference]),
+        )
+    save_samples(folder / SAMPLES, thin(samples))
 
 
 def _training_state(run: TrainingRun) -> dict[str, Any]:
