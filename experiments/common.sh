@@ -55,6 +55,16 @@ sweep() {
     run - python experiments/test_settings/sweep_test_settings.py "$@" --csv "$RUNS/sweep.csv"
 }
 
+# held_out_patients MANIFEST OUT: the patients of val and test, with absolute paths.
+held_out_patients() {
+    mkdir -p "$(dirname "$2")"
+    local folder
+    folder=$(cd "$(dirname "$1")" && pwd)
+    awk -F, -v OFS=, -v folder="$folder" 'NR == 1 { print; next }
+        $5 != "train" { for (i = 2; i <= 4; i++) $i = folder "/" $i; print }' "$1" > "$2.part"
+    mv "$2.part" "$2"
+}
+
 # phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of experiments/log.
 phantoms() {
     local scans=$COHORTS/phantoms-$1-scans

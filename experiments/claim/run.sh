@@ -8,16 +8,6 @@ BUDGET=${BUDGET:-573000}
 BATCH=32
 manifest=$COHORTS/lgg-t1-held-out.csv
 
-# held_out_patients MANIFEST OUT: the patients of val and test, with absolute paths.
-held_out_patients() {
-    mkdir -p "$(dirname "$2")"
-    local folder
-    folder=$(cd "$(dirname "$1")" && pwd)
-    awk -F, -v OFS=, -v folder="$folder" 'NR == 1 { print; next }
-        $5 != "train" { for (i = 2; i <= 4; i++) $i = folder "/" $i; print }' "$1" > "$2.part"
-    mv "$2.part" "$2"
-}
-
 run "$manifest" held_out_patients "$DATA/lgg/t1.csv" "$manifest"
 prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$manifest" --modality T1w --like t1
 

@@ -14,16 +14,6 @@ compare() {
         --set train.calibration_scans=0 --resume
 }
 
-# held_out_patients MANIFEST OUT: the patients of val and test, with absolute paths.
-held_out_patients() {
-    mkdir -p "$(dirname "$2")"
-    local folder
-    folder=$(cd "$(dirname "$1")" && pwd)
-    awk -F, -v OFS=, -v folder="$folder" 'NR == 1 { print; next }
-        $5 != "train" { for (i = 2; i <= 4; i++) $i = folder "/" $i; print }' "$1" > "$2.part"
-    mv "$2.part" "$2"
-}
-
 for part in $PARTS; do
     case $part in
         t1w)

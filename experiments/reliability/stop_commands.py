@@ -198,7 +198,8 @@ def read_content(path: Path) -> Any:
             return {key: _hash(arrays[key]) for key in arrays if key not in shown}
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
-            return {key: _hash(file.get_tensor(key).numpy()) for key in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            return {name: _hash(file.get_tensor(name).numpy()) for name in names}
     if path.suffix == ".pt":
         return _without_times(torch.load(path, weights_only=True))
     content = path.read_bytes()

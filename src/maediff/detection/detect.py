@@ -18,12 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
-
-from maediff import __version__
 from maediff.anomaly.sensitivity import Sensitivity
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
@@ -42,7 +38,7 @@ from maediff.core.shards import (
 )
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import describe_finding, write_findings
-from maediff.detection.result import IMAGES, Detection
+from maediff.detection.result import IMAGES, Detection, library_versions
 from maediff.detection.sidecars import MNI_IMAGES
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
@@ -68,6 +64,7 @@ from maediff.scans.read import identity
 from maediff.scans.reference import ScanRef, remove_folders
 
 logger = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def detect(
     write_json(out / "detect.json", shared)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
-        partial(_load_once, model, device, options, run, time.time_ns())
+        load_once_per_process(partial(configure_detector, model, device, options, run))
         if run.workers > 1 or run.engine == "ray"
         else lambda: detector
     )
@@ -281,25 +278,25 @@ def configure_detector(
     return detector.with_postprocess(options.postprocess)
 
 
-_LOADED: dict[int, Detector] = {}
+_LOADED: dict[int, Any] = {}
 
 
-def _load_once(
-    model: str | Path, device: str, options: DetectOptions, run: RunOptions, call: int
-) -> Detector:
-    """Return the detector; it is loaded once per process and call of `detect`.
+def load_once_per_process(load: Callable[[], Loaded]) -> Callable[[], Loaded]:
+    """Return a function, for workers, that loads the models once per process and command.
 
     Args:
-        model: see `configure_detector`.
-        device: see `configure_detector`.
-        options: see `configure_detector`.
-        run: see `configure_detector`.
-        call: number that identifies the call of `detect`.
+        load: loads the models; can be pickled.
     """
+    return partial(_load_once, load, time.time_ns())
+
+
+def _load_once(load: Callable[[], Loaded], call: int) -> Loaded:
+    """Return what `load` has loaded in this process for the command that `call` identifies."""
     if call not in _LOADED:
         _LOADED.clear()
-        _LOADED[call] = configure_detector(model, device, options, run)
-    return _LOADED[call]
+        _LOADED[call] = load()
+    loaded: Loaded = _LOADED[call]
+    return loaded
 
 
 def _pick_model(refs: Sequence[ScanRef], modality: str | None) -> tuple[str, str]:
@@ -354,7 +351,7 @@ def collect_settings(
         "normalise": cohort["normalise"],
         "model_step": model.step,
         **{key: cohort.get(key, {}) for key in OPTIONAL},
-        "versions": {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": library_versions(),
         "brain": asdict(options.brain),
         "qc": asdict(options.qc),
         "mni": options.mni,

@@ -172,8 +172,6 @@ class Detection:
 
     def summary(self) -> dict[str, Any]:
         """Return the content of summary.json."""
-        import torch
-
         return {
             "subject": self.name,
             "qc": dict(self.quality.record),
@@ -187,11 +185,7 @@ class Detection:
             "threshold_from": dict(self.threshold_used.origin),
             "volume_ml": self.volume_ml,
             "regions": [asdict(region) for region in self.regions],
-            "versions": {
-                "maediff": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": library_versions(),
             "scan": self.volume.source.name,
         }
 
@@ -345,6 +339,13 @@ class Detection:
         mask = _take_plane(self.anomaly_mask, axis, centre)
         if mask.any():
             axes.contour(mask, levels=[0.5], colors="white", linewidths=0.8)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a result depends on, for summary.json and detect.json."""
+    import torch
+
+    return {"maediff": __version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
 def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndarray:

@@ -36,9 +36,15 @@ def shown_runs(folder: Path, summary: Mapping[str, Any]) -> dict[str, float | No
     shown = {}
     for name in names:
         if (folder / "slices" / name).is_dir():
-            found = summary["methods"][name]["thresholds"]
-            shown[name] = found["healthy"] if found["label"] is None else found["label"]
+            shown[name] = _threshold_of(name, summary)
     return shown
+
+
+def _threshold_of(name: str, summary: Mapping[str, Any]) -> float | None:
+    """Return the threshold of a run in figures: from lesion labels, else from healthy scans."""
+    found = summary["methods"][name]["thresholds"]
+    chosen: float | None = found["healthy"] if found["label"] is None else found["label"]
+    return chosen
 
 
 def label_of(name: str, summary: Mapping[str, Any]) -> str:
@@ -54,17 +60,9 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     if not shown:
         return []
     rows, columns = [], ["scan"]
-    subjects = sorted(path.stem for path in (folder / "slices" / next(iter(shown))).glob("*.npz"))
-    notes: list[str] = []
-    for subject in subjects:
+    subjects, notes = load_subjects(folder, list(shown))
+    for subject, snapshots in subjects.items():
         pictures: list[slices.RGB] = []
-        try:
-            snapshots = {
-                name: load_slices(folder / "slices" / name / f"{subject}.npz") for name in shown
-            }
-        except InputError as error:
-            notes.append(f"{subject} is missing here: {str(error).replace(f'{folder}/', '')}")
-            continue
         columns = ["scan"]
         for name, threshold in shown.items():
             snapshot = snapshots[name]
@@ -96,6 +94,28 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     return [Section("Comparison", text=text, charts=[chart], scale=colour_scale(None, None))]
 
 
+def load_subjects(
+    folder: Path, names: Sequence[str]
+) -> tuple[dict[str, dict[str, Snapshot]], list[str]]:
+    """Load the slices of each subject in several runs; the subjects are those of the first run.
+
+    Returns:
+        Slices by subject and run, and a note for each subject with a missing or damaged file,
+        which is left out.
+    """
+    subjects: dict[str, dict[str, Snapshot]] = {}
+    notes: list[str] = []
+    for path in sorted((folder / "slices" / names[0]).glob("*.npz")):
+        try:
+            subjects[path.stem] = {
+                name: load_slices(folder / "slices" / name / path.name) for name in names
+            }
+        except InputError as error:
+            text = str(error).replace(f"{folder}/", "")
+            notes.append(f"{path.stem} is missing here: {text}")
+    return subjects, notes
+
+
 def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     """Return the figure of the paper (Figure 3) with the methods that the evaluation has.
 
@@ -107,23 +127,9 @@ def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     runs = _find_paper_runs(folder, summary)
     if not runs:
         return []
-    thresholds = {
-        name: found["healthy"] if found["label"] is None else found["label"]
-        for name in runs.values()
-        for found in [summary["methods"][name]["thresholds"]]
-    }
-    first = folder / "slices" / next(iter(runs.values()))
     rows: list[tuple[str, list[slices.RGB]]] = []
-    notes: list[str] = []
-    for subject in sorted(path.stem for path in first.glob("*.npz")):
-        try:
-            snapshots = {
-                name: load_slices(folder / "slices" / name / f"{subject}.npz")
-                for name in runs.values()
-            }
-        except InputError as error:
-            notes.append(f"{subject} is missing here: {str(error).replace(f'{folder}/', '')}")
-            continue
+    subjects, notes = load_subjects(folder, list(runs.values()))
+    for subject, snapshots in subjects.items():
         scan = next(iter(snapshots.values()))
         at = _most_lesion(scan)
         inputs, truth = slices.scan_tile(scan, at), slices.truth_tile(scan, at)
@@ -132,7 +138,7 @@ def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             for shot in snapshots.values()
         ]
         maps = [
-            slices.anomaly_tile(shot, at, display_maximum(thresholds[name]))
+            slices.anomaly_tile(shot, at, display_maximum(_threshold_of(name, summary)))
             for name, shot in snapshots.items()
         ]
         rows.append((f"{subject} reconstruction", [inputs, *references, inputs]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from maediff.anomaly.snapshots import display_maximum, load_slices
+from maediff.anomaly.snapshots import display_maximum
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.progress import format_seconds
@@ -22,6 +22,7 @@ from maediff.report.comparison import (
     comparison,
     curve_charts,
     label_of,
+    load_subjects,
     paper_figure,
     shown_runs,
 )
@@ -106,12 +107,9 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     if not shown:
         return []
     montages = []
-    for number, path in enumerate(sorted((folder / "slices" / next(iter(shown))).glob("*.npz"))):
+    subjects, _ = load_subjects(folder, list(shown))  # the comparison names missing ones
+    for number, (subject, snapshots) in enumerate(subjects.items()):
         rows: list[tuple[str, str, str]] = []
-        try:
-            snapshots = {name: load_slices(folder / "slices" / name / path.name) for name in shown}
-        except InputError:  # named in the comparison
-            continue
         for name in shown:
             snapshot = snapshots[name]
             vmax = display_maximum(shown[name])
@@ -135,7 +133,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                 )
             )
         montages.append(
-            Montage(path.stem, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids])
+            Montage(subject, f"subject-{number}", [], rows, [str(i) for i in snapshot.slice_ids])
         )
     text = [
         "Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices "

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from maediff import __version__
 from maediff.anomaly.combine import CombineConfig, combine_maps
 from maediff.anomaly.postprocess import anomaly_mask
 from maediff.anomaly.regions import Region, find_regions
@@ -21,7 +20,7 @@ from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot
 from maediff.core.types import Map, Mask, Modality
 from maediff.detection.locations import locate_region
-from maediff.detection.result import Detection
+from maediff.detection.result import Detection, library_versions
 from maediff.detection.session.calibration import CombinedThreshold
 from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.models.thresholds import IN_THRESHOLDS
@@ -113,8 +112,6 @@ class CombinedDetection:
 
     def summary(self) -> dict[str, Any]:
         """Return the content of the session's summary.json."""
-        import torch
-
         first = self.detections[self.grid_of]
         return {
             "subject": self.name,
@@ -134,11 +131,7 @@ class CombinedDetection:
                 "flag_advice": self._collect("flag_advice"),
                 "notes": self._collect("notes", prefixed=True),
             },
-            "versions": {
-                "maediff": __version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": library_versions(),
             "scan": self.volume.source.name,
             "grid_of": self.grid_of,
             "rule": asdict(self.rule),
@@ -197,10 +190,9 @@ def combine_detections(
     mask = anomaly_mask(combined, brain, threshold.value, spacing)
     regions = find_regions(slices_to_volume(combined), slices_to_volume(mask), grid.affine)
     voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
-    on_scan = from_grid(slices_to_volume(combined), grid, first.volume, "linear")
     return CombinedDetection(
         name=name,
-        anomaly_map=np.where(first.brain_mask, on_scan, 0).astype(np.float32),
+        anomaly_map=_on_scan(combined, first),
         anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, first.volume),
         brain_mask=first.brain_mask,
         regions=tuple(locate_region(each, first.prepared.on_scan.to_atlas) for each in regions),

@@ -11,7 +11,6 @@ resumed run keeps each session whose hash is unchanged and whose contrasts all s
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,6 +35,7 @@ from maediff.detection.detect import (
     collect_settings,
     configure_detector,
     hash_inputs,
+    load_once_per_process,
     remove_leftovers,
 )
 from maediff.detection.findings import describe_finding, write_findings
@@ -141,7 +141,7 @@ def detect_sessions(
     check_same_settings(out / "detect.json", shared)
     write_json(out / "detect.json", shared)
     load = (
-        partial(_load_once, given, device, rule, options, run, time.time_ns())
+        load_once_per_process(partial(_load_detector, given, device, rule, options, run))
         if run.workers > 1
         else lambda: detector
     )
@@ -199,31 +199,7 @@ def _load_detector(
         contrast: configure_detector(model, device, options, run)
         for contrast, model in models.items()
     }
-    for contrast, detector in detectors.items():
-        if detector.modality != contrast:
-            raise InputError(
-                f"{detector.name}: a model for {detector.modality}, but it was given for "
-                f"{contrast}; choose another model"
-            )
     return SessionDetector(detectors, rule)
-
-
-_LOADED: dict[int, SessionDetector] = {}
-
-
-def _load_once(
-    models: Mapping[Modality, str | Path],
-    device: str,
-    rule: CombineConfig | None,
-    options: DetectOptions,
-    run: RunOptions,
-    call: int,
-) -> SessionDetector:
-    """Return the detectors; they are loaded once per process and call, which `call` identifies."""
-    if call not in _LOADED:
-        _LOADED.clear()
-        _LOADED[call] = _load_detector(models, device, rule, options, run)
-    return _LOADED[call]
 
 
 def _collect_shared(

@@ -69,11 +69,22 @@ class SessionDetector:
         detectors: detector of each contrast.
         rule: None leaves out the combined result.
         register: function that registers two scans of one head, as `register_scans`.
+
+    Raises:
+        InputError: a detector for another contrast.
     """
 
     detectors: Mapping[Modality, Detector]
     rule: CombineConfig | None = DEFAULT_RULE
     register: Register = register_scans
+
+    def __post_init__(self) -> None:
+        for contrast, detector in self.detectors.items():
+            if detector.modality != contrast:
+                raise InputError(
+                    f"{detector.name}: a model for {detector.modality}, but it was given for "
+                    f"{contrast}; choose another model"
+                )
 
     def detect(
         self,
@@ -260,11 +271,6 @@ def load_session_detector(
             raise InputError(f"`scans`: {contrast!r} is none of {', '.join(MODALITIES)}")
         model = read_model(reference or pick(contrast)[0], resolve_device(device))
         detector = make_detector(model, batch_size=batch_size)
-        if detector.modality != contrast:
-            raise InputError(
-                f"{detector.name}: a model for {detector.modality}, but it was given for "
-                f"{contrast}; choose another model"
-            )
         detectors[contrast] = detector
     return SessionDetector(detectors, rule)
 

@@ -71,7 +71,7 @@ class Flag(str):
 
     @property
     def advice(self) -> str:
-        """What to do about the flag."""
+        """Advice: the next step of a person who sees the flag."""
         return ADVICE[self.code]
 
 
