@@ -57,7 +57,10 @@ def read_other_format(path: Path) -> Image3D:
 
 
 def _read_mgh(path: Path) -> Image3D:
-    """Read a FreeSurfer volume (https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat)."""
+    """Read a FreeSurfer volume.
+
+    Source: https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat
+    """
     import nibabel as nib
 
     content = Content(path)
