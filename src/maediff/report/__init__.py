@@ -95,7 +95,7 @@ def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:
         names.append("viewer.js")
     # Our own files: Markup keeps their quotes and signs.
     sources = [environment.loader.get_source(environment, name)[0] for name in names]
-    scripts = [Markup(source) for source in sources]  # noqa: S704
+    scripts: list[str] = [Markup(source) for source in sources]  # noqa: S704
     return scripts, colour_table() if has_viewer else ""
 
 

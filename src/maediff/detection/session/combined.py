@@ -24,6 +24,7 @@ from maediff.detection.result import Detection, library_versions
 from maediff.detection.session.calibration import CombinedThreshold
 from maediff.detection.to_scan import from_grid, mask_from_grid
 from maediff.models.thresholds import IN_THRESHOLDS
+from maediff.preparation.registration import find_centre_mm
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
@@ -269,7 +270,7 @@ def _align(
 
     mask = _move_slices(own.mask.astype(np.float32), detection, first, from_first) >= 0.5
     mask &= result.brain
-    centre = np.append(_find_centre_mm(first), 1.0)
+    centre = np.append(find_centre_mm(first.brain_mask, first.affine), 1.0)
     turn = np.arccos(np.clip((np.trace(from_first[:3, :3]) - 1) / 2, -1, 1))
     return AlignedContrast(
         scan=replace(first.volume, data=move(detection.volume.data)),
@@ -295,9 +296,3 @@ def _on_scan(units: Map, first: Detection) -> Float[np.ndarray, "x y z"]:
     grid = first.prepared.on_grid.grid
     on_scan = from_grid(slices_to_volume(units), grid, first.volume, "linear")
     return np.where(first.brain_mask, on_scan, 0).astype(np.float32)
-
-
-def _find_centre_mm(detection: Detection) -> Float[np.ndarray, " 3"]:
-    """Return the centre of the brain in mm of the scan."""
-    voxel = [float(along.mean()) for along in np.nonzero(detection.brain_mask)]
-    return np.asarray(detection.affine[:3, :3] @ voxel + detection.affine[:3, 3])
