@@ -1,25 +1,33 @@
 """Odd and hostile inputs of bug reports: correct values, or a refusal with the true reason.
 
 The scripts in shared/cases make the inputs; their own imports are of older versions, so each
-script is run up to its first import of maediff. tests/scans has variants of every case.
+script is run up to its first import of maediff. Shell scripts run with a `maediff` that records
+its arguments; the commands then run in this process. tests/scans has variants of every case.
 """
 
+import logging
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.options import UNALIGNED
+from maediff.cli import main
 from maediff.core.config import build_config, parse_settings
 from maediff.core.errors import InputError
+from maediff.models.model import read_model
 from maediff.preparation.background import brain_from_background
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.steps import run_steps
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import write_on_scan_grid
-from maediff.scans.read import read_scan
+from maediff.scans.read import read_scan, read_volume
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +200,164 @@ def test_bombs(make, tmp_path, script, replace):
 def test_settings_that_are_no_yaml(value):
     with pytest.raises(InputError, match="brain"):
         build_config(BrainConfig, parse_settings([f"brain.tool={value}"])["brain"], "brain")
+
+
+RECORDER = """#!/bin/bash
+{ printf '%s\\0' "$PWD" "$@"; printf '\\n'; } >> "$COMMANDS"
+"""
+
+
+@pytest.fixture
+def shell(cases, tmp_path):
+    """Run a shell script of the cases; returns the commands of maediff in it."""
+
+    def run(script, *arguments, leave_out="\0"):
+        lines = (cases / script).read_text().splitlines()
+        text = "\n".join(line for line in lines if not line.startswith(leave_out))
+        programs, log = tmp_path / "programs", tmp_path / "commands"
+        programs.mkdir()
+        (programs / "maediff").write_text(RECORDER)
+        (programs / "maediff").chmod(0o755)
+        path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run(
+            ["bash", "-c", text, script, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, "COMMANDS": str(log), "TMPDIR": str(tmp_path)},
+            capture_output=True,
+            timeout=60,
+            check=False,  # the exit code is that of the last line
+        )
+        return [line.split("\0")[1:] for line in log.read_text().split("\0\n")[:-1]]
+
+    return run
+
+
+@pytest.fixture
+def refuse(capsys, monkeypatch, tmp_path):
+    """Run a command that must end with exit code 2 and one line; returns the line."""
+
+    def run(arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["maediff", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code == 2 and len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+def test_damaged_weights(make, tmp_path, refuse):
+    """The script flips one bit of the weights; it then runs `detect`, as here."""
+    from maediff.models.catalogue import PACKAGED
+
+    model = tmp_path / "t1"
+    shutil.copytree(PACKAGED / "t1", model)
+    with pytest.raises(InputError, match="SHA-256"):
+        flip_largest_exponent(model / "model.safetensors")
+        read_model(model).method  # noqa: B018
+    make("attack/big_voxels.py", tmp_path / "scan_T1w.nii.gz", 1)
+    line = refuse(["detect", "scan_T1w.nii.gz", "-o", "out", "--model", str(model)])
+    assert "SHA-256" in line and "model.safetensors" in line
+    assert not (tmp_path / "out").exists()
+
+
+def flip_largest_exponent(path):
+    """Flip the bit that attack/nan_weights.py flips."""
+    import json
+    import struct
+
+    raw = bytearray(path.read_bytes())
+    (length,) = struct.unpack("<Q", raw[:8])
+    offsets = {
+        name: entry["data_offsets"]
+        for name, entry in json.loads(raw[8 : 8 + length]).items()
+        if name != "__metadata__"
+    }
+    largest = max(offsets.values(), key=lambda pair: pair[1] - pair[0])
+    raw[8 + length + largest[0] + 3] ^= 0x40
+    path.write_bytes(bytes(raw))
+
+
+def test_escape_sequences_in_names(shell, refuse):
+    (command,) = shell("attack/terminal_escape.sh")
+    line = refuse(command)
+    assert "evil\\x1b]0;owned\\x07\\x1b[31m_T1w.nii.gz" in line and "\x1b" not in line
+
+
+def test_hostile_settings(shell, make, refuse, tmp_path):
+    make("attack/big_voxels.py", tmp_path / "x_T1w.nii.gz", 1)
+    commands = shell("attack/yaml_traceback.sh")
+    reasons = [
+        *["brain"] * 5,
+        "s",
+        "c.yaml",
+        "nested more than 20 levels deep",
+        "e.yaml",
+    ]
+    assert len(commands) == len(reasons)
+    for command, reason in zip(commands, reasons, strict=True):
+        assert reason in refuse(command)
+    assert not (tmp_path / "NEVER").exists()
+
+
+def test_links_to_themselves(shell, make, refuse, tmp_path):
+    make("attack/big_voxels.py", tmp_path / "good_T1w.nii.gz", 1)
+    first, second = shell("odd/symlink_loop.sh", "dir", tmp_path / "good_T1w.nii.gz")
+    good, loop = find_scans([tmp_path / first[1]])
+    assert good.problem is None and "a link that leads to itself" in loop.problem
+    assert "dir.loop" in refuse(second)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_named_pipe(shell, refuse):
+    commands = shell("odd/fifo.sh", "dir")
+    (command,) = commands or [["detect", "dir/p_T1w.nii.gz", "-o", "dir/out"]]
+    assert "a named pipe, not a regular file" in refuse(command)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="needs another user")
+def test_folder_without_read_permission(shell, make, tmp_path):
+    make("attack/big_voxels.py", tmp_path / "good_T1w.nii.gz", 1)
+    shell("odd/unreadable_folder.sh", "dir", tmp_path / "good_T1w.nii.gz", leave_out="chmod 755")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's folders are closed to other users
+        Path(folder).chmod(0o755)
+        shutil.move(tmp_path / "dir", folder)
+        texts = as_nobody(lambda: read_all(Path(folder) / "dir"))
+    assert len(texts) == 3 and texts.count("read") == 1
+    assert sum("permission denied" in text for text in texts) == 2
+
+
+def read_all(folder):
+    """Return for each scan in a folder "read", or the message of its error."""
+    texts = []
+    for ref in find_scans([folder]):
+        try:
+            read_volume(ref)
+            texts.append("read")
+        except InputError as error:
+            texts.append(str(error))
+    return texts
+
+
+def as_nobody(work):
+    """Run a function in a process without rights; returns its result, a list of texts."""
+    import json
+
+    receive, send = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            logging.disable(logging.CRITICAL)
+            os.setuid(65534)
+            text = json.dumps(work())
+        except BaseException:
+            text = json.dumps([traceback.format_exc()])
+        os.write(send, text.encode())
+        os._exit(0)
+    os.close(send)
+    with os.fdopen(receive) as stream:
+        texts = json.load(stream)
+    os.waitpid(process, 0)
+    return texts
