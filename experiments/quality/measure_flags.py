@@ -2,17 +2,21 @@
 
     python experiments/quality/measure_flags.py healthy --data DATA --cache CACHE --out OUT.csv
     python experiments/quality/measure_flags.py damaged --data DATA --cache CACHE --out OUT.csv
+    python experiments/quality/measure_flags.py table --out OUT.csv       rates of a CSV file
 
 A scan is prepared once: its brain mask and its alignment are kept in CACHE. Damage is done to the
 scan on its own grid, then quality control measures it with the kept mask and alignment. Brain
 extraction and registration of damaged scans would only add flags.
 Rows that OUT.csv already has are skipped.
 
-    noise          Rician noise: |v + n1 + i n2|, n ~ N(0, share x 99th percentile of the brain)
-    ghosts         every 2nd to 4th line of k-space along y is scaled: copies of the head
-    motion         lines of k-space along y come from heads in several positions
-    half a brain   the mask of one half of the brain, as a failed extraction leaves it
-    vertex         CSF, skull and scalp in the brain mask above the brain, T2w only
+    noise            Rician noise: |v + n1 + i n2|, n ~ N(0, share x 99th percentile of the brain)
+    ghosts           every 2nd to 4th line of k-space along y is scaled: copies of the head
+    motion           lines of k-space along y come from heads in several positions
+    half a brain     the mask of one half of the brain, as a failed extraction leaves it
+    vertex layer     CSF and skull in the brain mask: a layer over the upper quarter of the brain
+    vertex to skin   CSF, skull and scalp in the brain mask: a column at the vertex, up to the air
+    contrast agent   brightness that contrast agent adds in the T1w of mslub, at the same place of
+                     MNI152; "scanned" is the T1w with contrast agent of mslub itself
 
 Motion follows Shaw et al. 2019 (https://proceedings.mlr.press/v102/shaw19a.html): rigid motion at
 random times of the acquisition, which fills k-space line by line.
@@ -22,8 +26,10 @@ import argparse
 import csv
 import hashlib
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +44,48 @@ from maediff.preparation.quality import (
     check_against_atlas,
     check_air,
     check_contrast,
+    check_head,
     check_image,
+    check_outline,
+    shows_skull,
 )
 from maediff.preparation.registration import Alignment
+from maediff.preparation.resample import resample
 from maediff.scans.nifti import read_nifti
 from maediff.scans.volume import Volume, slice_spacing_mm
 
-COLUMNS = ("group", "scan", "damage", "codes", "noise", "air_signal", "vertex_ml", "cpu_s")
+NUMBERS = (
+    "noise",
+    "air_signal",
+    "vertex_ml",
+    "bright_ml",
+    "head_share",
+    "scalp_ml",
+    "bright_share",
+    "brain_ml",
+)
+COLUMNS = ("group", "scan", "damage", "codes", *NUMBERS, "cpu_s")
 PHASE_AXIS = 1  # front to back, as in most axial and sagittal protocols
 UNTURNED = -0.3  # the alignment is that of the undamaged scan, which is upright
 GROUPS: dict[str, tuple[str, str, str]] = {
-    # folder, pattern, contrast
     "ds002748 T1w": ("ds002748", "sub-*/anat/*_T1w.nii.gz", "T1w"),
     "ds000011 T1w": ("ds000011", "sub-*/anat/*_T1w.nii.gz", "T1w"),
     "ixi10 T1w": ("ixi10", "*.nii.gz", "T1w"),
     "wmh T1w": ("wmh", "Subj*/T1w.nii.gz", "T1w"),
     "ds000011 T2w": ("ds000011", "sub-*/anat/*_inplaneT2.nii.gz", "T2w"),
     "wmh FLAIR": ("wmh", "Subj*/FLAIR.nii.gz", "FLAIR"),
+    "lgg T1w (patients)": ("lgg", "TCGA*/T1w.nii.gz", "T1w"),
+    "lgg FLAIR (patients)": ("lgg", "TCGA*/FLAIR.nii.gz", "FLAIR"),
+    "mslub T1w (patient)": ("mslub", "patient07/T1.nii.gz", "T1w"),
+    "mslub T2w (patient)": ("mslub", "patient07/T2.nii.gz", "T2w"),
+    "mslub FLAIR (patient)": ("mslub", "patient07/FLAIR.nii.gz", "FLAIR"),
+    "mslub contrast agent": ("mslub", "patient07/T1POST.nii.gz", "T1w"),
 }
+"""Folder, pattern and contrast of each group."""
+AGENT = "mslub contrast agent"
+HEAD_LEVEL = 0.15
+MIN_ENHANCEMENT = 0.15
+"""Smaller differences between the two T1w of mslub are noise."""
 MODELS = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}
 
 
@@ -67,6 +97,7 @@ class Clean:
     brain: np.ndarray
     to_atlas: np.ndarray
     stripped: bool
+    enhancement: Any = None
 
 
 def add_noise(volume: Volume, brain: np.ndarray, share: float, rng: np.random.Generator) -> Volume:
@@ -149,22 +180,86 @@ def keep_half(brain: np.ndarray, axis: int = 0) -> np.ndarray:
     return half
 
 
-def keep_vertex(volume: Volume, brain: np.ndarray, volume_ml: float) -> np.ndarray:
+def keep_layer(volume: Volume, brain: np.ndarray, volume_ml: float) -> np.ndarray:
     """Return the brain mask with the layers above the upper quarter of the brain.
 
     Args:
         volume: the scan.
         brain: its brain mask.
-        volume_ml: volume of the added layers of CSF, skull and scalp.
+        volume_ml: volume of the added layers of CSF and skull.
     """
-    heights = np.nonzero(brain.any(axis=(0, 1)))[0]
-    top = int(heights[0] + 0.75 * (heights[-1] - heights[0]))
     distance = ndimage.distance_transform_edt(~brain, sampling=volume.spacing_mm)
-    distance[:, :, :top] = np.inf
+    distance[:, :, : _find_upper_quarter(brain)] = np.inf
     distance[brain] = 0
     candidates = np.sort(distance[(distance > 0) & np.isfinite(distance)])
     count = min(round(volume_ml * 1000 / volume.voxel_mm3), len(candidates))
     return np.asarray(brain | (distance <= candidates[count - 1]))
+
+
+def keep_column(volume: Volume, brain: np.ndarray, volume_ml: float) -> np.ndarray:
+    """Return the brain mask with CSF, skull and scalp up to the air, in a column at the vertex.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        volume_ml: volume of the column outside the brain.
+    """
+    top = _find_upper_quarter(brain)
+    head = brain | (volume.data > HEAD_LEVEL * np.median(volume.data[brain]))
+    labels, _ = ndimage.label(head)
+    head = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    for plane in np.moveaxis(head, 2, 0):
+        plane[...] = ndimage.binary_fill_holes(ndimage.binary_closing(plane, iterations=3))
+    centre = np.argwhere(brain[:, :, top:].any(axis=2)).mean(axis=0)
+    x, y = np.ogrid[: brain.shape[0], : brain.shape[1]]
+    sizes = volume.spacing_mm
+    reach = np.hypot((x - centre[0]) * sizes[0], (y - centre[1]) * sizes[1])[:, :, None]
+    reach = np.broadcast_to(reach, brain.shape)
+    candidates = (head & ~brain)[:, :, top:]
+    reaches = np.sort(reach[:, :, top:][candidates])
+    count = min(round(volume_ml * 1000 / volume.voxel_mm3), len(reaches))
+    kept = brain.copy()
+    kept[:, :, top:] |= candidates & (reach[:, :, top:] <= reaches[count - 1])
+    return kept
+
+
+def _find_upper_quarter(brain: np.ndarray) -> int:
+    """Return the lowest slice of the upper quarter of the brain."""
+    heights = np.nonzero(brain.any(axis=(0, 1)))[0]
+    return int(heights[0] + 0.75 * (heights[-1] - heights[0]))
+
+
+def add_contrast_agent(scan: "Clean", dose: float) -> Volume:
+    """Return a T1w with the brightness that contrast agent adds in the patient of mslub.
+
+    Args:
+        scan: the T1w.
+        dose: 1 for the enhancement of the patient.
+    """
+    enhancement, to_enhancement = scan.enhancement
+    matrix = to_enhancement @ scan.to_atlas @ scan.volume.affine
+    added = resample(enhancement, matrix, scan.volume.data.shape, "linear")
+    white = float(np.percentile(scan.volume.data[scan.brain], 75))
+    data = scan.volume.data + np.where(scan.brain, dose * white * added, 0)
+    return replace(scan.volume, data=data.astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def read_enhancement(folder: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the enhancement of mslub, and the matrix from mm of MNI152 to its voxels.
+
+    The enhancement is the difference of the T1w with and without contrast agent, as a share of
+    white matter (75th percentile of the brain).
+    """
+    with_agent = read_clean(folder / "T1POST.nii.gz", "T1w", cache, "mslub-T1POST")
+    without = read_nifti(folder / "T1.nii.gz").data
+    brain = with_agent.brain & (without > 0)
+    data = with_agent.volume.data * np.median(without[brain])
+    data = data / np.median(with_agent.volume.data[brain])
+    added = (data - without) / np.percentile(without[brain], 75)
+    added = np.where(brain & (added > MIN_ENHANCEMENT), added, 0).astype(np.float32)
+    to_voxels = np.linalg.inv(with_agent.to_atlas @ with_agent.volume.affine)
+    return added, to_voxels
 
 
 def _move(volume: Volume, degrees: np.ndarray, shift_mm: np.ndarray) -> np.ndarray:
@@ -187,6 +282,7 @@ Damage = Callable[[Clean, np.random.Generator], tuple[Volume, np.ndarray]]
 
 
 def _damage_image(change: Callable[..., Volume]) -> Damage:
+    """Return the damage that changes the image, and not the mask."""
     return lambda scan, rng: (change(scan, rng), scan.brain)
 
 
@@ -213,16 +309,23 @@ DAMAGES: dict[str, Damage] = {
     },
     "half a brain": lambda scan, _: (scan.volume, keep_half(scan.brain)),
     **{
-        f"vertex {ml} ml": (
-            lambda scan, _, volume_ml=ml: (
+        f"vertex {name} {ml} ml": (
+            lambda scan, _, keep=keep, volume_ml=ml: (
                 scan.volume,
-                keep_vertex(scan.volume, scan.brain, volume_ml),
+                keep(scan.volume, scan.brain, volume_ml),
             )
         )
-        for ml in (40, 20)
+        for name, keep in (("layer", keep_layer), ("to skin", keep_column))
+        for ml in (20, 40, 80)
+    },
+    **{
+        f"contrast agent, {name}": _damage_image(
+            lambda scan, _, dose=dose: add_contrast_agent(scan, dose)
+        )
+        for name, dose in (("simulated", 1.0), ("half of it", 0.5))
     },
 }
-"""Damage by name. The vertex is damaged in T2w only, where it is measured."""
+"""Damage by name."""
 WRONG = {"T1w": ("T2w", "FLAIR"), "T2w": ("T1w", "FLAIR"), "FLAIR": ("T1w", "T2w")}
 """Wrong contrasts that each contrast is given as."""
 
@@ -231,7 +334,7 @@ def read_clean(path: Path, modality: str, cache: Path, name: str) -> Clean:
     """Return a scan with its mask and alignment, from the cache if it holds them."""
     volume, stored = read_nifti(path), cache / f"{name}.npz"
     if not stored.is_file():
-        preparation: PreparationConfig = read_model(MODELS[modality]).preparation
+        preparation = read_preparation(modality)
         t1 = next(iter(sorted(path.parent.glob("*T1w.nii.gz"))), None)
         steps = prepare(volume, preparation, t1=None if modality == "T1w" else t1).on_scan
         cache.mkdir(parents=True, exist_ok=True)
@@ -244,41 +347,82 @@ def read_clean(path: Path, modality: str, cache: Path, name: str) -> Clean:
     with np.load(stored) as arrays:
         count = int(np.prod(arrays["shape"]))
         brain = np.unpackbits(arrays["brain"], count=count).reshape(arrays["shape"]).astype(bool)
-        stripped = bool((volume.data[~brain] == 0).mean() > 0.95)
-        return Clean(volume, brain, arrays["to_atlas"], stripped)
+        return Clean(volume, brain, arrays["to_atlas"], not shows_skull(volume, brain))
 
 
 def measure(clean: Clean, volume: Volume, brain: np.ndarray, modality: str) -> dict[str, Any]:
     """Return codes and numbers of quality control, and its processor time."""
-    config = read_model(MODELS[modality]).preparation
+    preparation: PreparationConfig = read_preparation(modality)
+    config = preparation.qc
     if clean.stripped:
         volume = replace(volume, data=np.where(brain, volume.data, 0).astype(np.float32))
-    on_grid = prepare_scan(volume, brain, to_atlas=clean.to_atlas)
+    on_grid = prepare_scan(
+        volume, brain, None, preparation.grid, preparation.normalise, to_atlas=clean.to_atlas
+    )
     started = time.process_time()
-    spacing = slice_spacing_mm(on_grid.grid.affine)
-    record, flags = check_image(on_grid.image, on_grid.brain, spacing, modality, config.qc)
+    spacing_mm = slice_spacing_mm(on_grid.grid.affine)
+    findings = [
+        check_image(on_grid.image, on_grid.brain, modality, config),
+        check_outline(on_grid.image, on_grid.brain, spacing_mm, modality, config),
+    ]
     if not clean.stripped:
-        in_air, ghosts = check_air(volume, brain, config.qc)
-        record, flags = record | in_air, flags + ghosts
+        findings += [check(volume, brain, config) for check in (check_air, check_head)]
     elapsed = time.process_time() - started
     alignment = Alignment(clean.to_atlas, UNTURNED)
-    numbers, more = check_against_atlas(volume, brain, alignment, config.qc)
-    flags = [*on_grid.record["flags"], *flags, *more]
-    flags += check_contrast(numbers, modality, config.qc)
-    codes = sorted({flag.code for flag in flags})
-    return {**record, "codes": " ".join(codes), "cpu_s": round(elapsed, 3)}
+    in_atlas, flags = check_against_atlas(volume, brain, alignment, config)
+    flags = [*on_grid.record["flags"], *flags, *check_contrast(in_atlas, modality, config)]
+    numbers = {key: value for record, _ in findings for key, value in record.items()}
+    codes = {flag.code for flag in [*flags, *(each for _, new in findings for each in new)]}
+    numbers["brain_ml"] = on_grid.record["brain_ml"]
+    return {**numbers, "codes": " ".join(sorted(codes)), "cpu_s": round(elapsed, 3)}
 
 
-def list_cases(kind: str, modality: str) -> Iterator[tuple[str, str, Damage | None]]:
+@lru_cache
+def read_preparation(modality: str) -> PreparationConfig:
+    """Return the preparation of the shipped model for a contrast."""
+    preparation: PreparationConfig = read_model(MODELS[modality]).preparation
+    return preparation
+
+
+def list_cases(kind: str, group: str, clean: Clean) -> Iterator[tuple[str, str, Damage | None]]:
     """Yield name, stated contrast and damage of each case of a scan."""
+    modality = GROUPS[group][2]
     if kind == "healthy":
-        yield "none", modality, None
+        if group != AGENT:
+            yield "none", modality, None
+        return
+    if group == AGENT:
+        yield "contrast agent, scanned", modality, None
         return
     for name, damage in DAMAGES.items():
-        if modality == "T2w" or not name.startswith("vertex"):
-            yield name, modality, damage
+        if name.startswith("vertex") and clean.stripped:
+            continue  # nothing is left outside the brain
+        if name.startswith("contrast agent") and modality != "T1w":
+            continue
+        yield name, modality, damage
     for wrong in WRONG[modality]:
         yield f"{modality} as {wrong}", wrong, None
+
+
+def print_table(path: Path) -> None:
+    """Print rates of flagged scans by damage or, of undamaged scans, numbers by group."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_name: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        is_wrong = " as " in row["damage"]
+        name = "another contrast" if is_wrong else row["damage"]
+        by_name[row["group"] if name == "none" else name].append(row)
+    for name, cases in by_name.items():
+        flagged = [row for row in cases if row["codes"]]
+        codes = Counter(code for row in flagged for code in row["codes"].split())
+        found = ", ".join(f"{code} {count}" for code, count in codes.most_common()) or "none"
+        line = f"| {name} | {len(flagged)} of {len(cases)} | {found} |"
+        if cases[0]["damage"] == "none":
+            for key in NUMBERS:
+                values = [float(row[key]) for row in cases if row[key]]
+                line += f" {min(values):g} to {max(values):g} |" if values else " |"
+        print(line)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -287,9 +431,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("healthy", "damaged"))
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--cache", type=Path, required=True, help="folder of masks, alignments")
+    parser.add_argument("kind", choices=("healthy", "damaged", "table"))
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--cache", type=Path, help="folder of masks, alignments")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     parser.add_argument("--scans", type=int, default=1000, help="scans of each group, at most")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
@@ -299,6 +443,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and append a row for each case to the CSV file."""
     args = build_parser().parse_args(argv)
+    if args.kind == "table":
+        print_table(args.out)
+        return 0
+    if args.data is None or args.cache is None:
+        build_parser().error("give --data and --cache")
     done = set()
     if args.out.is_file():
         with args.out.open(newline="", encoding="utf-8") as file:
@@ -308,22 +457,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not done:
             writer.writeheader()
         for group in args.groups:
-            folder, pattern, modality = GROUPS[group]
+            folder, pattern, _ = GROUPS[group]
             for path in sorted((args.data / folder).glob(pattern))[: args.scans]:
-                scan = path.parent.name if path.parent.parent.name == folder else path.name[:6]
-                clean: Clean | None = None
-                for name, stated, damage in list_cases(args.kind, modality):
-                    if (group, scan, name) in done:
-                        continue
-                    key = f"{group} {scan}".replace(" ", "-")
-                    clean = clean or read_clean(path, modality, args.cache, key)
-                    seed = hashlib.sha256(f"{key} {name}".encode()).digest()
-                    rng = np.random.default_rng(list(seed[:8]))
-                    volume, brain = damage(clean, rng) if damage else (clean.volume, clean.brain)
-                    row = measure(clean, volume, brain, stated)
-                    writer.writerow({"group": group, "scan": scan, "damage": name, **row})
+                for row in measure_scan(path, group, args, done):
+                    writer.writerow(row)
                     file.flush()
     return 0
+
+
+def measure_scan(
+    path: Path, group: str, args: argparse.Namespace, done: set[tuple[str, str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each case of a scan that is not in `done`."""
+    folder, _, modality = GROUPS[group]
+    # sub-01/anat/..., Subj2/..., TCGA_.../..., or IXI012-...
+    scan = path.relative_to(args.data / folder).parts[0].partition("-HH")[0].partition("-Guys")[0]
+    key = f"{group} {scan}".replace(" ", "-").replace("(", "").replace(")", "")
+    if args.kind == "healthy" and (group, scan, "none") in done:
+        return
+    clean = read_clean(path, modality, args.cache, key)
+    if args.kind == "damaged" and modality == "T1w":
+        patient = args.data / "mslub" / "patient07"
+        clean = replace(clean, enhancement=read_enhancement(patient, args.cache))
+    for name, stated, damage in list_cases(args.kind, group, clean):
+        if (group, scan, name) in done:
+            continue
+        seed = hashlib.sha256(f"{key} {name}".encode()).digest()
+        rng = np.random.default_rng(list(seed[:8]))
+        volume, brain = damage(clean, rng) if damage else (clean.volume, clean.brain)
+        yield {
+            "group": group,
+            "scan": scan,
+            "damage": name,
+            **measure(clean, volume, brain, stated),
+        }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Noise, signal in the air and fluid at the vertex, on synthetic scans."""
+"""Noise, signal in the air, contrast agent and contrast, on synthetic scans."""
 
 import math
 
@@ -11,12 +11,11 @@ from maediff.preparation.quality import QualityConfig, check_air, check_contrast
 from maediff.preparation.quality.atlas import estimate_contrast
 from maediff.preparation.quality.image import (
     measure_air_signal,
+    measure_bright_share,
     measure_noise,
-    measure_vertex_fluid,
 )
 
 CONFIG = QualityConfig()
-SPACING = np.array([2.0, 2.0, 2.0])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def test_noise_has_its_standard_deviation(scan, sd):
     assert measure_noise(image, brain) < 0.01
     noisy = image + np.random.default_rng(0).normal(0, sd, image.shape).astype(np.float32)
     assert measure_noise(noisy, brain) == pytest.approx(sd, rel=0.1)
-    record, flags = check_image(noisy, brain, SPACING, "T1w", CONFIG)
+    record, flags = check_image(noisy, brain, "T1w", CONFIG)
     assert record["noise"] == pytest.approx(sd, rel=0.1)
     assert [flag.code for flag in flags] == (["noise"] if sd > CONFIG.max_noise else [])
 
@@ -41,7 +40,7 @@ def test_too_little_tissue(scan):
     assert math.isnan(measure_noise(image, np.zeros_like(brain)))
     sliver = np.zeros_like(brain)
     sliver[30, 30:40, 20:30] = True
-    assert check_image(image, sliver, SPACING, "T1w", CONFIG) == ({}, [])
+    assert check_image(image, sliver, "T1w", CONFIG) == ({"bright_share": 0.0}, [])
 
 
 def test_ghosts_in_the_air():
@@ -57,23 +56,19 @@ def test_ghosts_in_the_air():
     assert check_air(cropped, brain[tight], CONFIG) == ({}, [])
 
 
-def test_fluid_at_the_vertex(scan):
-    brain = scan[1]
-    dark = np.where(brain, 0.5, 0).astype(np.float32)
-    assert measure_vertex_fluid(dark, brain, SPACING) == 0
-    heights = np.flatnonzero(brain.any(axis=(0, 1)))
-    kept = dark.copy()
-    kept[:, :, heights[-1] - 2 :][brain[:, :, heights[-1] - 2 :]] = 1.0
-    expected_ml = brain[:, :, heights[-1] - 2 :].sum() * 8 / 1000
-    assert measure_vertex_fluid(kept, brain, SPACING) == pytest.approx(expected_ml)
-    kept[:, :, heights[-1] - 2 :] = 0  # skull
-    assert measure_vertex_fluid(kept, brain, SPACING) == pytest.approx(expected_ml)
-    below = dark.copy()
-    below[:, :, : heights[0] + 4] = 1.0
-    assert measure_vertex_fluid(below, brain, SPACING) == 0  # fluid below the brain
-    config = QualityConfig(max_vertex_ml=1.0)
-    assert check_image(kept, brain, SPACING, "T2w", config)[1][0].code == "brain-outline"
-    assert check_image(kept, brain, SPACING, "T1w", config)[1] == []
+def test_contrast_agent_is_brighter_than_white_matter(scan):
+    image, brain, _ = scan
+    assert measure_bright_share(image, brain) == 0
+    assert measure_bright_share(image, np.zeros_like(brain)) == 0
+    vessels = image.copy()
+    count = round(0.003 * brain.sum())
+    vessels[tuple(np.argwhere(brain)[:: brain.sum() // count][:count].T)] = 1.8
+    record, flags = check_image(vessels, brain, "T1w", CONFIG)
+    assert record["bright_share"] == pytest.approx(0.003, rel=0.01)
+    assert [flag.code for flag in flags] == ["contrast-agent"]
+    assert check_image(vessels, brain, "FLAIR", CONFIG)[1] == []
+    outside = np.where(brain, image, 1.8).astype(np.float32)
+    assert check_image(outside, brain, "T1w", CONFIG)[1] == []
 
 
 @pytest.mark.parametrize(

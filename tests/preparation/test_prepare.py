@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from helpers.brains import ball, made_brain, made_volume
+from helpers.brains import ball, made_brain, made_volume, save
 from helpers.heads import fake_extraction, made_head, true_brain
 from helpers.options import UNALIGNED, UNREGISTERED
 from maediff.preparation.config import PreparationConfig
@@ -85,3 +86,43 @@ def test_no_modality():
     data, _, affine = made_brain()
     with pytest.raises(ValueError, match=r"config\.modality is None: give T1w, T2w or FLAIR"):
         prepare(made_volume(data, affine), UNREGISTERED)
+
+
+def test_a_given_mask_of_a_raw_scan_is_checked_beside_its_head():
+    data, brain, affine = made_brain((100, 110, 90), (2.0, 2.0, 2.0))
+    reach_mm = ndimage.distance_transform_edt(~brain, sampling=(2, 2, 2))
+    head = np.where(brain, data, np.where(reach_mm < 13, 60, 3)).astype(np.float32)
+    config = UNALIGNED.for_modality("T1w")
+    half = brain.copy()
+    half[50:] = False
+    for mask, codes in ((brain, set()), (half, {"brain-volume"})):
+        record = prepare(made_volume(head, affine), config, brain=mask).on_grid.record
+        assert "head_share" in record and "air_signal" in record
+        assert set(record["flag_codes"]) - {"brain-outline"} >= codes
+        assert any("of the upper head" in flag for flag in record["flags"]) == bool(codes)
+    record = prepare(made_volume(data, affine), config).on_grid.record
+    assert "head_share" not in record
+
+
+@pytest.mark.parametrize(
+    ("radii_mm", "stripped", "flagged"),
+    [
+        ((50, 62, 42), True, []),
+        ((48, 60, 40), True, []),
+        ((44, 56, 38), True, ["mask-differs"]),
+        ((56, 70, 46), True, ["mask-differs"]),
+        ((44, 56, 38), False, []),  # a T1w with skull is not compared
+    ],
+)
+def test_the_brain_of_a_stripped_scan_beside_that_of_its_t1w(
+    tmp_path, radii_mm, stripped, flagged
+):
+    t1, _, affine = made_brain((64, 80, 14), (2.0, 2.0, 7.0))
+    noise = 0 if stripped else np.random.default_rng(0).integers(1, 9, t1.shape)
+    path = save(tmp_path / "sub-1_T1w.nii.gz", (t1 + noise).astype(np.float32), affine)
+    data, _, _ = made_brain((64, 80, 14), (2.0, 2.0, 7.0), radii_mm)
+    config = UNALIGNED.for_modality("FLAIR")
+    stepped = prepare(made_volume(data, affine), config, t1=path).on_scan
+    assert [flag.code for flag in stepped.flags] == flagged
+    if flagged:
+        assert "ml in its T1w" in stepped.flags[0]

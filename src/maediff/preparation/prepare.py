@@ -8,6 +8,7 @@ like the scans that a model was trained on.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,7 +16,15 @@ from jaxtyping import Bool
 from maediff.core.stages import stage
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.onto_grid import Prepared, prepare_scan
-from maediff.preparation.quality import check_air, check_image, record_flags
+from maediff.preparation.quality import (
+    check_air,
+    check_head,
+    check_image,
+    check_outline,
+    record_flags,
+    shows_skull,
+)
+from maediff.preparation.quality.flags import Flag
 from maediff.preparation.steps import Stepped, Tools, run_steps
 from maediff.scans.volume import Volume, slice_spacing_mm
 
@@ -76,19 +85,26 @@ def prepare(
             to_atlas=on_scan.to_atlas,
         )
     record = on_grid.record
-    numbers, flags = check_image(
-        on_grid.image,
-        on_grid.brain,
-        slice_spacing_mm(on_grid.grid.affine),
-        config.modality or "",
-        config.qc,
-    )
-    if on_scan.extracted:
-        in_air, ghosts = check_air(volume, on_scan.brain, config.qc)
-        numbers, flags = numbers | in_air, flags + ghosts
+    numbers, flags = _check_quality(volume, on_scan, on_grid, config)
     flags = [*record.pop("flags"), *on_scan.flags, *flags]
     notes = [*record.pop("notes"), *on_scan.notes]
     numbers = {**record, **on_scan.record, **numbers}
     record.clear()
     record.update({**record_flags(flags), "notes": notes, **numbers})
     return PreparedScan(on_scan, on_grid)
+
+
+def _check_quality(
+    volume: Volume, on_scan: Stepped, on_grid: Prepared, config: PreparationConfig
+) -> tuple[dict[str, Any], list[Flag]]:
+    """Return numbers and flags of the image and of its brain mask."""
+    modality = config.modality or ""
+    spacing_mm = slice_spacing_mm(on_grid.grid.affine)
+    findings = [
+        check_image(on_grid.image, on_grid.brain, modality, config.qc),
+        check_outline(on_grid.image, on_grid.brain, spacing_mm, modality, config.qc),
+    ]
+    if on_scan.extracted or shows_skull(volume, on_scan.brain):
+        findings += [check(volume, on_scan.brain, config.qc) for check in (check_air, check_head)]
+    numbers = {key: value for record, _ in findings for key, value in record.items()}
+    return numbers, [flag for _, flags in findings for flag in flags]

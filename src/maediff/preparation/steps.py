@@ -142,6 +142,8 @@ def run_steps(
         if brain is None
         else runner.run_with_brain(volume, brain, GIVEN, [], [])
     )
+    if t1_ref is not None and not stepped.extracted:
+        stepped.flags.extend(runner.compare_with_t1(stepped, t1_ref))
     numbers, flags = check_slices(stepped.brain, n_filled)
     stepped.record.update(numbers)
     stepped.flags.extend(flags)
@@ -289,6 +291,22 @@ class _Runner:
         preferred = prefer_hd_bet(brain, self.config.modality)
         with stage("brain extraction"):
             return self.tools.extract_brain(volume, preferred)  # type: ignore[no-any-return]
+
+    def compare_with_t1(self, stepped: Stepped, t1: ScanRef) -> list[Flag]:
+        """Return a flag if the brain has another volume than that of a stripped T1w.
+
+        A T1w with skull is not compared, because its brain would have to be extracted first.
+        """
+        try:
+            volume = read_volume(t1)
+            t1_ml = brain_from_background(volume).sum() * volume.voxel_mm3 / 1000
+        except InputError:
+            return []
+        ml = stepped.brain.sum() * stepped.volume.voxel_mm3 / 1000
+        if MIN_T1_SHARE <= ml / t1_ml <= 1 / MIN_T1_SHARE:
+            return []
+        finding = f"the brain has {ml:.0f} ml, and {t1_ml:.0f} ml in its T1w"
+        return [Flag("mask-differs", finding)]
 
     def extract_from_t1(
         self, volume: Volume, ref: ScanRef, flags: list[Flag]

@@ -221,6 +221,37 @@ def test_slice_that_may_not_be_read_is_named(volume, tmp_path, monkeypatch):
         read_scan(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"PixelSpacing": [0, 0]}, r"pixels of 0 x 0 mm \(PixelSpacing\)"),
+        ({"PixelSpacing": [2, -2]}, r"pixels of 2 x -2 mm \(PixelSpacing\)"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "of length 1"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0.2, 0.98, 0]}, "not perpendicular"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "of length 1"),
+    ],
+)
+def test_impossible_pixel_places_are_refused_by_their_field(volume, tmp_path, fields, message):
+    def change(number, ds):
+        for name, value in fields.items():
+            setattr(ds, name, value)
+        return ds
+
+    write_series(tmp_path / "a", *volume, change=change)
+    with pytest.raises(InputError, match=message):
+        read_scan(tmp_path / "a")
+
+
+def test_rounded_direction_cosines_are_read(volume, tmp_path):
+    def change(number, ds):
+        ds.ImageOrientationPatient = [round(x, 3) for x in ds.ImageOrientationPatient]
+        return ds
+
+    data, affine = volume
+    write_series(tmp_path / "a", data, oblique(affine, (0.0, 0.0, 30.0)), change=change)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a").data, data)
+
+
 def test_pipe_among_slices_is_skipped_without_waiting(volume, tmp_path):
     write_series(tmp_path / "a", *volume)
     os.mkfifo(tmp_path / "a" / "pipe")

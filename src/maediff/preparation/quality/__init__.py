@@ -2,8 +2,8 @@
 
 flags.py    Flag: code, sentence, advice
 atlas.py    the scan beside MNI152: overlap, orientation, contrast
-image.py    noise, ghosting and motion; empty slices
-mask.py     brain mask: fluid and scalp at its edge, volume beside the head and the T1w
+image.py    noise, ghosting and motion; contrast agent; empty slices
+mask.py     brain mask: fluid and scalp at its edge, share of the head
 """
 
 from maediff.preparation.quality.atlas import (
@@ -21,6 +21,11 @@ from maediff.preparation.quality.flags import (
     record_flags,
 )
 from maediff.preparation.quality.image import check_air, check_image, check_slices
+from maediff.preparation.quality.mask import (
+    check_head,
+    check_outline,
+    shows_skull,
+)
 
 __all__ = [
     "ADVICE",
@@ -30,10 +35,13 @@ __all__ = [
     "check_against_atlas",
     "check_air",
     "check_contrast",
+    "check_head",
     "check_image",
+    "check_outline",
     "check_slices",
     "check_voxels",
     "describe_flags",
     "estimate_contrast",
     "record_flags",
+    "shows_skull",
 ]

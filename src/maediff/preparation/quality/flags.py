@@ -20,6 +20,7 @@ ADVICE: Mapping[str, str] = {
     "brain-outline": LOOK_AT_OUTLINE,
     "brain-scaled": "compare its regions with other scans by their share of the brain only",
     "brain-volume": LOOK_AT_OUTLINE,
+    "contrast-agent": "check the name and the DICOM header; use the T1w without contrast agent",
     "contrast-unstated": "check the contrast; then state it in the file name",
     "cut-off": "look at the field of view; regions outside it are unknown",
     "empty-slices": "look for lost slices; export or convert the scan again",

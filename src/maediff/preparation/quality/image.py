@@ -1,11 +1,10 @@
-"""Quality of the image itself: noise, signal in the air, fluid at the vertex, lost slices.
+"""Quality of the image itself: noise, signal in the air, contrast agent, lost slices.
 
     noise          second differences in flat tissue, as a share of the brain's range: 1.4826 x
                    their median magnitude / sqrt(6), mean over the axes
     air_signal     mean brightness of the air beside the upper half of the brain, along x or y,
                    whichever is brighter, as a share of the brain's median
-    vertex_ml      T2w: volume of bright and of black voxels in the brain mask, within 6 mm of its
-                   edge in the upper quarter of the brain: fluid, scalp and skull
+    bright_share   T1w: share of the brain above 1.3 times its 99th percentile
     empty_slices   slices of one value in the head (`background.fill_empty_slices`)
 
 A second difference of independent noise, v[i-1] - 2 v[i] + v[i+1], has sqrt(6) times its standard
@@ -13,6 +12,8 @@ deviation. Flat tissue is the third of the inner brain in which the blurred imag
 gradient, so folds and edges do not count.
 Ghosts and motion spread signal along the phase-encoding axis, beyond the head (Giannelli et al.
 2010, https://doi.org/10.1118/1.3442407). The axis is unknown, so both are measured.
+A contrast agent makes vessels, choroid plexus and dura brighter than white matter, which is the
+brightest tissue of a healthy T1w. Fresh blood and fat are bright too.
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ from maediff.scans.volume import Volume
 
 FLAT_SHARE = 1 / 3
 AIR_MM, AIR_CELL_MM = 25.0, 4.0  # scalp ends 20 mm from the brain in its upper half
-VERTEX_MM, FLUID_LEVEL, SKULL_LEVEL = 6.0, 0.8, 0.05
+BRIGHT_LEVEL = 1.3
 MIN_CELLS = 200
 
 
@@ -84,35 +85,21 @@ def measure_air_signal(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> floa
     return max(levels) / tissue if levels and tissue > 0 else float("nan")
 
 
-def measure_vertex_fluid(
-    image: Float[np.ndarray, "x y z"],
-    brain: Bool[np.ndarray, "x y z"],
-    spacing_mm: Float[np.ndarray, " 3"],
+def measure_bright_share(
+    image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"]
 ) -> float:
-    """Return the volume of bright and black voxels at the upper edge of a T2w's mask, in ml.
+    """Return the share of the brain of a T1w that is far brighter than white matter.
 
     Args:
         image: intensities on the model's grid, 1 at the 99th percentile of the brain.
         brain: brain mask.
-        spacing_mm: voxel size.
     """
-    heights = np.flatnonzero(brain.any(axis=(0, 1)))
-    if not len(heights):
-        return 0.0
-    bottom = int(np.ceil(heights[0] + 0.75 * (heights[-1] - heights[0])))
-    margin = max(0, bottom - int(np.ceil(VERTEX_MM / spacing_mm[2])))
-    inside = np.pad(brain[:, :, margin:], ((1, 1), (1, 1), (0, 1)))
-    depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)[1:-1, 1:-1, :-1]
-    rim = brain[:, :, bottom:] & (depth[:, :, bottom - margin :] <= VERTEX_MM)
-    levels = image[:, :, bottom:]
-    outside = rim & ((levels > FLUID_LEVEL) | (levels < SKULL_LEVEL))
-    return float(outside.sum() * np.prod(spacing_mm) / 1000)
+    return float((image[brain] > BRIGHT_LEVEL).mean()) if brain.any() else 0.0
 
 
 def check_image(
     image: Float[np.ndarray, "x y z"],
     brain: Bool[np.ndarray, "x y z"],
-    spacing_mm: Float[np.ndarray, " 3"],
     modality: str,
     config: QualityConfig,
 ) -> tuple[dict[str, Any], list[Flag]]:
@@ -121,7 +108,6 @@ def check_image(
     Args:
         image: intensities, 1 at the 99th percentile of the brain.
         brain: brain mask.
-        spacing_mm: voxel size.
         modality: contrast of the scan.
         config: limits.
     """
@@ -137,13 +123,12 @@ def check_image(
                     f"noise is {noise:.0%} of the brain's range ({config.max_noise:.0%} at most)",
                 )
             )
-    if modality == "T2w":
-        vertex_ml = measure_vertex_fluid(image, brain, spacing_mm)
-        record["vertex_ml"] = round(vertex_ml, 1)
-        if vertex_ml > config.max_vertex_ml:
-            flags.append(
-                Flag("brain-outline", f"{vertex_ml:.0f} ml of fluid, skull or scalp at the vertex")
-            )
+    if modality == "T1w":
+        share = measure_bright_share(image, brain)
+        record["bright_share"] = round(share, 5)
+        if share > config.max_bright_share:
+            finding = f"{share:.2%} of the brain is far brighter than white matter"
+            flags.append(Flag("contrast-agent", f"{finding}: contrast agent, blood or fat"))
     return record, flags
 
 

@@ -31,6 +31,7 @@ STEP_TOLERANCE = 0.1  # largest deviation of a slice position, as a share of the
 MIN_STEP_MM = 1e-3  # slices closer than this are at one position
 MIN_LINE_TOLERANCE_MM = 0.05  # slice positions are rounded in the header
 MAX_SHEAR_MM = 0.1  # offset of the last slice from the normal through the first one
+MAX_COSINE_ERROR = 0.01  # of products of direction cosines, which headers round
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
 # Transfer syntaxes without compression (PS3.5, annex A).
 SYNTAX = {  # (implicit value representation, little endian)
@@ -503,9 +504,28 @@ def _check_image(image: Image) -> None:
             f"{image.path}: does not state where its slice is (position, orientation or pixel "
             "spacing is absent); export the series again"
         )
+    _check_pixel_places(image)
     if image.syntax in UNCOMPRESSED and image.stored_bytes < image.pixel_bytes:
         raise InputError(
             f"{image.path}: its pixel data is truncated or absent; copy or export it again"
+        )
+
+
+def _check_pixel_places(image: Image) -> None:
+    """Refuse pixels without size, and directions that are not perpendicular unit vectors."""
+    assert image.orientation is not None
+    assert image.spacing_mm is not None
+    if min(image.spacing_mm) <= 0:
+        down_mm, across_mm = image.spacing_mm
+        raise InputError(
+            f"{image.path}: pixels of {down_mm:g} x {across_mm:g} mm (PixelSpacing); correct the "
+            "header, or export the series again"
+        )
+    directions = np.array(image.orientation).reshape(2, 3)
+    if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=MAX_COSINE_ERROR):
+        raise InputError(
+            f"{image.path}: its rows and columns are not perpendicular directions of length 1 "
+            "(ImageOrientationPatient); correct the header, or export the series again"
         )
 
 
