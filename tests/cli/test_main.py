@@ -9,7 +9,7 @@ import typer
 from helpers.brains import made_brain, save
 from helpers.cli import maediff, read_help
 from maediff import __version__
-from maediff.cli import app
+from maediff.cli import app, main
 
 COMMANDS = typer.main.get_command(app).commands
 NAMES = [
@@ -120,3 +120,17 @@ def test_user_errors_are_one_line(tmp_path):
         assert "Traceback" not in result.stderr
         assert result.stderr.splitlines()[-1].startswith("maediff: "), arguments
         assert not (tmp_path / "o").exists(), arguments
+
+
+@pytest.mark.parametrize("arguments", [["detect", ""], ["detect", ".", "--out", " "], [""]])
+def test_empty_argument_is_not_the_current_folder(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["maediff", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    before = ["maediff", *arguments][-2]
+    assert capsys.readouterr().err.startswith(
+        f"maediff: the argument after '{before}' is empty (a variable without a value?)"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -100,6 +100,8 @@ LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: 2020-13-45", "month must be in 1..12"),
         ("a: !!timestamp foo", "cannot be read as YAML"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: 1\nb: 2\na: 1", "the key 'a' is there twice"),
+        ("a: {b: {c: 1, c: 2}}", "the key 'c' is there twice"),
         ("a: 1\n" * 50000, "more than 100000 bytes"),
         ("a: \x00", "cannot be read as YAML"),
     ],

@@ -5,6 +5,8 @@ Commands import heavy packages when they run, so `maediff --help` is instant.
 
 import io
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
@@ -93,6 +95,20 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument: as a path, it would be the current folder.
+
+    Raises:
+        InputError: an argument is empty, for example "$SCAN" without a value.
+    """
+    for before, argument in pairwise(["maediff", *arguments]):
+        if not argument.strip():
+            raise InputError(
+                f"the argument after {before!r} is empty (a variable without a value?); give a "
+                "value, or leave it out"
+            )
+
+
 def main() -> None:
     """Run a command; a user error prints one line to the error stream and exits with code 2.
 
@@ -104,6 +120,7 @@ def main() -> None:
     flags = collect_flags(group)
     show_log(flags)
     try:
+        _refuse_empty_arguments(sys.argv[1:])
         with sigterm_as_interrupt(), hold_locks():
             group(prog_name="maediff")
     except InputError as error:

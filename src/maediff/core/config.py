@@ -23,7 +23,7 @@ YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupErro
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, whose expansion can fill memory, and without deep nesting."""
+    """YAML without aliases, whose expansion can fill memory, deep nesting and repeated keys."""
 
     depth = 0
 
@@ -36,6 +36,13 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in sorted(set(names)):
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"the key {reprlib.repr(name)} is there twice")
+        return super().construct_mapping(node, deep=deep)
 
 
 def _load_yaml(text: str) -> Any:
