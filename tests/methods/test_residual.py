@@ -129,6 +129,22 @@ def test_all_methods_accept_the_settings_and_refuse_wrong_values(name):
         ("ssim_weight", 1.1),
         ("local_sigma", -1),
         ("loss", "l3"),
+        ("size", 2000),
     ]:
         with pytest.raises(InputError, match=key):
             build(name, "tiny", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("maediff", {"steps": 10**9}),
+        ("maediff", {"unet": {"channels": [64, 10**6]}}),
+        ("maediff", {"mae": {"dim": 10**8}}),
+        ("ddpm", {"draws": 20000}),
+        ("vae", {"latent": 10**7}),
+    ],
+)
+def test_numbers_that_fill_the_memory_are_refused(name, settings):
+    with pytest.raises(InputError, match="must be 10000 at most"):
+        build(name, "tiny", settings)

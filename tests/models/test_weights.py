@@ -2,6 +2,7 @@
 
 import pickle
 from copy import deepcopy
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from maediff.models.weights import (
     prune,
     read_trained_weights,
     read_weights,
+    refuse_larger_network,
     save_model,
     save_optimizer,
     write_tensors,
@@ -103,6 +105,18 @@ def test_weights_of_other_settings(tmp_path):
     tensors, _ = read_weights(save(tmp_path), "ema.", "ae")
     with pytest.raises(InputError, match=r"best: weights do not fit .*; choose another"):
         load_state(make("ae", latent=8), tensors, tmp_path / "best", "choose another")
+
+
+@pytest.mark.parametrize("settings", [{"channels": [16, 9000]}, {"blocks": 5000}])
+def test_network_that_is_much_larger_than_its_weights(tmp_path, settings):
+    method = make("ae")
+    tensors, _ = read_weights(save(tmp_path), "ema.", "ae")
+    config = asdict(method.config)
+    refuse_larger_network(config, tensors, tmp_path / "best")
+    (group,) = [name for name, value in config.items() if isinstance(value, dict)]
+    config[group] |= settings
+    with pytest.raises(InputError, match=rf"{group}\.{next(iter(settings))} is \d000, larger"):
+        refuse_larger_network(config, tensors, tmp_path / "best")
 
 
 def test_optimizer_state(tmp_path):

@@ -18,7 +18,8 @@ Zhao et al. 2017 combined SSIM with l1 in a loss (https://doi.org/10.1109/TCI.20
 The equal parts are our choice.
 """
 
-from typing import Literal
+from dataclasses import is_dataclass
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -32,6 +33,12 @@ from maediff.core.device import accumulation_dtype
 
 Residual = Literal["abs", "bright", "dark"]
 LossKind = Literal["l1", "l2", "l1_ssim"]
+MAX_SIZE, MAX_COUNT = 1024, 10_000
+"""Largest slice, and largest value of every other whole number in the settings of a network.
+
+Our choice: a damaged config.json must not use all memory. The schedule of a diffusion method has
+an entry for each of its steps, and a layer a weight for each pair of its channels.
+"""
 SSIM_SIGMA = 1.5
 """Sigma of the Gaussian windows of SSIM, in pixels (Wang et al. 2004)."""
 
@@ -70,6 +77,23 @@ class ComparisonConfig:
             )
         if self.local_sigma < 0:
             raise ValueError(f"local_sigma={self.local_sigma} must not be negative")
+        if self.size > MAX_SIZE:
+            raise ValueError(f"size={self.size} must be {MAX_SIZE} at most")
+        _check_counts(self)
+
+
+def _check_counts(config: Any) -> None:
+    """Check that no whole number in a config and in its groups is over `MAX_COUNT`.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    for name, value in vars(config).items():
+        for item in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(item):
+                _check_counts(item)
+            elif isinstance(item, int) and abs(item) > MAX_COUNT:
+                raise ValueError(f"{name}={value} must be {MAX_COUNT} at most")
 
 
 def masked_blur(

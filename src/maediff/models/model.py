@@ -44,7 +44,7 @@ from maediff.models.thresholds import (
     Thresholds,
     read_calibration,
 )
-from maediff.models.weights import Weights, load_state, read_trained_weights
+from maediff.models.weights import Weights, load_state, read_trained_weights, refuse_larger_network
 from maediff.preparation.config import PreparationConfig
 
 
@@ -107,6 +107,7 @@ class Network:
         Raises:
             InputError: see `weights`, or the weights do not fit the settings.
         """
+        refuse_larger_network(self.config, self.weights.tensors, self.weights.path)
         method = build(self.name, settings=self.config)
         load_state(method, self.weights.tensors, self.weights.path)
         return method.to(self.device).eval()

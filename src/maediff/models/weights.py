@@ -37,6 +37,8 @@ from maediff.methods.base import Method
 from maediff.models.folder import FORMAT, PICKLES
 
 RESTORE = "restore the run's files, or train the model again"
+HARMLESS_SIZE = 256
+"""Width of layers, and number of blocks, for which a wrong network still fits into memory."""
 RETRAIN = "train again with `overwrite=True`"
 PREFIXES = ("weights.", "ema.")
 
@@ -255,6 +257,34 @@ def _read_tensors(
         if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             raise InputError(f"{path}: damaged weights (NaN or infinity in {name}); {RESTORE}")
     return tensors, int(metadata["step"])
+
+
+def refuse_larger_network(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    """Refuse settings of a network that is much larger than its weights, before it is built.
+
+    Every width of a layer is a dimension of a tensor, and every block has tensors.
+
+    Args:
+        config: settings of the method; its groups describe networks.
+        tensors: weights of the network.
+        path: their file, for the error message.
+
+    Raises:
+        InputError: a number in a group is over `HARMLESS_SIZE`, and larger than every dimension
+            and than the number of tensors.
+    """
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    largest = max(largest, len(tensors), HARMLESS_SIZE)
+    for group, settings in config.items():
+        for name, value in settings.items() if isinstance(settings, Mapping) else ():
+            for number in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(number, int) and number > largest:
+                    raise InputError(
+                        f"{path}: weights do not fit the network's settings ({group}.{name} is "
+                        f"{number}, larger than every dimension of the weights); {RESTORE}"
+                    )
 
 
 def load_state(
