@@ -101,6 +101,13 @@ def test_wrong_metadata(tmp_path, metadata, message):
         read_weights(path, "ema.", "ae")
 
 
+def test_pointer_in_the_place_of_weights(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(InputError, match=r"model\.safetensors: a Git LFS pointer, .*git lfs pull"):
+        read_weights(path, "ema.", "ae")
+
+
 def test_weights_of_other_settings(tmp_path):
     tensors, _ = read_weights(save(tmp_path), "ema.", "ae")
     with pytest.raises(InputError, match=r"best: weights do not fit .*; choose another"):

@@ -108,3 +108,9 @@ def test_disabled_steps_do_not_differ():
     )
     assert asdict(other) != asdict(config)
     assert config.same_as(other)
+
+
+def test_unknown_contrast_of_a_record_is_refused():
+    record = PreparationConfig(modality="T1w").settings() | {"modality": "PD"}
+    with pytest.raises(SettingsError, match="modality 'PD': choose one of T1w, T2w, FLAIR"):
+        PreparationConfig.from_record(record)

@@ -14,7 +14,6 @@ mask. It uses no slice of a scan whose health is unknown.
 import csv
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
+from maediff.core.reading import load_json, parse_json, read_lines
 from maediff.core.text import plain_cell
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
@@ -147,9 +147,9 @@ class Cohort:
                 "run `maediff preprocess INPUT -o COHORT`, with --resume if a run was interrupted"
             )
         try:
-            settings = (path / "cohort.json").read_text(encoding="utf-8")
-            manifest = (path / "manifest.csv").read_text(encoding="utf-8")
-            meta = json.loads(settings)
+            settings = read_lines(path / "cohort.json")
+            manifest = read_lines(path / "manifest.csv")
+            meta = parse_json(settings.encode())
             lines = [
                 {
                     key: plain_cell(cell) if isinstance(cell, str) else cell
@@ -204,7 +204,7 @@ class Cohort:
         )
         record_path = row.image.with_name("image.json")
         try:
-            record = json.loads(record_path.read_text(encoding="utf-8"))
+            record = load_json(record_path)
             lesion_free, extra = record["lesion_free"], record["extra"]
             affine_to_scan = np.array(record["grid"]["affine_to_scan"], dtype=float).reshape(4, 4)
             if not isinstance(lesion_free, list | None) or not isinstance(extra, dict):

@@ -31,6 +31,7 @@ from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
+from maediff.core.reading import load_json
 from maediff.core.shards import (
     finish_shard,
     forget_shards,
@@ -313,7 +314,7 @@ def _read_finished(
     if not all((folder / f"{name}.nii.gz").is_file() for name in names):
         return None
     try:
-        stored = json.loads((folder / "image.json").read_text(encoding="utf-8"))
+        stored = load_json(folder / "image.json")
         if stored["settings"] != json.loads(json.dumps(key)):
             return None
         return {"healthy": stored["healthy"], "record": stored["record"]}

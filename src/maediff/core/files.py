@@ -21,6 +21,7 @@ from maediff.core.errors import InputError
 from maediff.core.processes.lock import LOCK, lock_files, lock_folder, refuse_locked
 from maediff.core.processes.process import is_running
 from maediff.core.processes.scratch import remove_abandoned_scratch
+from maediff.core.reading import load_json
 from maediff.core.text import escape_cell
 
 MARKER = ".maediff"
@@ -96,8 +97,8 @@ def read_json(
         InputError: the file cannot be read, is cut off, or holds another type.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = load_json(path)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: missing or damaged ({reason}); {remedy}") from None
     if not isinstance(value, expected):

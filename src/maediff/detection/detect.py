@@ -28,6 +28,7 @@ from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
+from maediff.core.reading import load_json
 from maediff.core.shards import (
     finish_shard,
     forget_shards,
@@ -437,7 +438,7 @@ def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
 def is_finished(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
     """True if a scan was finished with the same settings and inputs, and its files exist."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = load_json(folder / "summary.json")
         return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
         return False

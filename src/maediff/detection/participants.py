@@ -10,7 +10,6 @@ Each contrast has its own model and its own folder in reports/. Runs for differe
 write to one OUT at the same time, because each changes only files of its own scans.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from maediff.core.files import (
 )
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
+from maediff.core.reading import load_json
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.bids import (
     absolute,
@@ -102,10 +102,10 @@ def check_dataset(dataset: Path) -> None:
     """
     description = dataset / "dataset_description.json"
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
+        content = load_json(description)
         missing = [key for key in ("Name", "BIDSVersion") if key not in content]
         problems = [f"dataset_description.json lacks {key}" for key in missing]
-    except (OSError, ValueError, RecursionError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         problems = [f"dataset_description.json cannot be read ({error})"]
     folders = _participant_folders(dataset)
     if not folders:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from maediff.core.errors import InputError
+from maediff.core.reading import read_content
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / "card.json"
     try:
-        return TypeAdapter(Card).validate_json(path.read_bytes())
+        return TypeAdapter(Card).validate_json(read_content(path))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); install maediff again"

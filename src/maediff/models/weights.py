@@ -33,6 +33,7 @@ from torch import Tensor
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
+from maediff.core.reading import describe_pointer, read_content
 from maediff.methods.base import Method
 from maediff.models.folder import FORMAT, PICKLES
 
@@ -202,7 +203,7 @@ def _open(path: Path, sha256: str = "") -> _File:
             f"{path}: looks like a pickle, which could run code; only safetensors weights are read"
         )
     try:
-        data = path.read_bytes()
+        data = read_content(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from None
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
@@ -210,6 +211,8 @@ def _open(path: Path, sha256: str = "") -> _File:
             f"{path}: damaged or replaced (its SHA-256 is not the one in card.json); install "
             "maediff again, or restore the model's files"
         )
+    if pointer := describe_pointer(data[:1024]):
+        raise InputError(f"{path}: {pointer}")
     try:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")  # the format: length of the header, header

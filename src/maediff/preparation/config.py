@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
-from maediff.core.config import build_config
-from maediff.core.types import Modality
+from maediff.core.config import SettingsError, build_config
+from maediff.core.types import MODALITIES, Modality
 from maediff.preparation.bias_correction import BiasConfig
 from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.grid import GridConfig
@@ -72,11 +72,13 @@ class PreparationConfig:
             modality: contrast of the scans.
 
         Raises:
-            SettingsError: unknown fields or wrong values of a part.
+            SettingsError: unknown fields or wrong values of a part, or an unknown contrast.
         """
         parts: dict[str, Any] = {
             key: build_config(kind, settings.get(key, {}), key) for key, kind in PARTS.items()
         }
+        if modality not in (None, *MODALITIES):
+            raise SettingsError(f"modality {modality!r}: choose one of {', '.join(MODALITIES)}")
         return cls(modality=modality, **parts)
 
     @classmethod

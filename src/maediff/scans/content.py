@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.core.errors import InputError
+from maediff.core.reading import describe_pointer
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_GZIP_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html, "maximum compression factor")
@@ -270,13 +271,8 @@ def describe_foreign(start: bytes) -> str | None:
         None for unknown content.
     """
     text = start[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    first_line = text.partition(b"\n")[0]
-    if b"annex/objects/" in first_line and len(first_line) < 1000:
-        return (
-            "a git-annex pointer, its content is not there; run `datalad get` or `git annex get`"
-        )
-    if text.startswith((b"version https://git-lfs.github.com", b"version https://hawser.github")):
-        return "a Git LFS pointer, its content is not there; run `git lfs pull`"
+    if pointer := describe_pointer(start[:1024]):
+        return pointer
     if text.startswith(PAGE_STARTS) or (text.startswith((b"<?xml", b"<!--")) and b"<html" in text):
         return "a web page, not a scan (perhaps a log-in page); log in and download the file again"
     if text.startswith(b"<?xml"):

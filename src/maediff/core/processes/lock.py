@@ -27,6 +27,7 @@ from threading import Lock
 
 from maediff.core.errors import InputError
 from maediff.core.processes.process import host_name, is_running, start_of
+from maediff.core.reading import load_json
 
 LOCK = ".maediff.lock-"
 """Beginning of the name of a lock file."""
@@ -201,7 +202,7 @@ def _lock_path(folder: Path, holder: Holder) -> Path:
 def _read_holder(path: Path) -> Holder | None:
     """Return the holder of a lock; None if the lock is gone or damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = load_json(path)
         parts = stored["parts"]
         return Holder(
             pid=int(stored["pid"]),

@@ -8,7 +8,6 @@
 resumed run keeps each session whose hash is unchanged and whose contrasts all succeeded.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
+from maediff.core.reading import load_json
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.detect import (
     DEFAULT_OPTIONS,
@@ -289,7 +289,7 @@ def _write_dicom_seg(
 def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
     """True if a session was finished with the same settings and inputs, and its files exist."""
     try:
-        record = json.loads((folder / SESSION_FILE).read_text(encoding="utf-8"))
+        record = load_json(folder / SESSION_FILE)
         if record["made_from"] != made_from:
             return False
     except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or with a failure

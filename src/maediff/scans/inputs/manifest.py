@@ -16,12 +16,14 @@ Paths are relative to the folder of the manifest.
 """
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.files import write_table
+from maediff.core.reading import read_content
 from maediff.core.text import FORMULA_STARTS, escape_controls, plain_cell
 from maediff.core.types import MODALITIES, SPLITS
 from maediff.scans.names import contrast_from_name, select_contrast
@@ -81,14 +83,14 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return the columns and the lines of a CSV file, without spaces around the cells."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [
-                {key: plain_cell((value or "").strip()) for key, value in row.items() if key}
-                for row in reader
-            ]
+        handle = io.StringIO(read_content(path).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
+        columns = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [
+            {key: plain_cell((value or "").strip()) for key, value in row.items() if key}
+            for row in reader
+        ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
     except OSError as error:

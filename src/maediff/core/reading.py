@@ -1,0 +1,82 @@
+"""Content of small files that others made: opened without waiting, and with the true reason.
+
+    path  --regular file?-->  bytes  --UTF-8?-->  text  --JSON?-->  value
+
+A named pipe in the place of a file would wait for ever. A git-annex or Git LFS pointer is a small
+text in the place of a file whose content was not downloaded.
+"""
+
+import errno
+import io
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+LFS_STARTS = (b"version https://git-lfs.github.com", b"version https://hawser.github")
+MAX_POINTER_LINE = 1000
+
+
+def read_content(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: the file cannot be read, or is a folder, a named pipe or a device.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
+def read_lines(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, with line feeds at the ends of lines.
+
+    Raises:
+        OSError: see `read_content`.
+        ValueError: the content is not UTF-8.
+    """
+    return io.StringIO(read_content(path).decode("utf-8"), newline=None).read()
+
+
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        OSError: see `read_content`.
+        ValueError: see `parse_json`.
+    """
+    return parse_json(read_content(path))
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: the content is a pointer, not UTF-8, no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply, maximum recursion depth exceeded") from None
+    except ValueError as error:
+        raise ValueError(describe_pointer(content[:1024]) or str(error)) from None
+
+
+def describe_pointer(start: bytes) -> str | None:
+    """Return the finding and the remedy for a pointer of git-annex or Git LFS.
+
+    Args:
+        start: first bytes of the content.
+
+    Returns:
+        None for any other content.
+    """
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    first_line = text.partition(b"\n")[0]
+    if b"annex/objects/" in first_line and len(first_line) < MAX_POINTER_LINE:
+        return (
+            "a git-annex pointer, its content is not there; run `datalad get` or `git annex get`"
+        )
+    if text.startswith(LFS_STARTS):
+        return "a Git LFS pointer, its content is not there; run `git lfs pull`"
+    return None
