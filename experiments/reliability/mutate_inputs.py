@@ -53,7 +53,7 @@ TEXTS += ("9" * 400, "[" * 2000, '"', "\n", "\0", "2020-13-45", "{}", "0", "\udc
 HANG_SECONDS = 60.0
 LIMIT_MB = 1000
 """Memory of one case: the files are tiny, so three times the true size is far less."""
-BLOCK = 250
+BLOCK, SLOW_BLOCK = 250, 25  # cases; commands detect and train, so their blocks are small
 SHARES = {
     "nifti": 0.40,
     "dicom": 0.15,
@@ -381,7 +381,8 @@ def plan_blocks(count: int) -> list[tuple[str, int, int]]:
     blocks = []
     for kind, share in SHARES.items():
         total = round(count * share)
-        blocks += [(kind, first, min(BLOCK, total - first)) for first in range(0, total, BLOCK)]
+        size = SLOW_BLOCK if kind == "commands" else BLOCK
+        blocks += [(kind, first, min(size, total - first)) for first in range(0, total, size)]
     return blocks
 
 
@@ -449,10 +450,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print("stopped after --minutes; the same command with --csv continues")
                 break
             lines.append(run_block(cases, kind, first, count, failures))
+            while failures:
+                print(failures.pop(0), flush=True)
             if options.csv:
                 write_lines(options.csv, lines)
-    for failure in failures:
-        print(failure)
     total = {
         key: sum(int(str(line.get(key) or 0)) for line in lines)
         for key in ("count", "accepted", "refused", "escaped", "hangs")

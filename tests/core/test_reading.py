@@ -1,12 +1,29 @@
 """Content of small files that others made."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
-from maediff.core.reading import describe_pointer, load_json, read_content, read_lines
+from maediff.core.reading import (
+    describe_pointer,
+    is_file,
+    is_folder,
+    load_json,
+    read_content,
+    read_lines,
+)
+from maediff.models.model import read_model
+from maediff.scans.inputs.find import find_scans
+from maediff.scans.read import read_scan
+
+
+def find_one(path):
+    return find_scans([path])
+
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
 ANNEX = b"/annex/objects/MD5E-s10--0.json\n"
@@ -59,3 +76,11 @@ def test_text_that_is_no_pointer(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"source": ".git/annex/objects/x"}')
     assert load_json(path) == {"source": ".git/annex/objects/x"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000])
+@pytest.mark.parametrize("use", [read_scan, read_model, Cohort.open, find_one])
+def test_path_that_the_system_refuses_is_an_input_error(name, use):
+    assert not is_file(Path(name)) and not is_folder(Path(name))
+    with pytest.raises(InputError, match="x"):
+        use(Path(name))

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
-from maediff.core.reading import load_json, parse_json, read_lines
+from maediff.core.reading import is_file, is_folder, load_json, parse_json, read_lines
 from maediff.core.text import plain_cell
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
@@ -137,7 +137,7 @@ class Cohort:
                 are missing or damaged.
         """
         path = Path(path)
-        if not path.is_dir():
+        if not is_folder(path):
             raise InputError(
                 f"{path}: no such folder; make a cohort with `maediff preprocess INPUT -o {path}`"
             )
@@ -305,6 +305,6 @@ def _parse_row(cohort: Path, number: int, line: Mapping[str, str]) -> Row:
             f"{manifest}, line {number}: not a line of `maediff preprocess`; {REMEDY}"
         ) from error
     paths = [path for path in (image, brain_mask, lesion_mask) if path is not None]
-    if missing := [str(path) for path in paths if not path.is_file()]:
+    if missing := [str(path) for path in paths if not is_file(path)]:
         raise InputError(f"{cohort}: {', '.join(missing)} is missing; {REMEDY}")
     return row

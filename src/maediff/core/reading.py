@@ -28,6 +28,22 @@ def read_content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def is_file(path: Path) -> bool:
+    """True for a regular file; False also for a path that the file system refuses as too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """True for a folder; False also for a path that the file system refuses as too long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read_lines(path: Path) -> str:
     """Return the text of a regular file in UTF-8, with line feeds at the ends of lines.
 

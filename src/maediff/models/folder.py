@@ -24,6 +24,7 @@ import torch
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import read_json, write_json
+from maediff.core.reading import is_file
 from maediff.core.types import CEILING
 from maediff.methods.base import Method
 from maediff.methods.registry import METHODS, resolve
@@ -89,7 +90,7 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{run}: looks like a pickle, which could run code; give a run folder of "
             "`maediff train`"
         )
-    if not path.is_file():
+    if not is_file(path):
         known = ", ".join(model_folders()) or "none"
         raise InputError(
             f"{run}: is not a run folder (no config.json there), nor the name of a model (there "
@@ -162,7 +163,7 @@ def trained_on(folder: Path) -> list[str]:
         InputError: the file is damaged.
     """
     path = folder / TRAINED_ON
-    if not path.is_file():
+    if not is_file(path):
         return []
     remedy = "train again, because the people that the run learned from are unknown"
     return [str(code) for code in read_json(path, list, remedy=remedy)]

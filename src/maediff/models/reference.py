@@ -14,9 +14,14 @@ import functools
 from pathlib import Path
 
 from maediff.core.errors import InputError
+from maediff.core.reading import is_file, is_folder
 from maediff.models.catalogue import model_folders
 
 HUB = "hf:"
+
+
+def _is_there(text: str) -> bool:
+    return is_file(Path(text)) or is_folder(Path(text))
 
 
 def split_mean(reference: str | Path) -> list[str]:
@@ -25,11 +30,11 @@ def split_mean(reference: str | Path) -> list[str]:
     A + is part of a name, unless models are on both sides of it.
     """
     text = str(reference)
-    if Path(text).exists():
+    if _is_there(text):
         return [text]
     for position in (i for i, letter in enumerate(text) if letter == "+"):
         parts = [text[:position], *split_mean(text[position + 1 :])]
-        if all(split_reference(part)[0].is_dir() for part in parts):
+        if all(is_folder(split_reference(part)[0]) for part in parts):
             return parts
     return [text]
 
@@ -47,7 +52,7 @@ def split_reference(reference: str | Path) -> tuple[Path, str]:
 def model_and_settings(reference: str | Path) -> tuple[str, str]:
     """Return the parts before and after the @; an existing folder may have an @ in its name."""
     text = str(reference)
-    if Path(text).exists() or "@" not in text:
+    if _is_there(text) or "@" not in text:
         return text, ""
     model, _, changes = text.rpartition("@")
     return model, changes
@@ -90,7 +95,7 @@ def locate(reference: str) -> Path:
     if reference.startswith(HUB):
         return download(reference.removeprefix(HUB))
     path = Path(reference)
-    if (path / "config.json").is_file():
+    if is_file(path / "config.json"):
         return path
     return model_folders().get(reference, path)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from maediff.core.errors import InputError
 from maediff.core.processes.scratch import scratch_folder
+from maediff.core.reading import is_file, is_folder
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
 from maediff.scans.dicom.series import check_volume
@@ -42,7 +43,7 @@ def read_scan(
         >>> flair = read_scan("dicom/patient", modality="FLAIR")  # doctest: +SKIP
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         refs = find_dicom(path, modality, series)
         if len(refs) > 1:
             names = ", ".join(ref.name for ref in refs[:5])
@@ -51,7 +52,7 @@ def read_scan(
                 "give the folder of one study"
             )
         return read_volume(refs[0])
-    if path.is_file() and not is_nifti(path) and is_dicom(path):
+    if is_file(path) and not is_nifti(path) and is_dicom(path):
         raise InputError(
             f"{path}: one DICOM file is one slice; give the folder that holds its series"
         )

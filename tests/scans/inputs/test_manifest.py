@@ -218,3 +218,12 @@ def test_control_characters_are_refused_in_names_and_paths_of_a_manifest(tmp_pat
     (ref,) = find_scans([tmp_path / f"x{character}" / "c_T1w.nii.gz"])
     with pytest.raises(InputError, match="its path holds control characters"):
         write_manifest(tmp_path / "manifest.csv", [ref])
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".nii.gz", "a/" * 3000 + "b.nii", "[" * 5000])
+def test_impossible_path_is_an_absent_file(tmp_path, name):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"subject,image\na,{name}\n")
+    with pytest.raises(InputError, match=r"1 file\(s\) of the manifest do not exist") as caught:
+        find_scans([manifest], "T1w")
+    assert len(str(caught.value)) < 800

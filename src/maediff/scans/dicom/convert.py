@@ -1,6 +1,7 @@
 """DICOM series to NIfTI with dcm2niix."""
 
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ IMAGE_FIELDS = (
     "RescaleSlope",
     "RescaleIntercept",
 )
+WRITE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, OverflowError, struct.error)
+"""Errors of pydicom for fields that cannot be written."""
 RLE = "1.2.840.10008.1.2.5"  # transfer syntax
 
 
@@ -187,7 +190,13 @@ class _PlainCopies:
                 if plain.BitsAllocated == 16:
                     plain.PixelData = np.frombuffer(plain.PixelData, ">u2").astype("<u2").tobytes()
                 plain.file_meta.TransferSyntaxUID = LITTLE_ENDIAN
-            pydicom.dcmwrite(copy, plain, enforce_file_format=True)
+            try:
+                pydicom.dcmwrite(copy, plain, enforce_file_format=True)
+            except WRITE_ERRORS as error:  # their texts may quote the header
+                raise InputError(
+                    f"{image.path}: damaged, its header cannot be copied "
+                    f"({type(error).__name__}); copy or export it again"
+                ) from None
 
 
 def _find_dcm2niix() -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.files import write_table
-from maediff.core.reading import read_content
+from maediff.core.reading import is_file, is_folder, read_content
 from maediff.core.text import FORMULA_STARTS, escape_controls, plain_cell
 from maediff.core.types import MODALITIES, SPLITS
 from maediff.scans.names import contrast_from_name, select_contrast
@@ -43,6 +43,10 @@ MANIFEST_COLUMNS = (
     "dataset",
     "t1",
 )
+
+
+MAX_SHOWN = 400
+"""Letters of an absent path in a message."""
 
 
 def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
@@ -68,8 +72,11 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
     refs = [_ref_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
     absent = [str(file) for ref in refs for file in ref.files if not _exists(file, ref)]
     if absent:
+        shown = [
+            name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..." for name in absent[:5]
+        ]
         raise InputError(
-            f"{path}: {len(absent)} file(s) of the manifest do not exist: {', '.join(absent[:5])}"
+            f"{path}: {len(absent)} file(s) of the manifest do not exist: {', '.join(shown)}"
             f"{' ...' if len(absent) > 5 else ''}; paths are relative to the manifest's folder"
         )
     contrasts: dict[Path, str | None] = {}
@@ -102,7 +109,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _exists(file: Path, ref: ScanRef) -> bool:
     """Check for a file, or for the DICOM folder of an image."""
-    return file.is_file() or (file == ref.image and file.is_dir())
+    return is_file(file) or (file == ref.image and is_folder(file))
 
 
 def _ref_from_row(manifest: Path, number: int, row: dict[str, str]) -> ScanRef:
