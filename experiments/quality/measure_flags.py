@@ -51,6 +51,7 @@ from maediff.preparation.quality import (
 )
 from maediff.preparation.registration import Alignment
 from maediff.preparation.resample import resample
+from maediff.preparation.steps import Tools
 from maediff.scans.nifti import read_nifti
 from maediff.scans.volume import Volume, slice_spacing_mm
 
@@ -331,12 +332,21 @@ WRONG = {"T1w": ("T2w", "FLAIR"), "T2w": ("T1w", "FLAIR"), "FLAIR": ("T1w", "T2w
 
 
 def read_clean(path: Path, modality: str, cache: Path, name: str) -> Clean:
-    """Return a scan with its mask and alignment, from the cache if it holds them."""
+    """Return a scan with its mask and alignment, from the cache if it holds them.
+
+    The brain of a T2w or FLAIR is that of the session's T1w, from the cache if it holds it.
+    """
     volume, stored = read_nifti(path), cache / f"{name}.npz"
     if not stored.is_file():
         preparation = read_preparation(modality)
         t1 = next(iter(sorted(path.parent.glob("*T1w.nii.gz"))), None)
-        steps = prepare(volume, preparation, t1=None if modality == "T1w" else t1).on_scan
+        t1_mask = cache / f"{name.replace(modality, 'T1w', 1)}.npz"
+        tools = None
+        if modality != "T1w" and t1_mask.is_file():
+            tools = Tools(extract_brain=lambda *_: (_load(t1_mask)[0], "deepbet"))
+        steps = prepare(
+            volume, preparation, t1=None if modality == "T1w" else t1, tools=tools
+        ).on_scan
         cache.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             stored,
@@ -344,10 +354,16 @@ def read_clean(path: Path, modality: str, cache: Path, name: str) -> Clean:
             shape=steps.brain.shape,
             to_atlas=steps.to_atlas,
         )
+    brain, to_atlas = _load(stored)
+    return Clean(volume, brain, to_atlas, not shows_skull(volume, brain))
+
+
+def _load(stored: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the brain mask and the alignment in a file of the cache."""
     with np.load(stored) as arrays:
         count = int(np.prod(arrays["shape"]))
-        brain = np.unpackbits(arrays["brain"], count=count).reshape(arrays["shape"]).astype(bool)
-        return Clean(volume, brain, arrays["to_atlas"], not shows_skull(volume, brain))
+        brain = np.unpackbits(arrays["brain"], count=count).reshape(arrays["shape"])
+        return brain.astype(bool), arrays["to_atlas"]
 
 
 def measure(clean: Clean, volume: Volume, brain: np.ndarray, modality: str) -> dict[str, Any]:

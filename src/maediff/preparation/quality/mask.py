@@ -114,9 +114,7 @@ def shows_skull(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> bool:
     return outside > SKULL_SHARE * int(brain.sum())
 
 
-def measure_head(
-    volume: Volume, brain: Bool[np.ndarray, "x y z"]
-) -> tuple[float, float] | tuple[None, None]:
+def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[float, float]:
     """Return `head_share` and `scalp_ml` of a scan with skull.
 
     The head is the largest object above `HEAD_LEVEL` of the brain's median, with holes filled in
@@ -127,15 +125,15 @@ def measure_head(
         brain: its brain mask.
 
     Returns:
-        None and None if the mask has fewer than two slices; `scalp_ml` is NaN for thick slices
-        and for a field of view without air.
+        NaN for both if the mask has fewer than two slices; NaN for `scalp_ml` if the slices are
+        thick, or the field of view holds no air.
     """
     steps = np.maximum(1, np.round(HEAD_CELL_MM / volume.spacing_mm).astype(int))
     part = tuple(slice(None, None, int(step)) for step in steps)
     data, inside = volume.data[part], brain[part]
     heights = np.flatnonzero(inside.any(axis=(0, 1)))
     if len(heights) < 2:
-        return None, None
+        return float("nan"), float("nan")
     head = inside | (data > HEAD_LEVEL * np.median(data[inside]))
     labels, _ = ndimage.label(head)
     head = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
@@ -155,7 +153,7 @@ def check_head(
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Return `head_share` and `scalp_ml` of a scan with skull, and flags for unusual values."""
     share, scalp_ml = measure_head(volume, brain)
-    if share is None:
+    if not np.isfinite(share):
         return {}, []
     record: dict[str, Any] = {"head_share": round(share, 3)}
     flags = []
