@@ -14,6 +14,7 @@ Counts are added to the CSV after every block of cases; a second call does the r
 import argparse
 import csv
 import gzip
+import importlib
 import json
 import logging
 import os
@@ -63,6 +64,17 @@ SHARES = {
     "commands": 0.10,
 }
 """Share of the cases by kind."""
+USED_BY_COMMANDS = (
+    "SimpleITK",
+    "matplotlib.pyplot",
+    "maediff.cohort.preprocess",
+    "maediff.detection.detect",
+    "maediff.evaluation.compare",
+    "maediff.evaluation.evaluate",
+    "maediff.models.calibrate",
+    "maediff.report",
+    "maediff.training.train",
+)
 COLUMNS = ("kind", "first", "count", "accepted", "refused", "escaped", "hangs", "peak_mb", "s")
 
 
@@ -272,6 +284,9 @@ class Cases:
         self.folder = folder
         self.targets: dict[str, list[Target]] = write_images(folder)
         self.commands: list[list[str]] = []
+        if "commands" in kinds:
+            for name in USED_BY_COMMANDS:  # once, and not in the process of every block
+                importlib.import_module(name)
         if not set(kinds) <= {"nifti", "dicom"}:
             self.targets |= write_texts(folder)
             self.commands = write_command_lines(folder)

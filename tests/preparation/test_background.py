@@ -53,6 +53,22 @@ def test_a_long_gap_separates_no_brain():
     assert stepped.record["empty_slices"] == 8 and stepped.flags[0].code == "empty-slices"
 
 
+@pytest.mark.parametrize("left", [None, (5, 5, 25)])
+def test_no_large_piece_of_a_brain_is_lost(left):
+    """A gap of 40 mm, and one slice that is empty but for a speck."""
+    data, brain, affine = made_brain()
+    gap = slice(16, 36) if left is None else slice(25, 26)
+    data[:, :, gap] = 0
+    if left is not None:
+        data[left] = 90
+    expected = brain.copy()
+    expected[:, :, gap] = False
+    volume = made_volume(data, affine)
+    np.testing.assert_array_equal(brain_from_background(volume), expected)
+    stepped = run_steps(volume, None, UNALIGNED.for_modality("T1w"))
+    assert [flag.code for flag in stepped.flags] == ["empty-slices"]
+
+
 def test_specks_are_no_brain():
     """Empty slices between a brain and a small object stay a gap."""
     data, brain, affine = made_brain()

@@ -12,6 +12,7 @@ from maediff.preparation.quality import (
     QualityConfig,
     check_head,
     check_outline,
+    check_pieces,
     shows_skull,
 )
 from maediff.preparation.quality.mask import measure_head, measure_vertex
@@ -123,6 +124,19 @@ def test_scans_in_which_scalp_cannot_be_measured(head):
     flat = np.zeros_like(brain)
     flat[:, :, 40] = brain[:, :, 40]
     assert check_head(made_volume(data, affine), flat, CONFIG) == ({}, [])
+
+
+def test_pieces_of_a_mask(head):
+    brain = head[1]
+    assert check_pieces(brain) == [] and check_pieces(np.zeros_like(brain)) == []
+    speck = brain.copy()
+    speck[0, 0, 0] = True
+    assert check_pieces(speck) == []
+    cut = brain.copy()
+    x, y, z = np.indices(brain.shape, sparse=True)
+    cut[np.abs(x + y + z - 150) < 2] = False  # no slice is empty
+    (flag,) = check_pieces(cut)
+    assert flag.code == "brain-pieces" and "the largest has" in flag
 
 
 def test_stripped_scans_show_no_skull(head):

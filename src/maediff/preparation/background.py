@@ -27,6 +27,11 @@ MAX_GAP_MM = 30.0
 """Longest gap of empty slices within a brain; six slices of 5 mm."""
 MIN_OVERLAP = 0.1
 """Overlap of the slices beside a gap, as a share of the larger: brains have over 0.5."""
+PIECE_SHARE = 0.05
+"""Smallest piece of a brain, as a share of the largest piece.
+
+In 138 stripped scans of ds002748 and lgg, every other piece has less than 0.003.
+"""
 BACKGROUND_SHARE = 0.9
 """Share of the voxels at the sides of a volume that must have the background value."""
 
@@ -36,10 +41,12 @@ class RawScanError(InputError):
 
 
 def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
-    """Return the brain of a skull-stripped scan: its largest object, with holes filled.
+    """Return the brain of a skull-stripped scan: its large objects, with holes filled.
 
     Empty slices, which a damaged export leaves, do not separate objects: pieces on both sides
     belong to the brain, but the slices themselves do not (`bridge_empty_slices`).
+    Other pieces belong to the brain if they are large (`PIECE_SHARE`): a long gap, or a slice that
+    is not quite empty, must not halve the brain. `quality.check_pieces` flags them.
 
     Stripping tools set the background to zero.
     If the whole volume was rescaled afterwards, for example to z-scores, the background is
@@ -58,7 +65,9 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     bridged, empty = bridge_empty_slices(brain, volume.spacing_mm)
     labels, count = ndimage.label(bridged)
     if count > 1:
-        bridged = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        bridged = (sizes >= PIECE_SHARE * sizes.max())[labels]
     brain = ndimage.binary_fill_holes(bridged) & ~empty
     box = brain[ndimage.find_objects(brain.astype(np.uint8))[0]]
     margin_x, margin_y = (math.ceil(size / 10) for size in box.shape[:2])

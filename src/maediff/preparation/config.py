@@ -72,13 +72,11 @@ class PreparationConfig:
             modality: contrast of the scans.
 
         Raises:
-            SettingsError: unknown fields or wrong values of a part, or an unknown contrast.
+            SettingsError: unknown fields or wrong values of a part.
         """
         parts: dict[str, Any] = {
             key: build_config(kind, settings.get(key, {}), key) for key, kind in PARTS.items()
         }
-        if modality not in (None, *MODALITIES):
-            raise SettingsError(f"modality {modality!r}: choose one of {', '.join(MODALITIES)}")
         return cls(modality=modality, **parts)
 
     @classmethod
@@ -92,11 +90,14 @@ class PreparationConfig:
             record: cohort.json, or the entry `cohort` of a model's config.json.
 
         Raises:
-            SettingsError: unknown fields or wrong values of a part.
+            SettingsError: unknown fields or wrong values of a part, or an unknown contrast.
         """
         known: dict[str, Any] = {key: record[key] for key in ("grid", "normalise")}
         known |= {key: record.get(key) or {"enabled": False} for key in OPTIONAL}
-        return cls.from_settings(known, record["modality"])
+        modality = record["modality"]
+        if modality not in (None, *MODALITIES):
+            raise SettingsError(f"modality {modality!r}: choose one of {', '.join(MODALITIES)}")
+        return cls.from_settings(known, modality)
 
     def for_modality(self, modality: Modality) -> "PreparationConfig":
         """Return the config for a contrast, with its default if `registration.enabled` is None."""

@@ -35,6 +35,7 @@ from maediff.preparation.config import PreparationConfig
 from maediff.preparation.quality import (
     check_against_atlas,
     check_contrast,
+    check_pieces,
     check_slices,
     check_voxels,
 )
@@ -146,7 +147,7 @@ def run_steps(
         stepped.flags.extend(runner.compare_with_t1(stepped, t1_ref))
     numbers, flags = check_slices(stepped.brain, n_filled)
     stepped.record.update(numbers)
-    stepped.flags.extend(flags)
+    stepped.flags.extend(flags or check_pieces(stepped.brain))
     stepped.flags.extend(check_contrast(stepped.record, config.modality, config.qc))
     return stepped
 

@@ -24,6 +24,7 @@ from maediff.preparation.quality.image import check_air, check_image, check_slic
 from maediff.preparation.quality.mask import (
     check_head,
     check_outline,
+    check_pieces,
     shows_skull,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "check_head",
     "check_image",
     "check_outline",
+    "check_pieces",
     "check_slices",
     "check_voxels",
     "describe_flags",

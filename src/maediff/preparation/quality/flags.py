@@ -18,6 +18,7 @@ ADVICE: Mapping[str, str] = {
     "aligned-badly": LOOK_AT_OUTLINE,
     "beyond-grid": LOOK_AT_OUTLINE,
     "brain-outline": LOOK_AT_OUTLINE,
+    "brain-pieces": "look for lost slices and at the brain outline; export the scan again",
     "brain-scaled": "compare its regions with other scans by their share of the brain only",
     "brain-volume": LOOK_AT_OUTLINE,
     "contrast-agent": "check the name and the DICOM header; use the T1w without contrast agent",

@@ -24,6 +24,8 @@ from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
 from maediff.scans.volume import Volume
 
+MIN_PIECE_SHARE = 0.96
+"""Smallest largest piece of a brain mask; in healthy scans it has over 0.99."""
 VERTEX_MM, DARK_LEVEL = 6.0, 0.05
 BRIGHT_LEVEL = {"T1w": 1.0, "T2w": 0.8, "FLAIR": 1.0}
 """Level of very bright voxels by contrast: fluid in T2w, and fat in all of them."""
@@ -98,6 +100,23 @@ def check_outline(
         if bright_ml > config.max_bright_ml:
             finding = f"{bright_ml:.0f} ml of very bright voxels at the vertex: scalp"
     return record, [Flag("brain-outline", finding)] if finding else []
+
+
+def check_pieces(brain: Bool[np.ndarray, "x y z"]) -> list[Flag]:
+    """Return a flag if the brain mask has several large pieces, for example beside lost slices.
+
+    Args:
+        brain: brain mask on the scan's grid.
+    """
+    labels, count = ndimage.label(brain)
+    if count < 2:
+        return []
+    sizes = np.bincount(labels.ravel())[1:]
+    share = float(sizes.max() / sizes.sum())
+    if share >= MIN_PIECE_SHARE:
+        return []
+    finding = f"the brain mask is in pieces, the largest has {share:.0%} of it"
+    return [Flag("brain-pieces", finding)]
 
 
 def shows_skull(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> bool:
