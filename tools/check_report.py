@@ -37,6 +37,8 @@ MAX_MB = 5.0
 MAX_OPEN_S = 2.0
 """Largest CPU time of the page's main thread until the page is loaded."""
 SERIOUS = ("serious", "critical")
+CENTRE_COLUMN = 5
+"""Cell of a region's row with its centre in mm of the scan, counted from 1 after the heading."""
 LATER_ROWS = "table.sortable tbody tr:nth-child(n + 31)"
 """Rows that axe-core skips. They are like the first ones, and hundreds take minutes."""
 SLIDERS = ("opacity", "threshold", "low", "high")
@@ -209,7 +211,7 @@ class ReportCheck:
         self.require(self.readout() != before, "a click on a plane left the crosshair")
         for button in self.region_buttons()[:1]:
             button.click()
-            text = button.find_element("xpath", "./ancestor::tr/td[last()]").text
+            text = button.find_element("xpath", f"./ancestor::tr/td[{CENTRE_COLUMN}]").text
             wanted = [float(value) for value in text.split(",")]
             shown = self.readout().partition(":")[2].partition(" mm")[0].split(",")
             distance = max(abs(float(a) - b) for a, b in zip(shown, wanted, strict=True))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from maediff.cli.shared.call import describe_call
 from maediff.cli.shared.errors import echo
 from maediff.cli.shared.options import (
     BatchSize,
@@ -189,6 +190,7 @@ def detect(
             mni=mni,
             dicom_seg=dicom_seg,
             dicom_sc=dicom_sc,
+            command=describe_call(),
         )
         refuse_settings(
             settings,

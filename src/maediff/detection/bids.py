@@ -145,7 +145,7 @@ def place_results(
             os.replace(made, target)
         if kind in MNI_IMAGES and not target.is_file():
             continue
-        sidecar = {**_read_sidecar(made), **describe_image(kind), "Sources": [source]}
+        sidecar = {**read_sidecar(made), **describe_image(kind), "Sources": [source]}
         if kind not in MNI_IMAGES:
             sidecar["SpatialReference"] = source
         if kind.startswith("anomaly_map"):
@@ -208,7 +208,7 @@ def _sidecar(image: Path) -> Path:
     return image.with_name(image.name.replace(".nii.gz", ".json"))
 
 
-def _read_sidecar(image: Path) -> dict[str, Any]:
+def read_sidecar(image: Path) -> dict[str, Any]:
     """Return the sidecar that the detection wrote beside an image; empty without one."""
     path = _sidecar(image)
     return read_json(path) if path.is_file() else {}

@@ -2,7 +2,7 @@
 
     DETECT/<scan>/                     files of `Detection.save`, and DICOM outputs (optional)
     DETECT/participants_findings.tsv   one row per scan: score, volume, regions, flags
-    DETECT/detect.json                 model, threshold, settings, versions; failures
+    DETECT/detect.json                 model, threshold, settings, versions, command; failures
 
 A scan's folder appears when it is complete.
 `made_from` in its summary.json is a hash of the settings and of the identity of the input files.
@@ -85,6 +85,7 @@ class DetectOptions:
         image_of: (scan, kind in `IMAGES` or `MNI_IMAGES`) -> path of the image, if the caller
             moves finished images to other folders.
         tools: replacements for brain extraction, N4 and registration.
+        command: command line of the call, for the report; it changes no result.
     """
 
     brain: BrainConfig = field(default_factory=BrainConfig)
@@ -96,6 +97,7 @@ class DetectOptions:
     dicom_sc: bool = False
     image_of: Callable[[ScanRef, str], Path] | None = None
     tools: Tools = field(default_factory=Tools)
+    command: str = ""
 
 
 DEFAULT_OPTIONS = DetectOptions()
@@ -203,7 +205,8 @@ def detect(
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
-    write_json(out / "detect.json", shared)
+    stated = {**shared, "command": options.command} if options.command else shared
+    write_json(out / "detect.json", stated)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
         load_once_per_process(partial(configure_detector, model, device, options, run))
@@ -230,7 +233,7 @@ def detect(
         finish_shard(out, run.shard, common, {"scans": done, "failures": failures})
         return DetectReport(out, summaries, failures)
     if failures:
-        write_json(out / "detect.json", {**shared, "failures": failures})
+        write_json(out / "detect.json", {**stated, "failures": failures})
     write_findings(out / "participants_findings.tsv", summaries, failures)
     forget_shards(out)
     return DetectReport(out, summaries, failures)
@@ -403,12 +406,19 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
         "scan": ref.image.name,
         "made_from": made_from,
     }
-    write_extras = partial(_write_dicom, detection, ref, job.options)
+    write_extras = partial(write_dicom, detection, ref, job.options)
     detection.save(folder, mni=job.options.mni, summary=summary, also=write_extras)
 
 
-def _write_dicom(detection: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:
-    """Write the DICOM outputs of a detection that the options ask for."""
+def write_dicom(detection: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:
+    """Write the DICOM outputs of a detection that the options ask for.
+
+    Args:
+        detection: the result.
+        ref: the scan, with its DICOM folder and series.
+        options: `dicom_seg` and `dicom_sc` are used.
+        folder: folder of the outputs.
+    """
     mask, volume, model = detection.anomaly_mask, detection.volume, detection.model
     if options.dicom_seg:
         write_dicom_seg(folder / "anomaly_mask.dcm", mask, volume, ref, model)

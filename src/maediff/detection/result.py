@@ -33,10 +33,8 @@ from maediff.core.types import Map, Mask
 from maediff.detection.findings import write_regions
 from maediff.detection.sidecars import make_sidecar
 from maediff.detection.to_scan import (
-    from_grid,
+    grid_to_mni,
     load_mni_template,
-    mask_from_grid,
-    move_grid,
     scan_to_mni,
 )
 from maediff.detection.volumes import make_volumes
@@ -45,7 +43,7 @@ from maediff.preparation.picture import write_picture
 from maediff.preparation.prepare import PreparedScan
 from maediff.preparation.registration import align_to_atlas
 from maediff.scans.nifti import write_on_scan_grid
-from maediff.scans.volume import Volume, slices_to_volume
+from maediff.scans.volume import Volume
 
 IMAGES = ("anomaly_map", "anomaly_mask", "healthy_reference", "brain_mask")
 
@@ -207,23 +205,26 @@ class Detection:
             finding = str(error).partition(";")[0]
             raise InputError(f"{finding}; leave out `mni`") from None
 
-    def images_in_mni(self) -> dict[str, np.ndarray]:
+    def images_in_mni(
+        self, to_mni: Float[np.ndarray, "4 4"] | None = None
+    ) -> dict[str, np.ndarray]:
         """Return anomaly map, anomaly mask and healthy reference in MNI152.
 
         Their grid is that of nilearn's template (1 mm, `to_scan.load_mni_template`). Map and mask
         come from the model's grid, so the mask keeps every region.
 
+        Args:
+            to_mni: mm of the scan -> mm of MNI152; None uses `self.to_mni()`.
+
         Raises:
             InputError: see `to_mni`.
         """
-        to_mni, template = self.to_mni(), load_mni_template()
-        grid, result = move_grid(self.prepared.on_grid.grid, to_mni), self.on_model_grid
-        anomaly_map, mask = (
-            slices_to_volume(array) for array in (result.anomaly_map, result.mask)
-        )
+        if to_mni is None:
+            to_mni = self.to_mni()
+        result = self.on_model_grid
+        grid, template = self.prepared.on_grid.grid, load_mni_template()
         return {
-            "anomaly_map_mni": from_grid(anomaly_map, grid, template, "linear"),
-            "anomaly_mask_mni": mask_from_grid(mask, grid, template),
+            **grid_to_mni(result.anomaly_map, result.mask, grid, to_mni),
             "healthy_reference_mni": scan_to_mni(
                 self.healthy_reference, self.volume, to_mni, template
             ),
@@ -234,6 +235,7 @@ class Detection:
         folder: str | Path,
         *,
         mni: bool = False,
+        to_mni: Float[np.ndarray, "4 4"] | None = None,
         summary: Mapping[str, Any] | None = None,
         also: Callable[[Path], None] | None = None,
     ) -> Path:
@@ -244,6 +246,8 @@ class Detection:
         Args:
             folder: folder of the results. Results of an earlier detection in it are replaced.
             mni: also write anomaly map, anomaly mask and healthy reference in MNI152.
+            to_mni: with `mni`, mm of the scan -> mm of MNI152, for example from another scan of
+                the same head; None uses `self.to_mni()`.
             summary: further entries of summary.json.
             also: writes further files into the folder that it is called with.
 
@@ -261,7 +265,7 @@ class Detection:
             images = {name: getattr(self, name) for name in IMAGES}
             for name, image in images.items():
                 write_on_scan_grid(temporary / f"{name}.nii.gz", image, self.volume)
-            in_mni = self.images_in_mni() if mni else {}
+            in_mni = self.images_in_mni(to_mni) if mni else {}
             for name, image in in_mni.items():
                 write_on_scan_grid(temporary / f"{name}.nii.gz", image, load_mni_template())
             entries = {**self.summary(), **(summary or {})}
@@ -271,8 +275,8 @@ class Detection:
             grid = self.on_model_grid
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
-            to_mni = self.prepared.on_scan.to_atlas
-            shown = make_volumes(self.volume, images, self.threshold, to_mni)
+            to_atlas = self.prepared.on_scan.to_atlas
+            shown = make_volumes(self.volume, images, self.threshold, to_atlas)
             shown.save(temporary / "volumes.npz")
             write_regions(temporary / "regions.tsv", self.summary()["regions"])
             if self.prepared.on_scan.extracted or self.quality.flags:

@@ -7,7 +7,7 @@ holds the name of the scan's file without its folder, because results are given 
 A BIDS derivative replaces it by a BIDS URI.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maediff import __version__
@@ -18,6 +18,10 @@ MNI_IMAGES = tuple(
     f"{kind}{MNI_SUFFIX}" for kind in ("anomaly_map", "anomaly_mask", "healthy_reference")
 )
 """Images in MNI152 that `Detection.save(mni=True)` adds."""
+COMBINED = "combined_"
+"""Start of the kind of an image of a session's combined result, for `describe_image`."""
+OF_EVERY_IMAGE = ("SpatialReference", "Sources", "GeneratedBy")
+"""Keys of a sidecar that do not depend on a model."""
 
 _DESCRIPTIONS: dict[str, dict[str, Any]] = {
     "anomaly_map": {
@@ -36,6 +40,26 @@ _DESCRIPTIONS: dict[str, dict[str, Any]] = {
         "Units": "arbitrary",
     },
     "brain_mask": {"Type": "Brain", "Description": "Brain mask that the detection used"},
+    "combined_anomaly_map": {
+        "Description": "Combined anomaly map of the session; 1 is the threshold of each contrast; "
+        "0 outside the brain mask",
+        "SkullStripped": True,
+        "Units": "1",
+    },
+    "combined_anomaly_mask": {
+        "Type": "Lesion",
+        "Description": "Voxels in which the combined anomaly map is above its threshold",
+    },
+    "contrast_anomaly_map": {
+        "Description": "Anomaly map of a contrast on the grid of the session; 1 is its threshold",
+        "SkullStripped": True,
+        "Units": "1",
+    },
+    "contrast_scan": {
+        "Description": "Scan on the grid of the session",
+        "SkullStripped": False,
+        "Units": "arbitrary",
+    },
 }
 
 
@@ -44,8 +68,11 @@ def describe_image(kind: str) -> dict[str, Any]:
 
     Args:
         kind: "anomaly_map", "anomaly_mask", "healthy_reference" or "brain_mask", or the first
-            three followed by "_mni".
+            three followed by "_mni". For images of a session: "contrast_anomaly_map",
+            "contrast_scan", or `COMBINED` before "anomaly_map", "anomaly_mask" (both also with
+            "_mni") or "brain_mask".
     """
+    kind = kind.removeprefix(COMBINED) if kind == f"{COMBINED}brain_mask" else kind
     entries = dict(_DESCRIPTIONS[kind.removesuffix(MNI_SUFFIX)])
     if kind.endswith(MNI_SUFFIX):
         entries["Description"] += "; registered to MNI152 with an affine transform"
@@ -58,6 +85,7 @@ def make_sidecar(
     summary: Mapping[str, Any],
     origin: Mapping[str, Any],
     parameters: Mapping[str, Any],
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the sidecar of an image.
 
@@ -66,11 +94,12 @@ def make_sidecar(
         summary: content of summary.json.
         origin: origin of the threshold (`Threshold.origin`).
         parameters: all that the image depends on besides scan and threshold.
+        sources: names of the scans that the image was made from; by default that of the summary.
     """
     return {
         "SpatialReference": summary["scan"],
         **describe_image(kind),
-        "Sources": [summary["scan"]],
+        "Sources": list(sources or [summary["scan"]]),
         "GeneratedBy": [{"Name": "maediff", "Version": __version__}],
         "Model": summary["model"],
         "Modality": summary["modality"],

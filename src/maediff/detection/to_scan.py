@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
 from maediff.anomaly.components import CONNECTIVITY
+from maediff.core.types import Map, Mask
 from maediff.preparation.atlas.template import load_atlas
 from maediff.preparation.grid import Grid
 from maediff.preparation.resample import Order, resample
-from maediff.scans.volume import Volume, volume_from_array
+from maediff.scans.volume import Volume, slices_to_volume, volume_from_array
 
 MNI_SPACE = "MNI152NLin2009aSym"
 """BIDS name of the space of nilearn's template (ICBM 2009a nonlinear symmetric)."""
@@ -84,6 +85,24 @@ def move_grid(grid: Grid, to_mni: Float[np.ndarray, "4 4"]) -> Grid:
         to_mni: mm of the scan -> mm of MNI152.
     """
     return replace(grid, affine=to_mni @ grid.affine)
+
+
+def grid_to_mni(
+    anomaly_map: Map, mask: Mask, grid: Grid, to_mni: Float[np.ndarray, "4 4"]
+) -> dict[str, np.ndarray]:
+    """Return map and mask of a model's grid in MNI152, by the names of their files.
+
+    Args:
+        anomaly_map: anomaly map, in slices of the model's grid.
+        mask: anomaly mask, in the same slices; each of its components is kept.
+        grid: the model's grid of a scan.
+        to_mni: mm of the scan -> mm of MNI152.
+    """
+    moved, template = move_grid(grid, to_mni), load_mni_template()
+    return {
+        "anomaly_map_mni": from_grid(slices_to_volume(anomaly_map), moved, template, "linear"),
+        "anomaly_mask_mni": mask_from_grid(slices_to_volume(mask), moved, template),
+    }
 
 
 def scan_to_mni(

@@ -4,7 +4,7 @@ More than MAX_ON_PAGE scans have one page each. The report is then an index, whi
 and filtered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.detection.bids import SCAN_REPORTS, WORK
 from maediff.detection.findings import describe_usual
+from maediff.detection.methods_text import describe_methods
 from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
@@ -22,6 +23,7 @@ from maediff.report.elements import Montage, Page, Section, Table, colour_scale,
 from maediff.report.viewer import make_viewer
 
 REGIONS_SHOWN = 8
+FOLDERS_LEFT_OUT = "The command that made these results, with the names of files and folders only:"
 MAX_ON_PAGE = 20
 
 
@@ -72,10 +74,8 @@ def detection_page(folder: Path) -> Page:
     )
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     lead += f" {len(failures)} failed." if failures else ""
-    sections = [*([failed] if failures else []), scans, _settings(shared)]
-    if (folder / "methods.md").is_file():  # of the BIDS App
-        methods = (folder / "methods.md").read_text(encoding="utf-8").strip()
-        sections.append(Section("Methods", text=[methods]))
+    sections = [*([failed] if failures else []), scans, make_method_section(shared)]
+    sections.append(_settings(shared))
     return Page("Detection", folder.resolve().name, lead, _facts(shared), sections)
 
 
@@ -94,7 +94,24 @@ def scan_page(folder: Path, name: str) -> Page:
         montages=[make_scan_montage(folder / name, summary, shared, "scan-0")],
     )
     lead = _sentence(summary, shared)
-    return Page("Detection", name, lead, _facts(shared), [section, _settings(shared)])
+    sections = [section, make_method_section(shared), _settings(shared)]
+    return Page("Detection", name, lead, _facts(shared), sections)
+
+
+def make_method_section(shared: Mapping[str, Any]) -> Section:
+    """Return the processing as a paragraph for a paper, and the command that made the results.
+
+    Args:
+        shared: content of detect.json. Folders of older versions lack some keys; the paragraph is
+            then left out.
+    """
+    by_contrast = shared.get("contrasts") or {"": shared}
+    try:
+        paragraphs = [describe_methods(settings) for settings in by_contrast.values()]
+    except KeyError:
+        paragraphs = []
+    text = [*paragraphs, FOLDERS_LEFT_OUT] if shared.get("command") else paragraphs
+    return Section("Method and command", text=text, command=str(shared.get("command", "")))
 
 
 def scan_address(folder: Path, name: str) -> str:
@@ -253,15 +270,27 @@ def make_region_table(summary: Mapping[str, Any], anchor: str) -> Table:
             str(number),
             f"{region['volume_ml']:.2f} ml",
             f"{region['peak']:.3g}",
+            _format_mean(region.get("mean")),
             str(region.get("location", "")),
-            ", ".join(str(round(mm)) for mm in region["center_mm"]),
+            _format_position(region["center_mm"]),
+            _format_position(region.get("mni_mm")),
         ]
         for number, region in enumerate(shown, start=1)
     ]
     total = len(summary["regions"])
     caption = f"The {len(shown)} largest of {total} regions." if total > len(shown) else "Regions."
-    head = ["Region", "Volume", "Peak", "Location", "Centre (x, y, z), RAS+ mm"]
+    head = ["Region", "Volume", "Peak", "Mean", "Location", "Centre in RAS+ mm", "In MNI152, mm"]
     return Table(head, rows, caption=caption, anchor=anchor)
+
+
+def _format_mean(mean: float | None) -> str:
+    """Return the mean of the anomaly map in a region; folders of older versions have none."""
+    return "" if mean is None else f"{mean:.3g}"
+
+
+def _format_position(mm: Sequence[float] | None) -> str:
+    """Return x, y and z in whole mm; empty for a scan that is not registered."""
+    return "" if mm is None else ", ".join(str(round(value)) for value in mm)
 
 
 def make_rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:

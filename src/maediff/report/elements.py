@@ -109,6 +109,8 @@ class Section:
     montages: list[Montage] = field(default_factory=list)
     gallery: list[Tile] = field(default_factory=list)
     facts: Facts = field(default_factory=list)
+    command: str = ""
+    """Command line that made the results."""
 
 
 @dataclass
@@ -132,6 +134,7 @@ def hide_page_folders(page: Page) -> None:
     page.facts = _hide_facts(page.facts)
     for section in page.sections:
         section.text = [hide_folders(text) for text in section.text]
+        section.command = hide_folders(section.command)
         section.facts = _hide_facts(section.facts)
         for table in section.tables:
             _hide_cells(table)
@@ -141,8 +144,8 @@ def hide_page_folders(page: Page) -> None:
             montage.facts = _hide_facts(montage.facts)
             montage.flags = [hide_folders(flag) for flag in montage.flags]
             montage.sentence = hide_folders(montage.sentence)
-            if montage.table is not None:
-                _hide_cells(montage.table)
+            for table in (*montage.tables, *([montage.table] if montage.table else [])):
+                _hide_cells(table)
 
 
 def _hide_facts(facts: Facts) -> Facts:

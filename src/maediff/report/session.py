@@ -17,6 +17,7 @@ from maediff.report import slices
 from maediff.report.detection import (
     MAX_ON_PAGE,
     list_flags,
+    make_method_section,
     make_region_table,
     make_scan_montage,
     read_summaries,
@@ -63,7 +64,7 @@ def sessions_page(folder: Path) -> Page:
         sections.append(_make_section_alone(alone, shared))
     if not summaries and not alone:
         sections.append(Section("Sessions", text=["No session was finished."]))
-    sections.append(_make_settings(shared))
+    sections += [make_method_section(shared), _make_settings(shared)]
     lead = _describe(summaries, failures, len({path.parent.name for path in alone}))
     return Page("Detection", folder.resolve().name, lead, _make_facts(shared), sections)
 
@@ -76,7 +77,7 @@ def session_page(folder: Path, name: str) -> Page:
     """
     shared, summary = read_json(folder / "detect.json"), read_json(folder / name / "summary.json")
     section = _make_section("Session", [_make_montage(folder / name, summary, "scan-0")], [])
-    sections = [section, _make_settings(shared)]
+    sections = [section, make_method_section(shared), _make_settings(shared)]
     return Page("Detection", name, _make_sentence(summary), _make_facts(shared), sections)
 
 

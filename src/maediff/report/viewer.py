@@ -112,7 +112,9 @@ def _make_viewer(
                 "volume_ml": region["volume_ml"],
                 "peak": region["peak"],
                 "center_mm": region["center_mm"],
+                "mean": region.get("mean"),
                 "location": region.get("location", ""),
+                "mni_mm": region.get("mni_mm"),
             }
             for region in summary["regions"]
         ],

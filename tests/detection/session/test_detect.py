@@ -16,7 +16,6 @@ from helpers.runs import ABOUT, made_run
 from helpers.sessions import inverted, made_scan, made_session
 from maediff.cli import app
 from maediff.core.errors import InputError
-from maediff.detection.detect import DetectOptions
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detect import ThresholdChoice, detect_sessions
 from maediff.models import catalogue
@@ -31,6 +30,12 @@ FILES = {
     "T1w_anomaly_map.nii.gz",
     "FLAIR_anomaly_map.nii.gz",
     "FLAIR_scan.nii.gz",
+    "anomaly_map.json",
+    "anomaly_mask.json",
+    "brain_mask.json",
+    "T1w_anomaly_map.json",
+    "FLAIR_anomaly_map.json",
+    "FLAIR_scan.json",
     "summary.json",
     "session.json",
     "regions.tsv",
@@ -87,13 +92,6 @@ def test_files_of_a_session(folder, models, tmp_path):
     assert (row["participant_id"], row["modality"]) == ("p1", "T1w+FLAIR")
     shared = read(out / "detect.json")
     assert shared["session"] is True and list(shared["contrasts"]) == ["T1w", "FLAIR"]
-
-
-@pytest.mark.parametrize("option", ["mni", "dicom_sc"])
-def test_outputs_of_one_contrast_are_refused(folder, models, tmp_path, option):
-    with pytest.raises(InputError, match=f"`{option}`: not possible for several contrasts"):
-        detect(folder, tmp_path / "out", models, options=DetectOptions(**{option: True}))
-    assert not (tmp_path / "out").exists()
 
 
 def test_without_combination(folder, models, tmp_path):
@@ -214,7 +212,12 @@ def test_command_finds_sessions_by_itself(folder, shipped, tmp_path):
     out = tmp_path / "out"
     result = run_command(folder, "-o", out)
     assert result.exit_code == 0, result.output
-    assert (out / "p1" / "anomaly_map.nii.gz").is_file() and (out / "report.html").is_file()
+    assert (out / "p1" / "anomaly_map.nii.gz").is_file()
+    command = "maediff detect --out out in --device cpu"
+    assert read(out / "detect.json")["command"] == command
+    page = (out / "report.html").read_text()
+    assert f">{command}</pre>" in page and page.count("scans were processed with maediff") == 2
+    assert str(tmp_path) not in page
     result = run_command(folder, "-o", tmp_path / "alone", "--no-combine")
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "alone" / "p1" / "anomaly_map.nii.gz").exists()

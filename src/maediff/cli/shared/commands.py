@@ -14,6 +14,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from maediff.cli.shared.call import CONTEXT
+
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM: 128 + the number of SIGINT, as in a shell."""
 HINTS = {
@@ -60,6 +62,7 @@ class Command(TyperCommand):
         Raises:
             Exit: with the code STOPPED.
         """
+        token = CONTEXT.set(ctx)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -67,6 +70,8 @@ class Command(TyperCommand):
             hint = next((text for name, text in HINTS.items() if name in names), "")
             typer.echo(f"maediff: stopped{hint}", err=True)
             raise typer.Exit(STOPPED) from None
+        finally:
+            CONTEXT.reset(token)
 
 
 class Group(TyperGroup):

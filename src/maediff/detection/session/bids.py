@@ -9,6 +9,7 @@
                           sub-01_ses-2_desc-session_T1w.nii.gz               combined map
                           sub-01_ses-2_desc-session_mask.nii.gz              combined mask
                           sub-01_ses-2_desc-session_summary.json             its summary.json
+                          sub-01_ses-2_space-MNI152NLin2009aSym_desc-...     in MNI152 (optional)
         .detect/          summaries and pictures of the report; a stopped run is resumed from them
 
 The combined map has the suffix of the scan whose grid it has, because BIDS has none for it.
@@ -18,7 +19,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.detection.bids import (
@@ -28,43 +28,21 @@ from maediff.detection.bids import (
     absolute,
     check_targets,
     find_root,
+    read_sidecar,
     target_of,
     write_description,
 )
 from maediff.detection.participants import APP_NAMES
-from maediff.detection.result import IMAGES
 from maediff.detection.session.result import SESSION_FILE
+from maediff.detection.sidecars import COMBINED, MNI_SUFFIX, describe_image
+from maediff.detection.to_scan import MNI_SPACE
 from maediff.scans.inputs.sessions import SessionRef
 
-SESSION_NAMES = {"anomaly_map": "desc-session_{suffix}", "anomaly_mask": "desc-session_mask"}
-SIDECARS: dict[str, dict[str, Any]] = {
-    "anomaly_map": {
-        "Description": "Anomaly map: post-processed residual between the scan and its healthy "
-        "reference; 0 outside the brain mask",
-        "SkullStripped": True,
-    },
-    "anomaly_mask": {
-        "Type": "Lesion",
-        "Description": "Voxels in which the anomaly map is above the threshold",
-    },
-    "healthy_reference": {
-        "Description": "The scan reconstructed as if it were healthy, in the scan's intensities",
-        "SkullStripped": True,
-    },
-    "brain_mask": {"Type": "Brain", "Description": "Brain mask that the detection used"},
-    "on_grid": {
-        "Description": "Anomaly map of a contrast on the grid of the session; 1 is its threshold",
-        "SkullStripped": True,
-    },
-    "scan": {"Description": "Scan on the grid of the session", "SkullStripped": False},
-    "session anomaly_map": {
-        "Description": "Combined anomaly map of the session; 1 is the threshold of each contrast",
-        "SkullStripped": True,
-    },
-    "session anomaly_mask": {
-        "Type": "Lesion",
-        "Description": "Voxels in which the combined anomaly map is above its threshold",
-    },
+SESSION_NAMES = {
+    "anomaly_map": "desc-session_{suffix}",
+    "anomaly_mask": "desc-session_mask",
+    "anomaly_map_mni": f"space-{MNI_SPACE}_desc-session_{{suffix}}",
+    "anomaly_mask_mni": f"space-{MNI_SPACE}_desc-session_mask",
 }
 
 
@@ -135,17 +113,19 @@ def list_targets(session: SessionRef, first: str) -> Iterator[tuple[str, Path, s
         first: contrast whose grid the results have.
     """
     for contrast, ref in session.scans.items():
-        for kind in IMAGES:
+        for kind in APP_NAMES:
             yield f"{contrast}/{kind}.nii.gz", target_of(ref, kind, APP_NAMES), kind
         space = {
-            "on_grid": f"space-{first}_desc-anomaly_{{suffix}}",
-            "scan": f"space-{first}_desc-scan_{{suffix}}",
+            "contrast_anomaly_map": f"space-{first}_desc-anomaly_{{suffix}}",
+            "contrast_scan": f"space-{first}_desc-scan_{{suffix}}",
         }
-        yield f"{contrast}_anomaly_map.nii.gz", target_of(ref, "on_grid", space), "on_grid"
-        yield f"{contrast}_scan.nii.gz", target_of(ref, "scan", space), "scan"
+        for kind in space:
+            name = kind.replace("contrast", contrast)
+            yield f"{name}.nii.gz", target_of(ref, kind, space), kind
         if contrast == first:
             for kind in SESSION_NAMES:
-                yield f"{kind}.nii.gz", target_of(ref, kind, SESSION_NAMES), f"session {kind}"
+                target = target_of(ref, kind, SESSION_NAMES)
+                yield f"{kind}.nii.gz", target, f"{COMBINED}{kind}"
 
 
 def _place_results(session: SessionRef, out: Path, root: Path) -> None:
@@ -164,11 +144,14 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         target, made = out / relative, work / name
         contrast = name.replace("/", "_").partition("_")[0]
         in_session = contrast not in session.scans
+        on_grid = in_session or kind in ("contrast_anomaly_map", "contrast_scan")
         expected = (
-            (combined and (in_session or kind != "scan" or contrast != first))
-            if in_session or kind in ("on_grid", "scan")
+            (combined and (kind != "contrast_scan" or contrast != first))
+            if on_grid
             else (work / contrast / "summary.json").is_file()
         )
+        in_mni = kind.endswith(MNI_SUFFIX)  # written only if the options ask for it
+        expected &= not in_mni or made.is_file() or target.is_file()
         sidecar = target.with_name(target.name.replace(".nii.gz", ".json"))
         if not expected:
             target.unlink(missing_ok=True)
@@ -177,10 +160,10 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if made.is_file():  # otherwise the run that is resumed has moved it
             os.replace(made, target)
-        described = dict(SIDECARS[kind])
+        described = {**read_sidecar(made), **describe_image(kind)}
         described["Sources"] = list(sources.values()) if in_session else [sources[contrast]]
-        grid = first if in_session or kind in ("on_grid", "scan") else contrast
-        described["SpatialReference"] = sources[grid]
+        if not in_mni:
+            described["SpatialReference"] = sources[first if on_grid else contrast]
         write_json(sidecar, described)
         if kind.endswith("anomaly_mask"):
             summary = work / ("summary.json" if in_session else f"{contrast}/summary.json")

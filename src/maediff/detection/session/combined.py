@@ -22,7 +22,7 @@ from maediff.core.types import Map, Mask, Modality
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, library_versions
 from maediff.detection.session.calibration import CombinedThreshold
-from maediff.detection.to_scan import from_grid, mask_from_grid
+from maediff.detection.to_scan import from_grid, grid_to_mni, mask_from_grid
 from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.registration import find_centre_mm
 from maediff.preparation.resample import resample
@@ -110,6 +110,29 @@ class CombinedDetection:
     def affine(self) -> Affine:
         """Affine of the arrays: voxels -> mm in RAS+."""
         return self.volume.affine
+
+    def to_mni(self) -> dict[Modality, Affine]:
+        """Return, for each contrast, the affine from mm of its scan to mm of MNI152.
+
+        All contrasts use the registration of the first scan, so their images fit each other.
+
+        Raises:
+            InputError: the brain of the first scan cannot be registered.
+        """
+        first_to_mni = self.detections[self.grid_of].to_mni()
+        return {
+            contrast: first_to_mni @ np.linalg.inv(aligned.from_first)
+            for contrast, aligned in self.aligned.items()
+        }
+
+    def images_in_mni(self, to_mni: Affine) -> dict[str, np.ndarray]:
+        """Return combined map and mask in MNI152, on the grid of nilearn's template (1 mm).
+
+        Args:
+            to_mni: mm of the first scan -> mm of MNI152.
+        """
+        grid = self.detections[self.grid_of].prepared.on_grid.grid
+        return grid_to_mni(self.slices.anomaly_map, self.slices.mask, grid, to_mni)
 
     def summary(self) -> dict[str, Any]:
         """Return the content of the session's summary.json."""

@@ -19,7 +19,6 @@ from typing import Any
 from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
 from maediff.anomaly.postprocess import DEFAULT as MASK_SETTINGS
 from maediff.core.device import resolve_device
-from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
@@ -37,14 +36,22 @@ from maediff.detection.detect import (
     hash_inputs,
     load_once_per_process,
     remove_leftovers,
+    write_dicom,
 )
 from maediff.detection.findings import describe_finding, write_findings
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detector import GRID_ORDER, SessionDetector
-from maediff.detection.session.result import COMBINED_IMAGES, SESSION_FILE, SessionDetection
+from maediff.detection.session.result import (
+    COMBINED_IMAGES,
+    COMBINED_MNI_IMAGES,
+    SESSION_FILE,
+    SessionDetection,
+)
+from maediff.detection.sidecars import MNI_IMAGES
 from maediff.models.catalogue import pick
 from maediff.models.thresholds import Threshold
-from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
+from maediff.scans.dicom.secondary_capture import CAPTURE_FOLDER, check_dicom_sc
+from maediff.scans.dicom.segmentation import check_dicom_seg
 from maediff.scans.inputs.sessions import SessionRef
 from maediff.scans.parallel import run_scans
 from maediff.scans.reference import ScanRef, remove_folders
@@ -107,14 +114,11 @@ def detect_sessions(
         InputError: no model for a contrast, no valid threshold, or `out` exists or holds an
             input.
     """
-    for name in ("mni", "dicom_sc"):
-        if getattr(options, name):
-            raise InputError(
-                f"`{name}`: not possible for several contrasts at once; give `modality`, and "
-                "detect in one contrast after the other"
-            )
+    refs = [ref for session in sessions for ref in session.scans.values()]
     if options.dicom_seg:
-        check_dicom_seg([ref for session in sessions for ref in session.scans.values()])
+        check_dicom_seg(refs)
+    if options.dicom_sc:
+        check_dicom_sc(refs)
     contrasts = [each for each in MODALITIES if any(each in item.scans for item in sessions)]
     given: dict[Modality, str | Path] = {
         contrast: (models or {}).get(contrast) or pick(contrast)[0] for contrast in contrasts
@@ -139,7 +143,8 @@ def detect_sessions(
     remove_leftovers(out, carriers)
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
-    write_json(out / "detect.json", shared)
+    stated = {**shared, "command": options.command} if options.command else shared
+    write_json(out / "detect.json", stated)
     load = (
         load_once_per_process(partial(_load_detector, given, device, rule, options, run))
         if run.workers > 1
@@ -170,7 +175,7 @@ def detect_sessions(
             lines += [_describe(summary) for summary in made]
             progress.advance("; ".join(lines), failed=bool(reasons))
     if failures:
-        write_json(out / "detect.json", {**shared, "failures": failures})
+        write_json(out / "detect.json", {**stated, "failures": failures})
     write_findings(out / "participants_findings.tsv", summaries, failures)
     return DetectReport(out, summaries, failures)
 
@@ -236,7 +241,9 @@ def _collect_shared(
         "versions": first["versions"],
         "brain": first["brain"],
         "qc": first["qc"],
+        "mni": options.mni,
         "dicom_seg": options.dicom_seg,
+        "dicom_sc": options.dicom_sc,
     }
 
 
@@ -262,28 +269,28 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
         notes=session.notes,
         seed=job.shared["seed"],
     )
-    also = partial(_write_dicom_seg, result, scans) if job.options.dicom_seg else None
     failures = {f"{result.name} {each}": reason for each, reason in result.failures.items()}
     if result.problem:
         failures[result.name] = f"{result.problem}; the maps of each contrast were written alone"
     result.save(
         folder,
+        mni=job.options.mni,
         summary={"versions": job.shared["versions"], "made_from": made_from},
         record={} if failures else {"made_from": made_from},
-        also=also,
+        also=partial(_write_dicom, result, scans, job.options),
     )
     return failures
 
 
-def _write_dicom_seg(
-    result: SessionDetection, scans: Mapping[Modality, ScanRef], folder: Path, contrast: Modality
+def _write_dicom(
+    result: SessionDetection,
+    scans: Mapping[Modality, ScanRef],
+    options: DetectOptions,
+    folder: Path,
+    contrast: Modality,
 ) -> None:
-    """Write the mask of one contrast as a DICOM segmentation object."""
-    detection = result.detections[contrast]
-    path = folder / "anomaly_mask.dcm"
-    write_dicom_seg(
-        path, detection.anomaly_mask, detection.volume, scans[contrast], detection.model
-    )
+    """Write the DICOM outputs of one contrast that the options ask for."""
+    write_dicom(result.detections[contrast], scans[contrast], options, folder)
 
 
 def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
@@ -295,11 +302,17 @@ def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -
     except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or with a failure
         return False
     file_of = job.file_of or (lambda _, name: folder / name)
-    images = [f"{each}/{kind}.nii.gz" for each in session.scans for kind in IMAGES]
+    kinds, combined = [*IMAGES], [*COMBINED_IMAGES]
+    if job.options.mni:
+        kinds += MNI_IMAGES
+        combined += COMBINED_MNI_IMAGES
+    images = [f"{each}/{kind}.nii.gz" for each in session.scans for kind in kinds]
     if job.options.dicom_seg:
         images += [f"{each}/anomaly_mask.dcm" for each in session.scans]
+    if job.options.dicom_sc:
+        images += [f"{each}/{CAPTURE_FOLDER}/0001.dcm" for each in session.scans]
     if job.shared["rule"]:
-        images += [f"{kind}.nii.gz" for kind in COMBINED_IMAGES]
+        images += [f"{kind}.nii.gz" for kind in combined]
         images += [f"{each}_anomaly_map.nii.gz" for each in session.scans]
     return all(file_of(session, name).is_file() for name in images)
 

@@ -4,8 +4,11 @@
     <folder>/anomaly_map.nii.gz         combined map, mask and brain mask, on the grid of the first
              anomaly_mask.nii.gz        contrast (T1w, else FLAIR, else T2w)
              brain_mask.nii.gz
+    <folder>/anomaly_map_mni.nii.gz,    combined map and mask in MNI152, at 1 mm
+             anomaly_mask_mni.nii.gz    (`save(mni=True)`, which adds such images to each contrast)
     <folder>/FLAIR_anomaly_map.nii.gz   map of each contrast on this grid; 1 is its threshold
              FLAIR_scan.nii.gz          the other scans on this grid
+    <folder>/anomaly_map.json, ...      sidecar of each image
     <folder>/summary.json, regions.tsv  numbers of the combined result
     <folder>/slices.npz, volumes.npz    pictures of the report; slices_FLAIR.npz, volumes_FLAIR.npz
     <folder>/session.json               contrasts, failures, and the finding of two heads
@@ -19,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from maediff.anomaly.snapshots import pick_slices, save_slices
 from maediff.core.errors import InputError
@@ -27,12 +30,16 @@ from maediff.core.files import write_json
 from maediff.core.types import Modality
 from maediff.detection.findings import write_regions
 from maediff.detection.result import Detection
-from maediff.detection.session.combined import CombinedDetection
+from maediff.detection.session.combined import Affine, CombinedDetection
+from maediff.detection.sidecars import COMBINED, OF_EVERY_IMAGE, describe_image, make_sidecar
+from maediff.detection.to_scan import load_mni_template
 from maediff.detection.volumes import make_volumes
 from maediff.scans.nifti import write_on_scan_grid
 
 SESSION_FILE = "session.json"
 COMBINED_IMAGES = ("anomaly_map", "anomaly_mask", "brain_mask")
+COMBINED_MNI_IMAGES = ("anomaly_map_mni", "anomaly_mask_mni")
+"""Combined images in MNI152 that `SessionDetection.save(mni=True)` adds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,7 @@ class SessionDetection:
         self,
         folder: str | Path,
         *,
+        mni: bool = False,
         summary: Mapping[str, Any] | None = None,
         record: Mapping[str, Any] | None = None,
         also: Callable[[Path, Modality], None] | None = None,
@@ -70,6 +78,8 @@ class SessionDetection:
 
         Args:
             folder: folder of the session. Results of an earlier detection in it are replaced.
+            mni: also write maps, masks and healthy references in MNI152. With a combined result,
+                all contrasts use the registration of the first scan.
             summary: further entries of each summary.json.
             record: further entries of session.json.
             also: writes further files of a contrast into the folder that it is called with.
@@ -78,7 +88,8 @@ class SessionDetection:
             The folder.
 
         Raises:
-            InputError: the folder holds other files than the results of a session.
+            InputError: the folder holds other files than the results of a session, or a brain
+                cannot be registered to MNI152.
         """
         folder, extra = Path(folder), dict(summary or {})
         _refuse_other_files(folder)
@@ -86,12 +97,20 @@ class SessionDetection:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
+            to_mni = self.combined.to_mni() if mni and self.combined else {}
             for contrast, detection in self.detections.items():
                 more = None if also is None else partial(_call, also, contrast)
                 entries = {**extra, "subject": self.name, "scan": detection.volume.source.name}
-                detection.save(temporary / contrast, summary=entries, also=more)
+                detection.save(
+                    temporary / contrast,
+                    mni=mni,
+                    to_mni=to_mni.get(contrast),
+                    summary=entries,
+                    also=more,
+                )
             if self.combined is not None:
-                self._save_combined(temporary, self.combined, extra)
+                in_mni = to_mni.get(self.combined.grid_of)
+                self._save_combined(temporary, self.combined, extra, in_mni)
             session = {
                 "subject": self.name,
                 "contrasts": list(self.detections),
@@ -108,15 +127,32 @@ class SessionDetection:
         return folder
 
     def _save_combined(
-        self, folder: Path, combined: CombinedDetection, extra: Mapping[str, Any]
+        self,
+        folder: Path,
+        combined: CombinedDetection,
+        extra: Mapping[str, Any],
+        first_to_mni: Affine | None,
     ) -> None:
-        """Write the combined result, and each contrast on its grid."""
+        """Write the combined result, and each contrast on its grid.
+
+        Args:
+            folder: folder of the session.
+            combined: the combined result.
+            extra: further entries of summary.json.
+            first_to_mni: mm of the first scan -> mm of MNI152; None writes no images in MNI152.
+        """
         volume = combined.volume
         first = combined.detections[combined.grid_of]
         to_mni = first.prepared.on_scan.to_atlas
         chosen = pick_slices(combined.slices.brain, combined.slices.anomaly_map)
+        kinds: dict[str, str] = {}  # of the images, by name, for `describe_image`
         for kind in COMBINED_IMAGES:
             write_on_scan_grid(folder / f"{kind}.nii.gz", getattr(combined, kind), volume)
+            kinds[kind] = f"{COMBINED}{kind}"
+        in_mni = combined.images_in_mni(first_to_mni) if first_to_mni is not None else {}
+        for kind, image in in_mni.items():
+            write_on_scan_grid(folder / f"{kind}.nii.gz", image, load_mni_template())
+            kinds[kind] = f"{COMBINED}{kind}"
         images = {kind: getattr(combined, kind) for kind in COMBINED_IMAGES}
         images["healthy_reference"] = first.healthy_reference
         shown = make_volumes(volume, images, combined.threshold, to_mni)
@@ -125,8 +161,10 @@ class SessionDetection:
         for contrast, aligned in combined.aligned.items():
             path = folder / f"{contrast}_anomaly_map.nii.gz"
             write_on_scan_grid(path, aligned.anomaly_map, volume)
+            kinds[f"{contrast}_anomaly_map"] = "contrast_anomaly_map"
             if contrast != combined.grid_of:
                 write_on_scan_grid(folder / f"{contrast}_scan.nii.gz", aligned.scan.data, volume)
+                kinds[f"{contrast}_scan"] = "contrast_scan"
             images = {
                 "anomaly_map": aligned.anomaly_map,
                 "anomaly_mask": aligned.anomaly_mask,
@@ -140,6 +178,40 @@ class SessionDetection:
         summary["qc"]["notes"] += self.notes
         write_regions(folder / "regions.tsv", summary["regions"])
         write_json(folder / "summary.json", {**summary, **extra})
+        for name, kind in kinds.items():
+            write_json(folder / f"{name}.json", _make_sidecar(name, kind, combined, summary))
+
+
+def _make_sidecar(
+    name: str, kind: str, combined: CombinedDetection, summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the sidecar of an image in the folder of a session.
+
+    Args:
+        name: name of the image, without its suffix.
+        kind: see `sidecars.describe_image`.
+        combined: the combined result.
+        summary: content of summary.json.
+    """
+    if kind.startswith(COMBINED):
+        scans = [each.volume.source.name for each in combined.detections.values()]
+        contrasts = {key: each["threshold"] for key, each in summary["contrasts"].items()}
+        parameters = {"rule": summary["rule"], "thresholds": contrasts}
+        return make_sidecar(kind, summary, combined.threshold_used.origin, parameters, scans)
+    contrast = cast(Modality, name.partition("_")[0])
+    detection = combined.detections[contrast]
+    entries = {
+        **summary,
+        "model": detection.model,
+        "modality": contrast,
+        "threshold": detection.threshold,
+    }
+    source = [detection.volume.source.name]
+    origin = detection.threshold_used.origin
+    sidecar = make_sidecar(kind, entries, origin, detection.parameters, source)
+    if kind == "contrast_scan":  # no model has changed it
+        sidecar = {key: sidecar[key] for key in (*describe_image(kind), *OF_EVERY_IMAGE)}
+    return sidecar
 
 
 def _call(also: Callable[[Path, Modality], None], contrast: Modality, folder: Path) -> None:

@@ -193,7 +193,7 @@
     }
 
     components(level) {
-      const { shape, affine, top, min_voxels: least, voxel_ml: ml } = this.info;
+      const { shape, affine, top, min_voxels: least, voxel_ml: ml, to_mni: toMni } = this.info;
       const map = this.layers[this.state.layer], mask = new Uint8Array(map.length), regions = [];
       const near = [];
       for (let z = -1; z <= 1; z++) for (let y = -1; y <= 1; y++) for (let x = -1; x <= 1; x++) if (x || y || z) near.push([x, y, z]);
@@ -202,11 +202,12 @@
         if (seen[start] || map[start] <= level) continue;
         const members = [start];
         seen[start] = 1;
-        let peak = 0;
+        let peak = 0, total = 0;
         const sum = [0, 0, 0];
         for (let n = 0; n < members.length; n++) {
           const at = members[n], x = at % shape[0], y = Math.floor(at / this.stride[1]) % shape[1], z = Math.floor(at / this.stride[2]);
           peak = Math.max(peak, map[at]);
+          total += map[at];
           sum[0] += x; sum[1] += y; sum[2] += z;
           for (const [dx, dy, dz] of near) {
             const i = x + dx, j = y + dy, k = z + dz;
@@ -217,7 +218,11 @@
         }
         if (members.length < least) continue;
         for (const at of members) mask[at] = 1;
-        regions.push({ volume_ml: members.length * ml, peak: peak / 255 * top, center_mm: apply(affine, sum.map((v) => v / members.length)) });
+        const center = apply(affine, sum.map((v) => v / members.length));
+        regions.push({
+          volume_ml: members.length * ml, peak: peak / 255 * top, mean: total / members.length / 255 * top,
+          center_mm: center, mni_mm: toMni ? apply(toMni, center) : null,
+        });
       }
       regions.sort((a, b) => b.volume_ml - a.volume_ml);
       return { mask, regions };
@@ -234,8 +239,12 @@
         button.setAttribute("aria-label", `Go to region ${n + 1}`);
         head.append(button);
         row.append(head);
-        const place = region.location || "";
-        const cells = [`${region.volume_ml.toFixed(2)} ml`, region.peak.toPrecision(3), place, region.center_mm.map((mm) => Math.round(mm)).join(", ")];
+        const position = (mm) => mm ? mm.map((value) => Math.round(value)).join(", ") : "";
+        const mean = region.mean === null ? "" : region.mean.toPrecision(3);
+        const cells = [
+          `${region.volume_ml.toFixed(2)} ml`, region.peak.toPrecision(3), mean, region.location || "",
+          position(region.center_mm), position(region.mni_mm),
+        ];
         for (const text of cells) row.append(element("td", {}, text));
         row.addEventListener("click", () => { this.goTo(region.center_mm); this.draw(); });
         return row;
