@@ -299,8 +299,8 @@ def test_detected_in_healthy_scans_in_words():
     counts = {"n_marked": 3, "n_scores": 18}
     volumes = {"healthy_ml_median": 0.0, "healthy_ml_p90": 1.496}
     assert describe_healthy({"given": True}) == ""
-    assert describe_healthy(counts) == "3 of 18 flagged"
-    words = "0 ml in the median, at most 1.5 ml in nine of ten, 3 of 18 flagged"
+    assert describe_healthy(counts) == "regions in 3 of 18"
+    words = "0 ml in the median, at most 1.5 ml in nine of ten, regions in 3 of 18"
     assert describe_healthy(counts | volumes) == words
     limits = counts | volumes | {"healthy_ml_exact": False}
     assert describe_healthy(limits) == f"at most {words}"

@@ -563,7 +563,7 @@ def test_sentence_compares_with_healthy_scans(detected):
     write_json(detected / "detect.json", {**shared, "threshold_from": origin})
     expected = (
         "1 region, 1.5 ml. Healthy scans of run: 0 ml in the median, at most 1.5 ml in nine of "
-        "ten, 2 of 18 flagged."
+        "ten, regions in 2 of 18."
     )
     assert expected in write_report(detected).read_text()
 

@@ -459,12 +459,12 @@ def describe_healthy(origin: Mapping[str, Any]) -> str:
         origin: `Threshold.origin`, or `threshold_from` of detect.json and summary.json.
 
     Returns:
-        A phrase such as "0 ml in the median, at most 1.5 ml in nine of ten, 3 of 18 flagged";
+        A phrase such as "0 ml in the median, at most 1.5 ml in nine of ten, regions in 3 of 18";
         empty if no healthy scan is known.
 
     Example:
         >>> describe_healthy({"n_marked": 1, "n_scores": 18})
-        '1 of 18 flagged'
+        'regions in 1 of 18'
     """
     if not origin.get("n_scores"):
         return ""
@@ -475,7 +475,7 @@ def describe_healthy(origin: Mapping[str, Any]) -> str:
             f"{limit}{_format_ml(origin['healthy_ml_median'])} ml in the median",
             f"at most {_format_ml(origin['healthy_ml_p90'])} ml in nine of ten",
         ]
-    return ", ".join([*parts, f"{origin['n_marked']} of {origin['n_scores']} flagged"])
+    return ", ".join([*parts, f"regions in {origin['n_marked']} of {origin['n_scores']}"])
 
 
 def _format_ml(volume: float) -> str:

@@ -19,11 +19,10 @@ from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
 from maediff.report.cohort import PICTURE
-from maediff.report.elements import Montage, Page, Section, Table, colour_scale, flat
+from maediff.report.elements import Facts, Montage, Page, Section, Table, colour_scale, flat
 from maediff.report.viewer import make_viewer
 
 REGIONS_SHOWN = 8
-FOLDERS_LEFT_OUT = "The command that made these results, with the names of files and folders only:"
 MAX_ON_PAGE = 20
 
 
@@ -51,11 +50,12 @@ def detection_page(folder: Path) -> Page:
     ]
     vmax, threshold = _find_maximum(shared), shared["threshold"]
     scans = Section(
-        "Scans",
+        "Scan" if len(summaries) == 1 else "Scans",
         text=[] if summaries else ["No scan was finished."],
         tables=[_overview(folder, summaries, links, is_index=not on_one_page)]
-        if summaries
+        if len(summaries) > 1
         else [],
+        scale_last=len(summaries) == 1,
         scale=colour_scale(vmax, threshold) if montages else None,
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=montages,
@@ -74,9 +74,10 @@ def detection_page(folder: Path) -> Page:
     )
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     lead += f" {len(failures)} failed." if failures else ""
-    sections = [*([failed] if failures else []), scans, make_method_section(shared)]
+    method = make_method_section(shared, _make_method_facts(shared))
+    sections = [*([failed] if failures else []), scans, method]
     sections.append(_settings(shared))
-    return Page("Detection", folder.resolve().name, lead, _facts(shared), sections)
+    return Page("Detection", folder.resolve().name, lead, _make_facts(shared), sections)
 
 
 def scan_page(folder: Path, name: str) -> Page:
@@ -89,29 +90,33 @@ def scan_page(folder: Path, name: str) -> Page:
     summary = read_json(folder / name / "summary.json")
     section = Section(
         "Scan",
+        scale_last=True,
         scale=colour_scale(_find_maximum(shared), shared["threshold"]),
         legend=[("mask", "anomaly mask: above the threshold")],
         montages=[make_scan_montage(folder / name, summary, shared, "scan-0")],
     )
     lead = _sentence(summary, shared)
-    sections = [section, make_method_section(shared), _settings(shared)]
-    return Page("Detection", name, lead, _facts(shared), sections)
+    method = make_method_section(shared, _make_method_facts(shared))
+    sections = [section, method, _settings(shared)]
+    return Page("Detection", name, lead, _make_facts(shared), sections)
 
 
-def make_method_section(shared: Mapping[str, Any]) -> Section:
+def make_method_section(shared: Mapping[str, Any], facts: Facts) -> Section:
     """Return the processing as a paragraph for a paper, and the command that made the results.
 
     Args:
         shared: content of detect.json. Folders of older versions lack some keys; the paragraph is
             then left out.
+        facts: facts of the section.
     """
     by_contrast = shared.get("contrasts") or {"": shared}
     try:
         paragraphs = [describe_methods(settings) for settings in by_contrast.values()]
     except KeyError:
         paragraphs = []
-    text = [*paragraphs, FOLDERS_LEFT_OUT] if shared.get("command") else paragraphs
-    return Section("Method and command", text=text, command=str(shared.get("command", "")))
+    command = str(shared.get("command", ""))
+    title = "Method and command" if command else "Method"
+    return Section(title, text=paragraphs, open_facts=facts, command=command)
 
 
 def scan_address(folder: Path, name: str) -> str:
@@ -179,13 +184,17 @@ def _thumbnail(folder: Path) -> str:
         return ""
 
 
-def _facts(shared: Mapping[str, Any]) -> list[tuple[str, str]]:
-    origin = shared.get("threshold_from") or {}
+def _make_facts(shared: Mapping[str, Any]) -> Facts:
+    """Return the facts of the page's head: all that a reader of the pictures needs."""
     model = (str(shared[key]) for key in ("model", "model_from", "terms") if shared.get(key))
+    return [("Model", ", ".join(model)), ("Detects", str(shared.get("marks", "")))]
+
+
+def _make_method_facts(shared: Mapping[str, Any]) -> Facts:
+    """Return the facts of the section about the method."""
+    origin = shared.get("threshold_from") or {}
     versions = (f"{name} {value}" for name, value in shared.get("versions", {}).items())
     return [
-        ("Model", ", ".join(model)),
-        ("Detects", str(shared.get("marks", ""))),
         ("Method", str(shared.get("method", ""))),
         ("Contrast", str(shared["modality"])),
         ("Threshold", f"{shared['threshold']:.3g} ({_origin(origin)})"),
@@ -245,7 +254,7 @@ def make_scan_montage(
         montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")
         return montage
     heights = snapshot.z_mm
-    montage.rows = make_rows(snapshot, vmax) + _outline(path / PICTURE[2])
+    montage.rows, montage.below = make_rows(snapshot, vmax), _outline(path / PICTURE[2])
     montage.slices = (
         [str(i) for i in snapshot.slice_ids]
         if heights is None

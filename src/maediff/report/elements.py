@@ -23,6 +23,8 @@ class Montage:
     rows: list[tuple[str, str, str]]
     slices: list[str] = field(default_factory=list)
     axis: str = "slice"
+    below: list[tuple[str, str, str]] = field(default_factory=list)
+    """Rows of other views, below the names of the slices."""
     table: "Table | None" = None
     tables: "list[Table]" = field(default_factory=list)
     """Further tables, above the viewer."""
@@ -109,6 +111,11 @@ class Section:
     montages: list[Montage] = field(default_factory=list)
     gallery: list[Tile] = field(default_factory=list)
     facts: Facts = field(default_factory=list)
+    """Facts that a click shows."""
+    open_facts: Facts = field(default_factory=list)
+    """Facts that are always shown."""
+    scale_last: bool = False
+    """True shows colour scale and legend below the montages."""
     command: str = ""
     """Command line that made the results."""
 
@@ -136,6 +143,7 @@ def hide_page_folders(page: Page) -> None:
         section.text = [hide_folders(text) for text in section.text]
         section.command = hide_folders(section.command)
         section.facts = _hide_facts(section.facts)
+        section.open_facts = _hide_facts(section.open_facts)
         for table in section.tables:
             _hide_cells(table)
         for tile in section.gallery:

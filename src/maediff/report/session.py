@@ -58,13 +58,17 @@ def sessions_page(folder: Path) -> Page:
         sections.append(Section("Failed", tables=[Table(["Session or scan", "Reason"], rows)]))
     if summaries:
         overview = _make_overview(summaries, links, sortable=not on_one_page)
-        sections.append(_make_section("Sessions", montages, [overview]))
+        title = "Session" if len(summaries) == 1 else "Sessions"
+        section = _make_section(title, montages, [overview] if len(summaries) > 1 else [])
+        section.scale_last = len(summaries) == 1
+        sections.append(section)
     alone = _find_contrasts_alone(folder, set(summaries))
     if alone:
         sections.append(_make_section_alone(alone, shared))
     if not summaries and not alone:
         sections.append(Section("Sessions", text=["No session was finished."]))
-    sections += [make_method_section(shared), _make_settings(shared)]
+    method = make_method_section(shared, _make_method_facts(shared))
+    sections += [method, _make_settings(shared)]
     lead = _describe(summaries, failures, len({path.parent.name for path in alone}))
     return Page("Detection", folder.resolve().name, lead, _make_facts(shared), sections)
 
@@ -77,7 +81,9 @@ def session_page(folder: Path, name: str) -> Page:
     """
     shared, summary = read_json(folder / "detect.json"), read_json(folder / name / "summary.json")
     section = _make_section("Session", [_make_montage(folder / name, summary, "scan-0")], [])
-    sections = [section, make_method_section(shared), _make_settings(shared)]
+    section.scale_last = True
+    method = make_method_section(shared, _make_method_facts(shared))
+    sections = [section, method, _make_settings(shared)]
     return Page("Detection", name, _make_sentence(summary), _make_facts(shared), sections)
 
 
@@ -231,13 +237,16 @@ def _make_section_alone(paths: list[Path], shared: Mapping[str, Any]) -> Section
 
 
 def _make_facts(shared: Mapping[str, Any]) -> Facts:
-    """Return the settings in the head of the page."""
-    versions = (f"{name} {value}" for name, value in shared.get("versions", {}).items())
+    """Return the facts of the page's head: all that a reader of the pictures needs."""
     models = (f"{key}: {each['model']}" for key, each in shared["contrasts"].items())
+    return [("Models", ", ".join(models)), ("Detects", str(shared.get("marks", "")))]
+
+
+def _make_method_facts(shared: Mapping[str, Any]) -> Facts:
+    """Return the facts of the section about the method."""
+    versions = (f"{name} {value}" for name, value in shared.get("versions", {}).items())
     thresholds = (f"{key}: {each['threshold']:.3g}" for key, each in shared["contrasts"].items())
     return [
-        ("Models", ", ".join(models)),
-        ("Detects", str(shared.get("marks", ""))),
         ("Combined map", describe_rule(shared.get("rule"))),
         ("Thresholds", ", ".join(thresholds)),
         ("Seed", str(shared.get("seed", 0))),

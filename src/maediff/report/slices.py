@@ -24,7 +24,7 @@ from maediff.report.colours import COLOURS, colour_values
 ZOOM = 2  # pixels of the picture per pixel of the model's grid
 MARGIN = 3
 THUMBNAIL_QUALITY = 75  # of JPEG, 0 to 95; about 4 KB a picture
-GAP = 4
+GAP, GAP_COLOUR = 4, (84, 96, 108)  # between slices; visible on a light and on a dark page
 MASK_COLOUR = (255, 140, 26)
 TRUTH_COLOUR = (64, 214, 255)
 OUTLINE_COLOUR = (255, 255, 255)  # of the mask on the anomaly map, whose own colours hold orange
@@ -195,6 +195,7 @@ def _strip(
     if y0 >= y1 or x0 >= x1:  # no brain in these slices
         y0, y1, x0, x1 = 0, height, 0, width
     tiles = []
+    gap = np.full((ZOOM * (y1 - y0), GAP, 3), GAP_COLOUR, dtype=np.uint8)
     for index, picture in enumerate(pictures[:, y0:y1, x0:x1]):
         tile = ndimage.zoom(
             picture.astype(np.float32), (ZOOM, ZOOM, 1), order=1, grid_mode=True, mode="nearest"
@@ -209,7 +210,7 @@ def _strip(
                 tile[_outline(_enlarge(mask[index, y0:y1, x0:x1]))] = colour
         _letter(tile, _enlarge(L))
         _letter(tile[:, ::-1], _enlarge(R)[:, ::-1])
-        tiles += [tile.astype(np.uint8), np.full((tile.shape[0], GAP, 3), 255, dtype=np.uint8)]
+        tiles += [tile.astype(np.uint8), gap]
     return np.concatenate(tiles[:-1], axis=1)
 
 

@@ -35,8 +35,8 @@ def other() -> None:
     ("arguments", "shown"),
     [
         ("-o r", "maediff see --out r"),
-        ("/home/ann/a.nii.gz -o /tmp/secret/out/", "maediff see --out out a.nii.gz"),
-        ("a b/c d e f -o r", "maediff see --out r '(5 inputs)'"),
+        ("/home/ann/a.nii.gz -o /tmp/secret/out/", "maediff see a.nii.gz --out out"),
+        ("a b/c d e f -o r", "maediff see '(5 inputs)' --out r"),
         ("--model runs/mine@t_test=125 -o r", "maediff see --out r --model mine@t_test=125"),
         ("--model hf:ORG/NAME -o r", "maediff see --out r --model hf:ORG/NAME"),
         (
@@ -54,7 +54,7 @@ def test_arguments_that_the_user_gave(arguments, shown):
 
 def test_name_with_a_space_is_quoted():
     result = CliRunner().invoke(app, ["see", "/data/MR scan.nii", "-o", "r"])
-    assert result.output.strip() == "maediff see --out r 'MR scan.nii'"
+    assert result.output.strip() == "maediff see 'MR scan.nii' --out r"
 
 
 def test_no_command_runs():

@@ -179,7 +179,7 @@ def test_report_has_the_contrasts_side_by_side(folder, models, tmp_path):
     out = tmp_path / "out"
     detect(folder, out, models)
     page = write_report(out).read_text()
-    assert "Sessions" in page and "Combined map" in page and "Score in thresholds" in page
+    assert ">Session<" in page and "Combined map" in page and "Score in thresholds" in page
     info = page.partition('id="scan-0-viewer-info">')[2].partition("</script>")[0]
     info = json.loads(info.replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&"))
     assert [name for name, _ in info["images"]] == [
@@ -213,7 +213,7 @@ def test_command_finds_sessions_by_itself(folder, shipped, tmp_path):
     result = run_command(folder, "-o", out)
     assert result.exit_code == 0, result.output
     assert (out / "p1" / "anomaly_map.nii.gz").is_file()
-    command = "maediff detect --out out in --device cpu"
+    command = "maediff detect in --out out --device cpu"
     assert read(out / "detect.json")["command"] == command
     page = (out / "report.html").read_text()
     assert f">{command}</pre>" in page and page.count("scans were processed with maediff") == 2

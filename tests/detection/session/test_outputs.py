@@ -116,7 +116,7 @@ def test_files_in_mni(folder, models, tmp_path, registered):
     present.unlink()
     detect(folder, out, models, mni=True, resume=True)
     assert present.is_file()
-    with pytest.raises(InputError, match="was made with another mni"):
+    with pytest.raises(InputError, match="was made with another contrasts, mni"):
         detect(folder, out, models, resume=True)
 
 

@@ -29,7 +29,8 @@ def describe_call() -> str:
     if context is None:
         return ""
     words = ["maediff", str(context.info_name)]
-    for param in context.command.params:
+    params = context.command.params
+    for param in sorted(params, key=lambda param: param.param_type_name != "argument"):
         source = context.get_parameter_source(param.name)
         given = source is not None and source.name == "COMMANDLINE"
         if given and param.name not in WITHOUT_EFFECT:

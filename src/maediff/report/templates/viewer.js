@@ -89,6 +89,7 @@
       this.choice(bar, "Image", "base", [...images, ["swipe", "swipe: scan | reference"]]);
       if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.changeMap());
       this.slider(bar, "Swipe", "swipe", 0, 1, 0.01);
+      this.swipe = bar.lastChild;
       this.check(bar, "Anomaly map", "map");
       this.check(bar, "Mask", "mask");
       this.slider(bar, "Opacity", "opacity", 0, 1, 0.05);
@@ -303,6 +304,7 @@
 
     draw() {
       const { state, info } = this, mosaic = state.view === "mosaic";
+      this.swipe.hidden = state.base !== "swipe";
       this.stage.hidden = mosaic;
       this.mosaic.hidden = !mosaic;
       if (mosaic) this.drawMosaic(); else PLANES.forEach((plane, n) => this.drawPlane(plane, n));
