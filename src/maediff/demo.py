@@ -181,7 +181,7 @@ def demo(
         detect(refs, out / "detect", model=model or out / "run", run=run)
     with stages.stage("report", "writing the reports"):
         page = _write_reports(out, quiet)
-    stages.write((out / "eval" / "table.md").read_text(encoding="utf-8"))
+    stages.write(_read_first_table(out / "eval" / "table.md"))
     fine_tuning = OPTIONS_OF_FINE_TUNING.format(model=model)
     options = OPTIONS_OF_TRAINING if model is None else fine_tuning
     stages.write(TRAIN_OWN_MODEL.format(contrast=contrast, options=options))
@@ -192,6 +192,12 @@ def demo(
     return page
 
 
+def _read_first_table(path: Path) -> str:
+    """Return the heading and the rows of the first table of table.md; the report has all."""
+    heading, rows, *_ = path.read_text(encoding="utf-8").strip().split("\n\n")
+    return f"{heading}\n\n{rows}\n"
+
+
 def _make_scans(
     out: Path, contrast: Modality, counts: dict[str, Any], quiet: bool
 ) -> tuple[Path, list[Path]]:
@@ -200,7 +206,7 @@ def _make_scans(
     Returns:
         The manifest of the cohort, and the paths of the two scans for `detect`.
     """
-    heads = {"lesion": False, "healthy": True}
+    heads = {"lesion": False, "nolesion": True}
     with Progress("brains", sum(counts.values()) + len(heads), quiet=quiet) as progress:
         manifest = make_phantom_dataset(out, contrast=contrast, progress=progress, **counts)
         paths = []

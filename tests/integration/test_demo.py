@@ -44,7 +44,7 @@ def check(demo, page):
     assert (summary["n_subjects"], summary["n_lesion"]) == (2, 1)
     assert {"run", "bright", "template"} <= summary["methods"].keys()
     detected = sorted(path.parent.name for path in (demo / "detect").glob("*/summary.json"))
-    assert detected == ["sub-healthy", "sub-lesion"]
+    assert detected == ["sub-lesion", "sub-nolesion"]
     return summary
 
 
@@ -75,6 +75,7 @@ def test_demo_with_shipped_model(tmp_path, models, capsys):
     assert report == f"report: {tmp_path / 'demo' / 'report.html'}"
     assert following == "next:   maediff detect PATIENT.nii.gz -o results --modality T1w"
     assert "--init t1" in printed
+    assert "| Method | Dice [%] |" in printed and "Lesion recall" not in printed
     assert "A model for tests." in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
 

@@ -529,6 +529,41 @@ def test_figure_of_the_paper_has_the_methods_in_its_order(paper_evaluation, monk
     assert "Figure as in the paper" not in write_report(paper_evaluation).read_text()
 
 
+def test_no_figure_of_the_paper_with_one_of_its_methods(paper_evaluation):
+    summary = json.loads((paper_evaluation / "summary.json").read_text())
+    del summary["runs"]["net-1"]
+    write_json(paper_evaluation / "summary.json", summary)
+    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text()
+
+
+def test_text_between_backticks_is_code(evaluated):
+    summary = json.loads((evaluated / "summary.json").read_text())
+    summary["notes"] = ["maps of `maediff detect` & <b>`more`", "a single ` stays"]
+    write_json(evaluated / "summary.json", summary)
+    html = write_report(evaluated).read_text()
+    assert "of <code>maediff detect</code> &amp; &lt;b&gt;<code>more</code>" in html
+    assert "a single ` stays" in html
+
+
+def test_page_of_one_scan_starts_with_its_pictures(detected):
+    shutil.rmtree(detected / "odd")
+    stated = json.loads((detected / "detect.json").read_text())
+    write_json(detected / "detect.json", {**stated, "command": "maediff detect /home/ann/a.nii"})
+    html = write_report(detected).read_text()
+    order = ("<h2>Scan</h2>", 'id="scan-0"', "colour scale", "Method and command", "Versions")
+    places = [html.index(text) for text in order]
+    assert places == sorted(places)
+    assert "Largest region" not in html
+    assert ">maediff detect a.nii</pre>" in html
+
+
+def test_names_of_slices_are_below_the_slices(detected):
+    brain = made_volume(np.ones((20, 20, 20)), np.eye(4))
+    write_picture(detected / "ill" / "qc.png", brain, np.ones((20, 20, 20), dtype=bool))
+    html = write_report(detected).read_text()
+    assert html.index('class="ids"') < html.index("Brain outline")
+
+
 def test_damaged_slices_of_an_evaluation_are_named(paper_evaluation):
     (paper_evaluation / "slices" / "net-0" / "ill-1.npz").write_bytes(b"PK")
     html = write_report(paper_evaluation).read_text()

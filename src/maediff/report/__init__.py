@@ -62,6 +62,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _mark_code
     style = Markup(environment.get_template("style.css").render())  # noqa: S704 - our own file
     for path, page in pages.items():
         hide_page_folders(page)
@@ -76,6 +77,17 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         )
         write_text(path, html)
     return out / "report.html"
+
+
+def _mark_code(text: str) -> Any:
+    """Return a text as HTML, with the parts between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = [escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # a single backtick is text
+        return escape(text)
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(parts)
 
 
 def _scripts(page: Any, environment: Any) -> tuple[list[str], str]:

@@ -122,10 +122,10 @@ def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         subject, reconstruction   input | AnoDDPM | pDDPM (s48) | pDDPM (s16) | MAEDiff | truth
         subject, anomaly map      input | ...                                           | truth
 
-    Each method is shown by its first run. There is no section without one of the methods.
+    Each method is shown by its first run. There is no section with fewer than two of the methods.
     """
     runs = _find_paper_runs(folder, summary)
-    if not runs:
+    if len(runs) < 2:
         return []
     rows: list[tuple[str, list[slices.RGB]]] = []
     subjects, notes = load_subjects(folder, list(runs.values()))
@@ -141,7 +141,7 @@ def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
             slices.anomaly_tile(shot, at, display_maximum(_threshold_of(name, summary)))
             for name, shot in snapshots.items()
         ]
-        rows.append((f"{subject} reconstruction", [inputs, *references, inputs]))
+        rows.append((f"{subject} reconstruction", [inputs, *references, truth]))
         rows.append((f"{subject} anomaly map", [inputs, *maps, truth]))
     columns = ["input", *runs, "truth"]
     charts_of_figure = []

@@ -67,11 +67,9 @@ def detection_page(folder: Path) -> Page:
     )
     with_regions = sum(bool(summary["regions"]) for summary in summaries.values())
     flagged = sum(bool(list_flags(summary)) for summary in summaries.values())
-    count = f"{len(summaries)} scan{'s' if len(summaries) != 1 else ''}"
-    lead = (
-        f"{count} compared with the healthy references of {shared['model']}; "
-        f"regions detected in {with_regions}."
-    )
+    n = len(summaries)
+    lead = f"{n} scan{'s' * (n != 1)} compared with the healthy references of {shared['model']}"
+    lead += f"; regions detected in {with_regions} of {n}." if n > 1 else "."
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     lead += f" {len(failures)} failed." if failures else ""
     method = make_method_section(shared, _make_method_facts(shared))

@@ -65,7 +65,7 @@ def _demo(folder: Path, parts: Sequence[Path]) -> Page:
     return Page(
         "Demo",
         folder.resolve().name,
-        " ".join(page.lead for page in pages),
+        " ".join(page.lead for page in pages if page.kind != "Training run"),
         pages[0].facts,
         sections,
     )

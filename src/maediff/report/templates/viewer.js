@@ -24,6 +24,7 @@
 
   const apply = (m, p) => [0, 1, 2].map((row) => m[row][0] * p[0] + m[row][1] * p[1] + m[row][2] * p[2] + m[row][3]);
   const round3 = (value) => String(Number(value.toPrecision(3))); // 1900, not 1.90e+3
+  const position = (mm) => mm.map((value) => String(Math.round(value))).join(", "); // 0, not -0
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
   const element = (tag, attributes = {}, text = "") => {
     const node = document.createElement(tag);
@@ -240,11 +241,10 @@
         button.setAttribute("aria-label", `Go to region ${n + 1}`);
         head.append(button);
         row.append(head);
-        const position = (mm) => mm ? mm.map((value) => Math.round(value)).join(", ") : "";
         const mean = region.mean === null ? "" : region.mean.toPrecision(3);
         const cells = [
           `${region.volume_ml.toFixed(2)} ml`, region.peak.toPrecision(3), mean, region.location || "",
-          position(region.center_mm), position(region.mni_mm),
+          position(region.center_mm), region.mni_mm ? position(region.mni_mm) : "",
         ];
         for (const text of cells) row.append(element("td", {}, text));
         row.addEventListener("click", () => { this.goTo(region.center_mm); this.draw(); });
@@ -310,9 +310,9 @@
       if (mosaic) this.drawMosaic(); else PLANES.forEach((plane, n) => this.drawPlane(plane, n));
       const voxel = state.at.reduce((sum, at, axis) => sum + at * this.stride[axis], 0);
       const grey = (layer) => round3(info.low + (info.high - info.low) * this.layers[layer][voxel] / 255);
-      const mm = apply(info.affine, state.at).map((value) => value.toFixed(0));
-      const mni = info.to_mni ? `; MNI152 ${apply(info.to_mni, apply(info.affine, state.at)).map((value) => value.toFixed(0)).join(", ")} mm` : "";
-      this.readout.textContent = `x, y, z: ${mm.join(", ")} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(3)}`;
+      const mm = apply(info.affine, state.at);
+      const mni = info.to_mni ? `; MNI152 ${position(apply(info.to_mni, mm))} mm` : "";
+      this.readout.textContent = `x, y, z: ${position(mm)} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(3)}`;
     }
 
     drawPlane(plane, n) {
