@@ -474,6 +474,7 @@ def test_cohort_shows_every_outline(prepared):
         "train 1, val 1, test 1",
         "healthy 1, with a lesion 1, health unknown 1",
         "train · FLAIR · healthy · brain 1200 ml",
+        "<td>1200</td>",
         "val · FLAIR · with a lesion · brain 1000 ml",
         "stretched 1.64 times",
         "no picture: qc.png: cannot be read",

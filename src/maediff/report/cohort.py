@@ -24,6 +24,7 @@ QC_COLUMNS = {
     "atlas_overlap": "Overlap with the atlas",
     "brain_mask": "Brain mask",
 }
+DECIMALS = {"brain_ml": "{:.0f}", "lesion_ml": "{:.1f}", "atlas_overlap": "{:.3f}"}
 HEALTH = {"1": "healthy", "0": "with a lesion", "": "health unknown"}
 PICTURE = ("Brain outline", "on the scan", "qc.png")
 SORTABLE_FROM = 20
@@ -79,11 +80,11 @@ def cohort_page(folder: Path) -> Page:
     sections.append(Section("Settings", facts=flat(settings)))
     lead = (
         f"{len(kept)} of {len(names)} scans were prepared. "
-        f"Quality control flagged {len(flagged)} of them."
+        f"Quality control flagged {len(flagged) or 'none'} of them."
     )
     facts = [
         ("Contrast", contrast),
-        ("Splits", _count(scans, kept, "split")),
+        ("Scans by split", _count(scans, kept, "split")),
         ("Health", _count(scans, kept, "healthy", HEALTH)),
         ("Data sets", _count(scans, kept, "dataset")),
         ("Failed", str(len(failed))),
@@ -96,7 +97,7 @@ def cohort_page(folder: Path) -> Page:
 def _count_subjects(numbers: Mapping[str, int]) -> Facts:
     """Return the number of subjects in each split as a fact; none for older cohorts."""
     text = ", ".join(f"{split} {number}" for split, number in numbers.items())
-    return [("Subjects", text)] if text else []
+    return [("Subjects by split", text)] if text else []
 
 
 def _read_lines(path: Path, notes: list[str]) -> dict[str, dict[str, str]]:
@@ -168,11 +169,19 @@ def _make_table(names: Sequence[str], scans: Rows, checks: Rows) -> Table:
         health = HEALTH.get(scan.get("healthy", ""), "") if scan else ""
         keys = ("flags", *QC_COLUMNS, "notes")
         status = check.get("status", "no line in qc.csv")
-        cells = [check.get(key) or "" for key in keys]
+        cells = [_format_cell(key, check.get(key) or "") for key in keys]
         rows.append([name, scan.get("split", ""), health, status, *cells])
     head = ["Scan", "Split", "Health", "Status", "Check", *QC_COLUMNS.values(), "Notes"]
     marked = [number for number, row in enumerate(rows) if row[3] != "ok"]
     return Table(head, rows, marked=marked, sortable=len(rows) > SORTABLE_FROM)
+
+
+def _format_cell(column: str, text: str) -> str:
+    """Return a cell of qc.csv for the page: numbers are rounded."""
+    try:
+        return DECIMALS[column].format(float(text)) if column in DECIMALS else text
+    except ValueError:
+        return text
 
 
 def _make_montage(
