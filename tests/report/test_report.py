@@ -27,7 +27,14 @@ from maediff.models.folder import config_of, write_config
 from maediff.preparation.picture import write_picture
 from maediff.report import write_report
 from maediff.report.charts import assign_colours, tile_chart
-from maediff.report.slices import LETTER_COLOUR, anomaly_row, mask_row, reference_row, scan_row
+from maediff.report.slices import (
+    GAP_COLOUR,
+    LETTER_COLOUR,
+    anomaly_row,
+    mask_row,
+    reference_row,
+    scan_row,
+)
 from maediff.training.samples import SAMPLES, Samples, save_samples
 
 SPACING = (2.0, 2.0, 2.0)
@@ -154,7 +161,7 @@ def test_colour_scale_is_fixed_and_never_stretched():
     ill, healthy = (picture(anomaly_row(snapshot(peak), 0.4)) for peak in (0.4, 0.05))
     assert ill.max() > 240
     above = healthy[:-18]  # the letters
-    shown = above[(above != 255).any(axis=2)]  # without the white between slices
+    shown = above[(above != GAP_COLOUR).any(axis=2)]  # without the lines between slices
     assert shown.max() < 100  # stretched to its own maximum, this one would glow as the other does
     np.testing.assert_array_equal(
         ill[-20, 10], healthy[-20, 10]
