@@ -13,7 +13,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/maediff
 COPY constraints.txt /src/
 RUN /opt/maediff/bin/pip install -c /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml PACKAGE.md LICENSE /src/
 COPY src /src/src
 RUN /opt/maediff/bin/pip install -c /src/constraints.txt /src
 

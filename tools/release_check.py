@@ -3,17 +3,20 @@
     python tools/release_check.py                                   # this Python, newest versions
     python tools/release_check.py --python python3.11 --python python3.13
     python tools/release_check.py --versions lowest                 # oldest allowed dependencies
+    python tools/release_check.py --versions lowest --torch 2.6.0   # and the oldest torch
 
 `make release-check` runs the first line. Each environment gets the wheel only, not the repository.
 There, `maediff detect --sample` has to find the lesion of the synthetic sample while every network
 connection fails. The script prints the seconds and MB of each step, and ends with 1 if one fails.
 Options for pip, such as an index of CPU builds of torch, come from pip's own configuration.
+`--work FOLDER` keeps the wheel and the environments.
 """
 
 import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,8 @@ NEEDED = (
     "maediff/weights/t2/model.safetensors",
     "maediff/weights/flair/model.safetensors",
     "maediff/report/templates/viewer.js",
+    "maediff/preparation/atlas/LICENSE.txt",
+    "maediff/synthetic/sample/sub-sample_FLAIR.nii.gz",
     "maediff/py.typed",
 )
 """Files that the wheel must hold."""
@@ -45,8 +50,15 @@ socket.socket.connect = refuse
 socket.socket.connect_ex = refuse
 socket.getaddrinfo = refuse
 '''
+VERSIONS = """\
+import sys, torch
+print(f"Python {sys.version.split()[0]}, torch {torch.__version__}")
+"""
 KEEP_TORCH = "torch"
-"""The oldest allowed torch has no CPU build on every index, so `lowest` keeps the newest one."""
+"""The oldest allowed torch has no CPU build on every index, so `lowest` keeps the newest one.
+
+`--torch` chooses another version.
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,6 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
         default="newest",
         help="versions of the dependencies; default: %(default)s",
     )
+    parser.add_argument(
+        "--torch", metavar="VERSION", help="version of torch; default: that of constraints.txt"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the wheel and the environments here; an earlier environment is replaced",
+    )
     return parser
 
 
@@ -82,15 +103,28 @@ def run(command: Sequence[object], **options: object) -> str:
     return str(done.stdout)
 
 
+def find_broken_links(wheel: Path) -> list[str]:
+    """Return the links of the wheel's package page that lead to no website, as problems."""
+    archive = zipfile.ZipFile(wheel)
+    pages = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    if not pages:
+        return ["lacks METADATA"]
+    page = archive.read(pages[0]).decode("utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", page)
+    return [f"links to {target}" for target in targets if not target.startswith("https://")]
+
+
 def check_wheel(wheel: Path) -> str:
     """Check size and contents of the wheel, and return a line about them.
 
     Raises:
-        RuntimeError: it is too large, lacks a file, or holds a scan.
+        RuntimeError: it is too large, lacks a file, holds a scan, or its package page has a link
+            to a file of the repository.
     """
     size = wheel.stat().st_size / 1e6
     names = zipfile.ZipFile(wheel).namelist()
     problems = [f"lacks {name}" for name in NEEDED if name not in names]
+    problems += find_broken_links(wheel)
     if not any(name.endswith("/LICENSE") for name in names):
         problems.append("lacks LICENSE")
     problems += [f"holds {name}" for name in names if SCANS.search(name) and SAMPLE not in name]
@@ -112,8 +146,31 @@ def lowest_versions() -> list[str]:
     ]
 
 
-def try_wheel(wheel: Path, python: str, versions: str, folder: Path) -> str:
+def make_constraints(versions: str, torch: str | None) -> str:
+    """Return the content of a constraints file for pip.
+
+    Args:
+        versions: "newest" or "lowest".
+        torch: version of torch; None for the version in constraints.txt.
+    """
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = [f"torch=={torch}"] if torch else [x for x in lines if x.startswith("torch==")]
+    if versions == "lowest":
+        kept += lowest_versions()
+    return "\n".join(kept) + "\n"
+
+
+def try_wheel(
+    wheel: Path, python: str, versions: str, folder: Path, torch: str | None = None
+) -> str:
     """Install the wheel in an empty environment, detect in the sample, and return a line.
+
+    Args:
+        wheel: the wheel.
+        python: Python of the environment.
+        versions: "newest" or "lowest".
+        folder: an empty folder for the environment and the results.
+        torch: version of torch; None for the version in constraints.txt.
 
     Raises:
         RuntimeError: the installation or the detection failed, or the sample's lesion was missed.
@@ -122,11 +179,7 @@ def try_wheel(wheel: Path, python: str, versions: str, folder: Path) -> str:
     run([python, "-m", "venv", environment])
     program = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
     constraints = folder / "constraints.txt"
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.startswith("torch==")]
-    if versions == "lowest":
-        kept += lowest_versions()
-    constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    constraints.write_text(make_constraints(versions, torch), encoding="utf-8")
     began = time.monotonic()
     run([program, "-m", "pip", "install", "-q", "-c", constraints, wheel])
     installed = time.monotonic() - began
@@ -143,9 +196,9 @@ def try_wheel(wheel: Path, python: str, versions: str, folder: Path) -> str:
     summaries = [json.loads(path.read_text()) for path in folder.glob("results/*/summary.json")]
     if not summaries or not all(summary["regions"] for summary in summaries):
         raise RuntimeError(f"{python}: the lesion of the sample was not detected")
-    version = run([program, "-c", "import sys; print(sys.version.split()[0])"]).strip()
+    version = run([program, "-c", VERSIONS]).strip()
     return (
-        f"Python {version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB), "
+        f"{version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB), "
         f"detect --sample without network in {detected:.0f} s"
     )
 
@@ -154,17 +207,20 @@ def main() -> int:
     """Run all checks; return the exit code."""
     args = build_parser().parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = args.work.resolve() if args.work else Path(temporary)
         try:
+            shutil.rmtree(folder / "dist", ignore_errors=True)
             run([sys.executable, "-m", "build", "-o", folder / "dist", ROOT])
             wheel = next(folder.glob("dist/*.whl"))
             print(check_wheel(wheel), flush=True)
             run([sys.executable, "-m", "twine", "check", "--strict", *folder.glob("dist/*")])
             print("twine check: passed", flush=True)
             for number, python in enumerate(args.python or [sys.executable]):
-                part = folder / str(number)
+                part = folder / f"{args.versions}-{number}"
+                shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-                print(try_wheel(wheel, python, args.versions, part), flush=True)
+                line = try_wheel(wheel, python, args.versions, part, args.torch)
+                print(line, flush=True)
         except RuntimeError as error:
             print(f"failed: {error}", file=sys.stderr)
             return 1

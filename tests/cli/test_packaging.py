@@ -1,6 +1,7 @@
 """One version number, and what the wheel promises."""
 
 import json
+import re
 import tomllib
 from importlib import import_module
 from importlib.resources import files
@@ -20,6 +21,18 @@ def test_one_version():
     assert PROJECT["project"]["dynamic"] == ["version"]
     source = ROOT / PROJECT["tool"]["hatch"]["version"]["path"]
     assert f'__version__ = "{maediff.__version__}"' in source.read_text(encoding="utf-8")
+
+
+def test_the_wheel_that_the_documentation_installs_has_this_version():
+    text = (ROOT / "docs/getting_started/installation.md").read_text(encoding="utf-8")
+    wheels = set(re.findall(r"maediff-\S+\.whl", text))
+    assert wheels == {f"maediff-{maediff.__version__}-py3-none-any.whl"}
+
+
+def test_the_documentation_names_the_allowed_versions_of_torch():
+    (torch,) = [name for name in PROJECT["project"]["dependencies"] if name.startswith("torch")]
+    for page in ("docs/getting_started/installation.md", "PACKAGE.md"):
+        assert f'"{torch}"' in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_type_hints_are_declared():

@@ -27,7 +27,7 @@ def test_copied_files_exist(copied):
     assert copied() == {
         "constraints.txt",
         "pyproject.toml",
-        "README.md",
+        "PACKAGE.md",
         "LICENSE",
         "CITATION.cff",
         "src",

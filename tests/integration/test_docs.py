@@ -30,7 +30,8 @@ MADE = {"_build", "gallery", "generated"}
 SITE = sorted(p for p in DOCS.rglob("*.md") if not MADE & set(p.relative_to(DOCS).parts))
 PAGES = [*sorted(ROOT.glob("*.md")), *SITE, *sorted((ROOT / "experiments/log").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-RUNNABLE = [p for p in (ROOT / "README.md", *SITE) if "```python" in p.read_text("utf-8")]
+FRONT = (ROOT / "README.md", ROOT / "PACKAGE.md")
+RUNNABLE = [p for p in (*FRONT, *SITE) if "```python" in p.read_text("utf-8")]
 SCANS = ("patient_T1w.nii.gz", "sub-01_T1w.nii.gz", "patient.nii.gz", "--sample")
 """Inputs of the commands that a test runs."""
 NEEDS_SCANS = "needs a cohort, a study or a model of the reader; the tests of its package run it"
@@ -139,7 +140,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(place), f"{name_of(page)}: {target}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *SITE], ids=name_of)
+@pytest.mark.parametrize("page", [*FRONT, *SITE], ids=name_of)
 def test_commands_of_the_page_are_valid(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in shell_lines(page):
@@ -187,7 +188,7 @@ def is_run(words: list[str]) -> bool:
     return words[:2] == ["maediff", "detect"] and words[2] in SCANS and "--model" not in words
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *SITE], ids=name_of)
+@pytest.mark.parametrize("page", [*FRONT, *SITE], ids=name_of)
 def test_shell_commands_run_or_have_a_reason(page: Path) -> None:
     for words in shell_lines(page):
         assert is_run(words) or {" ".join(words[:2]), words[0]} & set(NOT_RUN), words
@@ -208,7 +209,7 @@ def test_shell_commands_run(tmp_path: Path) -> None:
         tuple(
             words[: words.index("-o")] + words[words.index("-o") + 2 :] if "-o" in words else words
         )
-        for page in (ROOT / "README.md", *SITE)
+        for page in (*FRONT, *SITE)
         for words in shell_lines(page)
         if is_run(words)
     }

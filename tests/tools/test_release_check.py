@@ -4,10 +4,11 @@ import zipfile
 
 import pytest
 
-from helpers.scripts import load_script
+from helpers.scripts import ROOT, load_script
 
 check = load_script("tools/release_check.py")
-COMPLETE = (*check.NEEDED, "maediff-0.1.0.dist-info/licenses/LICENSE")
+INFO = "maediff-0.1.0.dist-info"
+COMPLETE = (*check.NEEDED, f"{INFO}/licenses/LICENSE", f"{INFO}/METADATA")
 
 
 def make_wheel(folder, names, size=10):
@@ -19,15 +20,24 @@ def make_wheel(folder, names, size=10):
 
 
 def test_a_complete_wheel_passes(tmp_path):
-    sample = "maediff/synthetic/sample/sub-sample_FLAIR.nii.gz"
+    sample = "maediff/synthetic/sample/sub-sample_T1w.nii.gz"
     line = check.check_wheel(make_wheel(tmp_path, [*COMPLETE, sample]))
-    assert f"{len(COMPLETE) + 1} files" in line
+    assert f"{len({*COMPLETE, sample})} files" in line
 
 
 @pytest.mark.parametrize("missing", COMPLETE)
 def test_a_missing_file_is_named(tmp_path, missing):
     wheel = make_wheel(tmp_path, [name for name in COMPLETE if name != missing])
     with pytest.raises(RuntimeError, match=f"lacks {missing.rpartition('/')[2]}|lacks {missing}"):
+        check.check_wheel(wheel)
+
+
+def test_a_link_to_the_repository_is_refused(tmp_path):
+    names = [name for name in COMPLETE if not name.endswith("METADATA")]
+    wheel = make_wheel(tmp_path, names)
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(f"{INFO}/METADATA", "[a](https://a.org) ![b](docs/b.png) [c](d.md)")
+    with pytest.raises(RuntimeError, match=r": links to docs/b\.png; links to d\.md$"):
         check.check_wheel(wheel)
 
 
@@ -48,6 +58,14 @@ def test_lowest_versions_are_those_of_pyproject():
     assert "numpy==1.26.*" in lowest
     assert "dcm2niix==1.0.20240202" in lowest
     assert not any(line.startswith("torch") for line in lowest)
+
+
+def test_the_version_of_torch_is_that_of_the_constraints_or_the_given_one():
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    first, *others = check.make_constraints("newest", None).splitlines()
+    assert first.startswith("torch==") and first in pinned and not others
+    assert check.make_constraints("newest", "2.6.0") == "torch==2.6.0\n"
+    assert check.make_constraints("lowest", "2.6.0").splitlines()[1:] == check.lowest_versions()
 
 
 def test_the_offline_module_refuses_connections():
