@@ -27,7 +27,7 @@ docs: .venv/.docs
 
 # Build the wheel, check it, and use it in an empty environment without a network.
 release-check: .venv/.test
-	$(BIN)/python -m pip install -q -c constraints.txt build twine
+	$(BIN)/python -m pip install -q -c constraints.txt build twine bids-validator-deno
 	$(BIN)/python tools/release_check.py
 
 # Score the shipped models again, about an hour on one CPU core: make results DATA=../shared/data

@@ -7,7 +7,9 @@
 
 `make release-check` runs the first line. Each environment gets the wheel only, not the repository.
 There, `maediff detect --sample` has to find the lesion of the synthetic sample while every network
-connection fails. The script prints the seconds and MB of each step, and ends with 1 if one fails.
+connection fails. `maediff-bids` then processes the sample as a BIDS dataset: participant level,
+again, and group level; the BIDS validator has to accept the derivative. The script prints the
+seconds and MB of each step, and ends with 1 if one fails.
 Options for pip, such as an index of CPU builds of torch, come from pip's own configuration.
 `--work FOLDER` keeps the wheel and the environments.
 """
@@ -23,7 +25,7 @@ import tempfile
 import time
 import tomllib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +52,10 @@ socket.socket.connect = refuse
 socket.socket.connect_ex = refuse
 socket.getaddrinfo = refuse
 '''
+SAMPLE_SCANS = """\
+from maediff.synthetic.sample import CONTRASTS, find_sample
+print(*map(find_sample, CONTRASTS), sep="\\n")
+"""
 VERSIONS = """\
 import sys, torch
 print(f"Python {sys.version.split()[0]}, torch {torch.__version__}")
@@ -187,20 +193,64 @@ def try_wheel(
     (folder / "offline").mkdir()
     (folder / "offline" / "sitecustomize.py").write_text(OFFLINE, encoding="utf-8")
     began = time.monotonic()
-    run(
-        [program, "-m", "maediff", "detect", "--sample", "-o", "results"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder / "offline"), "OMP_NUM_THREADS": "1"},
-    )
+    offline = {**os.environ, "PYTHONPATH": str(folder / "offline"), "OMP_NUM_THREADS": "1"}
+    run([program, "-m", "maediff", "detect", "--sample", "-o", "results"], cwd=folder, env=offline)
     detected = time.monotonic() - began
     summaries = [json.loads(path.read_text()) for path in folder.glob("results/*/summary.json")]
     if not summaries or not all(summary["regions"] for summary in summaries):
         raise RuntimeError(f"{python}: the lesion of the sample was not detected")
     version = run([program, "-c", VERSIONS]).strip()
+    began = time.monotonic()
+    try_bids_app(program, folder, offline)
+    processed = time.monotonic() - began
     return (
         f"{version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB), "
-        f"detect --sample without network in {detected:.0f} s"
+        f"detect --sample without network in {detected:.0f} s, "
+        f"maediff-bids and its validator in {processed:.0f} s"
     )
+
+
+def make_dataset(scans: Sequence[Path], dataset: Path) -> None:
+    """Make a BIDS dataset of one participant.
+
+    Args:
+        scans: files named as in BIDS, of the participant `sample`.
+        dataset: folder of the dataset.
+    """
+    anat = dataset / "sub-sample" / "anat"
+    anat.mkdir(parents=True)
+    for scan in scans:
+        shutil.copy(scan, anat)
+    description = {"Name": "Sample of maediff", "BIDSVersion": "1.9.0"}
+    (dataset / "dataset_description.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+def try_bids_app(program: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Process the sample as a BIDS dataset, and validate the derivative.
+
+    Args:
+        program: Python of the environment.
+        folder: folder for dataset and derivative.
+        environment: environment variables of the commands.
+
+    Raises:
+        RuntimeError: a command failed, a scan is missing, the second run changed a result, or the
+            validator found an error.
+    """
+    dataset, out = folder / "bids", folder / "bids-derivative"
+    scans = [Path(line) for line in run([program, "-c", SAMPLE_SCANS]).splitlines()]
+    make_dataset(scans, dataset)
+    app = [program.with_name("maediff-bids"), dataset, out]
+    times = []
+    for level in ("participant", "participant", "group"):
+        run([*app, level, "--quiet", "--n-cpus", "1"], cwd=folder, env=environment)
+        images = sorted(out.glob("sub-sample/anat/*_desc-anomaly_*.nii.gz"))
+        if len(images) != len(scans):
+            raise RuntimeError(f"maediff-bids: {len(images)} anomaly maps of {len(scans)} scans")
+        times.append([image.stat().st_mtime_ns for image in images])
+    if times[0] != times[1]:
+        raise RuntimeError("maediff-bids: the second run repeated finished scans")
+    run([Path(sys.executable).with_name("bids-validator-deno"), out])
 
 
 def main() -> int:

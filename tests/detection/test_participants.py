@@ -201,8 +201,12 @@ def test_folders_that_must_not_be_written_to_are_refused(dataset, models, tmp_pa
     [
         (None, "dataset_description.json cannot be read"),
         ("{", "dataset_description.json cannot be read"),
-        ("[]", "lacks Name; dataset_description.json lacks BIDSVersion"),
-        ('{"Name": "x"}', "lacks BIDSVersion"),
+        ("[]", "lacks the text Name; dataset_description.json lacks the text BIDSVersion"),
+        ("null", "lacks the text Name"),
+        ('"Name and BIDSVersion"', "lacks the text Name"),
+        ('{"Name": "x"}', "lacks the text BIDSVersion"),
+        ('{"Name": "x", "BIDSVersion": 1.8}', "lacks the text BIDSVersion"),
+        ("[" * 100_000, "dataset_description.json cannot be read"),
     ],
 )
 def test_an_invalid_dataset_is_refused(dataset, description, message):
@@ -210,6 +214,33 @@ def test_an_invalid_dataset_is_refused(dataset, description, message):
     path.unlink() if description is None else path.write_text(description)
     with pytest.raises(InputError, match=message):
         check_dataset(dataset)
+
+
+def test_a_byte_order_mark_is_accepted(dataset):
+    path = dataset / "dataset_description.json"
+    path.write_text('{"Name": "x", "BIDSVersion": "1.8.0"}', encoding="utf-8-sig")
+    check_dataset(dataset)
+
+
+def test_a_contrast_without_a_readable_scan_does_not_stop_the_others(dataset, models, tmp_path):
+    flair = dataset / f"{FLAIR}.nii.gz"
+    flair.unlink()
+    flair.symlink_to(tmp_path / "nowhere")
+    scans = find_participants(dataset)
+    assert {name: len(refs) for name, refs in scans.items()} == {"T1w": 2, "FLAIR": 1}
+    reports = process(dataset, tmp_path / "out", models)
+    assert len(reports["T1w"].summaries) == 2 and not reports["FLAIR"].summaries
+    assert "broken link" in reports["FLAIR"].failures["sub-01_ses-a"]
+    group = collect_group(tmp_path / "out", scans)
+    assert list(group["FLAIR"].failures) == ["sub-01_ses-a"]
+
+
+def test_an_ignored_participant_is_named_with_the_file_that_excludes_it(dataset, caplog):
+    (dataset / ".bidsignore").write_text("sub-02/\n")
+    assert [ref.name for ref in find_participants(dataset)["T1w"]] == ["sub-01_ses-a"]
+    assert "no T1w or T2w or FLAIR scan: sub-02" in caplog.text
+    with pytest.raises(InputError, match=r"no .* scan of sub-02; check .* \.bidsignore"):
+        find_participants(dataset, ["02"])
 
 
 def test_odd_labels_and_empty_datasets_are_refused(dataset, tmp_path):

@@ -1,5 +1,8 @@
 """Checks of a wheel before a release."""
 
+import os
+import shutil
+import sys
 import zipfile
 
 import pytest
@@ -84,3 +87,47 @@ def test_the_offline_module_refuses_connections():
 def test_a_failed_command_shows_its_output():
     with pytest.raises(RuntimeError, match="wrong"):
         check.run(["python3", "-c", "import sys; sys.exit('wrong')"])
+
+
+def make_app(folder, *, repeats):
+    """Write a `maediff-bids` that makes an empty map, each time or only if there is none."""
+    app = folder / "maediff-bids"
+    test = "" if repeats else "if not path.exists(): "
+    app.write_text(
+        f"""#!{sys.executable}
+import pathlib, sys
+path = pathlib.Path(sys.argv[2]) / "sub-sample" / "anat" / "sub-sample_desc-anomaly_T1w.nii.gz"
+path.parent.mkdir(parents=True, exist_ok=True)
+{test}path.write_text(sys.argv[3])
+"""
+    )
+    app.chmod(0o755)
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\necho {folder}/sub-sample_T1w.nii.gz\n")
+    python.chmod(0o755)
+    (folder / "sub-sample_T1w.nii.gz").touch()
+    return python
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stub is a shell script")
+def test_the_bids_app_runs_three_times_and_is_validated(tmp_path, monkeypatch):
+    validator = tmp_path / "bin" / "bids-validator-deno"
+    validator.parent.mkdir()
+    validator.write_text("#!/bin/sh\necho invalid; exit 16\n")
+    validator.chmod(0o755)
+    python = make_app(tmp_path, repeats=False)
+    monkeypatch.setattr(check.sys, "executable", str(validator.with_name("python")))
+    with pytest.raises(RuntimeError, match="bids-derivative: invalid"):
+        check.try_bids_app(python, tmp_path, dict(os.environ))
+    assert (tmp_path / "bids" / "sub-sample" / "anat" / "sub-sample_T1w.nii.gz").is_file()
+    assert "BIDSVersion" in (tmp_path / "bids" / "dataset_description.json").read_text()
+    validator.write_text("#!/bin/sh\n")
+    shutil.rmtree(tmp_path / "bids")
+    check.try_bids_app(python, tmp_path, dict(os.environ))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stub is a shell script")
+def test_a_bids_app_that_repeats_finished_scans_is_refused(tmp_path):
+    python = make_app(tmp_path, repeats=True)
+    with pytest.raises(RuntimeError, match="repeated finished scans"):
+        check.try_bids_app(python, tmp_path, dict(os.environ))

@@ -103,10 +103,15 @@ def check_dataset(dataset: Path) -> None:
     description = dataset / "dataset_description.json"
     try:
         content = load_json(description)
-        missing = [key for key in ("Name", "BIDSVersion") if key not in content]
-        problems = [f"dataset_description.json lacks {key}" for key in missing]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         problems = [f"dataset_description.json cannot be read ({error})"]
+    else:
+        entries = content if isinstance(content, dict) else {}
+        problems = [
+            f"dataset_description.json lacks the text {key}"
+            for key in ("Name", "BIDSVersion")
+            if not isinstance(entries.get(key), str)
+        ]
     folders = _participant_folders(dataset)
     if not folders:
         problems.append("there is no folder sub-LABEL")
@@ -149,8 +154,9 @@ def find_participants(
     refs: list[ScanRef] = []
     for modality in modalities or list_bids_contrasts(dataset):
         # `find_scans` also offers in-plane T2 scans as T2w, but they cover a part of the brain.
-        found = find_scans([dataset], modality, layout="plain")
-        refs += [ref for ref in found if not nifti_stem(ref.image).endswith("_inplaneT2")]
+        # A contrast of which no scan can be read must not stop the other contrasts.
+        of_contrast = find_scans([dataset], modality, layout="plain", need_usable=False)
+        refs += [ref for ref in of_contrast if not nifti_stem(ref.image).endswith("_inplaneT2")]
     refs = [_check_folder(ref, dataset) for ref in refs if not wanted or ref.subject in wanted]
     known = sorted({session for ref in refs if (session := _session_of(ref))})
     chosen = _resolve_labels(
@@ -162,7 +168,7 @@ def find_participants(
     if not refs:
         raise InputError(
             f"{dataset}: no {contrasts} scan of {_list_names(without) or 'any participant'}; "
-            "check the names of the files (sub-01_ses-1_T1w.nii.gz)"
+            "check the names of the files (sub-01_ses-1_T1w.nii.gz) and .bidsignore"
         )
     if without:
         logger.warning("no %s scan: %s", contrasts, _list_names(without))

@@ -1,5 +1,7 @@
 """Several images of one scan: one is chosen by name, or the user is asked to choose."""
 
+import re
+
 import pytest
 
 from helpers.inputs import make_bids, names_of, touch
@@ -45,6 +47,14 @@ def test_no_natural_choice(tmp_path):
         find_plain_scans([root], "T1w")
     only = make_bids(tmp_path / "only", MNI)  # a single image in MNI152 is used
     assert len(find_plain_scans([only], "T1w")) == 1
+
+
+def test_copies_in_two_folders_are_named_with_their_folders(tmp_path):
+    name = "sub-01_T1w.nii.gz"
+    root = make_bids(tmp_path / "ds", f"sub-01/anat/{name}", f"sub-02/anat/{name}")
+    expected = f"{root}: sub-01/anat/{name} and sub-02/anat/{name} are images of one scan"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        find_plain_scans([root], "T1w")
 
 
 def test_named_files_are_used_with_a_warning(tmp_path, caplog):

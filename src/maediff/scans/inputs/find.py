@@ -44,6 +44,7 @@ def find_scans(
     series: str | None = None,
     fold: int = 0,
     unique: bool = False,
+    need_usable: bool = True,
 ) -> list[ScanRef]:
     """Find the scans of all inputs, of one contrast. No image is read.
 
@@ -59,6 +60,7 @@ def find_scans(
         series: number or UID of the DICOM series to select.
         fold: 0 to 4: the block of IXI's healthy scans that is val.
         unique: compare the scans of known data sets voxel by voxel, which reads every file.
+        need_usable: refuse inputs of which every scan has a problem.
 
     Returns:
         References to the scans. A scan that is known to be unusable has a `problem`, and so has
@@ -68,8 +70,8 @@ def find_scans(
     Raises:
         InputError: an input does not exist or holds no scan, a manifest is invalid, there are
             several contrasts without `modality` or none of them is `modality`, `series` does not
-            exist, every scan has a problem, two scans have the same name or (with `unique`) the
-            same voxels, or a subject is in two splits.
+            exist, every scan has a problem (with `need_usable`), two scans have the same name or
+            (with `unique`) the same voxels, or a subject is in two splits.
 
     Example:
         >>> [ref.name for ref in find_scans(["bids_dataset"], "T1w")]  # doctest: +SKIP
@@ -112,7 +114,7 @@ def find_scans(
         ]
     refs += locked_refs
     problems = [ref.problem for ref in [*refs, *layout_refs]]
-    if all(problems):
+    if need_usable and all(problems):
         raise InputError(str(problems[0]))
     if series is not None and not any(ref.series or ref.problem for ref in refs):
         raise InputError(f"`series={series!r}`: there is no DICOM among the inputs; omit `series`")

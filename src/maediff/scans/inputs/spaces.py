@@ -27,7 +27,7 @@ def choose_versions(refs: Sequence[ScanRef], place: Path) -> list[ScanRef]:
 
     Args:
         refs: scans of one contrast.
-        place: the folder of the scans, for the log.
+        place: the folder that holds all scans, for the log and the error.
 
     Returns:
         The scans in their order. Skipped images are logged.
@@ -44,9 +44,14 @@ def choose_versions(refs: Sequence[ScanRef], place: Path) -> list[ScanRef]:
         unprocessed = [ref for ref in candidates if not _entities(ref).keys() & set(COPIES)]
         chosen = unprocessed if len(unprocessed) == 1 else candidates
         if len(chosen) > 1:
-            names = " and ".join(ref.image.name for ref in chosen)
+            folders = {ref.image.parent for ref in chosen}
+            same_folder = len(folders) == 1
+            names = " and ".join(
+                ref.image.name if same_folder else str(ref.image.relative_to(place))
+                for ref in chosen
+            )
             raise InputError(
-                f"{chosen[0].image.parent}: {names} are images of one scan of "
+                f"{folders.pop() if same_folder else place}: {names} are images of one scan of "
                 f"{chosen[0].subject}; name the one to use, or list it in a manifest CSV"
             )
         kept += chosen
