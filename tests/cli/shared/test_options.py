@@ -1,5 +1,6 @@
 """Functions that all commands share."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from maediff.cli import app
 from maediff.cli.shared.options import (
     collect_inputs,
     exit_if_failed,
@@ -24,6 +26,15 @@ def test_inputs_are_joined():
     assert collect_inputs(None, [Path("b")]) == [Path("b")]
     with pytest.raises(InputError, match="no INPUT"):
         collect_inputs(None, None)
+
+
+def test_no_help_text_has_words_in_brackets():
+    """rich takes them for markup and drops them: maediff[ray] was shown as maediff."""
+    commands = typer.main.get_command(app).commands.values()
+    texts = [command.help or "" for command in commands]
+    texts += [getattr(item, "help", "") or "" for command in commands for item in command.params]
+    assert len(texts) > 100
+    assert not [text for text in texts if re.search(r"\[[a-z/]", text)]
 
 
 def test_set_overrides_file(tmp_path):

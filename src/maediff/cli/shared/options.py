@@ -112,7 +112,7 @@ Engine = Annotated[
     str,
     typer.Option(
         help="Where scans are processed: local, or ray: as tasks on the Ray cluster at "
-        "RAY_ADDRESS (pip install 'maediff[ray]')."
+        "RAY_ADDRESS (needs the extra `ray` of maediff)."
     ),
 ]
 ShardText = Annotated[
