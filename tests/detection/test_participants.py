@@ -139,6 +139,45 @@ def test_a_participant_without_results_is_named_in_the_group(dataset, models, tm
     assert failures == {"sub-02": "no results; run the participant level"}
 
 
+def test_a_second_dataset_is_refused_but_a_moved_one_is_not(dataset, models, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    process(dataset, out, models, "02")
+    shutil.copytree(dataset, other)
+    with pytest.raises(InputError, match=r"results of another dataset, \.\./Daten ä; choose"):
+        process(other, out, models, "01")
+    links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
+    assert links == {"raw": "../Daten ä"} and not (out / "sub-01").exists()
+    (tmp_path / "link").symlink_to(dataset)
+    process(tmp_path / "link", out, models, "02")
+    shutil.rmtree(dataset)
+    process(other, out, models, "02")
+    links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
+    assert links == {"raw": "../other"}
+
+
+def test_a_missing_image_is_named_in_the_group(dataset, models, tmp_path):
+    out, scans = tmp_path / "out", find_participants(dataset, modalities=["T1w"])
+    run_participants(dataset, out, scans, models=models, run=QUIET_CPU)
+    (out / "sub-02/anat/sub-02_desc-brainT1w_mask.nii.gz").unlink()
+    reports = collect_group(out, scans)
+    assert reports["T1w"].failures == {
+        "sub-02": "an image is missing; run the participant level again"
+    }
+    assert [summary["subject"] for summary in reports["T1w"].summaries] == ["sub-01_ses-a"]
+    run_participants(dataset, out, scans, models=models, run=QUIET_CPU)
+    assert not collect_group(out, scans)["T1w"].failures
+
+
+def test_a_file_in_the_way_is_refused_before_the_detection(dataset, models, tmp_path):
+    out = tmp_path / "out"
+    process(dataset, out, models, "01")
+    (out / "sub-02").write_text("a file")
+    with pytest.raises(InputError, match=r"out/sub-02: is a file, but the results need a folder"):
+        process(dataset, out, models, "02")
+    assert not (out / "reports" / "T1w" / "sub-02").exists()
+    process(dataset, out, models, "01")
+
+
 def test_unknown_labels_are_refused_by_name(dataset):
     for label in ("03", "sub-03", "../sub-01", "0", ""):
         with pytest.raises(
@@ -283,6 +322,13 @@ def test_command_line(dataset, models, tmp_path, capsys, caplog, monkeypatch):
     code, printed = app("group")
     assert code == 2 and "use --skip-bids-validation" in printed.err
     assert app("group", "--skip-bids-validation")[0] == 0
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_cores_is_a_whole_number(number, dataset, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(dataset), str(tmp_path / "out"), "participant", f"--n-cpus={number}"])
+    assert f"{number}: give 1 or more" in capsys.readouterr().err
 
 
 def test_memory_limits_the_scans_at_once():

@@ -41,6 +41,7 @@ from maediff.detection.bids import (
 from maediff.detection.detect import DetectOptions, DetectReport, detect
 from maediff.detection.findings import write_findings
 from maediff.detection.methods_text import describe_methods
+from maediff.detection.result import IMAGES
 from maediff.detection.to_scan import MNI_SPACE
 from maediff.models.model import read_model
 from maediff.scans.inputs.find import find_scans
@@ -54,6 +55,7 @@ Scans = Mapping[Modality, Sequence[ScanRef]]
 """The scans of a dataset by contrast."""
 REPORTS = "reports"
 FAILED = "failed.json"
+INCOMPLETE = "an image is missing; run the participant level again"
 APP_NAMES = {
     "anomaly_map": "desc-anomaly_{suffix}",
     "anomaly_mask": "desc-anomaly{suffix}_mask",
@@ -226,7 +228,8 @@ def run_participants(
 
     Raises:
         InputError: `out` holds an input, is not made by maediff, or was made with other settings;
-            two scans have the same BIDS name; no model for a contrast.
+            two scans have the same BIDS name; a file has the name of a folder that is needed;
+            `out` is the derivative of another dataset; no model for a contrast.
     """
     root = absolute(dataset)
     for refs in scans.values():
@@ -235,6 +238,9 @@ def run_participants(
     names = {f"{modality} {ref.name}" for modality, refs in scans.items() for ref in refs}
     parts = None if run.overwrite else names  # runs of other participants may write to `out`
     fresh_folder(out, overwrite=run.overwrite, resume=not run.overwrite, parts=parts)
+    _refuse_other_dataset(out, root)
+    for refs in scans.values():
+        _refuse_files_in_the_way(out, refs)
     write_description(out, root, readme=README, ignored=IGNORED)
     reports = {}
     for modality, refs in scans.items():
@@ -262,7 +268,7 @@ def run_participants(
 def collect_group(out: Path, scans: Scans) -> dict[Modality, DetectReport]:
     """Collect the results of all participants, and write the tables and the methods paragraph.
 
-    A scan without results counts as failed.
+    A scan without results, or with a missing image, counts as failed.
 
     Args:
         out: folder of the derivative that `run_participants` wrote.
@@ -284,10 +290,15 @@ def collect_group(out: Path, scans: Scans) -> dict[Modality, DetectReport]:
         summaries, failures = [], {}
         for ref in refs:
             try:
-                summaries.append(read_json(work / ref.name / "summary.json"))
+                summary = read_json(work / ref.name / "summary.json")
+                reason = None if _is_in_place(out, ref) else INCOMPLETE
             except InputError:
-                failures[ref.name] = _read_reason(work / ref.name)
-                reasons.setdefault(ref.name, []).append(f"{modality}: {failures[ref.name]}")
+                reason = _read_reason(work / ref.name)
+            if reason is None:
+                summaries.append(summary)
+            else:
+                failures[ref.name] = reason
+                reasons.setdefault(ref.name, []).append(f"{modality}: {reason}")
         write_json(work / "detect.json", {**read_json(work / "detect.json"), "failures": failures})
         write_findings(work / "participants_findings.tsv", summaries, failures)
         reports[modality] = DetectReport(work, summaries, failures)
@@ -351,6 +362,53 @@ def _image_of(out: Path, work: Path, ref: ScanRef, kind: str) -> Path:
         return work / ref.name / f"{kind}.nii.gz"
     target = out / target_of(ref, kind, APP_NAMES)
     return target if target.is_file() else work / ref.name / f"{kind}.nii.gz"
+
+
+def _is_in_place(out: Path, ref: ScanRef) -> bool:
+    """Check that the images of a scan have their BIDS names; true for a scan with a problem."""
+    return bool(ref.problem) or all(
+        (out / target_of(ref, kind, APP_NAMES)).is_file() for kind in IMAGES
+    )
+
+
+def _refuse_other_dataset(out: Path, root: Path) -> None:
+    """Check that a derivative was made from this dataset, if its dataset still exists.
+
+    Participants of two datasets may have the same labels. A dataset that was moved is accepted.
+
+    Raises:
+        InputError: `out` is the derivative of another dataset.
+    """
+    path = out / "dataset_description.json"
+    if not path.is_file():
+        return
+    links = read_json(path).get("DatasetLinks")
+    link = links.get("raw") if isinstance(links, dict) else None
+    if not isinstance(link, str) or not (out / link).is_dir():
+        return
+    if (out / link).resolve() != root.resolve():
+        raise InputError(
+            f"{out}: holds results of another dataset, {link}; choose another folder, or use "
+            "`overwrite=True` to delete them"
+        )
+
+
+def _refuse_files_in_the_way(out: Path, refs: Sequence[ScanRef]) -> None:
+    """Check the folders that the results of scans go to, before the detection starts.
+
+    Raises:
+        InputError: a file has the name of a folder that is needed.
+    """
+    for ref in refs:
+        if ref.problem:
+            continue
+        for folder in target_of(ref, "anomaly_map", APP_NAMES).parents:
+            path = out / folder
+            if path.exists() and not path.is_dir():
+                raise InputError(
+                    f"{path}: is a file, but the results need a folder of this name; remove the "
+                    "file or choose another folder"
+                )
 
 
 def _read_reason(folder: Path) -> str:

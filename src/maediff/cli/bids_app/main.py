@@ -100,7 +100,7 @@ def _add_list(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")
     return number
