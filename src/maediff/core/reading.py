@@ -71,7 +71,8 @@ def parse_json(content: bytes) -> Any:
         ValueError: the content is a pointer, not UTF-8, no JSON, or nested too deeply.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        # Editors on Windows write a byte order mark.
+        return json.loads(content.decode("utf-8-sig"))
     except RecursionError:
         raise ValueError("nested too deeply, maximum recursion depth exceeded") from None
     except ValueError as error:
