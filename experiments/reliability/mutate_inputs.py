@@ -37,6 +37,7 @@ from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from maediff.cli import main as run_command_line
 from maediff.cohort.cohort import Cohort
@@ -67,6 +68,7 @@ SHARES = {
 USED_BY_COMMANDS = (
     "SimpleITK",
     "matplotlib.pyplot",
+    "torch._dynamo",
     "maediff.cohort.preprocess",
     "maediff.detection.detect",
     "maediff.evaluation.compare",
@@ -227,7 +229,7 @@ def write_command_lines(folder: Path) -> list[list[str]]:
             f"train maediff --cohort {cohort} -o {out} --preset tiny --max-time 1s --seed 1",
             f"calibrate {run} --cohort {cohort} -o {out} --max-scans 1 --overwrite --quiet",
             f"evaluate {run} --cohort {cohort} -o {out} --precision fp32 --set n_snapshots=0",
-            f"compare maediff pddpm@s=48 --cohort {cohort} -o {out} --steps 1 --seeds 0,1",
+            f"compare dae ae --preset tiny --cohort {cohort} -o {out} --steps 1 --seeds 0,1",
             f"report {cohort}",
             "models",
         )
@@ -449,6 +451,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     logging.disable(logging.CRITICAL)
     os.environ["COLUMNS"] = "80"
+    torch.set_num_threads(1)  # a process that forks must have no threads
     end = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         if options.case:
