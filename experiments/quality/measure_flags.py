@@ -292,7 +292,7 @@ DAMAGES: dict[str, Damage] = {
         f"noise {percent} %": _damage_image(
             lambda scan, rng, share=percent / 100: add_noise(scan.volume, scan.brain, share, rng)
         )
-        for percent in (30, 10, 20, 5)
+        for percent in (20, 10)
     },
     **{
         f"ghosts {percent} %": _damage_image(
@@ -300,13 +300,13 @@ DAMAGES: dict[str, Damage] = {
                 scan.volume, share, int(rng.integers(2, 5))
             )
         )
-        for percent in (70, 40, 20)
+        for percent in (70, 40)
     },
     **{
         f"motion {degrees} degrees and mm, {events} times": _damage_image(
             lambda scan, rng, size=degrees, n=events: add_motion(scan.volume, size, size, n, rng)
         )
-        for degrees, events in ((6, 12), (3, 6), (1, 3))
+        for degrees, events in ((6, 12), (3, 6))
     },
     "half a brain": lambda scan, _: (scan.volume, keep_half(scan.brain)),
     **{
@@ -316,8 +316,12 @@ DAMAGES: dict[str, Damage] = {
                 keep(scan.volume, scan.brain, volume_ml),
             )
         )
-        for name, keep in (("layer", keep_layer), ("to skin", keep_column))
-        for ml in (20, 40, 80)
+        for name, keep, ml in (
+            ("to skin", keep_column, 20),
+            ("to skin", keep_column, 40),
+            ("layer", keep_layer, 40),
+            ("layer", keep_layer, 80),
+        )
     },
     **{
         f"contrast agent, {name}": _damage_image(
