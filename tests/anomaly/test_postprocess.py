@@ -292,9 +292,32 @@ def test_threshold_is_strict():
     )  # in doubles
 
 
+def test_regions_grow_from_their_core():
+    anomaly = np.zeros((1, 3, 12), dtype=np.float32)
+    anomaly[0, 1] = [0.6, 0.9, 0.9, 0.6, 0.4, 0.6, 0.0, 0.6, 0.6, 0.0, 0.9, 0.6]
+    brain = np.ones(anomaly.shape, dtype=bool)
+    settings = {"erosion_iterations": 0, "min_volume_mm3": 16.0}  # two voxels
+
+    def masked(extent):
+        config = PostprocessConfig(extent=extent, **settings)
+        return np.flatnonzero(anomaly_mask(anomaly, brain, 0.8, SPACING, config)[0, 1]).tolist()
+
+    assert masked(1.0) == [1, 2]
+    assert masked(0.7) == [0, 1, 2, 3]
+    # The gap at 0.4 is bridged. A core of one voxel (10) is too small, and 7 and 8 have none.
+    assert masked(0.45) == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"median_size": 4}, {"erosion_iterations": -1}, {"min_volume_mm3": -1.0}, {"size": 5}],
+    [
+        {"median_size": 4},
+        {"erosion_iterations": -1},
+        {"min_volume_mm3": -1.0},
+        {"extent": 0.0},
+        {"extent": 1.1},
+        {"size": 5},
+    ],
 )
 def test_invalid_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -137,9 +137,11 @@ def test_lesions_found_by_hand():
     assert lesions_found(predicted, ~truth & False)[0].size == 0
 
 
-def test_dice_curve_equals_dice_of_masks(case):
+@pytest.mark.parametrize("extent", [1.0, 0.8, 0.35])
+@pytest.mark.parametrize("min_volume_mm3", [0.0, 64.0])
+def test_dice_curve_equals_dice_of_masks(case, extent, min_volume_mm3):
     anomaly, lesion, brain = case
-    config = PostprocessConfig(erosion_iterations=1)
+    config = PostprocessConfig(erosion_iterations=1, extent=extent, min_volume_mm3=min_volume_mm3)
     thresholds = threshold_grid([anomaly], [brain], config)
     curve = dice_curve(anomaly, lesion, brain, thresholds, SPACING, config)
     expected = [dice(anomaly_mask(anomaly, brain, t, SPACING, config), lesion) for t in thresholds]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from helpers.scripts import load_script
+from maediff.anomaly.postprocess import PostprocessConfig, mask_inside
 from maediff.anomaly.snapshots import Snapshot, save_slices
 from maediff.core.files import write_json
-from maediff.detection.volumes import ViewerVolumes
+from maediff.detection.volumes import ViewerVolumes, load_volumes
 from maediff.report import write_report
 from maediff.report.detection import MAX_ON_PAGE
 
@@ -83,9 +84,10 @@ def make_scan(folder, number=0):
     write_json(folder / "summary.json", summary)
 
 
-def make_results(folder, count):
+def make_results(folder, count, **postprocess):
     """Write a folder of detect, and return its report."""
     shared = {"model": "t1", "modality": "T1w", "threshold": 0.1, "threshold_from": {}}
+    shared["postprocess"] = postprocess
     write_json(folder / "detect.json", shared)
     for number in range(count):
         make_scan(folder / f"sub-{number:02}", number)
@@ -96,6 +98,28 @@ def make_results(folder, count):
 def test_report_in_a_browser(tmp_path, count):
     page = make_results(tmp_path / "results", count)
     assert check_report.ReportCheck(page, AXE).run() == []
+
+
+@pytest.mark.parametrize("extent", [1.0, 0.4])
+def test_the_viewer_counts_as_the_mask_does(tmp_path, extent):
+    page = make_results(tmp_path / "results", 1, extent=extent, min_volume_mm3=64.0)
+    heat = (
+        load_volumes(tmp_path / "results" / "sub-00" / "volumes.npz")
+        .layers[2]
+        .T.astype(np.float32)
+    )
+    config = PostprocessConfig(erosion_iterations=0, extent=extent)
+    check = check_report.ReportCheck(page)
+    try:
+        check.open()
+        check.wait_for_viewer()
+        for threshold in (0.12, 0.2):  # 0.001 is one step of the layer
+            expected = mask_inside(heat, heat >= 0, 1000 * threshold, (2.0, 2.0, 2.0), config)
+            check.set("threshold", threshold)
+            caption = check.browser.find_element("css selector", "caption").text
+            assert f" {expected.sum() * 0.008:.1f} ml above" in caption
+    finally:
+        check.close()
 
 
 def test_check_finds_defects(tmp_path):

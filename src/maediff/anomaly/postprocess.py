@@ -4,7 +4,7 @@
                  ->  blur  ->  left-right symmetry  ->  times intensity
                  ->  median filter, clipped to [0, 1]  =  anomaly map
     anomaly map  ->  eroded brain  ->  above the threshold  ->  small components removed
-                 =  anomaly mask
+                 ->  grown to a lower threshold (`extent`)  =  anomaly mask
 
 Maps have the shape (slice, row, column) of slices from an RAS+ volume: row 0 is anterior and
 column 0 is the left end of X. `spacing_mm` has the order (x, y, z) of the volume, so slices are
@@ -49,6 +49,10 @@ class PostprocessConfig:
             thresholding.
         min_volume_mm3: components smaller than this are removed. The volume is measured on the
             grid of the map, for registered scans in mm of MNI152.
+        extent: share of the threshold in (0, 1] down to which a component grows: hysteresis
+            (Canny 1986, https://doi.org/10.1109/TPAMI.1986.4767851). A lesion is found by its
+            core, and its edge is less abnormal. Tissue without a core is never in the mask. 1
+            disables growth.
         thick_slice_mm: slices that are further apart are blurred and filtered one by one.
         smooth_mm: standard deviations of Gaussian blurs inside the brain, in all three
             directions; the blurred residuals are averaged. Empty for no blur. Unlike a median
@@ -78,6 +82,7 @@ class PostprocessConfig:
     median_size: int = 5
     erosion_iterations: int = 3
     min_volume_mm3: float = 64.0
+    extent: float = 1.0
     thick_slice_mm: float = 3.0
     smooth_mm: Sigmas = ()
     smooth_mean: Literal["arithmetic", "geometric"] = "arithmetic"
@@ -112,6 +117,11 @@ class PostprocessConfig:
         if self.min_volume_mm3 < 0:
             raise ValueError(
                 f"min_volume_mm3 {self.min_volume_mm3} is negative: 0 keeps everything"
+            )
+        if not 0 < self.extent <= 1:
+            raise ValueError(
+                f"extent {self.extent} is a share of the threshold: give a number above 0, at "
+                "most 1 (1 is no growth)"
             )
 
 
@@ -243,12 +253,35 @@ def anomaly_mask(
     Args:
         anomaly_map: from `residual_map`.
         brain: brain mask, not eroded.
-        threshold: only values strictly above it are in the mask.
+        threshold: only values strictly above it are in the mask, apart from growth (`extent`).
         spacing_mm: voxel size along x, y and z.
-        config: erosion and smallest component.
+        config: erosion, smallest component and growth.
     """
-    inside = eroded_brain(brain, config)
-    return remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
+    return mask_inside(anomaly_map, eroded_brain(brain, config), threshold, spacing_mm, config)
+
+
+def mask_inside(
+    anomaly_map: Map,
+    inside: Mask,
+    threshold: float,
+    spacing_mm: Sequence[float],
+    config: PostprocessConfig = DEFAULT,
+) -> Mask:
+    """Return the anomaly mask of a brain that is eroded already.
+
+    Args:
+        anomaly_map: from `residual_map`.
+        inside: voxels that count; the eroded brain.
+        threshold: only values strictly above it are in the mask, apart from growth (`extent`).
+        spacing_mm: voxel size along x, y and z.
+        config: smallest component and growth.
+    """
+    cores = remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
+    if config.extent == 1 or not cores.any():
+        return cores
+    wide = (anomaly_map > np.float64(config.extent * threshold)) & inside
+    grown: Mask = ndimage.binary_propagation(cores, CONNECTIVITY, wide)
+    return grown
 
 
 def remove_small(

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from maediff.anomaly.postprocess import PostprocessConfig, remove_small
+from maediff.anomaly.postprocess import PostprocessConfig, mask_inside
 from maediff.anomaly.thresholds import ROUNDING, conformal_threshold, smallest_alpha
 from maediff.core.types import Map, Mask
 
@@ -58,12 +58,12 @@ def detected_ml(
         inside: voxels that count; the eroded brain.
         spacing_mm: voxel size along x, y and z.
         thresholds: thresholds of `anomaly_map`.
-        config: smallest component.
+        config: smallest component and growth.
     """
     voxel_ml = float(np.prod([float(size) for size in spacing_mm])) / 1000
     volumes = []
     for threshold in thresholds:
-        mask = remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
+        mask = mask_inside(anomaly_map, inside, threshold, spacing_mm, config)
         volumes.append(round(float(mask.sum()) * voxel_ml, 4))
     return volumes
 

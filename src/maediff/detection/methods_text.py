@@ -36,6 +36,7 @@ def describe_methods(shared: Mapping[str, Any]) -> str:
         f"({_describe_origin(shared['threshold_from'])}).",
         f"The brain mask was eroded {post['erosion_iterations']} times in the slice before "
         f"thresholding, and components under {post['min_volume_mm3']:g} mm3 were removed.",
+        *_describe_growth(post),
         f"The random seed was {shared['seed']}.",
     ]
     if shared["method"] == "maediff":
@@ -65,6 +66,17 @@ def _describe_filters(post: Mapping[str, Any]) -> list[str]:
     if post["median_size"] > 1:
         sentences.append(f"A median filter of {post['median_size']} voxels was applied.")
     return sentences
+
+
+def _describe_growth(post: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the growth of the regions, if they grow."""
+    extent = post.get("extent", 1.0)
+    if extent == 1:
+        return []
+    return [
+        f"Regions were then extended to the connected voxels above {extent:.0%} of the threshold "
+        "(hysteresis)."
+    ]
 
 
 def _describe_unit(shared: Mapping[str, Any]) -> list[str]:

@@ -192,7 +192,8 @@ def dice_curve(
 
     The result equals `dice(anomaly_mask(...), lesion & brain)` at each threshold, four times
     faster. From the highest threshold down, voxels and links to their neighbours are added to
-    the components, so each voxel is handled once.
+    the components, so each voxel is handled once. A component remembers the highest level at
+    which it was large enough: it is in the mask of each threshold below that level.
 
     Args:
         anomaly_map: anomaly map of the scan.
@@ -200,42 +201,75 @@ def dice_curve(
         brain: brain mask, not eroded.
         thresholds: ascending.
         spacing_mm: voxel size along x, y and z.
-        config: erosion and smallest component.
+        config: erosion, smallest component and growth.
     """
     inside = eroded_brain(brain, config)
     box, required = bounding_box(inside), min_voxels(spacing_mm, config)
     truth = lesion & brain
     n_truth = int(truth.sum())
-    # The level of a voxel is the number of thresholds below its value.
-    level = np.where(inside, np.searchsorted(thresholds, anomaly_map), 0)[box]
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    grown = config.extent * thresholds
+    values = np.unique(np.concatenate([thresholds, grown]))
+    # The level of a voxel is the number of values below its own.
+    level = np.where(inside, np.searchsorted(values, anomaly_map), 0)[box]
     voxels, pairs = linked_voxels(level)
     is_lesion = truth[box].ravel()[voxels]
-    levels = np.arange(len(thresholds), 0, -1)
+    levels = np.arange(len(values), 0, -1)
     voxel_ends = np.searchsorted(-level.ravel()[voxels], -levels, side="right")
     link_ends = np.searchsorted(later_voxel(pairs), voxel_ends)
-    component = np.empty(len(voxels), dtype=np.int64)  # of each voxel
-    size: np.ndarray = np.zeros(0)  # of each component
-    hits: np.ndarray = np.zeros(0)  # lesion voxels of each component
-    curve, last_voxel, last_link = np.empty(len(thresholds)), 0, 0
-    for step, (voxel, link) in enumerate(zip(voxel_ends, link_ends, strict=True)):
-        n_new = voxel - last_voxel
-        component[last_voxel:voxel] = np.arange(len(size), len(size) + n_new)
-        size = np.append(size, np.ones(n_new))
-        hits = np.append(hits, is_lesion[last_voxel:voxel])
-        if link > last_link:
-            first, second = component[pairs[last_link:link]].T
-            graph = sparse.coo_matrix(
-                (np.ones(len(first), dtype=np.int8), (first, second)),
-                shape=(len(size), len(size)),
-            )
-            count, merged = csgraph.connected_components(graph, directed=False)
-            component[:voxel] = merged[component[:voxel]]
-            size, hits = np.bincount(merged, size, count), np.bincount(merged, hits, count)
-        is_kept = size >= required
-        total = size[is_kept].sum() + n_truth
-        curve[len(thresholds) - 1 - step] = 2 * hits[is_kept].sum() / total if total else 1.0
-        last_voxel, last_link = voxel, link
+    components, last_link = _Components(), 0
+    curve = np.empty(len(thresholds))
+    for value, voxel, link in zip(values[::-1], voxel_ends, link_ends, strict=True):
+        components.add(is_lesion[len(components.of_voxel) : voxel])
+        components.join(pairs[last_link:link])
+        last_link = link
+        if value in thresholds:
+            components.core[(components.core < 0) & (components.size >= required)] = value
+        for k in np.flatnonzero(grown == value):
+            is_kept = components.core >= thresholds[k]
+            total = components.size[is_kept].sum() + n_truth
+            curve[k] = 2 * components.hits[is_kept].sum() / total if total else 1.0
     return curve
+
+
+class _Components:
+    """Components that grow while voxels and links between them are added.
+
+    Attributes:
+        of_voxel: component of each voxel.
+        size: voxels of each component.
+        hits: lesion voxels of each component.
+        core: highest threshold above which a part of the component is large enough; -1 if none.
+    """
+
+    def __init__(self) -> None:
+        self.of_voxel = np.zeros(0, dtype=np.int64)
+        self.size: np.ndarray = np.zeros(0)
+        self.hits: np.ndarray = np.zeros(0)
+        self.core: np.ndarray = np.zeros(0)
+
+    def add(self, is_lesion: Bool[np.ndarray, " n"]) -> None:
+        """Add voxels, each as a component of its own."""
+        n, ones = len(self.size), np.ones(len(is_lesion))
+        self.of_voxel = np.append(self.of_voxel, np.arange(n, n + len(is_lesion)))
+        self.size, self.hits = np.append(self.size, ones), np.append(self.hits, is_lesion)
+        self.core = np.append(self.core, -ones)
+
+    def join(self, pairs: Int[np.ndarray, "m 2"]) -> None:
+        """Join the components of each pair of voxels."""
+        if not len(pairs):
+            return
+        first, second = self.of_voxel[pairs].T
+        graph = sparse.coo_matrix(
+            (np.ones(len(first), dtype=np.int8), (first, second)), shape=(len(self.size),) * 2
+        )
+        count, joined = csgraph.connected_components(graph, directed=False)
+        self.of_voxel = joined[self.of_voxel]
+        self.size = np.bincount(joined, self.size, count)
+        self.hits = np.bincount(joined, self.hits, count)
+        core = np.full(count, -1.0)
+        np.maximum.at(core, joined, self.core)
+        self.core = core
 
 
 def dice_by_threshold(

@@ -67,6 +67,7 @@ def _describe_postprocess(config: PostprocessConfig) -> str:
         f"{', '.join(steps)}. The raw residual has none of it, and maps of `maediff detect` are "
         f"not post-processed twice. For masks, the brain is eroded {config.erosion_iterations} "
         f"times in the slice, and components under {config.min_volume_mm3:g} mm3 are removed."
+        + (f" Regions grow to {config.extent:.0%} of the threshold." if config.extent < 1 else "")
     )
 
 

@@ -245,7 +245,8 @@ def make_scan_montage(
         sentence=_sentence(summary, shared),
     )
     try:
-        limits = {"min_volume_mm3": shared.get("postprocess", {}).get("min_volume_mm3", 64.0)}
+        used = shared.get("postprocess", {})
+        limits = {key: used[key] for key in ("min_volume_mm3", "extent") if key in used}
         montage.viewer = make_viewer(path / "volumes.npz", {**limits, **summary})
         snapshot = load_slices(path / "slices.npz")
     except InputError as error:

@@ -107,6 +107,7 @@ def _make_viewer(
         "threshold": summary["threshold"],
         "voxel_ml": voxel_ml,
         "min_voxels": max(1, round(least_ml / voxel_ml)),
+        "extent": float(summary.get("extent", 1.0)),
         "regions": [
             {
                 "volume_ml": region["volume_ml"],

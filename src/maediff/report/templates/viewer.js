@@ -194,8 +194,15 @@
       this.fillTable();
     }
 
+    // Components above the level that are large enough, and their surroundings above a share of it.
     components(level) {
-      const { shape, affine, top, min_voxels: least, voxel_ml: ml, to_mni: toMni } = this.info;
+      const { min_voxels: least, extent } = this.info;
+      const cores = this.flood(level, (members) => members.length >= least);
+      return extent < 1 ? this.flood(level * extent, (members) => members.some((at) => cores.mask[at])) : cores;
+    }
+
+    flood(level, isKept) {
+      const { shape, affine, top, voxel_ml: ml, to_mni: toMni } = this.info;
       const map = this.layers[this.state.layer], mask = new Uint8Array(map.length), regions = [];
       const near = [];
       for (let z = -1; z <= 1; z++) for (let y = -1; y <= 1; y++) for (let x = -1; x <= 1; x++) if (x || y || z) near.push([x, y, z]);
@@ -218,7 +225,7 @@
             if (!seen[next] && map[next] > level) { seen[next] = 1; members.push(next); }
           }
         }
-        if (members.length < least) continue;
+        if (!isKept(members)) continue;
         for (const at of members) mask[at] = 1;
         const center = apply(affine, sum.map((v) => v / members.length));
         regions.push({
