@@ -12,6 +12,7 @@ The script prints Markdown tables:
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -78,9 +79,13 @@ def print_pairs(old: Path, work: Path, pairs: int) -> None:
 
 
 def load_map(folder: Path) -> np.ndarray:
-    """Return the anomaly map of the only scan in a folder of `maediff detect`."""
+    """Return the anomaly map of the only scan in a folder of `maediff detect`, as a residual.
+
+    Newer maps are in units of the default threshold; `scale` turns them back.
+    """
     (path,) = folder.glob("*/anomaly_map.nii.gz")
-    return np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    scale = json.loads((folder / "detect.json").read_text()).get("scale") or 1.0
+    return np.asarray(nib.load(path).dataobj, dtype=np.float32) * np.float32(scale)
 
 
 def print_throughput(work: Path) -> None:

@@ -18,7 +18,7 @@ def figures(monkeypatch):
     figures = {"scans_per_minute": 7.5, "mfu": 0.25}
     monkeypatch.setattr(library, "benchmark", lambda *_, **__: dict(figures))
     monkeypatch.setattr(complete_calls, "benchmark_detect", lambda counts, **_: DETECT)
-    monkeypatch.setattr(complete_calls, "format_table", lambda _: "the table")
+    monkeypatch.setattr(complete_calls, "format_table", lambda _: "the table\nhas lines")
     return figures
 
 
@@ -28,6 +28,7 @@ def test_figures_are_printed(figures, capsys):
         ["scans_per_minute", "7.5"],
         ["mfu", "0.25"],
         ["the", "table"],
+        ["has", "lines"],
     ]
 
 

@@ -57,7 +57,8 @@ def benchmark(
             counts, workers=workers, threads=threads, device=device
         )
         if not quiet:
-            echo(format_table(result["detect"]))
+            for line in format_table(result["detect"]).splitlines():
+                echo(line)
     if json:
         write_json(json, result)
 
