@@ -5,6 +5,7 @@
 The threshold of an extent is that of the level default (`maediff.anomaly.sensitivity`): the most
 sensitive stored rate at which healthy scans have 0 ml in the median and at most 2 ml in nine of
 ten. It is found for each extent anew, because regions in healthy scans grow as well.
+`--threshold` scores all extents at one threshold instead.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from maediff.models.model import TrainedMethod, read_model
 from maediff.models.thresholds import FPRS
 
 EXTENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+RATES = tuple(fpr for fpr in FPRS if fpr <= 0.005)
 COLUMNS = (
     "extent",
     "cohort",
@@ -71,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="run folder or name of a model")
     parser.add_argument("healthy", metavar="HEALTHY", type=Path, help="cohort of healthy scans")
     parser.add_argument("cohorts", metavar="COHORT", type=Path, nargs="+", help="labelled cohort")
+    parser.add_argument("--threshold", type=float, help="residual, the same for all extents")
     parser.add_argument("--csv", type=Path, required=True, help="file to write")
     return parser
 
@@ -82,17 +85,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     healthy = predict(model, args.healthy)
     labelled = {path.name: predict(model, path) for path in args.cohorts}
     maps, insides = [s.anomaly for s in healthy], [s.inside for s in healthy]
-    thresholds = [threshold_from_healthy(maps, insides, fpr) for fpr in FPRS]
+    thresholds = dict.fromkeys([""], args.threshold)
+    if args.threshold is None:
+        thresholds = {fpr: threshold_from_healthy(maps, insides, fpr) for fpr in RATES}
     rows = []
     for extent in EXTENTS:
         post = replace(model.postprocess, extent=extent)
-        ml = [detected_ml(s.anomaly, s.inside, s.spacing_mm, thresholds, post) for s in healthy]
-        volumes = dict(zip(FPRS, zip(*ml, strict=True), strict=True))
-        rate = find_default_rate(volumes)
+        ml = [
+            detected_ml(s.anomaly, s.inside, s.spacing_mm, list(thresholds.values()), post)
+            for s in healthy
+        ]
+        volumes = dict(zip(thresholds, zip(*ml, strict=True), strict=True))
+        rate = find_default_rate(volumes) if args.threshold is None else ""
         if rate is None:
             print(f"extent {extent}: every stored rate detects too much in healthy scans")
             continue
-        threshold, usual = thresholds[FPRS.index(rate)], summarise_volumes(volumes[rate])
+        threshold, usual = thresholds[rate], summarise_volumes(volumes[rate])
         for name, scans in labelled.items():
             scores = [
                 dice(mask_inside(s.anomaly, s.inside, threshold, s.spacing_mm, post), s.truth)

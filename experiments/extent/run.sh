@@ -19,3 +19,8 @@ prepare healthy-t2 "$COHORTS/t2-scans/manifest.csv" --modality T2w --like t2
 prepare t2-like "$COHORTS/t2-like-scans/manifest.csv" --modality T2w --like t2
 run "$RUNS/t2.csv" python experiments/extent/extent.py t2 "$COHORTS/healthy-t2" \
     "$COHORTS/t2-like" --csv "$RUNS/t2.csv"
+
+prepare ixi-t1 "$DATA/ixi10" --modality T1w --like t1
+prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
+run "$RUNS/t1.csv" python experiments/extent/extent.py t1 "$COHORTS/ixi-t1" \
+    "$COHORTS/lgg-t1" --threshold 0.065 --csv "$RUNS/t1.csv"

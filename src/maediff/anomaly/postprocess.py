@@ -280,8 +280,12 @@ def mask_inside(
     if config.extent == 1 or not cores.any():
         return cores
     wide = (anomaly_map > np.float64(config.extent * threshold)) & inside
-    grown: Mask = ndimage.binary_propagation(cores, CONNECTIVITY, wide)
-    return grown
+    box = bounding_box(wide)
+    labels, count = ndimage.label(wide[box], CONNECTIVITY)
+    has_core = np.zeros(count + 1, dtype=bool)
+    has_core[labels[cores[box]]] = True
+    wide[box] = has_core[labels]
+    return wide
 
 
 def remove_small(

@@ -42,12 +42,13 @@ RECOMMENDED: Mapping[str, Recommendation] = {
     ),
     "T2w": Recommendation(
         method={"residual": "bright", "s": STRIDE},
-        postprocess={"first_smooth_mm": 2.0, "symmetry": 0.5},
+        postprocess={"first_smooth_mm": 2.0, "symmetry": 0.5, "extent": 0.4},
     ),
     "FLAIR": Recommendation(
         method={"residual": "bright", "headroom": True, "s": STRIDE},
         postprocess={
             **_TWO_SCALES,
+            "extent": 0.5,
             "times_intensity": 2.0,
             "first_power": 2.0,
             "first_ceiling": 2.0,
