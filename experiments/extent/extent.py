@@ -85,12 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     healthy = predict(model, args.healthy)
     labelled = {path.name: predict(model, path) for path in args.cohorts}
     maps, insides = [s.anomaly for s in healthy], [s.inside for s in healthy]
-    thresholds = dict.fromkeys([""], args.threshold)
-    if args.threshold is None:
-        thresholds = {fpr: threshold_from_healthy(maps, insides, fpr) for fpr in RATES}
     rows = []
     for extent in EXTENTS:
         post = replace(model.postprocess, extent=extent)
+        thresholds = dict.fromkeys([""], args.threshold)
+        if args.threshold is None:
+            thresholds = {fpr: threshold_from_healthy(maps, insides, fpr, extent) for fpr in RATES}
         ml = [
             detected_ml(s.anomaly, s.inside, s.spacing_mm, list(thresholds.values()), post)
             for s in healthy

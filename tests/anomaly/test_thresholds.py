@@ -44,6 +44,22 @@ def test_voxelwise_pools_subjects():
     assert np.mean([m > threshold for m in maps]) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("extent", [0.3, 0.4, 0.7])
+def test_voxelwise_rate_holds_for_masks_that_grow(extent):
+    rng = np.random.default_rng(1)
+    maps = [0.25 * rng.random((4, 20, 20)).astype(np.float32) for _ in range(3)]
+    brains = [np.ones(m.shape, dtype=bool) for m in maps]
+    assert (
+        threshold_from_healthy([4 * m for m in maps], brains, 0.01, 0.5) == 1
+    )  # no map exceeds 1
+    for fpr in (0.001, 0.01, 0.2):
+        threshold = threshold_from_healthy(maps, brains, fpr, extent)
+        assert np.mean([m > extent * threshold for m in maps]) <= fpr
+        lower = np.nextafter(np.float32(threshold_from_healthy(maps, brains, fpr)), np.float32(0))
+        assert np.mean([m > lower for m in maps]) > fpr  # the smallest such threshold
+        assert threshold == pytest.approx(threshold_from_healthy(maps, brains, fpr) / extent)
+
+
 def test_voxelwise_invalid_input():
     anomaly = volume([1, 2])
     with pytest.raises(ValueError, match=r"fpr 1\.0"):

@@ -78,7 +78,10 @@ def test_default_threshold(models, tmp_path):
     assert "default threshold: residual 0.07, chosen on 9 patients" in describe(out, card)
     text = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "is a residual of 0.07, chosen on 9 patients" in text
-    assert "In the calibration scans, 1 % of the voxels exceed a residual of 0.1000" in text
+    assert (
+        "In the calibration scans, 1 % of the voxels can be in masks at a residual of 0.1000"
+        in text
+    )
     for wrong in (0.07, {"value": 0.07}, chosen | {"value": 1}):
         with pytest.raises(InputError, match="card of t2: default_threshold"):
             export_model(run, tmp_path / "t2", ABOUT | {"default_threshold": wrong})
@@ -99,7 +102,7 @@ def test_text_of_the_card(models):
         "None measured",
         "postprocess.median_size=5",
         "from healthy scans (1 people, 9 voxels)",
-        "is a residual of 0.1000, which 1 % of these voxels exceed",
+        "is a residual of 0.1000. Masks at this threshold hold at most 1 % of these voxels",
     ):
         assert part in text, part
     assert "\n\n\n" not in text

@@ -2,7 +2,8 @@
 
 Voxel-wise and empirical (`threshold_from_healthy`):
 
-    threshold = the smallest value that at most a share `fpr` of the healthy voxels exceeds
+    threshold = the smallest value that at most a share `fpr` of the healthy voxels exceeds,
+                divided by the share of the threshold to which components grow
 
 The rate holds on the calibration scans, and on new scans as far as they are similar.
 It does not bound the rate of flagged scans. Removing small components only lowers the rate.
@@ -38,14 +39,18 @@ ROUNDING = 1e-9
 
 
 def threshold_from_healthy(
-    maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01
+    maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01, extent: float = 1.0
 ) -> float:
-    """Return the smallest threshold that at most a share `fpr` of healthy voxels exceeds.
+    """Return the smallest threshold at which masks hold at most a share `fpr` of healthy voxels.
+
+    Masks without growth hold voxels above the threshold t; masks that grow, voxels above extent t.
 
     Args:
         maps: anomaly maps of healthy scans.
         brains: voxels to count; use the eroded brains, because thresholds apply there.
-        fpr: false positive rate, 0 <= fpr < 1; 0 gives the highest value of the maps.
+        fpr: false positive rate, 0 <= fpr < 1; 0 gives the highest value of the maps, divided by
+            `extent`.
+        extent: share of the threshold to which components grow (`PostprocessConfig.extent`).
 
     Raises:
         ValueError: `fpr` is outside its range, or there is no voxel to count.
@@ -60,7 +65,11 @@ def threshold_from_healthy(
         )
     above = math.floor(fpr * len(values) + ROUNDING)  # voxels allowed above the threshold
     rank = len(values) - 1 - above
-    return float(np.partition(values, rank)[rank])
+    lowest = float(np.partition(values, rank)[rank])
+    threshold = lowest / extent
+    while extent * threshold < lowest:  # rounded down
+        threshold = math.nextafter(threshold, math.inf)
+    return min(threshold, max(lowest, 1.0))  # no map exceeds 1
 
 
 def conformal_threshold(scores: Sequence[float] | Float[np.ndarray, " n"], alpha: float) -> float:

@@ -125,7 +125,7 @@ def _healthy_threshold(
     if not maps:
         return math.nan, None
     source = HEALTHY_SCANS if has_healthy_scan else HEALTHY_SLICES
-    return threshold_from_healthy(maps, counted, fpr), source
+    return threshold_from_healthy(maps, counted, fpr, config.extent), source
 
 
 def _mean_dice(

@@ -230,7 +230,7 @@ def calibrate_folder(
             progress.advance(row.name, detail=True)
     if not maps:
         return None
-    thresholds = [threshold_from_healthy(maps, brains, fpr) for fpr in FPRS]
+    thresholds = [threshold_from_healthy(maps, brains, fpr, post.extent) for fpr in FPRS]
     calibration: dict[str, Any] = {
         "source": "healthy scans" if healthy else "lesion-free slices of patients",
         "n_scans": len(maps),

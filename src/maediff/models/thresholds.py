@@ -1,7 +1,7 @@
 """Thresholds of a model from healthy scans, read from its calibration.json.
 
-    fprs, thresholds             thresholds[i] is the smallest residual that a share of at most
-                                 fprs[i] of the healthy voxels exceeds
+    fprs, thresholds             thresholds[i] is the smallest residual at which masks hold a
+                                 share of at most fprs[i] of the healthy voxels
     scan_scores                  score of each healthy scan, one scan per person
     scan_ml                      scan_ml[i][j] is the volume that thresholds[i] detects in the
                                  healthy scan j, ml; a scan is flagged if it is above 0
