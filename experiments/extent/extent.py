@@ -27,7 +27,7 @@ from maediff.models.model import TrainedMethod, read_model
 from maediff.models.thresholds import FPRS
 
 EXTENTS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-RATES = tuple(fpr for fpr in FPRS if fpr <= 0.005)
+RATES = tuple(fpr for fpr in FPRS if fpr <= 0.03)
 COLUMNS = (
     "extent",
     "cohort",

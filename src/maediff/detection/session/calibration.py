@@ -1,7 +1,7 @@
 """Threshold of the combined map of a session, from healthy people with several contrasts.
 
-The threshold for a set of contrasts is the lowest at which 14 healthy people have 0 ml in the
-median and at most 2 ml in nine of ten (experiments/session). Their T1w scans are from ds002748.
+The threshold for a set of contrasts is the lowest, 0.4 or more, at which 14 healthy people have
+0 ml in the median and at most 2 ml in nine of ten (experiments/session). Their T1w scans are from ds002748.
 Their T2w and FLAIR are rendered from the T1w, because no healthy person here has a scanned FLAIR.
 
 The values are valid for the shipped models and their default thresholds. With other models or
@@ -24,10 +24,10 @@ MODELS: dict[Modality, tuple[str, int]] = {
 }
 """Name and training step of the models that the values belong to."""
 VALUES: dict[frozenset[str], tuple[float, int]] = {
-    frozenset({"T1w", "FLAIR"}): (0.55, 4),
-    frozenset({"T1w", "T2w"}): (0.45, 3),
-    frozenset({"T2w", "FLAIR"}): (0.6, 5),
-    frozenset({"T1w", "T2w", "FLAIR"}): (0.45, 5),
+    frozenset({"T1w", "FLAIR"}): (0.45, 5),
+    frozenset({"T1w", "T2w"}): (0.4, 1),
+    frozenset({"T2w", "FLAIR"}): (0.45, 5),
+    frozenset({"T1w", "T2w", "FLAIR"}): (0.4, 3),
 }
 """Threshold by contrasts, and the number of the healthy people that have a region at it."""
 PEOPLE = 14
