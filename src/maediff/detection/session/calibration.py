@@ -1,8 +1,9 @@
 """Threshold of the combined map of a session, from healthy people with several contrasts.
 
 The threshold for a set of contrasts is the lowest, 0.4 or more, at which 14 healthy people have
-0 ml in the median and at most 2 ml in nine of ten (experiments/session). Their T1w scans are from ds002748.
-Their T2w and FLAIR are rendered from the T1w, because no healthy person here has a scanned FLAIR.
+0 ml in the median and at most 2 ml in nine of ten (experiments/session). Their T1w scans are
+from ds002748. Their T2w and FLAIR are rendered from the T1w, because no healthy person here has
+a scanned FLAIR.
 
 The values are valid for the shipped models and their default thresholds. With other models or
 thresholds, the threshold is 1, at which at least one contrast is above its own threshold.
