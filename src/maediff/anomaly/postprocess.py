@@ -279,7 +279,7 @@ def mask_inside(
     cores = remove_small((anomaly_map > np.float64(threshold)) & inside, spacing_mm, config)
     if config.extent == 1 or not cores.any():
         return cores
-    wide = (anomaly_map > np.float64(config.extent * threshold)) & inside
+    wide: Mask = (anomaly_map > np.float64(config.extent * threshold)) & inside
     box = bounding_box(wide)
     labels, count = ndimage.label(wide[box], CONNECTIVITY)
     has_core = np.zeros(count + 1, dtype=bool)
