@@ -309,7 +309,7 @@ def test_evaluation(evaluated):
         "oracle (not",
         "Read this &lt;note&gt;.",
         "seeds pooled",
-        "truth outlined",
+        "lesion mask outlined",
         "For research, not for diagnosis",
     ):
         assert text in html, text

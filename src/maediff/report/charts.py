@@ -15,7 +15,7 @@ from maediff.report.slices import ACCENT, GAP, INK, MUTED, RGB
 
 
 def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
-    """Loss against step, training and validation."""
+    """Return the training and the validation loss against the step."""
     figure, axes = _axes(8.0, 3.0)
     for column, label, colour in (
         ("train_loss", "training", "#9db4cf"),
@@ -35,6 +35,7 @@ def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
     axes.legend(frameon=False)
     return _svg(figure)
 
@@ -46,6 +47,7 @@ def learning_rate_chart(steps: Float[np.ndarray, " n"], rates: Float[np.ndarray,
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     return _svg(figure)
 

@@ -118,7 +118,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                 rows.append(
                     (
                         "Scan",
-                        "truth outlined" if truth else "",
+                        "lesion mask outlined" if truth else "",
                         slices.scan_row(snapshot, truth=truth),
                     )
                 )
@@ -141,7 +141,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         "to twice its own threshold, the same for every subject."
     ]
     legend = [
-        ("truth", "outline drawn by the reader"),
+        ("truth", "truth: outline of the lesion mask"),
         ("outline", "outline of the anomaly mask: above the threshold"),
     ]
     return [

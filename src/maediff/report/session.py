@@ -105,7 +105,8 @@ def _describe(
 ) -> str:
     """Return the lead of the page."""
     n, with_regions = len(summaries), sum(bool(each["regions"]) for each in summaries.values())
-    lead = f"{n} session{'s' * (n != 1)} with a combined map; regions detected in {with_regions}."
+    lead = f"{n} session{'s' * (n != 1)} with a combined map"
+    lead += f"; regions detected in {with_regions} of {n}." if n > 1 else "."
     if n_alone:
         lead += f" {n_alone} without a combined map."
     flagged = sum(bool(list_flags(each)) for each in summaries.values())
@@ -207,7 +208,7 @@ def _make_sentence(summary: Mapping[str, Any]) -> str:
     n = len(summary["regions"])
     finding = f"{n} region{'s' * (n != 1)}, {summary['volume_ml']:.1f} ml" if n else "No region"
     finding += f" in the combined map of {', '.join(summary['contrasts'])}"
-    return f"{finding}. Threshold: {describe_origin(summary.get('threshold_from') or {})}."
+    return f"{finding}. {describe_origin(summary.get('threshold_from') or {})}."
 
 
 def _find_contrasts_alone(folder: Path, with_combined: set[str]) -> list[Path]:
@@ -255,13 +256,11 @@ def _make_method_facts(shared: Mapping[str, Any]) -> Facts:
 
 
 def describe_origin(origin: Mapping[str, Any]) -> str:
-    """Return the origin of the threshold of a combined map in words."""
+    """Return the origin of the threshold of a combined map as a sentence without its full stop."""
     if "n_scans" in origin:
-        return (
-            f"at it, {origin['n_marked']} of {origin['n_scans']} healthy people have a region "
-            f"({origin['source']})"
-        )
-    return str(origin.get("reason", "given"))
+        people = f"{origin['n_marked']} of {origin['n_scans']} healthy people"
+        return f"At this threshold, {people} have a region ({origin['source']})"
+    return f"Threshold: {origin.get('reason', 'given')}"
 
 
 def describe_rule(rule: Mapping[str, Any] | None) -> str:
