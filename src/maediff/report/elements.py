@@ -52,10 +52,11 @@ class Viewer:
 
 @dataclass
 class Table:
-    """Rows of text; a cell may link to an anchor."""
+    """Rows of text, with a title above and a caption below; a cell may link to an anchor."""
 
     head: list[str]
     rows: list[list[str]]
+    title: str = ""
     caption: str = ""
     links: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)

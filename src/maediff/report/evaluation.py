@@ -48,7 +48,7 @@ def evaluation_page(folder: Path) -> Page:
         Table(
             table.head,
             table.rows,
-            caption=table.title,
+            title=table.title,
             marked=[] if table.marked is None else [table.marked],
         )
         for table in make_tables(summary)
