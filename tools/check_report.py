@@ -136,7 +136,7 @@ class ReportCheck:
 
     def wait_for_viewer(self) -> None:
         """Wait until the viewer of the first scan is shown."""
-        self.browser.execute_script("document.querySelector('.viewer-box').scrollIntoView()")
+        self.bring_into_view(self.browser.find_element("css selector", ".viewer-box"))
         shown = "return [...document.querySelectorAll('.viewer')].some((v) => !v.hidden)"
         if not wait(lambda: bool(self.browser.execute_script(shown))):
             raise TimeoutError(f"{self.page}: the viewer did not appear")
@@ -195,6 +195,11 @@ class ReportCheck:
             self.require(len(self.region_buttons()) < rows, "regions ignore the threshold")
             self.browser.find_element("css selector", ".viewer .controls button").click()
 
+    def bring_into_view(self, element: Any) -> None:
+        """Scroll to an element at once; during a smooth scroll, a click would miss it."""
+        place = "{block: 'center', behavior: 'instant'}"
+        self.browser.execute_script(f"arguments[0].scrollIntoView({place})", element)
+
     def region_buttons(self) -> list[Any]:
         """Return the buttons of the table of regions."""
         return list(self.browser.find_elements("css selector", "tbody .jump"))
@@ -205,11 +210,12 @@ class ReportCheck:
 
         canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
         before = self.readout()
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        self.bring_into_view(canvas)
         off_centre = ActionChains(self.browser).move_to_element_with_offset(canvas, 20, 20)
         off_centre.click().perform()
         self.require(self.readout() != before, "a click on a plane left the crosshair")
         for button in self.region_buttons()[:1]:
+            self.bring_into_view(button)
             button.click()
             text = button.find_element("xpath", f"./ancestor::tr/td[{CENTRE_COLUMN}]").text
             wanted = [float(value) for value in text.split(",")]
@@ -232,7 +238,7 @@ class ReportCheck:
     def check_touch(self) -> None:
         """Check that a touch moves the crosshair."""
         canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        self.bring_into_view(canvas)
         box = self.browser.execute_script(
             "const b = arguments[0].getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
             canvas,

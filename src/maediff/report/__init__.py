@@ -10,6 +10,7 @@ templates/                                  HTML, CSS and JavaScript
 
 import logging
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,23 +39,9 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from maediff.detection.bids import WORK
-    from maediff.report.detection import scan_address, scan_page, scans_with_own_page
     from maediff.report.elements import hide_page_folders
-    from maediff.report.pages import make_page
-    from maediff.report.session import is_session_folder, session_page
 
     out = Path(folder)
-    source = out / WORK if (out / WORK).is_dir() else out  # WORK: of a BIDS derivative
-    pages = {out / "report.html": make_page(source)}
-    if source != out:
-        pages[out / "report.html"].title = out.resolve().name
-    if title:
-        pages[out / "report.html"].title = title
-    if (source / "detect.json").is_file():
-        own_page = session_page if is_session_folder(source) else scan_page
-        for name in scans_with_own_page(source):
-            pages[out / scan_address(source, name)] = own_page(source, name)
     environment = Environment(
         loader=PackageLoader("maediff.report"),
         autoescape=True,
@@ -64,7 +51,7 @@ def write_report(folder: Path, title: str | None = None) -> Path:
     )
     environment.filters["code"] = _mark_code
     style = Markup(environment.get_template("style.css").render())  # noqa: S704 - our own file
-    for path, page in pages.items():
+    for path, page in _make_pages(out, title):  # one at a time: a page has about 1 MB
         hide_page_folders(page)
         scripts, colours = _scripts(page, environment)
         html = environment.get_template("report.html").render(
@@ -77,6 +64,30 @@ def write_report(folder: Path, title: str | None = None) -> Path:
         )
         write_text(path, html)
     return out / "report.html"
+
+
+def _make_pages(out: Path, title: str | None) -> Iterator[tuple[Path, Any]]:
+    """Yield the report of a folder, then the page of each scan that has a page of its own.
+
+    Args:
+        out: the folder.
+        title: see `write_report`.
+    """
+    from maediff.detection.bids import WORK
+    from maediff.report.detection import scan_address, scan_page, scans_with_own_page
+    from maediff.report.pages import make_page
+    from maediff.report.session import is_session_folder, session_page
+
+    source = out / WORK if (out / WORK).is_dir() else out  # WORK: of a BIDS derivative
+    page = make_page(source)
+    if source != out:
+        page.title = out.resolve().name
+    page.title = title or page.title
+    yield out / "report.html", page
+    if (source / "detect.json").is_file():
+        own_page = session_page if is_session_folder(source) else scan_page
+        for name in scans_with_own_page(source):
+            yield out / scan_address(source, name), own_page(source, name)
 
 
 def _mark_code(text: str) -> Any:
