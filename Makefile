@@ -45,6 +45,7 @@ models: .venv/.demo
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing maediff into .venv: about 2 GB, one to several minutes."
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	@touch $@
 
