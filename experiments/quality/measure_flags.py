@@ -456,6 +456,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="folder of masks, alignments")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     parser.add_argument("--scans", type=int, default=1000, help="scans of each group, at most")
+    parser.add_argument("--cases", nargs="+", default=[""], help="starts of the names of cases")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     return parser
 
@@ -500,7 +501,7 @@ def measure_scan(
         patient = args.data / "mslub" / "patient07"
         clean = replace(clean, enhancement=read_enhancement(patient, args.cache))
     for name, stated, damage in list_cases(args.kind, group, clean):
-        if (group, scan, name) in done:
+        if (group, scan, name) in done or not name.startswith(tuple(args.cases)):
             continue
         seed = hashlib.sha256(f"{key} {name}".encode()).digest()
         rng = np.random.default_rng(list(seed[:8]))
