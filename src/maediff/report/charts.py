@@ -161,7 +161,9 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
     """Rows of pictures under common headings, each row named at its left."""
     height = max(tile.shape[0] for _, tiles in rows for tile in tiles)
     width = max(tile.shape[1] for _, tiles in rows for tile in tiles)
-    margin, header = 110, 40
+    # A page shows wide charts smaller, so their text is larger.
+    enlarged = max(1.0, (110 + len(columns) * (width + GAP)) / 1000)
+    margin, header, size = round(110 * enlarged), round(40 * enlarged), 7.5 * enlarged
     shape = (header + len(rows) * (height + GAP), margin + len(columns) * (width + GAP))
     canvas = np.full((*shape, 3), 255, dtype=np.uint8)
     for row, (_, tiles) in enumerate(rows):
@@ -175,7 +177,7 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
     for column, text in enumerate(columns):
         x = (margin + column * (width + GAP) + width / 2) / shape[1]
         figure.text(
-            x, 1 - header / 2 / shape[0], text, ha="center", va="center", fontsize=7.5, color=INK
+            x, 1 - header / 2 / shape[0], text, ha="center", va="center", fontsize=size, color=INK
         )
     for row, (text, _) in enumerate(rows):
         y = 1 - (header + row * (height + GAP) + height / 2) / shape[0]
@@ -185,7 +187,7 @@ def tile_chart(rows: Sequence[tuple[str, Sequence[RGB]]], columns: Sequence[str]
             "\n".join(wrap(text, 16)),
             ha="left",
             va="center",
-            fontsize=7.5,
+            fontsize=size,
             color=INK,
         )
     buffer = io.BytesIO()
