@@ -173,3 +173,8 @@ def test_overwrite_stopped_half_way(tmp_path, monkeypatch):
             fresh_folder(out, overwrite=True)
     fresh_folder(out, overwrite=True)
     assert [path.name for path in out.iterdir()] == [MARKER]
+
+
+def test_name_that_is_not_utf8(tmp_path):
+    write_json(tmp_path / "a.json", {"command": "compare \udcff"})
+    assert read_json(tmp_path / "a.json") == {"command": "compare \udcff"}
