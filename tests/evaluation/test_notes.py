@@ -3,7 +3,7 @@
 import pytest
 
 from maediff.anomaly.postprocess import PostprocessConfig
-from maediff.evaluation.notes import describe_evaluation, describe_first_steps
+from maediff.evaluation.notes import describe_evaluation, describe_own_steps
 from maediff.evaluation.scoring import ScoringConfig
 
 METHOD = {
@@ -68,11 +68,14 @@ def test_no_healthy_scan():
     assert len(describe()) == 4
 
 
-def test_first_steps_of_a_run():
+def test_own_steps_of_a_run():
     own = {"first_smooth_mm": 4.0, "first_power": 2.0, "first_ceiling": 1.0}
-    assert describe_first_steps({"a": {}, "b": own, "c": {**own, "first_power": 0.0}}) == [
+    assert describe_own_steps({"a": {}, "b": own, "c": {**own, "first_power": 0.0}}) == [
         "First steps of the residual of b, also in its raw residual: Gaussian blur of 4 mm within "
         "the slice, times x^2 with x up to 1.",
         "First steps of the residual of c, also in its raw residual: Gaussian blur of 4 mm within "
         "the slice.",
+    ]
+    assert describe_own_steps({"a": {"extent": 0.5}, "b": {"extent": 1.0}}) == [
+        "Regions of a grow to 50% of the threshold."
     ]

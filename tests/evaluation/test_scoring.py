@@ -98,7 +98,7 @@ def test_raw_residual_is_scored_with_own_thresholds(outcome, calibrate, scored):
 
 
 def test_first_steps_are_in_the_raw_residual_of_one_contender(calibrate, scored):
-    own = replace(NET, first_steps={"first_power": 2.0})
+    own = replace(NET, own_steps={"first_power": 2.0})
     values = score([own], calibrate, scored).summary["methods"]["net-0"]
     common = ScoringConfig(postprocess=PostprocessConfig(first_power=2.0))
     expected = score([NET], calibrate, scored, common).summary["methods"]["net-0"]
@@ -108,6 +108,18 @@ def test_first_steps_are_in_the_raw_residual_of_one_contender(calibrate, scored)
     assert values["auprc_unfiltered"]["mean"] != plain["auprc_unfiltered"]["mean"]
     filtered = score([replace(own, filtered=True)], calibrate, scored).summary["methods"]["net-0"]
     assert filtered["auprc"] == plain["auprc_unfiltered"]
+
+
+def test_growth_belongs_to_one_contender(calibrate, scored):
+    both = score([replace(NET, own_steps={"extent": 0.5}), BRIGHT], calibrate, scored).summary
+    common = ScoringConfig(postprocess=PostprocessConfig(extent=0.5))
+    grown = score([NET, BRIGHT], calibrate, scored, common).summary["methods"]
+    plain = score([NET, BRIGHT], calibrate, scored).summary["methods"]
+    values = both["methods"]["net-0"]
+    assert values["thresholds"] == grown["net-0"]["thresholds"] != plain["net-0"]["thresholds"]
+    assert values["dice"] == grown["net-0"]["dice"]
+    assert values["dice_unfiltered"] == plain["net-0"]["dice_unfiltered"]
+    assert both["methods"]["bright"]["thresholds"] == plain["bright"]["thresholds"]
 
 
 def test_filtered_maps_have_no_raw_residual(outcome, calibrate, scored):

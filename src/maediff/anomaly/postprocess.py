@@ -126,18 +126,21 @@ class PostprocessConfig:
 
 
 DEFAULT = PostprocessConfig()
-FIRST_STEPS = ("first_smooth_mm", "first_power", "first_ceiling")
-"""Fields of the first steps, which differ between the models of a table."""
+OWN_STEPS = ("first_smooth_mm", "first_power", "first_ceiling", "extent")
+"""Fields that belong to one model, and differ between the models of a table: first steps, growth.
+
+Baselines have none of them: half of an intensity is no edge of a lesion.
+"""
 
 
-def first_steps_of(config: PostprocessConfig) -> dict[str, Any]:
-    """Return the settings of the first steps, by field."""
-    return {name: getattr(config, name) for name in FIRST_STEPS}
+def own_steps_of(config: PostprocessConfig) -> dict[str, Any]:
+    """Return the settings that belong to one model, by field."""
+    return {name: getattr(config, name) for name in OWN_STEPS}
 
 
-def without_first_steps(config: PostprocessConfig) -> PostprocessConfig:
-    """Return `config` without the first steps, which belong to the residual of one model."""
-    return replace(config, **first_steps_of(DEFAULT))
+def without_own_steps(config: PostprocessConfig) -> PostprocessConfig:
+    """Return `config` without first steps and growth, which belong to one model."""
+    return replace(config, **own_steps_of(DEFAULT))
 
 
 def apply_changes(

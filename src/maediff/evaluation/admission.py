@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, without_first_steps
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, without_own_steps
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
@@ -139,7 +139,7 @@ def describe_other_postprocess(
         "scored with one other post-processing. To score the run with its own, evaluate it "
         "alone, or give the settings of postprocess."
         for name, model in models.items()
-        if without_first_steps(model.postprocess) not in (DEFAULT, chosen)
+        if without_own_steps(model.postprocess) not in (DEFAULT, chosen)
     ]
 
 

@@ -24,8 +24,8 @@ from maediff.anomaly.postprocess import (
     PostprocessConfig,
     apply_changes,
     check_symmetry,
-    first_steps_of,
-    without_first_steps,
+    own_steps_of,
+    without_own_steps,
 )
 from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.config import build_config, flatten
@@ -68,7 +68,7 @@ from maediff.evaluation.contenders import (
     make_baselines,
 )
 from maediff.evaluation.maps import check_maps, is_filtered, read_map
-from maediff.evaluation.notes import describe_evaluation, describe_first_steps
+from maediff.evaluation.notes import describe_evaluation, describe_own_steps
 from maediff.evaluation.scoring import (
     DEFAULT_SCORING,
     Contender,
@@ -257,9 +257,9 @@ def _make_plan(
                 group=groups[name],
                 predict=Predictor(load, run, precision=precision, name=name),
                 seed=record["seed"],
-                first_steps={
+                own_steps={
                     key: value
-                    for key, value in first_steps_of(models[name].postprocess).items()
+                    for key, value in own_steps_of(models[name].postprocess).items()
                     if key not in (postprocess or {})
                 },
             )
@@ -283,7 +283,7 @@ def _make_plan(
         *remarks,
         *baseline_notes,
         *describe_other_preparation(models, opened),
-        *describe_first_steps({entry.name: entry.first_steps for entry in contenders}),
+        *describe_own_steps({entry.name: entry.own_steps for entry in contenders}),
     ]
     return _Plan(opened, scans, scoring, contenders, settings, all_notes), inputs
 
@@ -388,9 +388,9 @@ def _choose_postprocess(
     """Return True if all runs have one post-processing, and the post-processing to use.
 
     The base is that of `scoring` or, without it, the common one of all runs, or else the default.
-    The first steps do not count: each run keeps its own.
+    First steps and growth do not count: each run keeps its own.
     """
-    of_models = {without_first_steps(model.postprocess) for model in models.values()}
+    of_models = {without_own_steps(model.postprocess) for model in models.values()}
     has_common = len(of_models) == 1 and not folders
     base = scoring.postprocess or (next(iter(of_models)) if has_common else DEFAULT)
     return has_common, apply_changes(base, changes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, first_steps_of
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, own_steps_of
 from maediff.anomaly.thresholds import scans_needed
 from maediff.evaluation.scoring import ScoringConfig
 from maediff.evaluation.thresholds import HEALTHY_SLICES
@@ -45,7 +45,7 @@ def describe_evaluation(summary: Mapping[str, Any], config: ScoringConfig) -> li
 
 def _describe_postprocess(config: PostprocessConfig) -> str:
     """Return the steps from residual to anomaly map and mask, in words."""
-    steps = _list_first_steps(first_steps_of(config))
+    steps = _list_first_steps(own_steps_of(config))
     if config.smooth_mm:
         blurs = " and ".join(f"{mm:g}" for mm in config.smooth_mm)
         several = f"{config.smooth_mean} mean of Gaussian blurs"
@@ -71,19 +71,21 @@ def _describe_postprocess(config: PostprocessConfig) -> str:
     )
 
 
-def describe_first_steps(first_steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a note for each run whose residual has first steps of its own.
+def describe_own_steps(own_steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return notes for each run with first steps of its own, or with regions that grow.
 
     Args:
-        first_steps: run -> field in `FIRST_STEPS` -> value.
+        own_steps: run -> field in `OWN_STEPS` -> value.
     """
     notes = []
-    for name, values in first_steps.items():
+    for name, values in own_steps.items():
         if steps := _list_first_steps(values):
             notes.append(
                 f"First steps of the residual of {name}, also in its raw residual: "
                 f"{', '.join(steps)}."
             )
+        if (extent := values.get("extent", 1.0)) < 1:
+            notes.append(f"Regions of {name} grow to {extent:.0%} of the threshold.")
     return notes
 
 

@@ -7,8 +7,8 @@
         -> mask at the best threshold of the scored scans         -> oracle Dice
 
 Everything is computed twice: post-processed, and from the raw residual (`_unfiltered`).
-All contenders, baselines included, have the same post-processing, except for the first steps of
-a model's own.
+All contenders, baselines included, have the same post-processing, except for the first steps and
+the growth of regions of a model's own.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from maediff.anomaly.postprocess import (
     PostprocessConfig,
     anomaly_mask,
     residual_map,
-    without_first_steps,
+    without_own_steps,
 )
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
@@ -104,8 +104,8 @@ class Contender:
         trained: False for a baseline.
         filtered: True if the residuals are post-processed already. They get no second blur or
             filter, and there are no scores of the raw residual.
-        first_steps: settings of the first steps of the post-processing (`FIRST_STEPS`), which
-            belong to the residual of this contender. They apply to the raw residual too.
+        own_steps: settings of the post-processing that belong to this contender (`OWN_STEPS`):
+            the first steps, which apply to the raw residual too, and the growth of regions.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Contender:
     seed: int | None = None
     trained: bool = True
     filtered: bool = False
-    first_steps: Mapping[str, Any] = field(default_factory=dict)
+    own_steps: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scores(NamedTuple):
@@ -217,10 +217,12 @@ def _score_contender(
     rows = [_describe_scan(contender, scan, predictions[id(scan)][1]) for scan in scored]
     extra: dict[str, Any] = {}
     curves: dict[str, Any] = {}
-    chosen = replace(config.postprocess or DEFAULT, **contender.first_steps)
-    raw = replace(chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0)
+    chosen = replace(config.postprocess or DEFAULT, **contender.own_steps)
+    raw = replace(
+        chosen, median_size=1, smooth_mm=(), times_intensity=0.0, symmetry=0.0, extent=1.0
+    )
     variants = (
-        {"": without_first_steps(raw)} if contender.filtered else {"": chosen, UNFILTERED: raw}
+        {"": without_own_steps(raw)} if contender.filtered else {"": chosen, UNFILTERED: raw}
     )
     for suffix, postprocess in variants.items():
         cases = {
