@@ -129,7 +129,7 @@ DEFAULT = PostprocessConfig()
 OWN_STEPS = ("first_smooth_mm", "first_power", "first_ceiling", "extent")
 """Fields that belong to one model, and differ between the models of a table: first steps, growth.
 
-Baselines have none of them: half of an intensity is no edge of a lesion.
+Baselines have none of them: from an intensity, growth to half of it would fill the brain.
 """
 
 
