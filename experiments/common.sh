@@ -55,6 +55,14 @@ sweep() {
     run - python experiments/test_settings/sweep_test_settings.py "$@" --csv "$RUNS/sweep.csv"
 }
 
+# healthy_renderings CONTRAST MODEL: the cohort healthy-MODEL, healthy T1w rendered in a contrast.
+healthy_renderings() {
+    local scans=$COHORTS/$2-scans
+    run "$scans/manifest.csv" \
+        python tools/render_contrast.py "$DATA/ds002748" "$scans" "$1" --n 1
+    prepare "healthy-$2" "$scans/manifest.csv" --modality "$1" --like "$2"
+}
+
 # held_out_patients MANIFEST OUT: the patients of val and test, with absolute paths.
 held_out_patients() {
     mkdir -p "$(dirname "$2")"

@@ -9,7 +9,6 @@ ten. It is found for each extent anew, because regions in healthy scans grow as 
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from maediff.anomaly.postprocess import eroded_brain, mask_inside, residual_map
 from maediff.anomaly.sensitivity import detected_ml, find_default_rate, summarise_volumes
 from maediff.anomaly.thresholds import threshold_from_healthy
 from maediff.cohort.cohort import Cohort
+from maediff.core.files import write_table
 from maediff.core.types import Map, Mask
 from maediff.evaluation.metrics import dice
 from maediff.methods.volume import predict_volume
@@ -46,7 +46,6 @@ class Scan:
     """A scan's anomaly map, and what its mask is scored with."""
 
     anomaly: Map
-    brain: Mask
     inside: Mask
     truth: Mask | None
     spacing_mm: tuple[float, float, float]
@@ -61,7 +60,7 @@ def predict(model: TrainedMethod, cohort: Path) -> list[Scan]:
         anomaly = residual_map(residual, s.brain, s.spacing_mm, model.postprocess, s.images)
         truth = None if s.lesion is None else s.lesion & s.brain
         inside = eroded_brain(s.brain, model.postprocess)
-        scans.append(Scan(anomaly, s.brain, inside, truth, s.spacing_mm))
+        scans.append(Scan(anomaly, inside, truth, s.spacing_mm))
     return scans
 
 
@@ -88,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for extent in EXTENTS:
         post = replace(model.postprocess, extent=extent)
-        thresholds = dict.fromkeys([""], args.threshold)
         if args.threshold is None:
             thresholds = {fpr: threshold_from_healthy(maps, insides, fpr, extent) for fpr in RATES}
+        else:
+            thresholds = {"": args.threshold}
         ml = [
             detected_ml(s.anomaly, s.inside, s.spacing_mm, list(thresholds.values()), post)
             for s in healthy
@@ -110,13 +110,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             each = " ".join(f"{score:.3f}" for score in scores)
             row = [extent, name, len(scores), float(np.mean(scores)), each, rate, threshold]
             rows.append([*row, usual.median, usual.nine_of_ten])
-    with args.csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            [f"{value:.4g}" if isinstance(value, float) else value for value in row]
-            for row in rows
-        )
+    write_table(
+        args.csv,
+        COLUMNS,
+        [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in rows],
+    )
 
 
 if __name__ == "__main__":

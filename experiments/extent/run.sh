@@ -3,19 +3,15 @@
 . "$(dirname "$0")/../common.sh"
 
 mkdir -p "$RUNS"
-run "$COHORTS/flair-scans/manifest.csv" \
-    python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/flair-scans" FLAIR --n 1
-prepare healthy-flair "$COHORTS/flair-scans/manifest.csv" --modality FLAIR --like flair
+healthy_renderings FLAIR flair
 prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
 run "$RUNS/flair.csv" python experiments/extent/extent.py flair "$COHORTS/healthy-flair" \
     "$COHORTS/lgg-flair" "$COHORTS/wmh-flair" --csv "$RUNS/flair.csv"
 
-run "$COHORTS/t2-scans/manifest.csv" \
-    python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/t2-scans" T2w --n 1
+healthy_renderings T2w t2
 run "$COHORTS/t2-like-scans/manifest.csv" python experiments/t2_like_scans/make_pseudo_t2.py \
     "$DATA/mslub/patient07" "$DATA/lgg/flair.csv" "$DATA/lgg/t1.csv" "$COHORTS/t2-like-scans"
-prepare healthy-t2 "$COHORTS/t2-scans/manifest.csv" --modality T2w --like t2
 prepare t2-like "$COHORTS/t2-like-scans/manifest.csv" --modality T2w --like t2
 run "$RUNS/t2.csv" python experiments/extent/extent.py t2 "$COHORTS/healthy-t2" \
     "$COHORTS/t2-like" --csv "$RUNS/t2.csv"

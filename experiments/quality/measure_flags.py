@@ -49,6 +49,7 @@ from maediff.preparation.quality import (
     check_outline,
     shows_skull,
 )
+from maediff.preparation.quality.mask import HEAD_LEVEL
 from maediff.preparation.registration import Alignment
 from maediff.preparation.resample import resample
 from maediff.preparation.steps import Tools
@@ -84,7 +85,6 @@ GROUPS: dict[str, tuple[str, str, str]] = {
 }
 """Folder, pattern and contrast of each group."""
 AGENT = "mslub contrast agent"
-HEAD_LEVEL = 0.15
 MIN_ENHANCEMENT = 0.15
 """Smaller differences between the two T1w of mslub are noise."""
 MODELS = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}

@@ -33,7 +33,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from maediff.core.files import write_table
 from maediff.core.types import MODALITIES
+from maediff.evaluation.metrics import dice
 from maediff.synthetic.sample import CONTRASTS, find_sample
 
 Row = Mapping[str, str]
@@ -166,12 +168,6 @@ def load_image(folder: Path, kind: str) -> np.ndarray:
     return np.asarray(nib.load(folder / f"{kind}.nii.gz").dataobj, dtype=np.float64)
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Dice coefficient of two masks; 1 if both are empty."""
-    total = int(first.sum() + second.sum())
-    return 2 * int((first & second).sum()) / total if total else 1.0
-
-
 def compare_results(base: Path, other: Path) -> dict[str, Any]:
     """Return the differences of the results of one scan, by column."""
     maps = [load_image(folder, "anomaly_map") for folder in (base, other)]
@@ -216,11 +212,7 @@ def read_environment(name: str, python: str) -> dict[str, str]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows to a CSV file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns, [[row[column] for column in columns] for row in rows])
 
 
 def measure(args: argparse.Namespace) -> int:

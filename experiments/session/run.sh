@@ -3,13 +3,8 @@
 . "$(dirname "$0")/../common.sh"
 
 mkdir -p "$RUNS"
-for contrast in T2w FLAIR; do
-    model=$([ "$contrast" = T2w ] && echo t2 || echo flair)
-    run "$COHORTS/$model-scans/manifest.csv" \
-        python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/$model-scans" "$contrast" --n 1
-    prepare "healthy-$model" "$COHORTS/$model-scans/manifest.csv" --modality "$contrast" \
-        --like "$model"
-done
+healthy_renderings T2w t2
+healthy_renderings FLAIR flair
 prepare healthy-t1 "$DATA/ds002748" --modality T1w --like t1
 prepare ds000011-t1 "$DATA/ds000011" --modality T1w --like t1
 prepare ds000011-t2 "$DATA/ds000011" --modality T2w --like t2

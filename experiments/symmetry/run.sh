@@ -3,9 +3,7 @@
 . "$(dirname "$0")/../common.sh"
 
 mkdir -p "$RUNS"
-run "$COHORTS/flair-scans/manifest.csv" \
-    python tools/render_contrast.py "$DATA/ds002748" "$COHORTS/flair-scans" FLAIR --n 1
-prepare healthy-flair "$COHORTS/flair-scans/manifest.csv" --modality FLAIR --like flair
+healthy_renderings FLAIR flair
 prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
 run "$RUNS/scores.csv" python experiments/symmetry/symmetry.py flair "$COHORTS/healthy-flair" \

@@ -8,7 +8,6 @@ have 0 ml in the median and at most 2 ml in nine of ten.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, residual_map
 from maediff.cohort.cohort import Cohort, SubjectSlices
+from maediff.core.files import write_table
 from maediff.core.types import Map
 from maediff.evaluation.metrics import auprc, dice
 from maediff.methods.volume import predict_volume
@@ -122,13 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             capped = "" if quantile is None else quantile
             row = [k, capped, name, len(scores), mean_auprc, mean_dice, threshold]
             rows.append([*row, np.median(ml), np.quantile(ml, 0.9)])
-    with args.csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(
-            [f"{value:.4g}" if isinstance(value, float) else value for value in row]
-            for row in rows
-        )
+    write_table(
+        args.csv,
+        COLUMNS,
+        [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in rows],
+    )
 
 
 if __name__ == "__main__":
