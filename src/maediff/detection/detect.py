@@ -205,7 +205,7 @@ def detect(
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
-    stated = {**shared, "command": options.command} if options.command else shared
+    stated = add_command(shared, options)
     write_json(out / "detect.json", stated)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
@@ -280,6 +280,11 @@ def configure_detector(
     preparation = replace(detector.preparation, brain=options.brain, qc=options.qc)
     detector = replace(detector, preparation=preparation, tools=options.tools)
     return detector.with_postprocess(options.postprocess)
+
+
+def add_command(settings: Mapping[str, Any], options: DetectOptions) -> Mapping[str, Any]:
+    """Return settings with the command line of the call, if it is known; it changes no result."""
+    return {**settings, "command": options.command} if options.command else settings
 
 
 _LOADED: dict[int, Any] = {}

@@ -30,6 +30,7 @@ from maediff.detection.detect import (
     DEFAULT_OPTIONS,
     DetectOptions,
     DetectReport,
+    add_command,
     check_same_settings,
     collect_settings,
     configure_detector,
@@ -143,7 +144,7 @@ def detect_sessions(
     remove_leftovers(out, carriers)
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
-    stated = {**shared, "command": options.command} if options.command else shared
+    stated = add_command(shared, options)
     write_json(out / "detect.json", stated)
     load = (
         load_once_per_process(partial(_load_detector, given, device, rule, options, run))

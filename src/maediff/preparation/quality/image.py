@@ -19,7 +19,7 @@ brightest tissue of a healthy T1w. Fresh blood and fat are bright too.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from maediff.preparation.background import find_gaps
@@ -59,6 +59,31 @@ def measure_noise(image: Float[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x 
     return float(np.mean(spreads) / np.sqrt(6))
 
 
+def take_cells(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], cell_mm: float
+) -> tuple[
+    Float[np.ndarray, "a b c"],
+    Bool[np.ndarray, "a b c"],
+    Int[np.ndarray, " 3"],
+    Int[np.ndarray, " k"],
+]:
+    """Return every n-th voxel of a scan and of its brain mask, for measures of large objects.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        cell_mm: distance of the voxels, at least that of the scan's voxels.
+
+    Returns:
+        The voxels of the scan, those of the mask, the steps n along each axis, and the slices
+        with brain.
+    """
+    steps = np.maximum(1, np.round(cell_mm / volume.spacing_mm).astype(int))
+    part = tuple(slice(None, None, int(step)) for step in steps)
+    data, inside = volume.data[part], brain[part]
+    return data, inside, steps, np.flatnonzero(inside.any(axis=(0, 1)))
+
+
 def measure_air_signal(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> float:
     """Return the brightness of the air beside the brain; NaN if the scan shows too little air.
 
@@ -66,10 +91,7 @@ def measure_air_signal(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> floa
         volume: a scan with skull.
         brain: its brain mask.
     """
-    steps = np.maximum(1, np.round(AIR_CELL_MM / volume.spacing_mm).astype(int))
-    part = tuple(slice(None, None, int(step)) for step in steps)
-    data, inside = volume.data[part], brain[part]
-    heights = np.flatnonzero(inside.any(axis=(0, 1)))
+    data, inside, steps, heights = take_cells(volume, brain, AIR_CELL_MM)
     if len(heights) < 2:
         return float("nan")
     upper = slice(int(heights[len(heights) // 2]), int(heights[-1]) + 1)

@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
+from maediff.preparation.quality.image import take_cells
 from maediff.scans.volume import Volume
 
 MIN_PIECE_SHARE = 0.96
@@ -147,10 +148,7 @@ def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[floa
         NaN for both if the mask has fewer than two slices; NaN for `scalp_ml` if the slices are
         thick, or the field of view holds no air.
     """
-    steps = np.maximum(1, np.round(HEAD_CELL_MM / volume.spacing_mm).astype(int))
-    part = tuple(slice(None, None, int(step)) for step in steps)
-    data, inside = volume.data[part], brain[part]
-    heights = np.flatnonzero(inside.any(axis=(0, 1)))
+    data, inside, steps, heights = take_cells(volume, brain, HEAD_CELL_MM)
     if len(heights) < 2:
         return float("nan"), float("nan")
     head = inside | (data > HEAD_LEVEL * np.median(data[inside]))
