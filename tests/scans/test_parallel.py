@@ -1,4 +1,8 @@
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,58 @@ def test_killed_process_fails_its_scan_only():
     first, second, *others = run_scans(kill_or_name, REFS, 2)
     assert second.startswith("p1.nii: its process was killed")
     assert [first, *others] == ["p0", "p2", "p3"]
+
+
+ONE_SCAN = """
+import sys, time
+from maediff.scans.parallel import run_scans
+
+def wait(ref):
+    open(ref, "w").close()
+    time.sleep(100)
+
+if __name__ == "__main__":
+    list(run_scans(wait, sys.argv[1:], 2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
+@pytest.mark.parametrize("is_early", [False, True], ids=["one is idle", "both start"])
+def test_nothing_lives_on_after_a_kill(tmp_path, is_early):
+    """Neither the busy worker, nor the idle one, nor the resource trackers that wait for both."""
+    script, begun = tmp_path / "script.py", tmp_path / "begun"
+    script.write_text(ONE_SCAN)
+    command = [sys.executable, str(script), str(begun)]
+    process = subprocess.Popen(command, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+    def has_begun():
+        if is_early and children.exists():
+            return len(children.read_text().split()) == 4  # two workers and two trackers
+        return begun.exists()
+
+    wait_for(has_begun, 60)
+    process.kill()
+    process.wait()
+
+    def has_ended():
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    try:
+        assert wait_for(has_ended, 20)
+    finally:
+        if not has_ended():
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition, seconds):
+    """Return True once a condition holds, False if it does not within some seconds."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()

@@ -34,7 +34,7 @@ from maediff.anomaly.postprocess import (
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
-from maediff.core.processes.process import call_in_worker
+from maediff.core.processes.process import end_with_parent
 from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.measures import (
@@ -181,14 +181,14 @@ def score(
     n_scans = len({id(scan) for scan in [*calibrate, *scored]})
     in_process = workers == 1
     arguments = (calibrate, scored, config, slices)
-    if in_process:
-        do = delayed(_score_contender)
-        tasks = (do(contender, *arguments, progress) for contender in contenders)
-    else:
-        do = delayed(call_in_worker)
-        tasks = (do(_score_contender, contender, *arguments, None) for contender in contenders)
-    inner = {"inner_max_num_threads": threads} if workers > 1 else {}
-    with parallel_config(backend="loky" if workers > 1 else "sequential", n_jobs=workers, **inner):
+    reported = progress if in_process else None
+    do = delayed(_score_contender)
+    tasks = (do(contender, *arguments, reported) for contender in contenders)
+    config_of_pool: dict[str, Any] = {"backend": "sequential"}
+    if not in_process:
+        config_of_pool = {"backend": "loky", "inner_max_num_threads": threads}
+        config_of_pool["initializer"] = end_with_parent
+    with parallel_config(n_jobs=workers, **config_of_pool):
         outcomes = Parallel(return_as="generator")(tasks)
         for contender, outcome in zip(contenders, outcomes, strict=True):
             rows += outcome.rows

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
-from maediff.core.processes.process import call_in_worker
+from maediff.core.processes.process import end_with_parent
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
@@ -45,20 +45,19 @@ def run_scans(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     remaining = list(refs)
+    loky = {"backend": "loky", "inner_max_num_threads": threads, "initializer": end_with_parent}
     try:
-        with parallel_config(backend="loky", inner_max_num_threads=threads):
+        with parallel_config(**loky):
             pool = Parallel(n_jobs=workers, return_as="generator")
-        for outcome in pool(delayed(call_in_worker)(_run_safely, do, ref) for ref in refs):
+        for outcome in pool(delayed(_run_safely)(do, ref) for ref in refs):
             remaining.pop(0)
             yield outcome
     except TerminatedWorkerError:
         # Probably out of memory. Running each scan alone shows which one it was.
         for ref in remaining:
             try:
-                with parallel_config(backend="loky", inner_max_num_threads=threads):
-                    (outcome,) = Parallel(n_jobs=2)(
-                        [delayed(call_in_worker)(_run_safely, do, ref)]
-                    )
+                with parallel_config(**loky):
+                    (outcome,) = Parallel(n_jobs=2)([delayed(_run_safely)(do, ref)])
             except TerminatedWorkerError:
                 outcome = (
                     f"{ref.image}: its process was killed, probably because memory ran out; "

@@ -13,14 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import current_thread, main_thread
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.processes.process import call_in_worker
+from maediff.core.processes.process import end_with_parent
 from maediff.training.ranks import LostRankError
 
 logger = logging.getLogger(__name__)
@@ -116,13 +115,14 @@ def _run_rank(
     writer: Connection,
 ) -> None:
     """Call the function in one process, and send its result or its error."""
+    end_with_parent()
     os.environ.update(environment)
     # A scheduler sends SIGTERM to all processes, and the first one forwards it as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("maediff").setLevel(level)
     try:
-        writer.send(("result", call_in_worker(partial(function, **arguments))))
+        writer.send(("result", function(**arguments)))
     except LostRankError as error:
         writer.send(("lost", str(error)))
         sys.exit(2)

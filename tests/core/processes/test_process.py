@@ -21,8 +21,8 @@ from maediff.core.processes.scratch import remove_abandoned_scratch, scratch_fol
 
 PARENT = """
 import os, subprocess, sys, time
-child = "from maediff.core.processes.process import call_in_worker; import time; "
-child += "call_in_worker(print, 1); "
+child = "from maediff.core.processes.process import end_with_parent; import time; "
+child += "end_with_parent(); print(1, flush=True); "
 child += sys.argv[1]
 process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True)
 process.stdout.readline()
@@ -50,11 +50,14 @@ def test_worker_ends_with_a_killed_parent(work):
     assert wait_until(lambda: not is_running(worker))
 
 
-def test_worker_of_a_parent_that_is_gone(monkeypatch):
-    """Without the kernel's signal, the watching thread ends the worker."""
+@pytest.mark.parametrize("system", ["other", "linux"])
+def test_worker_of_a_parent_that_is_gone(system):
+    """The kernel sends no signal if the parent ended before the worker asked for one."""
     code = (
-        "import os, sys; sys.platform = 'other'; from maediff.core.processes import process; "
-        "process._end_with_parent(1 if os.getppid() != 1 else 2); import time; time.sleep(100)"
+        f"import multiprocessing, sys, time, types; sys.platform = {system!r}\n"
+        "multiprocessing.parent_process = lambda: types.SimpleNamespace(pid=2**22 + 5)\n"
+        "from maediff.core.processes.process import end_with_parent\n"
+        "end_with_parent(); time.sleep(100)"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert done.returncode == 1

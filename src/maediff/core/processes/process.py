@@ -7,18 +7,18 @@ An identity survives the end of its process, so that files of killed runs can be
 The start distinguishes a process from a later one with the same number.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-Result = TypeVar("Result")
 PARENT_CHECK_SECONDS = 0.3
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PF_EXITING = 4  # linux/sched.h: the process is closing its files
@@ -93,30 +93,18 @@ def _is_running_on_windows(pid: int) -> bool:
     return code.value == 259  # STILL_ACTIVE
 
 
-_watched: set[int] = set()
+def end_with_parent() -> None:
+    """End this worker process when its parent ends; call it before the first task.
 
-
-def call_in_worker(do: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function in a worker process, which from now on ends when its parent ends.
-
-    A killed parent cannot stop its workers. Without this, they would go on writing.
-
-    Args:
-        do: the work.
-        arguments: its arguments.
+    A killed parent cannot stop its workers. Without this, they would write, or wait for ever.
+    The parent may have ended before this call: its number is from the start of the worker.
     """
-    if os.getpid() not in _watched:
-        _watched.add(os.getpid())
-        _end_with_parent(os.getppid())
-    return do(*arguments)
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process when `parent` ends: at once on Linux, within a moment on other systems."""
+    started_by = multiprocessing.parent_process()
+    parent = os.getppid() if started_by is None else started_by.pid
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # at once
 
     def watch() -> None:
         while os.getppid() == parent:
