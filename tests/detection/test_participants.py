@@ -109,6 +109,16 @@ def test_a_second_run_skips_finished_scans(dataset, models, tmp_path):
     before = image.stat().st_mtime_ns
     process(dataset, out, models, "02")
     assert image.stat().st_mtime_ns == before
+    record = out / "reports" / "T1w" / "detect.json"
+    record.write_text("{")
+    with pytest.raises(InputError, match=r"detect\.json: missing or damaged .*; delete it and re"):
+        process(dataset, out, models, "02")
+    with pytest.raises(InputError, match=r"detect\.json: .*delete it and run the participant lev"):
+        collect_group(out, find_participants(dataset, ["02"]))
+    record.unlink()  # the remedy of both messages
+    process(dataset, out, models, "02")
+    assert image.stat().st_mtime_ns == before
+    assert not collect_group(out, find_participants(dataset, ["02"]))["T1w"].failures
     image.unlink()
     process(dataset, out, models, "02")
     assert image.is_file()

@@ -38,7 +38,7 @@ from maediff.core.shards import (
     start_shard,
 )
 from maediff.detection.detector import Detector, make_detector
-from maediff.detection.findings import describe_finding, write_findings
+from maediff.detection.findings import REPAIR, describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection, library_versions
 from maediff.detection.sidecars import MNI_IMAGES
 from maediff.models.catalogue import pick
@@ -255,7 +255,8 @@ def merge_shards(out: Path) -> DetectReport:
         read_json(out / name / "summary.json", remedy="run its shard again with `resume=True`")
         for name in names
     ]
-    shared = {k: v for k, v in read_json(out / "detect.json").items() if k != "failures"}
+    shared = read_json(out / "detect.json", remedy=REPAIR)
+    shared = {key: value for key, value in shared.items() if key != "failures"}
     write_json(out / "detect.json", {**shared, **({"failures": failures} if failures else {})})
     write_findings(out / "participants_findings.tsv", summaries, failures)
     return DetectReport(out, summaries, failures)
@@ -372,7 +373,7 @@ def collect_settings(
 def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
     """Refuse to resume in a folder that was made with other settings."""
     if path.is_file():
-        known = read_json(path, remedy="choose another folder, or use `overwrite=True`")
+        known = read_json(path, remedy=REPAIR)
         changed = [
             key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value
         ]

@@ -48,6 +48,8 @@ SCAN_COLUMNS = (
     "reason",
 )
 MISSING = "n/a"
+REPAIR = "delete it and resume the command that made it: finished scans are kept"
+"""Remedy for a damaged detect.json: `detect` writes it again before it looks for results."""
 
 
 def describe_finding(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> str:

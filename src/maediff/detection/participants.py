@@ -56,6 +56,8 @@ Scans = Mapping[Modality, Sequence[ScanRef]]
 REPORTS = "reports"
 FAILED = "failed.json"
 INCOMPLETE = "an image is missing; run the participant level again"
+REPAIR = "delete it and run the participant level again: finished scans are kept"
+"""Remedy for a damaged detect.json."""
 APP_NAMES = {
     "anomaly_map": "desc-anomaly_{suffix}",
     "anomaly_mask": "desc-anomaly{suffix}_mask",
@@ -299,7 +301,8 @@ def collect_group(out: Path, scans: Scans) -> dict[Modality, DetectReport]:
             else:
                 failures[ref.name] = reason
                 reasons.setdefault(ref.name, []).append(f"{modality}: {reason}")
-        write_json(work / "detect.json", {**read_json(work / "detect.json"), "failures": failures})
+        shared = read_json(work / "detect.json", remedy=REPAIR)
+        write_json(work / "detect.json", {**shared, "failures": failures})
         write_findings(work / "participants_findings.tsv", summaries, failures)
         reports[modality] = DetectReport(work, summaries, failures)
     if not any(report.summaries for report in reports.values()):

@@ -13,7 +13,7 @@ from maediff.anomaly.snapshots import Snapshot, display_maximum, load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.detection.bids import SCAN_REPORTS, WORK
-from maediff.detection.findings import describe_usual
+from maediff.detection.findings import REPAIR, describe_usual
 from maediff.detection.methods_text import describe_methods
 from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.quality.flags import describe_flags
@@ -32,7 +32,7 @@ def detection_page(folder: Path) -> Page:
     Raises:
         InputError: detect.json is missing or damaged.
     """
-    shared = read_json(folder / "detect.json")
+    shared = read_json(folder / "detect.json", remedy=REPAIR)
     summaries, unreadable = read_summaries(folder)
     on_one_page = len(summaries) <= MAX_ON_PAGE
     numbers = range(len(summaries))
@@ -84,7 +84,7 @@ def scan_page(folder: Path, name: str) -> Page:
     Raises:
         InputError: a file of the scan is missing or damaged.
     """
-    shared = read_json(folder / "detect.json")
+    shared = read_json(folder / "detect.json", remedy=REPAIR)
     summary = read_json(folder / name / "summary.json")
     section = Section(
         "Scan",

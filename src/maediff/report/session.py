@@ -12,6 +12,7 @@ from maediff.anomaly.snapshots import load_slices
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import MODALITIES
+from maediff.detection.findings import REPAIR
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
 from maediff.report.detection import (
@@ -33,7 +34,7 @@ VMAX = 2.0
 def is_session_folder(folder: Path) -> bool:
     """True for results of several contrasts of each person."""
     path = folder / "detect.json"
-    return path.is_file() and bool(read_json(path).get("session"))
+    return path.is_file() and bool(read_json(path, remedy=REPAIR).get("session"))
 
 
 def sessions_page(folder: Path) -> Page:
@@ -42,7 +43,7 @@ def sessions_page(folder: Path) -> Page:
     Raises:
         InputError: detect.json is missing or damaged.
     """
-    shared = read_json(folder / "detect.json")
+    shared = read_json(folder / "detect.json", remedy=REPAIR)
     summaries, unreadable = read_summaries(folder)
     on_one_page = len(summaries) <= MAX_ON_PAGE
     montages = []
@@ -79,7 +80,8 @@ def session_page(folder: Path, name: str) -> Page:
     Raises:
         InputError: a file of the session is missing or damaged.
     """
-    shared, summary = read_json(folder / "detect.json"), read_json(folder / name / "summary.json")
+    shared = read_json(folder / "detect.json", remedy=REPAIR)
+    summary = read_json(folder / name / "summary.json")
     section = _make_section("Session", [_make_montage(folder / name, summary, "scan-0")], [])
     section.scale_last = True
     method = make_method_section(shared, _make_method_facts(shared))
