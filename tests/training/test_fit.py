@@ -67,6 +67,14 @@ def test_one_person_is_refused(tmp_path):
         fit_small(make_scans(tmp_path / "scans", 1), tmp_path / "model")
 
 
+def test_scans_in_a_folder_that_would_be_emptied_are_refused(tmp_path):
+    scans = make_scans(tmp_path / "model-cohort", 2)
+    (scans / ".maediff").touch()
+    with pytest.raises(InputError, match="model-cohort: holds the input"):
+        fit_small(scans, tmp_path / "model", run=OVERWRITE)
+    assert len(list(scans.glob("*.nii.gz"))) == 2 and not (tmp_path / "model").exists()
+
+
 def test_limits():
     assert describe_limits(7, 3) == ()
     few = describe_limits(6, 3)

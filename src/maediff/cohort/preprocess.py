@@ -121,21 +121,58 @@ def preprocess(
     Example:
         >>> preprocess([Path("scans")], Path("cohort"), modality="T1w")  # doctest: +SKIP
     """
+    refs = find_scans(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
+    refuse_inputs_inside_output(Path(out), list(map(Path, inputs)))
+    return preprocess_scans(
+        refs,
+        Path(out),
+        modality=modality,
+        lesion_free_margin=lesion_free_margin,
+        preparation=preparation,
+        tools=tools,
+        run=run,
+    )
+
+
+@hold_locks()
+def preprocess_scans(
+    refs: Sequence[ScanRef],
+    out: Path,
+    *,
+    modality: str | None = None,
+    lesion_free_margin: int = 1,
+    preparation: PreparationConfig | None = None,
+    tools: Tools | None = None,
+    run: RunOptions = DEFAULT_RUN,
+) -> int:
+    """Prepare scans that were found already, and write them as a cohort.
+
+    Args:
+        refs: scans of `find_scans`.
+        out: see `preprocess`.
+        modality: see `preprocess`.
+        lesion_free_margin: see `preprocess`.
+        preparation: see `preprocess`.
+        tools: see `preprocess`.
+        run: see `preprocess`.
+
+    Returns:
+        See `preprocess`.
+
+    Raises:
+        InputError: the scans as a whole cannot be used; `out` exists or holds a scan.
+    """
     if lesion_free_margin < 0:
         raise InputError(f"`lesion_free_margin={lesion_free_margin}`: give 0 or more slices")
-    refs = find_scans(inputs, modality, layout=layout, series=series, fold=fold, unique=True)
     modality = modality or _find_modality(refs)
     if modality not in MODALITIES:  # a manifest may list PDw scans
         raise InputError(
             f"modality {modality}: no model uses it; choose one of {', '.join(MODALITIES)}"
         )
-    refuse_inputs_inside_output(
-        Path(out), [*map(Path, inputs), *(file for ref in refs for file in ref.files)]
-    )
+    refuse_inputs_inside_output(out, [file for ref in refs for file in ref.files])
     threads = use_threads(run.threads, run.workers)
     if run.engine == "ray":
         threads = run.threads or 1  # of a task
-    out = Path(out)
     if run.shard is None:
         fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
     else:

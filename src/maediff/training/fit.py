@@ -15,11 +15,11 @@ from typing import Any
 
 from maediff.anomaly.thresholds import smallest_alpha
 from maediff.cohort.cohort import Cohort
-from maediff.cohort.preprocess import preprocess
+from maediff.cohort.preprocess import preprocess_scans
 from maediff.cohort.splits import MIN_VAL, person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import fresh_folder, read_json
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.models.calibrate import MAX_SCANS, calibrate_folder, unseen_healthy
 from maediff.models.model import read_model
@@ -93,13 +93,19 @@ def fit(
     out = Path(out)
     cohort = out.with_name(f"{out.name}-cohort")
     paths = [Path(path) for path in inputs]
-    find_scans(paths, modality, unique=True)  # refuse unusable inputs before a folder is emptied
+    # Unusable inputs are refused before a folder is emptied.
+    refs = find_scans(paths, modality, unique=True)
+    files = [*paths, *(file for ref in refs for file in ref.files)]
+    for folder in (out, cohort):
+        refuse_inputs_inside_output(folder, files)
     for folder in (out, cohort):
         fresh_folder(folder, overwrite=run.overwrite, resume=run.resume)
     resumed = RunOptions(
         run.device, run.seed, run.batch_size, run.workers, resume=True, quiet=run.quiet
     )
-    n_failed = preprocess(paths, cohort, modality=modality, preparation=preparation, run=resumed)
+    n_failed = preprocess_scans(
+        refs, cohort, modality=modality, preparation=preparation, run=resumed
+    )
     if not (cohort / "cohort.json").is_file():
         raise InputError(f"{cohort}: every scan failed; its qc.csv has the reasons")
     opened = Cohort.open(cohort)
