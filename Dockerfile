@@ -12,12 +12,14 @@ ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/maediff
 COPY constraints.txt /src/
-RUN /opt/maediff/bin/pip install -c /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+# Only torch itself comes from its index, which lacks many versions of other packages.
+RUN /opt/maediff/bin/pip install -c /src/constraints.txt --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 COPY pyproject.toml PACKAGE.md LICENSE /src/
 COPY src /src/src
 RUN /opt/maediff/bin/pip install -c /src/constraints.txt /src
 
 FROM python:3.12-slim
+LABEL org.opencontainers.image.title=maediff org.opencontainers.image.licenses=Apache-2.0
 COPY --from=build /opt/maediff /opt/maediff
 COPY LICENSE CITATION.cff /usr/share/doc/maediff/
 ENV PATH=/opt/maediff/bin:$PATH \

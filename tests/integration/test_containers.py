@@ -53,3 +53,12 @@ def test_commands_are_installed_and_the_user_is_not_root():
     assert {entry, *run} <= COMMANDS and len(run) == 2
     last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
     assert re.search(r"^USER 1000:1000$", last_stage, re.MULTILINE)
+
+
+def test_arguments_of_apptainer_have_a_value():
+    """Apptainer ignores a default that is empty, and refuses an empty `--build-arg`."""
+    (section,) = re.findall(r"^%arguments\n((?: +.+\n)+)", APPTAINER, re.MULTILINE)
+    assert all(re.fullmatch(r" +\w+=\S+", line) for line in section.splitlines())
+    workflow = (ROOT / ".github/workflows/containers.yml").read_text()
+    assert "torch_index=\"${{ vars.TORCH_INDEX || 'default' }}\"" in workflow
+    assert 'if [ "$torch_index" = default ]; then torch_index=; fi' in APPTAINER
