@@ -32,7 +32,7 @@ from maediff.scans.nifti import write_volume
 Kind = Literal["stripped", "head"]
 KINDS: tuple[Kind, ...] = ("stripped", "head")
 MODEL = "t1"
-COUNTS = (1, 4, 16)
+COUNTS = (1,)
 TURN_DEG, SCALE, SHIFT_MM = 6.0, 1.06, (4.0, -9.0, 12.0)
 """Position of the synthetic head: turned about the left-right axis, smaller, and shifted."""
 FLUID_MM, SKULL_MM, SCALP_MM = 3.0, 9.0, 16.0
