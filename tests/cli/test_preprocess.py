@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.brains import made_brain, save
-from helpers.cli import maediff
+from helpers.cli import call_maediff
 from helpers.runs import COHORT, made_run
 from maediff.cohort.cohort import Cohort
 from maediff.models.folder import prepared_for
@@ -18,12 +18,12 @@ def test_like_prepares_as_for_a_model_and_set_overrides_it(tmp_path):
     assert prepared_for(run)["bias"] == {"enabled": False}  # not in the record
     scan = save(tmp_path / "sub-1_T1w.nii.gz", *made_brain(spacing=(2.0, 2.0, 7.0))[::2])
     arguments = ["preprocess", scan, "-o", tmp_path / "out", "--like", run]
-    result = maediff(*arguments, "--set", "normalise.high_percentile=97")
+    result = call_maediff(*arguments, "--set", "normalise.high_percentile=97")
     assert result.returncode == 0, result.stderr
     meta = Cohort.open(tmp_path / "out").meta
     assert meta["normalise"] == {**normalise, "high_percentile": 97.0}
     assert not meta["registration"]["enabled"]  # on by default
-    refused = maediff("preprocess", scan, "-o", tmp_path / "no", "--like", tmp_path)
+    refused = call_maediff("preprocess", scan, "-o", tmp_path / "no", "--like", tmp_path)
     assert refused.returncode == 2 and "not a run folder" in refused.stderr
 
 
@@ -32,7 +32,7 @@ def test_failed_scan_gives_exit_code_1_and_the_rest_is_done(tmp_path):
     save(tmp_path / "in" / "sub-1_T1w.nii.gz", data, affine)
     save(tmp_path / "in" / "sub-2_T1w.nii.gz", np.full_like(data, 3), affine)
     out = tmp_path / "cohort"
-    result = maediff(
+    result = call_maediff(
         "preprocess", tmp_path / "in", "-o", out, "-q", "--set", "registration.enabled=false"
     )
     assert result.returncode == 1
@@ -49,7 +49,7 @@ def test_unknown_setting_is_named_with_its_file(tmp_path):
     (tmp_path / "my.yaml").write_text("nonsense: 3\n")
     for command in ("preprocess", "detect"):
         arguments = [command, scan, "-o", tmp_path / "out", "--config", tmp_path / "my.yaml"]
-        result = maediff(*arguments)
+        result = call_maediff(*arguments)
         assert result.returncode == 2
         assert "nonsense" in result.stderr
         assert f"given in {tmp_path / 'my.yaml'}" in result.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import maediff as maediff_api
-from helpers.cli import maediff
+from helpers.cli import call_maediff
 from helpers.runs import made_run
 from helpers.scripts import load_script
 from maediff.core.errors import InputError
@@ -50,9 +50,9 @@ def test_flair_detects_the_lesion_and_nothing_in_the_healthy_brain():
 def test_detect_in_the_sample(tmp_path):
     run = made_run(tmp_path / "run", "FLAIR")
     arguments = ("detect", "--sample", "--model", run, "--device", "cpu", "-q")
-    result = maediff(*arguments, "-o", tmp_path / "out", OMP_NUM_THREADS="1")
+    result = call_maediff(*arguments, "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     summary = json.loads((tmp_path / "out" / "sub-sample" / "summary.json").read_text())
     assert summary["modality"] == "FLAIR"
-    refused = maediff(*arguments, "scan.nii.gz", "-o", tmp_path / "no")
+    refused = call_maediff(*arguments, "scan.nii.gz", "-o", tmp_path / "no")
     assert refused.returncode == 2 and "--sample and scan.nii.gz" in refused.stderr

@@ -2,7 +2,7 @@
 
 import re
 
-from helpers.cli import maediff, read_help
+from helpers.cli import call_maediff, read_help
 from maediff.methods.registry import BASELINES, METHODS
 
 
@@ -14,7 +14,7 @@ def test_help_names_every_trained_method():
 
 def test_unknown_setting_is_named_with_its_file(tmp_path):
     (tmp_path / "my.yaml").write_text("nonsense: 3\n")
-    result = maediff(
+    result = call_maediff(
         "train",
         "pddpm",
         "--cohort",

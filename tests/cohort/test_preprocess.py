@@ -351,11 +351,17 @@ def test_progress_bar(folder, tmp_path, capsys, caplog, monkeypatch):
 
 @pytest.mark.slow
 def test_real_glioma_manifest(shared_data, tmp_path):
-    assert preprocess([shared_data / "lgg" / "flair.csv"], tmp_path / "out", run=QUIET) == 0
+    """Preprocess every third patient."""
+    folder = shared_data / "lgg"
+    header, *rows = (folder / "flair.csv").read_text().splitlines()
+    cells = [[str(folder / c) if "/" in c else c for c in row.split(",")] for row in rows[::3]]
+    manifest = tmp_path / "flair.csv"
+    manifest.write_text("\n".join([header, *map(",".join, cells)]))
+    assert preprocess([manifest], tmp_path / "out", modality="FLAIR", run=QUIET) == 0
     cohort = Cohort.open(tmp_path / "out")
     assert cohort.meta["modality"] == "FLAIR"
     slices = cohort.training_slices("train")
-    assert len(slices.subjects) == 48
+    assert len(slices.subjects) == sum("train" in row for row in cells) > 10
     scaled = [
         name for name, row in qc(tmp_path / "out").items() if "scaled to fit" in row["flags"]
     ]

@@ -15,6 +15,15 @@ from maediff.detection import benchmark as module
 from maediff.methods.registry import build
 
 
+@pytest.fixture(autouse=True)
+def small_brain(monkeypatch):
+    """Measure a brain of a few thick slices, because no figure here depends on its size."""
+    data, brain, affine = made_brain(shape=(60, 72, 3), spacing=(2.0, 2.0, 8.0))
+    phantom = SimpleNamespace(image=data, brain=brain, affine=affine)
+    monkeypatch.setattr(module, "healthy_subject", lambda *_: phantom)
+    monkeypatch.setitem(module.MATRIX_SIZE, "cpu", 512)
+
+
 @pytest.mark.slow
 def test_benchmark_gives_every_figure():
     result = module.benchmark("maediff", preset="tiny", repeats=1, device="cpu")
@@ -27,6 +36,7 @@ def test_benchmark_gives_every_figure():
     } <= result.keys()
     assert {"prepare", "predict", "postprocess", "reference_loop"} <= result["stages"].keys()
     assert all(value > 0 for value in result["stages"].values())
+    assert result["slices"] == 3
     assert 0 < result["mfu"] < 1.5
     assert result["gflop_a_scan"] > 1
     assert (result["precision"], result["reference_precision"]) == ("fp32", "fp32")
@@ -34,12 +44,6 @@ def test_benchmark_gives_every_figure():
 
 
 def test_the_two_predictions_agree_in_fp32_and_differ_a_little_in_bf16(monkeypatch):
-    data, brain, affine = made_brain(shape=(60, 72, 1), spacing=(2.0, 2.0, 8.0))
-    monkeypatch.setattr(
-        module,
-        "healthy_subject",
-        lambda *_: SimpleNamespace(image=data, brain=brain, affine=affine),
-    )
     monkeypatch.setattr(
         module, "build", lambda name, preset, seed: build(name, preset, SMALL_MAEDIFF, seed)
     )

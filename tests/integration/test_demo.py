@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from helpers.runs import ABOUT, made_run
+from helpers.runs import ABOUT, SMALL_MAEDIFF, made_run
 from maediff import demo as module
 from maediff.models import catalogue as shipped
 from maediff.models.export import export_model
@@ -23,6 +23,12 @@ def models(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "COUNTS", COUNTS)
     monkeypatch.setattr(module, "TRAIN_COUNTS", COUNTS)
     monkeypatch.setattr(module, "TRAIN_STEPS", 2)
+    train = module.train_model
+
+    def train_small(*arguments, settings, **options):
+        return train(*arguments, settings={**SMALL_MAEDIFF, **settings}, **options)
+
+    monkeypatch.setattr(module, "train_model", train_small)
     return tmp_path / "models"
 
 
