@@ -60,6 +60,10 @@ TRAIN_COUNTS: dict[str, Any] = {
 TRAIN_STEPS, TRAIN_TIME = 700, "5m"
 """Limits of the training; it ends at the first one."""
 STEPS = 6
+ABOUT_SCORES = """\
+100 is perfect. The lesions of the test brains are difficult on purpose: bright, dark, of changed
+texture, or pushing tissue aside. `maediff models` has the scores of the models on patients.\
+"""
 TRAIN_OWN_MODEL = """\
 With a model of your own scanner:
 
@@ -152,7 +156,8 @@ def demo(
         "brains", f"making {n_brains} synthetic {contrast} brains, {n_lesions} with a lesion"
     ):
         manifest, heads = _make_scans(out / "scans", contrast, counts, quiet)
-    with stages.stage("preparation", "preparing the brains as a cohort"):
+    purpose = "" if model is None else ", too small to train on"
+    with stages.stage("preparation", f"preparing the brains as a cohort{purpose}"):
         cohort = _make_cohort(manifest, out / "cohort", model, contrast, run)
     if model is None:
         text = f"training MAEDiff (preset tiny, {TRAIN_STEPS} steps) on healthy brains"
@@ -193,9 +198,16 @@ def demo(
 
 
 def _read_first_table(path: Path) -> str:
-    """Return the heading and the rows of the first table of table.md; the report has all."""
-    heading, rows, *_ = path.read_text(encoding="utf-8").strip().split("\n\n")
-    return f"{heading}\n\n{rows}\n"
+    """Return the heading and the aligned rows of the first table of table.md."""
+    heading, table, *_ = path.read_text(encoding="utf-8").strip().split("\n\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    del rows[1]  # the line of dashes
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([heading, "", *lines, "", ABOUT_SCORES, ""])
 
 
 def _make_scans(

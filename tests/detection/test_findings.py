@@ -39,7 +39,7 @@ def test_line_of_a_scan_has_flags_first_and_what_is_usual():
     flagged = summary("a", flags=["the brain has 612 ml", "scaled to fit"])
     assert describe_finding(flagged, shared) == (
         "a: FLAGGED (the brain has 612 ml; scaled to fit); 1 region, 1.5 ml, right frontal lobe, "
-        "white matter; score 0.5, threshold 0.1; healthy scans of t1: regions in 1 of 18"
+        "white matter; score 0.5, threshold 0.1; in healthy scans, t1 detects regions in 1 of 18"
     )
 
 

@@ -81,7 +81,11 @@ def test_demo_with_shipped_model(tmp_path, models, capsys):
     assert report == f"report: {tmp_path / 'demo' / 'report.html'}"
     assert following == "next:   maediff detect PATIENT.nii.gz -o results --modality T1w"
     assert "--init t1" in printed
-    assert "| Method | Dice [%] |" in printed and "Lesion recall" not in printed
+    head, *_ = [line for line in printed.splitlines() if line.startswith("Method ")]
+    first = next(line for line in printed.splitlines() if line.startswith("bright "))
+    column = head.index("AUPRC [%]")
+    assert "|" not in head and first[column - 2 : column] == "  " and first[column] != " "
+    assert "100 is perfect" in printed and "Lesion recall" not in printed
     assert "A model for tests." in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
 

@@ -76,7 +76,7 @@ def describe_usual(shared: Mapping[str, Any]) -> str:
         shared: content of detect.json.
     """
     usual = describe_healthy(shared.get("threshold_from") or {})
-    return f"healthy scans of {shared['model']}: {usual}" if usual else ""
+    return f"in healthy scans, {shared['model']} detects {usual}" if usual else ""
 
 
 def _count_regions(summary: Mapping[str, Any]) -> str:

@@ -198,7 +198,8 @@ def calibrate_folder(
     # The first scan of each person, by name.
     people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}
     n_scans = min(len(people), max_scans)
-    logger.info("calibrating %s on the scans of %d people", Path(folder).name, n_scans)
+    people_text = "1 person" if n_scans == 1 else f"{n_scans} people"
+    logger.info("calibrating %s on the scans of %s", Path(folder).name, people_text)
     maps: list[Map] = []
     brains: list[Mask] = []
     spacings: list[tuple[float, float, float]] = []
