@@ -64,6 +64,7 @@ def test_viewer_holds_the_volumes_x_fastest(tmp_path):
     assert info["maximum"] == 0.2  # twice the threshold
     scaled = make_viewer(tmp_path / "volumes.npz", summary("a") | {"unit": "default threshold"})
     assert json.loads(scaled.info)["maximum"] == 2
+    assert (info["unit"], json.loads(scaled.info)["unit"]) == ("residual", "1 = default threshold")
     assert info["min_voxels"] == 8  # 64 mm3 of voxels of 8 mm3
 
 

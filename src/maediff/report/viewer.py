@@ -61,7 +61,8 @@ def make_session_viewer(folder: Path, summary: Mapping[str, Any]) -> Viewer | No
     top = max(combined.top, *(each.top for each in contrasts.values()))
     layers = dict(zip(LAYERS, combined.layers, strict=True))
     layers["map"] = _rescale(combined, top)
-    images = [["scan", first], ["reference", f"{first}, healthy reference"]]
+    images = [["scan", first], ["reference", f"{first} healthy reference"]]
+    ranges = {}
     maps = [["map", "all contrasts"]]
     for contrast, volumes in contrasts.items():
         parts = dict(zip(LAYERS, volumes.layers, strict=True))
@@ -71,10 +72,17 @@ def make_session_viewer(folder: Path, summary: Mapping[str, Any]) -> Viewer | No
             layers[contrast], layers[f"{contrast}-reference"] = parts["scan"], parts["reference"]
             images += [
                 [contrast, contrast],
-                [f"{contrast}-reference", f"{contrast}, healthy reference"],
+                [f"{contrast}-reference", f"{contrast} healthy reference"],
             ]
+            ranges[contrast] = [volumes.low, volumes.high]
     combined = replace(combined, top=top)
-    return _make_viewer(combined, summary, layers, {"images": images, "maps": maps})
+    more = {
+        "images": images,
+        "maps": maps,
+        "ranges": ranges,
+        "unit": "1 = threshold of each contrast",
+    }
+    return _make_viewer(combined, summary, layers, more)
 
 
 def _rescale(volumes: ViewerVolumes, top: float) -> UInt8[np.ndarray, "x y z"]:
@@ -90,20 +98,20 @@ def _make_viewer(
     more: Mapping[str, Any],
 ) -> Viewer:
     """Return a viewer of `layers`; `more` are further entries of its description."""
+    is_scaled = summary.get("unit") == IN_THRESHOLDS
     voxel_ml = abs(float(np.linalg.det(volumes.affine[:3, :3]))) / 1000
     least_ml = float(summary.get("min_volume_mm3", 64.0)) / 1000
     info = {
         "shape": list(volumes.layers.shape[1:]),
         "layers": list(layers),
-        **more,
         "affine": volumes.affine.round(5).tolist(),
         "to_mni": None if volumes.to_mni is None else volumes.to_mni.round(6).tolist(),
         "low": volumes.low,
         "high": volumes.high,
         "top": volumes.top,
-        "maximum": display_maximum(
-            summary["threshold"], scaled=summary.get("unit") == IN_THRESHOLDS
-        ),
+        "maximum": display_maximum(summary["threshold"], scaled=is_scaled),
+        "unit": "1 = default threshold" if is_scaled else "residual",
+        **more,
         "threshold": summary["threshold"],
         "voxel_ml": voxel_ml,
         "min_voxels": max(1, round(least_ml / voxel_ml)),

@@ -18,6 +18,7 @@ from maediff.cli import app
 from maediff.core.errors import InputError
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detect import ThresholdChoice, detect_sessions
+from maediff.detection.volumes import load_volumes
 from maediff.models import catalogue
 from maediff.models.export import export_model
 from maediff.report import write_report
@@ -190,6 +191,8 @@ def test_report_has_the_contrasts_side_by_side(folder, models, tmp_path):
     ]
     assert info["maps"] == [["map", "all contrasts"], ["T1w-map", "T1w"], ["FLAIR-map", "FLAIR"]]
     assert {"T1w-map", "FLAIR-map", "FLAIR", "map", "mask"} <= set(info["layers"])
+    (volumes,) = (load_volumes(path) for path in out.glob("*/volumes_FLAIR.npz"))
+    assert info["ranges"] == {"FLAIR": [volumes.low, volumes.high]}
 
 
 @pytest.fixture

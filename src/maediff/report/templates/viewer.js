@@ -2,19 +2,29 @@
 //
 // The page holds, for each scan, a JSON description and its volumes: gzip, base64, one byte per voxel, x fastest.
 // Layers: scan and reference (0 to 255 between `low` and `high`), map (0 to 255 between 0 and `top`), mask (0 or 1).
-// A session has more images and maps on the same grid; `images` and `maps` list their layers and names.
+// A session has more images and maps on the same grid; `images` and `maps` list their layers and names, and `ranges`
+// has `low` and `high` of each contrast besides the first.
 // Voxels are cubes on RAS+ axes, cropped to the brain; `affine` leads from voxels to mm.
 "use strict";
 
 (() => {
+  // `ends`: the patient's side at the left, right, bottom and top of a picture.
   const PLANES = [
-    { name: "Sagittal", across: 1, up: 2, through: 0, ends: ["P", "A"] },
-    { name: "Coronal", across: 0, up: 2, through: 1, ends: ["L", "R"] },
-    { name: "Axial", across: 0, up: 1, through: 2, ends: ["L", "R"] },
+    { name: "Sagittal", across: 1, up: 2, through: 0, ends: ["P", "A", "I", "S"] },
+    { name: "Coronal", across: 0, up: 2, through: 1, ends: ["L", "R", "I", "S"] },
+    { name: "Axial", across: 0, up: 1, through: 2, ends: ["L", "R", "P", "A"] },
   ];
   const MOSAIC = 20; // axial slices
+  const BAR_MM = 50; // length of the scale bar
+  const GAP_MM = 6; // the crosshair leaves its centre free, so that it hides no lesion
+  const KEYS = [
+    ["click or drag", "move the crosshair"], ["wheel, Page Up, Page Down", "change the slice"],
+    ["arrow keys", "move the crosshair by one voxel"], ["R", "scan or healthy reference"], ["M", "anomaly map on or off"],
+    ["K", "mask on or off"], ["C", "crosshair on or off"], ["N, P", "next or previous region"],
+  ];
   const MASK_COLOUR = [255, 140, 26];
   const LINE = "rgba(120, 200, 255, 0.7)";
+  const page = { side: "left", viewers: [] }; // the side on the left of the pictures, for all viewers of the page
 
   async function unpack(base64) {
     const bytes = Uint8Array.from(atob(base64.trim()), (letter) => letter.charCodeAt(0));
@@ -45,15 +55,19 @@
       this.toVoxel = invert(info.affine);
       this.state = {
         at: info.shape.map((n) => Math.floor(n / 2)), base: "scan", layer: "map", swipe: 0.5, map: true, mask: true,
-        opacity: 0.6, threshold: info.threshold, low: 0, high: 255, view: "planes",
+        cross: true, opacity: 0.6, threshold: info.threshold, low: 0, high: 255, view: "planes",
       };
+      this.current = -1; // index of the region that the crosshair was last moved to
+      this.region = -1; // the same while the crosshair is there
       this.mask = this.layers.mask;
       this.regions = info.regions;
       this.build();
-      if (info.regions.length) this.goTo(info.regions[0].center_mm);
       this.fillTable();
-      this.draw();
+      if (info.regions.length) this.goToRegion(0); else this.draw();
+      page.viewers.push(this);
     }
+
+    get mirrored() { return page.side === "right"; }
 
     // ---- layout -------------------------------------------------------------------------------------------------
 
@@ -72,7 +86,40 @@
       this.mosaic = element("canvas", { class: "mosaic", role: "img", "aria-label": "Mosaic of axial slices", hidden: "" });
       this.mosaic.addEventListener("pointerdown", (event) => this.pointMosaic(event));
       this.readout = element("p", { class: "readout", role: "status", "aria-live": "polite" });
-      this.root.replaceChildren(this.controls(), this.stage, this.mosaic, this.readout);
+      this.root.replaceChildren(this.controls(), this.stage, this.mosaic, this.scale(), this.readout, this.help());
+      this.root.addEventListener("keydown", (event) => this.shortcut(event));
+      window.addEventListener("resize", () => this.draw());
+    }
+
+    // The colour scale of the map; drawScale() moves its threshold.
+    scale() {
+      const row = element("div", { class: "colours" });
+      this.bar = element("canvas", { width: "256", height: "14", role: "img", "aria-label": "Colour scale of the anomaly map" });
+      const most = `${Number(this.info.maximum.toPrecision(3))} and more (${this.info.unit})`;
+      this.mark = element("span");
+      row.append(element("span", {}, "Anomaly map: 0"), this.bar, element("span", {}, most), this.mark);
+      return row;
+    }
+
+    drawScale() {
+      const context = this.bar.getContext("2d"), { width, height } = this.bar, image = context.createImageData(width, height);
+      for (let n = 0; n < width * height; n++) image.data.set([...this.colours.subarray(3 * (n % width), 3 * (n % width) + 3), 255], 4 * n);
+      context.putImageData(image, 0, 0);
+      const at = Math.min(width - 1, this.state.threshold / this.info.maximum * width);
+      context.fillStyle = "#fff";
+      context.fillRect(at - 1, 0, 2, height);
+      this.mark.textContent = `white line: threshold ${this.state.threshold.toPrecision(2)}; orange line: edge of the mask`;
+    }
+
+    help() {
+      const box = element("details", { class: "keys" }), list = element("dl");
+      for (const [key, meaning] of KEYS) {
+        const row = element("div");
+        row.append(element("dt", {}, key), element("dd", {}, meaning));
+        list.append(row);
+      }
+      box.append(element("summary", {}, "Mouse and keys"), list);
+      return box;
     }
 
     // The map of a contrast has the threshold 1; that of all contrasts has its own.
@@ -85,23 +132,41 @@
     controls() {
       this.show = {};
       const bar = element("div", { class: "controls" });
-      this.choice(bar, "View", "view", [["planes", "three planes"], ["mosaic", "mosaic"]]);
-      const images = this.info.images || [["scan", "scan"], ["reference", "healthy reference"]];
-      this.choice(bar, "Image", "base", [...images, ["swipe", "swipe: scan | reference"]]);
+      const alone = PLANES.map(({ name }) => [name, `${name.toLowerCase()} alone`]);
+      this.choice(bar, "View", "view", [["planes", "three planes"], ...alone, ["mosaic", "mosaic"]]);
+      const contrasts = Object.keys(this.info.ranges || {}), first = this.info.images ? this.info.images[0][1] : "scan";
+      const swipes = [["swipe", `swipe: ${first} | reference`], ...contrasts.map((name) => [`swipe-${name}`, `swipe: ${name} | reference`])];
+      this.choice(bar, "Image", "base", [...this.images(), ...swipes], () => { this.show.low(); this.show.high(); });
+      this.choice(bar, "Left in the picture", "side", [["left", "patient's left"], ["right", "patient's right (radiological)"]]);
       if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.changeMap());
       this.slider(bar, "Swipe", "swipe", 0, 1, 0.01);
       this.swipe = bar.lastChild;
       this.check(bar, "Anomaly map", "map");
       this.check(bar, "Mask", "mask");
+      this.check(bar, "Crosshair", "cross");
       this.slider(bar, "Opacity", "opacity", 0, 1, 0.05);
       this.slider(bar, "Threshold", "threshold", 0, this.info.top, this.info.top / 255, () => this.rethreshold());
-      const intensity = (value) => round3(this.info.low + (this.info.high - this.info.low) * value / 255);
+      const intensity = (value) => round3(this.intensity(this.state.base, value));
       this.slider(bar, "Black", "low", 0, 254, 1, null, intensity);
       this.slider(bar, "White", "high", 1, 255, 1, null, intensity);
       const reset = element("button", { type: "button" }, "Reset");
       reset.addEventListener("click", () => this.reset());
       bar.append(reset);
       return bar;
+    }
+
+    images() { return this.info.images || [["scan", "scan"], ["reference", "healthy reference"]]; }
+
+    // Scan and reference of the contrast that an image or a swipe shows.
+    pair(base) {
+      const name = Object.keys(this.info.ranges || {}).find((contrast) => [contrast, `${contrast}-reference`, `swipe-${contrast}`].includes(base));
+      return name ? [name, `${name}-reference`] : ["scan", "reference"];
+    }
+
+    // Intensity of the scan for a byte of an image.
+    intensity(base, byte) {
+      const [low, high] = (this.info.ranges || {})[this.pair(base)[0]] || [this.info.low, this.info.high];
+      return low + (high - low) * byte / 255;
     }
 
     labelled(bar, text, input) {
@@ -113,13 +178,22 @@
 
     choice(bar, text, key, options, also = null) {
       const select = this.labelled(bar, text, element("select", { name: key }));
+      const state = () => (key === "side" ? page : this.state);
       for (const [value, shown] of options) select.append(element("option", { value }, shown));
-      select.addEventListener("change", () => { this.state[key] = select.value; if (also) also(); this.draw(); });
+      this.show[key] = () => { select.value = state()[key]; };
+      this.show[key]();
+      select.addEventListener("change", () => { state()[key] = select.value; if (also) also(); this.redraw(key); });
+    }
+
+    // A change of the side concerns all viewers of the page.
+    redraw(key) {
+      for (const viewer of key === "side" ? page.viewers : [this]) { viewer.show[key](); viewer.draw(); }
     }
 
     check(bar, text, key) {
       const box = this.labelled(bar, text, element("input", { type: "checkbox", name: key }));
-      box.checked = this.state[key];
+      this.show[key] = () => { box.checked = this.state[key]; };
+      this.show[key]();
       box.addEventListener("change", () => { this.state[key] = box.checked; this.draw(); });
     }
 
@@ -136,7 +210,7 @@
 
     reset() {
       const { at } = this.state;
-      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, opacity: 0.6, threshold: this.info.threshold, low: 0, high: 255, view: "planes" };
+      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6, threshold: this.info.threshold, low: 0, high: 255, view: "planes" };
       this.root.replaceChild(this.controls(), this.root.firstChild);
       this.rethreshold();
       this.draw();
@@ -145,10 +219,19 @@
     // ---- moving -------------------------------------------------------------------------------------------------
 
     goTo(mm) {
+      this.region = -1;
       this.state.at = apply(this.toVoxel, mm).map((value, axis) => clamp(Math.round(value), 0, this.info.shape[axis] - 1));
     }
 
+    goToRegion(n) {
+      if (!this.regions[n]) return;
+      this.goTo(this.regions[n].center_mm);
+      this.current = this.region = n;
+      this.draw();
+    }
+
     step(axis, by) {
+      this.region = -1;
       this.state.at[axis] = clamp(this.state.at[axis] + by, 0, this.info.shape[axis] - 1);
       this.draw();
     }
@@ -157,28 +240,51 @@
       const plane = PLANES[n], box = this.canvases[n].getBoundingClientRect();
       const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
       const shape = this.info.shape;
-      this.state.at[plane.across] = clamp(Math.floor(x * shape[plane.across]), 0, shape[plane.across] - 1);
+      const across = this.isMirrored(plane.across) ? 1 - x : x;
+      this.region = -1;
+      this.state.at[plane.across] = clamp(Math.floor(across * shape[plane.across]), 0, shape[plane.across] - 1);
       this.state.at[plane.up] = clamp(Math.floor((1 - y) * shape[plane.up]), 0, shape[plane.up] - 1);
       this.draw();
     }
 
     pointMosaic(event) {
       const box = this.mosaic.getBoundingClientRect(), { columns, rows, slices } = this.grid();
-      const column = Math.floor((event.clientX - box.left) / box.width * columns);
-      const row = Math.floor((event.clientY - box.top) / box.height * rows);
-      const chosen = slices[row * columns + column];
-      if (chosen !== undefined) { this.state.at[2] = chosen; this.draw(); }
+      const x = (event.clientX - box.left) / box.width * columns, y = (event.clientY - box.top) / box.height * rows;
+      const chosen = slices[Math.floor(y) * columns + Math.floor(x)], [width, height] = this.info.shape;
+      if (chosen === undefined) return;
+      const across = this.mirrored ? 1 - x % 1 : x % 1;
+      this.region = -1;
+      this.state.at = [clamp(Math.floor(across * width), 0, width - 1), clamp(Math.floor((1 - y % 1) * height), 0, height - 1), chosen];
+      this.draw();
     }
 
+    isMirrored(axis) { return axis === 0 && this.mirrored; }
+
     key(event, plane) {
+      const right = this.isMirrored(plane.across) ? -1 : 1;
       const moves = {
-        ArrowLeft: [plane.across, -1], ArrowRight: [plane.across, 1], ArrowDown: [plane.up, -1], ArrowUp: [plane.up, 1],
+        ArrowLeft: [plane.across, -right], ArrowRight: [plane.across, right], ArrowDown: [plane.up, -1], ArrowUp: [plane.up, 1],
         PageDown: [plane.through, -1], PageUp: [plane.through, 1],
       };
       const move = moves[event.key];
       if (!move) return;
       event.preventDefault();
       this.step(...move);
+    }
+
+    shortcut(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+      const toggle = (key) => { this.state[key] = !this.state[key]; this.show[key](); this.draw(); };
+      const { length } = this.regions, [scan, reference] = this.pair(this.state.base);
+      const actions = {
+        r: () => { this.state.base = this.state.base === reference ? scan : reference; this.show.base(); this.draw(); },
+        m: () => toggle("map"), k: () => toggle("mask"), c: () => toggle("cross"),
+        n: () => this.goToRegion((this.current + 1) % length), p: () => this.goToRegion((Math.max(this.current, 0) + length - 1) % length),
+      };
+      const action = actions[event.key.toLowerCase()];
+      if (!action) return;
+      event.preventDefault();
+      action();
     }
 
     // ---- regions ------------------------------------------------------------------------------------------------
@@ -238,6 +344,7 @@
     }
 
     fillTable() {
+      this.current = this.region = -1;
       const body = document.querySelector(`#${this.info.id}-regions tbody`);
       if (!body) return;
       const exact = this.regions === this.info.regions;
@@ -254,7 +361,7 @@
           position(region.center_mm), region.mni_mm ? position(region.mni_mm) : "",
         ];
         for (const text of cells) row.append(element("td", {}, text));
-        row.addEventListener("click", () => { this.goTo(region.center_mm); this.draw(); });
+        row.addEventListener("click", () => this.goToRegion(n));
         return row;
       }));
       const caption = document.querySelector(`#${this.info.id}-regions caption`);
@@ -270,12 +377,13 @@
       const { shape } = this.info, { state, layers, stride, colours, mask } = this;
       const width = shape[across], height = shape[up], image = new ImageData(width, height);
       const level = state.threshold / this.info.top * 255, span = Math.max(1, state.high - state.low);
-      const swipes = state.base === "swipe", border = Math.round(state.swipe * width);
-      const whole = layers[swipes ? "scan" : state.base], map = layers[state.layer];
+      const swipes = state.base.startsWith("swipe"), border = Math.round(state.swipe * width), mirrored = this.isMirrored(across);
+      const [scan, reference] = this.pair(state.base), whole = layers[swipes ? scan : state.base], map = layers[state.layer];
       for (let row = 0; row < height; row++) {
         for (let column = 0; column < width; column++) {
-          const voxel = at * stride[through] + column * stride[across] + (height - 1 - row) * stride[up];
-          const source = swipes && column >= border ? layers.reference : whole;
+          const x = mirrored ? width - 1 - column : column;
+          const voxel = at * stride[through] + x * stride[across] + (height - 1 - row) * stride[up];
+          const source = swipes && column >= border ? layers[reference] : whole;
           const grey = clamp((source[voxel] - state.low) / span * 255, 0, 255);
           let colour = [grey, grey, grey];
           const value = map[voxel];
@@ -310,33 +418,61 @@
     }
 
     draw() {
-      const { state, info } = this, mosaic = state.view === "mosaic";
-      this.swipe.hidden = state.base !== "swipe";
+      const { state, info, region } = this, mosaic = state.view === "mosaic";
+      this.swipe.hidden = !state.base.startsWith("swipe");
       this.stage.hidden = mosaic;
       this.mosaic.hidden = !mosaic;
+      this.canvases.forEach((canvas, n) => { canvas.hidden = !["planes", PLANES[n].name].includes(state.view); });
+      this.stage.classList.toggle("alone", state.view !== "planes");
       if (mosaic) this.drawMosaic(); else PLANES.forEach((plane, n) => this.drawPlane(plane, n));
-      const voxel = state.at.reduce((sum, at, axis) => sum + at * this.stride[axis], 0);
-      const grey = (layer) => round3(info.low + (info.high - info.low) * this.layers[layer][voxel] / 255);
-      const mm = apply(info.affine, state.at);
+      this.drawScale();
+      document.querySelectorAll(`#${info.id}-regions tbody tr`).forEach((row, n) => row.classList.toggle("current", n === region));
+      const voxel = state.at.reduce((sum, at, axis) => sum + at * this.stride[axis], 0), mm = apply(info.affine, state.at);
       const mni = info.to_mni ? `; MNI152 ${position(apply(info.to_mni, mm))} mm` : "";
-      this.readout.textContent = `x, y, z: ${position(mm)} mm (RAS+)${mni}; scan ${grey("scan")}, reference ${grey("reference")}, anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(3)}`;
+      const images = this.images().map(([layer, name]) => `${name} ${round3(this.intensity(layer, this.layers[layer][voxel]))}`).join(", ");
+      const where = region < 0 ? "" : `; region ${region + 1} of ${this.regions.length}`;
+      this.readout.textContent = `x, y, z: ${position(mm)} mm (RAS+)${mni}; ${images}; anomaly map ${(this.layers[state.layer][voxel] / 255 * info.top).toFixed(2)}${where}`;
+    }
+
+    write(context, text, x, y, align, baseline) {
+      context.textAlign = align;
+      context.textBaseline = baseline;
+      context.lineWidth = 3;
+      context.strokeStyle = "rgba(0, 0, 0, 0.8)";
+      context.strokeText(text, x, y);
+      context.fillText(text, x, y);
     }
 
     drawPlane(plane, n) {
       const { across, up, through } = plane, { shape } = this.info, { at } = this.state;
-      const canvas = this.canvases[n], scale = Math.max(1, Math.round(420 / Math.max(...shape)));
+      const canvas = this.canvases[n], scale = Math.max(1, Math.round((this.state.view === "planes" ? 420 : 840) / Math.max(...shape)));
       const context = this.paint(canvas, this.picture(across, up, through, at[through]), scale);
-      const x = (at[across] + 0.5) * scale, y = (shape[up] - at[up] - 0.5) * scale;
-      context.strokeStyle = LINE;
-      context.beginPath();
-      context.moveTo(x, 0); context.lineTo(x, canvas.height);
-      context.moveTo(0, y); context.lineTo(canvas.width, y);
-      context.stroke();
-      context.fillStyle = "#cfd6de";
-      context.font = `${5 * scale}px sans-serif`;
-      context.fillText(plane.ends[0], 2, canvas.height / 2);
-      context.fillText(plane.ends[1], canvas.width - 5 * scale, canvas.height / 2);
+      const { width, height } = canvas, voxelMm = Math.cbrt(1000 * this.info.voxel_ml), mirrored = this.isMirrored(across);
+      const x = ((mirrored ? shape[across] - 1 - at[across] : at[across]) + 0.5) * scale, y = (shape[up] - at[up] - 0.5) * scale;
+      const unit = width / (canvas.clientWidth || width), gap = GAP_MM / voxelMm * scale; // unit: a pixel of the screen
+      if (this.state.cross) {
+        context.strokeStyle = LINE;
+        context.lineWidth = unit;
+        context.beginPath();
+        for (const [x1, y1, x2, y2] of [[x, 0, x, y - gap], [x, y + gap, x, height], [0, y, x - gap, y], [x + gap, y, width, y]]) {
+          context.moveTo(x1, y1);
+          context.lineTo(x2, y2);
+        }
+        context.stroke();
+      }
+      const [first, last, bottom, top] = plane.ends, edge = 4 * unit;
+      context.fillStyle = "#e6ebf0";
+      context.font = `600 ${13 * unit}px sans-serif`;
+      this.write(context, mirrored ? last : first, edge, height / 2, "left", "middle");
+      this.write(context, mirrored ? first : last, width - edge, height / 2, "right", "middle");
+      this.write(context, top, width / 2, edge, "center", "top");
+      this.write(context, bottom, width / 2, height - edge, "center", "bottom");
       const mm = apply(this.info.affine, at)[through].toFixed(0);
+      context.font = `${12 * unit}px sans-serif`;
+      this.write(context, `${"xyz"[through]} ${mm} mm`, edge, edge, "left", "top");
+      const length = BAR_MM / voxelMm * scale;
+      this.write(context, `${BAR_MM / 10} cm`, edge + length / 2, height - edge - 3 * unit, "center", "bottom");
+      context.fillRect(edge, height - edge - 2 * unit, length, 2 * unit);
       canvas.setAttribute("aria-label", `${plane.name} slice at ${mm} mm; arrow keys move the crosshair, Page Up and Page Down change the slice`);
     }
 
@@ -356,7 +492,16 @@
           whole.data.set(tile.data.subarray(4 * row * width, 4 * (row + 1) * width), 4 * ((top + row) * columns * width + left));
         }
       });
-      this.paint(this.mosaic, whole, 1);
+      const context = this.paint(this.mosaic, whole, 2), unit = this.mosaic.width / (this.mosaic.clientWidth || this.mosaic.width);
+      const [left, right] = this.mirrored ? ["R", "L"] : ["L", "R"];
+      context.fillStyle = "#e6ebf0";
+      context.font = `${12 * unit}px sans-serif`;
+      slices.forEach((at, n) => {
+        const x = 2 * (n % columns) * width, y = 2 * Math.floor(n / columns) * height, mm = apply(this.info.affine, [0, 0, at])[2].toFixed(0);
+        this.write(context, `z ${mm}`, x + 3 * unit, y + 3 * unit, "left", "top");
+        this.write(context, left, x + 3 * unit, y + height, "left", "middle");
+        this.write(context, right, x + 2 * width - 3 * unit, y + height, "right", "middle");
+      });
     }
   }
 
@@ -378,6 +523,7 @@
     const colours = Uint8Array.from(atob(document.getElementById("colour-scale").textContent.trim()), (letter) => letter.charCodeAt(0));
     root.viewer = new Viewer(root, { ...info, id }, bytes, colours);
     root.hidden = false;
+    root.viewer.draw(); // labels have the size of the screen, which a hidden canvas does not know
     const still = document.getElementById(`${id}-still`);
     if (still) still.open = false;
   }
