@@ -27,6 +27,7 @@ from maediff.models.folder import config_of, write_config
 from maediff.preparation.picture import write_picture
 from maediff.report import write_report
 from maediff.report.charts import assign_colours, tile_chart
+from maediff.report.cohort import FRAME, crop_views
 from maediff.report.slices import (
     GAP_COLOUR,
     LETTER_COLOUR,
@@ -332,7 +333,8 @@ def test_run_named_like_a_formula(evaluated):
 
 def test_comparison_and_curves_are_drawn_from_files(evaluated):
     html = write_report(evaluated).read_text()
-    comparison = re.search(r'<figure class="wide"><img style="[^"]+" src="([^"]+)"', html)[1]
+    figure = r'<figure class="scroll wide"[^>]*><img style="[^"]+" src="([^"]+)"'
+    comparison = re.search(figure, html)[1]
     shown = picture(comparison)
     assert (shown == [64, 214, 255]).all(axis=2).any()  # the truth's outline
     assert html.count("<figure") == 4
@@ -493,6 +495,23 @@ def test_cohort_shows_every_outline(prepared):
     assert html.count("data:image/jpeg") == 3  # two tiles, and the flagged scan in full size
 
 
+def test_views_of_an_outline_lose_their_common_black_frame():
+    views = np.zeros((20, 2, 20, 3), np.uint8)
+    views[8:12, 0, 5:9] = 200
+    views[10:13, 1, 7:11] = 200
+    cropped = crop_views(views.reshape(20, 40, 3))
+    box = views[8 - FRAME : 13 + FRAME, :, 5 - FRAME : 11 + FRAME]
+    np.testing.assert_array_equal(cropped, box.reshape(box.shape[0], -1, 3))
+    black = np.zeros((20, 40, 3), np.uint8)
+    np.testing.assert_array_equal(crop_views(black), black)
+
+
+def test_table_of_a_cohort_has_no_empty_column(prepared):
+    html = write_report(prepared).read_text()
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', html)
+    assert heads == ["Scan", "Split", "Health", "Status", "Flags", "Brain, ml", "Notes"]
+
+
 def test_cohort_without_its_tables(prepared):
     (prepared / "qc.csv").write_bytes(b"\xff\xfe\x00")
     html = write_report(prepared).read_text()
@@ -605,8 +624,8 @@ def test_sentence_compares_with_healthy_scans(detected):
     origin = {"n_marked": 2, "n_scores": 18, "healthy_ml_median": 0.0, "healthy_ml_p90": 1.5}
     write_json(detected / "detect.json", {**shared, "threshold_from": origin})
     expected = (
-        "1 region, 1.5 ml. Healthy scans of run: 0 ml in the median, at most 1.5 ml in nine of "
-        "ten, regions in 2 of 18."
+        "1 region, 1.5 ml. In healthy scans, run detects 0 ml in the median, at most 1.5 ml in "
+        "nine of ten, regions in 2 of 18."
     )
     assert expected in write_report(detected).read_text()
 

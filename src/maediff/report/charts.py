@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from maediff.report.slices import ACCENT, GAP, INK, MUTED, RGB
 
@@ -36,7 +37,8 @@ def training_curve(metrics: Mapping[str, Float[np.ndarray, " n"]]) -> str:
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.legend(frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _svg(figure)
 
 
@@ -48,6 +50,7 @@ def learning_rate_chart(steps: Float[np.ndarray, " n"], rates: Float[np.ndarray,
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     return _svg(figure)
 

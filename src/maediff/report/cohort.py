@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.text import plain_cell
@@ -27,6 +29,8 @@ QC_COLUMNS = {
 DECIMALS = {"brain_ml": "{:.0f}", "lesion_ml": "{:.1f}", "atlas_overlap": "{:.3f}"}
 HEALTH = {"1": "healthy", "0": "with a lesion", "": "health unknown"}
 PICTURE = ("Brain outline", "on the scan", "qc.png")
+BLACK, FRAME = 24, 2
+"""Level up to which a pixel is background, and pixels of background around a view."""
 SORTABLE_FROM = 20
 """Number of scans from which the table can be sorted and filtered."""
 
@@ -142,7 +146,7 @@ def _make_tile(folder: Path, name: str, contrast: str, scans: Rows, checks: Rows
         notes.append(f"brain {float(check['brain_ml']):.0f} ml")
     image = ""
     try:
-        image = slices.small_uri(_render_outline(folder / name))
+        image = slices.small_uri(crop_views(_render_outline(folder / name)))
     except InputError as error:
         notes.append(f"no picture: {str(error).replace(f'{folder / name}/', '')}")
     flag = check.get("flags", "") if check.get("status") == "flagged" else ""
@@ -161,8 +165,25 @@ def _render_outline(folder: Path) -> slices.RGB:
     return render_picture(volume, read_mask(folder / "brain_mask.nii.gz", volume))
 
 
+def crop_views(picture: slices.RGB) -> slices.RGB:
+    """Return a row of square views without the black frame that all of them have.
+
+    Args:
+        picture: square views side by side, for example of `render_picture`.
+    """
+    side = picture.shape[0]
+    views = picture[:, : picture.shape[1] // side * side].reshape(side, -1, side, 3)
+    bright = views.max(axis=(1, 3)) > BLACK
+    if not bright.any():
+        return picture
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    top, left = max(0, rows[0] - FRAME), max(0, columns[0] - FRAME)
+    cropped = views[top : rows[-1] + FRAME + 1, :, left : columns[-1] + FRAME + 1]
+    return np.ascontiguousarray(cropped.reshape(cropped.shape[0], -1, 3))
+
+
 def _make_table(names: Sequence[str], scans: Rows, checks: Rows) -> Table:
-    """Return the table of all scans: split, health, quality control."""
+    """Return the table of all scans: split, health, quality control; without empty columns."""
     rows = []
     for name in names:
         scan, check = scans.get(name, {}), checks.get(name, {})
@@ -171,8 +192,10 @@ def _make_table(names: Sequence[str], scans: Rows, checks: Rows) -> Table:
         status = check.get("status", "no line in qc.csv")
         cells = [_format_cell(key, check.get(key) or "") for key in keys]
         rows.append([name, scan.get("split", ""), health, status, *cells])
-    head = ["Scan", "Split", "Health", "Status", "Check", *QC_COLUMNS.values(), "Notes"]
+    head = ["Scan", "Split", "Health", "Status", "Flags", *QC_COLUMNS.values(), "Notes"]
     marked = [number for number, row in enumerate(rows) if row[3] != "ok"]
+    used = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    head, rows = [head[n] for n in used], [[row[n] for n in used] for row in rows]
     return Table(head, rows, marked=marked, sortable=len(rows) > SORTABLE_FROM)
 
 

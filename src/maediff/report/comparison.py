@@ -26,6 +26,8 @@ PAPER_METHODS: dict[str, tuple[str, int | None]] = {
     "MAEDiff": ("maediff", None),
 }
 """Method and stride of the columns of the paper's Figure 3, in its order."""
+SMALLEST_FIGURE = 680
+"""Width in pixels of a page that a figure has at least, so that its text is legible."""
 VOLUME_EDGES_ML = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))
 
 
@@ -83,7 +85,7 @@ def comparison(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     chart = Chart(
         charts.tile_chart(rows, columns),
         "one slice of each subject through every method",
-        wide=110 + 82 * len(columns),
+        wide=max(SMALLEST_FIGURE, 110 + 82 * len(columns)),
     )
     text = [
         "One run of each method, the slice with most lesion (or most brain) of the first subjects "
@@ -148,7 +150,8 @@ def paper_figure(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     if rows:
         chart = charts.tile_chart(rows, columns)
         caption = "reconstructions and anomaly maps of the methods of the paper's Figure 3"
-        charts_of_figure = [Chart(chart, caption, wide=110 + 110 * len(columns))]
+        wide = max(SMALLEST_FIGURE, 110 + 110 * len(columns))
+        charts_of_figure = [Chart(chart, caption, wide=wide)]
     missing = [label for label in PAPER_METHODS if label not in runs]
     text = [
         "The layout of the paper's Figure 3: the slice with most lesion of each subject. Colours "
