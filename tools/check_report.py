@@ -1,10 +1,11 @@
-"""Check a report of `maediff detect` in a headless Chromium.
+"""Check a report of maediff in a headless Chromium.
 
     python tools/check_report.py RESULTS/report.html --axe axe.min.js --pictures FOLDER
 
 The script checks console, network, size and CPU time to open, and print to PDF; width and
-accessibility at 390 and 1400 px, in light and dark mode; the viewer with mouse, keyboard and
-touch; sorting and filtering of an index.
+accessibility at 390 and 1400 px, in light and dark mode; sorting and filtering of an index. With
+viewers, it checks mouse, keyboard and touch in the first viewer that has a region, or else in the
+first one.
 It needs selenium, Chromium and its driver. axe-core is the file `axe.min.js` of the npm package of
 this name. Without axe-core, the script does not check accessibility.
 """
@@ -13,6 +14,7 @@ import argparse
 import base64
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +35,7 @@ FLAGS = (
 SIZES = (390, 1400)
 MODES = ("light", "dark")
 MAX_MB = 5.0
-"""Largest report of one scan."""
+"""Largest report of one scan; a session has a scan for each contrast."""
 MAX_OPEN_S = 2.0
 """Largest CPU time of the page's main thread until the page is loaded."""
 SERIOUS = ("serious", "critical")
@@ -41,20 +43,33 @@ CENTRE_COLUMN = 5
 """Cell of a region's row with its centre in mm of the scan, counted from 1 after the heading."""
 LATER_ROWS = "table.sortable tbody tr:nth-child(n + 31)"
 """Rows that axe-core skips. They are like the first ones, and hundreds take minutes."""
-SLIDERS = ("opacity", "threshold", "low", "high")
+SLIDERS_OF_IMAGE = ("low", "high")
+SLIDERS = ("opacity", "threshold", *SLIDERS_OF_IMAGE)
+"""Sliders; without a region, the map may be 0 everywhere, and only those of the image count."""
+FIND_VIEWER = """
+const ids = [...document.querySelectorAll('.viewer')].map((viewer) => viewer.id);
+const info = (id) => JSON.parse(document.getElementById(`${id}-info`).textContent);
+return ids.find((id) => info(id).regions.length) || ids[0];
+"""
+COUNT = """
+const parts = [...document.querySelectorAll('.viewer')].map((viewer) => viewer.id + '-info');
+const infos = parts.map((id) => JSON.parse(document.getElementById(id).textContent));
+const scans = infos.map(({ ranges }) => 1 + Object.keys(ranges || {}).length);
+return [infos.length, scans.reduce((n, m) => n + m, 0)];
+"""
 HASH = """
-const shown = [...document.querySelectorAll('.viewer canvas')].filter((c) => c.offsetParent);
-return shown.map((c) => c.toDataURL()).join();
+const all = document.querySelectorAll(`#${arguments[0]} canvas`);
+return [...all].filter((c) => c.offsetParent).map((c) => c.toDataURL()).join();
 """
 SET = """
-const input = document.querySelector(`.viewer [name=${arguments[0]}]`);
+const input = document.querySelector(`#${arguments[2]} [name=${arguments[0]}]`);
 if (input.type === 'checkbox') input.click();
 else {
   input.value = arguments[1];
   input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input'));
 }
 """
-FIRST_COLUMN = """
+COLUMN = """
 return [...document.querySelectorAll('table.sortable tbody tr')]
   .filter((row) => !row.hidden).map((row) => row.cells[arguments[0]].textContent.trim());
 """
@@ -72,6 +87,8 @@ class ReportCheck:
     def __init__(self, page: Path, axe: Path | None = None, pictures: Path | None = None) -> None:
         self.page, self.axe, self.pictures = page.resolve(), axe, pictures
         self.problems: list[str] = []
+        self.viewer = ""
+        """Identifier of the viewer that is checked."""
         self.browser = open_browser()
 
     def close(self) -> None:
@@ -124,29 +141,37 @@ class ReportCheck:
 
     def pixels(self) -> str:
         """Return a hash of all visible canvases of the viewer."""
-        return hashlib.sha256(self.browser.execute_script(HASH).encode()).hexdigest()
+        data = self.browser.execute_script(HASH, self.viewer)
+        return hashlib.sha256(data.encode()).hexdigest()
+
+    def find(self, selector: str) -> Any:
+        """Return the first element of the viewer with a CSS selector."""
+        return self.browser.find_element("css selector", f"#{self.viewer} {selector}")
 
     def readout(self) -> str:
         """Return the text below the viewer."""
-        return str(self.browser.find_element("css selector", ".readout").text)
+        return str(self.find(".readout").text)
 
     def set(self, name: str, value: Any = None) -> None:
         """Set a control of the viewer as a user does."""
-        self.browser.execute_script(SET, name, value)
+        self.browser.execute_script(SET, name, value, self.viewer)
 
     def wait_for_viewer(self) -> None:
-        """Wait until the viewer of the first scan is shown."""
-        self.bring_into_view(self.browser.find_element("css selector", ".viewer-box"))
-        shown = "return [...document.querySelectorAll('.viewer')].some((v) => !v.hidden)"
-        if not wait(lambda: bool(self.browser.execute_script(shown))):
+        """Choose the viewer to check, and wait until it is shown."""
+        self.viewer = str(self.browser.execute_script(FIND_VIEWER))
+        box = self.browser.find_element("css selector", f".viewer-box:has(#{self.viewer})")
+        self.bring_into_view(box)
+        shown = "return !document.getElementById(arguments[0]).hidden"
+        if not wait(lambda: bool(self.browser.execute_script(shown, self.viewer))):
             raise TimeoutError(f"{self.page}: the viewer did not appear")
 
     def check_size_and_time(self) -> None:
         """Check size and time to open."""
-        n_scans = len(self.browser.find_elements("css selector", ".viewer-box"))
+        n_viewers, n_scans = self.browser.execute_script(COUNT)
         megabytes = self.page.stat().st_size / 1e6
-        print(f"size {megabytes:.2f} MB, {n_scans} scans")
-        self.require(n_scans != 1 or megabytes < MAX_MB, f"page of one scan: {megabytes:.1f} MB")
+        print(f"size {megabytes:.2f} MB, {n_scans} scans in {n_viewers} viewers")
+        is_small = megabytes < MAX_MB * n_scans
+        self.require(n_viewers != 1 or is_small, f"page of {n_scans} scans: {megabytes:.1f} MB")
         milliseconds = self.browser.execute_script(
             "const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd"
         )
@@ -157,43 +182,44 @@ class ReportCheck:
 
     def check_numbers(self) -> None:
         """Check that no number below or beside the viewer has an exponent."""
-        text = self.browser.find_element("css selector", ".viewer").text
+        text = self.browser.find_element("id", self.viewer).text
         self.require("e+" not in text, f"a number with an exponent: {text}")
 
     def check_controls(self) -> None:
         """Check that each control changes the pixels and that Reset restores them."""
         before = self.pixels()
-        shown = ("map", "mask", "base") if self.region_buttons() else ("map", "base")
-        for name in (*SLIDERS, *shown):
+        regions = bool(self.region_buttons())
+        shown = ("map", "mask", "base", "cross") if regions else ("base", "cross")
+        for name in (*(SLIDERS if regions else SLIDERS_OF_IMAGE), *shown):
             value = "reference" if name == "base" else None
             if name in SLIDERS:
                 value = self.browser.execute_script(
-                    "const s = document.querySelector(`.viewer [name=${arguments[0]}]`);"
+                    "const s = document.querySelector(`#${arguments[1]} [name=${arguments[0]}]`);"
                     "const middle = (Number(s.min) + Number(s.max)) / 2;"
                     "return Math.abs(middle - s.value) > (s.max - s.min) / 10 ? middle : s.max;",
                     name,
+                    self.viewer,
                 )
             self.set(name, value)
             self.require(self.pixels() != before, f"control {name}: no pixel changed")
-            self.browser.find_element("css selector", ".viewer .controls button").click()
+            self.find(".controls button").click()
             self.require(self.pixels() == before, f"control {name}: Reset left changed pixels")
         self.set("base", "swipe")
         swipe = self.pixels()
         self.set("swipe", 0.1)
         self.require(self.pixels() != swipe, "swipe: no pixel changed")
         self.set("view", "mosaic")
-        self.require(
-            self.browser.find_element("css selector", "canvas.mosaic").is_displayed(), "no mosaic"
-        )
-        self.browser.find_element("css selector", ".viewer .controls button").click()
+        self.require(self.find("canvas.mosaic").is_displayed(), "no mosaic")
+        before = self.pixels()
+        self.set("side", "right")
+        self.require(self.pixels() != before, "left and right: no pixel changed")
+        self.set("side", "left")
+        self.find(".controls button").click()
         rows = len(self.region_buttons())
         if rows:
-            highest = self.browser.execute_script(
-                "return document.querySelector('.viewer [name=threshold]').max"
-            )
-            self.set("threshold", highest)
+            self.set("threshold", self.find("[name=threshold]").get_attribute("max"))
             self.require(len(self.region_buttons()) < rows, "regions ignore the threshold")
-            self.browser.find_element("css selector", ".viewer .controls button").click()
+            self.find(".controls button").click()
 
     def bring_into_view(self, element: Any) -> None:
         """Scroll to an element at once; during a smooth scroll, a click would miss it."""
@@ -201,14 +227,16 @@ class ReportCheck:
         self.browser.execute_script(f"arguments[0].scrollIntoView({place})", element)
 
     def region_buttons(self) -> list[Any]:
-        """Return the buttons of the table of regions."""
-        return list(self.browser.find_elements("css selector", "tbody .jump"))
+        """Return the buttons of the viewer's table of regions."""
+        return list(
+            self.browser.find_elements("css selector", f"#{self.viewer}-regions tbody .jump")
+        )
 
     def check_mouse(self) -> None:
         """Check that a click moves the crosshair, and that a region moves it to its centre."""
         from selenium.webdriver import ActionChains
 
-        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        canvas = self.find(".planes canvas")
         before = self.readout()
         self.bring_into_view(canvas)
         off_centre = ActionChains(self.browser).move_to_element_with_offset(canvas, 20, 20)
@@ -225,7 +253,7 @@ class ReportCheck:
 
     def check_keyboard(self) -> None:
         """Check that the viewer is reached and moved with the keyboard alone."""
-        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        canvas = self.find(".planes canvas")
         for key in ("\ue012", "\ue013", "\ue00e"):  # left, up, page up
             before = self.readout()
             canvas.send_keys(key)
@@ -234,10 +262,16 @@ class ReportCheck:
             before = self.readout()
             button.send_keys("\ue007")  # enter
             self.require(self.readout() != before, "Enter on a region left the crosshair")
+            canvas.send_keys("\ue012")
+        for key in "rmkcn" if self.region_buttons() else "rc":
+            seen, read = self.pixels(), self.readout()
+            canvas.send_keys(key)
+            changed = self.pixels() != seen or self.readout() != read
+            self.require(changed, f"key {key} changed nothing")
 
     def check_touch(self) -> None:
         """Check that a touch moves the crosshair."""
-        canvas = self.browser.find_element("css selector", ".viewer .planes canvas")
+        canvas = self.find(".planes canvas")
         self.bring_into_view(canvas)
         box = self.browser.execute_script(
             "const b = arguments[0].getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
@@ -254,25 +288,35 @@ class ReportCheck:
         self.require(moved, "a touch left the crosshair")
 
     def check_index(self) -> None:
-        """Check sorting and filtering of the table of scans."""
+        """Check sorting and filtering of the table of scans: names, and a column of numbers."""
         heads = self.browser.find_elements("css selector", "table.sortable .sort")
-        titles = [head.text.strip() for head in heads]
-        for title, kind in (("Scan", str), ("Score", float)):
-            column = titles.index(title)
+        columns: list[tuple[int, Callable[[str], Any]]] = [(0, str)]
+        columns += [(column, float) for column in range(1, len(heads)) if self.is_number(column)]
+        self.require(len(columns) > 1, "no column of numbers")
+        for column, kind in columns[:2]:
             head = heads[column]
+            self.bring_into_view(head)
             head.click()
-            values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
-            self.require(values == sorted(values), f"column {title} is not sorted")
+            values = [kind(text) for text in self.read_column(column)]
+            self.require(values == sorted(values), f"column {head.text} is not sorted")
             head.click()
-            values = [kind(text) for text in self.browser.execute_script(FIRST_COLUMN, column)]
-            self.require(values == sorted(values, reverse=True), f"column {title}: no reverse")
-        names = self.browser.execute_script(FIRST_COLUMN, 0)
+            values = [kind(text) for text in self.read_column(column)]
+            self.require(values == sorted(values, reverse=True), f"column {head.text}: no reverse")
+        names = self.read_column(0)
         field = self.browser.find_element("css selector", ".filter input")
         field.send_keys(names[0])
-        left = self.browser.execute_script(FIRST_COLUMN, 0)
+        left = self.read_column(0)
         self.require(0 < len(left) < len(names), f"the filter shows {len(left)} scans")
         field.clear()
         field.send_keys(" \ue003")  # a character and backspace, so that the page hears of it
+
+    def read_column(self, column: int) -> list[str]:
+        """Return the visible cells of a column of the table of scans."""
+        return list(self.browser.execute_script(COLUMN, column))
+
+    def is_number(self, column: int) -> bool:
+        """True if a column of the table of scans holds numbers only."""
+        return all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", cell) for cell in self.read_column(column))
 
     def check_look(self, width: int, mode: str) -> None:
         """Check width and accessibility, and take a picture."""
@@ -368,7 +412,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("page", type=Path, nargs="+", help="report.html of `maediff detect`")
+    parser.add_argument("page", type=Path, nargs="+", help="report.html of maediff")
     parser.add_argument("--axe", type=Path, help="axe.min.js of axe-core")
     parser.add_argument("--pictures", type=Path, help="folder for pictures and PDFs of the pages")
     return parser

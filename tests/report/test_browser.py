@@ -5,6 +5,7 @@ environment variable AXE_CORE has the path of axe.min.js.
 """
 
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,8 +38,8 @@ CENTRES = ((24, 30, 20), (10, 12, 12))
 AFFINE = np.array([[2, 0, 0, -40], [0, 2, 0, -50], [0, 0, 2, -30], [0, 0, 0, 1.0]])
 
 
-def make_scan(folder, number=0):
-    """Write the files of a scan with two regions."""
+def make_scan(folder, number=0, *, has_regions=True):
+    """Write the files of a scan with two regions, or with none."""
     grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"))
     distances = [np.sqrt(sum((grid[i] - centre[i]) ** 2 for i in range(3))) for centre in CENTRES]
     brain = sum(((grid[i] - SHAPE[i] / 2) / (0.45 * SHAPE[i])) ** 2 for i in range(3)) < 1
@@ -46,6 +47,7 @@ def make_scan(folder, number=0):
     for distance, peak in zip(distances, (250, 160), strict=True):
         heat = np.maximum(heat, peak * np.exp(-((distance / 4) ** 2)))
     scan = np.where(brain, 90 + 60 * np.sin(grid[0] / 5) + heat / 4, 0)
+    heat = heat if has_regions else np.zeros(SHAPE)
     mask = heat > 100
     layers = np.stack([scan, np.where(brain, 90, 0), heat, mask]).astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def make_scan(folder, number=0):
             "center_mm": (AFFINE @ [*centre, 1])[:3].tolist(),
             "location": "right frontal lobe",
         }
-        for n, centre in enumerate(CENTRES)
+        for n, centre in enumerate(CENTRES if has_regions else ())
     ]
     summary = {
         "subject": folder.name,
@@ -98,6 +100,15 @@ def make_results(folder, count, **postprocess):
 def test_report_in_a_browser(tmp_path, count):
     page = make_results(tmp_path / "results", count)
     assert check_report.ReportCheck(page, AXE).run() == []
+
+
+def test_a_viewer_without_a_region_is_checked(tmp_path):
+    make_results(tmp_path, 1)
+    make_scan(tmp_path / "healthy", has_regions=False)  # the first by name
+    page = write_report(tmp_path)
+    assert check_report.ReportCheck(page).run() == []
+    shutil.rmtree(tmp_path / "sub-00")
+    assert check_report.ReportCheck(write_report(tmp_path)).run() == []
 
 
 @pytest.mark.parametrize("extent", [1.0, 0.4])
