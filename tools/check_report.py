@@ -57,6 +57,11 @@ const infos = parts.map((id) => JSON.parse(document.getElementById(id).textConte
 const scans = infos.map(({ ranges }) => 1 + Object.keys(ranges || {}).length);
 return [infos.length, scans.reduce((n, m) => n + m, 0)];
 """
+STRETCH = """
+const all = document.querySelectorAll(`#${arguments[0]} canvas:not([hidden])`);
+const shown = [...all].find((c) => c.offsetParent && !c.closest('.colours'));
+return (shown.clientWidth / shown.clientHeight) / (shown.width / shown.height);
+"""
 HASH = """
 const all = document.querySelectorAll(`#${arguments[0]} canvas`);
 return [...all].filter((c) => c.offsetParent).map((c) => c.toDataURL()).join();
@@ -208,7 +213,10 @@ class ReportCheck:
         swipe = self.pixels()
         self.set("swipe", 0.1)
         self.require(self.pixels() != swipe, "swipe: no pixel changed")
-        self.set("view", "mosaic")
+        for view in ("Sagittal", "Coronal", "Axial", "mosaic"):
+            self.set("view", view)
+            stretched = float(self.browser.execute_script(STRETCH, self.viewer))
+            self.require(abs(stretched - 1) < 0.02, f"{view}: stretched {stretched:.2f} times")
         self.require(self.find("canvas.mosaic").is_displayed(), "no mosaic")
         before = self.pixels()
         self.set("side", "right")
