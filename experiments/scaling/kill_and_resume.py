@@ -22,14 +22,14 @@ from maediff.core.shards import Shard
 from maediff.scans.inputs.find import find_scans
 
 MAEDIFF = (sys.executable, "-m", "maediff")
-REPORTS = ("report.html", ".maediff")
-"""Files with a date; they are not compared."""
+NOT_COMPARED = ("report.html", ".maediff", "detect.json")
+"""Files with a date or with the command, which names the output folder and the engine."""
 
 
 def compare_folders(plain: Path, other: Path) -> dict[str, int]:
     """Count the files of two folders of `detect` that are equal, different or missing.
 
-    Records of shards and reports are not compared.
+    Records of shards, reports and detect.json are not compared.
     """
 
     def read(folder: Path) -> dict[Path, bytes]:
@@ -37,7 +37,7 @@ def compare_folders(plain: Path, other: Path) -> dict[str, int]:
         return {
             path.relative_to(folder): path.read_bytes()
             for path in files
-            if path.name not in REPORTS and path.relative_to(folder).parts[0] != "shards"
+            if path.name not in NOT_COMPARED and path.relative_to(folder).parts[0] != "shards"
         }
 
     first, second = read(plain), read(other)
