@@ -1,4 +1,18 @@
-"""Errors and atomic files; `core.config`, `core.device` and `core.types` are imported by name."""
+"""Tools that know nothing about scans or networks; the names below are errors and atomic files.
+
+Other modules are imported by name:
+
+    config       settings as text, YAML and frozen dataclasses
+    options      RunOptions
+    device       device and precision
+    types        array types, contrasts, splits
+    reading      content of small files that others made
+    text         text from outside, made safe
+    progress     Progress
+    shards       Shard: one command on several machines
+    stages       seconds of the stages of a detection
+    processes    locks, temporary folders, threads
+"""
 
 from maediff.core.errors import InputError
 from maediff.core.files import (

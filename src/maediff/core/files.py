@@ -146,7 +146,7 @@ def fresh_folder(
 ) -> Path:
     """Create an output folder, put the marker of maediff into it, lock it and return it.
 
-    The lock is released when the command ends (`core.lock.hold_locks`).
+    The lock is released when the command ends (`core.processes.lock.hold_locks`).
     Temporary files that killed runs left in the folder are removed.
 
     Args:
@@ -155,7 +155,7 @@ def fresh_folder(
             None if the caller has no such argument; the error message then does not suggest it.
         resume: keep the folder's content. None as for `overwrite`.
         parts: names of the parts that this process writes, if several processes share the folder
-            (see `core.lock`). None: the whole folder.
+            (see `core.processes.lock`). None: the whole folder.
 
     Raises:
         InputError: the folder is not empty and neither argument is true, or maediff did not make

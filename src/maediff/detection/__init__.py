@@ -10,7 +10,10 @@ Public modules and names:
     locations          locate_region
     volumes            make_volumes, load_volumes
     bids               prepare_derivative, write_derivative
-    participants       results of a BIDS dataset, participant by participant
-    methods_text       the methods paragraph of a report
+    participants       run_participants, collect_group (the BIDS App)
+    session            detect_session, SessionDetector: several contrasts of one person
+    sidecars           make_sidecar, describe_image
+    methods_text       describe_methods
     benchmark          benchmark (`maediff benchmark`)
+    benchmark_detect   benchmark_detect (`maediff benchmark --scans`)
 """

@@ -267,7 +267,9 @@ def coarse_noise(
 def smooth_noise(
     b: int, shape: tuple[int, int], cells: int, generator: torch.Generator, device: torch.device
 ) -> Float[Tensor, "b 1 h w"]:
-    """Draw Gaussian noise on a coarse grid and interpolate it bicubically; variance about 1.
+    """Draw Gaussian noise on a coarse grid and interpolate it bicubically.
+
+    The random numbers have variance 1. Interpolation averages them, so the result has 0.7 to 0.8.
 
     Args:
         b: number of images.

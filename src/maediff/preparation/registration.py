@@ -187,7 +187,7 @@ def is_local_optimum(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray,
 
 
 def _count_threads() -> int:
-    """Return the number of threads that SimpleITK may use (`core.threads`)."""
+    """Return the number of threads that SimpleITK may use (`core.processes.threads`)."""
     import SimpleITK as sitk  # noqa: N813
 
     return max(1, int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()))
