@@ -9,7 +9,7 @@ import pytest
 
 from helpers.brains import made_brain, oblique, save
 from maediff.core.errors import InputError
-from maediff.scans.nifti import as_nifti, read_mask, read_nifti, write_on_scan_grid, write_volume
+from maediff.scans.nifti import read_mask, read_nifti, write_on_scan_grid, write_volume
 
 
 def numbered(shape=(4, 5, 6)):
@@ -242,11 +242,3 @@ def test_stored_type_and_slope(tmp_path):
         assert nib.load(tmp_path / "out.nii.gz").get_data_dtype() == stored
     write_volume(tmp_path / "out.nii.gz", numbered().astype(np.uint16), np.eye(4), slope=0.5)
     np.testing.assert_allclose(read_nifti(tmp_path / "out.nii.gz").data, numbered() / 2)
-
-
-def test_as_nifti_is_float32():
-    affine = oblique(np.eye(4))
-    image = as_nifti(numbered().astype(np.int16), affine)
-    np.testing.assert_array_equal(image.get_fdata(), numbered())
-    np.testing.assert_allclose(image.affine, affine)
-    assert image.get_data_dtype() == np.float32

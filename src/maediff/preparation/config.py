@@ -123,10 +123,6 @@ class PreparationConfig:
         differing = ["modality"] if self.modality != other.modality else []
         return differing + [key for key in SHARED if self._effective(key) != other._effective(key)]
 
-    def same_as(self, other: "PreparationConfig") -> bool:
-        """True if scans of both preparations look alike to a model."""
-        return not self.differences(other)
-
     def _effective(self, key: str) -> Any:
         part = getattr(self, key)
         return None if key in OPTIONAL and not part.enabled else part

@@ -174,11 +174,6 @@ def _copy_forms(header: Any, forms: NiftiForms) -> None:
     header["pixdim"][:4] = forms.pixdim
 
 
-def as_nifti(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"]) -> Any:
-    """Return a nibabel image of float32, for libraries that take images."""
-    return nib.Nifti1Image(data.astype(np.float32), affine)
-
-
 def write_on_scan_grid(path: str | Path, data: Shaped[np.ndarray, "x y z"], like: Volume) -> None:
     """Write a result of a scan in the orientation, shape, sform and qform of the scan's file.
 
