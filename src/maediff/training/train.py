@@ -8,7 +8,7 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
+from maediff.cohort.slices import SliceSet
 from maediff.cohort.splits import person_code
 from maediff.core.config import SettingsError, flatten, merge
 from maediff.core.device import no_tf32, resolve_device
@@ -29,14 +29,19 @@ from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.methods.base import Method
-from maediff.methods.registry import METHODS, build, resolve
+from maediff.methods.registry import build, resolve
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
-from maediff.models.model import read_model
+from maediff.models.model import TrainedMethod, read_model
 from maediff.models.weights import load_state
 from maediff.preparation.config import SHARED, PreparationConfig
 from maediff.training.checkpoint import restore_checkpoint, save_checkpoint
-from maediff.training.config import parse_duration, resolve_training, training_precision
+from maediff.training.config import (
+    TrainConfig,
+    parse_duration,
+    resolve_training,
+    training_precision,
+)
 from maediff.training.initial_model import adopt_settings, postprocess_for, warn_about_scans
 from maediff.training.interrupt import deferred_interrupt
 from maediff.training.launch import run_ranks
@@ -113,19 +118,8 @@ def train(
     use_threads(run.threads)
     launcher = find_launcher(run.devices, run.nodes)
     ranks = rank_of(launcher)
-    if settings is not None and not isinstance(settings, Mapping):
-        raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
-    requested = dict(settings or {})
-    started = read_config(out) if run.resume and (out / "config.json").is_file() else None
-    initial = read_model(init) if init else None
-    preset = None if preset == "auto" else preset
-    if initial:
-        preset, requested = adopt_settings(initial, method, preset, requested)
-    preset = preset or (started["preset"] if started else _choose_preset(device))
-    if started and "recommended" not in started["train"]:  # started by an older version
-        requested = merge({"train": {"recommended": False}}, requested)
-    train_config = resolve_training(preset, requested.pop("train", {}))
-    check_batch_size(train_config.batch_size, run.devices, run.nodes)
+    request = _resolve_request(method, out, preset, settings, init, run)
+    check_batch_size(request.train.batch_size, run.devices, run.nodes)
     check_devices(device, run.devices)
     if launcher == "maediff":
         result: dict[str, Any] = run_ranks(
@@ -134,7 +128,7 @@ def train(
                 "method": method,
                 "cohort": cohort,
                 "out": out,
-                "preset": preset,
+                "preset": request.preset,
                 "settings": settings,
                 "max_time": max_time,
                 "init": init,
@@ -146,49 +140,16 @@ def train(
     if not ranks.is_first:
         logging.getLogger("maediff").setLevel(logging.ERROR)
         run = replace(run, quiet=True)
-    precision = training_precision(train_config.precision, device)
-    is_recommended = train_config.recommended and preset != "paper" and initial is None
-    resolve(method, preset, requested)  # wrong settings are refused before the cohort is read
+    precision = training_precision(request.train.precision, device)
+    resolve(method, request.preset, request.settings)  # refused before the cohort is read
     opened = Cohort.open(Path(cohort))
-    modality = str(opened.meta["modality"])
-    if is_recommended and method in METHODS:
-        requested = merge(recommend_settings(method, modality), requested)
-    network = build(method, preset, requested, run.seed)
-    if not network.objectives():
-        raise InputError(
-            f"`method={method!r}`: has nothing to train; `maediff evaluate` runs it untrained"
-        )
-    slices = opened.training_slices("train")
-    validation = opened.training_slices("val") if _has_healthy_slices(opened, "val") else None
-    _check_slice_size(network, slices.images.shape[-1], opened.path)
-    if validation is None:
-        logger.warning(
-            "%s: no healthy val scan, so the run has no validation loss and no thresholds; "
-            "preprocess the scans again, or give some of them the split val",
-            opened.path,
-        )
-    config = {
-        "method": method,
-        "preset": preset,
-        "config": config_of(network),
-        "train": plain(train_config),
-        "seed": run.seed,
-        "init": str(init) if init else None,
-        "cohort": {
-            "hash": opened.hash,
-            **{key: opened.meta[key] for key in COHORT_KEYS if key in opened.meta},
-        },
-    }
-    if is_recommended:
-        registered = PreparationConfig.from_record(opened.meta).registered
-        config["postprocess"] = recommend_postprocess(modality, registered=registered)
-    people = {person_code(row.dataset, row.subject) for row in opened.split("train")}
-    postprocess: PostprocessConfig | None = None
-    default_fpr: float | None = None
+    network = _build_network(request, str(opened.meta["modality"]))
+    slices, validation = _read_slices(opened, network)
+    config = _describe_run(request, network, opened)
+    initial, postprocess = request.initial, None
     if initial:
         warn_about_scans(initial, opened)
-        people |= initial.learned_from
-        postprocess, default_fpr = postprocess_for(initial, opened), initial.chosen_fpr
+        postprocess = postprocess_for(initial, opened)
         remedy = "leave out `preset` and the network's settings, or `init`"
         load_state(network, initial.method.state_dict(), initial.folder, remedy)
         refuse_inputs_inside_output(out, [initial.folder])
@@ -196,11 +157,11 @@ def train(
     resuming = False
     if ranks.is_first:
         fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
-        resuming = _start_or_resume(out, config, people)
+        resuming = _start_or_resume(out, config, _list_people(opened, initial))
     training = TrainingRun(
         network,
         slices,
-        train_config,
+        request.train,
         validation=validation,
         seed=run.seed,
         device=device,
@@ -224,10 +185,140 @@ def train(
             opened,
             device=device,
             postprocess=postprocess,
-            max_scans=train_config.calibration_scans,
-            default_fpr=default_fpr,
+            max_scans=request.train.calibration_scans,
+            default_fpr=initial.chosen_fpr if initial else None,
         )
     return result
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The settings of a call of `train`, resolved before the cohort is read.
+
+    Args:
+        method: name of the method.
+        preset: name of the preset.
+        settings: settings of the method that differ from the preset.
+        train: settings of the training.
+        seed: seed of the training.
+        init: the model to start from, as the caller named it; None for random weights.
+        initial: this model.
+    """
+
+    method: str
+    preset: str
+    settings: Mapping[str, Any]
+    train: TrainConfig
+    seed: int
+    init: str | None
+    initial: TrainedMethod | None
+
+    @property
+    def is_recommended(self) -> bool:
+        """True if the run uses the settings that are recommended for the contrast."""
+        return self.train.recommended and self.preset != "paper" and self.initial is None
+
+
+def _resolve_request(
+    method: str,
+    out: Path,
+    preset: str | None,
+    settings: Mapping[str, Any] | None,
+    init: str | Path | None,
+    run: RunOptions,
+) -> _Request:
+    """Return the preset and the settings of a run: from the caller, `init`, or the run to resume.
+
+    Raises:
+        InputError: `settings` is no mapping, a setting of the training does not fit, or `init` is
+            no model of this method.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise SettingsError(f"`settings={settings!r}`: give a mapping of setting to value")
+    requested = dict(settings or {})
+    started = read_config(out) if run.resume and (out / "config.json").is_file() else None
+    initial = read_model(init) if init else None
+    preset = None if preset == "auto" else preset
+    if initial:
+        preset, requested = adopt_settings(initial, method, preset, requested)
+    preset = preset or (
+        started["preset"] if started else _choose_preset(resolve_device(run.device))
+    )
+    if started and "recommended" not in started["train"]:  # started by an older version
+        requested = merge({"train": {"recommended": False}}, requested)
+    train_config = resolve_training(preset, requested.pop("train", {}))
+    return _Request(
+        method=method,
+        preset=preset,
+        settings=requested,
+        train=train_config,
+        seed=run.seed,
+        init=str(init) if init else None,
+        initial=initial,
+    )
+
+
+def _build_network(request: _Request, modality: str) -> Method:
+    """Return the method to train, with random weights.
+
+    Raises:
+        InputError: the method has nothing to train, or its settings do not fit.
+    """
+    settings = request.settings
+    if request.is_recommended:
+        settings = merge(recommend_settings(request.method, modality), settings)
+    network = build(request.method, request.preset, settings, request.seed)
+    if not network.objectives():
+        raise InputError(
+            f"`method={request.method!r}`: has nothing to train; `maediff evaluate` runs it "
+            "untrained"
+        )
+    return network
+
+
+def _read_slices(cohort: Cohort, network: Method) -> tuple[SliceSet, SliceSet | None]:
+    """Return the slices to train on, and those to validate on; None without a healthy val scan.
+
+    Raises:
+        InputError: no healthy training scan, or slices of another size than the network's.
+    """
+    slices = cohort.training_slices("train")
+    validation = cohort.training_slices("val") if _has_healthy_slices(cohort, "val") else None
+    _check_slice_size(network, slices.images.shape[-1], cohort.path)
+    if validation is None:
+        logger.warning(
+            "%s: no healthy val scan, so the run has no validation loss and no thresholds; "
+            "preprocess the scans again, or give some of them the split val",
+            cohort.path,
+        )
+    return slices, validation
+
+
+def _describe_run(request: _Request, network: Method, cohort: Cohort) -> dict[str, Any]:
+    """Return the content of the run's config.json."""
+    config = {
+        "method": request.method,
+        "preset": request.preset,
+        "config": config_of(network),
+        "train": plain(request.train),
+        "seed": request.seed,
+        "init": request.init,
+        "cohort": {
+            "hash": cohort.hash,
+            **{key: cohort.meta[key] for key in COHORT_KEYS if key in cohort.meta},
+        },
+    }
+    if request.is_recommended:
+        registered = PreparationConfig.from_record(cohort.meta).registered
+        modality = str(cohort.meta["modality"])
+        config["postprocess"] = recommend_postprocess(modality, registered=registered)
+    return config
+
+
+def _list_people(cohort: Cohort, initial: TrainedMethod | None) -> set[str]:
+    """Return the codes of the people that the run and its initial model learn from."""
+    people = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
+    return people | (initial.learned_from if initial else frozenset())
 
 
 def _choose_preset(device: str) -> str:
