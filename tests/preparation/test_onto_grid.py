@@ -79,7 +79,7 @@ def test_flags():
     lesion = ball(data.shape, affine, (60, 0, 0), 20)  # mostly outside the brain
     assert prepare_scan(made_volume(data, affine), brain, lesion).record["flags"] == [
         "brain volume out of 800 to 2200 ml",
-        "most of the lesion lies outside the brain mask",
+        "most of the lesion is outside the brain mask",
     ]
     bright = np.where(ball(data.shape, affine, (0, 0, 0), 40) & brain, 200, data * 0.5)
     config = NormaliseConfig(high_percentile=90)

@@ -29,16 +29,20 @@ from maediff.core.stages import stage
 from maediff.core.types import Map, Mask
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
-from maediff.detection.to_scan import from_grid, mask_from_grid
+from maediff.detection.to_scan import (
+    brain_to_scan,
+    from_grid,
+    mask_from_grid,
+    reference_to_scan,
+)
 from maediff.methods import check_finite, predict_volume
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reference import split_mean
 from maediff.models.thresholds import Threshold, check_one_choice
 from maediff.preparation.config import PreparationConfig
-from maediff.preparation.intensities import standardise
 from maediff.preparation.prepare import PreparedScan, prepare
 from maediff.preparation.quality import Flag, add_flags, check_contrast, estimate_contrast
-from maediff.preparation.steps import ZERO_BACKGROUND, Tools
+from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
 from maediff.scans.read import read_volume
@@ -357,7 +361,7 @@ class Detector:
         seed: int,
     ) -> Detection:
         """Reconstruct, compare, threshold, and resample the result to the scan's own grid."""
-        on_grid, on_scan, post = prepared.on_grid, prepared.on_scan, self.model.postprocess
+        on_grid, post = prepared.on_grid, self.model.postprocess
         grid, record = on_grid.grid, on_grid.record
         images, brain = volume_to_slices(on_grid.image), volume_to_slices(on_grid.brain)
         with stage("network"):
@@ -375,17 +379,8 @@ class Detector:
         spacing = (x, y, z)
         anomaly = residual_map(residual, brain, spacing, post, images)
         self._check_reconstruction(record, images, reference, brain)
-        low, high = record["intensity_range"]
-        linear = standardise(
-            reference, record.get("deciles", []), self.preparation.normalise, back=True
-        )
-        on_scale = slices_to_volume((low + (high - low) * linear) * brain)
-        healthy = from_grid(on_scale, grid, volume, "linear")
-        if on_scan.bias_field is not None:  # give the reference the shading of the scan
-            healthy = healthy * on_scan.bias_field
-        brain_mask = on_scan.brain
-        if on_scan.brain_from == ZERO_BACKGROUND and on_scan.to_atlas is None:
-            brain_mask = from_grid(on_grid.brain, grid, volume, "nearest")
+        healthy = reference_to_scan(reference, prepared, volume, self.preparation.normalise)
+        brain_mask = brain_to_scan(prepared, volume)
         scale = self.scale or 1.0
         anomaly_map = from_grid(slices_to_volume(anomaly), grid, volume, "linear") / scale
         anomaly_map = np.where(brain_mask, anomaly_map, 0).astype(np.float32)
@@ -394,24 +389,18 @@ class Detector:
         score = scan_score(anomaly, brain, spacing, post) / scale
         anomaly = (anomaly / scale).astype(np.float32)
         regions = find_regions(slices_to_volume(anomaly), slices_to_volume(mask), grid.affine)
-        voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
-        notes = tuple(remove_folders(note, ref) if ref else note for note in record["notes"])
+        to_atlas = prepared.on_scan.to_atlas
         return Detection(
             name=ref.name if ref else _make_name(volume.source),
             anomaly_map=anomaly_map,
             anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, volume),
             healthy_reference=healthy,
             brain_mask=brain_mask,
-            regions=tuple(locate_region(region, on_scan.to_atlas) for region in regions),
+            regions=tuple(locate_region(region, to_atlas) for region in regions),
             score=score,
             threshold_used=threshold,
-            volume_ml=float(mask.sum()) * voxel_ml,
-            quality=Quality(
-                tuple(record["flags"]),
-                tuple(record["flag_codes"]),
-                notes,
-                {**record, "notes": list(notes)},
-            ),
+            volume_ml=float(mask.sum()) * grid.cell_ml,
+            quality=_collect_quality(record, ref),
             model=self.name,
             modality=self.modality,
             volume=volume,
@@ -512,6 +501,13 @@ def _format_setting(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(_format_setting(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _collect_quality(record: Mapping[str, Any], ref: ScanRef | None) -> Quality:
+    """Return the findings of quality control, without the folders of the scan's files."""
+    notes = [remove_folders(note, ref) if ref else note for note in record["notes"]]
+    flags, codes = tuple(record["flags"]), tuple(record["flag_codes"])
+    return Quality(flags, codes, tuple(notes), {**record, "notes": notes})
 
 
 def _make_name(source: Path) -> str:

@@ -12,9 +12,17 @@ from scipy import ndimage
 from maediff.anomaly.components import CONNECTIVITY
 from maediff.core.types import Map, Mask
 from maediff.preparation.atlas.template import load_atlas
+from maediff.preparation.background import ZERO_BACKGROUND
 from maediff.preparation.grid import Grid
+from maediff.preparation.intensities import NormaliseConfig, standardise
+from maediff.preparation.prepare import PreparedScan
 from maediff.preparation.resample import Order, resample
-from maediff.scans.volume import Volume, slices_to_volume, volume_from_array
+from maediff.scans.volume import (
+    Volume,
+    slices_to_volume,
+    volume_from_array,
+    volume_to_slices,
+)
 
 MNI_SPACE = "MNI152NLin2009aSym"
 """BIDS name of the space of nilearn's template (ICBM 2009a nonlinear symmetric)."""
@@ -33,6 +41,43 @@ def from_grid(
         order: see `resample.resample`.
     """
     return resample(data, np.linalg.inv(grid.affine) @ volume.affine, volume.data.shape, order)
+
+
+def reference_to_scan(
+    reference: Map, prepared: PreparedScan, volume: Volume, config: NormaliseConfig
+) -> Float[np.ndarray, "x y z"]:
+    """Return a healthy reference on the scan's grid, in the scan's own intensities.
+
+    Standardisation, normalisation and bias correction are undone.
+
+    Args:
+        reference: slices of the model's grid, 1 at the 99th percentile of the brain.
+        prepared: the scan on both grids.
+        volume: the scan.
+        config: the intensity scale of the model.
+    """
+    on_grid, bias_field = prepared.on_grid, prepared.on_scan.bias_field
+    low, high = on_grid.record["intensity_range"]
+    linear = standardise(reference, on_grid.record.get("deciles", []), config, back=True)
+    masked = (low + (high - low) * linear) * volume_to_slices(on_grid.brain)
+    healthy = from_grid(slices_to_volume(masked), on_grid.grid, volume, "linear")
+    return healthy if bias_field is None else healthy * bias_field
+
+
+def brain_to_scan(prepared: PreparedScan, volume: Volume) -> Bool[np.ndarray, "x y z"]:
+    """Return the brain mask that bounds the anomaly map, on the scan's grid.
+
+    The mask of an unregistered stripped scan comes from the model's grid. Every other mask is
+    that of the preparation.
+
+    Args:
+        prepared: the scan on both grids.
+        volume: the scan.
+    """
+    on_grid, on_scan = prepared.on_grid, prepared.on_scan
+    if on_scan.brain_from == ZERO_BACKGROUND and on_scan.to_atlas is None:
+        return from_grid(on_grid.brain, on_grid.grid, volume, "nearest")
+    return on_scan.brain
 
 
 def mask_from_grid(

@@ -12,6 +12,8 @@ from scipy import ndimage
 from maediff.core.errors import InputError
 from maediff.scans.volume import Volume
 
+GIVEN, ZERO_BACKGROUND = "given", "from the zero background"
+"""Origins of brain masks that no tool estimated, in the records of scans."""
 # Limits between stripped brains and heads, from ds002748, lgg, mslub, ixi10 and ds000011.
 # A stripped brain fills at most 0.49 of its bounding box, and the corners of the box are empty.
 # A head fills 0.55 to 1 of its box and has 5 to 10 litres, or has noise in the corners.

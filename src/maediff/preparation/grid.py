@@ -100,6 +100,11 @@ class Grid:
         return slice_spacing_mm(self.own_affine)
 
     @property
+    def cell_ml(self) -> float:
+        """Volume of a cell in the scan, in ml."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    @property
     def slice_heights_mm(self) -> Float[np.ndarray, " z"]:
         """Position of the centre of each slice along S, in mm of the scan."""
         middle = [(size - 1) / 2 for size in self.shape[:2]]

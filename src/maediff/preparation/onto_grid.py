@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from maediff.core.errors import InputError
-from maediff.preparation.background import background_value, brain_from_background
+from maediff.preparation.background import (
+    GIVEN,
+    ZERO_BACKGROUND,
+    background_value,
+    brain_from_background,
+)
 from maediff.preparation.grid import (
     Grid,
     GridConfig,
@@ -67,7 +72,7 @@ def prepare_scan(
     normalise_config: NormaliseConfig | None = None,
     lesion_free_margin: int = 1,
     *,
-    brain_from: str = "given",
+    brain_from: str = GIVEN,
     to_atlas: Float[np.ndarray, "4 4"] | None = None,
 ) -> Prepared:
     """Resample a scan and its masks to the model's grid and normalise its intensities.
@@ -89,63 +94,105 @@ def prepare_scan(
     grid_config = grid_config or GridConfig()
     normalise_config = normalise_config or NormaliseConfig()
     if brain is None:
-        brain, brain_from = brain_from_background(volume), "from the zero background"
+        brain, brain_from = brain_from_background(volume), ZERO_BACKGROUND
     grid = (
         model_grid(volume, brain, grid_config)
         if to_atlas is None
         else atlas_grid(to_atlas, grid_config)
     )
     on_grid = to_grid(brain, volume.affine, grid, "majority")
-    floor = floor_intensity(volume.data, brain, background_value(volume.data), normalise_config)
-    masked = np.where(brain, volume.data - floor, 0).astype(np.float32)
-    resampled = to_grid(masked, volume.affine, grid, "linear")
     if not on_grid.any():
         raise InputError(
             f"{volume.source}: no brain is left on the model's grid; check the brain mask"
         )
-    intensities = intensity_range(resampled, on_grid, normalise_config, name=str(volume.source))
-    image = normalise(resampled, on_grid, intensities)
-    deciles = compute_deciles(image, on_grid) if normalise_config.landmarks else []
-    if deciles:
-        standardised = standardise(image, deciles, normalise_config)
-        image = np.where(on_grid, standardised, 0).astype(np.float32)
-    voxel_ml = volume.voxel_mm3 / 1000
-    saturated = float(np.mean(image[on_grid] >= 1.0))
-    record: dict[str, Any] = {
+    image, intensities, saturated = _scale_intensities(
+        volume, brain, on_grid, grid, normalise_config
+    )
+    brain_ml = round(float(brain.sum()) * (volume.voxel_mm3 / 1000), 1)
+    flags = []
+    if grid.scale != 1.0:
+        flags.append(Flag("brain-scaled", "scaled to fit"))
+    if not BRAIN_ML[0] <= brain_ml <= BRAIN_ML[1]:
+        flags.append(
+            Flag("brain-volume", f"brain volume out of {BRAIN_ML[0]} to {BRAIN_ML[1]} ml")
+        )
+    flags += saturated
+    if to_atlas is not None and on_grid.sum() * grid.cell_ml < (1 - BEYOND_GRID_SHARE) * brain_ml:
+        flags.append(Flag("beyond-grid", "brain reaches beyond the grid"))
+    lesion_on_grid = free = None
+    lesion_numbers: dict[str, float] = {}
+    if lesion is not None:
+        lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
+        free = lesion_free_slices(lesion, volume.affine, grid, lesion_free_margin)
+        lesion_numbers, outside = _measure_lesion(volume, brain, lesion)
+        flags += outside
+    record = {
         "brain_mask": brain_from,
-        "brain_ml": round(float(brain.sum()) * voxel_ml, 1),
+        "brain_ml": brain_ml,
         "scale": round(grid.scale, 4),
         "slices": grid.shape[2],
         "scan_shape": list(volume.data.shape),
         "scan_spacing_mm": [round(float(size), 4) for size in volume.spacing_mm],
+        **intensities,
+        "notes": list(grid.notes),
+        "flags": flags,
+        **lesion_numbers,
+    }
+    return Prepared(image, on_grid, lesion_on_grid, grid, free, record)
+
+
+def _scale_intensities(
+    volume: Volume,
+    brain: Bool[np.ndarray, "x y z"],
+    on_grid: Bool[np.ndarray, "gx gy gz"],
+    grid: Grid,
+    config: NormaliseConfig,
+) -> tuple[Float[np.ndarray, "gx gy gz"], dict[str, Any], list[Flag]]:
+    """Resample a scan to the grid, on the model's scale.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        on_grid: the brain mask on the grid.
+        grid: the grid.
+        config: the intensity scale.
+
+    Returns:
+        The image; the entries of the record: `intensity_range`, `saturated_share` and, with
+        landmarks, `deciles`; and a flag if many voxels are saturated.
+    """
+    floor = floor_intensity(volume.data, brain, background_value(volume.data), config)
+    masked = np.where(brain, volume.data - floor, 0).astype(np.float32)
+    resampled = to_grid(masked, volume.affine, grid, "linear")
+    intensities = intensity_range(resampled, on_grid, config, name=str(volume.source))
+    image = normalise(resampled, on_grid, intensities)
+    deciles = compute_deciles(image, on_grid) if config.landmarks else []
+    if deciles:
+        standardised = standardise(image, deciles, config)
+        image = np.where(on_grid, standardised, 0).astype(np.float32)
+    saturated = float(np.mean(image[on_grid] >= 1.0))
+    record: dict[str, Any] = {
         "intensity_range": [value + floor for value in intensities],
         "saturated_share": round(saturated, 4),
-        "notes": list(grid.notes),
-        "flags": [],
     }
     if deciles:
         record["deciles"] = deciles
-    if grid.scale != 1.0:
-        record["flags"].append(Flag("brain-scaled", "scaled to fit"))
-    if not BRAIN_ML[0] <= record["brain_ml"] <= BRAIN_ML[1]:
-        record["flags"].append(
-            Flag("brain-volume", f"brain volume out of {BRAIN_ML[0]} to {BRAIN_ML[1]} ml")
-        )
+    flags = []
     if saturated > SATURATED_SHARE:
-        record["flags"].append(Flag("saturated", "many saturated voxels"))
-    if to_atlas is not None:
-        kept_ml = on_grid.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
-        if kept_ml < (1 - BEYOND_GRID_SHARE) * record["brain_ml"]:
-            record["flags"].append(Flag("beyond-grid", "brain reaches beyond the grid"))
-    lesion_on_grid = free = None
-    if lesion is not None:
-        lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
-        free = lesion_free_slices(lesion, volume.affine, grid, lesion_free_margin)
-        record["lesion_ml"] = round(float(lesion.sum()) * voxel_ml, 3)
-        outside = float((lesion & ~brain).sum()) / max(1.0, float(lesion.sum()))
-        record["lesion_outside_brain_share"] = round(outside, 4)
-        if outside > 0.5:
-            record["flags"].append(
-                Flag("lesion-outside", "most of the lesion lies outside the brain mask")
-            )
-    return Prepared(image, on_grid, lesion_on_grid, grid, free, record)
+        flags.append(Flag("saturated", "many saturated voxels"))
+    return image, record, flags
+
+
+def _measure_lesion(
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], lesion: Bool[np.ndarray, "x y z"]
+) -> tuple[dict[str, float], list[Flag]]:
+    """Return the volume of a lesion and its share outside the brain; flag a large share."""
+    outside = float((lesion & ~brain).sum()) / max(1.0, float(lesion.sum()))
+    numbers = {
+        "lesion_ml": round(float(lesion.sum()) * (volume.voxel_mm3 / 1000), 3),
+        "lesion_outside_brain_share": round(outside, 4),
+    }
+    flags = []
+    if outside > 0.5:
+        flags.append(Flag("lesion-outside", "most of the lesion is outside the brain mask"))
+    return numbers, flags

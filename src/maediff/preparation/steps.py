@@ -25,6 +25,8 @@ from maediff.core.errors import InputError
 from maediff.core.stages import stage
 from maediff.core.types import VolumeMask
 from maediff.preparation.background import (
+    GIVEN,
+    ZERO_BACKGROUND,
     RawScanError,
     brain_from_background,
     fill_empty_slices,
@@ -46,8 +48,6 @@ from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
 logger = logging.getLogger(__name__)
-# Origins of brain masks that no tool estimated.
-GIVEN, ZERO_BACKGROUND = "given", "from the zero background"
 # Overlap with MNI152 of heads on a background of zeros: 0.75 to 0.87 (ixi10, ds000011); at most
 # 0.72 of such a head is brain. Overlap of stripped scans: 0.92 and more (ds002748, mslub, nearly
 # all 78 of lgg); extraction removes at most 2 % of them.

@@ -213,7 +213,6 @@ def combine_detections(
     combined = np.where(brain, combine_maps(maps, covered, rule), 0).astype(np.float32)
     mask = anomaly_mask(combined, brain, threshold.value, spacing)
     regions = find_regions(slices_to_volume(combined), slices_to_volume(mask), grid.affine)
-    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
     return CombinedDetection(
         name=name,
         anomaly_map=_on_scan(combined, first),
@@ -222,7 +221,7 @@ def combine_detections(
         regions=tuple(locate_region(each, first.prepared.on_scan.to_atlas) for each in regions),
         score=scan_score(combined, brain, spacing),
         threshold_used=threshold,
-        volume_ml=float(mask.sum()) * voxel_ml,
+        volume_ml=float(mask.sum()) * grid.cell_ml,
         aligned={
             contrast: _align(
                 detection, first, from_first[contrast], maps[contrast], covered[contrast]
