@@ -5,9 +5,9 @@ import json
 import pytest
 
 from maediff.core.errors import InputError
+from maediff.models.calibration import read_calibration
 from maediff.models.model import read_model
 from maediff.models.reconstruction import HealthyReconstructions, read_reconstructions
-from maediff.models.thresholds import read_calibration
 
 TRAINED = HealthyReconstructions((0.02, 0.03, 0.04), (0.1, 0.1, 0.2))
 

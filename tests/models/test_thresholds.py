@@ -9,16 +9,9 @@ import pytest
 from helpers.runs import made_run
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.core.errors import InputError
+from maediff.models.calibration import is_chosen_threshold, read_calibration
 from maediff.models.model import read_model
-from maediff.models.thresholds import (
-    DEFAULT_FPR,
-    FPRS,
-    Threshold,
-    describe_healthy,
-    is_chosen_threshold,
-    is_rate,
-    read_calibration,
-)
+from maediff.models.thresholds import DEFAULT_FPR, FPRS, Threshold, describe_healthy, is_rate
 
 
 def write(run, **changes):

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,37 +200,18 @@ def calibrate_folder(
     n_scans = min(len(people), max_scans)
     people_text = "1 person" if n_scans == 1 else f"{n_scans} people"
     logger.info("calibrating %s on the scans of %s", Path(folder).name, people_text)
-    maps: list[Map] = []
-    brains: list[Mask] = []
-    spacings: list[tuple[float, float, float]] = []
-    scores: list[float] = []
-    errors: list[tuple[float, float]] = []
-    with Progress("calibrate", n_scans, quiet=quiet) as progress:
-        for row in reversed(people.values()):
-            if len(maps) == max_scans:
-                break
-            scan = cohort.load(row)
-            inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
-            if not inside.any():
-                continue
-            residual, reference = predict_volume(
-                model.method,
-                scan.images,
-                scan.brain,
-                scan.slice_ids,
-                seed=seed,
-                device=device,
-                name=f"{model.name}, scan {row.name}",
-            )
-            maps.append(residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images))
-            brains.append(inside)
-            spacings.append(scan.spacing_mm)
-            if healthy:
-                scores.append(scan_score(maps[-1], scan.brain, scan.spacing_mm, post))
-                errors.append(_measure_errors(scan.images, reference, scan.brain))
-            progress.advance(row.name, detail=True)
-    if not maps:
+    scans = _measure_scans(
+        model,
+        cohort,
+        list(reversed(people.values())),
+        post,
+        seed=seed,
+        max_scans=max_scans,
+        quiet=quiet,
+    )
+    if not scans:
         return None
+    maps, brains = [scan.residual for scan in scans], [scan.inside for scan in scans]
     thresholds = [threshold_from_healthy(maps, brains, fpr, post.extent) for fpr in FPRS]
     calibration: dict[str, Any] = {
         "source": "healthy scans" if healthy else "lesion-free slices of patients",
@@ -247,28 +228,84 @@ def calibrate_folder(
         "cohort_hash": cohort.hash,
         "fprs": list(FPRS),
         "thresholds": thresholds,
-        "scan_scores": scores,
+        "scan_scores": [scan.score for scan in scans if scan.score is not None],
     }
     if default_fpr is not None:
         calibration["default_fpr"] = default_fpr
     if healthy:
         volumes = [
-            detected_ml(*scan, thresholds, post)
-            for scan in zip(maps, brains, spacings, strict=True)
+            detected_ml(scan.residual, scan.inside, scan.spacing_mm, thresholds, post)
+            for scan in scans
         ]
         calibration["scan_ml"] = [list(row) for row in zip(*volumes, strict=True)]
         calibration |= _choose_levels(calibration)
-        measured = [pair for pair in errors if np.isfinite(pair).all()]
+        measured = [
+            scan.errors for scan in scans if scan.errors and np.isfinite(scan.errors).all()
+        ]
         if measured:
-            pairs = [tuple(values) for values in zip(*measured, strict=True)]
-            calibration["reconstruction"] = HealthyReconstructions(*pairs).record()
+            errors, blur_errors = zip(*measured, strict=True)
+            calibration["reconstruction"] = HealthyReconstructions(errors, blur_errors).record()
     write_json(model.folder / "calibration.json", calibration)
     return calibration
 
 
-def _measure_errors(images: Map, reference: Map, brain: Mask) -> tuple[float, float]:
-    """Return the error of a reference, and that of a blurred copy of the scan."""
-    return reconstruction_error(images, reference, brain), blur_error(images, brain)
+@dataclass(frozen=True, eq=False)
+class _MeasuredScan:
+    """A scan of a calibration.
+
+    Args:
+        residual: post-processed residual.
+        inside: voxels that count: the eroded brain in lesion-free slices.
+        spacing_mm: voxel size along x and y, and distance of slices.
+        score: score of the scan; None if the scan is not healthy.
+        errors: `reconstruction_error` and `blur_error`; None if the scan is not healthy.
+    """
+
+    residual: Map
+    inside: Mask
+    spacing_mm: tuple[float, float, float]
+    score: float | None = None
+    errors: tuple[float, float] | None = None
+
+
+def _measure_scans(
+    model: TrainedMethod,
+    cohort: Cohort,
+    rows: Sequence[Row],
+    post: PostprocessConfig,
+    *,
+    seed: int,
+    max_scans: int,
+    quiet: bool,
+) -> list[_MeasuredScan]:
+    """Apply a model to the first `max_scans` scans that have a voxel to count."""
+    scans: list[_MeasuredScan] = []
+    with Progress("calibrate", min(len(rows), max_scans), quiet=quiet) as progress:
+        for row in rows:
+            if len(scans) == max_scans:
+                break
+            scan = cohort.load(row)
+            inside = eroded_brain(scan.brain, post) & scan.lesion_free[:, None, None]
+            if not inside.any():
+                continue
+            residual, reference = predict_volume(
+                model.method,
+                scan.images,
+                scan.brain,
+                scan.slice_ids,
+                seed=seed,
+                device=model.device,
+                name=f"{model.name}, scan {row.name}",
+            )
+            residual = residual_map(residual, scan.brain, scan.spacing_mm, post, scan.images)
+            score = errors = None
+            if row.healthy:
+                score = scan_score(residual, scan.brain, scan.spacing_mm, post)
+                error = reconstruction_error(scan.images, reference, scan.brain)
+                errors = error, blur_error(scan.images, scan.brain)
+            scans.append(_MeasuredScan(residual, inside, scan.spacing_mm, score, errors))
+            progress.advance(row.name, detail=True)
+    return scans
 
 
 def _choose_levels(calibration: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
 from maediff.core.files import hash_file, read_json, write_json, write_text
 from maediff.models.calibrate import calibrate_folder, unseen_healthy
+from maediff.models.calibration import is_chosen_threshold
 from maediff.models.card import Card
 from maediff.models.card_text import CARD_FIELDS, make_card, read_scores, render_card
 from maediff.models.catalogue import MAX_BYTES, NAME
@@ -38,7 +39,7 @@ from maediff.models.folder import (
 )
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reference import without_path
-from maediff.models.thresholds import FPRS, is_chosen_threshold, is_rate
+from maediff.models.thresholds import FPRS, is_rate
 from maediff.models.weights import write_tensors
 
 MACHINE_PATH = re.compile(

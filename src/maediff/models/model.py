@@ -18,6 +18,7 @@ from maediff.core.errors import InputError
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.methods.registry import build, resolve
+from maediff.models.calibration import Calibration, read_calibration
 from maediff.models.card import Card, read_card, show_terms
 from maediff.models.catalogue import describe_sign
 from maediff.models.folder import (
@@ -36,14 +37,7 @@ from maediff.models.reference import (
     split_reference,
     split_settings,
 )
-from maediff.models.thresholds import (
-    CALIBRATE,
-    DEFAULT_FPR,
-    Calibration,
-    NoThresholds,
-    Thresholds,
-    read_calibration,
-)
+from maediff.models.thresholds import CALIBRATE, DEFAULT_FPR, NoThresholds, Thresholds
 from maediff.models.weights import Weights, load_state, read_trained_weights, refuse_larger_network
 from maediff.preparation.config import PreparationConfig
 
