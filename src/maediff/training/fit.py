@@ -9,7 +9,7 @@ A stopped call resumes: finished scans, training steps and the calibration are k
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def fit(
         settings: see `train`.
         max_time: see `train`; it limits the training only.
         preparation: see `preprocess`.
-        run: device, seed, workers, resume, overwrite and quiet.
+        run: device, seed, workers, threads, engine, resume, overwrite and quiet; the other fields
+            have no effect.
 
     Raises:
         InputError: too few people, `out` or OUT-cohort exists, or a cause for which
@@ -100,9 +101,7 @@ def fit(
         refuse_inputs_inside_output(folder, files)
     for folder in (out, cohort):
         fresh_folder(folder, overwrite=run.overwrite, resume=run.resume)
-    resumed = RunOptions(
-        run.device, run.seed, run.batch_size, run.workers, resume=True, quiet=run.quiet
-    )
+    resumed = replace(run, overwrite=False, resume=True, shard=None, devices=1, nodes=1)
     n_failed = preprocess_scans(
         refs, cohort, modality=modality, preparation=preparation, run=resumed
     )
