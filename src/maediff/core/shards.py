@@ -93,7 +93,7 @@ class Shard:
         if step < 1 or last != first + (count - 1) * step or (task - first) % step:
             raise InputError(
                 f"`shard='auto'`: the SLURM array of {count} tasks from {first} to {last} has "
-                f"gaps, so task {task} does not tell its shard; give the shard, for example 2/4"
+                f"gaps, so the shard of task {task} is unknown; give the shard, for example 2/4"
             )
         return cls((task - first) // step + 1, count)
 

@@ -117,7 +117,7 @@ def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"
     """Move the brain mask of the session's T1w rigidly to the grid of `volume`.
 
     Raises:
-        InputError: the registration failed, or the moved mask lies outside the scan.
+        InputError: the registration failed, or the moved mask is outside the scan.
     """
     to_t1_mm = align_rigidly(volume, t1)
     remedy = "use `brain.from_t1=false`, or give a brain mask"

@@ -81,7 +81,7 @@ def floor_intensity(
     background: float,
     config: NormaliseConfig,
 ) -> float:
-    """Return the intensity that stands for dark, so that masking a scan with zeros adds no edge.
+    """Return the intensity of dark voxels, so that masking a scan adds no edge.
 
     Voxels outside the brain are set to this intensity before resampling, which blurs the rim of
     the brain with them.

@@ -290,7 +290,7 @@ class TrainingRun:
         return torch.as_tensor(mean)
 
     def _draw_batch(self, generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
-        """Draw the slices of the current step, mirrored and augmented as the config says."""
+        """Draw the slices of the current step; `config` decides on mirroring and augmentation."""
         config = self.config
         index = batch_indices(self.by_subject, config.batch_size, self.seed, self.step)
         x = to_batch(self.slices, index, self.fabric.device)

@@ -63,7 +63,7 @@ class Holder:
 
 # Locks of the running command, by folder; None outside of `hold_locks`.
 _held: ContextVar[dict[Path, Holder] | None] = ContextVar("held", default=None)
-# Folders that any thread of this process has locked, which tells its locks from those of an
+# Folders that any thread of this process has locked. They distinguish its locks from those of an
 # earlier process with the same number (in a container, where the start may be unknown).
 _of_process: dict[Path, int] = {}
 _changing = Lock()

@@ -2,8 +2,8 @@
 
     threads of each process = the given number, or cores / workers
 
-Idle threads of OpenMP keep a core busy while they wait, unless they are told to sleep. On a busy
-machine, this makes every program several times slower.
+By default, idle threads of OpenMP keep a core busy while they wait. On a busy machine, this makes
+every program several times slower.
 """
 
 import logging
@@ -36,7 +36,7 @@ def use_threads(threads: int | None, workers: int = 1) -> int:
 
     Returns:
         Threads of each worker. A number that exceeds the cores is used as given, with a notice.
-        A notice also tells if the free memory may be too small for the workers.
+        Another notice warns if the free memory may be too small for the workers.
     """
     if threads is None and workers == 1:
         return os.cpu_count() or 1
@@ -61,7 +61,7 @@ def use_threads(threads: int | None, workers: int = 1) -> int:
 
 
 def read_free_gb(path: Path = Path("/proc/meminfo")) -> float | None:
-    """Return the memory that programs can still get, in GB; None if the system does not tell.
+    """Return the memory that programs can still get, in GB; None if it is unknown.
 
     Args:
         path: Linux's table of the memory.

@@ -218,8 +218,8 @@ def _collect_shared(
     """Return the content of detect.json: all that results depend on, besides the scans."""
     by_contrast: dict[str, dict[str, Any]] = {}
     for contrast, each in detector.detectors.items():
-        source = "given" if contrast in given else "chosen because the names of the files say"
-        origin = source if contrast in given else f"{source} {contrast}"
+        chosen = f"chosen for the contrast in the file names, {contrast}"
+        origin = "given" if contrast in given else chosen
         settings = collect_settings(each, thresholds[contrast], origin, options, seed)
         by_contrast[contrast] = settings
     first = next(iter(by_contrast.values()))
