@@ -16,7 +16,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,8 +108,8 @@ def preprocess(
         lesion_free_margin: number of original slices next to a lesion that training does not use.
         preparation: settings between scan and model; None uses the defaults of the modality.
         tools: replacements for brain extraction, N4 and registration.
-        run: `workers`, `resume`, `overwrite`, `quiet`, `shard` and `engine` apply. Each worker is
-            a process, which needs about 1.5 GB with deepbet.
+        run: workers, threads, resume, overwrite, quiet, shard and engine. Each worker is a
+            process, which needs about 1.5 GB with deepbet.
 
     Returns:
         Number of scans that failed. If all scans failed, there is no cohort. A shard writes no
@@ -178,15 +178,7 @@ def preprocess_scans(
     else:
         open_shared_folder(out, run.shard, overwrite=run.overwrite, resume=run.resume)
     config = (preparation or PreparationConfig()).for_modality(modality)
-    parts = config.settings()
-    settings: dict[str, Any] = {
-        "format": COHORT_FORMAT,
-        "modality": modality,
-        "grid": parts.pop("grid"),
-        "normalise": parts.pop("normalise"),
-        "lesion_free_margin": lesion_free_margin,
-        **parts,
-    }
+    settings = _collect_settings(config, lesion_free_margin)
     _check_same_settings(out, settings)
     order = [ref.name for ref in refs]
     common = {"command": "preprocess", "scans": hash_names(order), **settings}
@@ -197,13 +189,50 @@ def preprocess_scans(
     # The folder is no cohort until this run has finished.
     (out / "cohort.json").unlink(missing_ok=True)
     shutil.rmtree(out / "cache", ignore_errors=True)
-    done: list[ScanRef] = []
-    qc: dict[str, list[Any]] = {}
     preprocess_scan = partial(
         _preprocess_scan, out=out, settings=settings, config=config, tools=tools
     )
     outcomes = run_scans(preprocess_scan, refs, run.workers, threads=threads, engine=run.engine)
-    with Progress("preprocess", len(refs), quiet=run.quiet) as progress:
+    done, qc = _collect_outcomes(refs, outcomes, out, quiet=run.quiet)
+    if run.shard is None:
+        _write_tables(out, qc, done, {**settings, "maediff": __version__})
+        forget_shards(out)
+    else:
+        stored = {ref.name: _describe_ref(ref) for ref in done}
+        finish_shard(out, run.shard, common, {"order": order, "qc": qc, "done": stored})
+    return len(refs) - len(done)
+
+
+def _collect_settings(config: PreparationConfig, lesion_free_margin: int) -> dict[str, Any]:
+    """Return the settings of a cohort, as in cohort.json."""
+    parts = config.settings()
+    return {
+        "format": COHORT_FORMAT,
+        "modality": config.modality,
+        "grid": parts.pop("grid"),
+        "normalise": parts.pop("normalise"),
+        "lesion_free_margin": lesion_free_margin,
+        **parts,
+    }
+
+
+def _collect_outcomes(
+    refs: Sequence[ScanRef], outcomes: Iterable[Any], out: Path, *, quiet: bool
+) -> tuple[list[ScanRef], dict[str, list[Any]]]:
+    """Show the progress of scans, and remove the folders of those that fail.
+
+    Args:
+        refs: the scans.
+        outcomes: for each scan, the result of `_preprocess_scan`, or the reason of its failure.
+        out: folder of the cohort.
+        quiet: show no progress.
+
+    Returns:
+        The finished scans, and the line of qc.csv of each scan, by name.
+    """
+    done: list[ScanRef] = []
+    qc: dict[str, list[Any]] = {}
+    with Progress("preprocess", len(refs), quiet=quiet) as progress:
         for ref, outcome in zip(refs, outcomes, strict=True):
             if not isinstance(outcome, str) and not (out / ref.name / "image.json").is_file():
                 outcome = describe_missing_results(ref)
@@ -224,13 +253,7 @@ def preprocess_scans(
                 "notes": "; ".join(record["notes"]),
             }
             qc[ref.name] = _qc_line({**record, **texts})
-    if run.shard is None:
-        _write_tables(out, qc, done, {**settings, "maediff": __version__})
-        forget_shards(out)
-    else:
-        stored = {ref.name: _describe_ref(ref) for ref in done}
-        finish_shard(out, run.shard, common, {"order": order, "qc": qc, "done": stored})
-    return len(refs) - len(done)
+    return done, qc
 
 
 def merge_shards(out: Path) -> int:

@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -163,17 +163,7 @@ def detect(
         InputError: no model for the contrast, no valid threshold, or `out` exists or holds an
             input.
     """
-    if brain_mask is not None and len(refs) != 1:
-        raise InputError(
-            f"`brain_mask={brain_mask}`: for one scan, but {len(refs)} were found; use a "
-            "manifest CSV"
-        )
-    if brain_mask is not None and not brain_mask.is_file():
-        raise InputError(f"`brain_mask={brain_mask}`: no such file; check the path")
-    if options.dicom_seg:
-        check_dicom_seg(refs)
-    if options.dicom_sc:
-        check_dicom_sc(refs)
+    _check_arguments(refs, brain_mask, options)
     if threshold is not None:
         Threshold.given(threshold)
     check_one_choice(threshold, fpr, scan_fpr, options.sensitivity)
@@ -214,20 +204,9 @@ def detect(
         else lambda: detector
     )
     job = _Job(out=out, shared=shared, threshold=chosen, modality=modality, options=options)
-    failures: dict[str, str] = {}
-    summaries: list[dict[str, Any]] = []
     process = partial(_process, job=job, load=load)
     outcomes = run_scans(process, refs, run.workers, threads=threads, engine=run.engine)
-    with Progress("detect", len(refs), quiet=run.quiet) as progress:
-        for ref, failure in zip(refs, outcomes, strict=True):
-            if failure is None and not (out / ref.name / "summary.json").is_file():
-                failure = describe_missing_results(ref)
-            if failure is None:
-                summaries.append(read_json(out / ref.name / "summary.json"))
-                progress.advance(describe_finding(summaries[-1], shared))
-            else:
-                failures[ref.name] = remove_folders(failure, ref)
-                progress.advance(f"{ref.name} failed: {failure}", failed=True)
+    summaries, failures = _collect_outcomes(refs, outcomes, out, shared, quiet=run.quiet)
     if run.shard is not None:
         done = [ref.name for ref in refs if ref.name not in failures]
         finish_shard(out, run.shard, common, {"scans": done, "failures": failures})
@@ -237,6 +216,58 @@ def detect(
     write_findings(out / "participants_findings.tsv", summaries, failures)
     forget_shards(out)
     return DetectReport(out, summaries, failures)
+
+
+def _check_arguments(
+    refs: Sequence[ScanRef], brain_mask: Path | None, options: DetectOptions
+) -> None:
+    """Refuse a brain mask for several scans, and DICOM outputs of scans that are not DICOM."""
+    if brain_mask is not None and len(refs) != 1:
+        raise InputError(
+            f"`brain_mask={brain_mask}`: for one scan, but {len(refs)} were found; use a "
+            "manifest CSV"
+        )
+    if brain_mask is not None and not brain_mask.is_file():
+        raise InputError(f"`brain_mask={brain_mask}`: no such file; check the path")
+    if options.dicom_seg:
+        check_dicom_seg(refs)
+    if options.dicom_sc:
+        check_dicom_sc(refs)
+
+
+def _collect_outcomes(
+    refs: Sequence[ScanRef],
+    outcomes: Iterable[str | None],
+    out: Path,
+    shared: Mapping[str, Any],
+    *,
+    quiet: bool,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Show the progress of scans, and collect their summaries.
+
+    Args:
+        refs: the scans.
+        outcomes: for each scan, None, or the reason of its failure.
+        out: folder of the results.
+        shared: content of detect.json.
+        quiet: show no progress.
+
+    Returns:
+        The summaries of the finished scans, and the reason for each scan that failed, by name.
+    """
+    summaries: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    with Progress("detect", len(refs), quiet=quiet) as progress:
+        for ref, failure in zip(refs, outcomes, strict=True):
+            if failure is None and not (out / ref.name / "summary.json").is_file():
+                failure = describe_missing_results(ref)
+            if failure is None:
+                summaries.append(read_json(out / ref.name / "summary.json"))
+                progress.advance(describe_finding(summaries[-1], shared))
+            else:
+                failures[ref.name] = remove_folders(failure, ref)
+                progress.advance(f"{ref.name} failed: {failure}", failed=True)
+    return summaries, failures
 
 
 def merge_shards(out: Path) -> DetectReport:
@@ -371,7 +402,15 @@ def collect_settings(
 
 
 def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
-    """Refuse to resume in a folder that was made with other settings."""
+    """Refuse to resume in a folder that was made with other settings.
+
+    Args:
+        path: detect.json of the folder; it may not exist.
+        shared: content of detect.json for this call.
+
+    Raises:
+        InputError: names the settings that differ.
+    """
     if path.is_file():
         known = read_json(path, remedy=REPAIR)
         changed = [
