@@ -198,14 +198,14 @@ def detect(
             "--model RUN@t_test=125",
         )
     run = RunOptions(
-        device,
-        seed,
-        batch_size,
-        workers,
-        resume,
-        overwrite,
-        quiet,
-        threads,
+        device=device,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        quiet=quiet,
+        threads=threads,
         shard=part,
         engine=engine,
     )

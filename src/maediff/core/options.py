@@ -9,7 +9,7 @@ ENGINES = ("local", "ray")
 """Where scans can be processed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Options of a run; only `seed` affects the result.
 

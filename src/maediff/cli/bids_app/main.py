@@ -160,8 +160,8 @@ def _run(args: argparse.Namespace) -> int:
         args.bids_dir, args.participant_label, args.session_label, args.modality
     )
     run = RunOptions(
-        args.device,
-        args.seed,
+        device=args.device,
+        seed=args.seed,
         workers=count_workers(args.n_cpus, args.mem_mb),
         overwrite=args.overwrite,
         quiet=args.quiet,
