@@ -27,7 +27,7 @@ NAMES = [
 ]
 
 
-def test_commands():
+def test_the_commands_are_those_of_the_design():
     assert list(COMMANDS) == NAMES
 
 
@@ -50,7 +50,7 @@ def test_short_help_option():
     assert texts[0] == texts[1] != ""
 
 
-def test_version():
+def test_version_is_printed():
     assert maediff("--version").stdout == f"maediff {__version__}\n"
 
 

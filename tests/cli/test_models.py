@@ -3,7 +3,9 @@
 from helpers.cli import maediff
 
 
-def test_models_are_listed_or_their_absence_is_stated():
+def test_shipped_models_are_listed_with_their_contrast():
     result = maediff("models")
     assert result.returncode == 0
-    assert "train one" in result.stdout or "where:" in result.stdout
+    for name, contrast in {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}.items():
+        lines = result.stdout.partition(f"{name}: ")[2].splitlines()
+        assert lines[1].strip().startswith(f"{contrast}, maediff")

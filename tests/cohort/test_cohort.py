@@ -12,7 +12,7 @@ from maediff.core.errors import InputError
 from maediff.core.types import CEILING
 
 
-def test_load(cohort):
+def test_load_returns_images_masks_and_lesion_free_slices(cohort):
     row = next(row for row in cohort.rows if row.name == "ill")
     ill = cohort.load(row)
     n = len(ill.images)

@@ -40,7 +40,7 @@ def qc(out):
         return {row["name"]: row for row in csv.DictReader(handle)}
 
 
-def test_folder(folder, tmp_path):
+def test_a_folder_becomes_a_cohort(folder, tmp_path):
     out = tmp_path / "cohort"
     assert preprocess([folder], out, modality="T2w", run=QUIET) == 0
     cohort = Cohort.open(out)
@@ -85,7 +85,7 @@ def test_modality_from_names(folder, tmp_path):
         ("1", "none", True),
     ],
 )
-def test_health(tmp_path, column, lesion, expected):
+def test_health_comes_from_the_manifest_or_the_lesion_mask(tmp_path, column, lesion, expected):
     data, _, affine = made_brain((60, 72, 14), (2.0, 2.0, 6.0))
     scan(tmp_path / "a.nii.gz")
     if lesion:

@@ -14,7 +14,7 @@ from maediff.core.errors import InputError
 
 
 @pytest.mark.parametrize("available", [False, True])
-def test_device(available, monkeypatch):
+def test_auto_is_cuda_if_there_is_one(available, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if available else "cpu")
@@ -29,7 +29,7 @@ def test_device(available, monkeypatch):
         resolve_device("gpu")
 
 
-def test_mps(monkeypatch):
+def test_mps_is_refused_without_an_apple_gpu(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(InputError, match="`device='mps'`: no Apple GPU was found"):
         resolve_device("mps")
@@ -43,7 +43,7 @@ def test_sums_are_float64_unless_the_device_has_none():
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
-def test_precision(native, chosen, monkeypatch):
+def test_auto_precision_is_bf16_if_it_is_native(native, chosen, monkeypatch):
     monkeypatch.setattr("maediff.core.device.has_bf16", lambda _: native)
     assert resolve_precision("auto", "cpu") == chosen
     assert resolve_precision("fp32", "cpu") == "fp32"
@@ -52,8 +52,14 @@ def test_precision(native, chosen, monkeypatch):
         resolve_precision("fp16", "cpu")
 
 
-def test_bf16_of_this_machine():
-    assert isinstance(has_bf16("cpu"), bool)
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({"avx512_bf16": True}, True), ({}, False)]
+)
+def test_bf16_needs_a_processor_with_its_instructions(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bf16("cpu") is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # torch 2.6
+    assert not has_bf16("cpu")
 
 
 def test_no_tf32_restores_setting():

@@ -54,7 +54,7 @@ def test_nan_becomes_null(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.5, None]}
 
 
-def test_table(tmp_path):
+def test_write_table_quotes_commas(tmp_path):
     write_table(tmp_path / "a.csv", ("name", "ml"), [("a,b", 1.5), ("c", None)])
     assert (tmp_path / "a.csv").read_text() == 'name,ml\n"a,b",1.5\nc,\n'
 

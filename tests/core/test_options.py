@@ -9,7 +9,7 @@ from maediff.core.options import RunOptions
 @pytest.mark.parametrize(
     ("name", "value", "least"), [("seed", -1, 0), ("batch_size", 0, 1), ("workers", 0, 1)]
 )
-def test_range(name, value, least):
+def test_numbers_below_the_least_are_refused(name, value, least):
     with pytest.raises(InputError, match=f"`{name}={value}`: give {least} or more"):
         RunOptions(**{name: value})
     assert getattr(RunOptions(**{name: least}), name) == least

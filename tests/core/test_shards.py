@@ -33,7 +33,7 @@ def start(out, text, settings=None, *, resume=False):
 
 
 @pytest.mark.parametrize("text", ["1/1", "2/4", " 4 / 4 "])
-def test_parse(text):
+def test_a_shard_is_parsed_from_its_text(text):
     assert str(Shard.parse(text)) == text.replace(" ", "")
 
 
@@ -165,7 +165,8 @@ def test_folder_that_another_shard_is_creating(tmp_path):
     out.mkdir()
     (out / MARKER).touch()
     (out / f"{MARKER}.tmp-123").touch()  # the probe of the other shard
-    open_shared_folder(out, ONE, overwrite=False, resume=False)
+    assert open_shared_folder(out, ONE, overwrite=False, resume=False) == out
+    assert (out / SHARDS).is_dir()
 
 
 def test_damaged_record_is_named(tmp_path):

@@ -36,14 +36,14 @@ def bids(scan, tmp_path):
         ("brain_mask", "desc-brain_mask"),
     ],
 )
-def test_names(bids, kind, suffix):
+def test_names_keep_the_entities_of_the_scan(bids, kind, suffix):
     first, second = find_scans([bids], "T1w")
     folder = "sub-01/ses-2/anat/sub-01_ses-2_run-1"
     assert target_of(first, kind).as_posix() == f"{folder}_{suffix}.nii.gz"
     assert target_of(second, kind).as_posix() == f"sub-02/anat/sub-02_{suffix}.nii.gz"
 
 
-def test_overwrite(bids, tmp_path):
+def test_overwrite_removes_old_subjects_when_the_new_results_exist(bids, tmp_path):
     """Old subjects are removed only when the new results exist."""
     refs = find_scans([bids], "T1w")
     out = tmp_path / "out"

@@ -82,7 +82,7 @@ def test_images_on_own_grid(scan, run, tmp_path):
     assert 30 < np.median(reference[brain]) < 220  # in the scan's own intensities
 
 
-def test_summary(scan, run, tmp_path):
+def test_summary_has_the_finding_and_its_settings(scan, run, tmp_path):
     report = detect_in([scan[0]], tmp_path / "out", run, modality="T1w", threshold=0.1)
     summary = read_summary(tmp_path / "out")
     assert report.summaries == [summary]
@@ -215,7 +215,7 @@ def test_no_model(models, scan, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_resume(scan, run, tmp_path):
+def test_resume_repeats_only_missing_scans(scan, run, tmp_path):
     path, data, _, affine = scan
     save(tmp_path / "in" / "sub-2_T1w.nii.gz", data, affine)
     out = tmp_path / "out"
@@ -303,7 +303,7 @@ def test_own_postprocessing(scan, run, cohort, tmp_path):
     assert read_shared(tmp_path / "other")["postprocess"] == json.loads(json.dumps(expected))
 
 
-def test_thresholds(scan, run, tmp_path):
+def test_detect_json_records_value_and_origin_of_each_threshold(scan, run, tmp_path):
     model = shutil.copytree(run, tmp_path / "model")
     stored = json.loads((model / "calibration.json").read_text())
     own = {"value": 0.3, "chosen_on": "9 patients"}

@@ -92,7 +92,7 @@ def test_dicom_folder(detector, tmp_path):
     assert_equal(detector.detect(read_scan(tmp_path / "dicom"), threshold=0.2), result)
 
 
-def test_masks(detector, brain, tmp_path):
+def test_a_mask_as_array_or_file_gives_the_same_result(detector, brain, tmp_path):
     """An array has the voxel order of the file; for a Volume, it is RAS+."""
     data, mask, affine = brain
     path = save(tmp_path / "scan_T1w.nii.gz", *flip(data, affine))
@@ -107,7 +107,7 @@ def test_masks(detector, brain, tmp_path):
     assert_equal(detector.detect(path, brain_mask=numbers, threshold=0.2), expected)
 
 
-def test_t1(tmp_path):
+def test_the_brain_of_a_flair_comes_from_its_t1w(tmp_path):
     tools, calls = fake_extraction(true_brain)
     model = make_detector(read_model(made_run(tmp_path / "run", "FLAIR")))
     preparation = replace(model.preparation, qc=UNALIGNED.qc)
@@ -127,7 +127,7 @@ def test_t1(tmp_path):
     assert calls == ["a.nii.gz", "a.nii.gz", "dicom", "b_FLAIR.nii.gz"]
 
 
-def test_thresholds(detector, run, scan):
+def test_each_choice_of_a_threshold_gives_its_residual(detector, run, scan):
     stored = json.loads((run / "calibration.json").read_text())
     results = {
         "default": detector.detect(scan[0]),
@@ -152,7 +152,7 @@ def test_thresholds(detector, run, scan):
         assert result.anomaly_mask.any() == (result.score > result.threshold)
 
 
-def test_seed(scan, run):
+def test_only_the_seed_changes_the_noise(scan, run):
     noisy = load(run, device="cpu", noise_test=1.0)
     first, again, other = (
         noisy.detect(scan[0], threshold=0.2, seed=seed).anomaly_map for seed in (0, 0, 1)
@@ -209,7 +209,7 @@ def test_wrong_scans(detector, scan, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_load(run):
+def test_settings_are_part_of_the_name(run):
     detector = load(run, device="cpu", batch_size=3)
     assert (detector.name, detector.modality, detector.batch_size) == ("run", "T1w", 3)
     changed = load(str(run), device="cpu", s=24, t_test=[60, 125], unet={"blocks": 1})

@@ -52,7 +52,7 @@ def test_line_of_a_scan_without_calibration():
     assert "a: 2 regions, 1.5 ml, largest 1.5 ml, right frontal" in describe_finding(two, {})
 
 
-def test_regions(tmp_path):
+def test_unknown_values_of_a_region_are_n_a(tmp_path):
     unregistered = {"volume_ml": 0.1, "peak": 0.2, "center_mm": (0.0, 0.0, 0.0)}
     write_regions(tmp_path / "regions.tsv", [REGION, unregistered])
     first, second = read(tmp_path / "regions.tsv")
@@ -61,7 +61,7 @@ def test_regions(tmp_path):
     assert (second["mni_x_mm"], second["side"], second["mean"]) == ("n/a", "n/a", "n/a")
 
 
-def test_findings(tmp_path):
+def test_failed_and_flagged_scans_are_listed(tmp_path):
     path = tmp_path / "participants_findings.tsv"
     write_findings(
         path,

@@ -33,12 +33,12 @@ POINTS = [
 @pytest.mark.parametrize(
     ("name", "mm", "side", "lobe"), POINTS, ids=[point[0] for point in POINTS]
 )
-def test_lobe(name, mm, side, lobe):
+def test_points_of_each_lobe_are_located(name, mm, side, lobe):
     found = locate(mm)
     assert (found.side, found.lobe) == (side, lobe)
 
 
-def test_tissue():
+def test_points_of_each_tissue_are_located():
     assert locate((-18.0, 32.0, 8.0)).tissue == "white matter, periventricular"
     assert locate((0.0, -2.0, -2.0)).tissue == "cerebrospinal fluid"  # third ventricle
     assert locate((28.0, -22.0, 40.0)).tissue.startswith("white matter")

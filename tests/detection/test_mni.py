@@ -59,7 +59,7 @@ def test_images_are_at_their_place(detection):
     assert np.linalg.norm(find_centre_mm(inside, atlas.affine) - brain_mm[:3]) < 3
 
 
-def test_files(detection, tmp_path):
+def test_images_in_mni_have_the_grid_of_the_template(detection, tmp_path):
     folder = detection.save(tmp_path / "patient", mni=True)
     atlas = load_atlas()
     for kind in MNI_IMAGES:

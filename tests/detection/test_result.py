@@ -25,7 +25,7 @@ def detection(detector, scan):
     return detector.detect(path, threshold=0.2)
 
 
-def test_arrays(detection, scan):
+def test_arrays_are_on_the_grid_of_the_scan(detection, scan):
     _, data, _, affine = scan
     for name in IMAGES:
         assert getattr(detection, name).shape == data.shape
@@ -45,7 +45,7 @@ def test_arrays(detection, scan):
     assert len(grid.slice_heights_mm) == len(grid.images)
 
 
-def test_save(detection, tmp_path):
+def test_save_writes_images_in_the_orientation_of_the_file(detection, tmp_path):
     folder = detection.save(tmp_path / "new" / "patient")
     assert folder == tmp_path / "new" / "patient"
     for name in IMAGES:
@@ -106,7 +106,7 @@ def test_failed_save_leaves_nothing(detection, tmp_path):
     assert list(tmp_path.glob("*patient*")) == []
 
 
-def test_plot(detection):
+def test_plot_shows_three_planes_through_the_highest_value(detection):
     figure = detection.plot()
     assert len(figure.axes) == 9
     titles = [axes.get_title(loc="left") for axes in figure.axes]

@@ -71,7 +71,7 @@ def command(scan, out, run, **options):
     return folder
 
 
-def test_file(run, scan, tmp_path, capsys):
+def test_detect_of_a_file_writes_the_files_of_the_command(run, scan, tmp_path, capsys):
     data, mask, affine = scan
     path = save(tmp_path / "patient_T1w.nii.gz", data, affine, "LPS")
     file = save(tmp_path / "mask.nii.gz", mask, affine)
@@ -102,7 +102,7 @@ def test_file(run, scan, tmp_path, capsys):
     )
 
 
-def test_dicom(run, scan, tmp_path):
+def test_detect_of_a_dicom_folder_writes_the_files_of_the_command(run, scan, tmp_path):
     data, _, affine = scan
     write_series(tmp_path / "patient", data, affine)
     result = maediff.load(run, device="cpu").detect(tmp_path / "patient", threshold=0.2)
@@ -208,7 +208,7 @@ def test_imports_no_torch():
 
 
 @pytest.mark.parametrize("name", maediff.__all__)
-def test_names(name):
+def test_every_public_name_is_importable_and_documented(name):
     assert name in dir(maediff)
     value = getattr(maediff, name)
     assert value is getattr(maediff, name)

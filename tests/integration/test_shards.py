@@ -62,7 +62,7 @@ def shard_run(shard, **changes):
     return RunOptions(quiet=True, device="cpu", shard=shard, **changes)
 
 
-def test_detect(scans, run, tmp_path):
+def test_shards_of_detect_equal_one_run(scans, run, tmp_path):
     plain, out = tmp_path / "plain", tmp_path / "out"
     detect_shard(scans, plain, run)
     names = []
@@ -149,7 +149,7 @@ def test_plain_command_replaces_the_records(scans, run, tmp_path):
     assert files_of(out) == files_of(tmp_path / "plain")
 
 
-def test_preprocess(scans, tmp_path):
+def test_shards_of_preprocess_equal_one_run(scans, tmp_path):
     plain, out = tmp_path / "plain", tmp_path / "out"
     arguments = {"modality": "T1w", "preparation": UNREGISTERED}
     preprocess([scans], plain, run=QUIET, **arguments)
@@ -164,7 +164,7 @@ def test_preprocess(scans, tmp_path):
     assert files_of(out, without) == files_of(plain, without)
 
 
-def test_evaluate(tmp_path):
+def test_shards_of_evaluate_equal_one_run(tmp_path):
     folder = tmp_path / "in"
     lines = ["subject,image,lesion_mask,split,healthy"]
     for number, split in enumerate(("train", "val", "test")):

@@ -53,7 +53,7 @@ def test_postprocessing_becomes_the_models_own(cohort, run):
         calibrate_folder(run, cohort, postprocess=PostprocessConfig(symmetry=0.5))
 
 
-def test_levels(cohort, run):
+def test_levels_follow_their_rules(cohort, run):
     """The levels follow their rules, counted again from the stored volumes."""
     rows = [row for row in cohort.rows if row.healthy]
     stored = calibrate_folder(run, cohort, rows=rows)

@@ -26,7 +26,7 @@ def test_content(models):
         ({"scores": [{"on": "x"}]}, r"damaged or of another version \(scores\.0"),
     ],
 )
-def test_damaged(models, tmp_path, change, message):
+def test_a_damaged_card_is_named(models, tmp_path, change, message):
     folder = shutil.copytree(models / "t1", tmp_path / "t1")
     stored = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(stored | change))
@@ -42,7 +42,7 @@ def test_damaged(models, tmp_path, change, message):
         read_card(folder)
 
 
-def test_scores(models, tmp_path):
+def test_scores_are_read(models, tmp_path):
     folder = shutil.copytree(models / "t1", tmp_path / "t1")
     stored = json.loads((folder / "card.json").read_text())
     auprc = {"mean": 0.5, "low": 0.4, "high": 0.6}

@@ -26,7 +26,7 @@ SHIPPED = [
 ]
 
 
-def test_names(models):
+def test_models_are_found_by_their_cards(models):
     assert list(model_folders()) == ["flair", "flair-lgg", "t1"]
     assert [card.name for card in list_models()] == ["flair", "flair-lgg", "t1"]
 
@@ -67,7 +67,7 @@ def test_no_models(no_models):
     ("residual", "words"),
     [("bright", "only .* brighter"), ("dark", "only .* darker"), ("abs", "or")],
 )
-def test_sign(residual, words):
+def test_the_sign_is_described_in_words(residual, words):
     assert re.search(words, describe_sign({"residual": residual}))
     assert describe_sign({}) == describe_sign({"residual": "abs"})
 

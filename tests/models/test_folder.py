@@ -74,7 +74,7 @@ def test_moved_settings():
     assert first_steps(run, {"times_intensity": 1})["first_ceiling"] == 1.0
 
 
-def test_people(tmp_path):
+def test_the_people_trained_on_are_read(tmp_path):
     assert trained_on(tmp_path) == []
     (tmp_path / "train_subjects.json").write_text('["00ff", "abcd"]')
     assert trained_on(tmp_path) == ["00ff", "abcd"]
@@ -83,7 +83,7 @@ def test_people(tmp_path):
         trained_on(tmp_path)
 
 
-def test_preparation(tmp_path):
+def test_a_step_that_a_model_does_not_record_is_disabled(tmp_path):
     run = made_run(tmp_path / "run", cohort={**COHORT, "registration": {"enabled": True}})
     settings = prepared_for(f"{run}@t_test=60")
     assert settings == {

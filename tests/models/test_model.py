@@ -21,7 +21,7 @@ def change_config(run, **cohort):
     (run / "config.json").write_text(json.dumps(stored))
 
 
-def test_parts(tmp_path):
+def test_a_model_is_read_from_each_file_of_its_folder(tmp_path):
     run = made_run(tmp_path / "run", "FLAIR", cohort={**COHORT, "bias": {"enabled": True}})
     (run / "train_subjects.json").write_text('["00ff"]')
     model = read_model(run)
@@ -109,7 +109,7 @@ def test_moved_settings(tmp_path):
     assert read_model(run).postprocess == PostprocessConfig(first_smooth_mm=2.0)
 
 
-def test_mean(tmp_path):
+def test_a_mean_has_the_residual_of_its_first_model(tmp_path):
     run, other = made_run(tmp_path / "run"), made_run(tmp_path / "other+run")
     (other / "train_subjects.json").write_text('["00ff"]')
     reference = f"{run}@t_test=[60,125]+{other}@residual=bright"

@@ -58,11 +58,11 @@ def test_model_and_settings(reference, parts):
         ("s=48,", ["s=48"]),
     ],
 )
-def test_settings(text, settings):
+def test_settings_are_split_at_commas_outside_brackets(text, settings):
     assert split_settings(text) == settings
 
 
-def test_labels(tmp_path):
+def test_labels_hold_no_folder(tmp_path):
     assert make_label("runs/x", tmp_path / "y") == "y"
     assert make_label("hf:lab/brains", tmp_path / "0123abc") == "brains"
     assert without_path("/somewhere/t0") == "t0"

@@ -28,7 +28,7 @@ def run(tmp_path):
     return run
 
 
-def test_rates(run):
+def test_the_threshold_of_a_rate_is_that_of_the_next_lower_stored_rate(run):
     thresholds = read_model(run).thresholds
     counts = {"n_marked": 2, "n_scores": 3, "share_flagged": 2 / 3}
     scans = {"source": "healthy scans", "n_scans": 1, "n_voxels": 9}
@@ -173,7 +173,7 @@ def test_own_postprocessing(run):
         {"step": None, "config": None},
     ],
 )
-def test_damaged(run, change):
+def test_damaged_entries_are_named_when_a_threshold_is_asked_for(run, change):
     write(run, **change)
     thresholds = read_model(run).thresholds
     for request in (thresholds.default, partial(thresholds.at_fpr, 0.01)):

@@ -140,7 +140,7 @@ def test_optimizer_state(tmp_path):
         load_optimizer(tmp_path, 5)
 
 
-def test_prune(tmp_path):
+def test_prune_keeps_the_optimiser_of_one_step(tmp_path):
     last = tmp_path / "last"
     for step in (4, 5):
         save_optimizer(last, {}, step)

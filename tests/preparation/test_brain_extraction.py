@@ -31,7 +31,7 @@ def test_no_tool():
 
 
 @pytest.mark.parametrize("tool", ["synthstrip", "hd-bet"])
-def test_programs(tmp_path, monkeypatch, tool):
+def test_the_mask_of_a_program_is_read(tmp_path, monkeypatch, tool):
     head, brain, affine = made_head()
     save(tmp_path / "answer.nii.gz", brain, affine)
     name = {"synthstrip": "mri_synthstrip", "hd-bet": "hd-bet"}[tool]

@@ -24,7 +24,7 @@ def test_parts_are_all_fields():
     assert all("enabled" in PARTS[part].__pydantic_fields__ for part in OPTIONAL)
 
 
-def test_settings():
+def test_settings_survive_a_round_trip():
     config = PreparationConfig.from_settings(
         {"grid": {"size": 64, "max_brain_mm": 120}, "bias": {"enabled": True}}, "FLAIR"
     )
@@ -47,7 +47,7 @@ def test_wrong_settings(settings, message):
         PreparationConfig.from_settings(settings)
 
 
-def test_record():
+def test_a_record_survives_a_round_trip():
     config = PreparationConfig(
         modality="T2w",
         grid=GridConfig(size=64, max_brain_mm=120),
@@ -82,7 +82,7 @@ def test_registered_by_default(modality):
     assert not UNREGISTERED.for_modality(modality).registered
 
 
-def test_differences():
+def test_differences_names_the_parts_that_a_model_sees():
     config = REGISTERED_CONFIG.for_modality("T1w")
     assert config.differences(replace(config)) == []
     assert config.differences(replace(config, brain=BrainConfig(tool="none"))) == []

@@ -17,7 +17,7 @@ def test_a_flag_is_its_sentence():
         Flag("nois", "noise is 20 %")
 
 
-def test_records():
+def test_a_repeated_flag_is_recorded_once():
     flags = [Flag("noise", "a"), Flag("skull", "b"), Flag("noise", "a")]
     record = record_flags(flags)
     assert record == {

@@ -16,7 +16,7 @@ from maediff.preparation.intensities import (
 )
 
 
-def test_normalise():
+def test_the_percentiles_become_0_and_1():
     data = np.arange(101, dtype=np.float32).reshape(101, 1, 1) + 50
     brain = np.ones_like(data, dtype=bool)
     brain[0] = False
@@ -47,13 +47,13 @@ def test_no_contrast():
         (50, 70, 0),  # a bright background
     ],
 )
-def test_floor(shift, background, expected):
+def test_the_floor_is_the_darkest_of_background_and_brain(shift, background, expected):
     data = np.arange(101, dtype=np.float32).reshape(101, 1, 1) + shift
     config = NormaliseConfig(0, 100)
     assert floor_intensity(data, data > -1e3, float(background), config) == expected
 
 
-def test_standardise():
+def test_deciles_move_to_the_landmarks_and_back():
     landmarks = tuple(value**2 for value in np.linspace(0.1, 0.9, 9))
     config = NormaliseConfig(0, 100, landmarks)
     data = np.linspace(0, 1, 1001, dtype=np.float32).reshape(-1, 1, 1)
@@ -67,7 +67,7 @@ def test_standardise():
     assert standardise(data, [], NormaliseConfig()) is data
 
 
-def test_landmarks():
+def test_landmarks_are_mean_deciles():
     assert learn_landmarks([[0.1] * 9, [0.3] * 9]) == pytest.approx([0.2] * 9)
 
 

@@ -72,7 +72,7 @@ def test_orientation_on_disk_does_not_matter(tmp_path):
     np.testing.assert_array_equal(images[0], images[2])
 
 
-def test_flags():
+def test_sizes_saturation_and_lesions_out_of_range_are_flagged():
     data, brain, affine = made_brain()
     small = prepare_scan(made_volume(data, affine), brain)
     assert small.record["flags"] == ["brain volume out of 800 to 2200 ml"]

@@ -11,7 +11,7 @@ def count_outline(picture):
     return (np.asarray(picture) == OUTLINE).all(axis=-1).sum()
 
 
-def test_outline(tmp_path):
+def test_the_outline_follows_the_brain(tmp_path):
     data, brain, affine = made_brain()
     volume = made_volume(data, affine)
     picture = render_picture(volume, brain)
@@ -22,7 +22,7 @@ def test_outline(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "qc.png")), picture)
 
 
-def test_sides():
+def test_left_is_left_and_the_front_is_at_the_top():
     """Left is on the left; the front is at the top of axial views."""
     _, brain, affine = made_brain()
     left_front = brain.copy()

@@ -63,7 +63,7 @@ def test_flags_by_hand():
 
 
 @pytest.mark.slow
-def test_contrast():
+def test_an_inverted_brain_contradicts_t1w():
     data, brain, affine = atlas_head()
     modalities = ("T1w", "T2w", "FLAIR")
     results = {}

@@ -29,7 +29,7 @@ def test_zero_outside_brain(brain: Phantom) -> None:
     assert (brain.image[brain.brain] > 0).mean() == 1
 
 
-def test_fractions(brain: Phantom) -> None:
+def test_fractions_sum_to_1_in_the_brain(brain: Phantom) -> None:
     total = brain.fractions.sum(0)
     np.testing.assert_allclose(total[brain.depth_mm > 0], 1, atol=1e-5)
     assert (total[brain.depth_mm <= 0] == 0).all()
@@ -51,7 +51,7 @@ def test_order_of_intensities(contrast: Modality, order: str) -> None:
     assert values == sorted(values), pure
 
 
-def test_seed(brain: Phantom) -> None:
+def test_the_seed_decides_the_brain(brain: Phantom) -> None:
     np.testing.assert_array_equal(healthy_brain((5, 1)).image, brain.image)
     other = healthy_brain((5, 2)).image
     assert np.abs(other - brain.image)[brain.brain].mean() > 0.05

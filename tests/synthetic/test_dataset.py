@@ -11,7 +11,7 @@ from maediff.synthetic.dataset import MIX, healthy_subject, lesioned_subject, ma
 from maediff.synthetic.lesion import LESION_KINDS
 
 
-def test_mix() -> None:
+def test_each_kind_and_size_is_equally_frequent() -> None:
     kinds, sizes = zip(*MIX.lesions, strict=True)
     assert {kinds.count(kind) for kind in LESION_KINDS} == {len(kinds) // 4}
     assert sizes.count("large") == sizes.count("small")
@@ -28,7 +28,7 @@ def test_subjects_have_seeds_of_their_own():
     assert len(seeds) == 4
 
 
-def test_files(tmp_path):
+def test_a_dataset_has_the_requested_subjects(tmp_path):
     manifest = make_phantom_dataset(
         tmp_path / "a",
         contrast="T2w",

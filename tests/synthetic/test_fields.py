@@ -13,6 +13,6 @@ def test_smooth_field() -> None:
     assert np.abs(np.diff(fields, axis=1)).mean() < 0.35
 
 
-def test_logistic():
+def test_logistic_has_its_closed_form_without_overflow():
     np.testing.assert_allclose(logistic(np.array([0.0, 2.0])), [0.5, 1 / (1 + np.exp(-2))])
     assert np.isfinite(logistic(np.array([-1e6, 1e6]))).all()

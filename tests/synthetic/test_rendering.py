@@ -41,7 +41,7 @@ def test_order_of_intensities(head, tissues, contrast):
         assert (rendering.image >= 0).all()
 
 
-def test_seed(head, tissues):
+def test_the_seed_decides_the_rendering(head, tissues):
     brain = head[1]
     first, again, other = (
         render_contrast(tissues, brain, SPACING, CONFIGS["T2w"], np.random.default_rng(seed))

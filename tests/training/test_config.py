@@ -27,7 +27,7 @@ def test_learning_rate_warms_up_and_falls_to_zero():
         (None, None),
     ],
 )
-def test_durations(duration, seconds):
+def test_durations_have_units(duration, seconds):
     assert parse_duration(duration) == seconds
 
 

@@ -75,7 +75,7 @@ def test_scans_in_a_folder_that_would_be_emptied_are_refused(tmp_path):
     assert len(list(scans.glob("*.nii.gz"))) == 2 and not (tmp_path / "model").exists()
 
 
-def test_limits():
+def test_few_people_limit_what_is_guaranteed():
     assert describe_limits(7, 3) == ()
     few = describe_limits(6, 3)
     assert all("only 9 people" in limit for limit in few) and "below 0.25" in few[1]

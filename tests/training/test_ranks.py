@@ -93,7 +93,7 @@ def test_row_draws():
         (2, 1, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, "maediff"),
     ],
 )
-def test_launcher(devices, nodes, environment, launcher):
+def test_the_launcher_is_found_in_the_environment(devices, nodes, environment, launcher):
     assert find_launcher(devices, nodes, environment) == launcher
 
 

@@ -52,7 +52,7 @@ def test_unregistered_scans_have_no_symmetry():
     assert "symmetry" not in recommend_postprocess("T1w", registered=False)
 
 
-def test_run(cohort, whole):
+def test_a_run_uses_the_settings_of_its_contrast(cohort, whole):
     """A run uses the recommended settings of T1w without a flag."""
     model = read_model(whole)
     assert (model.config["residual"], model.config["s"]) == ("dark", 48)

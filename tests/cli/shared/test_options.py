@@ -75,7 +75,7 @@ def test_refuse_settings():
         refuse_settings({"a": 1, "b": 2}, "postprocess.*")
 
 
-def test_seeds():
+def test_seeds_are_whole_numbers_with_commas():
     assert parse_seeds("0,1,2", "--seeds 0,1,2") == [0, 1, 2]
     for text in ("", "0;1", "0,x"):
         with pytest.raises(InputError, match=rf"--seeds {text}: give whole numbers"):

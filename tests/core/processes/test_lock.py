@@ -136,7 +136,7 @@ def test_damaged_lock(tmp_path, content):
     assert not lock_files(out)
 
 
-def test_parts(tmp_path, hold):
+def test_only_processes_with_other_parts_share_a_folder(tmp_path, hold):
     out = tmp_path / "out"
     process = hold(out, "1/4", "2/4")
     (out / "result").touch()

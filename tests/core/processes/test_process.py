@@ -63,7 +63,7 @@ def test_worker_of_a_parent_that_is_gone(system):
     assert done.returncode == 1
 
 
-def test_sigterm():
+def test_sigterm_acts_like_ctrl_c_inside_the_block():
     with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
         assert signal.getsignal(signal.SIGTERM) is interrupt
         signal.raise_signal(signal.SIGTERM)

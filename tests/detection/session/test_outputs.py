@@ -152,7 +152,7 @@ def test_sidecars_of_combined_images(folder, models, tmp_path):
     assert len(images) == 6
     for name, sidecar in sidecars.items():
         assert sidecar["SpatialReference"] == "T1.nii.gz", name
-        assert sidecar["Description"] or sidecar["Type"]
+        assert sidecar["Description"]
     combined = sidecars["anomaly_map"]
     assert combined["Sources"] == ["T1.nii.gz", "FLAIR.nii.gz"]
     assert combined["Description"].startswith("Combined anomaly map")

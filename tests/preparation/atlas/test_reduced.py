@@ -30,7 +30,7 @@ def test_levels_show_the_brain_in_its_place(mm):
     assert 0.1 < level.mask.mean() < 0.9
 
 
-def test_tissues():
+def test_every_tissue_class_occurs():
     tissues = load_reduced_atlas().tissues_2mm
     assert set(np.unique(tissues)) == {int(tissue) for tissue in Tissue}
 

@@ -122,7 +122,8 @@ def test_brats_of_each_year(tmp_path, year):
             labelled = "Validation" not in ref.name
             expected = (False, True) if labelled else (None, False)
             assert (ref.healthy, ref.lesion_labels) == expected
-            assert ref.lesion_mask is None or ref.lesion_mask.parent == ref.image.parent
+            folder = ref.lesion_mask.parent if ref.lesion_mask else None
+            assert folder == (ref.image.parent if labelled else None)
     with pytest.raises(InputError, match="holds FLAIR and T1w and T2w"):
         find_scans([root])
 
