@@ -109,7 +109,8 @@ class Detection:
         name: name of the scan.
         anomaly_map: residual divided by `scale`, 0 outside the brain. 1 is the model's default
             threshold. Without a scale: the residual, 0 to 1.
-        anomaly_mask: `anomaly_map` above `threshold`, without small components.
+        anomaly_mask: components of `anomaly_map` above `threshold`, without small ones. Each is
+            extended to the connected voxels above `postprocess.extent` of the threshold.
         healthy_reference: the scan as if healthy, in the scan's own intensities.
         brain_mask: brain mask.
         regions: connected components of the mask, the largest first.

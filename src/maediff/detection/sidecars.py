@@ -32,7 +32,8 @@ _DESCRIPTIONS: dict[str, dict[str, Any]] = {
     },
     "anomaly_mask": {
         "Type": "Lesion",
-        "Description": "Voxels in which the anomaly map is above the threshold",
+        "Description": "Regions in which the anomaly map exceeds the threshold, extended to the "
+        "connected voxels above postprocess.extent times the threshold",
     },
     "healthy_reference": {
         "Description": "The scan reconstructed as if it were healthy, in the scan's intensities",
