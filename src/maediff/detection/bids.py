@@ -93,6 +93,8 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
     """Move the images of the detection in `out` to their BIDS names, and describe the dataset.
 
     Args:
+        refs: the scans.
+        out: folder of the derivative.
         overwrite: remove the subjects of an earlier run first.
     """
     work, root = out / WORK, find_root(refs)
@@ -120,6 +122,7 @@ def place_results(
     If the scan failed, the results of an earlier run are removed.
 
     Args:
+        ref: the scan.
         out: folder of the derivative.
         work: folder of the detection.
         root: the BIDS dataset of the scan.
@@ -160,6 +163,7 @@ def write_description(out: Path, root: Path, *, readme: str, ignored: str) -> No
     """Write the files that describe the derivative as a whole.
 
     Args:
+        out: folder of the derivative.
         root: the BIDS dataset of the scans.
         readme: content of README.md.
         ignored: content of .bidsignore: files that BIDS has no name for.
@@ -188,6 +192,7 @@ def target_of(ref: ScanRef, kind: str, names: Mapping[str, str] = NAMES) -> Path
     """Return the path of an image relative to the derivative: the scan's folder and entities.
 
     Args:
+        ref: the scan.
         kind: a key of `names`.
         names: as `NAMES`.
 
@@ -237,9 +242,10 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
 
 
 def is_in_own_folder(ref: ScanRef, root: Path) -> bool:
-    """Check whether a scan is in the folder of its subject.
+    """Return True if a scan is in the folder of its subject.
 
     Args:
+        ref: the scan.
         root: the BIDS dataset that holds the scan.
     """
     subject = subject_in_dataset(ref.dataset, ref.subject)

@@ -438,7 +438,7 @@ def load(
     Args:
         name: name of a shipped model (`maediff.list_models`), a run folder, or "hf:ORG/NAME".
             "A+B" averages the references of two models.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         batch_size: forward passes computed at once.
         test_settings: settings of the method that only matter at test, for example `s=24` for
             overlapping patches. The model then has no thresholds, so `detect` needs `threshold`.

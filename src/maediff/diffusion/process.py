@@ -73,6 +73,7 @@ def reverse_chain(
 
     Args:
         denoise: predicts x0 from (x_t, t).
+        x_t: noised images.
         timesteps: strictly falling; the first is the noise level of `x_t`.
         alpha_bar: the schedule.
         eta: share of fresh noise in each step, from 0 to 1 (Song et al. 2021, eq. 16). 0 is the

@@ -59,7 +59,7 @@ class NewCalibration:
         unseen: use the healthy scans of every split instead, except those of people that the run
             was trained on.
         postprocess: post-processing to calibrate with, which becomes the model's. None: the run's.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
     """
 
     cohort: str | Path
@@ -83,6 +83,7 @@ def export_model(
 
     Args:
         reference: a run; the settings in `RUN@t_test=125` become the model's.
+        out: folder of the model.
         about: the fields in `CARD_FIELDS` that no file holds. `summary`, `licence`, `data` and
             `failure_cases` are required. Not for the card itself: `calibrated_on` describes the
             calibration's scans if they are not scans of the contrast (for example renderings);

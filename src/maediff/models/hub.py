@@ -106,7 +106,7 @@ def load_from_hub(repository: str | Path, device: str = "cpu") -> TrainedMethod:
 
     Args:
         repository: `ORG/NAME` on the Hub, or a local folder with the same files.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
 
     Raises:
         InputError: the download failed, or the repository holds no model.

@@ -289,7 +289,10 @@ def check_one_choice(
     """Refuse more than one choice of a threshold.
 
     Args:
-        threshold: see `Detector.threshold_for`, as for the other arguments.
+        threshold: see `Detector.threshold_for`.
+        fpr: see `Detector.threshold_for`.
+        scan_fpr: see `Detector.threshold_for`.
+        sensitivity: see `Detector.threshold_for`.
 
     Raises:
         InputError: several of them are given.

@@ -47,6 +47,7 @@ def save_checkpoint(
     better where it was stopped, `read_model` uses last/ until the run is resumed.
 
     Args:
+        run: the training.
         folder: the run folder.
         settings: contents of the run's config.json.
         train_loss: mean training loss since the previous checkpoint.
@@ -164,6 +165,8 @@ def restore_checkpoint(run: TrainingRun, folder: Path, method: str) -> bool:
     """Set `run` back to the checkpoint in `folder`/last.
 
     Args:
+        run: the training; its weights, optimisers and history are replaced.
+        folder: the run folder.
         method: name of the method that the weights must belong to.
 
     Returns:

@@ -154,7 +154,7 @@ def training_precision(precision: Precision, device: str) -> str:
 
     Args:
         precision: value of `train.precision`.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
 
     Raises:
         InputError: fp16 without CUDA.

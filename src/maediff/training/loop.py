@@ -74,6 +74,8 @@ def update_ema(ema: Method, method: Method, decay: float, step: int) -> None:
     """Move the averaged weights: ema <- d ema + (1 - d) weights. Buffers are copied.
 
     Args:
+        ema: the averaged weights; changed in place.
+        method: the weights.
         decay: upper limit of d. In early steps d = (1 + step) / (10 + step), so that the average
             forgets the initial weights.
         step: the step, counted from 0.
@@ -108,7 +110,10 @@ def validation_loss(ema: Method, slices: SliceSet, config: TrainConfig, fabric: 
     be compared. The loss is that of the method's last objective.
 
     Args:
+        ema: the averaged weights.
         slices: `config.validation_slices` of them are used, evenly spaced.
+        config: batch size, number of slices and synthetic lesions.
+        fabric: device and precision.
     """
     index = np.unique(
         np.linspace(0, len(slices.images) - 1, config.validation_slices).round().astype(int)
@@ -160,9 +165,10 @@ class TrainingRun:
     Args:
         method: moved to `device`, and trained in place.
         slices: training slices.
+        config: settings of the training.
         validation: slices for the validation loss. None: the validation loss is NaN.
         seed: seed of slices, patches, t and noise, at least 0.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         precision: `fp32`, `bf16` or `fp16`; fp16 needs CUDA.
         ranks: this process among those that train together.
         nodes: number of machines of these processes.

@@ -347,6 +347,8 @@ def _start_or_resume(out: Path, config: dict[str, Any], people: set[str]) -> boo
     """Write the settings of a new run, or check those of a run to resume.
 
     Args:
+        out: the run folder.
+        config: contents of the run's config.json.
         people: codes of the people that the run learns from. Evaluation refuses to score them.
 
     Returns:
@@ -387,6 +389,7 @@ def run_training(
     """Train until the last step or the time limit, with checkpoints, and show the progress.
 
     Args:
+        run: the training.
         out: the run folder.
         config: contents of the run's config.json.
         limit_s: wall time of this call, in seconds. None: no limit.

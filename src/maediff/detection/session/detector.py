@@ -259,7 +259,7 @@ def load_session_detector(
     Args:
         contrasts: model of each contrast (`models.model.read_model`); None for the shipped one.
         rule: see `SessionDetector`.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         batch_size: forward passes computed at once.
 
     Raises:
@@ -293,7 +293,7 @@ def detect_session(
         name: name of the session.
         brain_mask: brain mask of the T1w; without a T1w, of the FLAIR or the T2w.
         rule: rule that combines the maps; None leaves out the combined result.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         seed: seed of the noise at test, 0 or more.
 
     Raises:

@@ -8,8 +8,8 @@ the CSF grows by d pixels at its edge, and tissue beside it is pushed away and t
 smooth random field, which makes the atrophy uneven.
 
 Wide ventricles are healthy in old age. Without such slices, a model that learned from young adults
-detects them as anomalies. The warp and its sizes are our choice. This
-augmentation needs no scan of an old person.
+detects them as anomalies. The warp and its sizes are our choice. This augmentation needs no scan
+of an old person.
 """
 
 import math

@@ -333,6 +333,7 @@ def _coarsening_matrix(
     pixels, where a direct neighbour has the weight 0.004.
 
     Args:
+        n: pixels of the line.
         width: sampling distance in pixels, at least 1.
         phase: position of the first sample in the slice, as a share of `width` - 1 pixels.
     """

@@ -49,6 +49,7 @@ def batch_indices(
     Args:
         by_subject: from `slices_by_subject`.
         batch_size: slices to draw. The epochs follow each other, so that a step may span two.
+        seed: seed of the run.
         step: the step, counted from 0.
     """
     n, generator = len(by_subject), stream(seed, TRAIN, 2 * step + 1)

@@ -101,6 +101,7 @@ def fabricate(
 
     Args:
         x: healthy slices in [0, 1], 0 outside the brain.
+        config: number, sizes and grey levels of the lesions.
         generator: a CPU generator, so that the same state gives the same lesions on every device.
 
     Returns:
