@@ -70,7 +70,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file, atomically; text in it cannot be a formula (see `escape_cell`)."""
+    """Write a CSV file, atomically; text in it cannot be a formula (see `escape_cell`).
+
+    Args:
+        path: the file.
+        header: names of the columns.
+        rows: cells; None is an empty cell.
+    """
     table = io.StringIO()
     lines = [
         [escape_cell(cell) if isinstance(cell, str) else cell for cell in row]

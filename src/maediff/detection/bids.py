@@ -63,6 +63,12 @@ def prepare_derivative(
 ) -> Path:
     """Return the folder inside `out` for the detection; only `write_derivative` changes the rest.
 
+    Args:
+        refs: the scans.
+        out: folder of the derivative.
+        resume: keep finished scans of an earlier call.
+        overwrite: replace the results of an earlier call.
+
     Raises:
         InputError: a scan is in no BIDS dataset, the scans are in several, or two scans have the
             same BIDS name; `out` exists, or holds an input.
@@ -183,7 +189,13 @@ def write_description(out: Path, root: Path, *, readme: str, ignored: str) -> No
 
 
 def image_of(out: Path, ref: ScanRef, kind: str) -> Path:
-    """Return the path of an image: its BIDS name, or the detection's folder before it is moved."""
+    """Return the path of an image: its BIDS name, or the detection's folder before it is moved.
+
+    Args:
+        out: folder of the derivative.
+        ref: the scan.
+        kind: a key of `NAMES`.
+    """
     target = out / target_of(ref, kind)
     return target if target.is_file() else out / WORK / ref.name / f"{kind}.nii.gz"
 

@@ -307,7 +307,14 @@ class _Job:
 def configure_detector(
     model: str | Path, device: str, options: DetectOptions, run: RunOptions
 ) -> Detector:
-    """Return the detector for a model and the options of a call."""
+    """Return the detector for a model and the options of a call.
+
+    Args:
+        model: see `models.model.read_model`.
+        device: device of the network.
+        options: brain extraction, quality control, post-processing and tools are used.
+        run: `batch_size` is used.
+    """
     detector = make_detector(read_model(model, device), batch_size=run.batch_size)
     preparation = replace(detector.preparation, brain=options.brain, qc=options.qc)
     detector = replace(detector, preparation=preparation, tools=options.tools)
@@ -371,7 +378,15 @@ def _check_contrasts(refs: Sequence[ScanRef], detector: Detector, modality: str 
 def collect_settings(
     detector: Detector, threshold: Threshold, model_from: str, options: DetectOptions, seed: int
 ) -> dict[str, Any]:
-    """Return the content of detect.json: all that results depend on, besides the scan."""
+    """Return the content of detect.json: all that results depend on, besides the scan.
+
+    Args:
+        detector: the detector of the call.
+        threshold: its threshold.
+        model_from: reason for the choice of the model.
+        options: options of the call.
+        seed: seed of the noise at test.
+    """
     model = detector.model
     cohort = model.settings.cohort
     return {
@@ -491,7 +506,13 @@ def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
 
 
 def is_finished(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
-    """True if a scan was finished with the same settings and inputs, and its files exist."""
+    """True if a scan was finished with the same settings and inputs, and its files exist.
+
+    Args:
+        folder: folder of the scan.
+        made_from: from `hash_inputs`.
+        files: files of a finished scan.
+    """
     try:
         summary = load_json(folder / "summary.json")
         return bool(summary["made_from"] == made_from) and all(path.is_file() for path in files)

@@ -93,6 +93,11 @@ def mask_from_grid(
         centres of 6 mm slices   -3          3          9
         cells of 2 mm                     2..4..6          ->  the slice at 3, by its centre
         cells of 2 mm               -2..0..2               ->  the slices at -3 and 3
+
+    Args:
+        mask: mask on the model's grid.
+        grid: the model's grid.
+        volume: the scan.
     """
     labels, count = ndimage.label(mask, CONNECTIVITY)
     nearest = from_grid(labels.astype(np.float32), grid, volume, "nearest").astype(int)

@@ -184,7 +184,13 @@ def patches_with_brain(
 def mean_in_patches(
     values: Float[Tensor, "b 1 h w"], brain: Bool[Tensor, "b 1 h w"], grid: PatchGrid
 ) -> Float[Tensor, "b k"]:
-    """Return the mean over the brain in each patch of each slice; 0 if a patch has no brain."""
+    """Return the mean over the brain in each patch of each slice; 0 if a patch has no brain.
+
+    Args:
+        values: a number for each pixel.
+        brain: brain mask of each slice.
+        grid: the patches of a slice.
+    """
     pixels = _sum_in_patches(brain.float(), grid).clamp_min(1)
     return _sum_in_patches(values * brain, grid) / pixels
 

@@ -176,7 +176,13 @@ def apply_in_batches(
     x0: Float[Tensor, "n 1 h w"],
     batch_size: int,
 ) -> Float[Tensor, "n 1 h w"]:
-    """Run `network` on `batch_size` slices at a time and return all results in float32."""
+    """Run `network` on `batch_size` slices at a time and return all results in float32.
+
+    Args:
+        network: maps slices to slices.
+        x0: all slices.
+        batch_size: slices of a call.
+    """
     return torch.cat([network(batch).float() for batch in torch.split(x0, batch_size)])
 
 

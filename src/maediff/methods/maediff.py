@@ -76,7 +76,13 @@ class MAEDiff(Method):
         t: Int[Tensor, " b"],
         corners: Int[Tensor, "b 2"],
     ) -> Float[Tensor, "b 1 h w"]:
-        """Run the network of Fig. 2: encode, refine with the masked autoencoder, decode."""
+        """Run the network of Fig. 2: encode, refine with the masked autoencoder, decode.
+
+        Args:
+            perturbed: x~_t, in [-1, 1] where clean.
+            t: time step of each slice.
+            corners: first row and column of the noised patch of each slice.
+        """
         noised = noised_cells(corners, self.config.p, self.config.size, self.config.r)
         feature_map, skips, time = self.unet.encode(perturbed, t)
         visible_map = None

@@ -322,7 +322,13 @@ def load_state(
 
 
 def save_optimizer(folder: Path, state: dict[str, Any], step: int) -> None:
-    """Write the state that training needs besides the weights, in a file named by its step."""
+    """Write the state that training needs besides the weights, in a file named by its step.
+
+    Args:
+        folder: folder of the weights.
+        state: values that `torch.save` can store.
+        step: training step.
+    """
     with atomic_path(folder / f"optimizer-{step}.pt") as temporary:
         try:
             torch.save(state, temporary)

@@ -70,6 +70,11 @@ def sincos_2d(rows: int, columns: int, dim: int) -> Float[Tensor, "n dim"]:
     """Return fixed position embeddings for a grid of tokens, row by row (He et al. 2022).
 
     Half of the dimensions encode the row, the other half the column.
+
+    Args:
+        rows: rows of tokens.
+        columns: columns of tokens.
+        dim: length of an embedding, a multiple of 4.
     """
     y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
     return torch.cat([sincos(y.flatten(), dim // 2), sincos(x.flatten(), dim // 2)], dim=1)

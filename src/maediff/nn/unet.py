@@ -155,7 +155,13 @@ class UNet(nn.Module):
         skips: list[Tensor],
         time: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b 1 h w"]:
-        """Predict x0 from F (or F'), the skip connections and the time embedding."""
+        """Predict x0 from F (or F'), the skip connections and the time embedding.
+
+        Args:
+            feature_map: F, or F' from a bottleneck.
+            skips: skip connections from `encode`.
+            time: time embedding from `encode`.
+        """
         skips = list(skips)
         h = self.middle2(self.middle_attention(self.middle1(feature_map, time)), time)
         for level, blocks in enumerate(self.up):

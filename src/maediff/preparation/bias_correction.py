@@ -46,6 +46,11 @@ def correct_bias(
 ) -> tuple[Volume, Float32[np.ndarray, "x y z"]]:
     """Divide a scan by its bias field.
 
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        config: settings of N4; None uses the defaults.
+
     Returns:
         The corrected scan, and the field; the mean of log(field) over the brain is 0.
 

@@ -84,6 +84,10 @@ def prefer_hd_bet(config: BrainConfig, modality: Modality | None) -> BrainConfig
 def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[VolumeMask, str]:
     """Return the brain mask of a raw scan, and the name of the tool that made it.
 
+    Args:
+        volume: the scan, with skull.
+        config: the tool and its settings; None uses the defaults.
+
     Raises:
         InputError: no tool is installed, the tool failed, or its mask is empty or too small.
     """
@@ -96,6 +100,11 @@ def extract_brain(volume: Volume, config: BrainConfig | None = None) -> tuple[Vo
 
 def check_extracted_brain(volume: Volume, brain: VolumeMask, tool: str) -> None:
     """Refuse a brain mask from a tool, if it is empty or too small for a brain.
+
+    Args:
+        volume: the scan.
+        brain: the mask.
+        tool: name of the tool, for the error message.
 
     Raises:
         InputError: no voxel, or less than `SMALLEST_ML` in a scan of a whole head.
@@ -115,6 +124,11 @@ def check_extracted_brain(volume: Volume, brain: VolumeMask, tool: str) -> None:
 
 def brain_from_t1(volume: Volume, t1: Volume, t1_brain: Bool[np.ndarray, "a b c"]) -> VolumeMask:
     """Move the brain mask of the session's T1w rigidly to the grid of `volume`.
+
+    Args:
+        volume: a scan of the session.
+        t1: the T1w of the session.
+        t1_brain: brain mask of the T1w.
 
     Raises:
         InputError: the registration failed, or the moved mask is outside the scan.

@@ -118,6 +118,11 @@ class Grid:
 def model_grid(volume: Volume, brain: Bool[np.ndarray, "x y z"], config: GridConfig) -> Grid:
     """Return the grid of an unregistered scan, centred on the bounding box of the brain.
 
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        config: size and spacing of the grid.
+
     Raises:
         InputError: the brain mask is empty, or its size in the slice is no size of a head.
     """

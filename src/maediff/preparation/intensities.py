@@ -105,7 +105,13 @@ def normalise(
     brain: Bool[np.ndarray, "x y z"],
     intensities: tuple[float, float],
 ) -> Float[np.ndarray, "x y z"]:
-    """Scale `intensities` to 0 and 1, clip to [0, `CEILING`], and set 0 outside the brain."""
+    """Scale `intensities` to 0 and 1, clip to [0, `CEILING`], and set 0 outside the brain.
+
+    Args:
+        data: the scan.
+        brain: its brain mask.
+        intensities: intensities that become 0 and 1, from `intensity_range`.
+    """
     low, high = intensities
     return np.where(brain, np.clip((data - low) / (high - low), 0, CEILING), 0).astype(np.float32)
 

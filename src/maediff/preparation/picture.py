@@ -51,7 +51,13 @@ def render_picture(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> UInt8[np
 
 
 def write_picture(path: Path, volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> None:
-    """Write `render_picture` as a PNG."""
+    """Write `render_picture` as a PNG.
+
+    Args:
+        path: the PNG file.
+        volume: the scan.
+        brain: its brain mask.
+    """
     from PIL import Image
 
     with atomic_path(path) as temporary:

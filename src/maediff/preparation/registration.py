@@ -64,7 +64,12 @@ class Alignment:
 
 
 def measure_extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[float]:
-    """Return the length of the brain along each axis of the scan."""
+    """Return the length of the brain along each axis of the scan.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask; not empty.
+    """
     return [
         float(np.ptp(indices) + 1) * step
         for indices, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)
@@ -142,6 +147,10 @@ def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
     """Register two scans of one head rigidly.
 
     Registration starts from the scanner's coordinates, and from matching centres.
+
+    Args:
+        fixed: a scan.
+        moving: another scan of the same head.
 
     Returns:
         mm of `fixed` -> mm of `moving`.
@@ -305,7 +314,13 @@ def _load_atlas_images(mm: float) -> tuple[Any, Any]:
 
 
 def resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm: float) -> Any:
-    """Resample an array to cubes of `mm` along R, A and S; return a SimpleITK image in RAS mm."""
+    """Resample an array to cubes of `mm` along R, A and S; return a SimpleITK image in RAS mm.
+
+    Args:
+        data: the array.
+        affine: voxel -> mm.
+        mm: edge of a cube.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     edges = [(-0.5, size - 0.5) for size in data.shape]
@@ -322,7 +337,12 @@ def resample_to_cubes(data: Shaped[np.ndarray, "x y z"], affine: np.ndarray, mm:
 
 
 def find_centre_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return the centre of mass of a mask."""
+    """Return the centre of mass of a mask.
+
+    Args:
+        mask: the mask; not empty.
+        affine: voxel -> mm.
+    """
     voxel = [float(indices.mean()) for indices in np.nonzero(mask)]
     return np.asarray(affine[:3, :3] @ voxel + affine[:3, 3])
 

@@ -74,14 +74,28 @@ PHANTOM_COLUMNS = (
 def healthy_subject(
     split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> Phantom:
-    """Return the `index`-th healthy subject of a split."""
+    """Return a healthy subject of a split.
+
+    Args:
+        split: train, val or test.
+        index: number of the subject in its split, from 0.
+        contrast: T1w, T2w or FLAIR.
+        seed: seed of the dataset.
+    """
     return healthy_brain((seed, 0, SPLITS.index(split), index), PhantomConfig(contrast=contrast))
 
 
 def lesioned_subject(
     split: Split, index: int, contrast: Modality = "T1w", seed: int = MIX.seed
 ) -> tuple[Phantom, Phantom]:
-    """Return the `index`-th lesioned subject of a split, without and with its lesion."""
+    """Return a lesioned subject of a split, without and with its lesion.
+
+    Args:
+        split: train, val or test.
+        index: number of the subject in its split, from 0.
+        contrast: T1w, T2w or FLAIR.
+        seed: seed of the dataset.
+    """
     entropy = (seed, 1, SPLITS.index(split), index)
     kind, size = MIX.lesions[index % len(MIX.lesions)]
     healthy = healthy_brain(entropy, PhantomConfig(contrast=contrast))

@@ -49,7 +49,14 @@ T1W_DIFFERENCE = 0.11
 def check_against_atlas(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], alignment: Alignment, config: QualityConfig
 ) -> tuple[dict[str, Any], list[Flag]]:
-    """Return the `atlas_*` numbers of an aligned scan, and flags for numbers out of range."""
+    """Return the `atlas_*` numbers of an aligned scan, and flags for numbers out of range.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        alignment: position of the scan in MNI152.
+        config: limits.
+    """
     atlas = load_reduced_atlas()
     atlas_brain = atlas.brain_2mm
     from_atlas = np.linalg.inv(alignment.to_atlas)
@@ -227,7 +234,13 @@ def _find_tissues(template: np.ndarray) -> dict[str, np.ndarray]:
 def check_voxels(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
 ) -> tuple[dict[str, Any], list[Flag]]:
-    """Return the share of brain voxels that are 0, and a flag if it is large."""
+    """Return the share of brain voxels that are 0, and a flag if it is large.
+
+    Args:
+        volume: the scan.
+        brain: its brain mask.
+        config: limits.
+    """
     empty = float(np.mean(volume.data[brain] == 0)) if brain.any() else 1.0
     flags = []
     if empty > config.max_empty:

@@ -157,7 +157,13 @@ def check_image(
 def check_air(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
 ) -> tuple[dict[str, Any], list[Flag]]:
-    """Return `air_signal` of a scan with skull, and a flag if it is large."""
+    """Return `air_signal` of a scan with skull, and a flag if it is large.
+
+    Args:
+        volume: a scan with skull.
+        brain: its brain mask.
+        config: limits.
+    """
     signal = measure_air_signal(volume, brain)
     if not np.isfinite(signal):
         return {}, []

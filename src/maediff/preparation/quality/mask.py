@@ -168,7 +168,13 @@ def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[floa
 def check_head(
     volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
 ) -> tuple[dict[str, Any], list[Flag]]:
-    """Return `head_share` and `scalp_ml` of a scan with skull, and flags for unusual values."""
+    """Return `head_share` and `scalp_ml` of a scan with skull, and flags for unusual values.
+
+    Args:
+        volume: a scan with skull.
+        brain: its brain mask.
+        config: limits.
+    """
     share, scalp_ml = measure_head(volume, brain)
     if not np.isfinite(share):
         return {}, []
