@@ -240,7 +240,7 @@ def _collect_outcomes(
                 shutil.rmtree(out / ref.name, ignore_errors=True)
                 progress.advance(f"{ref.name} failed: {outcome}", failed=True)
                 failed = {"name": ref.name, "status": "failed", "flags": outcome}
-                qc[ref.name] = _qc_line(failed)
+                qc[ref.name] = _make_qc_line(failed)
                 continue
             finished, record = outcome
             done.append(finished)
@@ -252,7 +252,7 @@ def _collect_outcomes(
                 "flags": "; ".join(record["flags"]),
                 "notes": "; ".join(record["notes"]),
             }
-            qc[ref.name] = _qc_line({**record, **texts})
+            qc[ref.name] = _make_qc_line({**record, **texts})
     return done, qc
 
 
@@ -317,7 +317,7 @@ def describe_prepared(name: str, record: Mapping[str, Any]) -> str:
     return f"{name}: {flags}brain {record['brain_ml']:.0f} ml{lesion}, {record['slices']} slices"
 
 
-def _qc_line(values: Mapping[str, Any]) -> list[Any]:
+def _make_qc_line(values: Mapping[str, Any]) -> list[Any]:
     """Return a line of qc.csv; a missing value is an empty cell."""
     return [values.get(column, "") for column in QC_COLUMNS]
 

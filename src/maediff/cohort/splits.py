@@ -36,7 +36,7 @@ class Splits:
 
     def of(self, ref: ScanRef) -> Split:
         """Return the split of a scan."""
-        return self.of_person[_person(ref)]
+        return self.of_person[_name_person(ref)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -93,11 +93,11 @@ def assign_splits(refs: Sequence[ScanRef]) -> Splits:
     Args:
         refs: the scans, with `healthy` as far as it is known.
     """
-    given = {_person(ref): _check_split(ref.split) for ref in refs if ref.split}
+    given = {_name_person(ref): _check_split(ref.split) for ref in refs if ref.split}
     split: dict[tuple[str, str], Split] = dict(given)
-    unsplit = {_person(ref): ref for ref in refs if _person(ref) not in given}
+    unsplit = {_name_person(ref): ref for ref in refs if _name_person(ref) not in given}
     split.update({person: split_of(*person) for person in unsplit})
-    healthy = {_person(ref) for ref in refs if ref.healthy}
+    healthy = {_name_person(ref) for ref in refs if ref.healthy}
     counted = set(split) & healthy or set(split)
     movable = sorted(set(unsplit) & counted, key=lambda person: _hash_name(*person))
     needed = 0
@@ -141,7 +141,7 @@ def _hash_name(dataset: str, subject: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest(), 16)
 
 
-def _person(ref: ScanRef) -> tuple[str, str]:
+def _name_person(ref: ScanRef) -> tuple[str, str]:
     return ref.dataset, subject_in_dataset(ref.dataset, ref.subject)
 
 

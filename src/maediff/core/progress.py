@@ -89,7 +89,9 @@ class Progress:
             self.bar.update(self.task, completed=self.done, left=left, **shown)
         if text and (failed or not self.quiet) and (not detail or self._is_detail_due(now)):
             self.last_line = now
-            logger.log(logging.ERROR if failed else logging.INFO, "%s", self._line(text, left))
+            logger.log(
+                logging.ERROR if failed else logging.INFO, "%s", self._format_line(text, left)
+            )
 
     def seconds_left(self) -> float | None:
         """Return the estimated time until the last job is done; None before the first is."""
@@ -114,7 +116,7 @@ class Progress:
         interval = min(later, max(first, (now - self.began) / 10))
         return self.bar is None and now - self.last_line >= interval
 
-    def _line(self, text: str, left: str) -> str:
+    def _format_line(self, text: str, left: str) -> str:
         """Return the text, for a log with the number of finished jobs and the time left."""
         if self.bar is not None or self.total == 1:
             return text

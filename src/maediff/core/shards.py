@@ -200,7 +200,7 @@ def read_shards(out: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a shard is missing or has not finished; names it.
     """
-    paths = _records(out)
+    paths = _find_records(out)
     if not paths:
         return []
     records = {path: read_json(path, remedy="run this shard again") for path in paths.values()}
@@ -221,11 +221,11 @@ def read_shards(out: Path) -> list[dict[str, Any]]:
 
 def forget_shards(out: Path) -> None:
     """Delete the records of shards, because a command without shards has done all the work."""
-    for path in _records(out).values():
+    for path in _find_records(out).values():
         path.unlink(missing_ok=True)
 
 
-def _records(out: Path) -> dict[Shard, Path]:
+def _find_records(out: Path) -> dict[Shard, Path]:
     """Return the records in a folder by shard, in the order of the shards."""
     found = {}
     for path in (out / SHARDS).glob("*-of-*.json"):
@@ -236,7 +236,7 @@ def _records(out: Path) -> dict[Shard, Path]:
 
 def _check_records(out: Path, shard: Shard, settings: Mapping[str, Any]) -> None:
     """Refuse a shard that differs from the other shards of the folder, in number or settings."""
-    for other, path in _records(out).items():
+    for other, path in _find_records(out).items():
         if other.count != shard.count:
             raise InputError(
                 f"{out}: was started with {other.count} shards ({path.name}), but `shard={shard}` "

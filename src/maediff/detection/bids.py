@@ -143,7 +143,7 @@ def place_results(
     if not summary.is_file():
         for image in targets.values():
             image.unlink(missing_ok=True)
-            _sidecar(image).unlink(missing_ok=True)
+            _find_sidecar(image).unlink(missing_ok=True)
         described.unlink(missing_ok=True)
         return
     source = f"bids:raw:{absolute(ref.image).relative_to(root).as_posix()}"
@@ -161,7 +161,7 @@ def place_results(
             sidecar |= describe_unit(read_json(summary))
         if parameters is not None:
             sidecar["Parameters"] = dict(parameters)
-        write_json(_sidecar(target), sidecar)
+        write_json(_find_sidecar(target), sidecar)
     write_text(described, summary.read_text(encoding="utf-8"))
 
 
@@ -221,13 +221,13 @@ def target_of(ref: ScanRef, kind: str, names: Mapping[str, str] = NAMES) -> Path
     return Path(*folder) / "_".join([*kept, names[kind].format(suffix=suffix) + ".nii.gz"])
 
 
-def _sidecar(image: Path) -> Path:
+def _find_sidecar(image: Path) -> Path:
     return image.with_name(image.name.replace(".nii.gz", ".json"))
 
 
 def read_sidecar(image: Path) -> dict[str, Any]:
     """Return the sidecar that the detection wrote beside an image; empty without one."""
-    path = _sidecar(image)
+    path = _find_sidecar(image)
     return read_json(path) if path.is_file() else {}
 
 
@@ -237,7 +237,7 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
     Raises:
         InputError: a scan is in no BIDS dataset, or in another one.
     """
-    roots = [_dataset_of(ref.image) for ref in refs]
+    roots = [_find_dataset(ref.image) for ref in refs]
     for ref, root in zip(refs, roots, strict=True):
         if root is None or not is_in_own_folder(ref, root):
             raise InputError(
@@ -264,7 +264,7 @@ def is_in_own_folder(ref: ScanRef, root: Path) -> bool:
     return subject.startswith("sub-") and subject in absolute(ref.image).relative_to(root).parts
 
 
-def _dataset_of(image: Path) -> Path | None:
+def _find_dataset(image: Path) -> Path | None:
     parents = absolute(image).parents
     return next((path for path in parents if (path / "dataset_description.json").is_file()), None)
 

@@ -414,11 +414,11 @@ class Detector:
                 spacing_mm=spacing,
                 slice_heights_mm=grid.slice_heights_mm,
             ),
-            parameters=self._parameters(seed),
+            parameters=self._collect_parameters(seed),
             scale=self.scale,
         )
 
-    def _parameters(self, seed: int) -> dict[str, Any]:
+    def _collect_parameters(self, seed: int) -> dict[str, Any]:
         """Return the settings that a result depends on, for its sidecars."""
         model = self.model
         return {

@@ -124,13 +124,13 @@ def write_findings(
         summaries: content of summary.json of each finished scan.
         failures: the reason for each scan that failed, by name.
     """
-    rows = [_scan_row(summary) for summary in summaries]
+    rows = [_make_scan_row(summary) for summary in summaries]
     empty = [None] * (len(SCAN_COLUMNS) - 3)
     rows += [[name, "failed", *empty, reason] for name, reason in failures.items()]
     _write_tsv(path, SCAN_COLUMNS, sorted(rows, key=lambda row: str(row[0])))
 
 
-def _scan_row(summary: Mapping[str, Any]) -> list[Any]:
+def _make_scan_row(summary: Mapping[str, Any]) -> list[Any]:
     regions = summary["regions"]
     flags = summary["qc"].get("flags", [])
     return [
@@ -153,11 +153,11 @@ def _scan_row(summary: Mapping[str, Any]) -> list[Any]:
 
 
 def _write_tsv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    lines = [header, *([_cell(value) for value in row] for row in rows)]
+    lines = [header, *([_format_cell(value) for value in row] for row in rows)]
     write_text(path, "".join("\t".join(line) + "\n" for line in lines))
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None or value == "":
         return MISSING
     if isinstance(value, float):

@@ -69,10 +69,10 @@ def locate(mni_mm: tuple[float, float, float]) -> Location:
     """
     x, y, z = (float(value) for value in mni_mm)
     side = "midline" if abs(x) < MIDLINE_MM else ("left" if x < 0 else "right")
-    return Location(side, _lobe(abs(x), y, z), _tissue(x, y, z))
+    return Location(side, _find_lobe(abs(x), y, z), _find_tissue(x, y, z))
 
 
-def _lobe(x: float, y: float, z: float) -> str:
+def _find_lobe(x: float, y: float, z: float) -> str:
     """Return the lobe of a point at distance `x` from the midline."""
     if x < 15 and -45 < y < -8 and z < -8 - 0.15 * (y + 8):
         return "brainstem"
@@ -90,7 +90,7 @@ def _lobe(x: float, y: float, z: float) -> str:
     return "frontal lobe" if y > central_sulcus else "parietal lobe"
 
 
-def _tissue(x: float, y: float, z: float) -> str:
+def _find_tissue(x: float, y: float, z: float) -> str:
     """Return the tissue of a point."""
     atlas = load_reduced_atlas()
     voxel = np.round(np.linalg.inv(atlas.tissues_affine) @ [x, y, z, 1.0])[:3].astype(int)

@@ -116,7 +116,7 @@ def check_dataset(dataset: Path) -> None:
             for key in ("Name", "BIDSVersion")
             if not isinstance(entries.get(key), str)
         ]
-    folders = _participant_folders(dataset)
+    folders = _list_participants(dataset)
     if not folders:
         problems.append("there is no folder sub-LABEL")
     problems += [
@@ -153,7 +153,7 @@ def find_participants(
             f"{dataset}: holds no dataset_description.json, so it is no BIDS dataset; check the "
             "path, or use `maediff detect` for other folders"
         )
-    folders = _participant_folders(dataset)
+    folders = _list_participants(dataset)
     wanted = _resolve_labels(participants, "sub", folders, f"{dataset}: no participant")
     refs: list[ScanRef] = []
     for modality in modalities or list_bids_contrasts(dataset):
@@ -162,11 +162,11 @@ def find_participants(
         of_contrast = find_scans([dataset], modality, layout="plain", need_usable=False)
         refs += [ref for ref in of_contrast if not nifti_stem(ref.image).endswith("_inplaneT2")]
     refs = [_check_folder(ref, dataset) for ref in refs if not wanted or ref.subject in wanted]
-    known = sorted({session for ref in refs if (session := _session_of(ref))})
+    known = sorted({session for ref in refs if (session := _find_session(ref))})
     chosen = _resolve_labels(
         sessions, "ses", known, f"{dataset}: no session of these participants"
     )
-    refs = [ref for ref in refs if not chosen or _session_of(ref) in chosen]
+    refs = [ref for ref in refs if not chosen or _find_session(ref) in chosen]
     contrasts = " or ".join(modalities or MODALITIES)
     without = sorted({*(wanted or folders)} - {ref.subject for ref in refs})
     if not refs:
@@ -318,7 +318,7 @@ def collect_group(out: Path, scans: Scans) -> dict[Modality, DetectReport]:
     return reports
 
 
-def _participant_folders(dataset: Path) -> list[str]:
+def _list_participants(dataset: Path) -> list[str]:
     return sorted(path.name for path in dataset.glob("sub-*") if path.is_dir())
 
 
@@ -343,7 +343,7 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join([*names[:MAX_LISTED], *more])
 
 
-def _session_of(ref: ScanRef) -> str | None:
+def _find_session(ref: ScanRef) -> str | None:
     match = re.match(r"ses-[^_]+", ref.session)
     return match.group() if match else None
 

@@ -122,9 +122,9 @@ def draw_noise(
         rows, columns = (math.floor((pixels - 1) / COARSE_PX) + 3 for pixels in (h, w))
         normals = _draw_per_image(torch.randn, b, (rows, columns), generator)
         offsets = _draw_per_image(torch.rand, b, (2,), generator)
-        return _coarse_field(normals.to(device), offsets.to(device), h, w)
+        return _make_coarse_field(normals.to(device), offsets.to(device), h, w)
     uniforms = _draw_per_image(torch.rand, b, (_count_uniforms(h, w, simplex),), generator)
-    return _simplex_field(uniforms.to(device), h, w, simplex)
+    return _make_simplex_field(uniforms.to(device), h, w, simplex)
 
 
 def _draw_per_image(
@@ -141,19 +141,19 @@ def _draw_per_image(
     return torch.stack([sample(shape, generator=g) for g in generator])
 
 
-def _coarse_field(
+def _make_coarse_field(
     normals: Float[Tensor, "b rows columns"], offsets: Float[Tensor, "b 2"], h: int, w: int
 ) -> Float[Tensor, "b 1 h w"]:
     """Interpolate random numbers bilinearly, after shifting their grid by offsets in [0, 1)."""
-    rows = _tent_weights(h, normals.shape[1], offsets[:, 0])
-    columns = _tent_weights(w, normals.shape[2], offsets[:, 1])
+    rows = _compute_tent_weights(h, normals.shape[1], offsets[:, 0])
+    columns = _compute_tent_weights(w, normals.shape[2], offsets[:, 1])
     # Along an axis, u and 1 - u weigh two numbers. The mean of u^2 + (1 - u)^2 over u in [0, 1]
     # is 2/3, so 3/2 gives unit variance. Autocast is off: noise is not rounded to bf16.
     with torch.autocast(normals.device.type, enabled=False):
         return (1.5 * rows @ normals @ columns.mT)[:, None]
 
 
-def _tent_weights(
+def _compute_tent_weights(
     pixels: int, nodes: int, offset: Float[Tensor, " b"]
 ) -> Float[Tensor, "b pixels nodes"]:
     """Weight of each random number (node) at each pixel along one axis."""
@@ -162,7 +162,7 @@ def _tent_weights(
     return (1 - distance).clamp_min(0)
 
 
-def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:
+def _size_lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, float]:
     """Lattice rows, lattice columns and wavelength in pixels of one octave of an h x w field."""
     wavelength = frequency / 2**octave
     y, x = (h - 1) / wavelength, (w - 1) / wavelength
@@ -173,21 +173,21 @@ def _lattice(h: int, w: int, octave: int, frequency: float) -> tuple[int, int, f
 def _count_uniforms(h: int, w: int, config: SimplexConfig) -> int:
     """Count the random numbers of a field: two offsets and one angle per lattice point."""
     return sum(
-        2 + math.prod(_lattice(h, w, octave, config.frequency)[:2])
+        2 + math.prod(_size_lattice(h, w, octave, config.frequency)[:2])
         for octave in range(config.octaves)
     )
 
 
-def _simplex_field(
+def _make_simplex_field(
     uniforms: Float[Tensor, "b n"], h: int, w: int, config: SimplexConfig
 ) -> Float[Tensor, "b 1 h w"]:
     """Build simplex noise from uniform random numbers in [0, 1)."""
     field = torch.zeros(len(uniforms), h, w, device=uniforms.device)
     start = 0
     for octave in range(config.octaves):
-        rows, columns, wavelength = _lattice(h, w, octave, config.frequency)
+        rows, columns, wavelength = _size_lattice(h, w, octave, config.frequency)
         angles_start, end = start + 2, start + 2 + rows * columns
-        octave_field = _simplex_octave(
+        octave_field = _make_simplex_octave(
             uniforms[:, start:angles_start],
             2 * math.pi * uniforms[:, angles_start:end],
             (h, w),
@@ -200,7 +200,7 @@ def _simplex_field(
     return (field / math.sqrt(OCTAVE_VARIANCE * squares))[:, None]
 
 
-def _simplex_octave(
+def _make_simplex_octave(
     offset: Float[Tensor, "b 2"],
     angles: Float[Tensor, "b n"],
     shape: tuple[int, int],

@@ -121,8 +121,10 @@ class PreparationConfig:
         Two disabled steps are equal, whatever their other settings are.
         """
         differing = ["modality"] if self.modality != other.modality else []
-        return differing + [key for key in SHARED if self._effective(key) != other._effective(key)]
+        return differing + [
+            key for key in SHARED if self._take_effective(key) != other._take_effective(key)
+        ]
 
-    def _effective(self, key: str) -> Any:
+    def _take_effective(self, key: str) -> Any:
         part = getattr(self, key)
         return None if key in OPTIONAL and not part.enabled else part

@@ -260,7 +260,7 @@ def _compute_cell_shares(step: float, offset: float, count: int, n_source: int) 
     return np.asarray(np.clip(overlap, 0, None) / step, dtype=np.float32)
 
 
-def _blur_sigma(step: float) -> float:
+def _compute_blur_sigma(step: float) -> float:
     """Return the width of the blur before resampling to voxels `step` times as large.
 
     The point spreads of both grids match in quadrature.
@@ -285,18 +285,18 @@ def _make_kernel(step: float) -> Any:
     Returns:
         An odd number of weights with the sum 1; None for voxels that are not larger.
     """
-    variance = _blur_sigma(step) ** 2
+    variance = _compute_blur_sigma(step) ** 2
     if variance == 0:
         return None
-    half = [_scaled_bessel(order, variance) for order in (0, 1)]
+    half = [_compute_scaled_bessel(order, variance) for order in (0, 1)]
     while (total := half[0] + 2 * sum(half[1:])) < 1 - BLUR_ERROR:
-        half.append(_scaled_bessel(len(half), variance))
+        half.append(_compute_scaled_bessel(len(half), variance))
     kernel = np.array([*half[:0:-1], *half]) / total
     kernel.flags.writeable = False
     return kernel
 
 
-def _scaled_bessel(order: int, x: float) -> float:
+def _compute_scaled_bessel(order: int, x: float) -> float:
     """Return exp(-x) I_n(x), with the modified Bessel function of the first kind.
 
     Source: the power series 9.6.10 of Abramowitz and Stegun 1964. Its terms are positive, so
@@ -320,4 +320,4 @@ def kernel_radius(step: float) -> int:
     Returns:
         Radius in source voxels.
     """
-    return math.ceil(3 * _blur_sigma(step))
+    return math.ceil(3 * _compute_blur_sigma(step))

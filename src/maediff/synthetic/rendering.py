@@ -267,7 +267,7 @@ def _render_scan(
             brain,
             slice_spacing_mm(volume.affine),
             CONFIGS[contrast],
-            _scan_generator(ref, contrast, number, seed),
+            _make_generator(ref, contrast, number, seed),
         )
         session = "_".join([*([ref.session] if ref.session else []), f"render-{number}"])
         row: dict[str, Any] = {"subject": ref.subject, "session": session, "healthy": "1"}
@@ -292,7 +292,7 @@ def _crop_box(brain: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...]:
     return tuple(slice(max(0, part.start - 2), part.stop + 2) for part in box)
 
 
-def _scan_generator(
+def _make_generator(
     ref: ScanRef, contrast: RenderedContrast, number: int, seed: int
 ) -> np.random.Generator:
     """Return the random generator of one rendering; it depends only on the arguments."""

@@ -71,7 +71,7 @@ def save_checkpoint(
     if improved:
         run.best = val_loss
     last = folder / "last"
-    save_optimizer(last, _training_state(run), run.step)
+    save_optimizer(last, _collect_state(run), run.step)
     for part in (folder / "best", last) if improved else (last,):
         save_model(
             part / "model.safetensors",
@@ -85,7 +85,7 @@ def save_checkpoint(
     # Checkpoints of older versions have no learning rate.
     table = [[line.get(key, "") for key in row] for line in run.history]
     write_table(folder / "metrics.csv", list(row), table)
-    write_json(folder / "provenance.json", _provenance(run, settings))
+    write_json(folder / "provenance.json", _collect_provenance(run, settings))
     update_samples(run, folder, run.config.sample_slices)
     return improved
 
@@ -136,7 +136,7 @@ def update_samples(run: TrainingRun, folder: Path, count: int) -> None:
     save_samples(folder / SAMPLES, thin(samples))
 
 
-def _training_state(run: TrainingRun) -> dict[str, Any]:
+def _collect_state(run: TrainingRun) -> dict[str, Any]:
     """Return everything that `restore_checkpoint` needs besides the weights."""
     return {
         "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
@@ -147,7 +147,7 @@ def _training_state(run: TrainingRun) -> dict[str, Any]:
     }
 
 
-def _provenance(run: TrainingRun, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_provenance(run: TrainingRun, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of provenance.json at the current step."""
     used = {"step": run.step, "wall_seconds": round(run.seconds, 1)}
     return provenance(

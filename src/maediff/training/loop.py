@@ -305,13 +305,13 @@ class TrainingRun:
             mirrored = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         if config.augment.active:
-            brain = self._brain_of(index)
+            brain = self._take_brain(index)
             if mirrored is not None:
                 brain = torch.where(mirrored[:, None, None, None], brain.flip(-1), brain)
             x = augment(x, brain, config.augment, generator)
         return x
 
-    def _brain_of(self, index: np.ndarray) -> Bool[Tensor, "b 1 h w"]:
+    def _take_brain(self, index: np.ndarray) -> Bool[Tensor, "b 1 h w"]:
         """Return the brain masks of the slices at `index`, on the run's device."""
         brain = torch.from_numpy(np.ascontiguousarray(self.slices.brain[np.asarray(index)]))
         return brain.to(self.fabric.device)[:, None]

@@ -215,7 +215,7 @@ def combine_detections(
     regions = find_regions(slices_to_volume(combined), slices_to_volume(mask), grid.affine)
     return CombinedDetection(
         name=name,
-        anomaly_map=_on_scan(combined, first),
+        anomaly_map=_move_to_scan(combined, first),
         anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, first.volume),
         brain_mask=first.brain_mask,
         regions=tuple(locate_region(each, first.prepared.on_scan.to_atlas) for each in regions),
@@ -277,7 +277,7 @@ def _align(
         return AlignedContrast(
             scan=first.volume,
             reference=first.healthy_reference,
-            anomaly_map=_on_scan(units, first),
+            anomaly_map=_move_to_scan(units, first),
             anomaly_mask=first.anomaly_mask,
             slices=replace(own.snapshot(), anomaly_map=units),
             covered=covered,
@@ -297,7 +297,7 @@ def _align(
     return AlignedContrast(
         scan=replace(first.volume, data=move(detection.volume.data)),
         reference=move(detection.healthy_reference),
-        anomaly_map=_on_scan(units, first),
+        anomaly_map=_move_to_scan(units, first),
         anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, first.volume),
         slices=replace(
             result.snapshot(),
@@ -313,7 +313,7 @@ def _align(
     )
 
 
-def _on_scan(units: Map, first: Detection) -> Float[np.ndarray, "x y z"]:
+def _move_to_scan(units: Map, first: Detection) -> Float[np.ndarray, "x y z"]:
     """Return a map of the first model's grid on the grid of the first scan."""
     grid = first.prepared.on_grid.grid
     on_scan = from_grid(slices_to_volume(units), grid, first.volume, "linear")

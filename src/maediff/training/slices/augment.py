@@ -394,14 +394,14 @@ def match_range(x: Images, like: Images, brain: Brains) -> Images:
         Images clipped to [0, 1]. An image is only clipped if its percentiles differ by less
         than 0.01.
     """
-    low, high = _percentiles(x, brain)
-    wanted_low, wanted_high = _percentiles(like, brain)
+    low, high = _compute_percentiles(x, brain)
+    wanted_low, wanted_high = _compute_percentiles(like, brain)
     flat = high - low < 0.01
     gain = torch.where(flat, 1.0, (wanted_high - wanted_low) / torch.where(flat, 1.0, high - low))
     return (torch.where(flat, x, wanted_low + (x - low) * gain)).clamp(0, 1)
 
 
-def _percentiles(x: Images, brain: Brains) -> Float[Tensor, "2 b 1 1 1"]:
+def _compute_percentiles(x: Images, brain: Brains) -> Float[Tensor, "2 b 1 1 1"]:
     """Return the 1st and 99th percentile of each image in its brain; 0 for an empty brain."""
     inside = brain[..., ::2, ::2].flatten(1)
     ordered = torch.where(inside, x[..., ::2, ::2].flatten(1), torch.inf).sort(1).values
