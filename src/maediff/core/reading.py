@@ -37,7 +37,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """True for a folder; False also for a path that the file system refuses as too long."""
+    """Return True for a folder; False also for a path that the file system refuses as too long."""
     try:
         return path.is_dir()
     except OSError:

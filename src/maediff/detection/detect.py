@@ -506,7 +506,7 @@ def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
 
 
 def is_finished(folder: Path, made_from: str, files: Sequence[Path]) -> bool:
-    """True if a scan was finished with the same settings and inputs, and its files exist.
+    """Return True if a scan was finished with the same settings and inputs, and its files exist.
 
     Args:
         folder: folder of the scan.

@@ -52,11 +52,11 @@ class Objective:
     """Betas of Adam."""
 
     def has_begun(self, step: int, steps: int) -> bool:
-        """Return true if the phase has begun at `step`, counted from 0, of `steps`."""
+        """Return True if the phase has begun at `step`, counted from 0, of `steps`."""
         return step >= self.phase[0] * steps
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Return true if the objective is updated at `step`, counted from 0, of `steps`."""
+        """Return True if the objective is updated at `step`, counted from 0, of `steps`."""
         return (
             self.has_begun(step, steps)
             and step < self.phase[1] * steps

@@ -176,7 +176,7 @@ def read_calibration(folder: Path) -> Calibration | None:
 
 
 def is_chosen_threshold(value: Any) -> bool:
-    """True for a valid `default_threshold`: a number above 0 and below 1, and its scans."""
+    """Return True for a valid `default_threshold`: a number above 0 and below 1, and its scans."""
     return (
         isinstance(value, Mapping)
         and value.keys() == {"value", "chosen_on"}

