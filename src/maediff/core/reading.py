@@ -29,7 +29,7 @@ def read_content(path: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """True for a regular file; False also for a path that the file system refuses as too long."""
+    """Return True for a regular file; False also for a path that is too long."""
     try:
         return path.is_file()
     except OSError:
@@ -37,7 +37,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return True for a folder; False also for a path that the file system refuses as too long."""
+    """Return True for a folder; False also for a path that is too long."""
     try:
         return path.is_dir()
     except OSError:

@@ -260,7 +260,7 @@ class Detection:
                 brain cannot be registered to MNI152.
         """
         folder = Path(folder)
-        _refuse_other_files(folder)
+        refuse_other_files(folder)
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:
             images = {name: getattr(self, name) for name in IMAGES}
@@ -358,9 +358,19 @@ def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndar
     return np.asarray(np.take(data, centre[axis], axis=axis).T)
 
 
-def _refuse_other_files(folder: Path) -> None:
-    """Refuse a folder with files that no detection wrote, because `save` would delete them."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "summary.json").is_file():
-        raise InputError(f"{folder}: exists and holds no result of maediff; choose another folder")
+def refuse_other_files(folder: Path, marker: str = "summary.json") -> None:
+    """Refuse a folder with files that no detection wrote, because `save` would delete them.
+
+    Args:
+        folder: folder of a result; it may not exist.
+        marker: name of a file that every such result has.
+
+    Raises:
+        InputError: the folder has files, and not this one, or it is a file.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise InputError(
+            f"{folder}: exists and holds no result of maediff (no {marker}); choose another folder"
+        )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")

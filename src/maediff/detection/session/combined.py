@@ -29,6 +29,7 @@ from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
 
 Affine = Float[np.ndarray, "4 4"]
+"""Matrix from mm to mm, or from voxels to mm, in RAS+."""
 SMALLEST_THRESHOLD = 1e-6
 
 

@@ -295,7 +295,7 @@ def _write_dicom(
 
 
 def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
-    """True if a session was finished with the same settings and inputs, and its files exist."""
+    """Return True if a session has results of the same settings and inputs, and all files."""
     try:
         record = load_json(folder / SESSION_FILE)
         if record["made_from"] != made_from:

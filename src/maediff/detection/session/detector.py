@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
 from maediff.core.device import resolve_device
@@ -24,7 +24,7 @@ from maediff.core.types import MODALITIES, Modality
 from maediff.detection.detector import BrainMask, Detector, Scan, make_detector
 from maediff.detection.result import Detection
 from maediff.detection.session.calibration import choose_threshold
-from maediff.detection.session.combined import combine_detections
+from maediff.detection.session.combined import Affine, combine_detections
 from maediff.detection.session.result import SessionDetection
 from maediff.models.catalogue import pick
 from maediff.models.model import read_model
@@ -39,7 +39,6 @@ GRID_ORDER: tuple[Modality, ...] = ("T1w", "FLAIR", "T2w")
 MAX_VOLUME_DIFFERENCE = 0.15
 """Larger differences of the brain volume show that two scans are not of one head."""
 
-Affine = Float[np.ndarray, "4 4"]
 Register = Callable[[Volume, Volume], Affine]
 
 

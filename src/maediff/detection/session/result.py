@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from maediff.anomaly.snapshots import pick_slices, save_slices
-from maediff.core.errors import InputError
 from maediff.core.files import write_json
 from maediff.core.types import Modality
 from maediff.detection.findings import write_regions
-from maediff.detection.result import Detection
+from maediff.detection.result import Detection, refuse_other_files
 from maediff.detection.session.combined import Affine, CombinedDetection
 from maediff.detection.sidecars import COMBINED, OF_EVERY_IMAGE, describe_image, make_sidecar
 from maediff.detection.to_scan import load_mni_template
@@ -92,7 +91,7 @@ class SessionDetection:
                 cannot be registered to MNI152.
         """
         folder, extra = Path(folder), dict(summary or {})
-        _refuse_other_files(folder)
+        refuse_other_files(folder, SESSION_FILE)
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -217,11 +216,3 @@ def _make_sidecar(
 def _call(also: Callable[[Path, Modality], None], contrast: Modality, folder: Path) -> None:
     """Call `also` for one contrast."""
     also(folder, contrast)
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """Refuse a folder with files that no detection wrote, because `save` would delete them."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / SESSION_FILE).is_file():
-        raise InputError(f"{folder}: exists and holds no session; choose another folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; choose another folder")
