@@ -10,7 +10,7 @@ resumed run keeps each session whose hash is unchanged and whose contrasts all s
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -159,26 +159,54 @@ def detect_sessions(
         options=options,
         file_of=file_of,
     )
-    failures: dict[str, str] = {}
     outcomes = run_scans(
         partial(_process, job=job, load=load), carriers, run.workers, threads=threads
     )
+    combined = rule is not None
+    summaries, failures = _collect_outcomes(
+        sessions, outcomes, out, combined=combined, quiet=run.quiet
+    )
+    if failures:
+        write_json(out / "detect.json", {**stated, "failures": failures})
+    write_findings(out / "participants_findings.tsv", summaries, failures)
+    return DetectReport(out, summaries, failures)
+
+
+def _collect_outcomes(
+    sessions: Sequence[SessionRef],
+    outcomes: Iterable[dict[str, str] | str],
+    out: Path,
+    *,
+    combined: bool,
+    quiet: bool,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Show the progress of sessions, and collect their summaries.
+
+    Args:
+        sessions: the sessions.
+        outcomes: for each session, the reasons by name of each part that failed, or the reason
+            for which the whole session failed.
+        out: folder of the results.
+        combined: True if sessions have a combined result.
+        quiet: show no progress.
+
+    Returns:
+        The summaries, and the reasons by name.
+    """
     summaries: list[dict[str, Any]] = []
-    with Progress("detect", len(sessions), quiet=run.quiet) as progress:
+    failures: dict[str, str] = {}
+    with Progress("detect", len(sessions), quiet=quiet) as progress:
         for session, outcome in zip(sessions, outcomes, strict=True):
             reasons = {session.name: outcome} if isinstance(outcome, str) else outcome
             for name, reason in reasons.items():
                 failures[name] = _remove_all_folders(reason, session)
-            paths = _list_summaries(out / session.name, combined=rule is not None)
+            paths = _list_summaries(out / session.name, combined=combined)
             made = [] if isinstance(outcome, str) else [read_json(path) for path in paths]
             summaries += made
             lines = [f"{name} failed: {reason}" for name, reason in reasons.items()]
             lines += [_describe(summary) for summary in made]
             progress.advance("; ".join(lines), failed=bool(reasons))
-    if failures:
-        write_json(out / "detect.json", {**stated, "failures": failures})
-    write_findings(out / "participants_findings.tsv", summaries, failures)
-    return DetectReport(out, summaries, failures)
+    return summaries, failures
 
 
 @dataclass(frozen=True)
