@@ -346,3 +346,19 @@ def test_memory_limits_the_scans_at_once():
     assert count_workers(8, None) == 8
     assert count_workers(8, 16_000) == 4
     assert count_workers(8, 100) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "workers", "threads"),
+    [((), 1, None), (("--n-cpus", "8"), 8, 1), (("--n-cpus", "8", "--mem-mb", "8000"), 2, 4)],
+)
+def test_processes_share_the_cores(dataset, tmp_path, monkeypatch, limits, workers, threads):
+    runs = []
+
+    def process(*arguments, run, **options):
+        runs.append(run)
+        return {}
+
+    monkeypatch.setattr("maediff.detection.participants.run_participants", process)
+    assert main([str(dataset), str(tmp_path / "out"), "participant", "-q", *limits]) == 0
+    assert (runs[0].workers, runs[0].threads) == (workers, threads)

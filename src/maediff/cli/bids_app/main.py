@@ -117,6 +117,19 @@ def count_workers(n_cpus: int | None, mem_mb: int | None) -> int:
     return workers if mem_mb is None else max(1, min(workers, mem_mb // MB_PER_SCAN))
 
 
+def share_cores(n_cpus: int | None, workers: int) -> int | None:
+    """Return the threads of each process, so that all processes together use `n_cpus` cores.
+
+    Args:
+        n_cpus: processor cores; None for no limit.
+        workers: number of processes.
+
+    Returns:
+        None for no limit.
+    """
+    return None if n_cpus is None else max(1, n_cpus // workers)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App.
 
@@ -159,10 +172,12 @@ def _run(args: argparse.Namespace) -> int:
     scans = find_participants(
         args.bids_dir, args.participant_label, args.session_label, args.modality
     )
+    workers = count_workers(args.n_cpus, args.mem_mb)
     run = RunOptions(
         device=args.device,
         seed=args.seed,
-        workers=count_workers(args.n_cpus, args.mem_mb),
+        workers=workers,
+        threads=share_cores(args.n_cpus, workers),
         overwrite=args.overwrite,
         quiet=args.quiet,
     )
@@ -171,12 +186,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_level(args: argparse.Namespace, scans: "Scans", run: "RunOptions") -> int:
     """Run the participant level; return the exit code."""
-    import torch
-
     from maediff.detection.participants import choose_models, run_participants
 
-    if args.n_cpus and run.workers == 1:
-        torch.set_num_threads(args.n_cpus)
     models = choose_models(args.model, scans)
     reports = run_participants(args.bids_dir, args.out_dir, scans, models=models, run=run)
     for report in reports.values():
