@@ -1,15 +1,13 @@
-"""Thresholds from calibration.json: rates, the model's own, guarantees, and damaged files."""
+"""Thresholds of a model: rates, its own default, levels of sensitivity and guarantees."""
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
 from helpers.runs import made_run
-from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.core.errors import InputError
-from maediff.models.calibration import is_chosen_threshold, read_calibration
+from maediff.models.calibration import is_chosen_threshold
 from maediff.models.model import read_model
 from maediff.models.thresholds import DEFAULT_FPR, FPRS, Threshold, describe_healthy, is_rate
 
@@ -120,88 +118,6 @@ def test_no_unit(run):
     assert read_model(run).scale is None
 
 
-def test_other_settings(run):
-    for request in ("default", "at_fpr", "at_scan_fpr"):
-        thresholds = read_model(f"{run}@t_test=60,s=24").thresholds
-        arguments = () if request == "default" else (0.5,)
-        with pytest.raises(
-            InputError, match=r"calibration\.json: was made with other settings of t_test, s; use "
-        ):
-            getattr(thresholds, request)(*arguments)
-    changed = read_model(run).with_postprocess({"median_size": 3})
-    with pytest.raises(InputError, match="other settings of postprocess"):
-        changed.thresholds.default()
-    write(run, step=9)
-    with pytest.raises(InputError, match="other settings of step"):
-        read_model(run).thresholds.default()
-
-
-def test_no_calibration(run):
-    (run / "calibration.json").unlink()
-    assert read_calibration(run) is None
-    model = read_model(run)
-    assert model.postprocess == PostprocessConfig()
-    assert model.default_fpr == DEFAULT_FPR
-    with pytest.raises(
-        InputError, match=r"calibration\.json: absent.*`train\.calibration_scans=0`; use `thresh"
-    ):
-        model.thresholds.default()
-
-
-def test_own_postprocessing(run):
-    own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
-    write(run, postprocess={"median_size": 1, "smooth_mm": [4.0]})
-    model = read_model(run)
-    assert model.postprocess == own
-    assert model.with_postprocess({"median_size": 3}).postprocess == replace(own, median_size=3)
-    assert model.thresholds.at_fpr(0.01).residual == 0.1
-    for damaged in ["{", '{"postprocess": {"median_size": "wide"}}', "{}", "[]", '"text"']:
-        (run / "calibration.json").write_text(damaged)
-        with pytest.raises(InputError, match=r"calibration\.json: .*delete it"):
-            read_model(run)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"config": [1]},
-        {"config": "x"},
-        {"fprs": "x"},
-        {"thresholds": [None] * 3},
-        {"thresholds": []},
-        {"fprs": [], "thresholds": []},
-        {"step": None, "config": None},
-    ],
-)
-def test_damaged_entries_are_named_when_a_threshold_is_asked_for(run, change):
-    write(run, **change)
-    thresholds = read_model(run).thresholds
-    for request in (thresholds.default, partial(thresholds.at_fpr, 0.01)):
-        with pytest.raises(
-            InputError,
-            match=r"calibration\.json: damaged .*; use `threshold`, or calibrate the model again",
-        ):
-            request()
-
-
-@pytest.mark.parametrize("scores", [["x", 0.1], [None], "text"])
-def test_damaged_scores(run, scores):
-    write(run, scan_scores=scores)
-    with pytest.raises(
-        InputError,
-        match=r"calibration\.json: damaged \(its scan_scores or scan_ml are no numbers\)",
-    ):
-        read_model(run).thresholds.at_scan_fpr(0.5)
-
-
-def test_missing_entry(run):
-    stored = json.loads((run / "calibration.json").read_text())
-    del stored["n_voxels"]
-    (run / "calibration.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match=r"calibration\.json: damaged \('n_voxels'\)"):
-        read_model(run).thresholds.default()
-
-
 LEVELS = {
     "default": {"threshold": 0.1, "fpr": 0.01, "rule": "little"},
     "low": {"threshold": 0.4, "rule": "less"},
@@ -267,27 +183,6 @@ def test_no_levels(run):
         read_model(run).thresholds.at_sensitivity("low")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"scan_ml": [[0.0], [0.0], [0.0]]},
-        {"scan_ml": SCAN_ML[:2]},
-        {"sensitivity": {"low": {"threshold": "x", "rule": ""}}},
-        {"sensitivity": {"low": {}}},
-        {"sensitivity": {**LEVELS, "high": {"threshold": 5.0, "rule": ""}}},
-        {"scan_ml": [[0.0, 0.0, 0.0], [3.0, 0.0, -1.0], [9.0, 2.0, 4.0]]},
-        {"scan_ml": [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, float("inf")]]},
-        {"sensitivity": [1]},
-    ],
-)
-def test_damaged_levels(run, change):
-    write(run, **change)
-    with pytest.raises(
-        InputError, match=r"calibration\.json: damaged .*calibrate the model again"
-    ):
-        read_model(run).thresholds.default()
-
-
 def test_detected_in_healthy_scans_in_words():
     counts = {"n_marked": 3, "n_scores": 18}
     volumes = {"healthy_ml_median": 0.0, "healthy_ml_p90": 1.496}
@@ -297,30 +192,6 @@ def test_detected_in_healthy_scans_in_words():
     assert describe_healthy(counts | volumes) == words
     limits = counts | volumes | {"healthy_ml_exact": False}
     assert describe_healthy(limits) == f"at most {words}"
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"thresholds": [5.0, 0.1, 0.05]}, r"threshold 5 for the rate 0\.0001, expected 0 to 1"),
-        ({"thresholds": [0.9, -0.1, -0.2]}, r"threshold -0\.1 for the rate 0\.01, expected"),
-        ({"thresholds": [0.9, float("nan"), 0.05]}, r"threshold nan for the rate 0\.01"),
-        ({"thresholds": [0.05, 0.1, 0.9]}, r"threshold 0\.1 for the rate 0\.01, but only 0\.05"),
-        ({"thresholds": [0.9, 0.05, 0.1]}, r"threshold 0\.1 for the rate 0\.5, but only 0\.05"),
-        ({"thresholds": [0.9, 0.1]}, "shorter"),
-        ({"fprs": [1e-4, 0.01, 1.5]}, r"rates 0\.0001 to 1\.5, expected between 0 and 1"),
-        ({"fprs": [0, 0.01, 0.5]}, "rates 0 to"),
-        ({"fprs": [], "thresholds": []}, "it holds no rate"),
-        ({"scan_scores": [0.1, 7.0]}, "scan score or volume 7, expected 0 to 1"),
-        ({"scan_scores": [float("inf")]}, "scan score or volume inf, expected"),
-    ],
-)
-def test_impossible_stored_values(run, changes, reason):
-    write(run, **changes)
-    thresholds = read_model(run).thresholds
-    for request in (thresholds.default, partial(thresholds.at_scan_fpr, 0.5)):
-        with pytest.raises(InputError, match=rf"calibration\.json: damaged \(.*{reason}"):
-            request()
 
 
 def test_threshold_of_zero(run):
