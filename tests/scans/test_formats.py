@@ -117,6 +117,16 @@ CASES = {
         lambda path: replace_text(path, b"type:", b'space units: "m" "m" "m"\ntype:'),
         "its unit of length is m",
     ),
+    "encoding": (
+        "a.nrrd",
+        lambda path: replace_text(path, b"encoding: gzip", b"encoding: bzip2"),
+        "an encoding that is not read .'bzip2'",
+    ),
+    "version": (
+        "b.nrrd",
+        lambda path: replace_text(path, b"NRRD0004", b"NRRD0009"),
+        "an NRRD file of an unknown version",
+    ),
     "page": ("a.nrrd", lambda path: path.write_bytes(b"<html>"), "a web page"),
     "annex": ("a.mgz", lambda path: path.write_bytes(b"/annex/objects/x"), "git-annex pointer"),
     "text": ("a.mgz", lambda path: path.write_bytes(b"x" * 999), "not a FreeSurfer volume"),
@@ -142,3 +152,12 @@ def test_identity_of_a_pair_covers_its_voxels(tmp_path):
     nib.save(nib.Nifti1Pair(VOXELS[:, :, :9], AFFINE), tmp_path / "b.hdr")
     (tmp_path / "b.img").replace(tmp_path / "a.img")
     assert identity(ref) != before
+
+
+def test_values_of_nrrd_beyond_single_precision_are_refused(tmp_path):
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(np.linspace(0, 1e300, 6**3).reshape(6, 6, 6))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
+    with pytest.raises(InputError, match=r"a\.nrrd: its largest value is 1e\+300"):
+        read_scan(tmp_path / "a.nrrd")

@@ -333,3 +333,58 @@ def test_mask_with_nan_background_is_read(tmp_path):
     mask[3:8, 3:8, 3:8] = 1
     path = write(tmp_path / "m.nii", content(voxels=mask))
     assert read_mask(path, scan).sum() == 125
+
+
+@pytest.mark.parametrize("handedness", [2.0, -0.5, np.nan])
+def test_handedness_of_the_qform_is_never_guessed(tmp_path, caplog, handedness):
+    """Programs differ in what they make of it: the NIfTI library only looks at the sign."""
+    path = write(tmp_path / "a.nii", patch(content(), 76, "f", handedness))
+    scan = read_nifti(path)
+    assert_same(scan)
+    assert scan.forms.qform_code == 0
+    assert f"{path}: its qform is ignored (the handedness of the qform is" in caplog.text
+    write(path, patch(content(sform=0), 76, "f", handedness))
+    with pytest.raises(InputError, match="its affine is not stated: the handedness"):
+        read_nifti(path)
+
+
+def test_handedness_of_zero_is_one(tmp_path):
+    affine = np.diag([2.0, 2, 3, 1])
+    paths = [
+        write(tmp_path / f"{value}.nii", patch(content(0, 1, affine), 76, "f", value))
+        for value in (0, 1)
+    ]
+    zero, one = map(read_nifti, paths)
+    np.testing.assert_array_equal(zero.affine, one.affine)
+
+
+@pytest.mark.parametrize("distance", [1e30, -2e5])
+def test_scan_far_from_the_origin_is_refused(tmp_path, distance):
+    path = write(tmp_path / "a.nii", patch(content(), 292, "f", distance))
+    with pytest.raises(InputError, match=r"puts the first voxel .* mm from the origin"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "slope", "largest"),
+    [
+        (VOXELS * 1e300, None, "e+302"),
+        (VOXELS * 1e-50, None, "e-48"),
+        (VOXELS, 1e38, "e+40"),
+        (VOXELS, 1e-42, "e-40"),
+    ],
+)
+def test_values_beyond_single_precision_are_refused(tmp_path, voxels, slope, largest):
+    raw = content(voxels=voxels)
+    raw = patch(raw, 112, "f", slope) if slope else raw
+    with pytest.raises(InputError) as caught:
+        read_nifti(write(tmp_path / "a.nii", raw))
+    assert "a.nii: its largest value is" in str(caught.value)
+    assert largest in str(caught.value)
+
+
+def test_infinity_is_not_a_large_value(tmp_path):
+    voxels = VOXELS.astype(np.float64)
+    voxels[3, 3, 3] = np.inf
+    with pytest.raises(InputError, match="holds NaN or infinity in 1 of"):
+        read_nifti(write(tmp_path / "a.nii", content(voxels=voxels)))

@@ -80,6 +80,8 @@ def path_problem(path: Path) -> str | None:
     Returns:
         None for a regular file, a folder and a path that does not exist.
     """
+    if "\0" in str(path):
+        return f"{path}: no file has a name with a null character; correct the path"
     message = broken_link_message(path) or special_file_message(path)
     if message:
         return message

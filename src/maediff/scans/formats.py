@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from maediff.core.errors import InputError
-from maediff.scans.content import Content, describe_foreign
-from maediff.scans.nifti_header import check_affine, check_voxel_count
+from maediff.scans.content import MAX_GZIP_RATIO, Content, describe_foreign
+from maediff.scans.nifti_header import check_affine, check_range, check_voxel_count
 from maediff.scans.volume import NiftiForms
 
 NRRD_SPACES = {  # names of the axes, and their signs in RAS+
@@ -25,6 +25,8 @@ NRRD_SPACES = {  # names of the axes, and their signs in RAS+
     "left-anterior-superior": (-1.0, 1.0, 1.0),
     "las": (-1.0, 1.0, 1.0),
 }
+PLAIN_ENCODINGS = ("raw", "txt", "text", "ascii", "hex")
+PACKED_ENCODINGS = ("gzip", "gz")
 MGH_HEADER_BYTES = 284
 NRRD_MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
 NRRD_FIELD = re.compile(r"^([^:#]+):=?\s*(.*?)\s*$", re.MULTILINE)
@@ -101,6 +103,11 @@ def _read_mgh(path: Path) -> Image3D:
 def _read_nrrd(path: Path) -> Image3D:
     """Read an NRRD file (https://teem.sourceforge.net/nrrd/format.html) with its data attached."""
     start = Content(path).peek()
+    if start.startswith(b"NRRD") and not NRRD_MAGIC.match(start):
+        raise InputError(
+            f"{path}: an NRRD file of an unknown version, expected NRRD0001 to NRRD0005; save it "
+            "again as one of these"
+        )
     if not NRRD_MAGIC.match(start):
         raise _foreign(path, start, "NRRD file")
     header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
@@ -108,6 +115,12 @@ def _read_nrrd(path: Path) -> Image3D:
     if "data file" in fields or "datafile" in fields:
         raise InputError(
             f"{path}: an NRRD header whose voxels are in another file; save it as one .nrrd file"
+        )
+    encoding = fields.get("encoding", "raw").lower()
+    if encoding not in (*PLAIN_ENCODINGS, *PACKED_ENCODINGS):
+        raise InputError(
+            f"{path}: its voxels have an encoding that is not read ({encoding[:20]!r}); save it "
+            "with the encoding gzip or raw"
         )
     affine = _nrrd_affine(path, fields)
     try:
@@ -129,8 +142,7 @@ def _read_nrrd(path: Path) -> Image3D:
                 f"{path}: an image of shape {tuple(sizes)}, and a scan has three dimensions; "
                 "choose one volume of the series"
             )
-        packed = fields.get("encoding", "raw").lower() not in ("raw", "txt", "text", "ascii")
-        limit = path.stat().st_size * (1032 if packed else 1)
+        limit = path.stat().st_size * (MAX_GZIP_RATIO if encoding in PACKED_ENCODINGS else 1)
         if limit < math.prod(sizes) * itemsize:
             raise InputError(
                 f"{path}: truncated, its header states more voxels than it holds; copy or export "
@@ -143,7 +155,10 @@ def _read_nrrd(path: Path) -> Image3D:
             f"{path}: damaged or truncated, its voxels cannot be read ({text[-120:]}); copy or "
             "export it again"
         ) from None
-    data = SimpleITK.GetArrayFromImage(image).astype(np.float32).transpose(2, 1, 0)
+    values = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
+    with np.errstate(over="ignore"):  # refused below
+        data = values.astype(np.float32)
+    check_range(path, data, lambda: values.astype(np.float64))
     check_affine(path, affine, data.shape)
     return Image3D(data, affine)
 

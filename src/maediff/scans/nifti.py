@@ -25,7 +25,13 @@ from maediff.core.files import atomic_path
 from maediff.scans.content import Content, check_file, describe_foreign
 from maediff.scans.formats import Image3D, read_other_format
 from maediff.scans.names import FORMATS, is_image, is_nifti, is_pair
-from maediff.scans.nifti_header import HEADER_BYTES, ScanHeader, format_sizes, parse_header
+from maediff.scans.nifti_header import (
+    HEADER_BYTES,
+    ScanHeader,
+    check_range,
+    format_sizes,
+    parse_header,
+)
 from maediff.scans.volume import NiftiForms, Volume
 
 logger = logging.getLogger(__name__)
@@ -252,6 +258,8 @@ def _load(path: Path) -> Image3D:
         warnings.simplefilter("ignore")  # of values that overflow float32; infinity is refused
         proxy = ArrayProxy(voxels, (shape, dtype, 0, *scaling))
         data = np.asanyarray(proxy, dtype=np.float32)
+        if (dtype.itemsize == 8 and dtype.kind == "f") or slope is not None:
+            check_range(path, data, lambda: np.asanyarray(proxy, dtype=np.float64))
     affine = np.asarray(header.header.get_best_affine(), dtype=np.float64)
     return Image3D(data.reshape(shape[:3], order="F"), affine, header.forms)
 

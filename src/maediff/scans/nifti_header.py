@@ -8,7 +8,7 @@ nibabel replaces impossible fields by defaults (a voxel size of 0 by 1 mm). Here
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ EXTENSION_FLAG_BYTES = 4  # between the header and the voxels
 MAX_QUATERNION = 1e-2  # by how much b^2 + c^2 + d^2 may exceed 1; rounding gives 1e-6
 SPACING_RANGE_MM = (0.05, 50.0)  # a voxel size outside it is not in millimetres
 MAX_EXTENT_MM = 700.0  # the bore of a scanner is 600 to 700 mm wide
+SMALLEST_RANGE = 1e-30  # of the largest value: squares of differences must not vanish
+MAX_ORIGIN_MM = 1e5  # headers hold single precision: beyond it, positions are off by 0.01 mm
 MAX_OFFSET = 1 << 24  # bytes: header extensions hold text
 MAX_VOXELS = 2**29  # 0.25 mm whole-head scans have 5e8 (Luesebrink et al. 2017)
 FORM_CODES = range(1, 6)  # scanner, aligned, Talairach, MNI152, another template
@@ -272,6 +274,10 @@ def _qform_problem(fields: Any) -> str | None:
     offsets = [float(fields[f"qoffset_{axis}"]) for axis in "xyz"]
     if not all(map(math.isfinite, (*parts, *offsets))):
         return "the qform holds NaN or infinity"
+    if float(fields["pixdim"][0]) not in (-1, 0, 1):  # 0 counts as 1 (nifti1.h, method 2)
+        return (
+            f"the handedness of the qform is {float(fields['pixdim'][0]):g}, not -1 or 1 (pixdim)"
+        )
     if sum(part**2 for part in parts) > 1 + MAX_QUATERNION:
         return "the quaternion of the qform is not a rotation"
     return None
@@ -281,8 +287,8 @@ def check_affine(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None
     """Check that an affine can be that of a scan of a head.
 
     Raises:
-        InputError: the affine is zero, singular or not finite, or voxels or the whole image are
-            too small or too large in mm.
+        InputError: the affine is zero, singular or not finite, voxels or the whole image are too
+            small or too large in mm, or the image is too far from the origin.
     """
     if not np.isfinite(affine).all():
         raise InputError(
@@ -302,12 +308,43 @@ def check_affine(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> None
             f"{path}: voxels of {format_sizes(spacing)} mm, expected {low:g} to {high:g}; check "
             "the unit in the header"
         )
+    origin_mm = float(np.abs(affine[:3, 3]).max())
+    if origin_mm > MAX_ORIGIN_MM:
+        raise InputError(
+            f"{path}: its affine puts the first voxel {origin_mm:g} mm from the origin, expected "
+            f"{MAX_ORIGIN_MM:g} at most; correct the affine"
+        )
     extent = spacing * shape
     if extent.max() > MAX_EXTENT_MM:
         raise InputError(
             f"{path}: an image of {format_sizes(np.round(extent))} mm (voxels of "
             f"{format_sizes(spacing)} mm), and a scan of a head has {MAX_EXTENT_MM:g} mm at most; "
             "check the unit in the header"
+        )
+
+
+def check_range(path: Path, data: np.ndarray, read_double: Callable[[], np.ndarray]) -> None:
+    """Refuse values that single precision cannot hold, in which a scan is processed.
+
+    Args:
+        path: the file, for messages.
+        data: the values in single precision.
+        read_double: returns the same values in double precision, if the check needs them.
+
+    Raises:
+        InputError: values became infinite, or all of them lose precision because they are tiny.
+    """
+    largest = float(np.abs(data).max(initial=0, where=~np.isnan(data)))
+    if SMALLEST_RANGE <= largest < np.inf:
+        return
+    values = np.abs(read_double())
+    true_largest = float(values.max(initial=0, where=np.isfinite(values)))
+    limit = float(np.finfo(np.float32).max)
+    if true_largest > limit or 0 < true_largest < SMALLEST_RANGE:
+        raise InputError(
+            f"{path}: its largest value is {true_largest:.3g}, and scans are processed in single "
+            f"precision ({SMALLEST_RANGE:.0e} to {limit:.0e}); divide or multiply its values by a "
+            "constant"
         )
 
 

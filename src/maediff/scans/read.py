@@ -1,6 +1,8 @@
 """One scan, NIfTI or DICOM, as a Volume; and the identity of its files."""
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from maediff.core.processes.scratch import scratch_folder
 from maediff.core.reading import is_file, is_folder
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
-from maediff.scans.dicom.series import check_volume
+from maediff.scans.dicom.series import Image, check_volume
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.names import is_nifti, is_pair
 from maediff.scans.nifti import find_pair, read_nifti
@@ -78,16 +80,29 @@ def read_volume(ref: ScanRef) -> Volume:
         return read_nifti(ref.image)
     images = find_images(ref.image, ref.series)
     check_volume(ref.image, images)
-    with scratch_folder() as scratch:
-        converted = convert(ref.image, images, scratch)
-        try:
-            volume = read_nifti(converted)
-        except InputError as error:  # the user knows the folder, not the temporary file
-            raise InputError(str(error).replace(str(converted), str(ref.image))) from None
-    check_conversion(ref.image, images, volume)
+    volume = _convert_series(ref.image, images)
     if images[0].is_inverted:  # MONOCHROME1: the lowest value is white (PS3.3, C.7.6.3.1.2)
         volume = replace(volume, data=volume.data.max() - volume.data)
     return replace(volume, source=ref.image)
+
+
+def _convert_series(folder: Path, images: Sequence[Image]) -> Volume:
+    """Return the volume of a series, converted from its files or, if that fails, rebuilt ones.
+
+    Raises:
+        InputError: neither conversion gives a volume that holds every slice at its place.
+    """
+    problem = ""
+    for rebuild in (False, True):
+        with scratch_folder() as scratch:
+            try:
+                volume = read_nifti(convert(folder, images, scratch, rebuild=rebuild))
+                check_conversion(folder, images, volume)
+            except InputError as error:  # the user knows the folder, not the temporary file
+                problem = re.sub(rf"{re.escape(str(scratch))}\S*?:", f"{folder}:", str(error))
+            else:
+                return volume
+    raise InputError(problem)
 
 
 def fingerprint(folder: Path, uid: str) -> str:

@@ -77,6 +77,9 @@ def test_swapped_or_flipped_slices_of_the_conversion_are_refused(volume, tmp_pat
     for data in (swapped, scan.data[::-1], scan.data.max() - scan.data):
         with pytest.raises(InputError, match="dcm2niix changes the pixels"):
             check_conversion(ref.image, images, replace(scan, data=np.ascontiguousarray(data)))
+    brighter = scan.data * np.where(np.arange(scan.data.shape[2]) == 4, 1.05, 1).astype(np.float32)
+    with pytest.raises(InputError, match="scales the intensities of slices differently"):
+        check_conversion(ref.image, images, replace(scan, data=brighter))
     with pytest.raises(InputError, match="dcm2niix makes"):
         check_conversion(ref.image, images, replace(scan, data=scan.data[:, :, :-1]))
 

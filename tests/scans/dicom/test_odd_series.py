@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
 
 from helpers.brains import oblique
-from helpers.dicom import drop_slices, write_series
+from helpers.dicom import drop_slices, write_enhanced, write_series
 from maediff.core.errors import InputError
 from maediff.scans.dicom.segmentation import write_dicom_seg
 from maediff.scans.dicom.studies import find_dicom
@@ -293,3 +293,125 @@ def test_impossible_voxel_size_names_the_folder(volume, tmp_path, factor):
         read_scan(tmp_path / "a")
     assert str(caught.value).startswith(f"{tmp_path / 'a'}: ")
     assert "maediff-dicom-" not in str(caught.value)
+
+
+def drift(number, ds):
+    """Give each slice its measured value of one setting."""
+    ds.EchoTime, ds.InversionTime, ds.FlipAngle = 3 + 0.001 * number, 900 + 0.5 * number, 8
+    return ds
+
+
+def round_spacing(number, ds):
+    ds.PixelSpacing = [float(size) + 1e-6 * number for size in ds.PixelSpacing]
+    return ds
+
+
+@pytest.mark.parametrize("change", [drift, round_spacing])
+def test_values_that_differ_by_rounding_do_not_split_a_series(volume, tmp_path, change):
+    write_series(tmp_path / "a", *volume, change=change)
+    scan = read_scan(tmp_path / "a")
+    np.testing.assert_array_equal(scan.data, volume[0])
+    np.testing.assert_allclose(scan.affine, volume[1], atol=1e-3)
+
+
+def test_message_names_the_fields_by_which_images_differ(volume, tmp_path):
+    write_series(tmp_path / "a", *volume, change=vary(EchoTime="1{:02}"))
+    with pytest.raises(InputError, match="12 volumes of it, whose slices differ in EchoTime; put"):
+        read_scan(tmp_path / "a")
+
+
+def test_pixels_of_different_sizes_are_refused(volume, tmp_path):
+    write_series(tmp_path / "a", *volume, change=vary(PixelSpacing="6.{:02}\\6"))
+    with pytest.raises(InputError, match="one series UID, and pixels of different sizes"):
+        read_scan(tmp_path / "a")
+
+
+@pytest.mark.parametrize("missing", [1, 8, 200])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_one_missing_byte_is_truncation(volume, tmp_path, missing, implicit):
+    file = write_series(tmp_path / "a", *volume)[4]
+    if implicit:
+        remove_preamble([file])
+    file.write_bytes(file.read_bytes()[:-missing])
+    with pytest.raises(InputError, match=rf"{file.name}: its pixel data is truncated"):
+        read_scan(tmp_path / "a")
+
+
+def test_deflated_series_is_read(volume, tmp_path):
+    for file in write_series(tmp_path / "a", *volume):
+        ds = pydicom.dcmread(file)
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a").data, volume[0])
+
+
+@pytest.mark.parametrize("name", ["RGB", "PALETTE COLOR", "YBR_FULL"])
+def test_colours_are_no_intensities(volume, tmp_path, name):
+    write_series(tmp_path / "a", *volume, PhotometricInterpretation=name)
+    with pytest.raises(InputError, match=f"a colour image \\(PhotometricInterpretation {name}"):
+        read_scan(tmp_path / "a")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_each_slice_has_its_own_scale(volume, tmp_path, sign):
+    def rescale(number, ds):
+        ds.RescaleSlope, ds.RescaleIntercept = sign * (1 + number / 4), 2000 * (sign < 0)
+        return ds
+
+    def rescale_frames(ds):
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            number = frame.FrameContentSequence[0].InStackPositionNumber - 1
+            frame.PixelValueTransformationSequence = [rescale(number, pydicom.Dataset())]
+
+    data, affine = volume
+    expected = data * sign * (1 + np.arange(12) / 4) + 2000 * (sign < 0)
+    write_series(tmp_path / "a", data, affine, change=rescale)
+    write_enhanced(tmp_path / "b" / "x.dcm", data, affine, change_file=rescale_frames)
+    for name in "ab":
+        np.testing.assert_allclose(read_scan(tmp_path / name).data, expected, rtol=1e-5)
+
+
+def state_wrong_step(ds):
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1
+
+
+def state_another_place(ds):
+    ds.ImagePositionPatient, ds.PixelSpacing = [0, 0, 0], [9, 9]
+    ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize("change_file", [state_wrong_step, state_another_place])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_frames_decide_over_other_fields(volume, tmp_path, change_file, photometric):
+    data, affine = volume
+    write_enhanced(
+        tmp_path / "a" / "x.dcm",
+        data if photometric.endswith("2") else 1023 - data,
+        oblique(affine),
+        "sagittal",
+        change_file=change_file,
+        PhotometricInterpretation=photometric,
+    )
+    scan = read_scan(tmp_path / "a")
+    np.testing.assert_array_equal(scan.data, data)
+    np.testing.assert_allclose(scan.affine, oblique(affine), atol=1e-3)
+
+
+@pytest.mark.parametrize("is_enhanced", [True, False])
+def test_series_of_several_multiframe_files_is_read(volume, tmp_path, is_enhanced):
+    """Also a series that is multi-frame in part."""
+    data, affine = volume
+    uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    upper = affine.copy()
+    upper[:3, 3] += 5 * affine[:3, 2]
+    write_enhanced(tmp_path / "a" / "1.dcm", data[:, :, :5], affine, **uids)
+    if is_enhanced:
+        write_enhanced(tmp_path / "a" / "2.dcm", data[:, :, 5:], upper, **uids)
+    else:
+        write_series(tmp_path / "a" / "2", data[:, :, 5:], upper, **uids)
+    (ref,) = find_scans([tmp_path / "a"])
+    scan = read_volume(ref)
+    np.testing.assert_array_equal(scan.data, data)
+    np.testing.assert_allclose(scan.affine, affine, atol=1e-3)
+    with pytest.raises(InputError, match="a DICOM SEG refers to one such file only"):
+        write_dicom_seg(tmp_path / "seg.dcm", data > 50, scan, ref, "run")

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.brains import ball, made_brain, save
 from helpers.dicom import write_series
-from helpers.inputs import make_brats, make_manifest, touch, write_tiny_scans
+from helpers.inputs import make_brats, make_manifest, names_of, touch, write_tiny_scans
 from maediff.core.errors import InputError
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.inputs.manifest import read_manifest, write_manifest
@@ -227,3 +227,29 @@ def test_impossible_path_is_an_absent_file(tmp_path, name):
     with pytest.raises(InputError, match=r"1 file\(s\) of the manifest do not exist") as caught:
         find_scans([manifest], "T1w")
     assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject,image,image\np,a.nii,b.nii\n", "the header names image twice"),
+        ("subject, image ,split,split\np,a.nii,val,train\n", "the header names split twice"),
+        ("subject,image\np,a.nii\nq,b.nii,val\n", "line 3: 3 cells, and the header has 2"),
+        ("subject,image\n\n\nq,scan,2.nii\n", "line 4: 3 cells, and the header has 2"),
+        ("subject,image\n\n\n,a.nii\n", "line 4: subject and image must not be empty"),
+        ("subject,image\n" + "x" * 200_000 + ",a.nii\n", "not a CSV file .field larger"),
+    ],
+)
+def test_no_cell_is_lost_silently(tmp_path, text, message):
+    path = make_manifest(tmp_path, text, "a.nii", "b.nii")
+    with pytest.raises(InputError, match=message) as caught:
+        find_scans([path])
+    assert str(path) in str(caught.value)
+
+
+def test_empty_cells_behind_the_last_column_are_ignored(tmp_path):
+    """As spreadsheets write them."""
+    path = make_manifest(
+        tmp_path, "subject,image,,\np,a.nii,,\nq,b.nii,,,\nr,c.nii\n", "a.nii", "b.nii", "c.nii"
+    )
+    assert names_of(find_scans([path])) == ["p", "q", "r"]

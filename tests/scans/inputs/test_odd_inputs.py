@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.dicom import write_series
-from helpers.inputs import touch
+from helpers.inputs import touch, write_tiny_scans
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output
 from maediff.scans.inputs.bidsignore import read_bidsignore
@@ -230,3 +230,17 @@ def test_other_formats_are_found_where_there_is_no_nifti(tmp_path, caplog):
     assert names(find_scans([tmp_path])) == ["g"]
     assert "a.mgz, b.NRRD, c.hdr" in caplog.text
     assert names(find_scans([tmp_path / "a.mgz", tmp_path / "c.img"])) == ["a", "c"]
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink], ids=["hard link", "link"])
+def test_one_file_under_two_names_is_logged(tmp_path, caplog, make):
+    write_tiny_scans(tmp_path / "a_T1w.nii", tmp_path / "c_T1w.nii")
+    make(tmp_path / "a_T1w.nii", tmp_path / "b_T1w.nii")
+    assert names(find_scans([tmp_path])) == ["a_T1w", "b_T1w", "c_T1w"]
+    assert f"b_T1w.nii: the same file as {tmp_path / 'a_T1w.nii'}, listed as" in caplog.text
+    assert "c_T1w" not in caplog.text
+
+
+def test_name_with_a_null_character_is_refused():
+    with pytest.raises(InputError, match="a null character"):
+        find_scans(["a\0b.nii"])

@@ -1,24 +1,31 @@
-"""DICOM series to NIfTI with dcm2niix."""
+"""DICOM series to NIfTI with dcm2niix.
+
+files --links-->                                      dcm2niix --> one volume
+files --rebuild: one plain file per slice, without the fields that mislead dcm2niix-->  ^
+"""
 
 import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from maediff.core.errors import InputError
 from maediff.scans.dicom.series import (
-    GROUPS,
     UNCOMPRESSED,
     Image,
     find_series,
     read_dataset,
+    read_rescaling,
     silence_dicom_warnings,
 )
 
 LITTLE_ENDIAN, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"  # transfer syntaxes
+DEFLATED = "1.2.840.10008.1.2.1.99"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
 PLAIN_UID = "2.25.1"  # of temporary copies
 # Fields that dcm2niix needs to place the pixels, and fields by which images really differ.
 IMAGE_FIELDS = (
@@ -48,6 +55,9 @@ IMAGE_FIELDS = (
     "RescaleSlope",
     "RescaleIntercept",
 )
+PULSE_FIELDS = ("EchoTime", "InversionTime", "FlipAngle")
+MAX_DRIFT = 0.01  # relative; headers state measured values of one setting, which differ a little
+OTHER_IMAGES = ("ImageType", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier")
 WRITE_ERRORS = (ValueError, TypeError, AttributeError, LookupError, OverflowError, struct.error)
 """Errors of pydicom for fields that cannot be written."""
 RLE = "1.2.840.10008.1.2.5"  # transfer syntax
@@ -71,7 +81,9 @@ def find_images(folder: Path, uid: str) -> tuple[Image, ...]:
     )
 
 
-def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
+def convert(
+    folder: Path, images: Sequence[Image], scratch: Path, *, rebuild: bool = False
+) -> Path:
     """Convert the images of one series to a NIfTI file.
 
     dcm2niix writes neither a sidecar nor comments, so the NIfTI file holds no patient data.
@@ -80,6 +92,9 @@ def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
         folder: folder of the series, for messages.
         images: headers of the series.
         scratch: empty folder for temporary files and the result.
+        rebuild: give dcm2niix a plain file for each slice, without fields that say nothing about
+            positions: dcm2niix splits a series by StudyTime, and trusts a wrong
+            SpacingBetweenSlices. False gives it the files themselves.
 
     Returns:
         The NIfTI file in `scratch`.
@@ -90,13 +105,11 @@ def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
     files = list({image.path: image for image in images}.values())
     for image in files:
         _check_rle(image)
-    volumes: list[Path] = []
-    if all(image.has_preamble for image in files):
-        result, volumes = _run_dcm2niix(files, scratch / "linked", _link)
-    if len(volumes) != 1:
-        # dcm2niix splits a series by fields such as StudyTime, which say nothing about positions.
-        files.sort(key=_height_mm)
-        result, volumes = _run_dcm2niix(files, scratch / "plain", _PlainCopies(files))
+    if rebuild:
+        slices = sorted(images, key=_height_mm)
+        result, volumes = _run_dcm2niix(slices, scratch, _PlainCopies(slices))
+    else:
+        result, volumes = _run_dcm2niix(files, scratch, _link)
     if result or not volumes:
         if all(image.syntax in UNCOMPRESSED for image in images):
             remedy = "copy or export it again"
@@ -107,12 +120,30 @@ def convert(folder: Path, images: Sequence[Image], scratch: Path) -> Path:
             f"with {result}); {remedy}"
         )
     if len(volumes) > 1:
+        fields = [*PULSE_FIELDS, *OTHER_IMAGES]
+        differing = [name for name, texts in _read_fields(files, fields).items() if len(texts) > 1]
+        finding = f", whose slices differ in {', '.join(differing)}" if differing else ""
         raise InputError(
             f"{folder}: mixed series that cannot be separated: dcm2niix makes {len(volumes)} "
-            "volumes of it; put each series in a separate folder, or convert it yourself and "
-            "choose one volume"
+            f"volumes of it{finding}; put each series in a separate folder, or convert it "
+            "yourself and choose one volume"
         )
     return volumes[0]
+
+
+def _read_fields(files: Sequence[Image], names: Sequence[str]) -> dict[str, set[str]]:
+    """Return the different values of header fields in the files of a series, as texts."""
+    import pydicom
+
+    texts: dict[str, set[str]] = {name: set() for name in names}
+    with silence_dicom_warnings():
+        for image in files:
+            header = pydicom.dcmread(
+                image.path, force=True, stop_before_pixels=True, specific_tags=list(names)
+            )
+            for name in names:
+                texts[name].add(str(header.get(name, "")))
+    return texts
 
 
 def _run_dcm2niix(
@@ -158,14 +189,16 @@ def _height_mm(image: Image) -> float:
 
 
 class _PlainCopies:
-    """Copies of DICOM files with the fields of the image alone, which differ only by slice.
+    """Copies of slices, each a file with the fields of one image alone.
 
     Args:
-        images: one header for each file, in the order of the positions.
+        images: headers in the order of the positions.
     """
 
     def __init__(self, images: Sequence[Image]) -> None:
-        self.number = {image.path: number for number, image in enumerate(images, start=1)}
+        self._number = {(image.path, image.frame): n for n, image in enumerate(images, start=1)}
+        self._steady = _find_steady_fields(list({image.path: image for image in images}.values()))
+        self._frames: dict[Path, np.ndarray] = {}
 
     def __call__(self, image: Image, copy: Path) -> None:
         import pydicom
@@ -174,29 +207,77 @@ class _PlainCopies:
         with silence_dicom_warnings():
             source = read_dataset(image.path, image.syntax)
             plain = Dataset()
-            for name in (*IMAGE_FIELDS, *GROUPS, "PixelData"):
-                if name in source:
-                    plain[name] = source[name]
-            if image.frames == 1:
-                plain.InstanceNumber = self.number[image.path]
-            plain.SOPInstanceUID = f"{PLAIN_UID}.{self.number[image.path]}"
-            plain.StudyInstanceUID = plain.SeriesInstanceUID = PLAIN_UID
-            plain.SeriesNumber = 1
             plain.file_meta = FileMetaDataset()
-            plain.file_meta.MediaStorageSOPClassUID = image.sop_class
-            plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPInstanceUID
             plain.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
-            if image.syntax == BIG_ENDIAN:
-                if plain.BitsAllocated == 16:
-                    plain.PixelData = np.frombuffer(plain.PixelData, ">u2").astype("<u2").tobytes()
-                plain.file_meta.TransferSyntaxUID = LITTLE_ENDIAN
             try:
+                for name in (*IMAGE_FIELDS, "PixelData"):
+                    if name in source:
+                        plain[name] = source[name]
+                for name, value in self._steady.items():
+                    setattr(plain, name, value)
+                if image.frames > 1:
+                    self._fill_frame(plain, image, source)
+                elif image.syntax in (BIG_ENDIAN, DEFLATED):
+                    if image.syntax == BIG_ENDIAN and plain.BitsAllocated == 16:
+                        words = np.frombuffer(plain.PixelData, ">u2")
+                        plain.PixelData = words.astype("<u2").tobytes()
+                    plain.file_meta.TransferSyntaxUID = LITTLE_ENDIAN
+                plain.InstanceNumber = self._number[image.path, image.frame]
+                plain.SOPInstanceUID = f"{PLAIN_UID}.{plain.InstanceNumber}"
+                plain.StudyInstanceUID = plain.SeriesInstanceUID = PLAIN_UID
+                plain.SeriesNumber = 1
+                plain.file_meta.MediaStorageSOPClassUID = plain.get("SOPClassUID", MR_IMAGE)
+                plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPInstanceUID
                 pydicom.dcmwrite(copy, plain, enforce_file_format=True)
             except WRITE_ERRORS as error:  # their texts may quote the header
                 raise InputError(
                     f"{image.path}: damaged, its header cannot be copied "
                     f"({type(error).__name__}); copy or export it again"
                 ) from None
+
+    def _fill_frame(self, plain: Any, image: Image, source: Any) -> None:
+        """Make a single slice of a copied multi-frame header.
+
+        Args:
+            plain: the copied fields of the file.
+            image: header of the frame.
+            source: dataset of the file.
+        """
+        assert image.position is not None
+        assert image.orientation is not None
+        assert image.spacing_mm is not None
+        if image.path not in self._frames:
+            self._frames = {image.path: np.asarray(source.pixel_array)}  # of one file at a time
+        pixels = np.ascontiguousarray(self._frames[image.path][image.frame])
+        plain.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+        plain.file_meta.TransferSyntaxUID = LITTLE_ENDIAN
+        del plain.NumberOfFrames
+        plain.SOPClassUID = MR_IMAGE
+        for name, numbers in (
+            ("ImagePositionPatient", image.position),
+            ("ImageOrientationPatient", image.orientation),
+            ("PixelSpacing", image.spacing_mm),
+        ):
+            setattr(plain, name, [f"{number:.10g}" for number in numbers])
+        plain.RescaleSlope, plain.RescaleIntercept = (
+            f"{number:.10g}" for number in read_rescaling(source, image.frame)
+        )
+
+
+def _find_steady_fields(files: Sequence[Image]) -> dict[str, float]:
+    """Return one value for each field of the pulse sequence that differs by rounding alone.
+
+    dcm2niix makes a volume of each value.
+    """
+    steady = {}
+    for name, texts in _read_fields(files, PULSE_FIELDS).items():
+        try:
+            values = [float(text) for text in texts]
+        except ValueError:  # absent from some files, or no number
+            continue
+        if len(values) > 1 and max(values) - min(values) <= MAX_DRIFT * abs(max(values)):
+            steady[name] = min(values)
+    return steady
 
 
 def _find_dcm2niix() -> str:

@@ -10,15 +10,21 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import Image, read_dataset, silence_dicom_warnings
+from maediff.scans.dicom.series import (
+    Image,
+    read_dataset,
+    read_rescaling,
+    silence_dicom_warnings,
+)
 from maediff.scans.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 MAX_ERROR_MM = 0.1  # largest distance between a pixel in the header and in the converted volume
 MIN_CORRELATION = 0.999  # of the pixels of a slice with its voxels; rescaling keeps it at 1
+MAX_SCALE_ERROR = 0.01  # relative difference of the scales of two slices
 
 
 def pixel_to_voxel(image: Image, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3 3"]:
@@ -44,8 +50,8 @@ def check_conversion(folder: Path, images: Sequence[Image], volume: Volume) -> N
     """Check that a converted volume holds every slice of its series at the slice's place.
 
     Three corners of each slice must fall on voxels, within `MAX_ERROR_MM`. The voxels of each
-    slice must be its pixels, except for a linear change of intensity. Pixels in a compression
-    that pydicom cannot decode are not compared.
+    slice must be its pixels, except for a linear change of intensity that all slices share.
+    Pixels in a compression that pydicom cannot decode are not compared.
 
     Args:
         folder: folder of the series, for messages.
@@ -65,16 +71,21 @@ def check_conversion(folder: Path, images: Sequence[Image], volume: Volume) -> N
         raise _conversion_error(folder, "puts two slices at one place")
     syntax_of = {image.path: image.syntax for image in images}
     by_path = sorted(images, key=lambda image: str(image.path))
+    scales = []
     for path, slices in groupby(by_path, key=lambda image: image.path):
         pixels = _read_pixels(path, syntax_of[path])
         for image in slices:
             if pixels is None or pixels.shape[1:] != (image.rows, image.columns):
                 continue
             voxels = volume.data[pixel_indices(image, volume.affine)]
-            if not _same_up_to_scale(pixels[image.frame].ravel(), voxels):
+            scale = _find_scale(pixels[image.frame].ravel(), voxels)
+            if scale is None:
                 raise _conversion_error(
                     folder, f"changes the pixels of {path.name} (frame {image.frame + 1})"
                 )
+            scales += [scale] * (scale > 0)
+    if scales and max(scales) > (1 + MAX_SCALE_ERROR) * min(scales):
+        raise _conversion_error(folder, "scales the intensities of slices differently")
 
 
 def pixel_indices(image: Image, affine: Float[np.ndarray, "4 4"]) -> tuple[np.ndarray, ...]:
@@ -117,21 +128,31 @@ def _conversion_error(folder: Path, finding: str) -> InputError:
     )
 
 
-def _read_pixels(path: Path, syntax: str) -> Shaped[np.ndarray, "n r c"] | None:
-    """Return the stored pixels of a file, frame by frame; None if pydicom cannot decode them."""
+def _read_pixels(path: Path, syntax: str) -> Float[np.ndarray, "n r c"] | None:
+    """Return the pixels of a file frame by frame, rescaled; None if pydicom cannot decode them."""
     try:
         with silence_dicom_warnings():
-            pixels = np.asarray(read_dataset(path, syntax).pixel_array)
+            dataset = read_dataset(path, syntax)
+            pixels = np.asarray(dataset.pixel_array, dtype=np.float64)
     except Exception:  # a missing decoder, or a field that pydicom needs and dcm2niix does not
         return None
-    return pixels if pixels.ndim == 3 else pixels[None]
+    pixels = pixels if pixels.ndim == 3 else pixels[None]
+    for number, frame in enumerate(pixels):
+        slope, intercept = read_rescaling(dataset, number)
+        frame[...] = slope * frame + intercept
+    return pixels
 
 
-def _same_up_to_scale(pixels: np.ndarray, voxels: np.ndarray) -> bool:
-    """Check for a positive linear relation; a constant slice must stay constant."""
-    pixels, voxels = pixels.astype(np.float64), voxels.astype(np.float64)
+def _find_scale(pixels: np.ndarray, voxels: np.ndarray) -> float | None:
+    """Return the positive factor from pixels to voxels, 0 if both are constant.
+
+    Returns:
+        None if the relation is not linear, or negative.
+    """
+    voxels = voxels.astype(np.float64)
     spreads = pixels.std(), voxels.std()
     if min(spreads) == 0:
-        return bool(max(spreads) == 0)
+        return 0.0 if max(spreads) == 0 else None
     products = (pixels - pixels.mean()) * (voxels - voxels.mean())
-    return bool(products.mean() / (spreads[0] * spreads[1]) > MIN_CORRELATION)
+    is_linear = products.mean() / (spreads[0] * spreads[1]) > MIN_CORRELATION
+    return float(spreads[1] / spreads[0]) if is_linear else None

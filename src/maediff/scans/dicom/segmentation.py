@@ -60,6 +60,11 @@ def write_dicom_seg(
     check_dicom_seg([ref])
     images = find_images(ref.image, ref.series or "")
     check_volume(ref.image, images)
+    if len({image.path for image in images}) > 1 and any(image.frames > 1 for image in images):
+        raise InputError(
+            f"{ref.image}: a series of several multi-frame files, and a DICOM SEG refers to one "
+            "such file only; detect without `dicom_seg`"
+        )
     frames = np.stack([sample_on_slice(mask, volume, image, "dicom_seg") for image in images])
     try:
         with silence_dicom_warnings():

@@ -33,6 +33,7 @@ MIN_LINE_TOLERANCE_MM = 0.05  # slice positions are rounded in the header
 MAX_SHEAR_MM = 0.1  # offset of the last slice from the normal through the first one
 MAX_COSINE_ERROR = 0.01  # of products of direction cosines, which headers round
 SAME_DIRECTION = 1e-3  # largest difference of direction cosines within one series
+SAME_SPACING = 1e-4  # largest relative difference of pixel spacings: 0.05 mm in 512 pixels
 # Transfer syntaxes without compression (PS3.5, annex A).
 SYNTAX = {  # (implicit value representation, little endian)
     (True, True): "1.2.840.10008.1.2",
@@ -40,6 +41,9 @@ SYNTAX = {  # (implicit value representation, little endian)
     (False, False): "1.2.840.10008.1.2.2",
 }
 UNCOMPRESSED = tuple(SYNTAX.values())
+# Tag, value representation and length before the pixel data (PS3.5, 7.1.2 and 7.1.3), by whether
+# the value representation is implicit.
+PIXEL_DATA_TAG_BYTES = {True: 8, False: 12}
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # media storage directory
 PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 TAGS = (
@@ -96,9 +100,9 @@ class Image:
         columns: pixels along a row, 0 if absent.
         frames: number of frames of the file; 1 if absent.
         frame: index of the slice in a multi-frame file; 0 for a file with one slice.
-        is_inverted: true if low values are bright (MONOCHROME1).
+        photometric: PhotometricInterpretation in capitals; empty if absent.
         pixel_bytes: size of the file's pixel data without compression.
-        stored_bytes: size of the file after the header fields.
+        stored_bytes: size of the value of the pixel data in the file, at most.
     """
 
     path: Path
@@ -115,9 +119,14 @@ class Image:
     columns: int
     frames: int
     frame: int
-    is_inverted: bool
+    photometric: str
     pixel_bytes: int
     stored_bytes: int
+
+    @property
+    def is_inverted(self) -> bool:
+        """True if low values are bright (MONOCHROME1)."""
+        return self.photometric == "MONOCHROME1"
 
 
 @dataclass(frozen=True)
@@ -283,7 +292,7 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
             header = pydicom.dcmread(
                 handle, stop_before_pixels=True, specific_tags=[*TAGS, *GROUPS], force=True
             )
-            header_bytes = handle.tell()
+            header_bytes = handle.tell() + PIXEL_DATA_TAG_BYTES[header.original_encoding[0]]
             meta = header.file_meta
             if meta.get("MediaStorageSOPClassUID") == DICOMDIR_CLASS:
                 return None
@@ -309,7 +318,7 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
                 columns=columns,
                 frames=frames,
                 frame=0,
-                is_inverted=texts["PhotometricInterpretation"].upper() == "MONOCHROME1",
+                photometric=texts["PhotometricInterpretation"].upper(),
                 pixel_bytes=(
                     rows * columns * samples * frames * int(texts["BitsAllocated"] or 0) // 8
                 ),
@@ -343,6 +352,23 @@ def read_dataset(path: Path, syntax: str, *, with_pixels: bool = True) -> Any:
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
     return dataset
+
+
+def read_rescaling(dataset: Any, frame: int) -> tuple[float, float]:
+    """Return RescaleSlope and RescaleIntercept of a slice; 1 and 0 if they are absent.
+
+    Args:
+        dataset: pydicom dataset of the file.
+        frame: index of the slice in a multi-frame file.
+    """
+    sequence = "PixelValueTransformationSequence"
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    places = [frames[frame]] if frame < len(frames) else []
+    places += list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    for place in [*(item for group in places for item in group.get(sequence) or []), dataset]:
+        if place.get("RescaleSlope") is not None:
+            return float(place.RescaleSlope), float(place.get("RescaleIntercept") or 0)
+    return 1.0, 0.0
 
 
 def _split_frames(image: Image, header: Any) -> list[Image]:
@@ -421,8 +447,11 @@ def check_volume(folder: Path, images: Sequence[Image]) -> None:
     orientation = np.array([image.orientation for image in images])
     if np.abs(orientation - orientation[0]).max() > SAME_DIRECTION:
         raise _mixed_series(folder, "one series UID, and slices of different directions")
-    if len({(image.rows, image.columns, image.spacing_mm) for image in images}) > 1:
+    if len({(image.rows, image.columns) for image in images}) > 1:
         raise _mixed_series(folder, "one series UID, and slices of different sizes")
+    spacings = np.array([image.spacing_mm for image in images])
+    if not np.allclose(spacings, spacings[0], rtol=SAME_SPACING, atol=0):
+        raise _mixed_series(folder, "one series UID, and pixels of different sizes")
     if len({image.is_inverted for image in images}) > 1:
         raise _mixed_series(folder, "low values are bright in some slices only (MONOCHROME1)")
     positions = np.array([image.position for image in images])
@@ -498,6 +527,12 @@ def _check_image(image: Image) -> None:
     if not image.rows or not image.columns or not image.pixel_bytes:
         raise InputError(
             f"{image.path}: holds no image (no rows, columns or bits); remove it from the folder"
+        )
+    if image.photometric and not image.photometric.startswith("MONOCHROME"):
+        raise InputError(
+            f"{image.path}: a colour image (PhotometricInterpretation "
+            f"{escape_controls(image.photometric)}), whose values are no intensities; give the "
+            "series in shades of grey"
         )
     if image.position is None or image.orientation is None or image.spacing_mm is None:
         raise InputError(

@@ -123,9 +123,32 @@ def find_scans(
             f"`series={series!r}`: no study among the inputs holds it; omit `series` to list all"
         )
     check_names([*refs, *layout_refs])
+    _warn_of_shared_files([*refs, *layout_refs])
     if unique:
         refuse_same_voxels(layout_refs)
     return [*refs, *layout_refs]
+
+
+def _warn_of_shared_files(refs: Sequence[ScanRef]) -> None:
+    """Log scans that are one file: listed twice, or reached through a link.
+
+    In a cohort, such a scan may be in two splits, and it counts twice in every mean.
+    """
+    ref_of_file: dict[tuple[int, int, str | None], ScanRef] = {}
+    for ref in refs:
+        try:
+            status = ref.image.stat()
+        except OSError:
+            continue  # reported when it is read
+        first = ref_of_file.setdefault((status.st_dev, status.st_ino, ref.series), ref)
+        if first is not ref and status.st_ino:
+            logger.warning(
+                "%s: the same file as %s, listed as the two scans %s and %s; remove one of them",
+                ref.image,
+                first.image,
+                first.name,
+                ref.name,
+            )
 
 
 def is_dicom_folder(folder: Path) -> bool:

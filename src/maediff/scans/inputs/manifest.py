@@ -57,8 +57,9 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
         modality: T1w, T2w or FLAIR: the contrast to select if the image names state several.
 
     Raises:
-        InputError: the file is unreadable, has no line or lacks a column, a cell holds a value
-            that is not allowed, or a file in it does not exist.
+        InputError: the file is unreadable, has no line, lacks a column or has one twice, a line
+            has more cells than the header, a cell holds a value that is not allowed, or a file in
+            it does not exist.
     """
     columns, rows = _read_rows(path)
     missing = [name for name in ("subject", "image") if name not in columns]
@@ -69,7 +70,7 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
         )
     if not rows:
         raise InputError(f"{path}: the manifest lists no scan; add a line for each")
-    refs = [_ref_from_row(path, number, row) for number, row in enumerate(rows, start=2)]
+    refs = [_ref_from_row(path, number, row) for number, row in rows]
     absent = [str(file) for ref in refs for file in ref.files if not _exists(file, ref)]
     if absent:
         shown = [
@@ -87,23 +88,44 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
     return [ref for ref in refs if ref.image in selected]
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and the lines of a CSV file, without spaces around the cells."""
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the columns and the lines of a CSV file, without spaces around the cells.
+
+    Returns:
+        The names of the columns, and each line that is not empty with its number.
+    """
     try:
         handle = io.StringIO(read_content(path).decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(handle, skipinitialspace=True, restkey="")
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows = [
-            {key: plain_cell((value or "").strip()) for key, value in row.items() if key}
-            for row in reader
+        reader = csv.reader(handle, skipinitialspace=True)
+        lines = [
+            (reader.line_num, [plain_cell(cell.strip()) for cell in cells])
+            for cells in reader
+            if cells
         ]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a CSV file in UTF-8; save the table as one") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error}); save the table as one") from error
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); check its permissions"
         ) from error
+    columns = lines[0][1] if lines else []
+    twice = {name for name in columns if name and columns.count(name) > 1}
+    if twice:
+        raise InputError(
+            f"{path}: the header names {', '.join(sorted(twice))} twice; keep one of the columns"
+        )
+    rows = []
+    for number, cells in lines[1:]:
+        if any(cells[len(columns) :]):
+            raise InputError(
+                f"{path}, line {number}: {len(cells)} cells, and the header has {len(columns)}; "
+                "put a cell that holds a comma into quotes"
+            )
+        cells += [""] * (len(columns) - len(cells))
+        row = {name: cell for name, cell in zip(columns, cells, strict=False) if name}
+        rows.append((number, row))
     return columns, rows
 
 
