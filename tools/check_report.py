@@ -33,6 +33,8 @@ FLAGS = (
     "--hide-scrollbars",
 )
 SIZES = (390, 1400)
+PAPER = 720
+"""Width of a page of paper (A4) without its margins, in pixels."""
 MODES = ("light", "dark")
 MAX_MB = 5.0
 """Largest report of one scan; a session has a scan for each contrast."""
@@ -56,6 +58,11 @@ const parts = [...document.querySelectorAll('.viewer')].map((viewer) => viewer.i
 const infos = parts.map((id) => JSON.parse(document.getElementById(id).textContent));
 const scans = infos.map(({ ranges }) => 1 + Object.keys(ranges || {}).length);
 return [infos.length, scans.reduce((n, m) => n + m, 0)];
+"""
+CUT_OFF = """
+const all = [...document.querySelectorAll('.scroll, pre')];
+const cut = all.filter((part) => part.scrollWidth > part.clientWidth + 1);
+return cut.map((part) => part.textContent.trim().slice(0, 60));
 """
 STRETCH = """
 const all = document.querySelectorAll(`#${arguments[0]} canvas:not([hidden])`);
@@ -358,7 +365,13 @@ class ReportCheck:
             (self.pictures / name).write_bytes(base64.b64decode(shot["data"]))
 
     def check_print(self) -> None:
-        """Check that the page can be printed."""
+        """Check that the page can be printed, and that paper cuts off no table or figure."""
+        size = {"width": PAPER, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        cut_off = self.browser.execute_script(CUT_OFF)
+        self.require(not cut_off, f"print: cut off: {cut_off}")
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         printed = self.browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
         document = base64.b64decode(printed["data"])
         self.require(document.startswith(b"%PDF") and len(document) > 5000, "no printed page")
