@@ -29,7 +29,7 @@ def test_by_hand(scan):
     assert math.isnan(reconstruction_error(images, images, np.zeros_like(brain)))
 
 
-def test_blur(scan):
+def test_the_error_of_a_blur_is_the_distance_to_the_mean(scan):
     images, brain = scan
     flat = np.where(brain, np.float32(0.5), np.float32(0))
     assert blur_error(flat, brain) == pytest.approx(0, abs=1e-6)

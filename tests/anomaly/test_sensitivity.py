@@ -15,7 +15,7 @@ from maediff.anomaly.sensitivity import (
 )
 
 
-def test_summary():
+def test_median_and_nine_of_ten_of_healthy_volumes():
     assert summarise_volumes([0.0, 0.0, 1.0, 5.0]) == HealthyVolumes(0.5, 5.0)
     # Nine of ten scans have at most 8 ml; of eleven scans, ten must not exceed the volume.
     assert summarise_volumes(np.arange(10.0).tolist()) == HealthyVolumes(4.5, 8.0)

@@ -39,7 +39,7 @@ def describe(summary=SUMMARY, scan_fpr=0.1, **postprocess):
         ({"erosion_iterations": 1}, "is eroded 1 times in the slice, and components under 64 mm3"),
     ],
 )
-def test_postprocess(postprocess, text):
+def test_each_step_of_post_processing_is_described(postprocess, text):
     assert text in describe(**postprocess)[1]
 
 

@@ -47,7 +47,7 @@ def test_literature_table(outcome):
         ({"mean": 0.5, "low": 0.25, "high": 1.0, "sd": 0.125}, "0.500 ± 0.125 [0.250, 1.000]"),
     ],
 )
-def test_cell(value, text):
+def test_a_cell_has_mean_spread_and_interval(value, text):
     assert format_cell(value) == text
 
 

@@ -112,7 +112,7 @@ def links(html):
     return found
 
 
-def test_detection(detected):
+def test_the_report_of_a_detection_has_finding_threshold_and_flags(detected):
     html = write_report(detected).read_text()
     for text in (
         "For research, not for diagnosis",
@@ -220,7 +220,7 @@ def test_slices_without_brain_can_be_drawn():
     )
 
 
-def test_run(tmp_path):
+def test_the_report_of_a_run_has_its_settings_and_curves(tmp_path):
     run = tmp_path / "run"
     method = build("ddpm", "tiny", {"unet": {"channels": (8, 16)}})
     write_config(
@@ -296,7 +296,7 @@ def evaluated(tmp_path):
     return folder
 
 
-def test_evaluation(evaluated):
+def test_the_report_of_an_evaluation_has_runs_and_baselines(evaluated):
     html = write_report(evaluated).read_text()
     for text in (
         "2 runs and 1 simple baseline on 3 subjects",

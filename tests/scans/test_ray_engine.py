@@ -114,7 +114,7 @@ def test_running_cluster_of_the_caller_is_kept(use, refs):
     assert "shutdown" not in ray.options and "address" not in ray.options
 
 
-def test_address(use, refs, monkeypatch):
+def test_the_address_of_the_cluster_comes_from_the_environment(use, refs, monkeypatch):
     ray = use(FakeRay())
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     list(run_scans(lambda ref: None, refs, 1, engine="ray"))
@@ -186,7 +186,7 @@ def test_ray_is_not_installed(use, refs):
         list(run_scans(lambda ref: None, refs, 1, engine="ray"))
 
 
-def test_options():
+def test_an_unknown_engine_and_workers_beside_ray_are_refused():
     with pytest.raises(InputError, match="`engine='dask'`: choose local or ray"):
         RunOptions(engine="dask")
     with pytest.raises(InputError, match="`workers=2`: the Ray cluster decides"):

@@ -124,7 +124,7 @@ def test_enhanced_multiframe(volume, mask, tmp_path):
     assert heights == sorted(heights) or heights == sorted(heights, reverse=True)
 
 
-def test_overlay():
+def test_the_overlay_has_outline_colour_and_text():
     scan = np.linspace(0, 100, 400 * 300).reshape(400, 300)
     mask = np.zeros(scan.shape, dtype=bool)
     mask[200:210, 100:110] = True
@@ -148,7 +148,7 @@ def header(centre, width):
     return ds
 
 
-def test_window(volume, tmp_path):
+def test_the_window_of_the_series_is_used_if_it_fits_the_brain(volume, tmp_path):
     write_series(tmp_path / "in", *volume)
     (ref,) = find_dicom(tmp_path / "in")
     scan = read_volume(ref)
