@@ -386,7 +386,7 @@ def measure(clean: Clean, volume: Volume, brain: np.ndarray, modality: str) -> d
         check_outline(on_grid.image, on_grid.brain, spacing_mm, modality, config),
     ]
     if not clean.stripped:
-        findings += [check(volume, brain, config) for check in (check_air, check_head)]
+        findings += [check_air(volume, brain, modality, config), check_head(volume, brain, config)]
     elapsed = time.process_time() - started
     alignment = Alignment(clean.to_atlas, UNTURNED)
     in_atlas, flags = check_against_atlas(volume, brain, alignment, config)

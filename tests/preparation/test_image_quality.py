@@ -47,13 +47,16 @@ def test_ghosts_in_the_air():
     data, brain, affine = made_head((120, 130, 14), (2.0, 2.0, 6.0))
     volume = made_volume(data, affine)
     clean = measure_air_signal(volume, brain)
-    assert clean < 0.07 and check_air(volume, brain, CONFIG)[1] == []
-    ghost = 0.4 * np.roll(data, 60, axis=1)  # half a field of view to the front
-    record, flags = check_air(made_volume(data + ghost, affine), brain, CONFIG)
-    assert record["air_signal"] > CONFIG.max_air and [flag.code for flag in flags] == ["ghosting"]
+    assert clean < 0.07 and check_air(volume, brain, "T1w", CONFIG)[1] == []
+    ghost = np.roll(data, 60, axis=1)  # half a field of view to the front
+    for strength, flagged in ((0.02, ("T2w", "FLAIR")), (0.4, ("T1w", "T2w", "FLAIR"))):
+        haunted = made_volume(data + strength * ghost, affine)
+        for modality in ("T1w", "T2w", "FLAIR"):
+            record, flags = check_air(haunted, brain, modality, CONFIG)
+            assert [flag.code for flag in flags] == ["ghosting"] * (modality in flagged), record
     tight = (slice(35, 85), slice(34, 97))  # a field of view without air
     cropped = made_volume(data[tight], affine)
-    assert check_air(cropped, brain[tight], CONFIG) == ({}, [])
+    assert check_air(cropped, brain[tight], "T1w", CONFIG) == ({}, [])
 
 
 def test_contrast_agent_is_brighter_than_white_matter(scan):

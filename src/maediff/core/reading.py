@@ -15,6 +15,7 @@ from typing import Any
 
 LFS_STARTS = (b"version https://git-lfs.github.com", b"version https://hawser.github")
 MAX_POINTER_LINE = 1000
+MAX_DIGITS = 40  # UIDs and hashes of 128 bits are shorter; double precision ends at 309
 
 
 def read_content(path: Path) -> bytes:
@@ -68,15 +69,22 @@ def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: the content is a pointer, not UTF-8, no JSON, or nested too deeply.
+        ValueError: the content is a pointer, not UTF-8, no JSON, nested too deeply, or holds a
+            number with more than `MAX_DIGITS` digits, which no computation accepts.
     """
     try:
         # Editors on Windows write a byte order mark.
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"), parse_int=_parse_integer)
     except RecursionError:
         raise ValueError("nested too deeply, maximum recursion depth exceeded") from None
     except ValueError as error:
         raise ValueError(describe_pointer(content[:1024]) or str(error)) from None
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"holds a number of {len(text)} digits")
+    return int(text)
 
 
 def describe_pointer(start: bytes) -> str | None:

@@ -187,7 +187,16 @@ def is_chosen_threshold(value: Any) -> bool:
 
 
 def _read_rates(fprs: Any, thresholds: Any) -> dict[float, float]:
-    """Return thresholds by rate; ValueError or TypeError if the values are no such lists."""
+    """Return the threshold of each rate; ValueError if the values are no such lists."""
+    for values in (fprs, thresholds):
+        if not isinstance(values, list) or not all(
+            type(value) in (float, int) for value in values
+        ):
+            raise ValueError("its fprs and thresholds are no lists of numbers")
+    if len(fprs) != len(thresholds) or len(set(fprs)) != len(fprs):
+        raise ValueError(
+            f"{len(thresholds)} thresholds for {len(set(fprs))} different rates in {len(fprs)}"
+        )
     by_rate = dict(zip(map(float, fprs), map(float, thresholds), strict=True))
     _check_rates(by_rate)
     return by_rate

@@ -105,6 +105,9 @@ def _check_quality(
         check_outline(on_grid.image, on_grid.brain, spacing_mm, modality, config.qc),
     ]
     if on_scan.extracted or shows_skull(volume, on_scan.brain):
-        findings += [check(volume, on_scan.brain, config.qc) for check in (check_air, check_head)]
+        findings += [
+            check_air(volume, on_scan.brain, modality, config.qc),
+            check_head(volume, on_scan.brain, config.qc),
+        ]
     numbers = {key: value for record, _ in findings for key, value in record.items()}
     return numbers, [flag for _, flags in findings for flag in flags]

@@ -28,8 +28,10 @@ class QualityConfig:
         max_empty: largest `empty_share`.
         max_noise: largest `noise`. 60 scans of ds002748, 14 of ds000011, 8 of wmh and 4 of ixi10,
             all T1w, have 0.038 at most; 20 % noise on the scan gives 0.08.
-        max_air: largest `air_signal` of a scan with skull. ds000011, wmh and ixi10 have 0.048 at
+        max_air: largest `air_signal` of a T1w with skull. ds000011, wmh and ixi10 have 0.048 at
             most; 10 % noise gives 0.21, ghosts of 70 % give 0.06 to 0.07.
+        max_air_t2w_flair: the same of a T2w or FLAIR. 14 T2w of ds000011 and 8 FLAIR of wmh have
+            0.028 at most; strong motion gives 0.044 to 0.12 in T2w.
         max_vertex_ml: largest `vertex_ml` of a T2w. The T2w of ds000011 have 1.7
             to 10.9 ml; two masks with 40 ml of skull and scalp have 25 and 30 ml.
         max_vertex_t1w_ml: largest `vertex_ml` of a T1w. 92 scans have 4 to 34 ml, mostly fluid.
@@ -55,6 +57,7 @@ class QualityConfig:
     max_empty: float = 0.05
     max_noise: float = 0.05
     max_air: float = 0.06
+    max_air_t2w_flair: float = 0.04
     max_vertex_ml: float = 14.0
     max_vertex_t1w_ml: float = 45.0
     max_vertex_flair_ml: float = 32.0

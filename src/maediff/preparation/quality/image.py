@@ -155,25 +155,27 @@ def check_image(
 
 
 def check_air(
-    volume: Volume, brain: Bool[np.ndarray, "x y z"], config: QualityConfig
+    volume: Volume, brain: Bool[np.ndarray, "x y z"], modality: str, config: QualityConfig
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Return `air_signal` of a scan with skull, and a flag if it is large.
 
     Args:
         volume: a scan with skull.
         brain: its brain mask.
+        modality: contrast of the scan.
         config: limits.
     """
+    limit = config.max_air_t2w_flair if modality in ("T2w", "FLAIR") else config.max_air
     signal = measure_air_signal(volume, brain)
     if not np.isfinite(signal):
         return {}, []
     flags = []
-    if signal > config.max_air:
+    if signal > limit:
         flags.append(
             Flag(
                 "ghosting",
                 f"the air beside the head has {signal:.0%} of the brain's brightness "
-                f"({config.max_air:.0%} at most): ghosts, motion or noise",
+                f"({limit:.0%} at most): ghosts, motion or noise",
             )
         )
     return {"air_signal": round(signal, 4)}, flags
