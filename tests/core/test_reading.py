@@ -45,6 +45,7 @@ def test_values_and_lines(tmp_path):
         (b"../../.git/annex/objects/aa/x", "a git-annex pointer"),
         (b"\xff\xfe", "utf-8"),
         (b"", "Expecting value"),
+        (b'{"a": {"b": 1, "b": 2}}', "names the key 'b' twice"),
         (b"[1" + b"0" * 400 + b"]", "holds a number of 401 digits"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 5000, "nested too deeply"),

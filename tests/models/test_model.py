@@ -1,6 +1,8 @@
 """A trained method as one object: its settings, its network, and means of models."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
@@ -142,3 +144,23 @@ def test_mean_of_unlike_models(tmp_path, change, message):
     change_config(other, **change)
     with pytest.raises(InputError, match=rf"other: trained on {message}.*have no mean"):
         read_model(f"{run}+{other}")
+
+
+@pytest.mark.parametrize("changes", [{"modality": "t1w"}, {"grid": {"size": -96}}])
+def test_an_impossible_preparation_names_the_file(tmp_path, changes):
+    run = made_run(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"cohort": config["cohort"] | changes}))
+    with pytest.raises(InputError, match=re.escape(str(run / "config.json"))):
+        read_model(run)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path)])
+def test_weights_that_are_no_file_are_refused_without_waiting(tmp_path, make):
+    run = made_run(tmp_path / "run")
+    for which in ("best", "last"):
+        path = run / which / "model.safetensors"
+        path.unlink()
+        make(path)
+    with pytest.raises(InputError, match=r"a link that leads nowhere, or not a regular file"):
+        _ = read_model(run).method

@@ -69,12 +69,16 @@ def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: the content is a pointer, not UTF-8, no JSON, nested too deeply, or holds a
-            number with more than `MAX_DIGITS` digits, which no computation accepts.
+        ValueError: the content is a pointer, not UTF-8, no JSON, nested too deeply, names a
+            key twice, or holds a number with more than `MAX_DIGITS` digits.
     """
     try:
         # Editors on Windows write a byte order mark.
-        return json.loads(content.decode("utf-8-sig"), parse_int=_parse_integer)
+        return json.loads(
+            content.decode("utf-8-sig"),
+            parse_int=_parse_integer,
+            object_pairs_hook=_refuse_doubled_keys,
+        )
     except RecursionError:
         raise ValueError("nested too deeply, maximum recursion depth exceeded") from None
     except ValueError as error:
@@ -85,6 +89,15 @@ def _parse_integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"holds a number of {len(text)} digits")
     return int(text)
+
+
+def _refuse_doubled_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"names the key {twice!r} twice")
+    return content
 
 
 def describe_pointer(start: bytes) -> str | None:

@@ -103,9 +103,9 @@ class Calibration:
                 path=self.path,
                 by_fpr=_read_rates(self.stored["fprs"], self.stored["thresholds"]),
                 scan_scores=(scores := _read_scores(self.stored.get("scan_scores") or [])),
-                source=self.stored["source"],
-                n_scans=self.stored["n_scans"],
-                n_voxels=self.stored["n_voxels"],
+                source=_read_source(self.stored),
+                n_scans=_read_count(self.stored, "n_scans"),
+                n_voxels=_read_count(self.stored, "n_voxels"),
                 default_fpr=self.default_fpr,
                 default_threshold=chosen,
                 scan_ml=_read_volumes(self.stored, len(scores)),
@@ -200,6 +200,21 @@ def _read_rates(fprs: Any, thresholds: Any) -> dict[float, float]:
     by_rate = dict(zip(map(float, fprs), map(float, thresholds), strict=True))
     _check_rates(by_rate)
     return by_rate
+
+
+def _read_source(stored: Mapping[str, Any]) -> str:
+    """Return the kind of the healthy voxels; ValueError or LookupError if it is no text."""
+    if not isinstance(stored["source"], str):
+        raise ValueError(f"source {stored['source']!r}, expected a text")
+    return stored["source"]
+
+
+def _read_count(stored: Mapping[str, Any], name: str) -> int:
+    """Return an entry that counts; ValueError or LookupError if it is no whole number from 0."""
+    value = stored[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} {value!r}, expected a whole number of 0 or more")
+    return value
 
 
 def _check_rates(by_rate: Mapping[float, float]) -> None:

@@ -287,11 +287,15 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         record=record,
     )
     label = make_label(model_and_settings(reference)[0], folder)
+    try:
+        preparation = PreparationConfig.from_record(record["cohort"])
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
     return TrainedMethod(
         name=f"{label}@{changes}" if changes else label,
         folder=folder,
         settings=settings,
-        preparation=PreparationConfig.from_record(record["cohort"]),
+        preparation=preparation,
         postprocess=calibration.postprocess if calibration else apply_changes(DEFAULT, own_steps),
         calibration=calibration,
         card=card,

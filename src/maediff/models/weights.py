@@ -17,6 +17,7 @@ So if a run is killed at any time, the model's file and its optimiser state belo
 
 import hashlib
 import json
+import os
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -193,6 +194,8 @@ def read_trained_weights(folder: Path, method: str, sha256: str = "") -> Weights
 
 def _open(path: Path, sha256: str = "") -> _File:
     """Read a safetensors file, and check its SHA-256 if one is given."""
+    if not path.is_file() and os.path.lexists(path):
+        raise InputError(f"{path}: a link that leads nowhere, or not a regular file; {RESTORE}")
     if not path.is_file():
         raise InputError(
             f"{path}: no weights there; resume the training with `maediff train --resume`, or "

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -343,6 +344,20 @@ def test_deflated_series_is_read(volume, tmp_path):
         ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         pydicom.dcmwrite(file, ds, enforce_file_format=True)
     np.testing.assert_array_equal(read_scan(tmp_path / "a").data, volume[0])
+
+
+def test_deflated_file_is_not_unpacked_beyond_an_image(volume, tmp_path):
+    file = write_series(tmp_path / "a", *volume)[4]
+    ds = pydicom.dcmread(file)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.PixelData = bytes(70 << 20)
+    pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    assert file.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"{file.name}: deflated DICOM that unpacks to more than"):
+        read_scan(tmp_path / "a")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["RGB", "PALETTE COLOR", "YBR_FULL"])

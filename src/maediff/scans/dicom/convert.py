@@ -15,6 +15,7 @@ import numpy as np
 
 from maediff.core.errors import InputError
 from maediff.scans.dicom.series import (
+    DEFLATED,
     UNCOMPRESSED,
     Image,
     find_series,
@@ -24,7 +25,6 @@ from maediff.scans.dicom.series import (
 )
 
 LITTLE_ENDIAN, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"  # transfer syntaxes
-DEFLATED = "1.2.840.10008.1.2.1.99"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice
 PLAIN_UID = "2.25.1"  # of temporary copies
 # Fields that dcm2niix needs to place the pixels, and fields by which images really differ.

@@ -11,6 +11,7 @@ The patient ID is only compared, so that two studies of one person are known as 
 import filecmp
 import logging
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import numpy as np
 
 from maediff.core.errors import InputError
 from maediff.core.text import escape_controls
-from maediff.scans.content import check_file, describe_foreign, looks_like_dicom, read_error
+from maediff.scans.content import PIECE, check_file, describe_foreign, looks_like_dicom, read_error
 from maediff.scans.contrast import contrast_from_text
 from maediff.scans.nifti_header import check_voxel_count
 from maediff.scans.walk import is_dicom, visible_files
@@ -44,6 +45,8 @@ UNCOMPRESSED = tuple(SYNTAX.values())
 # Tag, value representation and length before the pixel data (PS3.5, 7.1.2 and 7.1.3), by whether
 # the value representation is implicit.
 PIXEL_DATA_TAG_BYTES = {True: 8, False: 12}
+DEFLATED = "1.2.840.10008.1.2.1.99"  # the dataset is one zlib stream (PS3.5, A.5)
+MAX_DEFLATED_BYTES, MAX_DEFLATED_RATIO = 1 << 26, 20  # unpacked: 64 MiB, or 20 times the file
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"  # media storage directory
 PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 TAGS = (
@@ -287,6 +290,8 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
         )
         raise InputError(f"{path}: {finding}")
     has_preamble = start[128:132] == b"DICM"
+    if has_preamble and DEFLATED.encode() in start:
+        _check_deflated(path, start)
     try:
         with silence_dicom_warnings(), path.open("rb") as handle:
             header = pydicom.dcmread(
@@ -336,6 +341,40 @@ def read_images(path: Path) -> tuple[list[Image], dict[str, str]] | None:
             "be separated; export it again, or convert it with dcm2niix yourself"
         )
     return images, texts
+
+
+def _check_deflated(path: Path, start: bytes) -> None:
+    """Refuse a deflated file that unpacks to far more than an image: pydicom unpacks it at once.
+
+    Args:
+        path: the file.
+        start: its first bytes.
+
+    Raises:
+        InputError: the file unpacks to too much, or does not state where its dataset begins.
+    """
+    if start[132:136] != b"\x02\0\0\0":  # FileMetaInformationGroupLength, required first
+        raise InputError(
+            f"{path}: deflated DICOM that does not state the length of its file header; export it "
+            "uncompressed"
+        )
+    unpacker = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    limit = max(MAX_DEFLATED_BYTES, MAX_DEFLATED_RATIO * path.stat().st_size)
+    unpacked = 0
+    try:
+        with path.open("rb") as handle:
+            handle.seek(144 + int.from_bytes(start[140:144], "little"))
+            packed = handle.read(PIECE)
+            while packed and not unpacker.eof and unpacked <= limit:
+                unpacked += len(unpacker.decompress(packed, PIECE))
+                packed = unpacker.unconsumed_tail or handle.read(PIECE)
+    except (OSError, zlib.error):
+        return  # reported when the dataset is read
+    if unpacked > limit:
+        raise InputError(
+            f"{path}: deflated DICOM that unpacks to more than {limit >> 20} MiB, far more than "
+            "one image; export it uncompressed"
+        )
 
 
 def read_dataset(path: Path, syntax: str, *, with_pixels: bool = True) -> Any:
