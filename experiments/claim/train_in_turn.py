@@ -1,0 +1,93 @@
+"""Train MAEDiff and pDDPM with the paper's recipe in turn, and keep copies at equal budgets.
+
+    RUNS/maediff-paper, RUNS/pddpm-paper          the runs that `run.sh` resumes
+    RUNS/maediff-paper-SLICES, ...                the runs as they were after so many slices
+
+The learning rate is constant and without a warm-up, so a copy is the run that a smaller budget
+would have given. The copies allow a comparison before the whole budget is spent.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maediff.core.files import read_json
+from maediff.core.options import RunOptions
+from maediff.training.train import train
+
+BUDGET = 573_000
+BATCH = 32
+METHODS = ("maediff", "pddpm")
+PAPER: dict[str, Any] = {
+    "t_train": [0, 1000],
+    "noise": "simplex",
+    "loss": "l1",
+    "s": 16,
+    "visible_weight": 0,
+    "train": {
+        "recommended": False,
+        "fabricate": {"share": 0},
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "learning_rate": 1e-4,
+        "flip": False,
+        "batch_size": BATCH,
+        "steps": BUDGET // BATCH,
+        "calibration_scans": 0,
+    },
+}
+
+
+class CopyMadeError(Exception):
+    """The run reached the step at which the other method continues."""
+
+
+def train_until(method: str, cohort: Path, runs: Path, step: int) -> None:
+    """Train a method until a step that has a checkpoint, and copy its run."""
+    out = runs / f"{method}-paper"
+    copy = runs / f"{out.name}-{step * BATCH}"
+    if copy.exists():
+        return
+
+    def stop_at_step(folder: Path) -> None:
+        if read_json(folder / "provenance.json", dict)["step"] >= step:
+            raise CopyMadeError
+
+    try:
+        train(
+            method,
+            cohort,
+            out,
+            preset="tiny",
+            settings=PAPER,
+            on_checkpoint=stop_at_step,
+            run=RunOptions(seed=0, resume=True, quiet=True),
+        )
+    except CopyMadeError:
+        shutil.copytree(out, copy)
+        print(f"{copy}: done", flush=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cohort", type=Path, help="cohort to train on")
+    parser.add_argument("runs", type=Path, help="folder of the runs: $RUNS of run.sh")
+    parser.add_argument("--interval", type=int, default=500, help="steps between two copies")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train both methods up to each multiple of the interval."""
+    args = build_parser().parse_args(argv)
+    for step in range(args.interval, BUDGET // BATCH + 1, args.interval):
+        for method in METHODS:
+            train_until(method, args.cohort, args.runs, step)
+
+
+if __name__ == "__main__":
+    main()
