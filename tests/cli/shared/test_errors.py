@@ -117,3 +117,12 @@ def test_log_goes_to_the_error_stream_of_the_moment(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     handler.emit(logging.makeLogRecord({"msg": "sub-01: no region"}))
     assert stream.getvalue() == "sub-01: no region\n"
+
+
+def test_a_warning_is_shown_once_and_an_error_each_time(capsys):
+    handler = TerminalHandler()
+    for level in (logging.WARNING, logging.ERROR):
+        for text in ("a.nii skipped", "a.nii skipped", "b.nii skipped"):
+            handler.emit(logging.LogRecord("maediff", level, "", 0, text, None, None))
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["a.nii skipped", "b.nii skipped", *["a.nii skipped"] * 2, "b.nii skipped"]

@@ -112,9 +112,20 @@ class TerminalHandler(logging.StreamHandler):
     """Log handler for the error stream of the moment.
 
     A progress bar replaces `sys.stderr` while it is shown, and prints the lines above itself.
+    A warning is shown once: a command that searches a folder for each contrast meets the same
+    files again.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            text = record.getMessage()
+            if text in self.warnings:
+                return
+            self.warnings.add(text)
         self.stream = sys.stderr
         super().emit(record)
 
