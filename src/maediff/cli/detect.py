@@ -79,7 +79,7 @@ def detect(
     fpr: Annotated[
         float | None,
         typer.Option(
-            help="Share of healthy voxels above the threshold, counted on the model's healthy "
+            help="Highest share of healthy voxels in masks, counted on the model's healthy "
             "scans. Default: the model's own threshold or rate (`maediff models`), or 0.01. "
             "Excludes --threshold, --scan-fpr and --sensitivity."
         ),
