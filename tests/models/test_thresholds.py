@@ -85,7 +85,7 @@ def test_guarantee_for_scans(run):
     assert thresholds.at_scan_fpr(0.75) == Threshold(1.0, {**origin, **counts}, 0.1)
     assert thresholds.at_scan_fpr(0.25).residual == 0.5
     with pytest.raises(
-        InputError, match=r"`scan_fpr=0\.1`: .* from 3 healthy scans: .* 0\.25, .* 9 scans"
+        InputError, match=r"`scan_fpr=0\.1`: 3 healthy scans .* use 0\.25 or .* 9 people"
     ):
         thresholds.at_scan_fpr(0.1)
     write(run, scan_scores=[])

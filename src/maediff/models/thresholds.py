@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff.anomaly.sensitivity import SENSITIVITIES, Sensitivity, summarise_volumes
-from maediff.anomaly.thresholds import conformal_threshold
+from maediff.anomaly.thresholds import conformal_threshold, scans_needed, smallest_alpha
 from maediff.core.errors import InputError
 
 FPRS = tuple(
@@ -189,13 +189,17 @@ class Thresholds:
                 f"{self.path}: holds no scores of healthy scans, so `scan_fpr={scan_fpr:g}` has "
                 f"no basis; {CALIBRATE.format(model=self.model)}, or use `threshold` or `fpr`"
             )
+        n_scans = len(self.scan_scores)
+        if 0 < scan_fpr < 1 and scans_needed(scan_fpr) > n_scans:
+            raise InputError(
+                f"`scan_fpr={scan_fpr:g}`: {n_scans} healthy scan{'s' * (n_scans != 1)} cannot "
+                f"guarantee this share; use {smallest_alpha(n_scans):.4g} or more, or "
+                f"{CALIBRATE.format(model=self.model)} of {scans_needed(scan_fpr)} people"
+            )
         try:
             value = conformal_threshold(self.scan_scores, scan_fpr)
         except ValueError as error:
-            raise InputError(
-                f"`scan_fpr={scan_fpr:g}`: {error}; choose a possible share, or "
-                f"{CALIBRATE.format(model=self.model)} of more people"
-            ) from None
+            raise InputError(f"`scan_fpr={scan_fpr:g}`: {error}") from None
         scans = {"source": "healthy scans", "n_scans": len(self.scan_scores)}
         return self._scaled(value, {"scan_fpr": scan_fpr, **scans, **self.describe(value)})
 

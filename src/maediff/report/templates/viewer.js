@@ -437,7 +437,7 @@
     write(context, text, x, y, align, baseline) {
       context.textAlign = align;
       context.textBaseline = baseline;
-      context.lineWidth = 3;
+      context.lineWidth = 2;
       context.strokeStyle = "rgba(0, 0, 0, 0.8)";
       context.strokeText(text, x, y);
       context.fillText(text, x, y);
