@@ -40,7 +40,7 @@ def call_maediff(*arguments, cwd=None) -> subprocess.CompletedProcess:
         chdir(cwd or Path.cwd()),
         redirect_stdout(out),
         redirect_stderr(err),
-        kept_process(),
+        restore_process(),
     ):
         try:
             main()
@@ -51,7 +51,7 @@ def call_maediff(*arguments, cwd=None) -> subprocess.CompletedProcess:
 
 
 @contextmanager
-def kept_process() -> Iterator[None]:
+def restore_process() -> Iterator[None]:
     """Restore handlers of the log, environment and threads, which a command changes."""
     root, threads = logging.getLogger(), torch.get_num_threads()
     handlers, level = root.handlers[:], root.level
