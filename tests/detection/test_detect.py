@@ -276,7 +276,7 @@ def test_resume_in_damaged_folder(scan, run, tmp_path):
         (tmp_path / "out" / "detect.json").write_text(content)
         with pytest.raises(
             InputError,
-            match=r"detect\.json: .*damaged .*; choose another folder, or use `overwrite=True`",
+            match=r"detect\.json: .*damaged .*; delete it and resume the command",
         ):
             detect([scan[0]], tmp_path / "out", run, threshold=0.2, resume=True)
 
