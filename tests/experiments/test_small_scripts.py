@@ -19,6 +19,32 @@ time_metrics = load_script("experiments/speed/time_metrics.py")
 training_speed = load_script("experiments/speed/training_speed.py")
 default_rate = load_script("experiments/default_rate/default_rate.py")
 loss_by_t = load_script("experiments/loss_by_level_of_noise/loss_by_t.py")
+map_filters = load_script("experiments/map_filters/filter_maps.py")
+
+
+def make_map_scan(images):
+    """Return a scan with a brain of the whole cube."""
+    return map_filters.Scan(images, images, np.ones_like(images, bool), None, (1.0, 1.0, 1.0))
+
+
+def test_the_guided_filter_follows_the_edges_of_the_scan():
+    step = np.zeros((9, 9, 9), np.float32)
+    step[:, :, 4:] = 1
+    noisy = 0.5 * step + 0.1 * np.random.default_rng(0).standard_normal(step.shape)
+    filtered = map_filters.guided_filter(noisy.astype(np.float32), make_map_scan(step), 2, 1e-4)
+    inner = np.s_[3:6, 3:6]
+    assert filtered[*inner, 4] == pytest.approx(0.5, abs=0.05)
+    assert filtered[*inner, 3] == pytest.approx(0, abs=0.05)
+
+
+def test_cluster_enhancement_raises_a_large_cluster_above_a_small_one_of_equal_height():
+    anomaly = np.zeros((9, 9, 9), np.float32)
+    anomaly[1:5, 1:5, 1:5] = 0.3
+    anomaly[7, 7, 7] = 0.3
+    enhanced = map_filters.enhance_clusters(anomaly, make_map_scan(anomaly), 0.5, 2.0)
+    # 64 voxels against 1: a factor of 64^0.5
+    assert enhanced[2, 2, 2] == pytest.approx(8 * enhanced[7, 7, 7], rel=1e-5)
+    assert enhanced[0, 0, 0] == 0
 
 
 def test_distances_from_a_patch_in_the_corner():
