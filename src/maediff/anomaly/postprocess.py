@@ -251,7 +251,7 @@ def anomaly_mask(
     spacing_mm: Sequence[float],
     config: PostprocessConfig = DEFAULT,
 ) -> Mask:
-    """Return the anomaly mask: components above the threshold, in the eroded brain.
+    """Return the anomaly mask: components above the threshold, with their edge (`extent`).
 
     Args:
         anomaly_map: from `residual_map`.

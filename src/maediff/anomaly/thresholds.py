@@ -41,9 +41,10 @@ ROUNDING = 1e-9
 def threshold_from_healthy(
     maps: Sequence[Map], brains: Sequence[Mask], fpr: float = 0.01, extent: float = 1.0
 ) -> float:
-    """Return the smallest threshold at which masks hold at most a share `fpr` of healthy voxels.
+    """Return a threshold at which masks hold at most a share `fpr` of healthy voxels.
 
-    Masks without growth hold voxels above the threshold t; masks that grow, voxels above extent t.
+    Without growth, it is the smallest one. With growth it may be higher than needed, because a
+    voxel above `extent` t is in the mask only if its component has a core.
 
     Args:
         maps: anomaly maps of healthy scans.

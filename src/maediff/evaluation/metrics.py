@@ -1,7 +1,7 @@
 """Numbers that compare an anomaly map with a lesion mask, or a reconstruction with its scan.
 
 All voxels of the brain mask count, without erosion. Lesion voxels outside the brain mask are not
-scored; `lesion_outside_brain` is their share. A voxel is positive if it is above the threshold.
+scored; `lesion_outside_brain` is their share. A voxel is positive if it is in the mask.
 
     no lesion in the brain            AUPRC and recall are NaN: means ignore the subject
     a lesion, an empty prediction     Dice 0

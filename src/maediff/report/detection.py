@@ -57,7 +57,7 @@ def detection_page(folder: Path) -> Page:
         else [],
         scale_last=len(summaries) == 1,
         scale=colour_scale(vmax, threshold) if montages else None,
-        legend=[("mask", "anomaly mask: above the threshold")],
+        legend=[("mask", "anomaly mask: the detected regions")],
         montages=montages,
     )
     failures = {**shared.get("failures", {}), **unreadable}
@@ -90,7 +90,7 @@ def scan_page(folder: Path, name: str) -> Page:
         "Scan",
         scale_last=True,
         scale=colour_scale(_find_maximum(shared), shared["threshold"]),
-        legend=[("mask", "anomaly mask: above the threshold")],
+        legend=[("mask", "anomaly mask: the detected regions")],
         montages=[make_scan_montage(folder / name, summary, shared, "scan-0")],
     )
     lead = _sentence(summary, shared)

@@ -142,7 +142,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     ]
     legend = [
         ("truth", "truth: outline of the lesion mask"),
-        ("outline", "outline of the anomaly mask: above the threshold"),
+        ("outline", "outline of the anomaly mask: what the method detects"),
     ]
     return [
         Section(

@@ -97,7 +97,7 @@ def _make_section(title: str, montages: list[Montage], tables: list[Table]) -> S
         title,
         tables=tables,
         scale=(bar, ticks) if montages else None,
-        legend=[("mask", "anomaly mask: above the threshold")],
+        legend=[("mask", "anomaly mask: the detected regions")],
         montages=montages,
     )
 
