@@ -32,9 +32,13 @@ def describe(summary=SUMMARY, scan_fpr=0.1, **postprocess):
         ({"smooth_mm": 4.0}, "for all: Gaussian blur of 4 mm, median"),
         (
             {"smooth_mm": (2, 20), "smooth_mean": "geometric", "times_intensity": 2.0},
-            "for all: geometric mean of Gaussian blurs of 2 and 20 mm, times x^2, median",
+            "for all: geometric mean of Gaussian blurs of 2 and 20 mm, times the intensity to the "
+            "power 2, median",
         ),
-        ({"first_power": 2.0}, "for all: times x^2 with x up to 2, no blur, median"),
+        (
+            {"first_power": 2.0},
+            "for all: times the intensity (at most 2) to the power 2, no blur, median",
+        ),
         ({"symmetry": 0.5}, "no blur, minus 50% of what both sides of the brain have in common"),
         ({"erosion_iterations": 1}, "is eroded 1 times in the slice, and components under 64 mm3"),
     ],
@@ -71,10 +75,10 @@ def test_no_healthy_scan():
 def test_own_steps_of_a_run():
     own = {"first_smooth_mm": 4.0, "first_power": 2.0, "first_ceiling": 1.0}
     assert describe_own_steps({"a": {}, "b": own, "c": {**own, "first_power": 0.0}}) == [
-        "First steps of the residual of b, also in its raw residual: Gaussian blur of 4 mm within "
-        "the slice, times x^2 with x up to 1.",
-        "First steps of the residual of c, also in its raw residual: Gaussian blur of 4 mm within "
-        "the slice.",
+        "b has steps of its own before these, also in its raw residual: Gaussian blur of 4 mm "
+        "within the slice, times the intensity (at most 1) to the power 2.",
+        "c has steps of its own before these, also in its raw residual: Gaussian blur of 4 mm "
+        "within the slice.",
     ]
     assert describe_own_steps({"a": {"extent": 0.5}, "b": {"extent": 1.0}}) == [
         "Regions of a grow to 50% of the threshold."

@@ -55,7 +55,7 @@ def _describe_postprocess(config: PostprocessConfig) -> str:
     if config.symmetry:
         steps.append(f"minus {config.symmetry:.0%} of what both sides of the brain have in common")
     if config.times_intensity:
-        steps.append(f"times x^{config.times_intensity:g}")
+        steps.append(f"times the intensity to the power {config.times_intensity:g}")
     if config.median_size > 1:
         steps.append(
             f"median filter {config.median_size} (within the slice where slices are more than "
@@ -81,7 +81,7 @@ def describe_own_steps(own_steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, values in own_steps.items():
         if steps := _list_first_steps(values):
             notes.append(
-                f"First steps of the residual of {name}, also in its raw residual: "
+                f"{name} has steps of its own before these, also in its raw residual: "
                 f"{', '.join(steps)}."
             )
         if (extent := values.get("extent", 1.0)) < 1:
@@ -96,7 +96,7 @@ def _list_first_steps(values: Mapping[str, Any]) -> list[str]:
         steps.append(f"Gaussian blur of {smooth_mm:g} mm within the slice")
     if power := values.get("first_power"):
         ceiling = values.get("first_ceiling", DEFAULT.first_ceiling)
-        steps.append(f"times x^{power:g} with x up to {ceiling:g}")
+        steps.append(f"times the intensity (at most {ceiling:g}) to the power {power:g}")
     return steps
 
 
