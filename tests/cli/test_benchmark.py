@@ -34,13 +34,13 @@ def test_figures_are_printed(figures, capsys):
 
 def test_quiet_figures_are_in_the_file(figures, tmp_path, capsys):
     command.benchmark(json=tmp_path / "out.json", quiet=True)
-    assert json.loads((tmp_path / "out.json").read_text()) == figures | {"detect": DETECT}
+    assert json.loads((tmp_path / "out.json").read_text("utf-8")) == figures | {"detect": DETECT}
     assert capsys.readouterr().out == ""
 
 
 def test_no_scans(figures, tmp_path):
     command.benchmark(json=tmp_path / "out.json", scans="0", quiet=True)
-    assert json.loads((tmp_path / "out.json").read_text()) == figures
+    assert json.loads((tmp_path / "out.json").read_text("utf-8")) == figures
 
 
 def test_scans_that_are_no_numbers(figures):

@@ -21,7 +21,7 @@ def test_the_sample_is_one_small_brain_in_both_contrasts():
     assert images[0].shape == (80, 100, 40) and (brains[0] == brains[1]).mean() > 0.99
     folder = find_sample().parent
     assert sum(path.stat().st_size for path in folder.glob("*.nii.gz")) < 2_000_000
-    assert "synthetic" in (folder / "README.md").read_text()
+    assert "synthetic" in (folder / "README.md").read_text("utf-8")
     with pytest.raises(InputError, match="the sample is FLAIR or T1w"):
         find_sample("T2w")
 
@@ -52,7 +52,7 @@ def test_detect_in_the_sample(tmp_path):
     arguments = ("detect", "--sample", "--model", run, "--device", "cpu", "-q")
     result = call_maediff(*arguments, "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / "out" / "sub-sample" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "sub-sample" / "summary.json").read_text("utf-8"))
     assert summary["modality"] == "FLAIR"
     refused = call_maediff(*arguments, "scan.nii.gz", "-o", tmp_path / "no")
     assert refused.returncode == 2 and "--sample and scan.nii.gz" in refused.stderr

@@ -67,7 +67,7 @@ def test_open_refuses_other_folders(cohort, tmp_path):
     with pytest.raises(InputError, match=r"in: holds no cohort\.json"):
         Cohort.open(tmp_path / "in")
     path = cohort.path / "cohort.json"
-    meta = json.loads(path.read_text())
+    meta = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**meta, "format": 99}))
     with pytest.raises(
         InputError, match=r"cohort\.json: cohort format 99, but this maediff reads 2"
@@ -93,7 +93,7 @@ def test_open_refuses_other_folders(cohort, tmp_path):
 
 def test_load_names_damaged_file(cohort):
     path = cohort.path / "a" / "image.json"
-    whole = json.loads(path.read_text())
+    whole = json.loads(path.read_text("utf-8"))
     for content in (
         {},
         [],
@@ -105,7 +105,7 @@ def test_load_names_damaged_file(cohort):
         with pytest.raises(InputError, match=r"image\.json: missing or damaged"):
             cohort.load(cohort.rows[0])
     ill = cohort.path / "ill" / "image.json"
-    ill.write_text(json.dumps(json.loads(ill.read_text()) | {"lesion_free": [True]}))
+    ill.write_text(json.dumps(json.loads(ill.read_text("utf-8")) | {"lesion_free": [True]}))
     with pytest.raises(InputError, match="describes 1 slices, but the image has"):
         cohort.load(cohort.rows[2])
     (cohort.path / "a" / "image.nii.gz").write_bytes(b"")

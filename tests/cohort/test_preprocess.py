@@ -49,7 +49,7 @@ def test_a_folder_becomes_a_cohort(folder, tmp_path):
         "in"
     }
     assert cohort.meta["modality"] == "T2w" and cohort.meta["grid"]["size"] == 96
-    header = (out / "manifest.csv").read_text().splitlines()[0]
+    header = (out / "manifest.csv").read_text("utf-8").splitlines()[0]
     assert header == "subject,session,dataset,split,healthy,image,brain_mask,lesion_mask,source"
     image, mask = (nib.load(out / "p0" / f"{name}.nii.gz") for name in ("image", "brain_mask"))
     assert image.shape[:2] == (96, 96) and mask.get_data_dtype() == np.uint8
@@ -185,7 +185,7 @@ def test_interrupted_and_resumed(folder, tmp_path, monkeypatch):
         "p2.nii.gz",
     ]
     for name in ("manifest.csv", "qc.csv", "cohort.json"):
-        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+        assert (out / name).read_text("utf-8") == (tmp_path / "whole" / name).read_text("utf-8")
     for row in Cohort.open(out).rows:
         whole = next(
             other for other in Cohort.open(tmp_path / "whole").rows if other.name == row.name
@@ -332,7 +332,7 @@ def test_record_and_margin(tmp_path):
             lesion_free_margin=margin,
             run=QUIET,
         )
-        record = json.loads((tmp_path / f"out{margin}" / "a" / "image.json").read_text())
+        record = json.loads((tmp_path / f"out{margin}" / "a" / "image.json").read_text("utf-8"))
         free.append(sum(record["lesion_free"]))
         assert record["extra"] == {"lesion_kind": "bright"} and record["record"]["lesion_ml"] > 4
     assert free == [free[0], free[0] - 2, free[0] - 6]
@@ -353,7 +353,7 @@ def test_progress_bar(folder, tmp_path, capsys, caplog, monkeypatch):
 def test_real_glioma_manifest(shared_data, tmp_path):
     """Preprocess every third patient."""
     folder = shared_data / "lgg"
-    header, *rows = (folder / "flair.csv").read_text().splitlines()
+    header, *rows = (folder / "flair.csv").read_text("utf-8").splitlines()
     cells = [[str(folder / c) if "/" in c else c for c in row.split(",")] for row in rows[::3]]
     manifest = tmp_path / "flair.csv"
     manifest.write_text("\n".join([header, *map(",".join, cells)]))
@@ -369,7 +369,7 @@ def test_real_glioma_manifest(shared_data, tmp_path):
     for row in cohort.rows:
         loaded = cohort.load(row)
         assert not (loaded.lesion.any(axis=(1, 2)) & loaded.lesion_free).any()
-        record = json.loads(row.image.with_name("image.json").read_text())["record"]
+        record = json.loads(row.image.with_name("image.json").read_text("utf-8"))["record"]
         brain_ml = loaded.brain.sum() * np.prod(loaded.spacing_mm) / 1000
         assert brain_ml == pytest.approx(record["brain_ml"], rel=0.02), (
             row.name

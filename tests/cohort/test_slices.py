@@ -33,7 +33,9 @@ def test_cache_follows_cohort(cohort, monkeypatch):
     monkeypatch.setattr(Cohort, "load", lambda *_: pytest.fail("read the scans again"))
     np.testing.assert_array_equal(cohort.training_slices("train").images, first.images)
     monkeypatch.undo()
-    table = (cohort.path / "manifest.csv").read_text().replace("b,,in,train,1", "b,,in,train,0")
+    table = (
+        (cohort.path / "manifest.csv").read_text("utf-8").replace("b,,in,train,1", "b,,in,train,0")
+    )
     (cohort.path / "manifest.csv").write_text(table)
     changed = Cohort.open(cohort.path)
     assert changed.hash != cohort.hash

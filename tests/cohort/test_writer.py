@@ -23,7 +23,9 @@ def test_written_cohort_is_read_back(tmp_path):
     )
     prepared = prepare_scan(read_nifti(image), brain)
     write_subject(out, ref, prepared, {"format": 2})
-    assert json.loads((out / "a_ses-1" / "image.json").read_text())["settings"] == {"format": 2}
+    assert json.loads((out / "a_ses-1" / "image.json").read_text("utf-8"))["settings"] == {
+        "format": 2
+    }
     meta = {"modality": "T1w", "grid": {}, "normalise": {}}
     write_cohort(out, [ref], meta)
     cohort = Cohort.open(out)

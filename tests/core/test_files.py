@@ -26,7 +26,7 @@ def test_failed_write_keeps_old_file(tmp_path):
     with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_text("half of the n")
         raise RuntimeError
-    assert path.read_text() == "old"
+    assert path.read_text("utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
@@ -51,12 +51,12 @@ def test_temporary_name_keeps_suffix(tmp_path):
 
 def test_nan_becomes_null(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.5, None]}
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"a": None, "b": [1.5, None]}
 
 
 def test_write_table_quotes_commas(tmp_path):
     write_table(tmp_path / "a.csv", ("name", "ml"), [("a,b", 1.5), ("c", None)])
-    assert (tmp_path / "a.csv").read_text() == 'name,ml\n"a,b",1.5\nc,\n'
+    assert (tmp_path / "a.csv").read_text("utf-8") == 'name,ml\n"a,b",1.5\nc,\n'
 
 
 def test_output_folder(tmp_path):

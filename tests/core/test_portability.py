@@ -52,7 +52,7 @@ def test_problems_are_noticed():
     code = """
 import fcntl
 os.fork()
-Path("/dev/shm/x").read_text()
+Path("/dev/shm/x").read_text("utf-8")
 """
     assert len(list(problems_of(ast.parse(code)))) == 4
 

@@ -96,12 +96,12 @@ def test_missing_and_unfinished_shards_are_named(tmp_path):
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
     out = tmp_path / "out"
     start(out, "1/2", {"grid": {"size": 96}})
-    before = (out / SHARDS / "1-of-2.json").read_text()
+    before = (out / SHARDS / "1-of-2.json").read_text("utf-8")
     message = r"shard 1/2 was started with grid.size 96, but shard 2/2 has grid.size 48"
     with pytest.raises(InputError, match=message):
         start(out, "2/2", {"grid": {"size": 48}})
     assert [path.name for path in (out / SHARDS).iterdir()] == ["1-of-2.json"]
-    assert (out / SHARDS / "1-of-2.json").read_text() == before
+    assert (out / SHARDS / "1-of-2.json").read_text("utf-8") == before
     start(out, "2/2", {"grid": {"size": 96}})
 
 

@@ -46,16 +46,16 @@ def load_ras(out, name, subject="sub-1"):
 
 
 def read_shared(out):
-    return json.loads((out / "detect.json").read_text())
+    return json.loads((out / "detect.json").read_text("utf-8"))
 
 
 def read_summary(out, subject="sub-1"):
-    return json.loads((out / subject / "summary.json").read_text())
+    return json.loads((out / subject / "summary.json").read_text("utf-8"))
 
 
 def change_cohort(run, **changes):
     """Change the preparation that a run records."""
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text("utf-8"))
     config["cohort"] |= changes
     (run / "config.json").write_text(json.dumps(config))
 
@@ -139,12 +139,12 @@ def test_failed_scan(scan, run, tmp_path, caplog):
     assert [summary["subject"] for summary in report.summaries] == ["sub-1"]
     assert "sub-0 failed" in caplog.text and "NaN" in caplog.text
     assert sorted(folder.name for folder in out.iterdir() if folder.is_dir()) == ["sub-1"]
-    page = write_report(out).read_text()
+    page = write_report(out).read_text("utf-8")
     assert "1 failed." in page and "Failed" in page and "sub-0_T1w.nii.gz: holds NaN" in page
     # The log names the folder; files that are given to other people do not.
     assert str(path).replace("sub-1", "sub-0") in caplog.text
     for name in ("detect.json", "report.html", "sub-1/summary.json"):
-        assert str(tmp_path) not in (out / name).read_text(), name
+        assert str(tmp_path) not in (out / name).read_text("utf-8"), name
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan")])
@@ -305,7 +305,7 @@ def test_own_postprocessing(scan, run, cohort, tmp_path):
 
 def test_detect_json_records_value_and_origin_of_each_threshold(scan, run, tmp_path):
     model = shutil.copytree(run, tmp_path / "model")
-    stored = json.loads((model / "calibration.json").read_text())
+    stored = json.loads((model / "calibration.json").read_text("utf-8"))
     own = {"value": 0.3, "chosen_on": "9 patients"}
     (model / "calibration.json").write_text(json.dumps(stored | {"default_threshold": own}))
     shared = {}
@@ -335,7 +335,7 @@ def test_detect_json_records_value_and_origin_of_each_threshold(scan, run, tmp_p
     assert shared["scans"]["threshold"] == stored["scan_scores"][0] / 0.3
     summary = read_summary(tmp_path / "scans")
     assert bool(summary["regions"]) == (summary["score"] > summary["threshold"])
-    page = write_report(tmp_path / "own").read_text()
+    page = write_report(tmp_path / "own").read_text("utf-8")
     assert "the model&#39;s own, chosen on 9 patients" in page
 
 
@@ -413,7 +413,7 @@ def test_several_processes(scan, run, tmp_path, caplog):
         for name in IMAGES:
             a, b = (load(out, name, subject).get_fdata() for out in outs.values())
             np.testing.assert_allclose(a, b, atol=1e-5)
-        texts = [(out / subject / "summary.json").read_text() for out in outs.values()]
+        texts = [(out / subject / "summary.json").read_text("utf-8") for out in outs.values()]
         assert texts[0] == texts[1]
 
 
@@ -426,7 +426,7 @@ def test_single_slice(run, tmp_path, thickness):
         assert load(tmp_path / "out", name).shape == data.shape
     anomaly = load(tmp_path / "out", "anomaly_map").get_fdata()
     assert anomaly[brain].any() and not anomaly[~brain].any()
-    assert "<html" in write_report(tmp_path / "out").read_text()
+    assert "<html" in write_report(tmp_path / "out").read_text("utf-8")
 
 
 def test_raw_scan(run, tmp_path):
@@ -444,7 +444,7 @@ def test_raw_scan(run, tmp_path):
     assert 2 * (mask & brain).sum() / (mask.sum() + brain.sum()) > 0.98
     assert read_summary(out)["qc"]["brain_mask"] == "deepbet"
     assert (out / "sub-1" / "qc.png").is_file()
-    assert "Brain outline" in write_report(out).read_text()
+    assert "Brain outline" in write_report(out).read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_brain_of_a_flair_comes_from_its_t1w(tmp_path):
 
 
 def test_each_choice_of_a_threshold_gives_its_residual(detector, run, scan):
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
     results = {
         "default": detector.detect(scan[0]),
         "given": detector.detect(scan[0], threshold=0.2),

@@ -81,20 +81,20 @@ def test_each_contrast_has_its_model_and_participants_share_a_folder(dataset, mo
     ]
     top = [".bidsignore", ".maediff", "README.md", "dataset_description.json", "methods.md"]
     assert files(out) == sorted([*scans, *top])
-    sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomalyT1w_mask.json").read_text())
+    sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomalyT1w_mask.json").read_text("utf-8"))
     assert sidecar["Sources"] == [f"bids:raw:{SECOND}.nii.gz"]
     parameters = sidecar["Parameters"]
     assert (parameters["model"], parameters["threshold"], parameters["scale"]) == ("T1w", 1, 0.1)
-    map_sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomaly_T1w.json").read_text())
+    map_sidecar = json.loads((out / "sub-02/anat/sub-02_desc-anomaly_T1w.json").read_text("utf-8"))
     assert map_sidecar["ResidualScale"] == 0.1 and "ResidualScale" not in sidecar
-    description = json.loads((out / "dataset_description.json").read_text())
+    description = json.loads((out / "dataset_description.json").read_text("utf-8"))
     assert description["DatasetLinks"] == {"raw": "../.."}
-    methods = (out / "methods.md").read_text()
+    methods = (out / "methods.md").read_text("utf-8")
     assert "T1w scans were processed" in methods and "FLAIR scans were processed" in methods
 
     group = collect_group(out, find_participants(dataset))
     assert not any(report.failures for report in group.values())
-    rows = (out / "participants_findings.tsv").read_text().splitlines()
+    rows = (out / "participants_findings.tsv").read_text("utf-8").splitlines()
     assert [row.split("\t")[0:5:4] for row in rows[1:]] == [
         ["sub-01_ses-a", "T1w"],
         ["sub-01_ses-a", "FLAIR"],
@@ -134,7 +134,7 @@ def test_a_failed_scan_is_named_in_the_group_and_loses_old_results(dataset, mode
     process(dataset, out, models, "01")  # the reason survives runs of other participants
     reports = collect_group(out, find_participants(dataset))
     assert "sub-02_T1w.nii.gz" in reports["T1w"].failures["sub-02"]
-    assert "failed" in (out / "participants_findings.tsv").read_text()
+    assert "failed" in (out / "participants_findings.tsv").read_text("utf-8")
     shutil.copy(tmp_path / "good.nii.gz", dataset / f"{SECOND}.nii.gz")
     process(dataset, out, models, "02")
     assert not collect_group(out, find_participants(dataset))["T1w"].failures
@@ -155,13 +155,13 @@ def test_a_second_dataset_is_refused_but_a_moved_one_is_not(dataset, models, tmp
     shutil.copytree(dataset, other)
     with pytest.raises(InputError, match=r"results of another dataset, \.\./Daten ä; choose"):
         process(other, out, models, "01")
-    links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
+    links = json.loads((out / "dataset_description.json").read_text("utf-8"))["DatasetLinks"]
     assert links == {"raw": "../Daten ä"} and not (out / "sub-01").exists()
     (tmp_path / "link").symlink_to(dataset)
     process(tmp_path / "link", out, models, "02")
     shutil.rmtree(dataset)
     process(other, out, models, "02")
-    links = json.loads((out / "dataset_description.json").read_text())["DatasetLinks"]
+    links = json.loads((out / "dataset_description.json").read_text("utf-8"))["DatasetLinks"]
     assert links == {"raw": "../other"}
 
 
@@ -323,7 +323,7 @@ def test_command_line(dataset, models, tmp_path, capsys, caplog, monkeypatch):
     assert code == 2 and f"--model {models['FLAIR']}: trained on FLAIR" in printed.err
     code, printed = app("group")
     assert code == 0 and (tmp_path / "out/reports/T1w/report.html").is_file()
-    assert "<h2" in (page := (tmp_path / "out/reports/T1w/report.html").read_text())
+    assert "<h2" in (page := (tmp_path / "out/reports/T1w/report.html").read_text("utf-8"))
     assert "T1w scans were processed with maediff" in page
     assert "FLAIR: no participant was processed" in caplog.text
     code, printed = app("group", "--overwrite")

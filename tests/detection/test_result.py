@@ -62,7 +62,7 @@ def test_save_writes_images_in_the_orientation_of_the_file(detection, tmp_path):
         "volumes.npz",
         "qc.png",
     }
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
     assert summary == json.loads(json.dumps(detection.summary()))
     assert summary["threshold"] == 0.2 and summary["subject"] == "sub-1"
     assert summary["qc"]["flags"] == list(detection.quality.flags)
@@ -78,7 +78,7 @@ def test_further_files_and_entries(detection, tmp_path):
         also=lambda folder: (folder / "extra.txt").write_text("x"),
     )
     assert (folder / "extra.txt").is_file()
-    assert json.loads((folder / "summary.json").read_text())["made_from"] == "x"
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["made_from"] == "x"
 
 
 def test_save_replaces_only_results(detection, tmp_path):
@@ -86,7 +86,7 @@ def test_save_replaces_only_results(detection, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="mine: exists and holds no result of maediff"):
         detection.save(tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "years of work"
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: is a file"):
         detection.save(tmp_path / "file")

@@ -19,7 +19,7 @@ def test_every_image_has_a_sidecar(run, scan, tmp_path):
     detection = load(run, device="cpu").detect(scan[0], threshold=0.2)
     folder = detection.save(tmp_path / "patient")
     for kind in IMAGES:
-        text = (folder / f"{kind}.json").read_text()
+        text = (folder / f"{kind}.json").read_text("utf-8")
         sidecar = json.loads(text)
         assert sidecar["Sources"] == ["sub-1_T1w.nii.gz"] and str(tmp_path) not in text
         assert sidecar["SpatialReference"] == "sub-1_T1w.nii.gz"
@@ -28,8 +28,8 @@ def test_every_image_has_a_sidecar(run, scan, tmp_path):
         assert sidecar["Parameters"]["postprocess"]["min_volume_mm3"] == 64.0
         assert sidecar["Parameters"]["seed"] == 0
         assert sidecar["Parameters"]["grid"]["spacing_mm"] == 2.0
-    assert json.loads((folder / "anomaly_map.json").read_text())["Units"] == "1"
-    assert json.loads((folder / "anomaly_mask.json").read_text())["Type"] == "Lesion"
+    assert json.loads((folder / "anomaly_map.json").read_text("utf-8"))["Units"] == "1"
+    assert json.loads((folder / "anomaly_mask.json").read_text("utf-8"))["Type"] == "Lesion"
 
 
 @pytest.mark.parametrize("kind", MNI_IMAGES)
@@ -56,13 +56,13 @@ def test_bids_derivative_with_images_in_mni(run, tmp_path, monkeypatch):
     space = "sub-01_space-MNI152NLin2009aSym_desc-"
     for name in ("anomaly_T1w", "anomaly_mask", "healthy_T1w"):
         assert (anat / f"{space}{name}.nii.gz").is_file()
-        sidecar = json.loads((anat / f"{space}{name}.json").read_text())
+        sidecar = json.loads((anat / f"{space}{name}.json").read_text("utf-8"))
         assert sidecar["SpatialReference"] == "MNI152NLin2009aSym"
         assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
         assert sidecar["Threshold"] == 0.2
-    native = json.loads((anat / "sub-01_desc-anomaly_T1w.json").read_text())
+    native = json.loads((anat / "sub-01_desc-anomaly_T1w.json").read_text("utf-8"))
     assert native["SpatialReference"] == "bids:raw:sub-01/anat/sub-01_T1w.nii.gz"
-    assert str(tmp_path) not in "".join(path.read_text() for path in anat.glob("*.json"))
+    assert str(tmp_path) not in "".join(path.read_text("utf-8") for path in anat.glob("*.json"))
     assert not list(work.glob("*/*_mni.nii.gz"))
 
 

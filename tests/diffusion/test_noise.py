@@ -107,7 +107,7 @@ def test_waves_change_the_noise_in_training_and_prediction(name):
 def test_a_run_saved_without_waves_gets_the_defaults(tmp_path):
     run = made_run(tmp_path / "run")
     for name in ("config.json", "calibration.json"):
-        saved = json.loads((run / name).read_text())
+        saved = json.loads((run / name).read_text("utf-8"))
         del saved["config"]["simplex"]
         (run / name).write_text(json.dumps(saved))
     model = read_model(run)

@@ -125,7 +125,7 @@ def test_other_preparation_is_described(tmp_path, cohort, caplog):
     models = {}
     for name, changes in (("same", {}), ("other", {"registration": {"enabled": True}})):
         run = made_small_run(tmp_path / name)
-        config = json.loads((run / "config.json").read_text())
+        config = json.loads((run / "config.json").read_text("utf-8"))
         (run / "config.json").write_text(json.dumps(config | {"cohort": same | changes}))
         models |= read_models([run], cohort)
     with caplog.at_level(logging.WARNING, "maediff"):
@@ -169,7 +169,7 @@ def test_train_split_is_noted(cohort):
 def change_manifest(cohort, folder, old, new):
     """Return a copy of the cohort in which the manifest has `new` instead of `old`."""
     copied = shutil.copytree(cohort.path, folder)
-    text = (copied / "manifest.csv").read_text()
+    text = (copied / "manifest.csv").read_text("utf-8")
     assert old in text
     (copied / "manifest.csv").write_text(text.replace(old, new))
     return Cohort.open(copied)

@@ -164,7 +164,7 @@ def test_resumed_comparison_repeats_nothing(cohort, tmp_path, records):
         "--resume",
     ):
         assert text in notes
-    record = json.loads((out / "compare.json").read_text())
+    record = json.loads((out / "compare.json").read_text("utf-8"))
     assert record["budget"] == {"preset": "tiny", "steps": 4, "max_time": None}
     assert record["hardware"][0]["cores"] >= 1
     assert all(run["done"] for run in record["runs"].values())
@@ -201,7 +201,7 @@ def test_method_can_be_added(cohort, finished, records):
 def test_damaged_record_is_refused(cohort, finished, changes):
     record = finished / "compare.json"
     if isinstance(changes, dict):
-        changes = json.dumps(json.loads(record.read_text()) | changes)
+        changes = json.dumps(json.loads(record.read_text("utf-8")) | changes)
     record.write_text(changes)
     message = r"compare\.json: .*damaged.*; choose another output folder, or use `overwrite=True`"
     with pytest.raises(InputError, match=message):
@@ -258,7 +258,7 @@ def test_complete_comparison(cohort, tmp_path):
         f"pddpm,t_train=[40,71]-{seed}@s=48" for seed in (0, 1)
     ]
     assert summary["groups"]["ddpm"]["seeds"] == [0, 1]
-    text = (out / "eval" / "table.md").read_text()
+    text = (out / "eval" / "table.md").read_text("utf-8")
     assert "2 steps of 2 slices" in text
     assert f"| {default} - ddpm |" in text
     weights = out / "runs" / "ddpm-1" / "last" / "model.safetensors"

@@ -22,7 +22,7 @@ def test_files_and_summary(tmp_path, flair_cohort, capsys):
     out = tmp_path / "eval"
     returned = evaluate(runs, str(flair_cohort), str(out), notes=["First."])
     assert capsys.readouterr().out == ""  # the progress bar is on the error stream
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
     assert summary.keys() == returned.keys()
     baselines = {*BASELINES} - {"mirror", "mirror-dark"}  # the scans are not registered
     assert set(summary["methods"]) == {*baselines, "ddpm-0", "ddpm-1"}
@@ -39,7 +39,7 @@ def test_files_and_summary(tmp_path, flair_cohort, capsys):
     assert len(rows) == (len(baselines) + 2) * 2
     assert {row["subject"] for row in rows} == {"test-ill", "test-healthy"}
     assert [row["auprc"] == "" for row in rows] == [row["healthy"] == "true" for row in rows]
-    assert "ddpm-1" in (out / "table.md").read_text()
+    assert "ddpm-1" in (out / "table.md").read_text("utf-8")
     shown = load_slices(out / "slices" / "ddpm-0" / "test-ill.npz")
     assert shown.lesion.any()
     assert shown.reference is not None
@@ -83,7 +83,7 @@ def test_symmetry_needs_registered_scans(tmp_path, flair_cohort):
         evaluate([], flair_cohort, tmp_path / "none", postprocess=symmetry, run=QUIET)
     assert not (tmp_path / "none").exists()
     turned = shutil.copytree(flair_cohort, tmp_path / "turned")
-    meta = json.loads((flair_cohort / "cohort.json").read_text())
+    meta = json.loads((flair_cohort / "cohort.json").read_text("utf-8"))
     meta["registration"]["enabled"] = True  # the midline of these brains is in the middle
     (turned / "cohort.json").write_text(json.dumps(meta))
     symmetric = evaluate([], turned, tmp_path / "eval", postprocess=symmetry, run=QUIET)
@@ -175,6 +175,6 @@ def test_seeds_and_calibration_make_no_group():
 def test_scores_file(tmp_path):
     row = {"method": "a", "seed": None, "healthy": True, "auprc": float("nan"), "dice": 1 / 3}
     write_scores(tmp_path / "scores.csv", [row])
-    assert (tmp_path / "scores.csv").read_text() == (
+    assert (tmp_path / "scores.csv").read_text("utf-8") == (
         "method,seed,healthy,auprc,dice\na,,true,,0.333333\n"
     )

@@ -209,7 +209,9 @@ def test_scores_of_perfect_and_empty_maps(cohort, tmp_path):
         run=RunOptions(workers=2, quiet=True),
     )
     for name in ("scores.csv", "table.md"):  # processes change nothing
-        assert (tmp_path / "two" / name).read_text() == (tmp_path / "eval" / name).read_text()
+        assert (tmp_path / "two" / name).read_text("utf-8") == (
+            tmp_path / "eval" / name
+        ).read_text("utf-8")
     shutil.copytree(tmp_path / "perfect", tmp_path / "bright")
     with pytest.raises(InputError, match="named like the baseline"):
         evaluate([tmp_path / "bright"], cohort.path, tmp_path / "eval2", run=QUIET)

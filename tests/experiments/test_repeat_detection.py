@@ -61,7 +61,7 @@ def test_finished_commands_are_skipped_and_the_time_is_limited(tmp_path, monkeyp
     assert commands == [f"{name}/{c}" for name in repeat.VARIANTS for c in ("FLAIR", "T1w")]
     assert repeat.main(arguments) == 0
     assert len(commands) == 2 * len(repeat.VARIANTS)
-    rows = list(csv.DictReader((tmp_path / "out" / "d.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "out" / "d.csv").read_text("utf-8").splitlines()))
     assert len(rows) == 2 * (len(repeat.VARIANTS) - 1)
     capsys.readouterr()
     assert repeat.main(["table", str(tmp_path / "out" / "d.csv")]) == 0

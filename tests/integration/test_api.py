@@ -58,7 +58,9 @@ def assert_same_files(folder, expected):
                 np.testing.assert_array_equal(first[name], second[name])
         elif path.name != "summary.json":
             assert read(folder / path.name) == read(path), path.name
-    summaries = [json.loads((each / "summary.json").read_text()) for each in (folder, expected)]
+    summaries = [
+        json.loads((each / "summary.json").read_text("utf-8")) for each in (folder, expected)
+    ]
     keys = summaries[1].keys() - ONLY_OF_THE_COMMAND
     assert {key: summaries[0][key] for key in keys} == {key: summaries[1][key] for key in keys}
     assert summaries[0].keys() | {"made_from"} == summaries[1].keys()

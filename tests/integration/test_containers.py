@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-APPTAINER = (ROOT / "apptainer.def").read_text()
+COMMANDS = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"])
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+APPTAINER = (ROOT / "apptainer.def").read_text("utf-8")
 
 
 def copied_by_docker():
@@ -36,13 +36,13 @@ def test_copied_files_exist(copied):
 
 
 def test_dockerignore_admits_exactly_what_is_copied():
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     assert {line[1:] for line in lines if line.startswith("!")} == copied_by_docker()
     assert "*" in lines
 
 
 def test_files_of_the_build_are_copied():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     needed = {project["project"]["readme"], *project["project"]["license-files"], "src"}
     assert needed <= copied_by_docker() & copied_by_apptainer()
 
@@ -59,6 +59,6 @@ def test_arguments_of_apptainer_have_a_value():
     """Apptainer ignores a default that is empty, and refuses an empty `--build-arg`."""
     (section,) = re.findall(r"^%arguments\n((?: +.+\n)+)", APPTAINER, re.MULTILINE)
     assert all(re.fullmatch(r" +\w+=\S+", line) for line in section.splitlines())
-    workflow = (ROOT / ".github/workflows/containers.yml").read_text()
+    workflow = (ROOT / ".github/workflows/containers.yml").read_text("utf-8")
     assert "torch_index=\"${{ vars.TORCH_INDEX || 'default' }}\"" in workflow
     assert 'if [ "$torch_index" = default ]; then torch_index=; fi' in APPTAINER

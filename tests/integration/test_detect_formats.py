@@ -174,17 +174,17 @@ def test_bids_derivative(bids, run, capsys):
         *(f"{scan}desc-anomaly_summary.json" for scan in (ONE, TWO)),
     }
     assert not list((out / ".detect").rglob("*.nii.gz"))
-    description = json.loads((out / "dataset_description.json").read_text())
+    description = json.loads((out / "dataset_description.json").read_text("utf-8"))
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "maediff"
     assert description["DatasetLinks"] == {"raw": "../.."}
-    sidecar = json.loads((out / f"{ONE}desc-anomaly_mask.json").read_text())
+    sidecar = json.loads((out / f"{ONE}desc-anomaly_mask.json").read_text("utf-8"))
     assert sidecar["Sources"] == [f"bids:raw:{ONE}T1w.nii.gz"]
-    summary = json.loads((out / f"{ONE}desc-anomaly_summary.json").read_text())
+    summary = json.loads((out / f"{ONE}desc-anomaly_summary.json").read_text("utf-8"))
     assert summary["subject"] == "sub-01_ses-2_run-1"
     image = nib.load(out / f"{ONE}desc-anomaly_T1w.nii.gz")
     assert nib.aff2axcodes(image.affine) == ("L", "A", "S") and image.get_fdata().max() > 0.2
-    assert ".detect" not in (out / "report.html").read_text()
+    assert ".detect" not in (out / "report.html").read_text("utf-8")
     with pytest.raises(InputError, match="exists and is not empty"):
         detect_derivative(bids, out, run)
     before = (out / f"{ONE}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns
@@ -192,7 +192,7 @@ def test_bids_derivative(bids, run, capsys):
     assert (out / f"{ONE}desc-anomaly_T1w.nii.gz").stat().st_mtime_ns == before
     (out / "report.html").unlink()
     cli.report(out)
-    assert "maediff</h1>" in (out / "report.html").read_text()
+    assert "maediff</h1>" in (out / "report.html").read_text("utf-8")
     assert [ref.name for ref in find_scans([bids], "T1w")] == [
         "sub-01_ses-2_run-1",
         "sub-02_desc-defaced",

@@ -73,7 +73,7 @@ def test_unusable_studies_fail_by_name(volume, tmp_path, caplog):
     two = root / "two"
     assert f"two failed: {two}: several series may be the scan; give `series`" in caplog.text
     assert f"(give {two} alone to list them)" in caplog.text
-    written = (tmp_path / "out" / "qc.csv").read_text() + caplog.text
+    written = (tmp_path / "out" / "qc.csv").read_text("utf-8") + caplog.text
     assert not any(secret in written for secret in (*SECRETS.values(), "1.2.826"))
 
 

@@ -44,7 +44,7 @@ def scan(tmp_path):
 def detect(scan, out, model, **options):
     """Detect in a scan, and return detect.json."""
     assert not detect_in([scan], out, model, **options).failures
-    return json.loads((out / "detect.json").read_text())
+    return json.loads((out / "detect.json").read_text("utf-8"))
 
 
 def test_calibrated_copy(cohort, model, scan, tmp_path):
@@ -58,7 +58,7 @@ def test_calibrated_copy(cohort, model, scan, tmp_path):
     # The copy keeps the model's rate, and drops the threshold chosen on other scans.
     assert after["threshold_from"]["fpr"] == 1e-4
     assert after["threshold_from"]["n_scans"] > 2
-    page = write_report(tmp_path / "after").read_text()
+    page = write_report(tmp_path / "after").read_text("utf-8")
     assert "9 patients" not in page
     assert detect(scan, tmp_path / "scans", tmp_path / "site", scan_fpr=0.5)["threshold"] > 0
 
@@ -70,7 +70,7 @@ def test_model_trained_from_another(cohort, model, tmp_path, caplog):
     assert tuned.default_fpr == 1e-4 and 1e-4 in FPRS
     assert tuned.thresholds.default().origin["fpr"] == 1e-4
     symmetric = shutil.copytree(model, tmp_path / "symmetric")
-    stored = json.loads((symmetric / "calibration.json").read_text())
+    stored = json.loads((symmetric / "calibration.json").read_text("utf-8"))
     stored["postprocess"] |= {"symmetry": 0.5}
     (symmetric / "calibration.json").write_text(json.dumps(stored))
     train("maediff", cohort, tmp_path / "unregistered", **options | {"init": symmetric})

@@ -25,7 +25,7 @@ SMALL = (
 def test_preprocess_train_detect_evaluate_report(tmp_path):
     home = tmp_path / "Müller's scans"
     manifest = made_dataset(home / "in")
-    header, *rows = manifest.read_text().splitlines()
+    header, *rows = manifest.read_text("utf-8").splitlines()
     tested = manifest.with_name("tested scans.csv")
     tested.write_text("\n".join([header, *rows[-2:]]))
     cohort, run = home / "cohort", home / "run"

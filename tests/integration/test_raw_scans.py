@@ -50,13 +50,13 @@ def test_failed_extraction(tmp_path, caplog, failure):
     assert "b failed" in caplog.text and "found no brain" in read_qc(out)["b"]["flags"]
     assert [row.name for row in Cohort.open(out).rows] == ["a", "c"]
     assert read_qc(out)["a"]["brain_mask"] == "deepbet"
-    meta = json.loads((out / "cohort.json").read_text())
+    meta = json.loads((out / "cohort.json").read_text("utf-8"))
     assert meta["brain"]["tool"] == "auto"
     assert not meta["registration"]["enabled"] and not meta["bias"]["enabled"]
-    settings = json.loads((out / "a" / "image.json").read_text())["settings"]
+    settings = json.loads((out / "a" / "image.json").read_text("utf-8"))["settings"]
     assert settings["qc"]["align"] == "never"
     assert (out / "a" / "qc.png").is_file()
-    page = write_report(out).read_text()
+    page = write_report(out).read_text("utf-8")
     assert "2 of 3 scans were prepared" in page
     assert "data:image/jpeg" in page and "found no brain" in page
 
@@ -97,7 +97,7 @@ def test_t1_of_a_dicom_study(tmp_path):
         tools=tools,
     )
     assert dice(stepped.brain, brain[:, :, ::2]) > 0.95
-    assert ref.t1_series not in (out / "p" / "image.json").read_text()
+    assert ref.t1_series not in (out / "p" / "image.json").read_text("utf-8")
     (tmp_path / "list.csv").write_text("subject,image\nx,in/p\n")
     assert find_scans([tmp_path / "list.csv"], "T2w")[0].t1 == ref.t1
 
@@ -108,10 +108,10 @@ def test_registered_by_default(tmp_path):
     run = partial(preprocess, [tmp_path / "in"], modality="T1w", run=QUIET)
     assert run(tmp_path / "on") == run(tmp_path / "off", preparation=UNREGISTERED) == 0
     for name, enabled in (("on", True), ("off", False)):
-        meta = json.loads((tmp_path / name / "cohort.json").read_text())
+        meta = json.loads((tmp_path / name / "cohort.json").read_text("utf-8"))
         assert meta["registration"] == {"enabled": enabled}
         assert PreparationConfig.from_record(meta).registered is enabled
-        record = json.loads((tmp_path / name / "a" / "image.json").read_text())["record"]
+        record = json.loads((tmp_path / name / "a" / "image.json").read_text("utf-8"))["record"]
         assert ("to_atlas" in record) is enabled
 
 

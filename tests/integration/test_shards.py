@@ -115,7 +115,7 @@ def test_failed_scans_are_merged(scans, run, tmp_path):
         detect_shard(broken, out, run, shard)
     merge_shards(out)
     assert files_of(out) == files_of(plain)
-    assert set(json.loads((out / "detect.json").read_text())["failures"]) == {"sub-3_ses-1"}
+    assert set(json.loads((out / "detect.json").read_text("utf-8"))["failures"]) == {"sub-3_ses-1"}
 
 
 def test_other_settings_and_other_scans_are_refused(scans, run, tmp_path):

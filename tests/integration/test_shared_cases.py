@@ -46,8 +46,8 @@ def make(cases, monkeypatch, tmp_path):
     """Run a script of the cases with arguments; returns its folder."""
 
     def run(script, *arguments, replace=("", "")):
-        text = (cases / script).read_text().replace(*replace) if replace[0] else None
-        text = text or (cases / script).read_text()
+        text = (cases / script).read_text("utf-8").replace(*replace) if replace[0] else None
+        text = text or (cases / script).read_text("utf-8")
         text = text.partition("\nfrom maediff")[0]
         folder = tmp_path / "in"
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments or [folder])])
@@ -212,7 +212,7 @@ def shell(cases, tmp_path):
     """Run a shell script of the cases; returns the commands of maediff in it."""
 
     def run(script, *arguments, leave_out="\0"):
-        lines = (cases / script).read_text().splitlines()
+        lines = (cases / script).read_text("utf-8").splitlines()
         text = "\n".join(line for line in lines if not line.startswith(leave_out))
         programs, log = tmp_path / "programs", tmp_path / "commands"
         programs.mkdir()
@@ -227,7 +227,7 @@ def shell(cases, tmp_path):
             timeout=60,
             check=False,  # the exit code is that of the last line
         )
-        return [line.split("\0")[1:] for line in log.read_text().split("\0\n")[:-1]]
+        return [line.split("\0")[1:] for line in log.read_text("utf-8").split("\0\n")[:-1]]
 
     return run
 

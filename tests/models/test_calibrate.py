@@ -26,7 +26,9 @@ def codes(rows):
 def test_folder(cohort, run):
     (run / "calibration.json").unlink()
     stored = calibrate_folder(run, cohort)
-    assert json.loads(json.dumps(stored)) == json.loads((run / "calibration.json").read_text())
+    assert json.loads(json.dumps(stored)) == json.loads(
+        (run / "calibration.json").read_text("utf-8")
+    )
     assert (stored["source"], stored["n_scans"]) == ("healthy scans", 1)
     assert stored["fprs"] == list(FPRS) and "default_fpr" not in stored
     assert (np.diff(stored["thresholds"]) <= 0).all()
@@ -75,7 +77,7 @@ def test_levels_follow_their_rules(cohort, run):
 def test_calibration_of_another_preparation_is_refused(cohort, run):
     calibrate_folder(run, cohort)
     path = run / "calibration.json"
-    stored = json.loads(path.read_text())
+    stored = json.loads(path.read_text("utf-8"))
     assert read_model(run).scale is not None
     for change, name in (
         ({"modality": "T2w"}, "modality"),
@@ -103,10 +105,10 @@ def test_chosen_rate_must_keep_healthy_scans_empty(cohort, run):
 
 
 def test_erosion_leaves_no_brain(cohort, run):
-    before = (run / "calibration.json").read_text()
+    before = (run / "calibration.json").read_text("utf-8")
     everything = PostprocessConfig(erosion_iterations=60)
     assert calibrate_folder(run, cohort, postprocess=everything) is None
-    assert (run / "calibration.json").read_text() == before
+    assert (run / "calibration.json").read_text("utf-8") == before
 
 
 def test_patients_only(cohort, run):
@@ -136,7 +138,7 @@ def test_copy(cohort, run, tmp_path):
 
 
 def test_new_calibration_replaces_own_threshold_and_keeps_rate(cohort, run, tmp_path):
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
     stored |= {
         "default_fpr": 1e-4,
         "default_threshold": {"value": 0.3, "chosen_on": "9 patients"},
@@ -163,7 +165,7 @@ def test_people_that_the_model_learned_from(cohort, run, tmp_path):
 
 def test_cohort_of_other_preparation(run, tmp_path):
     cohort = made_cohort(tmp_path / "site")
-    meta = json.loads((cohort / "cohort.json").read_text())
+    meta = json.loads((cohort / "cohort.json").read_text("utf-8"))
     for change, name in (({"bias": {"enabled": True}}, "bias"), ({"modality": "T2w"}, "modality")):
         (cohort / "cohort.json").write_text(json.dumps(meta | change))
         with pytest.raises(

@@ -19,7 +19,7 @@ SCAN_ML = [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, 4.0]]
 
 def write(run, **changes):
     """Change calibration.json."""
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
     (run / "calibration.json").write_text(json.dumps(stored | changes))
 
 
@@ -106,7 +106,7 @@ def test_scores_that_are_no_numbers_are_refused(run, scores):
 
 
 def test_a_missing_entry_is_named(run):
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
     del stored["n_voxels"]
     (run / "calibration.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match=r"calibration\.json: damaged \('n_voxels'\)"):

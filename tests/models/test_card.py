@@ -28,7 +28,7 @@ def test_content(models):
 )
 def test_a_damaged_card_is_named(models, tmp_path, change, message):
     folder = shutil.copytree(models / "t1", tmp_path / "t1")
-    stored = json.loads((folder / "card.json").read_text())
+    stored = json.loads((folder / "card.json").read_text("utf-8"))
     (folder / "card.json").write_text(json.dumps(stored | change))
     with pytest.raises(InputError, match=rf"t1/card\.json: {message}"):
         read_card(folder)
@@ -44,7 +44,7 @@ def test_a_damaged_card_is_named(models, tmp_path, change, message):
 
 def test_scores_are_read(models, tmp_path):
     folder = shutil.copytree(models / "t1", tmp_path / "t1")
-    stored = json.loads((folder / "card.json").read_text())
+    stored = json.loads((folder / "card.json").read_text("utf-8"))
     auprc = {"mean": 0.5, "low": 0.4, "high": 0.6}
     scores = {"on": "lgg", "n_subjects": 4, "n_lesion": 3, "n_healthy": 1}
     stored["scores"] = [scores | {"values": {"auprc": auprc}}]

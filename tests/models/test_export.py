@@ -236,7 +236,7 @@ def test_refusals_leave_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "docs" / "page.md").write_text("kept")
     with pytest.raises(InputError, match=r"docs: is not a model \(it has no card\.json\)"):
         export_model(run, tmp_path / "docs", ABOUT, overwrite=True)
-    assert (tmp_path / "docs" / "page.md").read_text() == "kept"
+    assert (tmp_path / "docs" / "page.md").read_text("utf-8") == "kept"
 
 
 def test_the_people_that_the_run_learned_from_are_exported(tmp_path):

@@ -20,7 +20,7 @@ from maediff.models.folder import (
 
 
 def change(run, **changes):
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text("utf-8"))
     (run / "config.json").write_text(json.dumps(stored | changes))
 
 
@@ -100,7 +100,7 @@ def test_provenance_and_config(tmp_path):
     assert provenance(seed=3)["seed"] == 3
     assert {"maediff", "commit", "python", "versions"} <= provenance().keys()
     write_config(tmp_path, {"method": "maediff"})
-    assert json.loads((tmp_path / "config.json").read_text()) == {
+    assert json.loads((tmp_path / "config.json").read_text("utf-8")) == {
         "format": "maediff-1",
         "method": "maediff",
     }

@@ -18,7 +18,7 @@ from maediff.models.weights import read_weights
 
 
 def change_config(run, **cohort):
-    stored = json.loads((run / "config.json").read_text())
+    stored = json.loads((run / "config.json").read_text("utf-8"))
     stored["cohort"] |= cohort
     (run / "config.json").write_text(json.dumps(stored))
 
@@ -149,7 +149,7 @@ def test_mean_of_unlike_models(tmp_path, change, message):
 @pytest.mark.parametrize("changes", [{"modality": "t1w"}, {"grid": {"size": -96}}])
 def test_an_impossible_preparation_names_the_file(tmp_path, changes):
     run = made_run(tmp_path / "run")
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text("utf-8"))
     (run / "config.json").write_text(json.dumps(config | {"cohort": config["cohort"] | changes}))
     with pytest.raises(InputError, match=re.escape(str(run / "config.json"))):
         read_model(run)

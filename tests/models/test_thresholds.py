@@ -14,7 +14,7 @@ from maediff.models.thresholds import DEFAULT_FPR, FPRS, Threshold, describe_hea
 
 def write(run, **changes):
     """Change calibration.json."""
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
     (run / "calibration.json").write_text(json.dumps(stored | changes))
 
 

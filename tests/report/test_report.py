@@ -113,7 +113,7 @@ def links(html):
 
 
 def test_the_report_of_a_detection_has_finding_threshold_and_flags(detected):
-    html = write_report(detected).read_text()
+    html = write_report(detected).read_text("utf-8")
     for text in (
         "For research, not for diagnosis",
         "1.000% of the voxels of 5 healthy scans",
@@ -130,24 +130,24 @@ def test_the_report_of_a_detection_has_finding_threshold_and_flags(detected):
 
 
 def test_a_reason_with_brackets_is_told_whole(detected):
-    shared = json.loads((detected / "detect.json").read_text())
+    shared = json.loads((detected / "detect.json").read_text("utf-8"))
     write_json(
         detected / "detect.json",
         {**shared, "failures": {"p": "scans [1]/x.nii: OSError: [Errno 28] No space"}},
     )
-    assert "[1]/x.nii: OSError: [Errno 28] No space" in write_report(detected).read_text()
+    assert "[1]/x.nii: OSError: [Errno 28] No space" in write_report(detected).read_text("utf-8")
 
 
 def test_the_promise_of_a_conformal_threshold_is_told(detected):
-    shared = json.loads((detected / "detect.json").read_text())
+    shared = json.loads((detected / "detect.json").read_text("utf-8"))
     shared["threshold_from"] = {"scan_fpr": 0.1, "source": "healthy scans", "n_scans": 12}
     write_json(detected / "detect.json", shared)
     said = "at most 10.00% of new healthy scans flagged, split conformal on 12 healthy scans"
-    assert said in write_report(detected).read_text()
+    assert said in write_report(detected).read_text("utf-8")
 
 
 def test_report_needs_no_other_file(detected):
-    html = write_report(detected).read_text()
+    html = write_report(detected).read_text("utf-8")
     assert all(link.startswith(("data:image/", "#")) for link in links(html))
     assert "url(" not in html
     assert "<script" not in html
@@ -203,12 +203,12 @@ def test_the_patients_left_is_marked_in_every_slice():
 
 
 def test_slices_are_named_by_their_height_where_it_is_known(detected):
-    assert (
-        "<span>21</span>" in write_report(detected).read_text()
+    assert "<span>21</span>" in write_report(detected).read_text(
+        "utf-8"
     )  # of an older version's folder: by number
     shot = Snapshot(**{**vars(snapshot()), "z_mm": np.array([-12.4, 30.6])})
     save_slices(detected / "ill" / "slices.npz", shot, np.array([0, 1]))
-    html = write_report(detected).read_text()
+    html = write_report(detected).read_text("utf-8")
     assert "z, RAS+ mm" in html and "<span>-12</span>" in html and "<span>31</span>" in html
 
 
@@ -233,20 +233,20 @@ def test_the_report_of_a_run_has_its_settings_and_curves(tmp_path):
             "cohort": {"modality": "FLAIR"},
         },
     )
-    assert "No checkpoint yet" in write_report(run).read_text()
+    assert "No checkpoint yet" in write_report(run).read_text("utf-8")
     write_text(
         run / "metrics.csv",
         "step,train_loss,val_loss,seconds\n10,0.5,0.4,1\n20,0.3,0.25,2\n30,0.2,0.3,3\n",
     )
     write_json(run / "provenance.json", {"parameters": 12345, "step": 30})
-    html = write_report(run).read_text()
+    html = write_report(run).read_text("utf-8")
     assert "Lowest validation loss 0.2500 at step 20" in html
     assert "data:image/svg+xml;base64" in html
     assert "12,345" in html
     write_text(
         run / "metrics.csv", "step,train_loss,val_loss,seconds\n10,0.5,,1\n"
     )  # a cohort without val
-    assert "Lowest" not in write_report(run).read_text()
+    assert "Lowest" not in write_report(run).read_text("utf-8")
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def evaluated(tmp_path):
 
 
 def test_the_report_of_an_evaluation_has_runs_and_baselines(evaluated):
-    html = write_report(evaluated).read_text()
+    html = write_report(evaluated).read_text("utf-8")
     for text in (
         "2 runs and 1 simple baseline on 3 subjects",
         "net-0",
@@ -325,31 +325,31 @@ def test_run_named_like_a_formula(evaluated):
         ("summary.json", '"net-1"', '"=net-1"'),
         ("curves.json", '"net-1"', '"=net-1"'),
     ):
-        text = (evaluated / name).read_text()
+        text = (evaluated / name).read_text("utf-8")
         assert old in text
         (evaluated / name).write_text(text.replace(old, new))
-    assert "=net-1" in write_report(evaluated).read_text()
+    assert "=net-1" in write_report(evaluated).read_text("utf-8")
 
 
 def test_comparison_and_curves_are_drawn_from_files(evaluated):
-    html = write_report(evaluated).read_text()
+    html = write_report(evaluated).read_text("utf-8")
     figure = r'<figure class="scroll wide"[^>]*><img style="[^"]+" src="([^"]+)"'
     comparison = re.search(figure, html)[1]
     shown = picture(comparison)
     assert (shown == [64, 214, 255]).all(axis=2).any()  # the truth's outline
     assert html.count("<figure") == 4
-    curves = json.loads((evaluated / "curves.json").read_text())
+    curves = json.loads((evaluated / "curves.json").read_text("utf-8"))
     assert curves.keys() == {"bright", "net-0", "net-1"}
     net = curves["net-0"]
     assert net["precision_recall"]["precision"][0] == 1  # that map is the lesion itself
-    oracle = json.loads((evaluated / "summary.json").read_text())["methods"]["net-0"][
+    oracle = json.loads((evaluated / "summary.json").read_text("utf-8"))["methods"]["net-0"][
         "dice_oracle"
     ]["mean"]
     assert max(net["dice_by_threshold"]["dice"]) == pytest.approx(oracle)
     assert net["lesions"]["found"] == [True, True]
     assert net["lesions"]["volume_ml"] == pytest.approx([6 * 16 * 8 / 1000] * 2)
     (evaluated / "curves.json").unlink()  # of an earlier version
-    assert write_report(evaluated).read_text().count("<figure") == 1
+    assert write_report(evaluated).read_text("utf-8").count("<figure") == 1
 
 
 def test_every_method_of_the_package_has_a_colour_of_its_own():
@@ -367,7 +367,7 @@ def test_tiles_of_different_sizes_are_centred_under_their_headings():
 
 
 def test_demo_joins_the_reports_of_its_parts(tmp_path, detected, evaluated):
-    html = write_report(tmp_path).read_text()
+    html = write_report(tmp_path).read_text("utf-8")
     assert "Detection: Scans" in html
     assert "Evaluation: Scores" in html
 
@@ -377,7 +377,7 @@ def test_damage_is_named(tmp_path, detected):
         write_report(tmp_path / "detect" / "ill")
     with pytest.raises(InputError, match="no such folder"):
         write_report(tmp_path / "nowhere")
-    shared = json.loads((detected / "detect.json").read_text())
+    shared = json.loads((detected / "detect.json").read_text("utf-8"))
     for threshold in ("x", [], None):
         write_json(detected / "detect.json", shared | {"threshold": threshold})
         with pytest.raises(
@@ -387,9 +387,9 @@ def test_damage_is_named(tmp_path, detected):
             write_report(detected)
     write_json(detected / "detect.json", shared)
     (detected / "ill" / "slices.npz").unlink()
-    assert "Pictures are missing: slices.npz" in write_report(detected).read_text()
+    assert "Pictures are missing: slices.npz" in write_report(detected).read_text("utf-8")
     (detected / "ill" / "summary.json").write_text("{")
-    page = write_report(detected).read_text()  # the others are shown
+    page = write_report(detected).read_text("utf-8")  # the others are shown
     assert "summary.json is damaged" in page and ">Failed<" in page
     changed = copy.deepcopy(shared)
     del changed["threshold"]
@@ -412,7 +412,7 @@ def test_course_of_a_training(tmp_path):
     shot = snapshot()
     references = np.stack([shot.image, 0.5 * shot.image])
     save_samples(run / SAMPLES, Samples(shot.image, shot.brain, np.array([100, 200]), references))
-    html = write_report(run).read_text()
+    html = write_report(run).read_text("utf-8")
     for text in (
         "200 of 400 steps (50%)",
         "20 min",
@@ -422,7 +422,7 @@ def test_course_of_a_training(tmp_path):
     ):
         assert text in html, text
     write_text(run / "metrics.csv", header + "400,0.5,0.4,7300,1e-4\n")
-    html = write_report(run).read_text()
+    html = write_report(run).read_text("utf-8")
     assert "none, the last step is done" in html and "2 h 2 min" in html
 
 
@@ -435,13 +435,13 @@ def test_damaged_parts_of_a_run_are_named_and_the_rest_is_shown(tmp_path):
     write_json(run / "provenance.json", {"parameters": 12345, "command": command})
     write_text(run / "metrics.csv", "step,train_loss\n1,x\n")
     (run / SAMPLES).write_bytes(b"PK")
-    html = write_report(run).read_text()
+    html = write_report(run).read_text("utf-8")
     assert "metrics.csv is damaged" in html and "12,345" in html
     assert "samples.npz: missing or damaged" in html
     assert "--cohort cohort -o run" in html
     assert "/home" not in html and str(tmp_path) not in html
     (run / "provenance.json").write_text("{")
-    assert "provenance.json is damaged" in write_report(run).read_text()
+    assert "provenance.json is damaged" in write_report(run).read_text("utf-8")
 
 
 @pytest.fixture
@@ -477,7 +477,7 @@ def make_folder(path):
 
 
 def test_cohort_shows_every_outline(prepared):
-    html = write_report(prepared).read_text()
+    html = write_report(prepared).read_text("utf-8")
     for text in (
         "3 of 4 scans were prepared. Quality control flagged 1 of them.",
         "train 1, val 1, test 1",
@@ -507,25 +507,25 @@ def test_views_of_an_outline_lose_their_common_black_frame():
 
 
 def test_table_of_a_cohort_has_no_empty_column(prepared):
-    html = write_report(prepared).read_text()
+    html = write_report(prepared).read_text("utf-8")
     heads = re.findall(r'<th scope="col">([^<]*)</th>', html)
     assert heads == ["Scan", "Split", "Health", "Status", "Flags", "Brain, ml", "Notes"]
 
 
 def test_cohort_without_its_tables(prepared):
     (prepared / "qc.csv").write_bytes(b"\xff\xfe\x00")
-    html = write_report(prepared).read_text()
+    html = write_report(prepared).read_text("utf-8")
     assert "qc.csv cannot be read" in html and "no line in qc.csv" in html
     assert html.count("data:image/jpeg") == 2
     (prepared / "manifest.csv").unlink()
-    html = write_report(prepared).read_text()
+    html = write_report(prepared).read_text("utf-8")
     assert "manifest.csv cannot be read (FileNotFoundError)" in html
 
 
 @pytest.fixture
 def paper_evaluation(evaluated):
     """An evaluation whose runs are pDDPM with stride 16 and MAEDiff."""
-    summary = json.loads((evaluated / "summary.json").read_text())
+    summary = json.loads((evaluated / "summary.json").read_text("utf-8"))
     summary["runs"] = {
         "net-0": {"method": "maediff", "config": {"s": 48}},
         "net-1": {"method": "pddpm", "config": {"s": 16}},
@@ -544,39 +544,39 @@ def test_figure_of_the_paper_has_the_methods_in_its_order(paper_evaluation, monk
         return tile_chart(rows, columns)
 
     monkeypatch.setattr("maediff.report.comparison.charts.tile_chart", draw)
-    html = write_report(paper_evaluation).read_text()
+    html = write_report(paper_evaluation).read_text("utf-8")
     (rows, columns) = drawn[0]
     assert columns == ["input", "pDDPM (s16)", "MAEDiff", "truth"]
     assert [text for text, _ in rows][:2] == ["ill-1 reconstruction", "ill-1 anomaly map"]
     assert len(rows) == 6 and all(len(tiles) == 4 for _, tiles in rows)
     assert "Not in this evaluation: AnoDDPM, pDDPM (s48)." in html
-    summary = json.loads((paper_evaluation / "summary.json").read_text())
+    summary = json.loads((paper_evaluation / "summary.json").read_text("utf-8"))
     del summary["runs"]
     write_json(paper_evaluation / "summary.json", summary)
-    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text()
+    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text("utf-8")
 
 
 def test_no_figure_of_the_paper_with_one_of_its_methods(paper_evaluation):
-    summary = json.loads((paper_evaluation / "summary.json").read_text())
+    summary = json.loads((paper_evaluation / "summary.json").read_text("utf-8"))
     del summary["runs"]["net-1"]
     write_json(paper_evaluation / "summary.json", summary)
-    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text()
+    assert "Figure as in the paper" not in write_report(paper_evaluation).read_text("utf-8")
 
 
 def test_text_between_backticks_is_code(evaluated):
-    summary = json.loads((evaluated / "summary.json").read_text())
+    summary = json.loads((evaluated / "summary.json").read_text("utf-8"))
     summary["notes"] = ["maps of `maediff detect` & <b>`more`", "a single ` stays"]
     write_json(evaluated / "summary.json", summary)
-    html = write_report(evaluated).read_text()
+    html = write_report(evaluated).read_text("utf-8")
     assert "of <code>maediff detect</code> &amp; &lt;b&gt;<code>more</code>" in html
     assert "a single ` stays" in html
 
 
 def test_page_of_one_scan_starts_with_its_pictures(detected):
     shutil.rmtree(detected / "odd")
-    stated = json.loads((detected / "detect.json").read_text())
+    stated = json.loads((detected / "detect.json").read_text("utf-8"))
     write_json(detected / "detect.json", {**stated, "command": "maediff detect /home/ann/a.nii"})
-    html = write_report(detected).read_text()
+    html = write_report(detected).read_text("utf-8")
     order = ("<h2>Scan</h2>", 'id="scan-0"', "colour scale", "Method and command", "Versions")
     places = [html.index(text) for text in order]
     assert places == sorted(places)
@@ -587,13 +587,13 @@ def test_page_of_one_scan_starts_with_its_pictures(detected):
 def test_names_of_slices_are_below_the_slices(detected):
     brain = made_volume(np.ones((20, 20, 20)), np.eye(4))
     write_picture(detected / "ill" / "qc.png", brain, np.ones((20, 20, 20), dtype=bool))
-    html = write_report(detected).read_text()
+    html = write_report(detected).read_text("utf-8")
     assert html.index('class="ids"') < html.index("Brain outline")
 
 
 def test_damaged_slices_of_an_evaluation_are_named(paper_evaluation):
     (paper_evaluation / "slices" / "net-0" / "ill-1.npz").write_bytes(b"PK")
-    html = write_report(paper_evaluation).read_text()
+    html = write_report(paper_evaluation).read_text("utf-8")
     assert html.count("ill-1 is missing here: slices/net-0/ill-1.npz") == 2
     assert "ill-2: net" in html and str(paper_evaluation) not in html
 
@@ -604,30 +604,30 @@ def test_comparison_before_and_after_scoring(tmp_path, evaluated):
     budget = {"preset": "tiny", "steps": None, "max_time": "90s"}
     record = {"budget": budget, "modality": "T1w", "runs": {"dae-1": run}, "python": "3.11"}
     write_json(folder / "compare.json", {**record, "command": "maediff compare --out /home/ann/x"})
-    html = write_report(folder).read_text()
+    html = write_report(folder).read_text("utf-8")
     for text in ("They are not scored yet", "5 of 9", "3 min", "90s", "--out x"):
         assert text in html, text
     assert "/home" not in html
     evaluated.rename(folder / "eval")
     make_folder(folder / "runs" / "dae-1")
     (folder / "runs" / "dae-1" / "report.html").touch()
-    html = write_report(folder).read_text()
+    html = write_report(folder).read_text("utf-8")
     assert "2 runs and 1 simple baseline" in html and "AUPRC" in html
     assert 'href="runs/dae-1/report.html"' in html
     (folder / "eval" / "summary.json").write_text("{")
-    html = write_report(folder).read_text()
+    html = write_report(folder).read_text("utf-8")
     assert "Missing parts" in html and "5 of 9" in html and str(tmp_path) not in html
 
 
 def test_sentence_compares_with_healthy_scans(detected):
-    shared = json.loads((detected / "detect.json").read_text())
+    shared = json.loads((detected / "detect.json").read_text("utf-8"))
     origin = {"n_marked": 2, "n_scores": 18, "healthy_ml_median": 0.0, "healthy_ml_p90": 1.5}
     write_json(detected / "detect.json", {**shared, "threshold_from": origin})
     expected = (
         "1 region, 1.5 ml. In healthy scans, run detects 0 ml in the median, at most 1.5 ml in "
         "nine of ten, regions in 2 of 18."
     )
-    assert expected in write_report(detected).read_text()
+    assert expected in write_report(detected).read_text("utf-8")
 
 
 def test_pages_of_a_derivative_with_many_scans(tmp_path, detected):
@@ -636,11 +636,11 @@ def test_pages_of_a_derivative_with_many_scans(tmp_path, detected):
     work = out / ".detect"
     out.mkdir()
     detected.rename(work)
-    text = (work / "ill" / "summary.json").read_text()
+    text = (work / "ill" / "summary.json").read_text("utf-8")
     for number in range(21):
         folder = make_folder(work / f"sub {number}")
         (folder / "summary.json").write_text(text)
-    html = write_report(out).read_text()
+    html = write_report(out).read_text("utf-8")
     pages = [link for link in links(html) if link.endswith(".html")]
     assert len(pages) == 23 and "scan_reports/sub%203.html" in pages
     assert all((out / unquote(page)).is_file() for page in pages)

@@ -87,13 +87,13 @@ def test_many_scans_become_an_index_with_a_page_each(tmp_path, count):
         folder.mkdir()
         write_json(folder / "summary.json", summary(folder.name, regions=()))
         volumes().save(folder / "volumes.npz")
-    page = write_report(tmp_path).read_text()
+    page = write_report(tmp_path).read_text("utf-8")
     pages = sorted(path.parent.name for path in tmp_path.glob("*/report.html"))
     if count > MAX_ON_PAGE:
         assert len(pages) == count
         assert 'class="sortable"' in page and 'class="viewer"' not in page
         assert 'href="sub-20/report.html"' in page
-        assert 'class="viewer"' in (tmp_path / "sub-03" / "report.html").read_text()
+        assert 'class="viewer"' in (tmp_path / "sub-03" / "report.html").read_text("utf-8")
     else:
         assert not pages
         assert page.count('class="viewer"') == count
@@ -104,7 +104,7 @@ def test_page_makes_no_request(tmp_path):
     (tmp_path / "a").mkdir()
     write_json(tmp_path / "a" / "summary.json", summary("a"))
     volumes().save(tmp_path / "a" / "volumes.npz")
-    page = write_report(tmp_path).read_text()
+    page = write_report(tmp_path).read_text("utf-8")
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(address.startswith(("data:", "#")) for address in addresses)
     assert "fetch(" not in page and "http" not in re.sub(r'base64,[^"]*', "", page)

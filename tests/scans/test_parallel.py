@@ -74,7 +74,7 @@ def test_nothing_lives_on_after_a_kill(tmp_path, is_early):
 
     def has_begun():
         if is_early and children.exists():
-            return len(children.read_text().split()) == 4  # two workers and two trackers
+            return len(children.read_text("utf-8").split()) == 4  # two workers and two trackers
         return begun.exists()
 
     wait_for(has_begun, 60)

@@ -39,7 +39,7 @@ def test_a_dataset_has_the_requested_subjects(tmp_path):
         n_healthy_test=0,
         seed=3,
     )
-    rows = list(csv.DictReader(manifest.read_text().splitlines()))
+    rows = list(csv.DictReader(manifest.read_text("utf-8").splitlines()))
     assert [(r["split"], r["healthy"], r["lesion_kind"], r["lesion_size"]) for r in rows] == [
         ("train", "1", "", ""),
         ("val", "1", "", ""),

@@ -91,7 +91,7 @@ def test_rendered_cohort(t1_manifest, tmp_path):
     from maediff.scans.inputs.find import find_scans
 
     assert render_scans(t1_manifest, tmp_path / "a", "FLAIR", n=2, seed=5) == []
-    rows = list(csv.DictReader((tmp_path / "a" / "manifest.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "a" / "manifest.csv").read_text("utf-8").splitlines()))
     assert [(row["subject"], row["session"], row["split"]) for row in rows] == [
         ("s0", "render-1", "train"),
         ("s0", "render-2", "train"),
@@ -127,7 +127,7 @@ def test_rendered_cohort(t1_manifest, tmp_path):
 
 def test_failed_renderings(t1_manifest, tmp_path):
     table = t1_manifest.with_name("other.csv")
-    lines = t1_manifest.read_text().splitlines()
+    lines = t1_manifest.read_text("utf-8").splitlines()
     table.write_text(f"{lines[0]},healthy\n{lines[1]},1\n{lines[2]},0\n")
     failed = render_scans(table, tmp_path / "a", "T2w", n=1)
     assert len(failed) == 1

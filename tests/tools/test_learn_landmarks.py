@@ -24,7 +24,7 @@ def test_landmarks_are_a_setting_of_preprocess(tmp_path, capsys):
     assert (np.diff(landmarks) > 0).all()
 
     path = cohort / "cohort.json"
-    meta = json.loads(path.read_text())
+    meta = json.loads(path.read_text("utf-8"))
     meta["normalise"] = {"landmarks": landmarks}
     path.write_text(json.dumps(meta))
     with pytest.raises(SystemExit, match="2"):

@@ -120,7 +120,7 @@ def test_the_bids_app_runs_three_times_and_is_validated(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="bids-derivative: invalid"):
         check.try_bids_app(python, tmp_path, dict(os.environ))
     assert (tmp_path / "bids" / "sub-sample" / "anat" / "sub-sample_T1w.nii.gz").is_file()
-    assert "BIDSVersion" in (tmp_path / "bids" / "dataset_description.json").read_text()
+    assert "BIDSVersion" in (tmp_path / "bids" / "dataset_description.json").read_text("utf-8")
     validator.write_text("#!/bin/sh\n")
     shutil.rmtree(tmp_path / "bids")
     check.try_bids_app(python, tmp_path, dict(os.environ))

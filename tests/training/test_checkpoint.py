@@ -45,7 +45,9 @@ def test_a_run_killed_between_any_two_writes_resumes(
             run(cohort, tmp_path / "run")
     assert run(cohort, tmp_path / "run", resume=True)["step"] == 6
     assert_same(weights(whole), weights(tmp_path / "run"))
-    people = [(folder / "train_subjects.json").read_text() for folder in (whole, tmp_path / "run")]
+    people = [
+        (folder / "train_subjects.json").read_text("utf-8") for folder in (whole, tmp_path / "run")
+    ]
     assert people[0] == people[1]
 
 
@@ -162,7 +164,7 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(whole, tmp_pa
     save_file(tensors, path, metadata)
     with pytest.raises(InputError, match="do not fit the network's settings"):
         load_network(tmp_path / "run")
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     for change, message in [
         ({"format": "x"}, "not of format"),
         ({"method": "gan"}, "'gan' is not known"),
@@ -177,7 +179,7 @@ def test_checkpoints_of_another_method_version_or_size_are_refused(whole, tmp_pa
 def test_foreign_weights_and_configs_are_refused_by_name(tmp_path):
     folder = made_run(tmp_path / "run")
     path, weights_path = folder / "config.json", folder / "best" / "model.safetensors"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text("utf-8"))
     for change, message in [
         ({"config": [1]}, "config missing or damaged"),
         (

@@ -35,7 +35,7 @@ def test_model_of_few_people(tmp_path, caplog):
     trained = {person_code(row.dataset, row.subject) for row in cohort.split("train")}
     model = read_model(out)
     assert model.learned_from == trained and len(trained) == 1
-    calibration = json.loads((out / "calibration.json").read_text())
+    calibration = json.loads((out / "calibration.json").read_text("utf-8"))
     assert calibration["n_scans"] == len(calibration["scan_scores"]) == 3
     assert model.thresholds.default().value == 1
     assert len(report.limits) == 3
@@ -56,7 +56,7 @@ def test_stopped_fit_resumes(tmp_path):
     assert stopped.step < 6
     resumed = fit_small(scans, out, run=RESUME)
     assert resumed.step == 6
-    calibration = json.loads((out / "calibration.json").read_text())
+    calibration = json.loads((out / "calibration.json").read_text("utf-8"))
     assert calibration["step"] == read_model(out).step
 
 

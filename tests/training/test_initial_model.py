@@ -53,7 +53,7 @@ def test_the_run_keeps_the_settings_of_the_model_unless_others_are_given(tmp_pat
 
 def test_a_setting_that_the_model_does_not_store_has_its_own_default(tmp_path):
     run = made_run(tmp_path / "t1")
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text("utf-8"))
     del config["config"]["noise_test"]
     (run / "config.json").write_text(json.dumps(config))
     _, settings = adopt_settings(read_model(run), "maediff", None, {})

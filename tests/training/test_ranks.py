@@ -1,6 +1,7 @@
 """Training on several ranks equals training in one process with the same global batch."""
 
 import csv
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 
 import pytest
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from helpers.methods import make
 from helpers.training import FAST, weights
@@ -171,6 +174,25 @@ def test_resume_with_another_number_of_devices(cohort, alone, tmp_path):
     assert train_small(cohort, out, devices=2, resume=True)["step"] == 6
     # A stopped run has further rows in its table.
     torch.testing.assert_close(weights(out), weights(alone), atol=WEIGHT_TOLERANCE, rtol=0)
+
+
+def train_and_look_for_ddp(cohort, out):
+    """Train a rank; fail if DDP is alive when the group ends."""
+    end_group = distributed.destroy_process_group
+
+    def look_and_end():
+        objects = gc.get_objects()
+        assert not any(type(each) is DistributedDataParallel for each in objects)
+        end_group()
+
+    distributed.destroy_process_group = look_and_end  # in a process of its own
+    return train_small(cohort, out, devices=2)
+
+
+def test_ddp_ends_before_the_group(cohort, tmp_path):
+    """The other order deadlocks now and then: DDP would wait for the group with the GIL."""
+    arguments = {"cohort": cohort, "out": tmp_path / "run"}
+    assert run_ranks(train_and_look_for_ddp, arguments, 2)["step"] == 6
 
 
 def test_existing_folder_is_refused_by_the_first_rank(cohort, alone):

@@ -58,7 +58,7 @@ def test_a_run_uses_the_settings_of_its_contrast(cohort, whole):
     assert (model.config["residual"], model.config["s"]) == ("dark", 48)
     expected = apply_changes(DEFAULT, recommend_postprocess("T1w", registered=False))
     assert model.postprocess == expected and expected.smooth_mean == "geometric"
-    stored = json.loads((whole / "calibration.json").read_text())
+    stored = json.loads((whole / "calibration.json").read_text("utf-8"))
     assert stored["postprocess"] == json.loads(json.dumps(asdict(expected)))
     assert model.scale == stored["sensitivity"]["default"]["threshold"]
 
@@ -78,7 +78,7 @@ def test_given_settings_override(cohort, tmp_path):
 def test_run_of_an_older_version_resumes_with_its_settings(cohort, tmp_path):
     old = tmp_path / "old"
     run(cohort, old, settings=with_train(recommended=False), max_time="0s")
-    config = json.loads((old / "config.json").read_text())
+    config = json.loads((old / "config.json").read_text("utf-8"))
     del config["train"]["recommended"]
     (old / "config.json").write_text(json.dumps(config))
     assert run(cohort, old, resume=True)["step"] == 6
@@ -97,7 +97,7 @@ def test_run_of_an_older_version_resumes_with_its_settings(cohort, tmp_path):
 def test_preset_for_the_device(cohort, tmp_path, caplog):
     caplog.set_level("INFO", "maediff")
     run(cohort, tmp_path / "run", preset="auto", max_time="0s")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == "tiny"
+    assert json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))["preset"] == "tiny"
     assert "preset tiny, chosen for this device (cpu)" in caplog.text
     # A resumed run keeps its preset.
     assert run(cohort, tmp_path / "run", preset=None, resume=True)["step"] == 6

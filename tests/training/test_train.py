@@ -26,13 +26,13 @@ from maediff.training.train import train
 def test_a_run_folder_is_complete(cohort, tmp_path):
     result = run(cohort, tmp_path / "run", seed=3)
     assert result["step"] == 6
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     assert (config["method"], config["preset"], config["seed"]) == ("maediff", "tiny", 3)
     assert config["train"]["learning_rate"] == 1e-3  # the preset's, resolved
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text("utf-8").splitlines()))
     assert [int(row["step"]) for row in rows] == [2, 4, 6]
     assert all(float(row["val_loss"]) > 0 for row in rows)
-    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text("utf-8"))
     assert {
         "maediff",
         "commit",
@@ -48,7 +48,7 @@ def test_a_run_folder_is_complete(cohort, tmp_path):
     assert "--set 'unet.channels=[8,16]'" in command
     assert "--max-time" not in command
     assert [p.name for p in (tmp_path / "run" / "last").glob("optimizer-*")] == ["optimizer-6.pt"]
-    people = json.loads((tmp_path / "run" / "train_subjects.json").read_text())
+    people = json.loads((tmp_path / "run" / "train_subjects.json").read_text("utf-8"))
     assert people == sorted(
         {person_code(row.dataset, row.subject) for row in Cohort.open(cohort).split("train")}
     )
@@ -69,7 +69,7 @@ def test_without_calibration_scans_a_run_has_no_thresholds(cohort, whole, tmp_pa
         tmp_path / "without",
         settings={**FAST, "train": {**FAST["train"], "calibration_scans": 0}},
     )
-    assert json.loads((whole / "calibration.json").read_text())["n_scans"] == 1
+    assert json.loads((whole / "calibration.json").read_text("utf-8"))["n_scans"] == 1
     assert not (tmp_path / "without" / "calibration.json").exists()
     with pytest.raises(InputError, match="calibration_scans=-1"):
         run(
@@ -147,7 +147,9 @@ def test_a_gan_is_trained_in_phases_and_resumes_in_either(cohort, tmp_path):
         keys = [key for key in saved[0] if key.startswith(f"weights.{part}.")]
         for earlier, later, moved in zip(saved, saved[1:], moves, strict=False):
             assert any(not torch.equal(earlier[key], later[key]) for key in keys) == moved, part
-    rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").read_text().splitlines()))
+    rows = list(
+        csv.DictReader((tmp_path / "whole" / "metrics.csv").read_text("utf-8").splitlines())
+    )
     # There is nothing to validate before the encoder's phase.
     assert [row["val_loss"] == "nan" for row in rows] == [True] * 4 + [False] * 2
     assert (tmp_path / "whole" / "best" / "model.safetensors").is_file()
@@ -187,7 +189,9 @@ def test_loss_falls(cohort, tmp_path):
     run(cohort, tmp_path / "run", settings=settings)
     losses = [
         float(row["val_loss"])
-        for row in csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+        for row in csv.DictReader(
+            (tmp_path / "run" / "metrics.csv").read_text("utf-8").splitlines()
+        )
     ]
     assert losses[-1] < 0.7 * losses[0]
 

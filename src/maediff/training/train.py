@@ -6,6 +6,7 @@ RUN/last/, RUN/best/, RUN/metrics.csv, RUN/provenance.json    see maediff.traini
 RUN/calibration.json       thresholds from the healthy scans of the val split
 """
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -177,8 +178,12 @@ def train(
         training, out, config, limit_s=limit_s, on_checkpoint=on_checkpoint, quiet=run.quiet
     )
     if ranks.count > 1:
-        distributed.destroy_process_group()
         result["rank"] = ranks.rank
+        # DDP must end before the group. Its last reference to the group would wait, with the GIL,
+        # for a thread of the group that needs the GIL.
+        del training
+        gc.collect()
+        distributed.destroy_process_group()
     if ranks.is_first and (out / "last" / "model.safetensors").is_file():
         calibrate_folder(
             out,

@@ -64,7 +64,7 @@ def detect(folder, out, models, **options):
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
 def test_files_of_a_session(folder, models, tmp_path):
@@ -100,7 +100,7 @@ def test_without_combination(folder, models, tmp_path):
     report = detect(folder, out, models, rule=None)
     assert {path.name for path in (out / "p1").iterdir()} == {"T1w", "FLAIR", "session.json"}
     assert [summary["modality"] for summary in report.summaries] == ["T1w", "FLAIR"]
-    page = write_report(out).read_text()
+    page = write_report(out).read_text("utf-8")
     assert "p1, T1w" in page and "p1, FLAIR" in page and "Contrasts without a combined map" in page
 
 
@@ -116,7 +116,7 @@ def test_two_heads_fail_by_name_and_their_maps_are_written(folder, models, tmp_p
     assert {path.name for path in (out / "p1").iterdir()} == {"T1w", "FLAIR", "session.json"}
     assert [summary["subject"] for summary in report.summaries] == ["p1", "p1", "p2"]
     assert read(out / "detect.json")["failures"] == report.failures
-    page = write_report(out).read_text()
+    page = write_report(out).read_text("utf-8")
     assert "not of the same head" in page and "1 without a combined map" in page
 
 
@@ -179,7 +179,7 @@ def test_thresholds_of_the_contrasts(folder, models, tmp_path):
 def test_report_has_the_contrasts_side_by_side(folder, models, tmp_path):
     out = tmp_path / "out"
     detect(folder, out, models)
-    page = write_report(out).read_text()
+    page = write_report(out).read_text("utf-8")
     assert ">Session<" in page and "Combined map" in page and "Score in thresholds" in page
     info = page.partition('id="scan-0-viewer-info">')[2].partition("</script>")[0]
     info = json.loads(info.replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&"))
@@ -218,7 +218,7 @@ def test_command_finds_sessions_by_itself(folder, shipped, tmp_path):
     assert (out / "p1" / "anomaly_map.nii.gz").is_file()
     command = "maediff detect in --out out --device cpu"
     assert read(out / "detect.json")["command"] == command
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text("utf-8")
     assert f">{command}</pre>" in page and page.count("scans were processed with maediff") == 2
     assert str(tmp_path) not in page
     result = run_command(folder, "-o", tmp_path / "alone", "--no-combine")
@@ -294,4 +294,4 @@ def test_three_contrasts_in_one_session(folder, models, tmp_path):
     (summary,) = report.summaries
     assert list(summary["contrasts"]) == ["T1w", "FLAIR", "T2w"]
     assert (tmp_path / "out" / "p1" / "T2w_scan.nii.gz").is_file()
-    assert "T2w map" in write_report(tmp_path / "out").read_text()
+    assert "T2w map" in write_report(tmp_path / "out").read_text("utf-8")

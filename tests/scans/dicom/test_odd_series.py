@@ -1,6 +1,7 @@
 """Odd but readable series are read; each other one is refused with its true reason."""
 
 import importlib.util
+import locale
 import os
 import shutil
 import tracemalloc
@@ -155,6 +156,7 @@ def test_series_of_simpleitk_is_read(volume, tmp_path):
     image.SetSpacing((6.0, 6.5, 7.0))
     writer = SimpleITK.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    before = locale.setlocale(locale.LC_ALL)  # the writer leaves the locale C
     uid = generate_uid()
     for k in range(image.GetDepth()):
         part = image[:, :, k]
@@ -173,6 +175,7 @@ def test_series_of_simpleitk_is_read(volume, tmp_path):
             part.SetMetaData(tag, value)
         writer.SetFileName(str(tmp_path / f"{k:03}.dcm"))
         writer.Execute(part)
+    locale.setlocale(locale.LC_ALL, before)
     scan = read_scan(tmp_path)
     np.testing.assert_array_equal(scan.data, data[::-1, ::-1])
     np.testing.assert_allclose(scan.spacing_mm, [6, 6.5, 7], atol=1e-3)

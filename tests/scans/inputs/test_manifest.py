@@ -175,7 +175,7 @@ def test_healthy_column_is_omitted_if_unstated(tmp_path):
         refs = find_scans([tmp_path / name for name in inputs])
         path = tmp_path / f"list{number}" / "manifest.csv"
         write_manifest(path, refs)
-        assert "healthy" not in path.read_text()
+        assert "healthy" not in path.read_text("utf-8")
         back = find_scans([path])
         for field in ("name", *FIELDS):
             expected = [getattr(ref, field) for ref in refs]
@@ -203,7 +203,7 @@ def test_name_like_a_formula_is_written_as_text_and_read_back(tmp_path, name):
     touch(tmp_path / f"{name}_T1w.nii.gz")
     (ref,) = find_scans([tmp_path])
     write_manifest(tmp_path / "manifest.csv", [ref])
-    cells = (tmp_path / "manifest.csv").read_text().splitlines()[1].split(",")
+    cells = (tmp_path / "manifest.csv").read_text("utf-8").splitlines()[1].split(",")
     assert not [cell for cell in cells if cell.startswith(("=", "+", "@", "-a"))]
     (same,) = read_manifest(tmp_path / "manifest.csv", None)
     assert (same.name, same.image.resolve()) == (ref.name, ref.image.resolve())
