@@ -34,7 +34,7 @@ from maediff.anomaly.postprocess import (
 from maediff.anomaly.snapshots import Snapshot, pick_slices, save_slices
 from maediff.cohort.cohort import SubjectSlices
 from maediff.core.errors import InputError
-from maediff.core.processes.process import end_with_parent
+from maediff.core.processes.process import pool_settings
 from maediff.core.progress import Progress
 from maediff.core.types import Map
 from maediff.evaluation.measures import (
@@ -184,11 +184,8 @@ def score(
     reported = progress if in_process else None
     do = delayed(_score_contender)
     tasks = (do(contender, *arguments, reported) for contender in contenders)
-    config_of_pool: dict[str, Any] = {"backend": "sequential"}
-    if not in_process:
-        config_of_pool = {"backend": "loky", "inner_max_num_threads": threads}
-        config_of_pool["initializer"] = end_with_parent
-    with parallel_config(n_jobs=workers, **config_of_pool):
+    settings = {"backend": "sequential"} if in_process else pool_settings(threads)
+    with parallel_config(n_jobs=workers, **settings):
         outcomes = Parallel(return_as="generator")(tasks)
         for contender, outcome in zip(contenders, outcomes, strict=True):
             rows += outcome.rows

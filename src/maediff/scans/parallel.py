@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from maediff.core.errors import InputError
-from maediff.core.processes.process import end_with_parent
+from maediff.core.processes.process import pool_settings
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,8 @@ def run_scans(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     remaining = list(refs)
-    loky = {"backend": "loky", "inner_max_num_threads": threads, "initializer": end_with_parent}
     try:
-        with parallel_config(**loky):
+        with parallel_config(**pool_settings(threads)):
             pool = Parallel(n_jobs=workers, return_as="generator")
         for outcome in pool(delayed(_run_safely)(do, ref) for ref in refs):
             remaining.pop(0)
@@ -56,7 +55,7 @@ def run_scans(
         # Probably out of memory. Running each scan alone shows which one it was.
         for ref in remaining:
             try:
-                with parallel_config(**loky):
+                with parallel_config(**pool_settings(threads)):
                     (outcome,) = Parallel(n_jobs=2)([delayed(_run_safely)(do, ref)])
             except TerminatedWorkerError:
                 outcome = (

@@ -114,6 +114,15 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
+def pool_settings(threads: int | None) -> dict[str, Any]:
+    """Return the arguments of `joblib.parallel_config` for worker processes.
+
+    Args:
+        threads: threads of a worker; None for all cores.
+    """
+    return {"backend": "loky", "inner_max_num_threads": threads, "initializer": end_with_parent}
+
+
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
     """Handle SIGTERM, which a scheduler sends, like Ctrl-C inside the block.
