@@ -24,6 +24,7 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from PIL import Image
 from scipy import ndimage
 
+from maediff.evaluation.metrics import dice
 from maediff.synthetic import PhantomConfig, healthy_brain
 from maediff.synthetic.dataset import write_volume
 from maediff.synthetic.template import load_template, sample
@@ -150,12 +151,6 @@ def detect(checkout: Path, case: Case, scan: Path, out: Path) -> np.ndarray:
     return np.asarray(nib.load(next(out.glob("*/anomaly_mask.nii.gz"))).dataobj) > 0
 
 
-def dice(mask: np.ndarray, lesion: np.ndarray) -> str:
-    """Return the Dice coefficient as text; empty without a lesion."""
-    both = int(mask.sum() + lesion.sum())
-    return f"{2 * int((mask & lesion).sum()) / both:.2f}" if lesion.any() else ""
-
-
 def draw_row(axes: Sequence[Any], case: Case, scan: np.ndarray, masks: list[np.ndarray]) -> None:
     """Draw the scan, and each mask over it with the outline of the lesion."""
     lesion, *found = masks
@@ -208,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, checkout in (("before", args.old), ("after", HERE))
         ]
         volumes = " | ".join(f"{mask.sum() * ml:.1f}" for mask in (lesion, *masks))
-        overlaps = " | ".join(dice(mask, lesion) for mask in masks)
+        overlaps = " | ".join(
+            f"{dice(mask, lesion):.2f}" if lesion.any() else "" for mask in masks
+        )
         print(f"| {case.name} | {volumes} | {overlaps} |", flush=True)
         draw_row(row, case, np.asarray(scan.dataobj), [lesion, *masks])
         for axis, mask in zip(row[1:], (lesion, *masks), strict=True):

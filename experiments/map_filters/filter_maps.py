@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from maediff.anomaly.components import CONNECTIVITY
 from maediff.anomaly.postprocess import PostprocessConfig, residual_map
@@ -32,6 +32,8 @@ from maediff.anomaly.score import scan_score
 from maediff.cohort.cohort import Cohort
 from maediff.core.files import write_table
 from maediff.core.types import Map, Mask
+from maediff.evaluation.intervals import bootstrap_interval
+from maediff.evaluation.metrics import auprc
 from maediff.methods.volume import predict_volume
 from maediff.models.model import TrainedMethod, read_model
 
@@ -39,6 +41,8 @@ COLUMNS = ("filter", "cohort", "n", "auprc", "difference", "low", "high", "roc_a
 LEVELS = 24
 """Levels of the cluster enhancement, geometric between `LOWEST` and the scan's maximum."""
 LOWEST = 0.004
+DRAWS = 10_000
+"""Bootstrap samples."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,6 @@ def predict(model: TrainedMethod, cohort: Path) -> list[Scan]:
     return scans
 
 
-def bootstrap(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean over patients."""
-    draws = np.random.default_rng(0).choice(differences, (10_000, len(differences)))
-    low, high = np.quantile(draws.mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -159,13 +156,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             for scan in scans:
                 if scan.lesion is not None and scan.lesion.any():
                     anomaly = variant.make_map(scan)
-                    truth, values = scan.lesion[scan.brain], anomaly[scan.brain]
-                    each.append(average_precision_score(truth, values))
+                    each.append(auprc(anomaly, scan.lesion, scan.brain))
                     of_patients.append(variant.score(scan, anomaly))
-            auprc = np.array(each)
-            difference = auprc - own_auprc.setdefault(cohort, auprc)
-            means = [float(auprc.mean()), float(difference.mean())]
-            of_cohorts.append([name, cohort, len(each), *means, *bootstrap(difference)])
+            own = own_auprc.setdefault(cohort, np.array(each))
+            change = bootstrap_interval(np.array(each) - own, draws=DRAWS)
+            bounds = [change.mean, change.low, change.high]
+            of_cohorts.append([name, cohort, len(each), float(np.mean(each)), *bounds])
         is_patient = [0] * len(of_healthy) + [1] * len(of_patients)
         area = float(roc_auc_score(is_patient, [*of_healthy, *of_patients]))
         rows += [[*row, area] for row in of_cohorts]
