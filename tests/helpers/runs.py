@@ -1,5 +1,6 @@
 """Run folders with random weights, in the form that `train` writes."""
 
+import json
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -75,3 +76,16 @@ def made_run(folder: Path, modality: str = "T1w", **more) -> Path:
         },
     )
     return folder
+
+
+def change_calibration(run: Path, **changes) -> None:
+    """Change keys of a run's calibration.json."""
+    stored = json.loads((run / "calibration.json").read_text("utf-8"))
+    (run / "calibration.json").write_text(json.dumps(stored | changes))
+
+
+def run_with_thresholds(folder: Path) -> Path:
+    """Write a run with the thresholds 0.9, 0.1 and 0.05 for the rates 1e-4, 0.01 and 0.5."""
+    run = made_run(folder)
+    change_calibration(run, scan_scores=[0.5, 0.1, 0.3])
+    return run

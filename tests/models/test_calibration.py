@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from helpers.runs import made_run
+from helpers.runs import change_calibration, run_with_thresholds
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.core.errors import InputError
 from maediff.models.calibration import read_calibration
@@ -17,18 +17,9 @@ HIGH = {"threshold": 5.0, "rule": "more"}
 SCAN_ML = [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, 4.0]]
 
 
-def write(run, **changes):
-    """Change calibration.json."""
-    stored = json.loads((run / "calibration.json").read_text("utf-8"))
-    (run / "calibration.json").write_text(json.dumps(stored | changes))
-
-
 @pytest.fixture
 def run(tmp_path):
-    """A run with the thresholds 0.9, 0.1 and 0.05 for the rates 1e-4, 0.01 and 0.5."""
-    run = made_run(tmp_path / "run")
-    write(run, scan_scores=[0.5, 0.1, 0.3])
-    return run
+    return run_with_thresholds(tmp_path / "run")
 
 
 def test_a_calibration_of_other_settings_is_not_valid(run):
@@ -42,7 +33,7 @@ def test_a_calibration_of_other_settings_is_not_valid(run):
     changed = read_model(run).with_postprocess({"median_size": 3})
     with pytest.raises(InputError, match="other settings of postprocess"):
         changed.thresholds.default()
-    write(run, step=9)
+    change_calibration(run, step=9)
     with pytest.raises(InputError, match="other settings of step"):
         read_model(run).thresholds.default()
 
@@ -61,7 +52,7 @@ def test_a_model_without_calibration_has_no_thresholds(run):
 
 def test_the_post_processing_is_that_of_the_calibration(run):
     own = PostprocessConfig(median_size=1, smooth_mm=(4.0,))
-    write(run, postprocess={"median_size": 1, "smooth_mm": [4.0]})
+    change_calibration(run, postprocess={"median_size": 1, "smooth_mm": [4.0]})
     model = read_model(run)
     assert model.postprocess == own
     assert model.with_postprocess({"median_size": 3}).postprocess == replace(own, median_size=3)
@@ -85,7 +76,7 @@ def test_the_post_processing_is_that_of_the_calibration(run):
     ],
 )
 def test_damaged_entries_are_named_when_a_threshold_is_asked_for(run, change):
-    write(run, **change)
+    change_calibration(run, **change)
     thresholds = read_model(run).thresholds
     for request in (thresholds.default, partial(thresholds.at_fpr, 0.01)):
         with pytest.raises(
@@ -97,7 +88,7 @@ def test_damaged_entries_are_named_when_a_threshold_is_asked_for(run, change):
 
 @pytest.mark.parametrize("scores", [["x", 0.1], [None], "text"])
 def test_scores_that_are_no_numbers_are_refused(run, scores):
-    write(run, scan_scores=scores)
+    change_calibration(run, scan_scores=scores)
     with pytest.raises(
         InputError,
         match=r"calibration\.json: damaged \(its scan_scores or scan_ml are no numbers\)",
@@ -127,7 +118,7 @@ def test_a_missing_entry_is_named(run):
     ],
 )
 def test_damaged_levels_are_refused(run, change):
-    write(run, **change)
+    change_calibration(run, **change)
     with pytest.raises(
         InputError, match=r"calibration\.json: damaged .*calibrate the model again"
     ):
@@ -157,7 +148,7 @@ def test_damaged_levels_are_refused(run, change):
     ],
 )
 def test_impossible_values_are_named(run, changes, reason):
-    write(run, **changes)
+    change_calibration(run, **changes)
     thresholds = read_model(run).thresholds
     for request in (thresholds.default, partial(thresholds.at_scan_fpr, 0.5)):
         with pytest.raises(InputError, match=rf"calibration\.json: damaged \(.*{reason}"):

@@ -1,29 +1,19 @@
 """Thresholds of a model: rates, its own default, levels of sensitivity and guarantees."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
-from helpers.runs import made_run
+from helpers.runs import change_calibration, run_with_thresholds
 from maediff.core.errors import InputError
 from maediff.models.calibration import is_chosen_threshold
 from maediff.models.model import read_model
 from maediff.models.thresholds import DEFAULT_FPR, FPRS, Threshold, describe_healthy, is_rate
 
 
-def write(run, **changes):
-    """Change calibration.json."""
-    stored = json.loads((run / "calibration.json").read_text("utf-8"))
-    (run / "calibration.json").write_text(json.dumps(stored | changes))
-
-
 @pytest.fixture
 def run(tmp_path):
-    """A run with the thresholds 0.9, 0.1 and 0.05 for the rates 1e-4, 0.01 and 0.5."""
-    run = made_run(tmp_path / "run")
-    write(run, scan_scores=[0.5, 0.1, 0.3])
-    return run
+    return run_with_thresholds(tmp_path / "run")
 
 
 def test_the_threshold_of_a_rate_is_that_of_the_next_lower_stored_rate(run):
@@ -53,12 +43,12 @@ def test_stored_rates():
 
 def test_default_rate(run):
     assert read_model(run).default_fpr == 0.01
-    write(run, default_fpr=1e-4)
+    change_calibration(run, default_fpr=1e-4)
     model = read_model(run)
     assert model.default_fpr == 1e-4
     assert model.thresholds.default().origin["fpr"] == 1e-4
     for wrong in (0.9, "much", None):
-        write(run, default_fpr=wrong)
+        change_calibration(run, default_fpr=wrong)
         with pytest.raises(
             InputError, match=rf"calibration\.json: damaged \(default_fpr {wrong}\)"
         ):
@@ -66,13 +56,13 @@ def test_default_rate(run):
 
 
 def test_default_threshold_overrides_rate(run):
-    write(run, default_threshold={"value": 0.3, "chosen_on": "9 patients"})
+    change_calibration(run, default_threshold={"value": 0.3, "chosen_on": "9 patients"})
     thresholds = read_model(run).thresholds
     origin = {"chosen_on": "9 patients", "n_marked": 1, "n_scores": 3, "share_flagged": 1 / 3}
     assert thresholds.default() == Threshold(1.0, origin, 0.3)
     assert thresholds.at_fpr(0.01) == replace(thresholds.at_fpr(0.01), value=0.1 / 0.3)
     for wrong in (0.3, {"value": 0, "chosen_on": ""}, {"value": 0.3}):
-        write(run, default_threshold=wrong)
+        change_calibration(run, default_threshold=wrong)
         assert not is_chosen_threshold(wrong)
         with pytest.raises(InputError, match=r"calibration\.json: damaged \(default_threshold"):
             read_model(run).thresholds.default()
@@ -88,7 +78,7 @@ def test_guarantee_for_scans(run):
         InputError, match=r"`scan_fpr=0\.1`: 3 healthy scans .* use 0\.25 or .* 9 people"
     ):
         thresholds.at_scan_fpr(0.1)
-    write(run, scan_scores=[])
+    change_calibration(run, scan_scores=[])
     thresholds = read_model(run).thresholds
     with pytest.raises(InputError, match=r"no scores of healthy scans, so `scan_fpr=0\.5` has no"):
         thresholds.at_scan_fpr(0.5)
@@ -111,7 +101,7 @@ def test_no_unit(run):
     """A model without valid thresholds has no unit."""
     assert read_model(run).scale == 0.1
     assert read_model(f"{run}@t_test=60").scale is None
-    write(run, thresholds=[0.9, 0.0, 0.0])
+    change_calibration(run, thresholds=[0.9, 0.0, 0.0])
     assert read_model(run).scale is None  # no value can be divided by 0
     assert read_model(run).thresholds.at_fpr(1e-4).value == 0.9
     (run / "calibration.json").unlink()
@@ -127,7 +117,7 @@ SCAN_ML = [[0.0, 0.0, 0.0], [3.0, 0.0, 1.0], [9.0, 2.0, 4.0]]
 
 
 def test_levels_of_sensitivity(run):
-    write(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
+    change_calibration(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
     thresholds = read_model(run).thresholds
     assert thresholds.at_sensitivity("default") == thresholds.default() == thresholds.at_fpr(0.01)
     default = thresholds.default().origin
@@ -150,19 +140,21 @@ def test_levels_of_sensitivity(run):
 
 def test_levels_are_ordered(run):
     """A default that a person chose limits the other levels."""
-    write(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
-    write(run, default_threshold={"value": 0.5, "chosen_on": "9 patients"})
+    change_calibration(run, sensitivity=LEVELS, scan_ml=SCAN_ML)
+    change_calibration(run, default_threshold={"value": 0.5, "chosen_on": "9 patients"})
     thresholds = read_model(run).thresholds
     assert thresholds.at_sensitivity("low").residual == thresholds.default().residual == 0.5
-    write(run, default_threshold={"value": 0.01, "chosen_on": "9 patients"})
+    change_calibration(run, default_threshold={"value": 0.01, "chosen_on": "9 patients"})
     assert read_model(run).thresholds.at_sensitivity("high").residual == 0.01
 
 
 def test_default_rate_of_levels(run):
-    write(run, sensitivity={**LEVELS, "default": {"threshold": 0.9, "fpr": 1e-4, "rule": ""}})
+    change_calibration(
+        run, sensitivity={**LEVELS, "default": {"threshold": 0.9, "fpr": 1e-4, "rule": ""}}
+    )
     model = read_model(run)
     assert (model.default_fpr, model.chosen_fpr) == (1e-4, None)
-    write(run, default_fpr=0.01)
+    change_calibration(run, default_fpr=0.01)
     model = read_model(run)
     assert (model.default_fpr, model.chosen_fpr) == (0.01, 0.01)
 
@@ -178,7 +170,7 @@ def test_no_levels(run):
             "thresholds from healthy scans with `maediff calibrate",
         ):
             thresholds.at_sensitivity(level)
-    write(run, scan_scores=[])
+    change_calibration(run, scan_scores=[])
     with pytest.raises(InputError, match="has no healthy scan, so it holds no threshold"):
         read_model(run).thresholds.at_sensitivity("low")
 
@@ -196,7 +188,7 @@ def test_detected_in_healthy_scans_in_words():
 
 def test_threshold_of_zero(run):
     """Residuals of one sign are 0 in half of the voxels, so the highest rate may have a 0."""
-    write(run, thresholds=[0.9, 0.1, 0.0])
+    change_calibration(run, thresholds=[0.9, 0.1, 0.0])
     thresholds = read_model(run).thresholds
     assert thresholds.at_fpr(0.01).residual == 0.1
     with pytest.raises(InputError, match=r"`fpr=0\.5`: the threshold of the rate 0\.5 is 0"):
