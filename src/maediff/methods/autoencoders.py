@@ -27,11 +27,11 @@ from maediff.methods.base import (
     GraphableNetwork,
     Method,
     Objective,
-    apply_in_batches,
     check_size,
     check_slices,
     to_signed,
 )
+from maediff.methods.batches import apply_in_batches
 from maediff.methods.residual import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Decoder, Encoder
 from maediff.nn.unet import UNet, UNetConfig

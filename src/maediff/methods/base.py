@@ -171,21 +171,6 @@ class Method(nn.Module):
         return residual_of(x, reference, brain, self.residual_config)
 
 
-def apply_in_batches(
-    network: Callable[[Float[Tensor, "b 1 h w"]], Float[Tensor, "b 1 h w"]],
-    x0: Float[Tensor, "n 1 h w"],
-    batch_size: int,
-) -> Float[Tensor, "n 1 h w"]:
-    """Run `network` on `batch_size` slices at a time and return all results in float32.
-
-    Args:
-        network: maps slices to slices.
-        x0: all slices.
-        batch_size: slices of a call.
-    """
-    return torch.cat([network(batch).float() for batch in torch.split(x0, batch_size)])
-
-
 def check_size(size: int, d: int, *, p: int = 1, r: int = 1) -> None:
     """Check that slices fit the feature map of the network, and the patches of the method.
 

@@ -29,6 +29,7 @@ from maediff.methods.base import (
     check_slices,
     to_signed,
 )
+from maediff.methods.batches import map_batches
 from maediff.methods.diffusion_config import DiffusionConfig, Times
 from maediff.methods.residual import reconstruction_loss
 from maediff.nn.unet import UNet, UNetConfig
@@ -104,13 +105,17 @@ class DDPM(Method):
         batch_size: int,
     ) -> Float[Tensor, "b 1 h w"]:
         """The testing procedure: noise, run the reverse process, average over levels and draws."""
+        batches = torch.split(torch.arange(len(x0)), batch_size)
         passes = list(product(self.config.t_test, range(self.config.draws)))
-        total = torch.zeros_like(x0)
-        for batch in torch.split(torch.arange(len(x0)), batch_size):
+
+        def reconstruct(batch: Int[Tensor, " n"]) -> Float[Tensor, "n 1 h w"]:
+            total = torch.zeros_like(x0[batch])
             for t, draw in passes:
                 x0_pred = self._reconstruct_batch(x0[batch], slice_ids[batch], t, draw, seed)
-                total[batch] += x0_pred / len(passes)
-        return total
+                total += x0_pred / len(passes)
+            return total
+
+        return torch.cat(list(map_batches(reconstruct, batches, x0.device)))
 
     def _reconstruct_batch(
         self,

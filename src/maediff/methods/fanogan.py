@@ -31,11 +31,11 @@ from torch.nn import functional
 from maediff.methods.base import (
     Method,
     Objective,
-    apply_in_batches,
     check_size,
     check_slices,
     to_signed,
 )
+from maediff.methods.batches import apply_in_batches
 from maediff.methods.residual import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Critic, Decoder, Encoder
 

@@ -10,7 +10,7 @@ stride s follow only where the coarse reference differs from the slice.
 The summary of the paper names such a "lesion-aware patch selection" as future work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -31,6 +31,7 @@ from maediff.diffusion.patches import (
     patches_with_brain,
 )
 from maediff.diffusion.process import forward_process, reverse_chain
+from maediff.methods.batches import map_batches
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.residual import reconstruction_loss
 
@@ -38,6 +39,8 @@ Denoise = Callable[
     [Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]
 ]
 """Prediction of x0 from the partially perturbed slice, t, and the corner of the noised patch."""
+Job = tuple[tuple[Int[Tensor, " n"], Int[Tensor, " n"]], int, int]
+"""Slice and patch indices of a batch, the noise level t, and the number of the draw."""
 
 
 @config_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -170,10 +173,15 @@ def slide(
     merger = PatchMerger(x0, config.p, config.merge)
 
     def reconstruct(wanted: Bool[Tensor, "b k"] | None) -> None:
-        for batch in _make_batches(x0, brain, slice_ids, grid, batch_size, wanted):
-            for t, draw in product(config.t_test, range(config.draws)):
-                x0_pred = _reconstruct_patches(batch, t, draw, denoise, alpha_bar, config, seed)
-                merger.add(batch.slices, batch.corners, x0_pred)
+        batches = patches_with_brain(brain, grid, batch_size, wanted)
+        jobs = product(batches, config.t_test, range(config.draws))
+        for batch, x0_pred in map_batches(reconstruct_batch, jobs, x0.device):
+            merger.add(batch.slices, batch.corners, x0_pred)
+
+    def reconstruct_batch(job: Job) -> tuple[PatchBatch, Float[Tensor, "n 1 h w"]]:
+        (slices, patches), t, draw = job
+        batch = _make_batch(x0, slice_ids, grid, slices, patches)
+        return batch, _reconstruct_patches(batch, t, draw, denoise, alpha_bar, config, seed)
 
     if config.refine_above is None:
         reconstruct(None)
@@ -187,25 +195,23 @@ def slide(
     return merger.reference()
 
 
-def _make_batches(
+def _make_batch(
     x0: Float[Tensor, "b 1 h w"],
-    brain: Bool[Tensor, "b 1 h w"],
     slice_ids: Int[Tensor, " b"],
     grid: PatchGrid,
-    batch_size: int,
-    wanted: Bool[Tensor, "b k"] | None,
-) -> Iterator[PatchBatch]:
-    """Yield the wanted patches that contain brain; None: all patches that contain brain."""
-    for slices, patches in patches_with_brain(brain, grid, batch_size, wanted):
-        corners = grid.corners.to(x0.device)[patches]
-        yield PatchBatch(
-            slices=slices,
-            slice_ids=slice_ids[slices.cpu()],
-            patches=patches.cpu(),
-            corners=corners,
-            mask=patch_mask(corners, grid.p, grid.size)[:, None],
-            clean=x0[slices],
-        )
+    slices: Int[Tensor, " n"],
+    patches: Int[Tensor, " n"],
+) -> PatchBatch:
+    """Return the patches with these indices, each with a copy of its slice."""
+    corners = grid.corners.to(x0.device)[patches]
+    return PatchBatch(
+        slices=slices,
+        slice_ids=slice_ids[slices.cpu()],
+        patches=patches.cpu(),
+        corners=corners,
+        mask=patch_mask(corners, grid.p, grid.size)[:, None],
+        clean=x0[slices],
+    )
 
 
 def _reconstruct_patches(
