@@ -5,27 +5,18 @@
 . "$(dirname "$0")/../common.sh"
 
 BUDGET=${BUDGET:-573000}
-BATCH=32
 manifest=$COHORTS/lgg-t1-held-out.csv
 
 run "$manifest" held_out_patients "$DATA/lgg/t1.csv" "$manifest"
 prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$manifest" --modality T1w --like t1
 
-# The paper: t over the whole schedule, simplex noise, l1 in the patch, no synthetic lesions.
-paper=(--set "t_train=[0,1000]" --set noise=simplex --set loss=l1 --set s=16
-    --set visible_weight=0 --set train.recommended=false --set train.fabricate.share=0
-    --set train.schedule=constant --set train.warmup_steps=0 --set train.learning_rate=1e-4
-    --set train.flip=false)
+# The paper's recipe, both methods in turn.
+run - python experiments/claim/train_in_turn.py "$COHORTS/t1-and-patients" "$RUNS" --budget "$BUDGET"
 # Ours: the preset's recipe.
-ours=(--set s=48)
-
 for method in maediff pddpm; do
-    for recipe in paper ours; do
-        declare -n settings=$recipe
-        train "$method-$recipe" "$method" --cohort "$COHORTS/t1-and-patients" --preset tiny \
-            --seed 0 --set train.batch_size=$BATCH --set "train.steps=$((BUDGET / BATCH))" \
-            --set train.calibration_scans=0 "${settings[@]}"
-    done
+    train "$method-ours" "$method" --cohort "$COHORTS/t1-and-patients" --preset tiny \
+        --seed 0 --set train.batch_size=32 --set "train.steps=$((BUDGET / 32))" \
+        --set train.calibration_scans=0 --set s=48
 done
 
 # Noise at test as in the paper, at three levels; ours at its own level without noise.

@@ -1,6 +1,6 @@
 """Train MAEDiff and pDDPM with the paper's recipe in turn, and keep copies at equal budgets.
 
-    RUNS/maediff-paper, RUNS/pddpm-paper          the runs that `run.sh` resumes
+    RUNS/maediff-paper, RUNS/pddpm-paper          the runs
     RUNS/maediff-paper-SLICES, ...                the runs as they were after so many slices
 
 The learning rate is constant and without a warm-up, so a copy is the run that a smaller budget
@@ -17,9 +17,9 @@ from maediff.core.files import read_json
 from maediff.core.options import RunOptions
 from maediff.training.train import train
 
-BUDGET = 573_000
 BATCH = 32
 METHODS = ("maediff", "pddpm")
+# t over the whole schedule, simplex noise, l1 in the patch, no synthetic lesions.
 PAPER: dict[str, Any] = {
     "t_train": [0, 1000],
     "noise": "simplex",
@@ -34,7 +34,6 @@ PAPER: dict[str, Any] = {
         "learning_rate": 1e-4,
         "flip": False,
         "batch_size": BATCH,
-        "steps": BUDGET // BATCH,
         "calibration_scans": 0,
     },
 }
@@ -44,8 +43,8 @@ class CopyMadeError(Exception):
     """The run reached the step at which the other method continues."""
 
 
-def train_until(method: str, cohort: Path, runs: Path, step: int) -> None:
-    """Train a method until a step that has a checkpoint, and copy its run."""
+def train_until(method: str, cohort: Path, runs: Path, step: int, steps: int) -> None:
+    """Train a method until a step that has a checkpoint, of `steps`, and copy its run."""
     out = runs / f"{method}-paper"
     copy = runs / f"{out.name}-{step * BATCH}"
     if copy.exists():
@@ -61,13 +60,14 @@ def train_until(method: str, cohort: Path, runs: Path, step: int) -> None:
             cohort,
             out,
             preset="tiny",
-            settings=PAPER,
+            settings=PAPER | {"train": PAPER["train"] | {"steps": steps}},
             on_checkpoint=stop_at_step,
             run=RunOptions(seed=0, resume=True, quiet=True),
         )
     except CopyMadeError:
-        shutil.copytree(out, copy)
-        print(f"{copy}: done", flush=True)
+        pass
+    shutil.copytree(out, copy)
+    print(f"{copy}: done", flush=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,16 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("cohort", type=Path, help="cohort to train on")
     parser.add_argument("runs", type=Path, help="folder of the runs: $RUNS of run.sh")
+    parser.add_argument("--budget", type=int, default=573_000, help="slices per run; %(default)s")
     parser.add_argument("--interval", type=int, default=500, help="steps between two copies")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train both methods up to each multiple of the interval."""
+    """Train both methods up to each multiple of the interval, and to the end."""
     args = build_parser().parse_args(argv)
-    for step in range(args.interval, BUDGET // BATCH + 1, args.interval):
+    steps = args.budget // BATCH
+    for step in [*range(args.interval, steps, args.interval), steps]:
         for method in METHODS:
-            train_until(method, args.cohort, args.runs, step)
+            train_until(method, args.cohort, args.runs, step, steps)
 
 
 if __name__ == "__main__":
