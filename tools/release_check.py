@@ -26,6 +26,7 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,17 @@ def find_broken_links(wheel: Path) -> list[str]:
     page = archive.read(pages[0]).decode("utf-8")
     targets = re.findall(r"\]\(([^)\s]+)\)", page)
     return [f"links to {target}" for target in targets if not target.startswith("https://")]
+
+
+def find_validator() -> Path:
+    """Return where pip installs the BIDS validator for this Python."""
+    return Path(sys.executable).with_name("bids-validator-deno")
+
+
+def find_missing_tools() -> list[str]:
+    """Return the names of the packages that the checks need and this Python lacks."""
+    missing = [name for name in ("build", "twine") if find_spec(name) is None]
+    return missing if find_validator().exists() else [*missing, "bids-validator-deno"]
 
 
 def check_wheel(wheel: Path) -> str:
@@ -250,12 +262,18 @@ def try_bids_app(program: Path, folder: Path, environment: Mapping[str, str]) ->
         times.append([image.stat().st_mtime_ns for image in images])
     if times[0] != times[1]:
         raise RuntimeError("maediff-bids: the second run repeated finished scans")
-    run([Path(sys.executable).with_name("bids-validator-deno"), out])
+    run([find_validator(), out])
 
 
 def main() -> int:
     """Run all checks; return the exit code."""
     args = build_parser().parse_args()
+    if missing := find_missing_tools():
+        packages = " ".join(missing)
+        print(
+            f"failed: {sys.executable} lacks {packages}: pip install {packages}", file=sys.stderr
+        )
+        return 1
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work.resolve() if args.work else Path(temporary)
         try:

@@ -10,6 +10,7 @@ would have given. The copies allow a comparison before the whole budget is spent
 import argparse
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def train_until(method: str, cohort: Path, runs: Path, step: int, steps: int) ->
         if read_json(folder / "provenance.json", dict)["step"] >= step:
             raise CopyMadeError
 
-    try:
+    with suppress(CopyMadeError):
         train(
             method,
             cohort,
@@ -64,8 +65,6 @@ def train_until(method: str, cohort: Path, runs: Path, step: int, steps: int) ->
             on_checkpoint=stop_at_step,
             run=RunOptions(seed=0, resume=True, quiet=True),
         )
-    except CopyMadeError:
-        pass
     shutil.copytree(out, copy)
     print(f"{copy}: done", flush=True)
 

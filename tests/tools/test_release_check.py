@@ -131,3 +131,13 @@ def test_a_bids_app_that_repeats_finished_scans_is_refused(tmp_path):
     python = make_app(tmp_path, repeats=True)
     with pytest.raises(RuntimeError, match="repeated finished scans"):
         check.try_bids_app(python, tmp_path, dict(os.environ))
+
+
+def test_missing_tools_are_named_before_anything_is_built(monkeypatch, capsys, tmp_path):
+    work = tmp_path / "work"
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    monkeypatch.setattr(check, "find_validator", lambda: tmp_path / "bids-validator-deno")
+    monkeypatch.setattr(sys, "argv", ["release_check.py", "--work", str(work)])
+    assert check.main() == 1
+    assert "pip install build twine bids-validator-deno" in capsys.readouterr().err
+    assert not work.exists()
