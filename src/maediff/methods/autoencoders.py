@@ -31,9 +31,9 @@ from maediff.methods.base import (
     check_slices,
     to_signed,
 )
-from maediff.methods.batches import apply_in_batches
 from maediff.methods.residual import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Decoder, Encoder
+from maediff.nn.batches import apply_in_batches
 from maediff.nn.unet import UNet, UNetConfig
 
 

@@ -29,9 +29,9 @@ from maediff.methods.base import (
     check_slices,
     to_signed,
 )
-from maediff.methods.batches import map_batches
 from maediff.methods.diffusion_config import DiffusionConfig, Times
 from maediff.methods.residual import reconstruction_loss
+from maediff.nn.batches import map_batches
 from maediff.nn.unet import UNet, UNetConfig
 
 WHOLE_SLICE = 0

@@ -35,9 +35,9 @@ from maediff.methods.base import (
     check_slices,
     to_signed,
 )
-from maediff.methods.batches import apply_in_batches
 from maediff.methods.residual import ComparisonConfig, LossKind, reconstruction_loss
 from maediff.nn.autoencoder import AutoencoderConfig, Critic, Decoder, Encoder
+from maediff.nn.batches import apply_in_batches
 
 WGAN_BETAS = (0.0, 0.9)
 """Betas of Adam for critic and generator (Gulrajani et al. 2017, algorithm 1)."""

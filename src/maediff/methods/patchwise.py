@@ -31,9 +31,9 @@ from maediff.diffusion.patches import (
     patches_with_brain,
 )
 from maediff.diffusion.process import forward_process, reverse_chain
-from maediff.methods.batches import map_batches
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.residual import reconstruction_loss
+from maediff.nn.batches import map_batches
 
 Denoise = Callable[
     [Float[Tensor, "b 1 h w"], Int[Tensor, " b"], Int[Tensor, "b 2"]], Float[Tensor, "b 1 h w"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from maediff.methods.batches import apply_in_batches, map_batches
+from maediff.nn.batches import apply_in_batches, map_batches
 
 CPU = torch.device("cpu")
 

@@ -37,16 +37,14 @@ def map_batches(
     if device.type != "cpu" or threads == 1:
         yield from map(function, batches)
         return
-    modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-    autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def compute(batch: Batch) -> Result:
-        inference, grad = modes
-        enabled, dtype = autocast
         with (
             torch.inference_mode(inference),
             torch.set_grad_enabled(grad),
-            torch.autocast("cpu", dtype, enabled=enabled),
+            torch.autocast("cpu", dtype, enabled=autocast),
         ):
             return function(batch)
 
@@ -55,7 +53,7 @@ def map_batches(
         yield from pool.map(compute, batches)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # new threads would get the number of the pool's
+        torch.set_num_threads(threads)  # those of the pool set it to 1 for new threads
 
 
 def apply_in_batches(
