@@ -8,8 +8,9 @@
 `make release-check` runs the first line. Each environment gets the wheel only, not the repository.
 There, `maediff detect --sample` has to find the lesion of the synthetic sample while every network
 connection fails. `maediff-bids` then processes the sample as a BIDS dataset: participant level,
-again, and group level; the BIDS validator has to accept the derivative. The script prints the
-seconds and MB of each step, and ends with 1 if one fails.
+again, and group level; the BIDS validator has to accept the derivative. `maediff demo` has to
+write its report, and `maediff fit` has to make a model that `maediff detect` can use. The script
+prints the seconds and MB of each step, and ends with 1 if one fails.
 Options for pip, such as an index of CPU builds of torch, come from pip's own configuration.
 `--work FOLDER` keeps the wheel and the environments.
 """
@@ -57,6 +58,13 @@ SAMPLE_SCANS = """\
 from maediff.synthetic.sample import CONTRASTS, find_sample
 print(*map(find_sample, CONTRASTS), sep="\\n")
 """
+HEALTHY_SCANS = """\
+from pathlib import Path
+from maediff.synthetic.dataset import make_phantom_dataset
+counts = {"n_train": 4, "n_healthy_val": 2, "n_val": 0, "n_test": 0, "n_healthy_test": 0}
+make_phantom_dataset(Path("healthy"), **counts)
+"""
+"""Four healthy synthetic brains to train on, and two to calibrate on."""
 VERSIONS = """\
 import sys, torch
 print(f"Python {sys.version.split()[0]}, torch {torch.__version__}")
@@ -212,14 +220,15 @@ def try_wheel(
     if not summaries or not all(summary["regions"] for summary in summaries):
         raise RuntimeError(f"{python}: the lesion of the sample was not detected")
     version = run([program, "-c", VERSIONS]).strip()
-    began = time.monotonic()
-    try_bids_app(program, folder, offline)
-    processed = time.monotonic() - began
-    return (
-        f"{version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB), "
-        f"detect --sample without network in {detected:.0f} s, "
-        f"maediff-bids and its validator in {processed:.0f} s"
-    )
+    parts = [
+        f"{version}, {versions}: installed in {installed:.0f} s ({size:.0f} MB)",
+        f"detect --sample without network in {detected:.0f} s",
+    ]
+    for name, check in CHECKS.items():
+        began = time.monotonic()
+        check(program, folder, offline)
+        parts.append(f"{name} in {time.monotonic() - began:.0f} s")
+    return ", ".join(parts)
 
 
 def make_dataset(scans: Sequence[Path], dataset: Path) -> None:
@@ -263,6 +272,49 @@ def try_bids_app(program: Path, folder: Path, environment: Mapping[str, str]) ->
     if times[0] != times[1]:
         raise RuntimeError("maediff-bids: the second run repeated finished scans")
     run([find_validator(), out])
+
+
+def try_demo(program: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Run `maediff demo`.
+
+    Args:
+        program: Python of the environment.
+        folder: folder for the demo.
+        environment: environment variables of the commands.
+
+    Raises:
+        RuntimeError: the command failed, or wrote no report.
+    """
+    run([program, "-m", "maediff", "demo", "-q", "-o", "demo"], cwd=folder, env=environment)
+    if not (folder / "demo" / "report.html").is_file():
+        raise RuntimeError("maediff demo: wrote no report")
+
+
+def try_fit(program: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    """Make a model of synthetic brains with `maediff fit`, and detect with it.
+
+    Args:
+        program: Python of the environment.
+        folder: folder for the scans, the model and the detection.
+        environment: environment variables of the commands.
+
+    Raises:
+        RuntimeError: a command failed, or the model has no thresholds.
+    """
+    call = [program, "-m", "maediff"]
+    run([program, "-c", HEALTHY_SCANS], cwd=folder, env=environment)
+    options = ["-o", "fitted", "--modality", "T1w", "--set", "train.steps=10", "-q"]
+    run([*call, "fit", "healthy/manifest.csv", *options], cwd=folder, env=environment)
+    scan = "healthy/val-healthy-000/image.nii.gz"
+    options = ["-o", "own", "--model", "fitted", "-q"]
+    run([*call, "detect", scan, *options], cwd=folder, env=environment)
+    settings = json.loads((folder / "own" / "detect.json").read_text(encoding="utf-8"))
+    if settings["scale"] is None:
+        raise RuntimeError("maediff fit: the model has no thresholds")
+
+
+CHECKS = {"maediff-bids and its validator": try_bids_app, "demo": try_demo, "fit": try_fit}
+"""What an environment has to do after `detect --sample`."""
 
 
 def main() -> int:
