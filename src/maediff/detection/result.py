@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from maediff.anomaly.regions import Region
 from maediff.anomaly.snapshots import Snapshot, display_maximum, pick_slices, save_slices
 from maediff.core.errors import InputError
 from maediff.core.files import write_json
+from maediff.core.processes.threads import call_in_threads
 from maediff.core.types import Map, Mask
 from maediff.detection.findings import write_regions
 from maediff.detection.sidecars import make_sidecar
@@ -264,11 +266,21 @@ class Detection:
         temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
         try:
             images = {name: getattr(self, name) for name in IMAGES}
-            for name, image in images.items():
-                write_on_scan_grid(temporary / f"{name}.nii.gz", image, self.volume)
             in_mni = self.images_in_mni(to_mni) if mni else {}
-            for name, image in in_mni.items():
-                write_on_scan_grid(temporary / f"{name}.nii.gz", image, load_mni_template())
+            to_atlas = self.prepared.on_scan.to_atlas
+            shown = make_volumes(self.volume, images, self.threshold, to_atlas)
+            writes = [partial(shown.save, temporary / "volumes.npz")]
+            writes += [
+                partial(write_on_scan_grid, temporary / f"{name}.nii.gz", image, self.volume)
+                for name, image in images.items()
+            ]
+            writes += [
+                partial(
+                    write_on_scan_grid, temporary / f"{name}.nii.gz", image, load_mni_template()
+                )
+                for name, image in in_mni.items()
+            ]
+            call_in_threads(writes)
             entries = {**self.summary(), **(summary or {})}
             for name in (*images, *in_mni):
                 sidecar = make_sidecar(name, entries, self.threshold_used.origin, self.parameters)
@@ -276,9 +288,6 @@ class Detection:
             grid = self.on_model_grid
             chosen = pick_slices(grid.brain, grid.anomaly_map)
             save_slices(temporary / "slices.npz", grid.snapshot(), chosen)
-            to_atlas = self.prepared.on_scan.to_atlas
-            shown = make_volumes(self.volume, images, self.threshold, to_atlas)
-            shown.save(temporary / "volumes.npz")
             write_regions(temporary / "regions.tsv", self.summary()["regions"])
             if self.prepared.on_scan.extracted or self.quality.flags:
                 write_picture(temporary / "qc.png", self.volume, self.prepared.on_scan.brain)

@@ -70,7 +70,9 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
         bridged = (sizes >= PIECE_SHARE * sizes.max())[labels]
-    brain = ndimage.binary_fill_holes(bridged) & ~empty
+    inside = ndimage.find_objects(bridged.astype(np.uint8))[0]  # all holes are in this box
+    brain = bridged & ~empty
+    brain[inside] = ndimage.binary_fill_holes(bridged[inside]) & ~empty[inside]
     box = brain[ndimage.find_objects(brain.astype(np.uint8))[0]]
     margin_x, margin_y = (math.ceil(size / 10) for size in box.shape[:2])
     corners = np.concatenate(

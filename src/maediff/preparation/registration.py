@@ -11,9 +11,8 @@ SimpleITK gets RAS coordinates instead of its own LPS; it only needs both images
 SimpleITK uses one thread and one work unit, so the same scan always gives the same matrix.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
+from maediff.core.processes.threads import call_in_threads
 from maediff.preparation.atlas.reduced import load_reduced_atlas
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
@@ -70,10 +70,11 @@ def measure_extent_mm(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> list[
         volume: the scan.
         brain: its brain mask; not empty.
     """
-    return [
-        float(np.ptp(indices) + 1) * step
-        for indices, step in zip(np.nonzero(brain), volume.spacing_mm, strict=True)
-    ]
+    lengths = []
+    for axis, step in enumerate(volume.spacing_mm):
+        filled = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
+        lengths.append(float(filled[-1] - filled[0] + 1) * step)
+    return lengths
 
 
 def align_to_atlas(
@@ -127,8 +128,7 @@ def align_to_atlas(
         return _refine(*coarse, make_start(start[0]), atlas_centre, steps=start[1])
 
     # SimpleITK releases Python's lock, and each start is independent of the others.
-    with ThreadPoolExecutor(_count_threads()) as pool:
-        outcomes = list(pool.map(refine_start, starts))
+    outcomes = call_in_threads(partial(refine_start, start) for start in starts)
     results, turned_results = outcomes[: len(PITCHES_DEG)], outcomes[len(PITCHES_DEG) :]
     information, best = max(results, key=lambda result: result[0])
     if not np.isfinite(information):
@@ -193,13 +193,6 @@ def is_local_optimum(fixed: Volume, moving: Volume, to_moving: Float[np.ndarray,
             if _compute_information(moving_image, fixed_image, shifted) > unshifted:
                 return False
     return bool(np.isfinite(unshifted))
-
-
-def _count_threads() -> int:
-    """Return the number of threads that SimpleITK may use (`core.processes.threads`)."""
-    import SimpleITK as sitk  # noqa: N813
-
-    return max(1, int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()))
 
 
 def _make_head_image(volume: Volume, mm: float) -> Any:

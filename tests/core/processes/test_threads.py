@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from functools import partial
+from threading import Event, get_ident
 from types import SimpleNamespace
 
 import joblib
@@ -86,3 +88,37 @@ def test_a_wait_policy_that_is_set_stays(monkeypatch):
 def test_no_thread_at_all():
     with pytest.raises(InputError, match="`threads=0`: give 1 or more"):
         RunOptions(threads=0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_calls_in_threads_keep_their_order(monkeypatch, count):
+    monkeypatch.setattr(threads, "count_threads", lambda: count)
+    released = Event()
+
+    def wait():
+        return released.wait(10) if count == 2 else True
+
+    def release():
+        released.set()
+        return get_ident()
+
+    waited, thread = threads.call_in_threads([wait, release])
+    assert waited  # with two threads, the second call ran during the first
+    assert (thread == get_ident()) == (count == 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_first_failure_of_calls_in_threads_is_raised(monkeypatch, count):
+    monkeypatch.setattr(threads, "count_threads", lambda: count)
+
+    def fail(number):
+        raise ValueError(f"call {number}")
+
+    with pytest.raises(ValueError, match="call 1"):
+        threads.call_in_threads([dict, partial(fail, 1), partial(fail, 2)])
+
+
+def test_simpleitk_gives_the_number_of_threads(monkeypatch):
+    process = sys.modules["SimpleITK"].ProcessObject
+    monkeypatch.setattr(process, "GetGlobalDefaultNumberOfThreads", lambda: 3, raising=False)
+    assert threads.count_threads() == 3

@@ -9,9 +9,13 @@ every program several times slower.
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ITK_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 WORKER_GB = 1.5
@@ -58,6 +62,34 @@ def use_threads(threads: int | None, workers: int = 1) -> int:
     if workers == 1:
         _set_own_threads(each)
     return each
+
+
+def count_threads() -> int:
+    """Return the number of threads that this process may use, which is SimpleITK's number."""
+    import SimpleITK as sitk  # noqa: N813
+
+    return max(1, int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()))
+
+
+def call_in_threads(calls: Iterable[Callable[[], Result]]) -> list[Result]:
+    """Make independent calls at once, on the threads that this process may use.
+
+    Threads help only where most of a call runs outside Python, for example in SimpleITK or zlib.
+
+    Args:
+        calls: functions without arguments.
+
+    Returns:
+        The results, in the order of the calls.
+
+    Raises:
+        Exception: that of the first call that failed, after all calls have ended.
+    """
+    threads = count_threads()
+    if threads == 1:
+        return [call() for call in calls]
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 def read_free_gb(path: Path = Path("/proc/meminfo")) -> float | None:
