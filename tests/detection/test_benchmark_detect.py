@@ -73,3 +73,10 @@ def test_only_the_head_has_a_skull():
     assert brain_from_background(stripped).any()
     with pytest.raises(RawScanError):
         brain_from_background(head)
+
+
+def test_the_memory_of_a_command_excludes_that_of_its_caller():
+    held = np.ones(40_000_000)  # 320 MB
+    small = run_command([sys.executable, "-c", "pass"])
+    large = run_command([sys.executable, "-c", "block = bytes(range(256)) * 1_000_000"])
+    assert held.all() and small.peak_gb < 0.1 and 0.25 < large.peak_gb < 0.4

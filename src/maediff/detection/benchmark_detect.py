@@ -8,6 +8,7 @@ memory are those that the operating system counted. The stages are then measured
 after the model was loaded.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -155,21 +156,38 @@ def make_scan(kind: Kind) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray,
 def run_command(command: Sequence[str]) -> CallFigures:
     """Run a command in a process of its own, and return its figures.
 
+    A small process starts the command, because on Linux the peak memory of a new process begins
+    with the memory of the process that started it.
+
     Raises:
         InputError: the command failed; the message has the end of its output.
     """
-    began = time.perf_counter()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall_s = time.perf_counter() - began
-        if process.returncode:
-            output.seek(0)
-            text = output.read().decode("utf-8", "replace").strip()
+    with tempfile.TemporaryDirectory(prefix="maediff-benchmark-") as scratch:
+        figures, output = Path(scratch) / "figures.json", Path(scratch) / "output.txt"
+        with output.open("wb") as file:
+            starter = [sys.executable, "-S", "-c", _RUN_AND_MEASURE, str(figures), *command]
+            subprocess.run(starter, stdout=file, stderr=subprocess.STDOUT, check=False)
+        text = output.read_text(encoding="utf-8", errors="replace").strip()
+        if not figures.is_file():  # the command could not be started
             raise InputError(f"{' '.join(command)}: failed:\n{text[-2000:]}")
+        code, wall_s, cpu_s, peak = json.loads(figures.read_text(encoding="utf-8"))
+    if code:
+        raise InputError(f"{' '.join(command)}: failed:\n{text[-2000:]}")
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-    return CallFigures(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e9)
+    return CallFigures(wall_s, cpu_s, peak * unit / 1e9)
+
+
+_RUN_AND_MEASURE = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+wall = time.perf_counter() - began
+code = os.waitstatus_to_exitcode(status)
+with open(sys.argv[1], "w") as file:
+    json.dump([code, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
+"""
+"""Program that runs a command and writes exit code, wall s, CPU s and ru_maxrss as JSON."""
 
 
 def measure_stages(scan: Path, out: Path, device: str) -> dict[str, dict[str, float]]:
