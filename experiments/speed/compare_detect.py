@@ -7,7 +7,7 @@ The script prints Markdown tables:
 
     one scan       wall and CPU seconds of a call, old and new, and their ratios
     agreement      difference of the anomaly maps of both
-    throughput     scans per minute with one and with two workers, one thread each
+    throughput     scans per minute with one and with two workers, and with two threads
     at once        wall time of three calls at once, relative to one after the other
 """
 
@@ -34,7 +34,6 @@ from maediff.scans.nifti import write_volume
 
 HERE = Path(__file__).parents[2]
 START = "from maediff.cli import main; main()"
-SCANS = 4  # of the throughput
 AT_ONCE = 3
 
 
@@ -88,19 +87,22 @@ def load_map(folder: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj, dtype=np.float32) * np.float32(scale)
 
 
-def print_throughput(work: Path) -> None:
-    """Print scans per minute with one and with two workers."""
+def print_throughput(work: Path, scans: int) -> None:
+    """Print scans per minute of a call with one or two workers, and with one or two threads."""
     folder = work / "many"
     folder.mkdir()
-    for number in range(SCANS):
+    for number in range(scans):
         (folder / f"sub-{number}_T1w.nii.gz").symlink_to(work / f"{KINDS[0]}_T1w.nii.gz")
-    rates = []
-    for workers in ("1", "2"):
-        options = ("--workers", workers, "--threads", "1")
-        figures = run_command(detect_command(HERE, folder, work / f"many{workers}", *options))
-        rates.append(60 * SCANS / figures.wall_s)
-    print("\n| one worker, scans per minute | two workers | ratio |\n|---|---|---|")
-    print(f"| {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f} |", flush=True)
+    print("\n| workers | threads of each | scans | wall s | scans per minute | ratio |")
+    print("|---|---|---|---|---|---|")
+    first = None
+    for workers, threads in (("1", "1"), ("2", "1"), ("1", "2")):
+        options = ("--workers", workers, "--threads", threads)
+        out = work / f"many-{workers}-{threads}"
+        wall_s = run_command(detect_command(HERE, folder, out, *options)).wall_s
+        first = first or wall_s
+        cells = f"{scans} | {wall_s:.1f} | {60 * scans / wall_s:.1f} | {first / wall_s:.2f}"
+        print(f"| {workers} | {threads} | {cells} |", flush=True)
 
 
 def print_at_once(old: Path, work: Path) -> None:
@@ -135,6 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("old", type=Path, help="a checkout of the older code")
     parser.add_argument("--pairs", type=int, default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--scans", type=int, default=8, help="scans of the throughput; default: %(default)s"
+    )
     return parser
 
 
@@ -146,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(2, f"error: {args.old}: no checkout, it has no folder src/maediff\n")
     with tempfile.TemporaryDirectory(prefix="maediff-compare-") as scratch:
         print_pairs(args.old.resolve(), Path(scratch), args.pairs)
-        print_throughput(Path(scratch))
+        print_throughput(Path(scratch), args.scans)
         print_at_once(args.old.resolve(), Path(scratch))
     return 0
 

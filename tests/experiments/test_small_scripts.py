@@ -174,3 +174,23 @@ def test_a_call_uses_the_code_of_its_checkout(tmp_path):
     command = compare_detect.detect_command(tmp_path, tmp_path / "scan", tmp_path / "out")
     assert command[:2] == ["env", f"PYTHONPATH={tmp_path / 'src'}"]
     assert command[-2:] == ["--quiet", "--overwrite"]
+
+
+def test_throughput_is_relative_to_one_worker_with_one_thread(tmp_path, monkeypatch, capsys):
+    seconds = iter([40.0, 20.0, 30.0])
+    made = []
+
+    def run(command):
+        made.append(command[-4:])
+        return compare_detect.CallFigures(wall_s=next(seconds), cpu_s=1.0, peak_gb=1.0)
+
+    monkeypatch.setattr(compare_detect, "run_command", run)
+    compare_detect.print_throughput(tmp_path, 4)
+    assert len(list((tmp_path / "many").iterdir())) == 4
+    assert made == [
+        ["--workers", workers, "--threads", threads]
+        for workers, threads in (("1", "1"), ("2", "1"), ("1", "2"))
+    ]
+    rows = capsys.readouterr().out.splitlines()[-3:]
+    assert rows[1] == "| 2 | 1 | 4 | 20.0 | 12.0 | 2.00 |"
+    assert rows[2].endswith("| 1.33 |")
