@@ -10,6 +10,7 @@ from helpers.scripts import ROOT, load_script
 from maediff.methods.registry import build
 from maediff.models.model import read_model
 
+encoder_features = load_script("experiments/encoder_features/score_features.py")
 leak = load_script("experiments/leak/measure_leak.py")
 phantoms = load_script("experiments/phantom_baselines/phantom_baselines.py")
 sizes = load_script("experiments/speed/method_sizes.py")
@@ -194,3 +195,23 @@ def test_throughput_is_relative_to_one_worker_with_one_thread(tmp_path, monkeypa
     rows = capsys.readouterr().out.splitlines()[-3:]
     assert rows[1] == "| 2 | 1 | 4 | 20.0 | 12.0 | 2.00 |"
     assert rows[2].endswith("| 1.33 |")
+
+
+def test_features_that_differ_in_one_cell_differ_there():
+    f = torch.ones(1, 2, 4, 4)
+    g = f.clone()
+    g[0, 0, 1, 2] = -1
+    maps = encoder_features.compare_features(f, g, 16)
+    assert set(maps) == {"cosine, cells of 4", "distance, cells of 4"}
+    assert maps["distance, cells of 4"][0, 5:7, 9:11] == pytest.approx(2.0, abs=0.5)
+    assert maps["cosine, cells of 4"][0, 5:7, 9:11] == pytest.approx(1.0, abs=0.25)
+    assert not maps["distance, cells of 4"][0, 12:, :].any()
+
+
+@pytest.mark.slow
+def test_features_are_scored_for_each_scan_with_a_lesion(cohort_and_run, tmp_path):
+    cohort, run = cohort_and_run
+    encoder_features.main([run, cohort, "--csv", str(tmp_path / "scores.csv")])
+    header, first, *others = (tmp_path / "scores.csv").read_text().splitlines()
+    assert header == ",".join(encoder_features.COLUMNS)
+    assert first.startswith("now,") and ",0.0000," in first and len(others) >= 6
