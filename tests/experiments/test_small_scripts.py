@@ -1,16 +1,21 @@
 """The other scripts of experiments/: their numbers where they can be known, and small runs."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.brains import made_cohort
 from helpers.runs import SMALL_MAEDIFF, made_run
 from helpers.scripts import ROOT, load_script
 from maediff.methods.registry import build
 from maediff.models.model import read_model
+from maediff.models.reference import locate
 
 encoder_features = load_script("experiments/encoder_features/score_features.py")
+mirrored_input = load_script("experiments/mirrored_input/widen_stem.py")
 leak = load_script("experiments/leak/measure_leak.py")
 phantoms = load_script("experiments/phantom_baselines/phantom_baselines.py")
 sizes = load_script("experiments/speed/method_sizes.py")
@@ -215,3 +220,13 @@ def test_features_are_scored_for_each_scan_with_a_lesion(cohort_and_run, tmp_pat
     header, first, *others = (tmp_path / "scores.csv").read_text().splitlines()
     assert header == ",".join(encoder_features.COLUMNS)
     assert first.startswith("now,") and ",0.0000," in first and len(others) >= 6
+
+
+def test_the_first_convolution_gets_a_second_input_of_zeros(tmp_path):
+    out = tmp_path / "wide"
+    mirrored_input.main(["t1", str(out)])
+    before, after = (load_file(path / "model.safetensors") for path in (locate("t1"), out))
+    (name,) = [name for name in before if before[name].shape != after[name].shape]
+    assert torch.equal(after[name][:, : before[name].shape[1]], before[name])
+    assert not after[name][:, before[name].shape[1] :].any()
+    assert json.loads((out / "config.json").read_text("utf-8"))["config"]["mirror"]
