@@ -189,7 +189,9 @@ def make_constraints(versions: str, torch: str | None) -> str:
 def try_wheel(
     wheel: Path, python: str, versions: str, folder: Path, torch: str | None = None
 ) -> str:
-    """Install the wheel in an empty environment, detect in the sample, and return a line.
+    """Install the wheel in an empty environment, use it there, and return a line with times.
+
+    `detect --sample` comes first, then `CHECKS`.
 
     Args:
         wheel: the wheel.
@@ -199,7 +201,7 @@ def try_wheel(
         torch: version of torch; None for the version in constraints.txt.
 
     Raises:
-        RuntimeError: the installation or the detection failed, or the sample's lesion was missed.
+        RuntimeError: the installation or a check failed, or the sample's lesion was missed.
     """
     environment = folder / "env"
     run([python, "-m", "venv", environment])

@@ -3,12 +3,12 @@
     sudo python tools/try_containers.py BASE WORK                # both recipes
     sudo python tools/try_containers.py BASE WORK --only docker
 
-BASE is a folder with the root file system of the recipes' base image: Debian (debootstrap) with
-Python 3.12 as `python`. Each stage is a copy of it in WORK, and each step runs there with chroot,
-as root, on Linux. The finished images then run as users run them: as user 1000, with a read-only
-root, an empty /tmp and no network. Each image has to detect the lesion of the sample scan and to
-answer to `maediff-bids --version`. The script prints the seconds of each step, and ends with 1 if
-one fails.
+BASE is a folder with the root file system of the recipes' base image: Debian (debootstrap), into
+which you have put Python 3.12 as `python`. Each stage is a copy of it in WORK, and each step runs
+there with chroot, as root, on Linux. The finished images then run as users run them: as user 1000,
+with a read-only root, an empty /tmp and no network. Each image has to detect the lesion of the
+sample scan and to answer to `maediff-bids --version`. The script prints the seconds of each step,
+and ends with 1 if one fails.
 
 What the script does not show: that the base image itself can be fetched, and that Docker and
 Apptainer read the recipes as it does.

@@ -20,6 +20,6 @@ fine_tune() {
 
 fine_tune control t1
 fine_tune mirrored "$RUNS/init"
-evaluate lgg "$RUNS/mirrored" "$RUNS/control" --cohort "$COHORTS/lgg-t1" --score-split val \
+evaluate lgg t1 "$RUNS/mirrored" "$RUNS/control" --cohort "$COHORTS/lgg-t1" --score-split val \
     --set "postprocess.smooth_mm=[2,20,20]" --set postprocess.smooth_mean=geometric \
     --set postprocess.median_size=1 --set postprocess.symmetry=0.5

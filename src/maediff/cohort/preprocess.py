@@ -109,7 +109,7 @@ def preprocess(
         preparation: settings between scan and model; None uses the defaults of the modality.
         tools: replacements for brain extraction, N4 and registration.
         run: workers, threads, resume, overwrite, quiet, shard and engine. Each worker is a
-            process, which needs about 1.5 GB with deepbet.
+            process, which needs about 1.6 GB with deepbet.
 
     Returns:
         Number of scans that failed. If all scans failed, there is no cohort. A shard writes no

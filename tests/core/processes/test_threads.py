@@ -65,7 +65,7 @@ def test_more_threads_than_cores_are_used_as_given(four_cores, caplog):
 def test_notice_about_memory(monkeypatch, caplog):
     monkeypatch.setattr(threads, "read_free_gb", lambda: 2.5)
     use_threads(None, 2)
-    assert "`workers=2`: a scan of 1 mm needs up to 1.5 GB" in caplog.text
+    assert "`workers=2`: a scan of 1 mm needs up to 1.6 GB" in caplog.text
     assert "2.5 GB are free" in caplog.text
 
 

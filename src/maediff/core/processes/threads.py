@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ITK_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
-WORKER_GB = 1.5
+WORKER_GB = 1.6
 """Largest memory of a worker for a scan of 1 mm (docs/results/speed.md)."""
 
 
@@ -65,14 +65,14 @@ def use_threads(threads: int | None, workers: int = 1) -> int:
 
 
 def count_threads() -> int:
-    """Return the number of threads that this process may use, which is SimpleITK's number."""
+    """Return SimpleITK's number of threads, which `use_threads` sets; torch may have another."""
     import SimpleITK as sitk  # noqa: N813
 
     return max(1, int(sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()))
 
 
 def call_in_threads(calls: Iterable[Callable[[], Result]]) -> list[Result]:
-    """Make independent calls at once, on the threads that this process may use.
+    """Make independent calls at once, on as many threads as `count_threads` returns.
 
     Threads help only where most of a call runs outside Python, for example in SimpleITK or zlib.
 
@@ -83,7 +83,8 @@ def call_in_threads(calls: Iterable[Callable[[], Result]]) -> list[Result]:
         The results, in the order of the calls.
 
     Raises:
-        Exception: that of the first call that failed, after all calls have ended.
+        Exception: that of the first call that failed. With several threads, it is raised after
+            all calls have ended; with one, the remaining calls are not made.
     """
     threads = count_threads()
     if threads == 1:
