@@ -80,8 +80,8 @@ def read_sections(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def run_in(program: str, *words: object, environment: Mapping[str, str], offline: bool) -> str:
-    """Run a shell program in a mount namespace of its own, and return its output.
+def run_in(program: str, *words: object, environment: Mapping[str, str], offline: bool) -> None:
+    """Run a shell program in a mount namespace of its own.
 
     Args:
         program: `STEP` or `CALL`.
@@ -99,7 +99,6 @@ def run_in(program: str, *words: object, environment: Mapping[str, str], offline
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{words[-1]}: {(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout
 
 
 def copy_image(source: Path, target: Path) -> None:

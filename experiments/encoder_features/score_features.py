@@ -82,7 +82,7 @@ def compare_features(f: Tensor, g: Tensor, size: int) -> dict[str, Map]:
     return maps
 
 
-def list_maps(model: TrainedMethod, cohort: Path) -> Iterator[dict[str, float]]:
+def score_scans(model: TrainedMethod, cohort: Path) -> Iterator[dict[str, float]]:
     """Yield the AUPRC of each weight, by its name, for each scan of a cohort with a lesion."""
     opened = Cohort.open(cohort)
     for row in opened.rows:
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = read_model(args.model)
     rows: list[list[object]] = []
     for cohort in args.cohorts:
-        scans = list(list_maps(model, cohort))
+        scans = list(score_scans(model, cohort))
         own = np.array([scores["now"] for scores in scans])
         for name in scans[0]:
             scores = np.array([each[name] for each in scans])
