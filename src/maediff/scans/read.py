@@ -10,9 +10,10 @@ from typing import Any
 from maediff.core.errors import InputError
 from maediff.core.processes.scratch import scratch_folder
 from maediff.core.reading import is_file, is_folder
+from maediff.scans.dicom.completeness import check_volume
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
-from maediff.scans.dicom.series import Image, check_volume
+from maediff.scans.dicom.header import Image
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.names import is_nifti, is_pair
 from maediff.scans.nifti import find_pair, read_nifti

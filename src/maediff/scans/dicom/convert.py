@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import (
+from maediff.scans.dicom.header import (
     DEFLATED,
     UNCOMPRESSED,
     Image,
-    find_series,
     read_dataset,
     read_rescaling,
     silence_dicom_warnings,
 )
+from maediff.scans.dicom.series import find_series
 
 LITTLE_ENDIAN, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"  # transfer syntaxes
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"  # SOP class of a file with one slice

@@ -13,12 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from maediff.core.errors import InputError
-from maediff.scans.dicom.series import (
-    Image,
-    read_dataset,
-    read_rescaling,
-    silence_dicom_warnings,
-)
+from maediff.scans.dicom.header import Image, read_dataset, read_rescaling, silence_dicom_warnings
 from maediff.scans.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from maediff.core.errors import InputError
 from maediff.scans.dicom.geometry import pixel_to_voxel
-from maediff.scans.dicom.series import Image, read_dataset
+from maediff.scans.dicom.header import Image, read_dataset
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 

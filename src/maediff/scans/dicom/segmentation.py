@@ -15,7 +15,9 @@ from jaxtyping import Bool
 from maediff import __version__
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
+from maediff.scans.dicom.completeness import check_volume
 from maediff.scans.dicom.convert import find_images
+from maediff.scans.dicom.header import Image, silence_dicom_warnings
 from maediff.scans.dicom.output import (
     check_dicom_output,
     derive_series_number,
@@ -23,7 +25,6 @@ from maediff.scans.dicom.output import (
     sample_on_slice,
     shorten,
 )
-from maediff.scans.dicom.series import Image, check_volume, silence_dicom_warnings
 from maediff.scans.reference import ScanRef
 from maediff.scans.volume import Volume
 
