@@ -15,11 +15,11 @@ from maediff.cli import app
 from maediff.cohort.preprocess import preprocess
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
-from maediff.core.shards import Shard
+from maediff.core.shards import MERGED, Shard
 from maediff.detection import detect as detect_module
 from maediff.evaluation.evaluate import evaluate
 from maediff.preparation.quality import QualityConfig
-from maediff.report.shards import MERGED, merge_shards
+from maediff.report.shards import merge_shards
 
 SHARDS = [Shard(index, 3) for index in (1, 2, 3)]
 UNALIGNED = QualityConfig(align="never")
@@ -116,6 +116,9 @@ def test_failed_scans_are_merged(scans, run, tmp_path):
     merge_shards(out)
     assert files_of(out) == files_of(plain)
     assert set(json.loads((out / "detect.json").read_text("utf-8"))["failures"]) == {"sub-3_ses-1"}
+    detect_shard(broken, out, run, SHARDS[0], resume=True)  # the same results once more
+    assert merge_shards(out) == ["1/3", "2/3", "3/3"]
+    assert files_of(out) == files_of(plain)
 
 
 def test_other_settings_and_other_scans_are_refused(scans, run, tmp_path):

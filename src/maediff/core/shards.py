@@ -25,6 +25,8 @@ from maediff.core.files import MARKER, fresh_folder, read_json, write_json
 
 SHARDS = "shards"
 """Folder of the records, in an output folder."""
+MERGED = f"{SHARDS}/merged.txt"
+"""Hash of the records that were merged last; a shard that starts deletes it."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def start_shard(out: Path, shard: Shard, settings: Mapping[str, Any], *, resume:
         if is_new:
             record.unlink(missing_ok=True)
         raise
+    (out / MERGED).unlink(missing_ok=True)
 
 
 def finish_shard(

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from maediff.core.files import write_text
 from maediff.core.options import RunOptions
-from maediff.core.shards import SHARDS, hash_names, read_shards
-
-MERGED = f"{SHARDS}/merged.txt"
-"""Hash of the records that were merged last."""
+from maediff.core.shards import MERGED, hash_names, read_shards
 
 
 def merge_shards(folder: Path, run: RunOptions | None = None) -> list[str]:
