@@ -163,6 +163,24 @@ def test_groups_name_what_differs_between_runs_of_a_method():
     assert rates == {"a": "pddpm train.rate=0.001", "b": "pddpm train.rate=0.0001"}
 
 
+def test_long_settings_that_differ_only_at_their_end_are_two_groups():
+    inits = {name: f"/data/runs/pretrained-{name}" for name in ("t1-adults", "flair-adults")}
+    runs = {name: made_record() | {"init": init} for name, init in inits.items()}
+    groups = group_names(runs)
+    assert len({*groups.values()}) == 2
+    assert all(group.startswith("pddpm init=/data/ru~") for group in groups.values())
+
+
+def test_runs_with_other_first_steps_or_growth_are_two_groups():
+    grown = made_record() | {"postprocess": {"extent": 0.4, "smooth_mm": [2, 20]}}
+    usual = made_record() | {"postprocess": {"smooth_mm": [3]}}
+    assert group_names({"a": grown, "b": usual, "c": made_record()}) == {
+        "a": "pddpm postprocess.extent=0.4",
+        "b": "pddpm postprocess.extent=1.0",
+        "c": "pddpm postprocess.extent=1.0",
+    }
+
+
 def test_seeds_and_calibration_make_no_group():
     assert group_names({"a": made_record(), "b": made_record(seed=1)}) == {
         "a": "pddpm",

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import numpy as np
 from maediff import __version__
 from maediff.anomaly.postprocess import (
     DEFAULT,
+    OWN_STEPS,
     PostprocessConfig,
     apply_changes,
     check_symmetry,
@@ -353,6 +355,8 @@ def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         flat[name] = flatten({"train": train, "cohort": cohort.get("hash")})
         flat[name] |= flatten(record["config"]) | {"init": record.get("init")}
         flat[name].pop("train.calibration_scans", None)  # does not change the weights
+        own = {**asdict(DEFAULT), **(record.get("postprocess") or {})}
+        flat[name] |= {f"postprocess.{step}": own[step] for step in OWN_STEPS}
     groups = {}
     for name, record in records.items():
         same_method = [
@@ -446,9 +450,9 @@ def _score(
 
 
 def _abbreviate(value: Any) -> str:
-    """Return a setting as short text, for the name of a group."""
+    """Return a setting as short text, for the name of a group; two settings never share one."""
     text = json.dumps(value, default=str).replace('"', "").replace(" ", "")
-    return text if len(text) <= 24 else text[:8]
+    return text if len(text) <= 24 else f"{text[:8]}~{sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _format_csv(value: Any) -> str:
