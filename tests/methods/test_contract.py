@@ -36,6 +36,18 @@ def test_maps_have_the_scans_shape_and_range(name):
     assert np.array_equal(reference[[0, -1]], images[[0, -1]])
 
 
+@pytest.mark.parametrize("name", ["maediff", "pddpm", "anoddpm", "dae"])
+def test_an_infinite_prediction_is_refused(name):
+    method, (images, brain, ids) = make(name), scan()
+    output = next(m for m in reversed(list(method.modules())) if isinstance(m, torch.nn.Conv2d))
+    if name != "dae":
+        output = method.unet.head
+    with torch.no_grad():
+        output.bias.fill_(torch.inf)
+    with pytest.raises(InputError, match="computes NaN or infinity"):
+        predict(method, images, brain, ids)
+
+
 @pytest.mark.parametrize(
     ("name", "mae"),
     [

@@ -143,9 +143,7 @@ class Method(nn.Module):
         """
         check_slices(x, self.config.size)
         x0 = to_signed(x.clamp_max(1))
-        reference = self.reconstruct(x0, brain, slice_ids, seed, batch_size)
-        # Clipping would turn infinity into an ordinary intensity.
-        return from_signed(reference).masked_fill(reference.isinf(), torch.nan)
+        return from_signed(clamp_signed(self.reconstruct(x0, brain, slice_ids, seed, batch_size)))
 
     def reconstruct(
         self,
@@ -210,6 +208,11 @@ def check_slices(x: Float[Tensor, "b 1 h w"], size: int) -> None:
 def to_signed(x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
     """Map intensities from [0, 1] to [-1, 1], the range of the networks and of the schedule."""
     return 2 * x - 1
+
+
+def clamp_signed(x0_pred: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Clip a prediction of x0 to [-1, 1]; infinity becomes NaN, because it is no intensity."""
+    return x0_pred.clamp(-1, 1).masked_fill(x0_pred.isinf(), torch.nan)
 
 
 def from_signed(x0: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:

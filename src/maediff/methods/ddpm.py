@@ -27,6 +27,7 @@ from maediff.methods.base import (
     Objective,
     check_size,
     check_slices,
+    clamp_signed,
     to_signed,
 )
 from maediff.methods.diffusion_config import DiffusionConfig, Times
@@ -139,4 +140,4 @@ class DDPM(Method):
             self.config.eta,
             noise,
         )
-        return x0_pred.clamp(-1, 1)
+        return clamp_signed(x0_pred)

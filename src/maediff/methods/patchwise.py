@@ -31,6 +31,7 @@ from maediff.diffusion.patches import (
     patches_with_brain,
 )
 from maediff.diffusion.process import forward_process, reverse_chain
+from maediff.methods.base import clamp_signed
 from maediff.methods.diffusion_config import DiffusionConfig
 from maediff.methods.residual import reconstruction_loss
 from maediff.nn.batches import map_batches
@@ -234,7 +235,7 @@ def _reconstruct_patches(
         config.eta,
         noise,
     )
-    return x0_pred.clamp(-1, 1)
+    return clamp_signed(x0_pred)
 
 
 def _noise_patches(
