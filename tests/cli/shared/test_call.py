@@ -38,6 +38,7 @@ def other() -> None:
         ("/home/ann/a.nii.gz -o /tmp/secret/out/", "maediff see a.nii.gz --out out"),
         ("a b/c d e f -o r", "maediff see '(5 inputs)' --out r"),
         ("--model runs/mine@t_test=125 -o r", "maediff see --out r --model mine@t_test=125"),
+        ("--model {runs}/a+{runs}/b -o r", "maediff see --out r --model a+b"),
         ("--model hf:ORG/NAME -o r", "maediff see --out r --model hf:ORG/NAME"),
         (
             "--set a.b=1 --set c=2 -q --no-combine -o r",
@@ -46,8 +47,12 @@ def other() -> None:
         ("--threshold 0.7 -o r", "maediff see --out r --threshold 0.7"),
     ],
 )
-def test_arguments_that_the_user_gave(arguments, shown):
-    result = CliRunner().invoke(app, ["see", *arguments.split()])
+def test_arguments_that_the_user_gave(arguments, shown, tmp_path):
+    for name in ("a", "b"):  # a mean of two models
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    given = arguments.format(runs=tmp_path).split()
+    result = CliRunner().invoke(app, ["see", *given])
     assert result.exit_code == 0, result.output
     assert result.output.strip() == shown
 

@@ -101,15 +101,28 @@ def test_names_are_joined_in_words():
     ],
 )
 def test_stopped_command(options, hint, capsys):
-    def work(resume: bool = False, overwrite: bool = False):
+    assert _stop("detect", options, [], capsys) == (f"; {hint}" if hint else "")
+
+
+def test_a_stopped_evaluation_resumes_only_as_a_shard(capsys):
+    options = ("shard", "resume", "overwrite")
+    assert "--overwrite starts again" in _stop("evaluate", options, [], capsys)
+    assert "--resume continues" in _stop("evaluate", options, ["--shard", "1/2"], capsys)
+    assert "--resume continues" in _stop("detect", options, [], capsys)
+
+
+def _stop(name, options, arguments, capsys):
+    """Return the end of the message of a stopped command with these options."""
+
+    def work(shard: str = "", resume: bool = False, overwrite: bool = False):
         raise KeyboardInterrupt
 
     app = typer.Typer()
-    app.command(cls=Command)(work)
+    app.command(name, cls=Command)(work)
     command = typer.main.get_command(app)
     command.params = [param for param in command.params if param.name in options]
+    command.callback = lambda **_: work()
     with pytest.raises(SystemExit) as stop:
-        command.main([])
+        command.main(arguments)
     assert stop.value.code == 130
-    text = capsys.readouterr().err
-    assert text == (f"maediff: stopped; {hint}\n" if hint else "maediff: stopped\n")
+    return capsys.readouterr().err.removeprefix("maediff: stopped").removesuffix("\n")

@@ -58,6 +58,12 @@ def test_other_text_is_unchanged(message):
     assert name_flags(message, FLAGS) == message
 
 
+def test_a_command_line_without_set_keeps_the_name_of_a_setting():
+    message = "train with another `train.calibration_scans=0`, or set `overwrite=True`"
+    shown = "train with another `train.calibration_scans=0`, or set --overwrite"
+    assert name_flags(message, {"overwrite": "--overwrite"}) == shown
+
+
 def test_every_option_has_a_flag():
     assert FLAGS["set_"] == FLAGS["settings"] == "--set"
     assert FLAGS["out"] == "--out" and FLAGS["max_time"] == "--max-time"

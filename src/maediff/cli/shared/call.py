@@ -59,9 +59,11 @@ def _hide_folder(value: Any) -> str:
         >>> _hide_folder(Path("/home/ann/run@t_test=125")), _hide_folder("hf:ORG/NAME")
         ('run@t_test=125', 'hf:ORG/NAME')
     """
+    from maediff.models.reference import split_mean
+
     text = str(value)
     if text.startswith(NETWORK):
         return text
     if isinstance(value, Path):
         return value.name or value.resolve().name
-    return FOLDER.sub("", text)
+    return "+".join(FOLDER.sub("", part) for part in split_mean(text))

@@ -23,6 +23,8 @@ HINTS = {
     "overwrite": "; the same command with --overwrite starts again",
 }
 """End of the message of a stopped command, by the name of its option."""
+ONLY_SHARDS_RESUME = {"evaluate"}
+"""Commands that continue with --resume only as a shard."""
 BOOLEAN_WORDS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 
@@ -67,6 +69,8 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             names = {str(param.name) for param in self.params}
+            if self.name in ONLY_SHARDS_RESUME and not ctx.params.get("shard"):
+                names.discard("resume")
             hint = next((text for name, text in HINTS.items() if name in names), "")
             typer.echo(f"maediff: stopped{hint}", err=True)
             raise typer.Exit(STOPPED) from None

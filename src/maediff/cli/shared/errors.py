@@ -51,7 +51,7 @@ def name_flags(message: str, flags: Mapping[str, str]) -> str:
 
     def replace(match: re.Match[str]) -> str:
         name, value = match.groups()
-        if "." in name and value is not None:
+        if "." in name and value is not None and SETTINGS in flags:
             return f"{flags[SETTINGS]} {shlex.quote(f'{name}={value}')}"
         if name not in flags:
             return match.group()
