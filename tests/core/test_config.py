@@ -14,6 +14,7 @@ from maediff.core.config import (
     merge,
     parse_settings,
     read_settings,
+    take_group,
 )
 from maediff.core.errors import InputError
 
@@ -155,3 +156,12 @@ def test_build_config():
 def test_build_config_names_problems(values, message):
     with pytest.raises(SettingsError, match=message):
         build_config(Outer, values, "outer")
+
+
+def test_a_group_of_settings_is_taken():
+    settings = {"postprocess": {"extent": 0.4}, "evaluate": None, "train": 5, "s": 48}
+    assert take_group(settings, "postprocess") == {"extent": 0.4}
+    assert take_group(settings, "evaluate") == take_group(settings, "absent") == {}
+    with pytest.raises(SettingsError, match=r"train: 5 is not a group .*; write train\.KEY=VALUE"):
+        take_group(settings, "train")
+    assert settings == {"s": 48}

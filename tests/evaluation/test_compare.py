@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,11 @@ def test_several_trainings_of_one_method():
 def test_first_seed_of_all_methods_comes_first():
     plan = plan_runs(["ddpm", "pddpm"], [3, 1], BUDGET, method_seeds={"pddpm": [1, 7]})
     assert [run.name for run in plan.runs] == ["ddpm-3", "ddpm-1", "pddpm-1", "pddpm-7"]
+
+
+def test_steps_of_a_method_override_those_of_the_budget():
+    plan = plan_runs(["ddpm:train.steps=2", "pddpm"], [0], replace(BUDGET, steps=9))
+    assert [run.settings["train"]["steps"] for run in plan.runs] == [2, 9]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +235,9 @@ def test_time_budget_is_reduced_by_the_time_used(cohort, tmp_path, records, capl
         ({"postprocess": {"medain_size": 1}}, "medain_size"),
         ({"postprocess": {"median_size": 2}}, "median_size"),
         ({"precision": "fp16"}, "fp16"),
+        ({"score_split": "tset"}, "split 'tset': unknown"),
+        ({"calibrate_split": "tset"}, "split 'tset': unknown"),
+        ({"postprocess": {"symmetry": 0.5}}, "postprocess.symmetry 0.5 compares left and right"),
     ],
 )
 def test_invalid_scoring_is_refused_before_training(cohort, tmp_path, records, arguments, message):

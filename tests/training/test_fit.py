@@ -75,6 +75,28 @@ def test_scans_in_a_folder_that_would_be_emptied_are_refused(tmp_path):
     assert len(list(scans.glob("*.nii.gz"))) == 2 and not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "madiff"}, "method 'madiff' is not known"),
+        ({"method": "bright"}, "`method='bright'`: has nothing to train"),
+        ({"max_time": "2hours"}, "2hours"),
+        ({"preset": "huge"}, "preset 'huge' is not known"),
+        ({"settings": {"train": {"stepz": 1}}}, "stepz"),
+        ({"settings": {"train": 5}}, "5 is not a group of settings; write train.KEY=VALUE"),
+    ],
+)
+def test_settings_are_refused_before_a_folder_is_emptied(tmp_path, changes, message):
+    scans = make_scans(tmp_path / "scans", 1)
+    for name in ("model", "model-cohort"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".maediff").touch()
+        (tmp_path / name / "kept").touch()
+    with pytest.raises(InputError, match=message):
+        fit_small(scans, tmp_path / "model", run=OVERWRITE, **changes)
+    assert (tmp_path / "model" / "kept").exists() and (tmp_path / "model-cohort" / "kept").exists()
+
+
 def test_few_people_limit_what_is_guaranteed():
     assert describe_limits(7, 3) == ()
     few = describe_limits(6, 3)

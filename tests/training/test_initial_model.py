@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,6 +60,24 @@ def test_a_setting_that_the_model_does_not_store_has_its_own_default(tmp_path):
     _, settings = adopt_settings(read_model(run), "maediff", None, {})
     assert settings["noise_test"] == 1  # not 0, as in the preset
     assert "noise_test=1.0" in training_command(read_config(run))
+
+
+def test_a_run_without_thresholds_keeps_the_post_processing_of_its_model(tmp_path):
+    first = made_run(tmp_path / "t1")
+    stored = read_json(first / "calibration.json")
+    stored["postprocess"] |= {"smooth_mm": [2, 20, 20], "median_size": 1}
+    (first / "calibration.json").write_text(json.dumps(stored))
+    settings = {"train": TRAIN | {"calibration_scans": 0}}
+    start = partial(train, "maediff", made_cohort(tmp_path), tmp_path / "run", init=first)
+    start(settings=settings, run=CPU)
+    assert not (tmp_path / "run" / "calibration.json").exists()
+    post = read_model(tmp_path / "run").postprocess
+    assert (post.smooth_mm, post.median_size) == ((2, 20, 20), 1)
+    # A run that an older version started lacks these settings, and resumes.
+    config = read_json(tmp_path / "run" / "config.json")
+    del config["postprocess"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    start(settings=settings, run=replace(CPU, resume=True))
 
 
 @pytest.mark.slow

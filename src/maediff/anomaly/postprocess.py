@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
 from maediff.anomaly.components import CONNECTIVITY, bounding_box
-from maediff.core.config import build_config
+from maediff.core.config import build_config, check_group
 from maediff.core.errors import InputError
 from maediff.core.types import CEILING, Map, Mask
 
@@ -149,9 +149,10 @@ def apply_changes(
     """Return `config` with other values for some fields, by name.
 
     Raises:
-        SettingsError: unknown field, or a value that the config rejects.
+        SettingsError: no mapping, an unknown field, or a value that the config rejects.
     """
-    return build_config(PostprocessConfig, {**asdict(config), **(changes or {})}, "postprocess")
+    values = {**asdict(config), **check_group(changes or {}, "postprocess")}
+    return build_config(PostprocessConfig, values, "postprocess")
 
 
 def check_symmetry(config: PostprocessConfig, registered: bool, name: str) -> None:

@@ -52,13 +52,14 @@ def calibrate(
     """Copy a model, with thresholds from your own healthy scans."""
     from maediff.anomaly.sensitivity import SENSITIVITIES
     from maediff.anomaly.thresholds import smallest_alpha
+    from maediff.core.config import take_group
     from maediff.core.options import RunOptions
     from maediff.models.calibrate import calibrate as calibrate_model
     from maediff.models.model import read_model
     from maediff.models.thresholds import describe_healthy
 
     with read_cli_settings(config, set_) as settings:
-        post = settings.pop("postprocess", {})
+        post = take_group(settings, "postprocess")
         refuse_settings(
             settings, "postprocess.*; settings of the model follow its name: RUN@t_test=125"
         )

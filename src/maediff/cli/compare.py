@@ -93,15 +93,17 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Train methods and seeds with one budget, then score them together in one table."""
-    from maediff.core.config import build_config, merge
+    from maediff.core.config import build_config, merge, take_group
     from maediff.core.options import RunOptions
     from maediff.evaluation.compare import Budget, plan_runs
     from maediff.evaluation.compare import compare as run_comparison
     from maediff.evaluation.scoring import ScoringConfig
 
     with read_cli_settings(config, set_) as settings:
-        scoring = dict(settings.pop("evaluate", {}))
-        postprocess = merge(scoring.pop("postprocess", {}), settings.pop("postprocess", {}))
+        scoring = dict(take_group(settings, "evaluate"))
+        postprocess = merge(
+            take_group(scoring, "postprocess"), take_group(settings, "postprocess")
+        )
         plan = plan_runs(
             methods,
             parse_seeds(seeds, f"--seeds {seeds}"),

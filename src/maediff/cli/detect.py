@@ -169,6 +169,7 @@ def detect(
     refs, sessions = _find(given, modality, layout, series, only_one=only_one)
     refuse_inputs_inside_output(out, [*given, *([brain_mask] if brain_mask else [])])
     from maediff.anomaly.combine import DEFAULT_RULE
+    from maediff.core.config import take_group
     from maediff.core.options import RunOptions
     from maediff.detection.bids import image_of, prepare_derivative, write_derivative
     from maediff.detection.detect import DetectOptions
@@ -185,7 +186,7 @@ def detect(
         options = DetectOptions(
             brain=parts.brain,
             qc=parts.qc,
-            postprocess=settings.pop("postprocess", {}),
+            postprocess=take_group(settings, "postprocess"),
             sensitivity=sensitivity,
             mni=mni,
             dicom_seg=dicom_seg,

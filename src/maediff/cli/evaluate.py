@@ -63,14 +63,14 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score models or anomaly maps, and the simple baselines, on a cohort."""
-    from maediff.core.config import build_config
+    from maediff.core.config import build_config, take_group
     from maediff.core.options import RunOptions
     from maediff.evaluation.evaluate import evaluate as run_evaluation
     from maediff.evaluation.scoring import ScoringConfig
 
     part = parse_shard(shard)
     with read_cli_settings(config, set_) as settings:
-        postprocess = settings.pop("postprocess", {})
+        postprocess = take_group(settings, "postprocess")
         result = run_evaluation(
             runs,
             cohort,

@@ -164,6 +164,34 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_group(values: Any, name: str) -> Mapping[str, Any]:
+    """Return `values`, which must be a group of settings.
+
+    Args:
+        values: what a file or a caller gave.
+        name: name of the group, for the error message.
+
+    Raises:
+        SettingsError: it is no mapping.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingsError(
+            f"settings of {name}: {reprlib.repr(values)} is not a group of settings; "
+            f"write {name}.KEY=VALUE"
+        )
+    return values
+
+
+def take_group(settings: dict[str, Any], name: str) -> Mapping[str, Any]:
+    """Remove a group from settings and return it; empty if it is absent or has no line.
+
+    Raises:
+        SettingsError: it is no group.
+    """
+    group = settings.pop(name, None)
+    return {} if group is None else check_group(group, name)
+
+
 def build_config(config_type: type[C], values: Any, name: str) -> C:
     """Return a frozen config from nested values.
 
@@ -175,13 +203,9 @@ def build_config(config_type: type[C], values: Any, name: str) -> C:
     Raises:
         SettingsError: names every unknown key and every value that the config rejects.
     """
-    if not isinstance(values, Mapping):
-        raise SettingsError(
-            f"settings of {name}: {reprlib.repr(values)} is not a group of settings; "
-            f"write {name}.KEY=VALUE"
-        )
+    fields = dict(check_group(values, name))
     try:
-        return TypeAdapter(config_type).validate_python(dict(values))
+        return TypeAdapter(config_type).validate_python(fields)
     except ValidationError as error:
         problems = "; ".join(
             _describe_problem(config_type, name, problem) for problem in error.errors()

@@ -187,6 +187,22 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + others
 
 
+def check_splits(cohort: Cohort, calibrate_split: str, score_split: str) -> None:
+    """Check the splits of an evaluation, without reading a scan.
+
+    Args:
+        cohort, calibrate_split, score_split: as for `load_scans`.
+
+    Raises:
+        InputError: an unknown split, a person in two splits, or an empty scored split.
+    """
+    _refuse_shared_people(cohort, (score_split, calibrate_split, "train"))
+    if not cohort.split(score_split):
+        raise InputError(
+            f"{cohort.path}: no subject in split {score_split!r}; choose another `score_split`"
+        )
+
+
 def load_scans(cohort: Cohort, calibrate_split: str, score_split: str) -> EvaluationScans:
     """Load the scans to calibrate on and the scans to score.
 
@@ -199,13 +215,8 @@ def load_scans(cohort: Cohort, calibrate_split: str, score_split: str) -> Evalua
         InputError: a person is in two splits, the scored split is empty, or it has neither a
             healthy scan nor a lesion.
     """
-    _refuse_shared_people(cohort, (score_split, calibrate_split, "train"))
-    score_rows = cohort.split(score_split)
-    if not score_rows:
-        raise InputError(
-            f"{cohort.path}: no subject in split {score_split!r}; choose another `score_split`"
-        )
-    scored = [cohort.load(row) for row in score_rows]
+    check_splits(cohort, calibrate_split, score_split)
+    scored = [cohort.load(row) for row in cohort.split(score_split)]
     has_truth = any(
         scan.healthy or (scan.lesion is not None and (scan.lesion & scan.brain).any())
         for scan in scored

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from maediff import __version__
-from maediff.anomaly.postprocess import DEFAULT, apply_changes
+from maediff.anomaly.postprocess import DEFAULT, apply_changes, check_symmetry
 from maediff.cohort.cohort import Cohort
 from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.device import resolve_device, resolve_precision
@@ -29,11 +29,13 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
+from maediff.evaluation.admission import check_splits
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
 from maediff.methods.registry import BASELINES, TRAINED
 from maediff.methods.registry import resolve as resolve_method
 from maediff.models.reference import split_settings
+from maediff.preparation.config import PreparationConfig
 from maediff.training.config import parse_duration, resolve_training
 from maediff.training.train import train
 
@@ -124,9 +126,10 @@ def plan_runs(
     _check_seeds(seeds, method_seeds or {}, [name for name, _ in tests])
     runs: list[PlannedRun] = []
     for (name, variant), test_settings in tests.items():
-        run_settings = merge(settings or {}, parse_settings(split_settings(variant)))
+        run_settings = settings or {}
         if budget.steps is not None:
             run_settings = merge(run_settings, {"train": {"steps": budget.steps}})
+        run_settings = merge(run_settings, parse_settings(split_settings(variant)))
         resolve_training(budget.preset, run_settings.get("train", {}))
         method_settings = {key: value for key, value in run_settings.items() if key != "train"}
         for text in test_settings:
@@ -238,10 +241,14 @@ def compare(
     """
     cohort, out = Path(cohort), Path(out)
     run = replace(run, device=resolve_device(run.device))
-    resolve_precision(precision, run.device)  # before hours of training
-    apply_changes(scoring.postprocess or DEFAULT, postprocess)
+    # What `evaluate` would refuse is refused before hours of training.
+    resolve_precision(precision, run.device)
+    chosen = apply_changes(scoring.postprocess or DEFAULT, postprocess)
     limit_s = parse_duration(plan.budget.max_time)
     opened = Cohort.open(cohort)
+    check_splits(opened, calibrate_split, score_split)
+    registered = PreparationConfig.from_record(opened.meta).registered
+    check_symmetry(chosen, registered, str(opened.path))
     refuse_inputs_inside_output(out, [cohort])
     fresh_folder(out, overwrite=run.overwrite, resume=run.resume)
     record = _open_record(out, plan.budget, opened, run.device, command)
@@ -406,7 +413,8 @@ def _describe_runs(record: Mapping[str, Any], plan: Plan) -> list[str]:
     """Return the notes on budget, hardware and settings of the runs."""
     budget = plan.budget
     runs = {planned.name: record["runs"][planned.name] for planned in plan.runs}
-    trained = resolve_training(budget.preset, plan.runs[0].settings.get("train", {}))
+    trained = (resolve_training(budget.preset, p.settings.get("train", {})) for p in plan.runs)
+    sizes = dict.fromkeys(f"{each.steps} steps of {each.batch_size} slices" for each in trained)
     limit = f", at most {budget.max_time} of training" if budget.max_time else ""
     machines = "; ".join(
         f"{facts.get('gpu') or facts['processor']}, {facts['cores']} cores, "
@@ -417,7 +425,7 @@ def _describe_runs(record: Mapping[str, Any], plan: Plan) -> list[str]:
     minutes = sum(run["seconds"] for run in runs.values()) / 60
     notes = [
         f"{'CPU budget' if is_cpu else 'Budget'} of every run: preset {budget.preset}, "
-        f"{trained.steps} steps of {trained.batch_size} slices{limit}. "
+        f"{' or '.join(sizes)}{limit}. "
         f"{len(runs)} runs, {minutes:.1f} minutes of training in total, on {machines}."
     ]
     stopped = [f"{name} {run['step']}" for name, run in runs.items() if run["step"] < run["steps"]]

@@ -8,7 +8,6 @@ f(n) = (1 + cos(pi n / steps)) / 2    for the schedule `cosine`
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from maediff.anomaly.thresholds import CALIBRATION_SCANS
-from maediff.core.config import SettingsError, build_config, merge
+from maediff.core.config import build_config, check_group, merge
 from maediff.core.device import resolve_precision
 from maediff.core.errors import InputError
 from maediff.methods.registry import PRESETS
@@ -142,11 +141,8 @@ def resolve_training(preset: str, settings: Any) -> TrainConfig:
     """
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: one of {', '.join(PRESETS)}")
-    if not isinstance(settings, Mapping):
-        raise SettingsError(
-            f"settings of train: {settings!r} is not a group of settings; write train.KEY=VALUE"
-        )
-    return build_config(TrainConfig, merge(PRESETS[preset].training, settings), "train")
+    values = merge(PRESETS[preset].training, check_group(settings, "train"))
+    return build_config(TrainConfig, values, "train")
 
 
 def training_precision(precision: Precision, device: str) -> str:

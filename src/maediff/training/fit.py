@@ -17,6 +17,7 @@ from maediff.anomaly.thresholds import smallest_alpha
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.preprocess import preprocess_scans
 from maediff.cohort.splits import MIN_VAL, person_code
+from maediff.core.config import take_group
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output
@@ -25,7 +26,7 @@ from maediff.models.calibrate import MAX_SCANS, calibrate_folder, unseen_healthy
 from maediff.models.model import read_model
 from maediff.preparation.config import PreparationConfig
 from maediff.scans.inputs.find import find_scans
-from maediff.training.train import train
+from maediff.training.train import check_request, train
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def fit(
         out: folder of the model. The prepared scans are written beside it, to OUT-cohort.
         method: name of a trained method.
         modality: T1w, T2w or FLAIR; None takes it from the names of the scans.
-        preset: see `train`; None chooses it for the device.
+        preset: see `train`.
         settings: see `train`.
         max_time: see `train`; it limits the training only.
         preparation: see `preprocess`.
@@ -94,7 +95,10 @@ def fit(
     out = Path(out)
     cohort = out.with_name(f"{out.name}-cohort")
     paths = [Path(path) for path in inputs]
-    # Unusable inputs are refused before a folder is emptied.
+    # Unusable settings and inputs are refused before a folder is emptied.
+    preset = check_request(
+        method, out, preset=preset, settings=settings, max_time=max_time, run=run
+    )
     refs = find_scans(paths, modality, unique=True)
     files = [*paths, *(file for ref in refs for file in ref.files)]
     for folder in (out, cohort):
@@ -115,7 +119,7 @@ def fit(
         )
     # The calibration below uses more people than that of `train`.
     changed = {**(settings or {})}
-    changed["train"] = {"calibration_scans": 0, **changed.get("train", {})}
+    changed["train"] = {"calibration_scans": 0, **take_group(changed, "train")}
     result = train(
         method,
         cohort,

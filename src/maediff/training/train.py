@@ -9,7 +9,7 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 import gc
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,7 +21,7 @@ from torch import distributed
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.slices import SliceSet
 from maediff.cohort.splits import person_code
-from maediff.core.config import SettingsError, flatten, merge
+from maediff.core.config import SettingsError, flatten, merge, take_group
 from maediff.core.device import no_tf32, resolve_device
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
@@ -30,7 +30,7 @@ from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.methods.base import Method
-from maediff.methods.registry import build, resolve
+from maediff.methods.registry import BASELINES, build, resolve
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.folder import TRAINED_ON, config_of, plain, read_config, write_config
 from maediff.models.model import TrainedMethod, read_model
@@ -95,7 +95,8 @@ def train(
         init: a run or a shipped model whose averaged weights the run starts from. The run keeps
             the model's settings, unless `settings` or another `preset` override them.
         on_checkpoint: called with the run folder after each checkpoint, for example
-            `maediff.report.LiveReport()`.
+            `maediff.report.LiveReport()`. With several `devices`, it must be possible to pickle
+            it.
         run: device, seed, `threads`, `resume`, `overwrite`, `quiet`, `devices` and `nodes`; the
             other fields have no effect. A resumed run continues exactly where it stopped, also
             with another number of devices.
@@ -133,6 +134,7 @@ def train(
                 "settings": settings,
                 "max_time": max_time,
                 "init": init,
+                "on_checkpoint": on_checkpoint,
                 "run": run,
             },
             run.devices,
@@ -151,6 +153,7 @@ def train(
     if initial:
         warn_about_scans(initial, opened)
         postprocess = postprocess_for(initial, opened)
+        config["postprocess"] = asdict(postprocess)
         remedy = "leave out `preset` and the network's settings, or `init`"
         load_state(network, initial.method.state_dict(), initial.folder, remedy)
         refuse_inputs_inside_output(out, [initial.folder])
@@ -194,6 +197,40 @@ def train(
             default_fpr=initial.chosen_fpr if initial else None,
         )
     return result
+
+
+def check_request(
+    method: str,
+    out: Path,
+    *,
+    preset: str | None,
+    settings: Mapping[str, Any] | None,
+    max_time: str | int | float | None,
+    run: RunOptions,
+) -> str:
+    """Refuse settings that `train` would refuse, before a folder is emptied or a scan is read.
+
+    Args:
+        method, out, preset, settings, max_time, run: as for `train`.
+
+    Returns:
+        The preset of the run.
+
+    Raises:
+        InputError: an unknown or untrained method, or a setting that does not fit.
+    """
+    parse_duration(max_time)
+    if method in BASELINES:
+        raise _refuse_untrained(method)
+    request = _resolve_request(method, out, preset, settings, None, run)
+    resolve(method, request.preset, request.settings)
+    return request.preset
+
+
+def _refuse_untrained(method: str) -> InputError:
+    return InputError(
+        f"`method={method!r}`: has nothing to train; `maediff evaluate` runs it untrained"
+    )
 
 
 @dataclass(frozen=True)
@@ -251,7 +288,7 @@ def _resolve_request(
     )
     if started and "recommended" not in started["train"]:  # started by an older version
         requested = merge({"train": {"recommended": False}}, requested)
-    train_config = resolve_training(preset, requested.pop("train", {}))
+    train_config = resolve_training(preset, take_group(requested, "train"))
     return _Request(
         method=method,
         preset=preset,
@@ -274,10 +311,7 @@ def _build_network(request: _Request, modality: str) -> Method:
         settings = merge(recommend_settings(request.method, modality), settings)
     network = build(request.method, request.preset, settings, request.seed)
     if not network.objectives():
-        raise InputError(
-            f"`method={request.method!r}`: has nothing to train; `maediff evaluate` runs it "
-            "untrained"
-        )
+        raise _refuse_untrained(request.method)
     return network
 
 
@@ -371,6 +405,8 @@ def _start_or_resume(out: Path, config: dict[str, Any], people: set[str]) -> boo
     saved["train"] = plain(
         resolve_training(saved["preset"], {"recommended": False, **saved["train"]})
     )
+    if saved.get("init"):  # such a run of an older version lacks the post-processing, too
+        saved.setdefault("postprocess", config.get("postprocess"))
     before, now = flatten(saved), flatten(config)
     for key in sorted({*before, *now} - {"format"}):
         if before.get(key) != now.get(key):
