@@ -53,6 +53,8 @@ class ScanRef:
             If false, the mask holds 0 and 1 only.
         series: SeriesInstanceUID if `image` is a DICOM folder; compared, never written.
         t1_series: SeriesInstanceUID if `t1` is a DICOM folder; compared, never written.
+        contrast_is_stated: false for a DICOM series whose header names no contrast; `modality` is
+            then the caller's.
         problem: error message if the scan is known to be unreadable. Commands report the message
             for this scan and process the other scans.
     """
@@ -72,6 +74,7 @@ class ScanRef:
     lesion_labels: bool = False
     series: str | None = field(default=None, repr=False)
     t1_series: str | None = field(default=None, repr=False)
+    contrast_is_stated: bool = True
     problem: str | None = field(default=None, repr=False)
 
     @property

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from helpers.dicom import write_study
 from maediff.core.errors import InputError
 from maediff.scans.inputs.sessions import (
     find_sessions,
@@ -66,6 +68,14 @@ def test_manifest_lines_of_one_session(tmp_path):
         "subject,session,image\np,1,a_T1w.nii.gz\np,1,a_FLAIR.nii.gz\np,2,b_T1w.nii.gz\n"
     )
     assert listed(find_sessions([tmp_path / "m.csv"])) == {"p_1": ["FLAIR", "T1w"], "p_2": ["T1w"]}
+
+
+@pytest.mark.parametrize("stated", ["T1w", "FLAIR"])
+def test_a_dicom_series_without_a_stated_contrast_belongs_to_no_session(stated, tmp_path, caplog):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "study", volume, f"AX {stated.removesuffix('w')}", "AX BRAIN")
+    assert listed(find_sessions([tmp_path / "study"])) == {"study": [stated]}
+    assert "s2: a DICOM series that states no contrast" in caplog.text
 
 
 def test_files_of_one_person(tmp_path):

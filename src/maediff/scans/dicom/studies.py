@@ -152,8 +152,15 @@ def _select_scan(
         selected = choose_series(ref.image, study, modality, None if is_elsewhere else series)
     except InputError as error:
         return replace(ref, problem=str(error))
-    contrast = selected.contrast if selected.contrast in MODALITIES else modality
-    ref = replace(ref, image=_common_folder([selected]), modality=contrast, series=selected.uid)
+    is_stated = selected.contrast in MODALITIES
+    contrast = selected.contrast if is_stated else modality
+    ref = replace(
+        ref,
+        image=_common_folder([selected]),
+        modality=contrast,
+        series=selected.uid,
+        contrast_is_stated=is_stated,
+    )
     t1 = None if contrast == "T1w" else find_plain_t1(study, selected)
     return ref if t1 is None else replace(ref, t1=_common_folder([t1]), t1_series=t1.uid)
 

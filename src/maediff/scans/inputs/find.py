@@ -238,6 +238,7 @@ def _resolve_dicom_folder(ref: ScanRef, modality: str | None, series: str | None
         image=found.image,
         series=found.series,
         modality=found.modality,
+        contrast_is_stated=found.contrast_is_stated,
         t1=t1,
         t1_series=t1_series,
         problem=problem,

@@ -101,8 +101,14 @@ def has_several_contrasts(refs: Iterable[ScanRef]) -> bool:
 
 def _states(ref: ScanRef, modality: Modality) -> bool:
     """True if a scan states its contrast itself, and not only by the caller's request."""
-    if ref.series is not None or ref.image.is_dir():
-        return ref.problem is None and ref.modality in (modality, None)
+    if ref.image.is_dir():
+        if ref.problem is None and not ref.contrast_is_stated:
+            logger.warning(
+                "%s: a DICOM series that states no contrast, so it belongs to no session; give "
+                "`modality` to detect in it alone",
+                ref.image,
+            )
+        return ref.problem is None and ref.contrast_is_stated and ref.modality == modality
     return contrast_from_name(ref.image) == modality
 
 
@@ -110,12 +116,8 @@ def _group_scans(by_contrast: Mapping[Modality, Sequence[ScanRef]]) -> list[Sess
     """Group scans by session; of several scans of one contrast, the first is used."""
     scans: dict[tuple[str, str], dict[Modality, ScanRef]] = {}
     skipped: dict[tuple[str, str], list[str]] = {}
-    series: set[str] = set()
     for modality, refs in by_contrast.items():
         for ref in sorted(refs, key=lambda ref: (ref.name, str(ref.image))):
-            if ref.series is not None and ref.series in series:
-                continue  # a series without a stated contrast is offered for every contrast
-            series |= {ref.series} - {None}  # type: ignore[arg-type]
             key = (ref.dataset, make_session_name(ref))
             chosen = scans.setdefault(key, {})
             if modality in chosen:
