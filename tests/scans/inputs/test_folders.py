@@ -119,6 +119,12 @@ def test_skipped_files_of_bids_dataset_are_logged(tmp_path, caplog):
     assert "sub-01_ce-gadolinium_T1w.nii.gz" in caplog.text
 
 
+def test_a_label_that_looks_like_a_mask_is_a_scan(tmp_path):
+    touch(tmp_path / "sub-gt05_T1w.nii.gz", tmp_path / "sub-01_seg_T1w.nii.gz")
+    refs = find_plain_scans([tmp_path])
+    assert [ref.image.name for ref in refs] == ["sub-gt05_T1w.nii.gz"]
+
+
 def test_skipped_files_of_folder_are_logged(tmp_path, caplog):
     files = ("a_T1.NII", "b_T1.nii", "segovia_T1.nii", "b_T1_post.nii", "b_MRA.nii")
     touch(*(tmp_path / name for name in files))

@@ -197,6 +197,7 @@ def test_unit1_is_t1w_where_the_session_has_no_t1w(tmp_path):
         ("/sub-02/anat/*\n", ["sub-01"]),
         ("anat/*\n", ["sub-01", "sub-02", "sub-02_run-2"]),  # anchored: has a slash
         ("**/anat/sub-02*\n!sub-02_run-2_T1w.nii.gz\n", ["sub-01", "sub-02_run-2"]),
+        ("sub-*/**/anat/*_T1w.nii.gz\n!sub-01*\n", ["sub-01"]),
         ("sub-0[1]\n", ["sub-02", "sub-02_run-2"]),
         ("sub-02_T1w.nii.g?\r\n", ["sub-01", "sub-02_run-2"]),
         ("[z-a]\n", ["sub-01", "sub-02", "sub-02_run-2"]),

@@ -59,10 +59,12 @@ def _parse(line: str) -> _Pattern:
 
 
 def _to_regex(pattern: str) -> str:
-    """Translate `**/`, `/**`, `*`, `?` and `[...]`; all other characters stand for themselves."""
+    """Translate `/**/`, `**/`, `/**`, `*`, `?` and `[...]`; other characters are themselves."""
     regex = ""
-    for part in re.findall(r"\*\*/|/\*\*|\*+|\?|\[[^\]/]+\]|\\?.", pattern):
-        if part == "**/":
+    for part in re.findall(r"/\*\*/|\*\*/|/\*\*|\*+|\?|\[[^\]/]+\]|\\?.", pattern):
+        if part == "/**/":
+            regex += "/(?:.*/)?"
+        elif part == "**/":
             regex += "(?:.*/)?"
         elif part == "/**":
             regex += "/.*"

@@ -192,12 +192,17 @@ def _ref_from_file(path: Path, base: Path) -> ScanRef:
     )
 
 
+def _without_subject(path: Path) -> str:
+    """Return a file's name without a BIDS subject, whose label may look like a word (sub-gt05)."""
+    return path.name.partition("_")[2] if split_bids_name(path) else path.name
+
+
 def _find_in_folder(folder: Path, modality: str | None) -> list[ScanRef]:
     others = list(other_images(folder))
     every = list(nifti_files(folder)) or others
     if every is not others:
         log_skipped_files(folder, others, "because the folder has .nii or .nii.gz files")
-    masks = {path for path in every if NOT_SCANS.search(path.name)}
+    masks = {path for path in every if NOT_SCANS.search(_without_subject(path))}
     log_skipped_files(folder, masks, MASK_REASON)
     contrasts: dict[Path, str | None] = {}
     for path in every:
