@@ -1,6 +1,7 @@
 """BIDS App: contrasts, labels, resuming, failures and hostile trees."""
 
 import json
+import os
 import shutil
 import tempfile
 
@@ -290,6 +291,24 @@ def test_an_ignored_participant_is_named_with_the_file_that_excludes_it(dataset,
     assert "no T1w or T2w or FLAIR scan: sub-02" in caplog.text
     with pytest.raises(InputError, match=r"no .* scan of sub-02; check .* \.bidsignore"):
         find_participants(dataset, ["02"])
+
+
+def test_a_participant_whose_folder_may_not_be_read_fails_by_name(
+    dataset, models, tmp_path, monkeypatch
+):
+    scandir = os.scandir
+
+    def deny(path):
+        if os.path.normpath(path) == str(dataset / "sub-02" / "anat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    assert list(find_participants(dataset, ["02"])) == ["T1w", "FLAIR"]
+    report = process(dataset, tmp_path / "out", models)["T1w"]
+    assert [summary["subject"] for summary in report.summaries] == ["sub-01_ses-a"]
+    ((name, reason),) = report.failures.items()
+    assert name == "sub-02_anat_folder" and "permission denied" in reason
 
 
 def test_odd_labels_and_empty_datasets_are_refused(dataset, tmp_path):

@@ -160,15 +160,21 @@ def find_participants(
         # `find_scans` also offers in-plane T2 scans as T2w, but they cover a part of the brain.
         # A contrast of which no scan can be read must not stop the other contrasts.
         of_contrast = find_scans([dataset], modality, layout="plain", need_usable=False)
-        refs += [ref for ref in of_contrast if not nifti_stem(ref.image).endswith("_inplaneT2")]
-    refs = [_check_folder(ref, dataset) for ref in refs if not wanted or ref.subject in wanted]
+        refs += [
+            # A folder that may not be read fails in each contrast.
+            replace(ref, modality=ref.modality or modality)
+            for ref in of_contrast
+            if not nifti_stem(ref.image).endswith("_inplaneT2")
+        ]
+    refs = [ref for ref in refs if not wanted or _find_participant(ref, dataset) in wanted]
+    refs = [_check_folder(ref, dataset) for ref in refs]
     known = sorted({session for ref in refs if (session := _find_session(ref))})
     chosen = _resolve_labels(
         sessions, "ses", known, f"{dataset}: no session of these participants"
     )
     refs = [ref for ref in refs if not chosen or _find_session(ref) in chosen]
     contrasts = " or ".join(modalities or MODALITIES)
-    without = sorted({*(wanted or folders)} - {ref.subject for ref in refs})
+    without = sorted({*(wanted or folders)} - {_find_participant(ref, dataset) for ref in refs})
     if not refs:
         raise InputError(
             f"{dataset}: no {contrasts} scan of {_list_names(without) or 'any participant'}; "
@@ -341,6 +347,13 @@ def _resolve_labels(
 def _list_names(names: Sequence[str]) -> str:
     more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
     return ", ".join([*names[:MAX_LISTED], *more])
+
+
+def _find_participant(ref: ScanRef, dataset: Path) -> str:
+    """Return the participant of a scan, or of a folder that may not be read."""
+    if ref.problem and ref.image.is_dir():
+        return absolute(ref.image).relative_to(absolute(dataset)).parts[0]
+    return ref.subject
 
 
 def _find_session(ref: ScanRef) -> str | None:
