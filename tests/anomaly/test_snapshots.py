@@ -80,3 +80,17 @@ def test_damaged_file(tmp_path, content):
         (tmp_path / "slices.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"slices\.npz: missing or damaged"):
         load_slices(tmp_path / "slices.npz")
+
+
+def test_every_changed_byte_is_an_error_or_harmless(tmp_path):
+    path = tmp_path / "slices.npz"
+    save_slices(path, snapshot(), np.array([1, 4]))
+    content = path.read_bytes()
+    refused = 0
+    for place in range(40, len(content), len(content) // 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            load_slices(path)
+        except InputError:
+            refused += 1
+    assert refused > 30

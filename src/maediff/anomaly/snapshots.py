@@ -9,6 +9,7 @@
                                        scan; only in a folder of `maediff detect`
 """
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -154,7 +155,7 @@ def load_slices(path: Path) -> Snapshot:
             lesion=arrays["lesion"].astype(bool) if "lesion" in arrays else None,
             z_mm=arrays.get("z_mm"),
         )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: missing or damaged ({error}); run the command that made it again"
         ) from error

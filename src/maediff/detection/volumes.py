@@ -10,6 +10,7 @@ MAX_VOXELS.
 """
 
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ def load_volumes(path: Path) -> ViewerVolumes:
             low, high, top = (float(value) for value in stored["scale"])
             to_mni = stored["to_mni"] if "to_mni" in stored.files else None
             return ViewerVolumes(stored["layers"], stored["affine"], low, high, top, to_mni)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}); detect again"
         ) from None

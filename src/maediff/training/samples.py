@@ -6,6 +6,7 @@ The averaged weights reconstruct the same validation slices at every checkpoint.
 checkpoints are kept: the first, the last, and others spread evenly over the steps between.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
@@ -68,7 +69,7 @@ def load_samples(path: Path) -> Samples:
                 stored["steps"].astype(np.int64),
                 stored["references"].astype(np.float32),
             )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: missing or damaged ({type(error).__name__}); the next checkpoint writes it"
         ) from None
