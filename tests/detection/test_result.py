@@ -84,9 +84,13 @@ def test_further_files_and_entries(detection, tmp_path):
 def test_save_replaces_only_results(detection, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="mine: exists and holds no result of maediff"):
+    with pytest.raises(InputError, match="mine: exists and is no result of a detection"):
         detection.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "years of work"
+    for name in ("summary.json", "scores.csv"):  # as `evaluate` writes
+        (tmp_path / "mine" / name).touch()
+    with pytest.raises(InputError, match=r"is no result of a detection \(no regions\.tsv\)"):
+        detection.save(tmp_path / "mine")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: is a file"):
         detection.save(tmp_path / "file")
@@ -95,6 +99,17 @@ def test_save_replaces_only_results(detection, tmp_path):
     (tmp_path / "empty" / "old.txt").touch()
     assert detection.save(str(tmp_path / "empty")) == tmp_path / "empty"
     assert not (tmp_path / "empty" / "old.txt").exists()
+
+
+def test_save_follows_a_link_and_accepts_the_current_folder(detection, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert detection.save(tmp_path / "link") == tmp_path / "link"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "summary.json").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    detection.save(".")
+    assert (tmp_path / "here" / "summary.json").is_file()
 
 
 def test_failed_save_leaves_nothing(detection, tmp_path):

@@ -26,6 +26,7 @@ from maediff.core.config import flatten
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
 from maediff.core.stages import stage
+from maediff.core.text import hide_folders
 from maediff.core.types import Map, Mask
 from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, ModelGridResult, Quality
@@ -504,8 +505,8 @@ def _format_setting(value: Any) -> str:
 
 
 def _collect_quality(record: Mapping[str, Any], ref: ScanRef | None) -> Quality:
-    """Return the findings of quality control, without the folders of the scan's files."""
-    notes = [remove_folders(note, ref) if ref else note for note in record["notes"]]
+    """Return the findings of quality control, without the folders of files."""
+    notes = [hide_folders(remove_folders(note, ref) if ref else note) for note in record["notes"]]
     flags, codes = tuple(record["flags"]), tuple(record["flag_codes"])
     return Quality(flags, codes, tuple(notes), {**record, "notes": notes})
 

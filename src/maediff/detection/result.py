@@ -262,8 +262,9 @@ class Detection:
                 brain cannot be registered to MNI152.
         """
         folder = Path(folder)
-        refuse_other_files(folder)
-        temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+        refuse_other_files(folder, "summary.json", "regions.tsv", "healthy_reference.json")
+        place = folder.resolve()  # a link stays, and its folder gets the files
+        temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
         try:
             images = {name: getattr(self, name) for name in IMAGES}
             in_mni = self.images_in_mni(to_mni) if mni else {}
@@ -294,8 +295,8 @@ class Detection:
             if also is not None:
                 also(temporary)
             write_json(temporary / "summary.json", entries)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
@@ -367,19 +368,22 @@ def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndar
     return np.asarray(np.take(data, centre[axis], axis=axis).T)
 
 
-def refuse_other_files(folder: Path, marker: str = "summary.json") -> None:
+def refuse_other_files(folder: Path, *markers: str) -> None:
     """Refuse a folder with files that no detection wrote, because `save` would delete them.
 
     Args:
         folder: folder of a result; it may not exist.
-        marker: name of a file that every such result has.
+        markers: names of files that every such result has, and together no other result.
 
     Raises:
-        InputError: the folder has files, and not this one, or it is a file.
+        InputError: the folder has files, and not all of these, or it is a file.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
-        raise InputError(
-            f"{folder}: exists and holds no result of maediff (no {marker}); choose another folder"
-        )
+    if folder.is_dir() and any(folder.iterdir()):
+        absent = [marker for marker in markers if not (folder / marker).is_file()]
+        if absent:
+            raise InputError(
+                f"{folder}: exists and is no result of a detection (no {absent[0]}); choose "
+                "another folder"
+            )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")

@@ -301,7 +301,9 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     failures = {f"{result.name} {each}": reason for each, reason in result.failures.items()}
     if result.problem:
         failures[result.name] = f"{result.problem}; the maps of each contrast were written alone"
-    result.save(
+    reasons = {each: _remove_all_folders(text, session) for each, text in result.failures.items()}
+    problem = _remove_all_folders(result.problem, session)
+    replace(result, failures=reasons, problem=problem).save(
         folder,
         mni=job.options.mni,
         summary={"versions": job.shared["versions"], "made_from": made_from},

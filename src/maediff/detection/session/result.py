@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from maediff.anomaly.snapshots import pick_slices, save_slices
 from maediff.core.files import write_json
+from maediff.core.text import hide_folders
 from maediff.core.types import Modality
 from maediff.detection.findings import write_regions
 from maediff.detection.result import Detection, refuse_other_files
@@ -92,7 +93,8 @@ class SessionDetection:
         """
         folder, extra = Path(folder), dict(summary or {})
         refuse_other_files(folder, SESSION_FILE)
-        temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+        place = folder.resolve()  # a link stays, and its folder gets the files
+        temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
@@ -114,13 +116,13 @@ class SessionDetection:
                 "subject": self.name,
                 "contrasts": list(self.detections),
                 "combined": self.combined is not None,
-                "failures": dict(self.failures),
-                "problem": self.problem,
+                "failures": {each: hide_folders(text) for each, text in self.failures.items()},
+                "problem": hide_folders(self.problem),
                 "notes": list(self.notes),
             }
             write_json(temporary / SESSION_FILE, {**session, **(record or {})})
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(temporary, folder)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return folder
