@@ -127,6 +127,7 @@ def _make_overview(
             [
                 str(summary["subject"]),
                 f"{summary['score']:.2f}",
+                f"{summary['threshold']:.3g}",
                 f"{summary['volume_ml']:.2f} ml",
                 *(
                     f"{contrasts[each]['volume_ml']:.2f} ml" if each in contrasts else "no scan"
@@ -136,8 +137,11 @@ def _make_overview(
                 "; ".join(list_flags(summary)) or "none",
             ]
         )
-    head = ["Session", "Score", "Combined", *MODALITIES, "Regions", "Quality flags"]
-    caption = "Score: the highest threshold at which a region is left; 1 is the threshold."
+    head = ["Session", "Score", "Threshold", "Combined", *MODALITIES, "Regions", "Quality flags"]
+    caption = (
+        "Score: the highest threshold at which a region is left. A session has regions if its "
+        "score is above its threshold."
+    )
     return Table(head, rows, caption=caption, links=links, sortable=sortable)
 
 
@@ -215,7 +219,7 @@ def _make_sentence(summary: Mapping[str, Any]) -> str:
 
 def _find_contrasts_alone(folder: Path, with_combined: set[str]) -> list[Path]:
     """Return the folders of contrasts whose session has no combined result."""
-    paths = sorted(folder.glob("*/*/summary.json"))
+    paths = sorted(folder.glob("[!.]*/*/summary.json"))  # a killed run leaves hidden folders
     return [path.parent for path in paths if path.parent.parent.name not in with_combined]
 
 
@@ -232,7 +236,7 @@ def _make_section_alone(paths: list[Path], shared: Mapping[str, Any]) -> Section
     if len(paths) > len(montages):
         section.text.append(f"The first {len(montages)} of {len(paths)} scans.")
     section.scale = (
-        (section.scale[0], [(0.0, "0"), (50.0, "threshold"), (100.0, "twice")])
+        (section.scale[0], [(0.0, "0"), (50.0, "default threshold"), (100.0, "twice")])
         if (section.scale)
         else None
     )

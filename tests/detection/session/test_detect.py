@@ -129,6 +129,8 @@ def test_a_damaged_scan_fails_by_name_and_is_done_again(folder, models, tmp_path
     report = detect(folder, out, models)
     assert list(report.failures) == ["p1 FLAIR"]
     assert str(folder) not in report.failures["p1 FLAIR"]
+    record = (tmp_path / "out" / "p1" / "session.json").read_text("utf-8")
+    assert "FLAIR.nii.gz" in record and str(folder) not in record
     assert [summary["modality"] for summary in report.summaries] == ["T1w", "T1w+FLAIR"]
     kept = out / "p2" / "anomaly_map.nii.gz"
     before = kept.stat().st_mtime_ns
@@ -136,6 +138,8 @@ def test_a_damaged_scan_fails_by_name_and_is_done_again(folder, models, tmp_path
     report = detect(folder, out, models, resume=True)
     assert not report.failures
     assert {summary["modality"] for summary in report.summaries} == {"T1w+FLAIR"}
+    page = write_report(out).read_text("utf-8")
+    assert "score is above its threshold" in page and ">Threshold<" in page
     assert kept.stat().st_mtime_ns == before
 
 
@@ -283,6 +287,14 @@ def test_bids_derivative_of_sessions(shipped, tmp_path):
     before = image.stat().st_mtime_ns
     assert run_command(root, "-o", out, "--bids-derivative", "--resume").exit_code == 0
     assert image.stat().st_mtime_ns == before
+    # The T1w fails now: everything on its grid goes, and the FLAIR has the combined map.
+    (root / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz").write_bytes(b"no image")
+    assert run_command(root, "-o", out, "--bids-derivative", "--resume").exit_code == 1
+    left = sorted(path.name.removeprefix("sub-01_ses-a_") for path in anat.glob("*"))
+    assert [name for name in left if "T1w" in name and "space-FLAIR" not in name] == []
+    assert not {"space-FLAIR_desc-anomaly_T1w.json", "space-FLAIR_desc-scan_T1w.json"} & {*left}
+    assert {"desc-session_FLAIR.nii.gz", "desc-session_summary.json"} <= {*left}
+    assert read(anat / "sub-01_ses-a_desc-session_summary.json")["grid_of"] == "FLAIR"
 
 
 def test_three_contrasts_in_one_session(folder, models, tmp_path):

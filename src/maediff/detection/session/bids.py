@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.core.types import MODALITIES
 from maediff.detection.bids import (
     IGNORED,
     README,
@@ -100,9 +101,13 @@ def file_of(out: Path, session: SessionRef, name: str) -> Path:
 
 def read_grid_contrast(folder: Path) -> str:
     """Return the contrast whose grid a session's results have; empty without results."""
+    return next(iter(_read_contrasts(folder)), "")
+
+
+def _read_contrasts(folder: Path) -> list[str]:
+    """Return the contrasts of a session's results, that of the grid first; empty without any."""
     path = folder / SESSION_FILE
-    contrasts = read_json(path)["contrasts"] if path.is_file() else []
-    return str(contrasts[0]) if contrasts else ""
+    return list(map(str, read_json(path)["contrasts"])) if path.is_file() else []
 
 
 def list_targets(session: SessionRef, first: str) -> Iterator[tuple[str, Path, str]]:
@@ -134,28 +139,35 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
     Images of an earlier run that the present run has not made are removed.
     """
     work = out / WORK / session.name
-    first = read_grid_contrast(work)
+    contrasts = _read_contrasts(work)
+    first = next(iter(contrasts), "")
+    targets = list(list_targets(session, first))
+    present = {relative for _, relative, _ in targets}
+    for other in MODALITIES:  # an earlier run may have had the grid of another contrast
+        for _, relative, _ in list_targets(session, other):
+            if relative not in present:
+                _remove(out / relative)
     sources: dict[str, str] = {
         contrast: f"bids:raw:{absolute(ref.image).relative_to(root).as_posix()}"
         for contrast, ref in session.scans.items()
     }
     combined = (work / "summary.json").is_file()
-    for name, relative, kind in list_targets(session, first):
+    for name, relative, kind in targets:
         target, made = out / relative, work / name
         contrast = name.replace("/", "_").partition("_")[0]
         in_session = contrast not in session.scans
         on_grid = in_session or kind in ("contrast_anomaly_map", "contrast_scan")
         expected = (
-            (combined and (kind != "contrast_scan" or contrast != first))
+            combined
+            and (in_session or contrast in contrasts)
+            and (kind != "contrast_scan" or contrast != first)
             if on_grid
             else (work / contrast / "summary.json").is_file()
         )
         in_mni = kind.endswith(MNI_SUFFIX)  # written only if the options ask for it
         expected &= not in_mni or made.is_file() or target.is_file()
-        sidecar = target.with_name(target.name.replace(".nii.gz", ".json"))
         if not expected:
-            target.unlink(missing_ok=True)
-            sidecar.unlink(missing_ok=True)
+            _remove(target)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if made.is_file():  # otherwise the run that is resumed has moved it
@@ -164,9 +176,25 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         described["Sources"] = list(sources.values()) if in_session else [sources[contrast]]
         if not in_mni:
             described["SpatialReference"] = sources[first if on_grid else contrast]
-        write_json(sidecar, described)
+        write_json(_sidecar_of(target), described)
         if kind.endswith("anomaly_mask"):
             summary = work / ("summary.json" if in_session else f"{contrast}/summary.json")
-            shutil.copyfile(
-                summary, target.with_name(target.name.replace("mask.nii.gz", "summary.json"))
-            )
+            shutil.copyfile(summary, _summary_of(target))
+
+
+def _sidecar_of(image: Path) -> Path:
+    """Return the path of an image's sidecar."""
+    return image.with_name(image.name.replace(".nii.gz", ".json"))
+
+
+def _summary_of(mask: Path) -> Path:
+    """Return the path of the summary beside a mask."""
+    return mask.with_name(mask.name.replace("mask.nii.gz", "summary.json"))
+
+
+def _remove(image: Path) -> None:
+    """Remove an image, its sidecar, and the summary beside a mask, where they exist."""
+    for path in (image, _sidecar_of(image)):
+        path.unlink(missing_ok=True)
+    if image.name.endswith("_mask.nii.gz"):
+        _summary_of(image).unlink(missing_ok=True)
