@@ -63,14 +63,27 @@ healthy_renderings() {
     prepare "healthy-$2" "$scans/manifest.csv" --modality "$1" --like "$2"
 }
 
-# held_out_patients MANIFEST OUT: the patients of val and test, with absolute paths.
-held_out_patients() {
-    mkdir -p "$(dirname "$2")"
+# patients SPLITS MANIFEST OUT: the patients of these splits, with absolute paths.
+patients() {
+    mkdir -p "$(dirname "$3")"
     local folder
-    folder=$(cd "$(dirname "$1")" && pwd)
-    awk -F, -v OFS=, -v folder="$folder" 'NR == 1 { print; next }
-        $5 != "train" { for (i = 2; i <= 4; i++) $i = folder "/" $i; print }' "$1" > "$2.part"
-    mv "$2.part" "$2"
+    folder=$(cd "$(dirname "$2")" && pwd)
+    awk -F, -v OFS=, -v folder="$folder" -v splits=" $1 " '
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; print; next }
+        index(splits, " " $column["split"] " ") {
+            for (name in column) {
+                i = column[name]
+                if (name ~ /^(image|brain_mask|lesion_mask)$/ && $i) $i = folder "/" $i
+            }
+            print
+        }' "$2" > "$3.part"
+    mv "$3.part" "$3"
+}
+
+# prepare_val NAME MANIFEST ARGUMENTS...: make a cohort of the validation patients of a manifest.
+prepare_val() {
+    run "$COHORTS/$1.csv" patients val "$2" "$COHORTS/$1.csv"
+    prepare "$1" "$COHORTS/$1.csv" "${@:3}"
 }
 
 # phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of experiments/log.

@@ -7,7 +7,7 @@
 BUDGET=${BUDGET:-573000}
 manifest=$COHORTS/lgg-t1-held-out.csv
 
-run "$manifest" held_out_patients "$DATA/lgg/t1.csv" "$manifest"
+run "$manifest" patients "val test" "$DATA/lgg/t1.csv" "$manifest"
 prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$manifest" --modality T1w --like t1
 
 # The paper's recipe, both methods in turn.

@@ -11,12 +11,12 @@ features() {
         "${labelled[@]}" --csv "$RUNS/$1.csv"
 }
 
-prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
-features t1 lgg-t1
+prepare_val lgg-t1-val "$DATA/lgg/t1.csv" --modality T1w --like t1
+features t1 lgg-t1-val
 
-prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
+prepare_val lgg-flair-val "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
-features flair lgg-flair wmh-flair
+features flair lgg-flair-val wmh-flair
 
 run "$COHORTS/t2-like-scans/manifest.csv" python experiments/t2_like_scans/make_pseudo_t2.py \
     "$DATA/mslub/patient07" "$DATA/lgg/flair.csv" "$DATA/lgg/t1.csv" "$COHORTS/t2-like-scans"

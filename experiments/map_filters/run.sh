@@ -12,9 +12,9 @@ filters() {
 }
 
 healthy_renderings FLAIR flair
-prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
+prepare_val lgg-flair-val "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
-filters flair healthy-flair lgg-flair wmh-flair
+filters flair healthy-flair lgg-flair-val wmh-flair
 
 healthy_renderings T2w t2
 run "$COHORTS/t2-like-scans/manifest.csv" python experiments/t2_like_scans/make_pseudo_t2.py \
@@ -23,5 +23,5 @@ prepare t2-like "$COHORTS/t2-like-scans/manifest.csv" --modality T2w --like t2
 filters t2 healthy-t2 t2-like
 
 prepare ixi-t1 "$DATA/ixi10" --modality T1w --like t1
-prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
-filters t1 ixi-t1 lgg-t1
+prepare_val lgg-t1-val "$DATA/lgg/t1.csv" --modality T1w --like t1
+filters t1 ixi-t1 lgg-t1-val

@@ -17,9 +17,9 @@ compare() {
 for part in $PARTS; do
     case $part in
         t1w)
-            patients=$COHORTS/lgg-t1-held-out.csv
-            run "$patients" held_out_patients "$DATA/lgg/t1.csv" "$patients"
-            prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$patients" \
+            manifest=$COHORTS/lgg-t1-held-out.csv
+            run "$manifest" patients "val test" "$DATA/lgg/t1.csv" "$manifest"
+            prepare t1-and-patients "$DATA/ds002748" "$DATA/ds000011" "$manifest" \
                 --modality T1w --like t1
             s48=@s=48,residual=dark
             compare t1w t1-and-patients "maediff$s48" "pddpm$s48" pddpm@s=16,residual=dark \

@@ -9,15 +9,15 @@ prepare healthy-t1 "$DATA/ds002748" --modality T1w --like t1
 prepare ds000011-t1 "$DATA/ds000011" --modality T1w --like t1
 prepare ds000011-t2 "$DATA/ds000011" --modality T2w --like t2
 for set in lgg wmh; do
-    prepare "$set-t1" "$DATA/$set/t1.csv" --modality T1w --like t1
-    prepare "$set-flair" "$DATA/$set/flair.csv" --modality FLAIR --like flair
+    prepare_val "$set-t1-val" "$DATA/$set/t1.csv" --modality T1w --like t1
+    prepare_val "$set-flair-val" "$DATA/$set/flair.csv" --modality FLAIR --like flair
 done
 prepare ms-t1 "$DATA/mslub/patient07/T1.nii.gz" --modality T1w --like t1
 prepare ms-t2 "$DATA/mslub/patient07/T2.nii.gz" --modality T2w --like t2
 prepare ms-flair "$DATA/mslub/patient07/FLAIR.nii.gz" --modality FLAIR --like flair
 run "$RUNS/rules.csv" python experiments/session/combination_rules.py \
-    "glioma:T1w=$COHORTS/lgg-t1,FLAIR=$COHORTS/lgg-flair" \
-    "white matter lesions:T1w=$COHORTS/wmh-t1,FLAIR=$COHORTS/wmh-flair" \
+    "glioma:T1w=$COHORTS/lgg-t1-val,FLAIR=$COHORTS/lgg-flair-val" \
+    "white matter lesions:T1w=$COHORTS/wmh-t1-val,FLAIR=$COHORTS/wmh-flair-val" \
     "multiple sclerosis:T1w=$COHORTS/ms-t1,T2w=$COHORTS/ms-t2,FLAIR=$COHORTS/ms-flair" \
     "healthy, rendered:T1w=$COHORTS/healthy-t1,T2w=$COHORTS/healthy-t2,FLAIR=$COHORTS/healthy-flair" \
     "healthy, scanned:T1w=$COHORTS/ds000011-t1,T2w=$COHORTS/ds000011-t2" \

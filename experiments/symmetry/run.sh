@@ -4,7 +4,7 @@
 
 mkdir -p "$RUNS"
 healthy_renderings FLAIR flair
-prepare lgg-flair "$DATA/lgg/flair.csv" --modality FLAIR --like flair
+prepare_val lgg-flair-val "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair
 run "$RUNS/scores.csv" python experiments/symmetry/symmetry.py flair "$COHORTS/healthy-flair" \
-    "$COHORTS/lgg-flair" "$COHORTS/wmh-flair" --csv "$RUNS/scores.csv"
+    "$COHORTS/lgg-flair-val" "$COHORTS/wmh-flair" --csv "$RUNS/scores.csv"
