@@ -8,7 +8,8 @@ export PYTHONPATH=${PATCHED:-patched-checkout}/src
 mkdir -p "$RUNS"
 prepare t1 "$DATA/ds002748" "$DATA/ds000011" --modality T1w --like t1
 prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
-run "$RUNS/init/config.json" python experiments/mirrored_input/widen_stem.py t1 "$RUNS/init"
+run "$RUNS/init/config.json" python experiments/mirrored_input/widen_stem.py t1 "$RUNS/init" \
+    --inputs 2 --set mirror=true
 
 # fine_tune NAME INIT: 32,000 slices from a model.
 fine_tune() {

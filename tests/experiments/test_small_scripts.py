@@ -224,7 +224,7 @@ def test_features_are_scored_for_each_scan_with_a_lesion(cohort_and_run, tmp_pat
 
 def test_the_first_convolution_gets_a_second_input_of_zeros(tmp_path):
     out = tmp_path / "wide"
-    mirrored_input.main(["t1", str(out)])
+    mirrored_input.main(["t1", str(out), "--inputs", "2", "--set", "mirror=true"])
     before, after = (load_file(path / "model.safetensors") for path in (locate("t1"), out))
     (name,) = [name for name in before if before[name].shape != after[name].shape]
     assert torch.equal(after[name][:, : before[name].shape[1]], before[name])
