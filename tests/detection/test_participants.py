@@ -293,18 +293,41 @@ def test_an_ignored_participant_is_named_with_the_file_that_excludes_it(dataset,
         find_participants(dataset, ["02"])
 
 
-def test_a_participant_whose_folder_may_not_be_read_fails_by_name(
-    dataset, models, tmp_path, monkeypatch
-):
-    scandir = os.scandir
+@pytest.fixture
+def lock(dataset, monkeypatch):
+    """Function after which a folder of the dataset may not be read."""
+    locked, scandir = set(), os.scandir
 
     def deny(path):
-        if os.path.normpath(path) == str(dataset / "sub-02" / "anat"):
+        if os.path.normpath(path) in locked:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny)
+    return lambda folder: locked.add(str(dataset / folder))
+
+
+@pytest.mark.parametrize("folder", ["sub-01/ses-a/anat", "sub-01/ses-a", "sub-01"])
+def test_a_locked_folder_belongs_to_its_participant_and_session(dataset, lock, folder):
+    lock(folder)
+    (ref,) = find_participants(dataset, ["01"])["T1w"]
+    assert ref.problem
+    if folder == "sub-01":
+        return
+    assert find_participants(dataset, ["01"], ["a"])["T1w"] == [ref]
+
+
+def test_a_locked_folder_without_scans_changes_nothing(dataset, lock):
+    (dataset / "sub-02" / "func").mkdir()
+    lock("sub-02/func")
+    (ref,) = find_participants(dataset, ["02"])["T1w"]
+    assert not ref.problem
+
+
+def test_a_participant_whose_folder_may_not_be_read_fails_by_name(dataset, lock, models, tmp_path):
+    lock("sub-02/anat")
     assert list(find_participants(dataset, ["02"])) == ["T1w", "FLAIR"]
+    assert [ref.subject for ref in find_participants(dataset, sessions=["a"])["T1w"]] == ["sub-01"]
     report = process(dataset, tmp_path / "out", models)["T1w"]
     assert [summary["subject"] for summary in report.summaries] == ["sub-01_ses-a"]
     ((name, reason),) = report.failures.items()

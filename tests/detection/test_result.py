@@ -1,6 +1,7 @@
 """Detection: its files, its summary, its picture."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -101,15 +102,16 @@ def test_save_replaces_only_results(detection, tmp_path):
     assert not (tmp_path / "empty" / "old.txt").exists()
 
 
-def test_save_follows_a_link_and_accepts_the_current_folder(detection, tmp_path, monkeypatch):
+def test_save_follows_a_link_and_refuses_the_current_folder(detection, tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     assert detection.save(tmp_path / "link") == tmp_path / "link"
     assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "summary.json").is_file()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    detection.save(".")
-    assert (tmp_path / "here" / "summary.json").is_file()
+    with pytest.raises(InputError, match="holds the current folder"):
+        detection.save(".")
+    assert detection.save("x") == Path("x") and Path("x/summary.json").is_file()
 
 
 def test_failed_save_leaves_nothing(detection, tmp_path):

@@ -172,12 +172,11 @@ def test_long_settings_that_differ_only_at_their_end_are_two_groups():
 
 
 def test_runs_with_other_first_steps_or_growth_are_two_groups():
-    grown = made_record() | {"postprocess": {"extent": 0.4, "smooth_mm": [2, 20]}}
-    usual = made_record() | {"postprocess": {"smooth_mm": [3]}}
-    assert group_names({"a": grown, "b": usual, "c": made_record()}) == {
-        "a": "pddpm postprocess.extent=0.4",
-        "b": "pddpm postprocess.extent=1.0",
-        "c": "pddpm postprocess.extent=1.0",
+    grown, usual = made_record() | {"extent": 0.4}, made_record() | {"extent": 1.0}
+    assert group_names({"a": grown, "b": usual, "c": usual}) == {
+        "a": "pddpm extent=0.4",
+        "b": "pddpm extent=1.0",
+        "c": "pddpm extent=1.0",
     }
 
 

@@ -83,6 +83,9 @@ def test_scans_in_a_folder_that_would_be_emptied_are_refused(tmp_path):
         ({"max_time": "2hours"}, "2hours"),
         ({"preset": "huge"}, "preset 'huge' is not known"),
         ({"settings": {"train": {"stepz": 1}}}, "stepz"),
+        ({"settings": {"train": {"precision": "fp16"}}}, "fp16 needs a CUDA device"),
+        ({"settings": {"p": 32}, "modality": "T1w"}, "s=48 is not in 1..p=32"),
+        ({"settings": {"size": 64}}, "slices of 96 pixels, but the method's size is 64"),
         ({"settings": {"train": 5}}, "5 is not a group of settings; write train.KEY=VALUE"),
     ],
 )

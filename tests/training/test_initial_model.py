@@ -73,6 +73,7 @@ def test_a_run_without_thresholds_keeps_the_post_processing_of_its_model(tmp_pat
     assert not (tmp_path / "run" / "calibration.json").exists()
     post = read_model(tmp_path / "run").postprocess
     assert (post.smooth_mm, post.median_size) == ((2, 20, 20), 1)
+    start(settings=settings, run=replace(CPU, resume=True))
     # A run that an older version started lacks these settings, and resumes.
     config = read_json(tmp_path / "run" / "config.json")
     del config["postprocess"]

@@ -161,18 +161,25 @@ def find_participants(
         # A contrast of which no scan can be read must not stop the other contrasts.
         of_contrast = find_scans([dataset], modality, layout="plain", need_usable=False)
         refs += [
-            # A folder that may not be read fails in each contrast.
-            replace(ref, modality=ref.modality or modality)
+            # A folder that may not be read fails in each contrast that it may hold.
+            replace(ref, modality=modality) if _may_hold_scans(ref, dataset) else ref
             for ref in of_contrast
             if not nifti_stem(ref.image).endswith("_inplaneT2")
         ]
+    refs = [ref for ref in refs if ref.modality]
     refs = [ref for ref in refs if not wanted or _find_participant(ref, dataset) in wanted]
     refs = [_check_folder(ref, dataset) for ref in refs]
-    known = sorted({session for ref in refs if (session := _find_session(ref))})
+    known = sorted({session for ref in refs if (session := _find_session(ref, dataset))})
     chosen = _resolve_labels(
         sessions, "ses", known, f"{dataset}: no session of these participants"
     )
-    refs = [ref for ref in refs if not chosen or _find_session(ref) in chosen]
+    refs = [
+        ref
+        for ref in refs
+        if not chosen
+        or _find_session(ref, dataset) in chosen
+        or _locked_parts(ref, dataset) in [(_find_participant(ref, dataset),)]
+    ]
     contrasts = " or ".join(modalities or MODALITIES)
     without = sorted({*(wanted or folders)} - {_find_participant(ref, dataset) for ref in refs})
     if not refs:
@@ -349,16 +356,30 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join([*names[:MAX_LISTED], *more])
 
 
+def _locked_parts(ref: ScanRef, dataset: Path) -> tuple[str, ...]:
+    """Return the path in the dataset of a folder that may not be read; empty for a scan."""
+    if not (ref.problem and ref.image.is_dir()):
+        return ()
+    return absolute(ref.image).relative_to(absolute(dataset)).parts
+
+
+def _may_hold_scans(ref: ScanRef, dataset: Path) -> bool:
+    """True for a folder that may not be read and is a participant's, a session's or in anat."""
+    parts = _locked_parts(ref, dataset)
+    is_above = len(parts) == 1 or (len(parts) == 2 and parts[1].startswith("ses-"))
+    return is_above or "anat" in parts
+
+
 def _find_participant(ref: ScanRef, dataset: Path) -> str:
     """Return the participant of a scan, or of a folder that may not be read."""
-    if ref.problem and ref.image.is_dir():
-        return absolute(ref.image).relative_to(absolute(dataset)).parts[0]
-    return ref.subject
+    return next(iter(_locked_parts(ref, dataset)), ref.subject)
 
 
-def _find_session(ref: ScanRef) -> str | None:
-    match = re.match(r"ses-[^_]+", ref.session)
-    return match.group() if match else None
+def _find_session(ref: ScanRef, dataset: Path) -> str | None:
+    """Return the session (`ses-a`) of a scan, or of a folder that may not be read."""
+    names = [*_locked_parts(ref, dataset)[1:2], ref.session]
+    matches = (re.match(r"ses-[^_]+", name) for name in names)
+    return next((match.group() for match in matches if match), None)
 
 
 def _check_folder(ref: ScanRef, dataset: Path) -> ScanRef:

@@ -376,7 +376,8 @@ def refuse_other_files(folder: Path, *markers: str) -> None:
         markers: names of files that every such result has, and together no other result.
 
     Raises:
-        InputError: the folder has files, and not all of these, or it is a file.
+        InputError: the folder has files, and not all of these, it is a file, or it holds the
+            current folder.
     """
     if folder.is_dir() and any(folder.iterdir()):
         absent = [marker for marker in markers if not (folder / marker).is_file()]
@@ -387,3 +388,7 @@ def refuse_other_files(folder: Path, *markers: str) -> None:
             )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{folder}: holds the current folder, and a result replaces its folder; choose another"
+        )

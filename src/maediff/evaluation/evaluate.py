@@ -250,7 +250,9 @@ def _make_plan(
     remarks += describe_seen_calibration(models, opened, calibrate_split)
     records = {name: model.record() for name, model in models.items()}
     contenders, baseline_notes = make_baselines(opened, run)
-    groups = group_names(records)
+    groups = group_names(
+        {name: record | own_steps_of(models[name].postprocess) for name, record in records.items()}
+    )
     for reference, (name, record) in zip(references, records.items(), strict=True):
         load = partial(load_method, reference, run.device)
         contenders.append(
@@ -347,7 +349,7 @@ def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         -> "pddpm s=48", "pddpm s=48", "pddpm s=16"
 
     Args:
-        records: config.json of each run.
+        records: config.json of each run, and its own steps of post-processing.
     """
     flat = {}
     for name, record in records.items():
@@ -355,8 +357,7 @@ def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         flat[name] = flatten({"train": train, "cohort": cohort.get("hash")})
         flat[name] |= flatten(record["config"]) | {"init": record.get("init")}
         flat[name].pop("train.calibration_scans", None)  # does not change the weights
-        own = {**asdict(DEFAULT), **(record.get("postprocess") or {})}
-        flat[name] |= {f"postprocess.{step}": own[step] for step in OWN_STEPS}
+        flat[name] |= {key: record[key] for key in OWN_STEPS if key in record}
     groups = {}
     for name, record in records.items():
         same_method = [

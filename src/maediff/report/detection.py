@@ -137,7 +137,7 @@ def read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, s
     """Return the summaries by name of the scan, and the reason for each that cannot be read."""
     summaries: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, str] = {}
-    for path in sorted(folder.glob("*/summary.json")):
+    for path in sorted(folder.glob("[!.]*/summary.json")):
         name = path.parent.name
         try:
             summary = read_json(path)

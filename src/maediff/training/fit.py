@@ -95,11 +95,18 @@ def fit(
     out = Path(out)
     cohort = out.with_name(f"{out.name}-cohort")
     paths = [Path(path) for path in inputs]
-    # Unusable settings and inputs are refused before a folder is emptied.
-    preset = check_request(
-        method, out, preset=preset, settings=settings, max_time=max_time, run=run
-    )
+    # Unusable inputs and settings are refused before a folder is emptied.
     refs = find_scans(paths, modality, unique=True)
+    preset = check_request(
+        method,
+        out,
+        modality=modality or next((ref.modality for ref in refs if ref.modality), ""),
+        size=(preparation or PreparationConfig()).grid.size,
+        preset=preset,
+        settings=settings,
+        max_time=max_time,
+        run=run,
+    )
     files = [*paths, *(file for ref in refs for file in ref.files)]
     for folder in (out, cohort):
         refuse_inputs_inside_output(folder, files)

@@ -9,7 +9,7 @@ RUN/calibration.json       thresholds from the healthy scans of the val split
 import gc
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -153,7 +153,7 @@ def train(
     if initial:
         warn_about_scans(initial, opened)
         postprocess = postprocess_for(initial, opened)
-        config["postprocess"] = asdict(postprocess)
+        config["postprocess"] = plain(postprocess)
         remedy = "leave out `preset` and the network's settings, or `init`"
         load_state(network, initial.method.state_dict(), initial.folder, remedy)
         refuse_inputs_inside_output(out, [initial.folder])
@@ -203,6 +203,8 @@ def check_request(
     method: str,
     out: Path,
     *,
+    modality: str,
+    size: int,
     preset: str | None,
     settings: Mapping[str, Any] | None,
     max_time: str | int | float | None,
@@ -212,6 +214,8 @@ def check_request(
 
     Args:
         method, out, preset, settings, max_time, run: as for `train`.
+        modality: contrast of the scans; empty if their names do not state it.
+        size: rows and columns of the slices.
 
     Returns:
         The preset of the run.
@@ -220,10 +224,13 @@ def check_request(
         InputError: an unknown or untrained method, or a setting that does not fit.
     """
     parse_duration(max_time)
+    resolve(method)
     if method in BASELINES:
         raise _refuse_untrained(method)
     request = _resolve_request(method, out, preset, settings, None, run)
-    resolve(method, request.preset, request.settings)
+    training_precision(request.train.precision, resolve_device(run.device))
+    wanted = resolve(method, request.preset, request.complete(modality))
+    _check_slice_size(wanted, size, out.name)
     return request.preset
 
 
@@ -259,6 +266,12 @@ class _Request:
     def is_recommended(self) -> bool:
         """True if the run uses the settings that are recommended for the contrast."""
         return self.train.recommended and self.preset != "paper" and self.initial is None
+
+    def complete(self, modality: str) -> Mapping[str, Any]:
+        """Return the settings of the method, with those that are recommended for a contrast."""
+        if not self.is_recommended:
+            return self.settings
+        return merge(recommend_settings(self.method, modality), self.settings)
 
 
 def _resolve_request(
@@ -306,9 +319,7 @@ def _build_network(request: _Request, modality: str) -> Method:
     Raises:
         InputError: the method has nothing to train, or its settings do not fit.
     """
-    settings = request.settings
-    if request.is_recommended:
-        settings = merge(recommend_settings(request.method, modality), settings)
+    settings = request.complete(modality)
     network = build(request.method, request.preset, settings, request.seed)
     if not network.objectives():
         raise _refuse_untrained(request.method)
@@ -323,7 +334,7 @@ def _read_slices(cohort: Cohort, network: Method) -> tuple[SliceSet, SliceSet | 
     """
     slices = cohort.training_slices("train")
     validation = cohort.training_slices("val") if _has_healthy_slices(cohort, "val") else None
-    _check_slice_size(network, slices.images.shape[-1], cohort.path)
+    _check_slice_size(network.config, slices.images.shape[-1], str(cohort.path))
     if validation is None:
         logger.warning(
             "%s: no healthy val scan, so the run has no validation loss and no thresholds; "
@@ -372,9 +383,9 @@ def _has_healthy_slices(cohort: Cohort, split: str) -> bool:
     return any(cohort.load(row).lesion_free.any() for row in cohort.split(split))
 
 
-def _check_slice_size(network: Method, size: int, cohort: Path) -> None:
-    """Refuse a cohort whose slices are not of the network's size, in pixels."""
-    expected = getattr(network.config, "size", size)
+def _check_slice_size(config: Any, size: int, cohort: str) -> None:
+    """Refuse a cohort whose slices are not of the method's size, in pixels."""
+    expected = getattr(config, "size", size)
     if expected != size:
         raise InputError(
             f"{cohort}: slices of {size} pixels, but the method's size is {expected}; leave size "

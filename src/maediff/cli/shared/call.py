@@ -61,9 +61,7 @@ def _hide_folder(value: Any) -> str:
     """
     from maediff.models.reference import split_mean
 
-    text = str(value)
-    if text.startswith(NETWORK):
-        return text
     if isinstance(value, Path):
         return value.name or value.resolve().name
-    return "+".join(FOLDER.sub("", part) for part in split_mean(text))
+    parts = split_mean(str(value))
+    return "+".join(each if each.startswith(NETWORK) else FOLDER.sub("", each) for each in parts)

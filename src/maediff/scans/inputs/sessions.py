@@ -76,6 +76,7 @@ def find_sessions(
     """
     by_contrast: dict[Modality, list[ScanRef]] = {}
     problem: InputError | None = None
+    unstated: set[Path] = set()
     for modality in MODALITIES:
         try:
             refs = find_scans(inputs, modality, layout=layout, series=series)
@@ -85,9 +86,17 @@ def find_sessions(
             problem = problem or error
             continue
         by_contrast[modality] = [ref for ref in refs if _states(ref, modality)]
+        unstated |= {ref.image for ref in refs if not ref.contrast_is_stated and not ref.problem}
+    for folder in sorted(unstated):
+        logger.warning(
+            "%s: a DICOM series that states no contrast, so it belongs to no session; give "
+            "`modality` to detect in it alone",
+            folder,
+        )
     if not any(by_contrast.values()):
         raise problem or InputError(
-            f"{inputs[0]}: no file name states a contrast; give `modality` (T1w, T2w or FLAIR)"
+            f"{inputs[0]}: no file name and no DICOM series states a contrast; give `modality` "
+            "(T1w, T2w or FLAIR)"
         )
     sessions = _group_scans(by_contrast)
     check_names(session.as_scan() for session in sessions)
@@ -102,12 +111,6 @@ def has_several_contrasts(refs: Iterable[ScanRef]) -> bool:
 def _states(ref: ScanRef, modality: Modality) -> bool:
     """True if a scan states its contrast itself, and not only by the caller's request."""
     if ref.image.is_dir():
-        if ref.problem is None and not ref.contrast_is_stated:
-            logger.warning(
-                "%s: a DICOM series that states no contrast, so it belongs to no session; give "
-                "`modality` to detect in it alone",
-                ref.image,
-            )
         return ref.problem is None and ref.contrast_is_stated and ref.modality == modality
     return contrast_from_name(ref.image) == modality
 
