@@ -140,6 +140,12 @@ def markdown_table(scans: list[int], cores: list[int], stages: Stages) -> str:
     return "\n".join(lines)
 
 
+def _measure_bytes(image: Path) -> int:
+    """Return the size of a file, or of all files in a DICOM folder."""
+    files = image.rglob("*") if image.is_dir() else [image]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def measure(scans: list[str], work: Path) -> Stages:
     """Measure the stages on this machine, with one thread.
 
@@ -179,7 +185,7 @@ def measure(scans: list[str], work: Path) -> Stages:
         start_s=round(max(0.0, cpu_one - cpu_s), 1),
         listing_s=round(listing_s, 4),
         report_s=round((report_many - report_one) / more, 2),
-        read_mb=round(sum(ref.image.stat().st_size for ref in refs) / len(refs) / 1e6, 1),
+        read_mb=round(sum(_measure_bytes(ref.image) for ref in refs) / len(refs) / 1e6, 1),
         written_mb=round(sum(path.stat().st_size for path in files) / len(refs) / 1e6, 1),
         files=round(len(files) / len(refs), 1),
         memory_gb=round(memory_kb / 1e6, 2),

@@ -42,6 +42,15 @@ def test_full_disk(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_cannot_exist_is_refused_by_name(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.txt", tmp_path / ("x" * 251)):
+        with pytest.raises(InputError, match=f"{path.name}: could not be written"):
+            write_text(path, "text")
+    with pytest.raises(InputError, match="x: could not be created"):
+        fresh_folder(tmp_path / ("x" * 300))
+
+
 def test_temporary_name_keeps_suffix(tmp_path):
     with atomic_path(tmp_path / "image.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")

@@ -143,11 +143,16 @@ def test_overwrite_would_delete_other_shards(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_is_not_utf8_has_a_shard():
+    assert sum(Shard(index, 3).owns("M\udcfcnchen", "sub-1") for index in (1, 2, 3)) == 1
+
+
 def test_folder_of_a_plain_command_needs_resume(tmp_path):
     out = fresh_folder(tmp_path / "out")
     (out / "detect.json").write_text("{}")
-    with pytest.raises(InputError, match="exists and is not empty"):
+    with pytest.raises(InputError, match="exists and is not empty") as refusal:
         open_shared_folder(out, ONE, overwrite=False, resume=False)
+    assert "`resume=True`" in str(refusal.value) and "overwrite" not in str(refusal.value)
     open_shared_folder(out, ONE, overwrite=False, resume=True)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy import ndimage
 from helpers.brains import ball, dice, made_brain, made_volume, oblique, save
 from helpers.heads import made_head
 from maediff.core.errors import InputError
+from maediff.core.processes.process import is_running
 from maediff.preparation.brain_extraction import (
     EXTRACTORS,
     BrainConfig,
@@ -52,6 +54,22 @@ def test_the_mask_of_a_program_is_read(tmp_path, monkeypatch, tool):
     program.write_text("#!/bin/sh\n")
     with pytest.raises(InputError, match=rf"brain extraction \({tool}\) wrote no mask"):
         extract_brain(made_volume(head, affine), BrainConfig(tool=tool))
+
+
+def test_a_program_that_hangs_ends_with_its_children(tmp_path, monkeypatch):
+    head, _, affine = made_head()
+    program = tmp_path / "mri_synthstrip"
+    program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > '{tmp_path}/child'\nwait\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("maediff.preparation.brain_extraction.TIMEOUT_S", 1)
+    with pytest.raises(InputError, match=r"\(synthstrip\) failed: it took more than 1 s; run it"):
+        extract_brain(made_volume(head, affine), BrainConfig(tool="synthstrip"))
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 30
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
 
 
 def test_mask_too_small(monkeypatch):

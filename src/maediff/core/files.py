@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from maediff.core.errors import InputError
 from maediff.core.processes.lock import LOCK, lock_files, lock_folder, refuse_locked
 from maediff.core.processes.process import is_running
 from maediff.core.processes.scratch import remove_abandoned_scratch
-from maediff.core.reading import load_json
+from maediff.core.reading import is_folder, load_json
 from maediff.core.text import escape_cell
 
 MARKER = ".maediff"
@@ -54,7 +54,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             "free disk space or choose another output folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason why the file could not be written
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -173,13 +174,14 @@ def fresh_folder(
             f"{path}: `resume=True` keeps the results and `overwrite=True` deletes them; "
             "use only one of them"
         )
-    if path.is_symlink() and not path.exists():
-        raise InputError(
-            f"{path}: a link that leads nowhere or to itself; delete it or choose another folder"
-        )
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, but the output is a folder; choose another path")
     try:
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path}: a link that leads nowhere or to itself; delete it or choose another "
+                "folder"
+            )
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: is a file, but the output is a folder; choose another path")
         _check_may_write(path, overwrite, resume, parts)
         path.mkdir(parents=True, exist_ok=True)
         lock_folder(path, parts)
@@ -194,7 +196,7 @@ def fresh_folder(
         probe.unlink()
         remove_leftovers(path)
     except OSError as error:
-        attempt = "written to" if path.is_dir() else "created"
+        attempt = "written to" if is_folder(path) else "created"
         raise InputError(
             f"{path}: could not be {attempt} ({error.strerror or error}); choose another folder"
         ) from error
@@ -246,8 +248,9 @@ def _check_may_write(
     if not path.is_dir():
         return
     refuse_locked(path, parts)
-    if not any(item.name != MARKER and not item.name.startswith(LOCK) for item in path.iterdir()):
-        return
+    names = (item.name for item in path.iterdir())
+    if all(name == MARKER or name.startswith((LOCK, f".{LOCK}")) for name in names):
+        return  # empty but for a lock, or for one that could not be written
     made_by_maediff = (path / MARKER).is_file()
     if (overwrite or resume) and not made_by_maediff:
         raise InputError(

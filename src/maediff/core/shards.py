@@ -101,7 +101,7 @@ class Shard:
 
     def owns(self, dataset: str, subject: str) -> bool:
         """Return True if a subject belongs to this shard."""
-        digest = hashlib.sha256(f"{dataset}/{subject}".encode()).digest()
+        digest = hashlib.sha256(os.fsencode(f"{dataset}/{subject}")).digest()
         return int.from_bytes(digest[:8], "big") % self.count + 1 == self.index
 
     def record_in(self, out: Path) -> Path:
@@ -146,7 +146,7 @@ def open_shared_folder(out: Path, shard: Shard, *, overwrite: bool, resume: bool
                 f"{out}: could not be created ({error.strerror or error}); choose another folder"
             ) from error
     joins = resume or (out / SHARDS).is_dir()
-    return fresh_folder(out, overwrite=False, resume=joins, parts={str(shard)})
+    return fresh_folder(out, resume=joins, parts={str(shard)})
 
 
 def start_shard(out: Path, shard: Shard, settings: Mapping[str, Any], *, resume: bool) -> None:

@@ -11,10 +11,12 @@ Each extractor is a function (volume, config) -> mask on the volume's own grid, 
 """
 
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -203,17 +205,11 @@ def _run_program(
     with scratch_folder() as folder:
         scan, out = folder / "scan.nii.gz", folder / "brain.nii.gz"
         write_volume(scan, volume.data, volume.affine)
-        try:
-            subprocess.run(
-                arguments(scan, out), check=True, capture_output=True, text=True, timeout=TIMEOUT_S
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        if reason := _run_to_end(arguments(scan, out)):
             raise InputError(
-                f"{volume.source}: brain extraction ({name}) failed: "
-                f"{lines[-1] if lines else error}; run it by hand to see why, or choose another "
-                "`brain.tool`"
-            ) from error
+                f"{volume.source}: brain extraction ({name}) failed: {reason}; run it by hand to "
+                "see why, or choose another `brain.tool`"
+            )
         masks = sorted(path for path in folder.glob("*.nii.gz") if path not in (scan, out))
         if not masks:
             raise InputError(
@@ -221,6 +217,44 @@ def _run_program(
                 "`brain.tool`"
             )
         return read_mask(masks[0], volume)
+
+
+def _run_to_end(arguments: Sequence[str]) -> str:
+    """Run a program for at most TIMEOUT_S; it ends with this call, and so do its own processes.
+
+    Returns:
+        The reason of a failure; empty if there was none.
+    """
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return str(error)
+    with process:
+        try:
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"it took more than {TIMEOUT_S} s"
+        finally:
+            if process.poll() is None:  # after a timeout or Ctrl-C
+                _kill_group(process)
+    if process.returncode == 0:
+        return ""
+    lines = errors.strip().splitlines()
+    return lines[-1] if lines else f"exit code {process.returncode}"
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process that leads a session, and all processes of it."""
+    if os.name == "posix":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def _run_hd_bet(volume: Volume, _: BrainConfig) -> VolumeMask:

@@ -14,6 +14,7 @@ A rendering cannot replace a scan: it lacks iron, vessels, flow and myelin that 
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -296,5 +297,6 @@ def _make_generator(
     ref: ScanRef, contrast: RenderedContrast, number: int, seed: int
 ) -> np.random.Generator:
     """Return the random generator of one rendering; it depends only on the arguments."""
-    key = int(hashlib.sha256(f"{ref.dataset}/{ref.name}/{contrast}".encode()).hexdigest()[:16], 16)
+    name = os.fsencode(f"{ref.dataset}/{ref.name}/{contrast}")
+    key = int(hashlib.sha256(name).hexdigest()[:16], 16)
     return np.random.default_rng(np.random.SeedSequence((seed, key, number)))

@@ -98,6 +98,23 @@ def test_other_process_of_the_same_number(tmp_path):
     assert not lock_files(out)
 
 
+def test_a_lock_that_cannot_be_written_leaves_an_empty_folder(tmp_path, monkeypatch):
+    out, replace = tmp_path / "out", os.replace
+
+    def fail(source, target):
+        if ".maediff.lock-" in str(target):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match="No space left"):
+        hold_locks()(fresh_folder)(out)
+    assert not list(out.iterdir())
+    monkeypatch.setattr(os, "replace", replace)
+    (out / "..maediff.lock-host-1-x.tmp-1").touch()  # of a process that was killed
+    assert hold_locks()(fresh_folder)(out) == out
+
+
 def test_own_number_without_a_start(tmp_path):
     """In a container, a killed run and the next one may both be process 1."""
     out = use(tmp_path / "out")

@@ -121,8 +121,12 @@ def lock_folder(folder: Path, parts: Collection[str] | None = None) -> None:
         refuse_locked(folder, parts)
         # First written, then compared: of two processes on two machines, at most one continues.
         temporary = path.with_name(f".{path.name}.tmp-{pid}")
-        temporary.write_text(json.dumps(asdict(holder)), encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         try:
             refuse_locked(folder, parts, besides=path)
         except InputError:
