@@ -151,8 +151,8 @@ def detect(
 ) -> None:
     """Detect anomalies in scans: anomaly map, mask, healthy reference and report for each scan.
 
-    If INPUT holds several contrasts of the same people, and neither --modality nor --model is
-    given, each session gets the results of every contrast and a combined map.
+    If INPUT holds several contrasts of the same people, and none of --modality, --model and
+    --brain-mask is given, each session gets the results of every contrast and a combined map.
     """
     from maediff.core.files import refuse_inputs_inside_output
 

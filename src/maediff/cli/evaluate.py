@@ -15,7 +15,6 @@ from maediff.cli.shared.options import (
     Overwrite,
     Precision,
     Quiet,
-    Resume,
     RunWorkers,
     ScoreSplit,
     Seed,
@@ -46,7 +45,9 @@ def evaluate(
     workers: RunWorkers = 1,
     threads: Threads = None,
     shard: ShardText = None,
-    resume: Resume = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a stopped shard; needs --shard.")
+    ] = False,
     config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
