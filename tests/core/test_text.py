@@ -80,6 +80,8 @@ def test_table_holds_neither_formulas_nor_control_characters(tmp_path):
         ("C:\\Users\\Ann O'Neil\\x.nii: bad", "x.nii: bad"),
         ("/lab/O'Brien Pat/a.nii and /lab/b.nii", "a.nii and b.nii"),
         ("'/a/b.nii', '/a/c.nii'; /a/d.nii", "'b.nii', 'c.nii'; d.nii"),
+        ("/data/x/a.nii, 10 mm/voxel", "a.nii, 10 mm/voxel"),
+        ("/data/x/a.nii.gz; see docs/how/to.md", "a.nii.gz; see docs/how/to.md"),
         ("https://doi.org/10.1/x/y", "https://doi.org/10.1/x/y"),
         ("data/sub-01/a.nii", "data/sub-01/a.nii"),
     ],

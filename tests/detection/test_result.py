@@ -112,6 +112,11 @@ def test_save_follows_a_link_and_refuses_the_current_folder(detection, tmp_path,
     with pytest.raises(InputError, match="holds the current folder"):
         detection.save(".")
     assert detection.save("x") == Path("x") and Path("x/summary.json").is_file()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    detection.save(tmp_path / "y")
+    monkeypatch.chdir(tmp_path)
 
 
 def test_failed_save_leaves_nothing(detection, tmp_path):

@@ -56,10 +56,11 @@ def test_the_mask_of_a_program_is_read(tmp_path, monkeypatch, tool):
         extract_brain(made_volume(head, affine), BrainConfig(tool=tool))
 
 
-def test_a_program_that_hangs_ends_with_its_children(tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", ["wait", "exit 0"])
+def test_a_program_that_hangs_ends_with_its_children(tmp_path, monkeypatch, end):
     head, _, affine = made_head()
     program = tmp_path / "mri_synthstrip"
-    program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > '{tmp_path}/child'\nwait\n")
+    program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > '{tmp_path}/child'\n{end}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("maediff.preparation.brain_extraction.TIMEOUT_S", 1)

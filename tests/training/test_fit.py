@@ -100,6 +100,18 @@ def test_settings_are_refused_before_a_folder_is_emptied(tmp_path, changes, mess
     assert (tmp_path / "model" / "kept").exists() and (tmp_path / "model-cohort" / "kept").exists()
 
 
+def test_scans_without_a_contrast_are_refused_before_a_folder_is_emptied(tmp_path):
+    scans = make_scans(tmp_path / "scans", 2)
+    for path in scans.glob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace("_T1w", "")))
+    (tmp_path / "model").mkdir()
+    for name in (".maediff", "kept"):
+        (tmp_path / "model" / name).touch()
+    with pytest.raises(InputError, match="the file names give no single modality"):
+        fit_small(scans, tmp_path / "model", run=OVERWRITE)
+    assert (tmp_path / "model" / "kept").exists()
+
+
 def test_few_people_limit_what_is_guaranteed():
     assert describe_limits(7, 3) == ()
     few = describe_limits(6, 3)

@@ -164,7 +164,7 @@ def preprocess_scans(
     """
     if lesion_free_margin < 0:
         raise InputError(f"`lesion_free_margin={lesion_free_margin}`: give 0 or more slices")
-    modality = modality or _find_modality(refs)
+    modality = modality or find_modality(refs)
     if modality not in MODALITIES:  # a manifest may list PDw scans
         raise InputError(
             f"modality {modality}: no model uses it; choose one of {', '.join(MODALITIES)}"
@@ -402,8 +402,12 @@ def _read_masks(ref: ScanRef, volume: Volume) -> tuple[VolumeMask | None, Volume
     return brain, lesion
 
 
-def _find_modality(refs: Sequence[ScanRef]) -> str:
-    """Return the only modality in the names of the scans."""
+def find_modality(refs: Sequence[ScanRef]) -> str:
+    """Return the only contrast in the names of the scans.
+
+    Raises:
+        InputError: the names state no contrast, or several.
+    """
     modalities = {ref.modality for ref in refs if not ref.problem}
     if len(modalities) == 1 and modalities <= {*MODALITIES}:
         return str(modalities.pop())

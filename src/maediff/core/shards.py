@@ -101,7 +101,8 @@ class Shard:
 
     def owns(self, dataset: str, subject: str) -> bool:
         """Return True if a subject belongs to this shard."""
-        digest = hashlib.sha256(os.fsencode(f"{dataset}/{subject}")).digest()
+        name = f"{dataset}/{subject}"
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") % self.count + 1 == self.index
 
     def record_in(self, out: Path) -> Path:

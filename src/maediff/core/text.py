@@ -14,8 +14,10 @@ UNSAFE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 CONTINUATION = re.compile(r"(\n(?=  ))")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 # An absolute path with its folders: /a/b c/, C:\a\. A URL does not match, because of its colon.
-# A folder may be named O'Brien or "Smith, John"; elsewhere, quotes and commas end a path.
-_INSIDE = r"(?:[^/\\:;,'\"\n]|(?<=\w)'(?=\w)|[,;](?= ?\w))"
+# A folder may be named O'Brien or "Smith, John". Elsewhere, a quote ends a path, and so does a
+# comma after the suffix of a file.
+_COMMA = r"(?<!\.\w\w)(?<!\.\w\w\w)(?<!\.\w\w\w\w),(?= ?\w)"
+_INSIDE = rf"(?:[^/\\:;,'\"\n]|(?<=\w)'(?=\w)|{_COMMA})"
 _PART = rf"[^\s/\\:;,'\"](?:{_INSIDE}*[^\s/\\:;,'\"])?"
 FOLDERS = re.compile(rf"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}[/\\])+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)", re.IGNORECASE)

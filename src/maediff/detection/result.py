@@ -388,7 +388,11 @@ def refuse_other_files(folder: Path, *markers: str) -> None:
             )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")
-    if Path.cwd().is_relative_to(folder.resolve()):
+    try:
+        here = Path.cwd()
+    except OSError:  # it was deleted, so it is in no folder
+        return
+    if here.is_relative_to(folder.resolve()):
         raise InputError(
             f"{folder}: holds the current folder, and a result replaces its folder; choose another"
         )

@@ -250,9 +250,15 @@ def _make_plan(
     remarks += describe_seen_calibration(models, opened, calibrate_split)
     records = {name: model.record() for name, model in models.items()}
     contenders, baseline_notes = make_baselines(opened, run)
-    groups = group_names(
-        {name: record | own_steps_of(models[name].postprocess) for name, record in records.items()}
-    )
+    own_steps = {
+        name: {
+            key: value
+            for key, value in own_steps_of(model.postprocess).items()
+            if key not in (postprocess or {})
+        }
+        for name, model in models.items()
+    }
+    groups = group_names({name: record | own_steps[name] for name, record in records.items()})
     for reference, (name, record) in zip(references, records.items(), strict=True):
         load = partial(load_method, reference, run.device)
         contenders.append(
@@ -261,11 +267,7 @@ def _make_plan(
                 group=groups[name],
                 predict=Predictor(load, run, precision=precision, name=name),
                 seed=record["seed"],
-                own_steps={
-                    key: value
-                    for key, value in own_steps_of(models[name].postprocess).items()
-                    if key not in (postprocess or {})
-                },
+                own_steps=own_steps[name],
             )
         )
     contenders += _make_map_contenders(folders, opened, scans)

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -240,9 +241,8 @@ def _run_to_end(arguments: Sequence[str]) -> str:
             _, errors = process.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"it took more than {TIMEOUT_S} s"
-        finally:
-            if process.poll() is None:  # after a timeout or Ctrl-C
-                _kill_group(process)
+        finally:  # also after Ctrl-C
+            _kill_group(process)
     if process.returncode == 0:
         return ""
     lines = errors.strip().splitlines()
@@ -250,10 +250,11 @@ def _run_to_end(arguments: Sequence[str]) -> str:
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process that leads a session, and all processes of it."""
+    """Kill a process that leads a session, and all processes of it that still run."""
     if os.name == "posix":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    elif process.poll() is None:
         process.kill()
 
 

@@ -14,7 +14,6 @@ A rendering cannot replace a scan: it lacks iron, vessels, flow and myelin that 
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -297,6 +296,6 @@ def _make_generator(
     ref: ScanRef, contrast: RenderedContrast, number: int, seed: int
 ) -> np.random.Generator:
     """Return the random generator of one rendering; it depends only on the arguments."""
-    name = os.fsencode(f"{ref.dataset}/{ref.name}/{contrast}")
+    name = f"{ref.dataset}/{ref.name}/{contrast}".encode("utf-8", "surrogateescape")
     key = int(hashlib.sha256(name).hexdigest()[:16], 16)
     return np.random.default_rng(np.random.SeedSequence((seed, key, number)))

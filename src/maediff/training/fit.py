@@ -10,12 +10,13 @@ A stopped call resumes: finished scans, training steps and the calibration are k
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maediff.anomaly.thresholds import smallest_alpha
 from maediff.cohort.cohort import Cohort
-from maediff.cohort.preprocess import preprocess_scans
+from maediff.cohort.preprocess import find_modality, preprocess_scans
 from maediff.cohort.splits import MIN_VAL, person_code
 from maediff.core.config import take_group
 from maediff.core.device import resolve_device
@@ -95,18 +96,15 @@ def fit(
     out = Path(out)
     cohort = out.with_name(f"{out.name}-cohort")
     paths = [Path(path) for path in inputs]
-    # Unusable inputs and settings are refused before a folder is emptied.
-    refs = find_scans(paths, modality, unique=True)
-    preset = check_request(
-        method,
-        out,
-        modality=modality or next((ref.modality for ref in refs if ref.modality), ""),
-        size=(preparation or PreparationConfig()).grid.size,
-        preset=preset,
-        settings=settings,
-        max_time=max_time,
-        run=run,
+    # Unusable settings and inputs are refused before a folder is emptied.
+    size = (preparation or PreparationConfig()).grid.size
+    check = partial(
+        check_request, method, out, size=size, settings=settings, max_time=max_time, run=run
     )
+    preset = check(preset=preset, modality=modality or "")  # before the scans are searched
+    refs = find_scans(paths, modality, unique=True)
+    modality = modality or find_modality(refs)
+    check(preset=preset, modality=modality)
     files = [*paths, *(file for ref in refs for file in ref.files)]
     for folder in (out, cohort):
         refuse_inputs_inside_output(folder, files)

@@ -214,7 +214,7 @@ def check_request(
 
     Args:
         method, out, preset, settings, max_time, run: as for `train`.
-        modality: contrast of the scans; empty if their names do not state it.
+        modality: contrast of the scans; empty if it is not known yet.
         size: rows and columns of the slices.
 
     Returns:
