@@ -112,6 +112,10 @@ def test_session_key_is_shared_by_contrasts_of_one_session():
     assert keys[0] == keys[1] == ("sub-1", "ses-2")
     assert keys[2] == ("sub-1", "ses-3")
     assert session_key(Path("p1_T1.nii")) == session_key(Path("p1_FLAIR.nii")) == ("p1",)
+    assert session_key(Path("p1_T2_FLAIR.nii")) == session_key(Path("T1w.p1.nii")) == ("p1",)
+    assert session_key(Path("p1_t1_T1.nii")) == session_key(Path("p1_t1_FLAIR.nii"))
+    assert session_key(Path("p1_t1_FLAIR.nii")) != session_key(Path("p1_t2_T1.nii"))
+    assert session_key(Path("T1.nii")) == session_key(Path("FLAIR.nii")) == ()
 
 
 def test_suffix_and_masks_by_name():

@@ -87,7 +87,8 @@ class SubjectSlices:
         brain: brain mask.
         lesion: lesion mask; None if the scan has none.
         lesion_free: slices that may train a healthy model.
-            All true for a healthy scan, all false if the scan's health is unknown.
+            All true for a healthy scan; all false for a scan of unknown health without a lesion
+            mask.
         slice_ids: index of each slice on the model's grid.
         affine: voxel of the (x, y, z) volume -> mm; mm of MNI152 if the scan was registered.
         affine_to_scan: voxel of the same volume -> mm of the scan.

@@ -31,7 +31,9 @@ OTHER_PATTERNS = re.compile(
     r"t1rho|t[12][ _-]?map|t2 ?\*|t2[ _-]?star|"
     r"\b(swi|dwi|dti|adc|trace|bold|fmri|asl|tof|mra|angio|mag|pha|phase|flow|perf|perfusion|"
     r"pd|pdw|proton|spectro|mip|post(?!erior)\w*|gd|gad|ce|t1c|km|enh|enhanced|epi|ep2d|"
-    r"field ?map|scout|localizer|survey)\b"
+    r"field ?map|scout|localizer|survey|sub(?![-_ ]?\d)|subtraction)\b|"
+    # Gradient echoes of T2 are T2*-weighted; a T1w may be one.
+    r"(?<![a-z0-9])[se]?t2w?\b.*\b(gre|ffe|merge|medic|hemo|fl[23]d|me[23]d)\b|t[12][ _-]?images"
 )
 
 # Contrast agents, at any position: no name of a person or time point looks like these.

@@ -73,12 +73,17 @@ def session_key(path: Path) -> tuple[str, ...]:
     """Return a key that scans of one session share and other scans in their folder do not.
 
     Returns:
-        BIDS subject and session; for any other name, all words except T1w, T2w and FLAIR words.
+        BIDS subject and session; for any other name, all words except that of the contrast: the
+        last of T1w, T2w and FLAIR, or both of "T2 FLAIR". Earlier ones may name a time point.
     """
     bids = split_bids_name(path)
     if bids:
         return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
-    return tuple(word for word in _split_words(path) if CONTRAST_WORDS.get(word) not in MODALITIES)
+    words = list(_split_words(path))
+    contrasts = [CONTRAST_WORDS.get(word) for word in words]
+    last = max((i for i, name in enumerate(contrasts) if name in MODALITIES), default=len(words))
+    first = last - 1 if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"] else last
+    return tuple(words[:first] + words[last + 1 :])
 
 
 def split_bids_name(path: Path) -> tuple[str, str] | None:

@@ -78,6 +78,46 @@ def test_a_dicom_series_without_a_stated_contrast_belongs_to_no_session(stated, 
     assert caplog.text.count("s2: a DICOM series that states no contrast") == 1
 
 
+def test_visits_with_names_of_contrasts_are_not_joined(tmp_path):
+    touch(tmp_path, *(f"{visit}_{kind}.nii" for visit in "ab" for kind in ("T1w", "FLAIR")))
+    lines = [
+        f"p1,{'T1' if v == 'a' else 'T2'},{v}_{k}.nii" for v in "ab" for k in ("T1w", "FLAIR")
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["subject,session,image", *lines]))
+    both = ["FLAIR", "T1w"]
+    assert listed(find_sessions([tmp_path / "m.csv"])) == {"p1_T1": both, "p1_T2": both}
+    names = [f"sub-1_ses-{visit}_{kind}.nii" for visit in (1, 2) for kind in ("T1w", "FLAIR")]
+    touch(tmp_path, *names)
+    lines = [f"sub-1,{name[10]},{name}" for name in names]
+    (tmp_path / "m.csv").write_text("\n".join(["subject,session,image", *lines]))
+    assert listed(find_sessions([tmp_path / "m.csv"])) == {"sub-1_1": both, "sub-1_2": both}
+
+
+def test_dicom_visits_with_names_of_contrasts_are_not_joined(tmp_path):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "p1" / "T1", volume, "AX T1", "AX FLAIR")
+    write_study(tmp_path / "p1" / "T2", volume, "AX T1", "AX FLAIR", "AX T2")
+    found = listed(find_sessions([tmp_path]))
+    assert sorted(found.values()) == [["FLAIR", "T1w"], ["FLAIR", "T1w", "T2w"]]
+
+
+def test_nothing_is_left_out_silently(tmp_path, caplog):
+    for name in ("p1_T1", "p1_T2", "p1_FLAIR", "p2_T1", "p2_FLAIR"):
+        touch(tmp_path / "i", f"{name[:2]}/{name}.nii")
+    found = find_sessions([tmp_path / "i" / "p1", tmp_path / "i" / "p2"])
+    assert listed(found) == {"p1": ["FLAIR", "T1w"], "p2": ["FLAIR", "T1w"]}
+    assert "no session has its T2w, because an input has none" in caplog.text
+    caplog.clear()
+    assert ["FLAIR", "T1w", "T2w"] in listed(find_sessions([tmp_path / "i"])).values()
+    assert not caplog.text
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "d" / "p1", volume, "AX T1", "AX FLAIR")
+    write_study(tmp_path / "d" / "p2", volume, "AX T1", "SAG T1", PatientID="other")
+    assert list(listed(find_sessions([tmp_path / "d"])).values()) == [["FLAIR", "T1w"]]
+    assert caplog.text.count("left out of the sessions") == 1
+    assert "p2: several series may be the scan" in caplog.text
+
+
 def test_files_of_one_person(tmp_path):
     folder = touch(tmp_path, "x_T1w.nii.gz", "x_FLAIR.nii.gz")
     files = sorted(folder.glob("*.nii.gz"))
@@ -125,7 +165,7 @@ def test_several_contrasts():
         ("p1_T1w", "", "p1"),
         ("T1w", "", "study"),
         ("T1_study_p1_FLAIR", "", "T1_study_p1"),
-        ("p1", "FLAIR", "p1"),
+        ("p1", "T2", "p1_T2"),
         ("FLAIR_p1", "", "p1"),
         ("p1", "v2", "p1_v2"),
     ],

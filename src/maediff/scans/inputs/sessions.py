@@ -26,6 +26,8 @@ from maediff.scans.reference import ScanRef, check_names
 logger = logging.getLogger(__name__)
 TWO_OF_ONE_NAME = "two scans are both named"
 """Start of the message of `check_names` for two scans of one contrast and name."""
+SEVERAL_SERIES = "several series may be the scan"
+"""Part of the message for a study with several series of a contrast."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def find_sessions(
     """
     by_contrast: dict[Modality, list[ScanRef]] = {}
     problem: InputError | None = None
+    problems: dict[Path, list[str]] = {}
     unstated: set[Path] = set()
     for modality in MODALITIES:
         try:
@@ -84,9 +87,25 @@ def find_sessions(
             if TWO_OF_ONE_NAME in str(error):
                 raise  # otherwise the sessions would lack this contrast
             problem = problem or error
+            several = len(inputs) > 1
+            if several and any(_holds(path, modality, layout, series) for path in inputs):
+                logger.warning(
+                    "no session has its %s, because an input has none (%s); give the inputs one "
+                    "by one, or the folder that holds them all",
+                    modality,
+                    error,
+                )
             continue
+        for ref in refs:
+            if ref.problem:
+                problems.setdefault(ref.image, []).append(ref.problem)
         by_contrast[modality] = [ref for ref in refs if _states(ref, modality)]
         unstated |= {ref.image for ref in refs if not ref.contrast_is_stated and not ref.problem}
+    for texts in problems.values():
+        # One problem for each contrast; most only say that the study has no such series.
+        serious = [text for text in texts if SEVERAL_SERIES in text]
+        if len(texts) == len(MODALITIES) or serious:
+            logger.warning("left out of the sessions: %s", (serious or texts)[0])
     for folder in sorted(unstated):
         logger.warning(
             "%s: a DICOM series that states no contrast, so it belongs to no session; give "
@@ -101,6 +120,14 @@ def find_sessions(
     sessions = _group_scans(by_contrast)
     check_names(session.as_scan() for session in sessions)
     return sessions
+
+
+def _holds(path: str | Path, modality: Modality, layout: str, series: str | None) -> bool:
+    """True if an input alone holds a scan of a contrast."""
+    try:
+        return bool(find_scans([path], modality, layout=layout, series=series))
+    except InputError:
+        return False
 
 
 def has_several_contrasts(refs: Iterable[ScanRef]) -> bool:
@@ -146,9 +173,11 @@ def make_session_name(ref: ScanRef) -> str:
         'p1'
     """
     bids = split_bids_name(ref.image)
-    if bids and ref.subject.endswith(bids[0]):
+    if bids and ref.subject.endswith(bids[0]) and ref.session == bids[1]:
         visits = [part for part in ref.session.split("_") if part.startswith("ses-")]
         return "_".join([ref.subject, *visits])
+    if ref.session or ref.series:  # a manifest's session, or a DICOM study; T1 may be a visit
+        return ref.name
     words = re.split(r"([^A-Za-z0-9]+)", ref.name)  # words and the separators between them
     for index in range(len(words) - 1, -1, -2):
         if CONTRAST_WORDS.get(words[index].lower()) in MODALITIES:
