@@ -200,8 +200,8 @@ class Detector:
             threshold: threshold of the anomaly map, 0 or more. 1 is the model's default
                 threshold. For a model without valid thresholds (`scale` is None), it is a
                 threshold of the residual, at most 1.
-            fpr: share of healthy voxels above the threshold, counted on the model's healthy
-                scans; no guarantee for other scans.
+            fpr: largest share of healthy voxels in masks, counted on the model's healthy scans; no
+                guarantee for other scans.
             scan_fpr: highest share of new healthy scans of the same population that is flagged,
                 on average.
             sensitivity: "default" is the model's default threshold. "low" detects less in healthy

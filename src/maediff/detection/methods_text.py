@@ -97,7 +97,7 @@ def _describe_origin(origin: Mapping[str, Any]) -> str:
     if "scan_fpr" in origin:
         return f"at most {origin['scan_fpr']:.2%} of new healthy scans flagged, split conformal"
     if "fpr" in origin:
-        return f"exceeded by {origin['fpr']:.3%} of the voxels of {source}"
+        return f"masks hold at most {origin['fpr']:.3%} of the voxels of {source}"
     if "chosen_on" in origin:
         return f"default of the model, chosen on {origin['chosen_on']}"
     return "chosen by the user"

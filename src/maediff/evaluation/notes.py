@@ -30,9 +30,9 @@ def describe_evaluation(summary: Mapping[str, Any], config: ScoringConfig) -> li
         "Post-processing, the same for all: "
         f"{_describe_postprocess(config.postprocess or DEFAULT)}",
         "Dice: at the threshold with the highest mean Dice on labelled calibration subjects. "
-        f"Healthy threshold: {config.fpr:.2%} of healthy voxels are above it, voxel-wise and "
-        "empirical. Oracle: the threshold with the highest mean Dice on the scored subjects "
-        "themselves, which is unknown in practice.",
+        f"Healthy threshold: masks hold at most {config.fpr:.2%} of healthy voxels. Oracle: the "
+        "threshold with the highest mean Dice on the scored subjects themselves, which is unknown "
+        "in practice.",
         _describe_conformal(next(iter(methods))["conformal"], config.scan_fpr),
     ]
     if any(method["healthy_source"] == HEALTHY_SLICES for method in methods):

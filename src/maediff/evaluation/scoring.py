@@ -63,7 +63,7 @@ class ScoringConfig:
     """Choices of an evaluation.
 
     Args:
-        fpr: share of healthy voxels above the healthy threshold; our choice.
+        fpr: largest share of healthy voxels in masks at the healthy threshold; our choice.
         scan_fpr: share of new healthy scans above the conformal threshold, as an average; our
             choice.
         n_snapshots: subjects whose slices are stored for the report: the first by name, with and

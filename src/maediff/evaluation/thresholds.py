@@ -72,7 +72,7 @@ def choose_thresholds(
     Args:
         calibrate: scans that thresholds are chosen on.
         scored: scans that are measured; only the oracle uses their labels.
-        fpr: share of healthy voxels above the healthy threshold, in [0, 1).
+        fpr: largest share of healthy voxels in masks at the healthy threshold, in [0, 1).
         scan_fpr: share of new healthy scans above the conformal threshold, in (0, 1).
         config: post-processing.
     """

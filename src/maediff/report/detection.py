@@ -328,7 +328,7 @@ def _origin(source: Mapping[str, Any]) -> str:
         rate = f"at most {source['scan_fpr']:.2%} of new healthy scans flagged"
         return f"{rate}, split conformal on {scans}"
     if "fpr" in source:
-        return f"{source['fpr']:.3%} of the voxels of {scans}, counted voxel by voxel"
+        return f"masks hold at most {source['fpr']:.3%} of the voxels of {scans}"
     if "chosen_on" in source:
         return f"the model's own, chosen on {source['chosen_on']}"
     return "given"

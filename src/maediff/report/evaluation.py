@@ -138,7 +138,7 @@ def _pictures(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     text = [
         "Not hand-picked: the first subjects by name, with and without a lesion in turn. Slices "
         "with the most lesion, and others spread over the brain. Each method's colours run from 0 "
-        "to twice its own threshold, the same for every subject."
+        "to twice its own threshold (at most to 1), the same for every subject."
     ]
     legend = [
         ("truth", "truth: outline of the lesion mask"),

@@ -235,11 +235,8 @@ def _make_section_alone(paths: list[Path], shared: Mapping[str, Any]) -> Section
     section = _make_section("Contrasts without a combined map", montages, [])
     if len(paths) > len(montages):
         section.text.append(f"The first {len(montages)} of {len(paths)} scans.")
-    section.scale = (
-        (section.scale[0], [(0.0, "0"), (50.0, "default threshold"), (100.0, "twice")])
-        if (section.scale)
-        else None
-    )
+    if section.scale:  # each row states its range, and contrasts may have different thresholds
+        section.scale = (section.scale[0], [(0.0, "0"), (100.0, "end of the row's range")])
     return section
 
 

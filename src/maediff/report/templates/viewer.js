@@ -367,7 +367,7 @@
       const caption = document.querySelector(`#${this.info.id}-regions caption`);
       if (caption) {
         const total = this.regions.reduce((ml, region) => ml + region.volume_ml, 0);
-        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (exact ? "" : ", counted in this viewer");
+        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (exact ? "" : ", counted in this viewer, with the edge of the brain");
       }
     }
 
