@@ -99,3 +99,29 @@ DARK=residual=dark,recentre=true
 DARK_3_20="$DARK,postprocess.smooth_mm=[3,20],postprocess.median_size=1"
 BRIGHT=residual=bright,recentre=true,headroom=true
 BLURS_3_20=(--set "postprocess.smooth_mm=[3,20]" --set postprocess.median_size=1)
+
+# start_from_t1 OPTIONS...: prepare the scans of a fine-tuning of `t1` with the code of a patch, and
+# $RUNS/init, a copy of `t1` with the options of widen_stem.py. PATCHED is the patched checkout.
+start_from_t1() {
+    export PYTHONPATH=${PATCHED:-patched-checkout}/src
+    mkdir -p "$RUNS"
+    prepare t1 "$DATA/ds002748" "$DATA/ds000011" --modality T1w --like t1
+    prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
+    run "$RUNS/init/config.json" \
+        python experiments/mirrored_input/widen_stem.py t1 "$RUNS/init" "$@"
+}
+
+# fine_tune NAME INIT: train $RUNS/NAME on 32,000 slices from a model.
+fine_tune() {
+    train "$1" maediff --init "$2" --cohort "$COHORTS/t1" --seed 0 \
+        --set train.steps=1000 --set train.batch_size=32 --set train.learning_rate=3e-4 \
+        --set train.schedule=cosine --set train.warmup_steps=50 --set train.flip=true \
+        --set train.ema_decay=0.99 --set train.checkpoint_every=100 --set train.calibration_scans=0
+}
+
+# score_like_t1 RUN...: score `t1` and runs on the val patients of lgg, with its post-processing.
+score_like_t1() {
+    evaluate lgg t1 "$@" --cohort "$COHORTS/lgg-t1" --score-split val \
+        --set "postprocess.smooth_mm=[2,20,20]" --set postprocess.smooth_mean=geometric \
+        --set postprocess.median_size=1 --set postprocess.symmetry=0.5
+}

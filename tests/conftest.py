@@ -1,8 +1,10 @@
 """Fixtures, and the switch that lets beartype check every jaxtyping annotation of the package."""
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -17,6 +19,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("shared/data is not beside this checkout")
     return path
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Function after which folders may not be read; root may read any, whatever its mode."""
+    locked: set[str] = set()
+    scandir = os.scandir
+
+    def deny(path: Any) -> Any:
+        if os.path.normpath(path) in locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    return lambda *paths: locked.update(map(os.path.normpath, paths))
 
 
 @pytest.fixture(autouse=True)

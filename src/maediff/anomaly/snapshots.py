@@ -9,16 +9,15 @@
                                        scan; only in a folder of `maediff detect`
 """
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
+from maediff.core.reading import DAMAGED_NPZ
 from maediff.core.types import Map, Mask
 
 MAXIMUM_WITHOUT_THRESHOLD = 0.5
@@ -155,7 +154,7 @@ def load_slices(path: Path) -> Snapshot:
             lesion=arrays["lesion"].astype(bool) if "lesion" in arrays else None,
             z_mm=arrays.get("z_mm"),
         )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGED_NPZ as error:
         raise InputError(
             f"{path}: missing or damaged ({error}); run the command that made it again"
         ) from error

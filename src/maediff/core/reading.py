@@ -10,12 +10,17 @@ import errno
 import io
 import json
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 LFS_STARTS = (b"version https://git-lfs.github.com", b"version https://hawser.github")
 MAX_POINTER_LINE = 1000
 MAX_DIGITS = 40  # UIDs and hashes of 128 bits are shorter; double precision ends at 309
+
+DAMAGED_NPZ = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
+"""Errors of numpy for an npz file that is missing, damaged or something else."""
 
 
 def read_content(path: Path) -> bytes:

@@ -178,7 +178,7 @@ def find_participants(
         for ref in refs
         if not chosen
         or _find_session(ref, dataset) in chosen
-        or _locked_parts(ref, dataset) in [(_find_participant(ref, dataset),)]
+        or len(_locked_parts(ref, dataset)) == 1  # the participant's folder, so any session
     ]
     contrasts = " or ".join(modalities or MODALITIES)
     without = sorted({*(wanted or folders)} - {_find_participant(ref, dataset) for ref in refs})

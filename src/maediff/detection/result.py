@@ -16,7 +16,8 @@ The mask shows each region, even if it is larger than the region because slices 
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -262,10 +263,8 @@ class Detection:
                 brain cannot be registered to MNI152.
         """
         folder = Path(folder)
-        refuse_other_files(folder, "summary.json", "regions.tsv", "healthy_reference.json")
-        place = folder.resolve()  # a link stays, and its folder gets the files
-        temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
-        try:
+        markers = ("summary.json", "regions.tsv", "healthy_reference.json")
+        with replaced_folder(folder, *markers) as temporary:
             images = {name: getattr(self, name) for name in IMAGES}
             in_mni = self.images_in_mni(to_mni) if mni else {}
             to_atlas = self.prepared.on_scan.to_atlas
@@ -295,10 +294,6 @@ class Detection:
             if also is not None:
                 also(temporary)
             write_json(temporary / "summary.json", entries)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def plot(self, at_mm: tuple[float, float, float] | None = None) -> Any:
@@ -368,7 +363,30 @@ def _take_plane(data: np.ndarray, axis: int, centre: tuple[int, ...]) -> np.ndar
     return np.asarray(np.take(data, centre[axis], axis=axis).T)
 
 
-def refuse_other_files(folder: Path, *markers: str) -> None:
+@contextmanager
+def replaced_folder(folder: Path, *markers: str) -> Iterator[Path]:
+    """Yield a hidden folder to write into; it takes the place of `folder` when it is complete.
+
+    Args:
+        folder: folder of a result. If it is a link, the link stays, and its target is replaced.
+        markers: see `_refuse_other_files`.
+
+    Raises:
+        InputError: see `_refuse_other_files`.
+    """
+    _refuse_other_files(folder, *markers)
+    place = folder.resolve()
+    temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(temporary, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_other_files(folder: Path, *markers: str) -> None:
     """Refuse a folder with files that no detection wrote, because `save` would delete them.
 
     Args:

@@ -10,18 +10,18 @@ MAX_VOXELS.
 """
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
+from maediff.core.reading import DAMAGED_NPZ
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume
 
@@ -141,7 +141,7 @@ def load_volumes(path: Path) -> ViewerVolumes:
             low, high, top = (float(value) for value in stored["scale"])
             to_mni = stored["to_mni"] if "to_mni" in stored.files else None
             return ViewerVolumes(stored["layers"], stored["affine"], low, high, top, to_mni)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGED_NPZ as error:
         raise InputError(
             f"{path}: cannot be read ({type(error).__name__}); detect again"
         ) from None

@@ -1,12 +1,10 @@
 """Predictions for an evaluation: trained models, and the baselines without training."""
 
-import zlib
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from maediff.cohort.cohort import Cohort, SubjectSlices
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.core.options import RunOptions
+from maediff.core.reading import DAMAGED_NPZ
 from maediff.core.types import Map
 from maediff.evaluation.scoring import Contender, Predict
 from maediff.methods.base import Method
@@ -107,7 +106,7 @@ class StoredPredictions:
             with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 residual = arrays["residual"]
                 return residual, arrays.get("reference", None)
-        except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        except DAMAGED_NPZ as error:
             raise InputError(
                 f"{path}: missing or damaged ({error}); run the shard of this scan again with "
                 "`resume=True`"

@@ -79,7 +79,7 @@ def session_key(path: Path) -> tuple[str, ...]:
     bids = split_bids_name(path)
     if bids:
         return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
-    words = list(_split_words(path))
+    words = _split_words(path)
     contrasts = [CONTRAST_WORDS.get(word) for word in words]
     last = max((i for i, name in enumerate(contrasts) if name in MODALITIES), default=len(words))
     first = last - 1 if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"] else last

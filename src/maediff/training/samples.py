@@ -6,16 +6,15 @@ The averaged weights reconstruct the same validation slices at every checkpoint.
 checkpoints are kept: the first, the last, and others spread evenly over the steps between.
 """
 
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
+from maediff.core.reading import DAMAGED_NPZ
 from maediff.core.types import Map, Mask
 
 SAMPLES = "samples.npz"
@@ -69,7 +68,7 @@ def load_samples(path: Path) -> Samples:
                 stored["steps"].astype(np.int64),
                 stored["references"].astype(np.float32),
             )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+    except DAMAGED_NPZ as error:
         raise InputError(
             f"{path}: missing or damaged ({type(error).__name__}); the next checkpoint writes it"
         ) from None

@@ -80,20 +80,6 @@ def test_path_that_is_too_long_is_refused_by_name(tmp_path):
         find_scans([tmp_path / ("x" * 300 + ".nii")])
 
 
-@pytest.fixture
-def lock(monkeypatch):
-    """Function after which folders may not be read; root may read any, whatever its mode."""
-    locked, scandir = set(), os.scandir
-
-    def deny(path):
-        if os.path.normpath(path) in locked:
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", deny)
-    return lambda *paths: locked.update(map(os.path.normpath, paths))
-
-
 @pytest.mark.parametrize("folder", ["sub", "sub/deep"])
 def test_folder_that_may_not_be_read_is_named_and_the_rest_found(tmp_path, lock, folder):
     touch(tmp_path / "a_T1w.nii.gz", tmp_path / "sub" / "deep" / "b_T1w.nii.gz")

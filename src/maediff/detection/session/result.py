@@ -16,8 +16,6 @@
 Without a combined result, the folder holds the contrasts and session.json only.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +27,7 @@ from maediff.core.files import write_json
 from maediff.core.text import hide_folders
 from maediff.core.types import Modality
 from maediff.detection.findings import write_regions
-from maediff.detection.result import Detection, refuse_other_files
+from maediff.detection.result import Detection, replaced_folder
 from maediff.detection.session.combined import Affine, CombinedDetection
 from maediff.detection.sidecars import COMBINED, OF_EVERY_IMAGE, describe_image, make_sidecar
 from maediff.detection.to_scan import load_mni_template
@@ -92,12 +90,7 @@ class SessionDetection:
                 cannot be registered to MNI152.
         """
         folder, extra = Path(folder), dict(summary or {})
-        refuse_other_files(folder, SESSION_FILE)
-        place = folder.resolve()  # a link stays, and its folder gets the files
-        temporary = place.with_name(f".{place.name}.tmp-{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir(parents=True)
+        with replaced_folder(folder, SESSION_FILE) as temporary:
             to_mni = self.combined.to_mni() if mni and self.combined else {}
             for contrast, detection in self.detections.items():
                 more = None if also is None else partial(_call, also, contrast)
@@ -121,10 +114,6 @@ class SessionDetection:
                 "notes": list(self.notes),
             }
             write_json(temporary / SESSION_FILE, {**session, **(record or {})})
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(temporary, place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def _save_combined(

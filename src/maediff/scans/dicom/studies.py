@@ -18,6 +18,8 @@ from maediff.scans.dicom.series import MIN_SLICES, Series, find_series
 from maediff.scans.reference import ScanRef
 
 logger = logging.getLogger(__name__)
+SEVERAL_SERIES = "several series may be the scan"
+"""Part of the message for a study with several series of a contrast."""
 
 
 def find_dicom(
@@ -241,8 +243,7 @@ def choose_series(
     if len(candidates) > 1:
         or_modality = "" if modality else ", or `modality` (T1w, T2w or FLAIR)"
         raise InputError(
-            f"{place}: several series may be the scan; give `series` (number or UID){or_modality}:"
-            f"\n{listing}"
+            f"{place}: {SEVERAL_SERIES}; give `series` (number or UID){or_modality}:\n{listing}"
         )
     return candidates[0]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES, Modality
 from maediff.scans.contrast import CONTRAST_WORDS
+from maediff.scans.dicom.studies import SEVERAL_SERIES
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.names import contrast_from_name, split_bids_name
 from maediff.scans.reference import ScanRef, check_names
@@ -26,8 +27,6 @@ from maediff.scans.reference import ScanRef, check_names
 logger = logging.getLogger(__name__)
 TWO_OF_ONE_NAME = "two scans are both named"
 """Start of the message of `check_names` for two scans of one contrast and name."""
-SEVERAL_SERIES = "several series may be the scan"
-"""Part of the message for a study with several series of a contrast."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def find_sessions(
     """
     by_contrast: dict[Modality, list[ScanRef]] = {}
     problem: InputError | None = None
-    problems: dict[Path, list[str]] = {}
-    unstated: set[Path] = set()
+    found: list[ScanRef] = []
     for modality in MODALITIES:
         try:
             refs = find_scans(inputs, modality, layout=layout, series=series)
@@ -96,22 +94,9 @@ def find_sessions(
                     error,
                 )
             continue
-        for ref in refs:
-            if ref.problem:
-                problems.setdefault(ref.image, []).append(ref.problem)
+        found += refs
         by_contrast[modality] = [ref for ref in refs if _states(ref, modality)]
-        unstated |= {ref.image for ref in refs if not ref.contrast_is_stated and not ref.problem}
-    for texts in problems.values():
-        # One problem for each contrast; most only say that the study has no such series.
-        serious = [text for text in texts if SEVERAL_SERIES in text]
-        if len(texts) == len(MODALITIES) or serious:
-            logger.warning("left out of the sessions: %s", (serious or texts)[0])
-    for folder in sorted(unstated):
-        logger.warning(
-            "%s: a DICOM series that states no contrast, so it belongs to no session; give "
-            "`modality` to detect in it alone",
-            folder,
-        )
+    _warn_of_left_out(found)
     if not any(by_contrast.values()):
         raise problem or InputError(
             f"{inputs[0]}: no file name and no DICOM series states a contrast; give `modality` "
@@ -120,6 +105,29 @@ def find_sessions(
     sessions = _group_scans(by_contrast)
     check_names(session.as_scan() for session in sessions)
     return sessions
+
+
+def _warn_of_left_out(found: Sequence[ScanRef]) -> None:
+    """Log the unusable scans and the DICOM series without a contrast, once each.
+
+    Args:
+        found: what `find_scans` returned for all contrasts.
+    """
+    problems: dict[Path, list[str]] = {}
+    for ref in found:
+        if ref.problem:
+            problems.setdefault(ref.image, []).append(ref.problem)
+    for texts in problems.values():
+        # One problem for each contrast; most only say that the study has no such series.
+        serious = [text for text in texts if SEVERAL_SERIES in text]
+        if len(texts) == len(MODALITIES) or serious:
+            logger.warning("left out of the sessions: %s", (serious or texts)[0])
+    for folder in sorted({r.image for r in found if not (r.contrast_is_stated or r.problem)}):
+        logger.warning(
+            "%s: a DICOM series that states no contrast, so it belongs to no session; give "
+            "`modality` to detect in it alone",
+            folder,
+        )
 
 
 def _holds(path: str | Path, modality: Modality, layout: str, series: str | None) -> bool:
