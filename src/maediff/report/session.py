@@ -51,7 +51,7 @@ def sessions_page(folder: Path) -> Page:
     for number, (name, summary) in enumerate(summaries.items()):
         links.append(f"#scan-{number}" if on_one_page else quote(scan_address(folder, name)))
         if on_one_page:
-            montages.append(_make_montage(folder / name, summary, f"scan-{number}"))
+            montages.append(_make_montage(folder / name, summary, shared, f"scan-{number}"))
     sections = []
     failures = {**shared.get("failures", {}), **unreadable}
     if failures:
@@ -82,7 +82,9 @@ def session_page(folder: Path, name: str) -> Page:
     """
     shared = read_json(folder / "detect.json", remedy=REPAIR)
     summary = read_json(folder / name / "summary.json")
-    section = _make_section("Session", [_make_montage(folder / name, summary, "scan-0")], [])
+    section = _make_section(
+        "Session", [_make_montage(folder / name, summary, shared, "scan-0")], []
+    )
     section.scale_last = True
     method = make_method_section(shared, _make_method_facts(shared))
     sections = [section, method, _make_settings(shared)]
@@ -145,7 +147,9 @@ def _make_overview(
     return Table(head, rows, caption=caption, links=links, sortable=sortable)
 
 
-def _make_montage(path: Path, summary: Mapping[str, Any], anchor: str) -> Montage:
+def _make_montage(
+    path: Path, summary: Mapping[str, Any], shared: Mapping[str, Any], anchor: str
+) -> Montage:
     """Return everything about one session."""
     regions = make_region_table(summary, f"{anchor}-viewer-regions")
     montage = Montage(
@@ -163,7 +167,11 @@ def _make_montage(path: Path, summary: Mapping[str, Any], anchor: str) -> Montag
         sentence=_make_sentence(summary),
     )
     try:
-        montage.viewer = make_session_viewer(path, summary)
+        extents = {
+            contrast: float(entry.get("postprocess", {}).get("extent", 1.0))
+            for contrast, entry in shared["contrasts"].items()
+        }
+        montage.viewer = make_session_viewer(path, summary, extents)
         combined = load_slices(path / "slices.npz")
         for contrast in summary["contrasts"]:
             snapshot = load_slices(path / f"slices_{contrast}.npz")

@@ -38,15 +38,26 @@ def make_viewer(path: Path, summary: Mapping[str, Any]) -> Viewer | None:
     if not path.is_file():
         return None
     volumes = load_volumes(path)
-    return _make_viewer(volumes, summary, dict(zip(LAYERS, volumes.layers, strict=True)), {})
+    shown = {
+        "layer": "map",
+        "name": "the scan",
+        "mask": "mask",
+        "threshold": summary["threshold"],
+        "extent": float(summary.get("extent", 1.0)),
+    }
+    layers = dict(zip(LAYERS, volumes.layers, strict=True))
+    return _make_viewer(volumes, summary, layers, {"maps": [shown]})
 
 
-def make_session_viewer(folder: Path, summary: Mapping[str, Any]) -> Viewer | None:
-    """Return the viewer of a session, with images and maps of every contrast.
+def make_session_viewer(
+    folder: Path, summary: Mapping[str, Any], extents: Mapping[str, float]
+) -> Viewer | None:
+    """Return the viewer of a session, with images, maps and masks of every contrast.
 
     Args:
         folder: folder of the session.
         summary: the session's summary.json.
+        extents: `postprocess.extent` of the model of each contrast.
 
     Raises:
         InputError: a file of volumes is damaged.
@@ -63,11 +74,27 @@ def make_session_viewer(folder: Path, summary: Mapping[str, Any]) -> Viewer | No
     layers["map"] = _rescale(combined, top)
     images = [["scan", first], ["reference", f"{first} healthy reference"]]
     ranges = {}
-    maps = [["map", "all contrasts"]]
+    combined_map = {
+        "layer": "map",
+        "name": "all contrasts",
+        "mask": "mask",
+        "threshold": summary["threshold"],
+        "extent": 1.0,
+    }
+    maps = [combined_map]
     for contrast, volumes in contrasts.items():
         parts = dict(zip(LAYERS, volumes.layers, strict=True))
         layers[f"{contrast}-map"] = _rescale(volumes, top)
-        maps.append([f"{contrast}-map", contrast])
+        layers[f"{contrast}-mask"] = parts["mask"]
+        maps.append(
+            {
+                "layer": f"{contrast}-map",
+                "name": contrast,
+                "mask": f"{contrast}-mask",
+                "threshold": 1.0,
+                "extent": extents.get(contrast, 1.0),
+            }
+        )
         if contrast != first:
             layers[contrast], layers[f"{contrast}-reference"] = parts["scan"], parts["reference"]
             images += [
@@ -112,10 +139,8 @@ def _make_viewer(
         "maximum": display_maximum(summary["threshold"], scaled=is_scaled),
         "unit": "1 = default threshold" if is_scaled else "residual",
         **more,
-        "threshold": summary["threshold"],
         "voxel_ml": voxel_ml,
         "min_voxels": max(1, round(least_ml / voxel_ml)),
-        "extent": float(summary.get("extent", 1.0)),
         "regions": [
             {
                 "volume_ml": region["volume_ml"],

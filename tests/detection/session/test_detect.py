@@ -1,6 +1,8 @@
 """`detect_sessions`: files, failures, resuming, processes, report and BIDS names."""
 
+import base64
 import csv
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +18,7 @@ from helpers.runs import ABOUT, made_run
 from helpers.sessions import inverted, made_scan, made_session
 from maediff.cli import app
 from maediff.core.errors import InputError
+from maediff.core.files import write_json
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detect import ThresholdChoice, detect_sessions
 from maediff.detection.volumes import load_volumes
@@ -193,10 +196,37 @@ def test_report_has_the_contrasts_side_by_side(folder, models, tmp_path):
         "FLAIR",
         "FLAIR-reference",
     ]
-    assert info["maps"] == [["map", "all contrasts"], ["T1w-map", "T1w"], ["FLAIR-map", "FLAIR"]]
-    assert {"T1w-map", "FLAIR-map", "FLAIR", "map", "mask"} <= set(info["layers"])
+    assert [entry["name"] for entry in info["maps"]] == ["all contrasts", "T1w", "FLAIR"]
+    assert {entry[key] for entry in info["maps"] for key in ("layer", "mask")} <= set(
+        info["layers"]
+    )
     (volumes,) = (load_volumes(path) for path in out.glob("*/volumes_FLAIR.npz"))
     assert info["ranges"] == {"FLAIR": [volumes.low, volumes.high]}
+
+
+def test_viewer_has_the_exact_mask_and_the_growth_of_each_contrast(folder, models, tmp_path):
+    out = tmp_path / "out"
+    detect(folder, out, models)
+    settings = json.loads((out / "detect.json").read_text("utf-8"))
+    settings["contrasts"]["FLAIR"]["postprocess"]["extent"] = 0.5
+    write_json(out / "detect.json", settings)
+    (scan,) = (path.parent for path in out.glob("*/volumes_FLAIR.npz"))
+    page = write_report(out).read_text("utf-8")
+    info, volumes = (
+        page.partition(f'id="scan-0-viewer-{part}"')[2].partition(">")[2].partition("</script>")[0]
+        for part in ("info", "volumes")
+    )
+    info = json.loads(info)
+    combined, t1, flair = info["maps"]
+    threshold = json.loads((scan / "summary.json").read_text("utf-8"))["threshold"]
+    assert (combined["threshold"], combined["extent"]) == (threshold, 1)
+    assert (t1["threshold"], t1["extent"]) == (1, 1)
+    assert (flair["threshold"], flair["extent"]) == (1, 0.5)
+    shown = np.frombuffer(gzip.decompress(base64.b64decode(volumes)), dtype=np.uint8)
+    shown = dict(zip(info["layers"], np.split(shown, len(info["layers"])), strict=True))
+    for each, path in ((t1, "volumes_T1w.npz"), (flair, "volumes_FLAIR.npz")):
+        mask = load_volumes(scan / path).layers[3]
+        np.testing.assert_array_equal(shown[each["mask"]], mask.ravel(order="F"))
 
 
 @pytest.fixture

@@ -55,12 +55,13 @@
       this.toVoxel = invert(info.affine);
       this.state = {
         at: info.shape.map((n) => Math.floor(n / 2)), base: "scan", layer: "map", swipe: 0.5, map: true, mask: true,
-        cross: true, opacity: 0.6, threshold: info.threshold, low: 0, high: 255, view: "planes",
+        cross: true, opacity: 0.6, threshold: info.maps[0].threshold, low: 0, high: 255, view: "planes",
       };
       this.current = -1; // index of the region that the crosshair was last moved to
       this.region = -1; // the same while the crosshair is there
       this.mask = this.layers.mask;
       this.regions = info.regions;
+      this.exact = true;
       this.build();
       this.fillTable();
       if (info.regions.length) this.goToRegion(0); else this.draw();
@@ -122,9 +123,11 @@
       return box;
     }
 
-    // The map of a contrast has the threshold 1; that of all contrasts has its own.
+    // The map that is shown: its layer and mask, and threshold and growth of this mask.
+    get shown() { return this.info.maps.find(({ layer }) => layer === this.state.layer); }
+
     changeMap() {
-      this.state.threshold = this.state.layer === "map" ? this.info.threshold : 1;
+      this.state.threshold = this.shown.threshold;
       this.show.threshold();
       this.rethreshold();
     }
@@ -138,7 +141,8 @@
       const swipes = [["swipe", `swipe: ${first} | reference`], ...contrasts.map((name) => [`swipe-${name}`, `swipe: ${name} | reference`])];
       this.choice(bar, "Image", "base", [...this.images(), ...swipes], () => { this.show.low(); this.show.high(); });
       this.choice(bar, "Left in the picture", "side", [["left", "patient's left"], ["right", "patient's right (radiological)"]]);
-      if (this.info.maps) this.choice(bar, "Map of", "layer", this.info.maps, () => this.changeMap());
+      const maps = this.info.maps.map(({ layer, name }) => [layer, name]);
+      if (maps.length > 1) this.choice(bar, "Map of", "layer", maps, () => this.changeMap());
       this.slider(bar, "Swipe", "swipe", 0, 1, 0.01);
       this.swipe = bar.lastChild;
       this.check(bar, "Anomaly map", "map");
@@ -210,7 +214,7 @@
 
     reset() {
       const { at } = this.state;
-      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6, threshold: this.info.threshold, low: 0, high: 255, view: "planes" };
+      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6, threshold: this.info.maps[0].threshold, low: 0, high: 255, view: "planes" };
       this.root.replaceChild(this.controls(), this.root.firstChild);
       this.rethreshold();
       this.draw();
@@ -290,10 +294,11 @@
     // ---- regions ------------------------------------------------------------------------------------------------
 
     rethreshold() {
-      const { info, state } = this;
-      if (state.layer === "map" && Math.abs(state.threshold - info.threshold) < info.top / 510) {
-        this.mask = this.layers.mask;
-        this.regions = info.regions;
+      const { info, state, shown } = this;
+      this.exact = Math.abs(state.threshold - shown.threshold) < info.top / 510;
+      if (this.exact) {
+        this.mask = this.layers[shown.mask];
+        this.regions = shown === info.maps[0] ? info.regions : this.flood(this.mask, 0, () => true).regions;
       } else {
         ({ mask: this.mask, regions: this.regions } = this.components(state.threshold / info.top * 255));
       }
@@ -302,19 +307,20 @@
 
     // Components above the level that are large enough, and their surroundings above a share of it.
     components(level) {
-      const { min_voxels: least, extent } = this.info;
-      const cores = this.flood(level, (members) => members.length >= least);
-      return extent < 1 ? this.flood(level * extent, (members) => members.some((at) => cores.mask[at])) : cores;
+      const map = this.layers[this.shown.layer], { min_voxels: least } = this.info, { extent } = this.shown;
+      const cores = this.flood(map, level, (members) => members.length >= least);
+      return extent < 1 ? this.flood(map, level * extent, (members) => members.some((at) => cores.mask[at])) : cores;
     }
 
-    flood(level, isKept) {
+    // Components of the voxels of a layer above a level, with values of the map that is shown.
+    flood(layer, level, isKept) {
       const { shape, affine, top, voxel_ml: ml, to_mni: toMni } = this.info;
-      const map = this.layers[this.state.layer], mask = new Uint8Array(map.length), regions = [];
+      const map = this.layers[this.shown.layer], mask = new Uint8Array(map.length), regions = [];
       const near = [];
       for (let z = -1; z <= 1; z++) for (let y = -1; y <= 1; y++) for (let x = -1; x <= 1; x++) if (x || y || z) near.push([x, y, z]);
       const seen = new Uint8Array(map.length);
       for (let start = 0; start < map.length; start++) {
-        if (seen[start] || map[start] <= level) continue;
+        if (seen[start] || layer[start] <= level) continue;
         const members = [start];
         seen[start] = 1;
         let peak = 0, total = 0;
@@ -328,7 +334,7 @@
             const i = x + dx, j = y + dy, k = z + dz;
             if (i < 0 || j < 0 || k < 0 || i >= shape[0] || j >= shape[1] || k >= shape[2]) continue;
             const next = i + j * this.stride[1] + k * this.stride[2];
-            if (!seen[next] && map[next] > level) { seen[next] = 1; members.push(next); }
+            if (!seen[next] && layer[next] > level) { seen[next] = 1; members.push(next); }
           }
         }
         if (!isKept(members)) continue;
@@ -347,7 +353,6 @@
       this.current = this.region = -1;
       const body = document.querySelector(`#${this.info.id}-regions tbody`);
       if (!body) return;
-      const exact = this.regions === this.info.regions;
       body.replaceChildren(...this.regions.slice(0, 50).map((region, n) => {
         const row = element("tr");
         const head = element("th", { scope: "row" });
@@ -367,7 +372,7 @@
       const caption = document.querySelector(`#${this.info.id}-regions caption`);
       if (caption) {
         const total = this.regions.reduce((ml, region) => ml + region.volume_ml, 0);
-        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (exact ? "" : ", counted in this viewer, with the edge of the brain");
+        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (this.exact ? "" : ", counted in this viewer, with the edge of the brain");
       }
     }
 
