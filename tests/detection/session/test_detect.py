@@ -25,7 +25,8 @@ from maediff.detection.volumes import load_volumes
 from maediff.models import catalogue
 from maediff.models.export import export_model
 from maediff.report import write_report
-from maediff.scans.inputs.sessions import find_sessions
+from maediff.scans.inputs.sessions import SessionRef, find_sessions
+from maediff.scans.reference import ScanRef
 
 FILES = {
     "anomaly_map.nii.gz",
@@ -173,6 +174,26 @@ def test_processes_give_the_same_results(folder, models, tmp_path):
             for out in ("one", "two")
         )
         np.testing.assert_array_equal(one, two)
+
+
+def test_unusable_scans_of_a_session_fail_by_name(folder, models, tmp_path):
+    (session,) = find_sessions([folder])
+    problem = f"{tmp_path / 'study'}: several series may be the scan"
+    ref = ScanRef("p1", "", tmp_path / "study", "study", problem=problem)
+    sessions = [
+        replace(session, unusable={"T2w": ref}),
+        SessionRef("lost", {}, (), {"FLAIR": replace(ref, subject="lost")}),
+    ]
+    report = detect_sessions(sessions, tmp_path / "out", models=models, run=QUIET_CPU)
+    expected = "study: several series may be the scan"
+    assert report.failures == {f"{session.name} T2w": expected, "lost": expected}
+    (summary,) = report.summaries
+    assert list(summary["contrasts"]) == ["T1w", "FLAIR"]
+    record = json.loads((tmp_path / "out" / session.name / "session.json").read_text("utf-8"))
+    assert record["failures"] == {"T2w": expected}
+    assert not (tmp_path / "out" / "lost").exists()
+    page = write_report(tmp_path / "out").read_text("utf-8")
+    assert f"{session.name} T2w" in page and expected in page
 
 
 def test_thresholds_of_the_contrasts(folder, models, tmp_path):

@@ -113,9 +113,34 @@ def test_nothing_is_left_out_silently(tmp_path, caplog):
     volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
     write_study(tmp_path / "d" / "p1", volume, "AX T1", "AX FLAIR")
     write_study(tmp_path / "d" / "p2", volume, "AX T1", "SAG T1", PatientID="other")
-    assert list(listed(find_sessions([tmp_path / "d"])).values()) == [["FLAIR", "T1w"]]
-    assert caplog.text.count("left out of the sessions") == 1
-    assert "p2: several series may be the scan" in caplog.text
+    first, second = find_sessions([tmp_path / "d"])
+    assert (list(first.scans), first.unusable) == (["T1w", "FLAIR"], {})
+    assert (second.name, second.scans, list(second.unusable)) == ("p2", {}, ["T1w"])
+    assert "p2: several series may be the scan" in second.unusable["T1w"].problem
+
+
+def test_an_ambiguous_contrast_does_not_hide_the_others(tmp_path):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "p1", volume, "AX T1", "AX T2", "AX FLAIR", "SAG FLAIR")
+    (session,) = find_sessions([tmp_path / "p1"])  # the only study, and two of two inputs
+    assert (list(session.scans), list(session.unusable)) == (["T1w", "T2w"], ["FLAIR"])
+    write_study(tmp_path / "p2", volume, "AX T1", "AX FLAIR")
+    sessions = find_sessions([tmp_path / "p1", tmp_path / "p2"])
+    assert [list(each.scans) for each in sessions] == [["T1w", "T2w"], ["T1w", "FLAIR"]]
+    assert [list(each.unusable) for each in sessions] == [["FLAIR"], []]
+
+
+def test_a_damaged_study_is_an_unusable_session(tmp_path):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "d" / "p1", volume, "AX T1", "AX FLAIR")
+    write_study(tmp_path / "d" / "p2", volume, "AX T1", "AX FLAIR", PatientID="other")
+    file = sorted(path for path in (tmp_path / "d" / "p2").rglob("*") if path.is_file())[0]
+    file.write_bytes(file.read_bytes()[:400])
+    usable, damaged = find_sessions([tmp_path / "d"])
+    assert (usable.name, list(usable.scans), usable.unusable) == ("p1", ["T1w", "FLAIR"], {})
+    assert (damaged.name, damaged.scans) == ("p2", {})
+    (ref,) = damaged.unusable.values()
+    assert file.name in ref.problem
 
 
 def test_files_of_one_person(tmp_path):

@@ -19,6 +19,7 @@ from typing import Any
 from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
 from maediff.anomaly.postprocess import DEFAULT as MASK_SETTINGS
 from maediff.core.device import resolve_device
+from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
@@ -283,6 +284,9 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
         The reason for each part that failed, by name.
     """
     session = job.sessions[carrier.name]
+    unusable = {each: str(ref.problem) for each, ref in session.unusable.items()}
+    if not session.scans:
+        raise InputError(next(iter(unusable.values())))
     # The brain mask of the T1w is used, so the search for a T1w in the folder is left out.
     scans = {each: replace(ref, t1=None, t1_series=None) for each, ref in session.scans.items()}
     hashes = [hash_inputs(ref, job.shared) for ref in scans.values()]
@@ -298,6 +302,7 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
         notes=session.notes,
         seed=job.shared["seed"],
     )
+    result = replace(result, failures={**result.failures, **unusable})
     failures = {f"{result.name} {each}": reason for each, reason in result.failures.items()}
     if result.problem:
         failures[result.name] = f"{result.problem}; the maps of each contrast were written alone"
@@ -363,6 +368,6 @@ def _describe(summary: Mapping[str, Any]) -> str:
 
 def _remove_all_folders(text: str, session: SessionRef) -> str:
     """Remove the folders of a session's files from a message."""
-    for ref in session.scans.values():
+    for ref in session.refs:
         text = remove_folders(text, ref)
     return text

@@ -23,7 +23,11 @@ SEVERAL_SERIES = "several series may be the scan"
 
 
 def find_dicom(
-    folder: Path, modality: str | None = None, series: str | None = None
+    folder: Path,
+    modality: str | None = None,
+    series: str | None = None,
+    *,
+    need_usable: bool = True,
 ) -> list[ScanRef]:
     """Find one scan for each study in `folder`.
 
@@ -32,12 +36,13 @@ def find_dicom(
         modality: T1w, T2w or FLAIR: the contrast to select if a study holds several.
         series: number of the series to select in each study, or UID of a series; a UID does not
             affect studies without it. None selects the only series that fits.
+        need_usable: refuse a folder of which every study has a problem.
 
     Returns:
         References sorted by name. A study from which no scan can be selected has a `problem`.
 
     Raises:
-        InputError: the folder holds no DICOM, or every study has a problem.
+        InputError: the folder holds no DICOM, or every study has a problem (with `need_usable`).
     """
     root = folder.absolute()  # messages hold absolute paths, which `detect` removes from its files
     dataset = folder.resolve().name
@@ -70,7 +75,7 @@ def find_dicom(
     refs.sort(key=lambda ref: ref.name)
 
     problems = [ref.problem for ref in refs if ref.problem]
-    if len(problems) == len(refs):
+    if need_usable and len(problems) == len(refs):
         message = problems[0]
         if len(refs) > 1:
             message += f"\n  ({len(refs) - 1} more studies in {folder} cannot be used either)"

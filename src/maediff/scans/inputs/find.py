@@ -102,7 +102,7 @@ def find_scans(
         if known:
             layout_refs += read_layout(path, known, modality, fold)
         elif path.is_dir() and is_dicom_folder(path):
-            refs += _find_dicom(path, modality, series)
+            refs += _find_dicom(path, modality, series, need_usable=need_usable)
         else:
             plain.append(path)
             if not locked:
@@ -245,10 +245,12 @@ def _resolve_dicom_folder(ref: ScanRef, modality: str | None, series: str | None
     )
 
 
-def _find_dicom(folder: Path, modality: str | None, series: str | None) -> list[ScanRef]:
+def _find_dicom(
+    folder: Path, modality: str | None, series: str | None, *, need_usable: bool = True
+) -> list[ScanRef]:
     """Find the scans of a DICOM folder; an error becomes the `problem` of one reference."""
     try:
-        return find_dicom(folder, modality, series)
+        return find_dicom(folder, modality, series, need_usable=need_usable)
     except InputError as error:
         name = folder.resolve().name
         return [ScanRef(subject=name, session="", image=folder, dataset=name, problem=str(error))]

@@ -37,21 +37,27 @@ class SessionRef:
         name: name of the session and of its folder in the output.
         scans: reference to the scan of each contrast, in the order of `MODALITIES`.
         notes: remarks, for example on scans of a contrast that were skipped.
+        unusable: reference, with a `problem`, of each contrast whose scan cannot be used.
     """
 
     name: str
     scans: Mapping[Modality, ScanRef]
     notes: tuple[str, ...] = field(default=())
+    unusable: Mapping[Modality, ScanRef] = field(default_factory=dict)
+
+    @property
+    def refs(self) -> list[ScanRef]:
+        """References to all scans, those of unusable ones last."""
+        return [*self.scans.values(), *self.unusable.values()]
 
     @property
     def files(self) -> list[Path]:
         """Paths that results depend on."""
-        return [file for ref in self.scans.values() for file in ref.files]
+        return [file for ref in self.refs for file in ref.files]
 
     def as_scan(self) -> ScanRef:
         """Return a reference with the name of the session and the image of its first scan."""
-        first = next(iter(self.scans.values()))
-        return replace(first, subject=self.name, session="")
+        return replace(self.refs[0], subject=self.name, session="")
 
 
 def find_sessions(
@@ -65,7 +71,8 @@ def find_sessions(
         series: see `find_scans`.
 
     Returns:
-        The sessions, by name. A session may have one contrast only.
+        The sessions, by name. A session may have one contrast only. A session of an unusable
+        DICOM study, or of a folder that may not be read, has no scan, but an unusable one.
 
     Raises:
         InputError: no input holds a scan whose name states its contrast, or two sessions have the
@@ -75,12 +82,13 @@ def find_sessions(
         >>> [session.name for session in find_sessions(["bids"])]  # doctest: +SKIP
         ['sub-01_ses-1', 'sub-01_ses-2', 'sub-02']
     """
-    by_contrast: dict[Modality, list[ScanRef]] = {}
+    found: dict[Modality, list[ScanRef]] = {}
     problem: InputError | None = None
-    found: list[ScanRef] = []
     for modality in MODALITIES:
         try:
-            refs = find_scans(inputs, modality, layout=layout, series=series)
+            found[modality] = find_scans(
+                inputs, modality, layout=layout, series=series, need_usable=False
+            )
         except InputError as error:
             if TWO_OF_ONE_NAME in str(error):
                 raise  # otherwise the sessions would lack this contrast
@@ -93,35 +101,50 @@ def find_sessions(
                     modality,
                     error,
                 )
-            continue
-        found += refs
-        by_contrast[modality] = [ref for ref in refs if _states(ref, modality)]
-    _warn_of_left_out(found)
+    _warn_of_unstated(ref for refs in found.values() for ref in refs)
+    unusable = _find_unusable(found)
+    by_contrast = {
+        modality: [ref for ref in refs if _states(ref, modality)]
+        for modality, refs in found.items()
+    }
     if not any(by_contrast.values()):
+        if unusable:
+            raise InputError(str(next(iter(unusable[0].values())).problem))
         raise problem or InputError(
             f"{inputs[0]}: no file name and no DICOM series states a contrast; give `modality` "
             "(T1w, T2w or FLAIR)"
         )
-    sessions = _group_scans(by_contrast)
+    sessions = _group_scans(by_contrast, unusable)
     check_names(session.as_scan() for session in sessions)
     return sessions
 
 
-def _warn_of_left_out(found: Sequence[ScanRef]) -> None:
-    """Log the unusable scans and the DICOM series without a contrast, once each.
+def _find_unusable(found: Mapping[Modality, Sequence[ScanRef]]) -> list[dict[Modality, ScanRef]]:
+    """Return the contrasts that cannot be used, for each DICOM study and unreadable folder.
+
+    A study without a series of a contrast has a `problem`, too, but lacks nothing as long as it
+    has another contrast.
 
     Args:
-        found: what `find_scans` returned for all contrasts.
+        found: what `find_scans` returned for each contrast.
     """
-    problems: dict[Path, list[str]] = {}
-    for ref in found:
-        if ref.problem:
-            problems.setdefault(ref.image, []).append(ref.problem)
-    for texts in problems.values():
-        # One problem for each contrast; most only say that the study has no such series.
-        serious = [text for text in texts if SEVERAL_SERIES in text]
-        if len(texts) == len(MODALITIES) or serious:
-            logger.warning("left out of the sessions: %s", (serious or texts)[0])
+    by_folder: dict[Path, dict[Modality, ScanRef]] = {}
+    for modality, refs in found.items():
+        for ref in refs:
+            if ref.problem and ref.image.is_dir():
+                by_folder.setdefault(ref.image, {})[modality] = ref
+    unusable = []
+    for problems in by_folder.values():
+        ambiguous = {m: ref for m, ref in problems.items() if SEVERAL_SERIES in str(ref.problem)}
+        if ambiguous:
+            unusable.append(ambiguous)
+        elif len(problems) == len(found):
+            unusable.append(dict([next(iter(problems.items()))]))
+    return unusable
+
+
+def _warn_of_unstated(found: Iterable[ScanRef]) -> None:
+    """Log the DICOM series that state no contrast, once each."""
     for folder in sorted({r.image for r in found if not (r.contrast_is_stated or r.problem)}):
         logger.warning(
             "%s: a DICOM series that states no contrast, so it belongs to no session; give "
@@ -150,8 +173,16 @@ def _states(ref: ScanRef, modality: Modality) -> bool:
     return contrast_from_name(ref.image) == modality
 
 
-def _group_scans(by_contrast: Mapping[Modality, Sequence[ScanRef]]) -> list[SessionRef]:
-    """Group scans by session; of several scans of one contrast, the first is used."""
+def _group_scans(
+    by_contrast: Mapping[Modality, Sequence[ScanRef]],
+    unusable: Iterable[Mapping[Modality, ScanRef]],
+) -> list[SessionRef]:
+    """Group scans by session; of several scans of one contrast, the first is used.
+
+    Args:
+        by_contrast: scans that state their contrast.
+        unusable: what `_find_unusable` returns.
+    """
     scans: dict[tuple[str, str], dict[Modality, ScanRef]] = {}
     skipped: dict[tuple[str, str], list[str]] = {}
     for modality, refs in by_contrast.items():
@@ -164,9 +195,15 @@ def _group_scans(by_contrast: Mapping[Modality, Sequence[ScanRef]]) -> list[Sess
                 logger.warning("%s: %s", key[1], note)
             else:
                 chosen[modality] = replace(ref, modality=modality)
+    lost: dict[tuple[str, str], Mapping[Modality, ScanRef]] = {}
+    for each in unusable:
+        ref = next(iter(each.values()))
+        key = (ref.dataset, make_session_name(ref))
+        lost[key] = each
+        scans.setdefault(key, {})
     return [
-        SessionRef(name, chosen, tuple(skipped.get((dataset, name), ())))
-        for (dataset, name), chosen in sorted(scans.items(), key=lambda item: item[0][::-1])
+        SessionRef(key[1], chosen, tuple(skipped.get(key, ())), lost.get(key, {}))
+        for key, chosen in sorted(scans.items(), key=lambda item: item[0][::-1])
     ]
 
 
@@ -184,7 +221,7 @@ def make_session_name(ref: ScanRef) -> str:
     if bids and ref.subject.endswith(bids[0]) and ref.session == bids[1]:
         visits = [part for part in ref.session.split("_") if part.startswith("ses-")]
         return "_".join([ref.subject, *visits])
-    if ref.session or ref.series:  # a manifest's session, or a DICOM study; T1 may be a visit
+    if ref.session or ref.image.is_dir():  # a manifest's session, or DICOM; T1 may be a visit
         return ref.name
     words = re.split(r"([^A-Za-z0-9]+)", ref.name)  # words and the separators between them
     for index in range(len(words) - 1, -1, -2):
