@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from maediff.core.errors import InputError
+from maediff.core.processes.process import is_running
 from maediff.scans.parallel import run_scans
 from maediff.scans.reference import ScanRef
 
@@ -93,6 +94,44 @@ def test_nothing_lives_on_after_a_kill(tmp_path, is_early):
     finally:
         if not has_ended():
             os.killpg(process.pid, signal.SIGKILL)
+
+
+PROGRAM_OF_A_WORKER = """
+import sys
+from maediff.core.processes.process import stops_as_interrupt
+from maediff.preparation.brain_extraction import _run_to_end
+from maediff.scans.parallel import run_scans
+
+def extract(path):
+    _run_to_end(["sh", "-c", f"echo $$ > {path}.new; mv {path}.new {path}; exec sleep 100"])
+
+if __name__ == "__main__":
+    try:
+        with stops_as_interrupt():
+            list(run_scans(extract, sys.argv[1:], 2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_stop_ends_the_programs_of_workers(name, tmp_path):
+    """A brain extractor leads a session of its own, so signals to the command do not reach it."""
+    script, begun = tmp_path / "script.py", tmp_path / "begun"
+    script.write_text(PROGRAM_OF_A_WORKER)
+    command = [sys.executable, str(script), str(begun), str(tmp_path / "other")]
+    process = subprocess.Popen(command, start_new_session=True)
+    wait_for(begun.exists, 60)
+    extractor = int(begun.read_text())
+    os.killpg(process.pid, signal.Signals[name])
+    try:
+        assert process.wait(60) == 130
+        assert wait_for(lambda: not is_running(extractor), 20)
+    finally:
+        if is_running(extractor):
+            os.kill(extractor, signal.SIGKILL)
 
 
 def wait_for(condition, seconds):

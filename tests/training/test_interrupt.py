@@ -5,10 +5,10 @@ import signal
 import pytest
 
 from helpers.training import assert_same, run, weights
-from maediff.core.processes.process import sigterm_as_interrupt
+from maediff.core.processes.process import STOPS, stops_as_interrupt
 from maediff.models.model import read_model
 from maediff.models.weights import read_weights
-from maediff.training import loop
+from maediff.training import interrupt, loop
 from maediff.training.interrupt import deferred_interrupt
 
 
@@ -98,14 +98,18 @@ def test_another_handler_of_sigint_is_kept():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("ctrl_c_is_ignored", [False, True])
-def test_sigterm_stops_after_the_step(cohort, whole, tmp_path, monkeypatch, ctrl_c_is_ignored):
-    """SIGTERM of a scheduler; the shell of a background job ignores Ctrl-C."""
+def test_a_stop_comes_after_the_step(
+    cohort, whole, tmp_path, monkeypatch, number, ctrl_c_is_ignored
+):
+    """A scheduler or a closed terminal; the shell of a background job ignores Ctrl-C."""
+    monkeypatch.setattr(interrupt, "leave_closed_terminal", lambda _: None)  # of this test
     update_ema, steps = loop.update_ema, []
 
     def terminate(ema, method, decay, step):
         if step == 2:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         steps.append(step)
         update_ema(ema, method, decay, step)
 
@@ -113,7 +117,7 @@ def test_sigterm_stops_after_the_step(cohort, whole, tmp_path, monkeypatch, ctrl
     handler = signal.SIG_IGN if ctrl_c_is_ignored else signal.default_int_handler
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with sigterm_as_interrupt():
+        with stops_as_interrupt():
             assert run(cohort, tmp_path / "parts")["step"] == 3
     finally:
         signal.signal(signal.SIGINT, before)

@@ -27,7 +27,7 @@ from maediff.cli.shared.errors import collect_flags, name_flags, show_log
 from maediff.cli.train import train
 from maediff.core.errors import InputError
 from maediff.core.processes.lock import hold_locks
-from maediff.core.processes.process import sigterm_as_interrupt
+from maediff.core.processes.process import stops_as_interrupt
 from maediff.core.processes.scratch import remove_abandoned_scratch
 from maediff.core.processes.threads import let_threads_sleep
 from maediff.core.text import escape_message
@@ -121,7 +121,7 @@ def main() -> None:
     show_log(flags)
     try:
         _refuse_empty_arguments(sys.argv[1:])
-        with sigterm_as_interrupt(), hold_locks():
+        with stops_as_interrupt(), hold_locks():
             group(prog_name="maediff")
     except InputError as error:
         _fail(name_flags(str(error), flags))

@@ -19,7 +19,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.processes.process import end_with_parent
+from maediff.core.processes.process import STOPS, end_with_parent
 from maediff.training.ranks import LostRankError
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,9 @@ def _run_rank(
     """Call the function in one process, and send its result or its error."""
     end_with_parent()
     os.environ.update(environment)
-    # A scheduler sends SIGTERM to all processes, and the first one forwards it as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # STOPS come to all processes; the first one forwards them as Ctrl-C.
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("maediff").setLevel(level)
     try:
@@ -180,7 +181,7 @@ def _find_free_port() -> int:
 
 @contextmanager
 def _stopped_by_ranks(processes: list[BaseProcess]) -> Iterator[None]:
-    """Leave the stop to the ranks: a terminal sends them Ctrl-C, and SIGTERM is forwarded so."""
+    """Leave the stop to the ranks: a terminal sends them Ctrl-C, and `STOPS` are forwarded so."""
     if current_thread() is not main_thread():
         yield
         return
@@ -192,7 +193,7 @@ def _stopped_by_ranks(processes: list[BaseProcess]) -> Iterator[None]:
 
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
+        **{number: signal.signal(number, forward) for number in STOPS},
     }
     try:
         yield

@@ -1,4 +1,4 @@
-"""Workers that end with their parent, SIGTERM as Ctrl-C, and temporary folders of killed runs."""
+"""Workers that end with their parent, stops as Ctrl-C, and temporary folders of killed runs."""
 
 import os
 import signal
@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from maediff.core.processes import process
 from maediff.core.processes.process import (
+    STOPS,
     host_name,
     interrupt,
     is_running,
-    sigterm_as_interrupt,
     start_of,
+    stops_as_interrupt,
 )
 from maediff.core.processes.scratch import remove_abandoned_scratch, scratch_folder
 
@@ -63,21 +65,58 @@ def test_worker_of_a_parent_that_is_gone(system):
     assert done.returncode == 1
 
 
-def test_sigterm_acts_like_ctrl_c_inside_the_block():
-    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
-        assert signal.getsignal(signal.SIGTERM) is interrupt
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_acts_like_ctrl_c_inside_the_block(number, monkeypatch):
+    monkeypatch.setattr(process, "leave_closed_terminal", lambda _: None)  # of this test
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), stops_as_interrupt():
+            assert signal.getsignal(number) is interrupt
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)  # nohup
+        with stops_as_interrupt():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+IN_TERMINAL = """
+import sys, time
+from pathlib import Path
+from maediff.core.processes.process import stops_as_interrupt
+try:
+    with stops_as_interrupt():
+        print("ready", flush=True)
+        time.sleep(100)
+except KeyboardInterrupt:
+    print("saving", flush=True)
+    print("saving", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_a_closed_terminal_does_not_prevent_saving(tmp_path):
+    master, terminal = os.openpty()
+    command = [sys.executable, "-c", IN_TERMINAL, str(tmp_path / "saved")]
+    program = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    assert os.read(master, 100).split() == [b"ready"]
+    os.close(master)
+    program.send_signal(signal.SIGHUP)  # what the kernel does for the terminal of a session
+    assert program.wait(60) == 0
+    assert (tmp_path / "saved").exists()
 
 
 def test_sigterm_follows_the_handler_of_ctrl_c():
     numbers = []
     before = signal.signal(signal.SIGINT, lambda number, _: numbers.append(number))
     try:
-        with sigterm_as_interrupt():
+        with stops_as_interrupt():
             signal.raise_signal(signal.SIGTERM)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a shell
-        with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
+        with pytest.raises(KeyboardInterrupt), stops_as_interrupt():
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -87,7 +126,7 @@ def test_sigterm_follows_the_handler_of_ctrl_c():
 def test_handler_of_the_program_is_kept():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with sigterm_as_interrupt():
+        with stops_as_interrupt():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -16,7 +16,7 @@ from maediff.cli.shared.errors import echo, name_flags, show_log
 from maediff.cli.shared.options import print_failures
 from maediff.core.errors import InputError
 from maediff.core.processes.lock import hold_locks
-from maediff.core.processes.process import sigterm_as_interrupt
+from maediff.core.processes.process import stops_as_interrupt
 
 if TYPE_CHECKING:
     from maediff.core.options import RunOptions
@@ -135,14 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0: done. 1: some scans failed. 2: a user error, which is printed in one line. 130: stopped
-        by Ctrl-C or SIGTERM.
+        by Ctrl-C, SIGTERM or SIGHUP.
     """
     parser = build_parser()
     args = parser.parse_args(argv)
     flags = {name: f"--{name.replace('_', '-')}" for name in vars(args)} | OPTION_OF_ARGUMENT
     show_log(flags)
     try:
-        with sigterm_as_interrupt(), hold_locks():
+        with stops_as_interrupt(), hold_locks():
             return _run(args)
     except KeyboardInterrupt:
         echo("maediff-bids: stopped; the same command continues with the other scans", err=True)

@@ -1,6 +1,6 @@
 """Command and group classes: flags have no type and take no value; help lists registered names.
 
-A command that Ctrl-C or SIGTERM stops prints how to continue, and exits with code 130.
+A command that Ctrl-C, SIGTERM or SIGHUP stops prints how to continue, and exits with code 130.
 
 Typer shows `<bool>` beside every flag, which invites `--resume true`. The parser then treats
 `true` as an INPUT, because a flag takes no value.
@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from maediff.cli.shared.call import CONTEXT
 
 STOPPED = 130
-"""Exit code after Ctrl-C or SIGTERM: 128 + the number of SIGINT, as in a shell."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP: 128 + the number of SIGINT, as in a shell."""
 HINTS = {
     "resume": "; finished parts are kept: the same command with --resume continues",
     "overwrite": "; the same command with --overwrite starts again",

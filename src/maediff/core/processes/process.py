@@ -1,4 +1,4 @@
-"""Processes: their identity, whether they still run, workers that end with their parent, SIGTERM.
+"""Processes: their identity, whether they still run, workers that end with their parent, stops.
 
 An identity survives the end of its process, so that files of killed runs can be recognised:
 
@@ -11,17 +11,20 @@ import multiprocessing
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 PARENT_CHECK_SECONDS = 0.3
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PF_EXITING = 4  # linux/sched.h: the process is closing its files
+STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask to stop: of a scheduler, and of a terminal that is closed (not on Windows)."""
 
 
 def host_name() -> str:
@@ -96,9 +99,12 @@ def _is_running_on_windows(pid: int) -> bool:
 def end_with_parent() -> None:
     """End this worker process when its parent ends; call it before the first task.
 
+    `STOPS` then act like Ctrl-C, so that programs which the worker has started end, too.
     A killed parent cannot stop its workers. Without this, they would write, or wait for ever.
     The parent may have ended before this call: its number is from the start of the worker.
     """
+    for number in STOPS:
+        signal.signal(number, interrupt)
     started_by = multiprocessing.parent_process()
     parent = os.getppid() if started_by is None else started_by.pid
     if sys.platform == "linux":
@@ -124,34 +130,56 @@ def pool_settings(threads: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Handle SIGTERM, which a scheduler sends, like Ctrl-C inside the block.
+def stops_as_interrupt() -> Iterator[None]:
+    """Handle `STOPS` like Ctrl-C inside the block.
 
-    A program that handles SIGTERM itself keeps its handler, and so does any thread but the first.
+    A program that handles or ignores one of them (nohup) keeps its handler, and so does any
+    thread but the first.
     """
-    is_default = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if is_default:
-        signal.signal(signal.SIGTERM, interrupt)
+    replaced = [
+        number
+        for number in STOPS
+        if threading.current_thread() is threading.main_thread()
+        and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in replaced:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        if is_default:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def interrupt(_: int, frame: Any) -> None:
-    """Do what Ctrl-C does now: the handler of SIGTERM.
+def interrupt(number: int, frame: Any) -> None:
+    """Do what Ctrl-C does now: the handler of `STOPS`.
 
-    A background job may ignore Ctrl-C, but not SIGTERM.
+    A background job may ignore Ctrl-C, but not these.
 
     Raises:
         KeyboardInterrupt: unless a handler of Ctrl-C stops the work in another way.
     """
+    leave_closed_terminal(number)
     handler = signal.getsignal(signal.SIGINT)
     if callable(handler):
         handler(signal.SIGINT, frame)
     else:
         raise KeyboardInterrupt
+
+
+def leave_closed_terminal(number: int) -> None:
+    """After SIGHUP, write to the null device what the closed terminal would refuse.
+
+    Without this, the first message fails, and what should be saved after it is lost.
+
+    Args:
+        number: the signal; any other than SIGHUP changes nothing.
+    """
+    if signal.Signals(number).name != "SIGHUP":
+        return
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        with suppress(OSError):  # closed
+            if stat.S_ISCHR(os.fstat(standard).st_mode):  # not a file or a pipe
+                os.dup2(null, standard)
+    os.close(null)
