@@ -80,10 +80,26 @@ def session_key(path: Path) -> tuple[str, ...]:
     if bids:
         return bids[0], *(part for part in bids[1].split("_") if part.startswith("ses-"))
     words = _split_words(path)
-    contrasts = [CONTRAST_WORDS.get(word) for word in words]
+    first, end = find_contrast(words)
+    return tuple(words[:first] + words[end:])
+
+
+def find_contrast(words: Sequence[str]) -> tuple[int, int]:
+    """Return the range of the words of a name that state its contrast.
+
+    Returns:
+        First index and end of the last of T1w, T2w and FLAIR, or of both words of "T2 FLAIR";
+        an empty range at the end if there is none.
+
+    Example:
+        >>> find_contrast(["p1", "T2", "FLAIR", "new"])
+        (1, 3)
+    """
+    contrasts = [CONTRAST_WORDS.get(word.lower()) for word in words]
     last = max((i for i, name in enumerate(contrasts) if name in MODALITIES), default=len(words))
-    first = last - 1 if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"] else last
-    return tuple(words[:first] + words[last + 1 :])
+    if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"]:
+        return last - 1, last + 1
+    return last, min(last + 1, len(words))
 
 
 def split_bids_name(path: Path) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from maediff.core.errors import InputError
 from maediff.scans.inputs.sessions import (
     find_sessions,
     has_several_contrasts,
-    make_session_name,
+    make_session_names,
 )
 from maediff.scans.reference import ScanRef
 
@@ -55,6 +55,15 @@ def test_folders_of_patients(tmp_path):
         "p2/p2_flair.nii.gz",
     )
     assert listed(find_sessions([root])) == {"p1": ["FLAIR", "T1w"], "p2_p2": ["FLAIR", "T2w"]}
+
+
+def test_t2_flair_is_one_contrast_unless_t2_is_a_time_point(tmp_path):
+    names = ("p1_T1", "p1_T2", "p1_T2_FLAIR", "p2_t1_T1", "p2_t2_T1", "p2_t1_FLAIR", "p2_t2_FLAIR")
+    root = touch(tmp_path / "a", *(f"{name}.nii" for name in names))
+    both = ["FLAIR", "T1w"]
+    assert listed(find_sessions([root])) == {"p1": [*both, "T2w"], "p2_t1": both, "p2_t2": both}
+    root = touch(tmp_path / "b", "p1/T1.nii", "p1/T2_FLAIR.nii", "p2/T2_FLAIR.nii")
+    assert listed(find_sessions([root])) == {"p1": both, "p2": ["FLAIR"]}
 
 
 def test_the_folder_of_one_patient_names_the_session(tmp_path):
@@ -196,7 +205,7 @@ def test_several_contrasts():
     ],
 )
 def test_the_last_word_of_a_contrast_is_removed(subject, session, name):
-    assert make_session_name(ScanRef(subject, session, Path("x.nii"), "study")) == name
+    assert make_session_names(ScanRef(subject, session, Path("x.nii"), "study"))[-1] == name
 
 
 def test_two_scans_of_one_name_are_refused(tmp_path):

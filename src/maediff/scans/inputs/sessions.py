@@ -18,10 +18,9 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES, Modality
-from maediff.scans.contrast import CONTRAST_WORDS
 from maediff.scans.dicom.studies import SEVERAL_SERIES
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.names import contrast_from_name, split_bids_name
+from maediff.scans.names import contrast_from_name, find_contrast, split_bids_name
 from maediff.scans.reference import ScanRef, check_names
 
 logger = logging.getLogger(__name__)
@@ -187,7 +186,8 @@ def _group_scans(
     skipped: dict[tuple[str, str], list[str]] = {}
     for modality, refs in by_contrast.items():
         for ref in sorted(refs, key=lambda ref: (ref.name, str(ref.image))):
-            key = (ref.dataset, make_session_name(ref))
+            keys = [(ref.dataset, name) for name in make_session_names(ref)]
+            key = next((key for key in keys if key in scans), keys[-1])
             chosen = scans.setdefault(key, {})
             if modality in chosen:
                 note = f"{ref.image.name} skipped: another {modality} of the session"
@@ -198,7 +198,7 @@ def _group_scans(
     lost: dict[tuple[str, str], Mapping[Modality, ScanRef]] = {}
     for each in unusable:
         ref = next(iter(each.values()))
-        key = (ref.dataset, make_session_name(ref))
+        key = (ref.dataset, make_session_names(ref)[-1])
         lost[key] = each
         scans.setdefault(key, {})
     return [
@@ -207,26 +207,31 @@ def _group_scans(
     ]
 
 
-def make_session_name(ref: ScanRef) -> str:
-    """Return the name of the session of a scan.
+def make_session_names(ref: ScanRef) -> list[str]:
+    """Return the names that the session of a scan may have, the one to use by default last.
+
+    "p1_T2_FLAIR" may be the FLAIR of p1, or the FLAIR of p1 at the time point T2.
 
     Example:
         >>> image = Path("sub-1_ses-2_run-1_T1w.nii")
-        >>> make_session_name(ScanRef("sub-1", "ses-2_run-1", image, "study"))
-        'sub-1_ses-2'
-        >>> make_session_name(ScanRef("p1_T1", "", Path("p1_T1.nii"), "study"))
-        'p1'
+        >>> make_session_names(ScanRef("sub-1", "ses-2_run-1", image, "study"))
+        ['sub-1_ses-2']
+        >>> make_session_names(ScanRef("p1_T1", "", Path("p1_T1.nii"), "study"))
+        ['p1']
+        >>> make_session_names(ScanRef("p1_T2_FLAIR", "", Path("p1_T2_FLAIR.nii"), "study"))
+        ['p1_T2', 'p1']
     """
     bids = split_bids_name(ref.image)
     if bids and ref.subject.endswith(bids[0]) and ref.session == bids[1]:
         visits = [part for part in ref.session.split("_") if part.startswith("ses-")]
-        return "_".join([ref.subject, *visits])
+        return ["_".join([ref.subject, *visits])]
     if ref.session or ref.image.is_dir():  # a manifest's session, or DICOM; T1 may be a visit
-        return ref.name
+        return [ref.name]
     words = re.split(r"([^A-Za-z0-9]+)", ref.name)  # words and the separators between them
-    for index in range(len(words) - 1, -1, -2):
-        if CONTRAST_WORDS.get(words[index].lower()) in MODALITIES:
-            start = max(0, index - 1)
-            del words[start : start + 2]
-            break
-    return "".join(words).strip("_-. ") or ref.dataset
+    first, end = find_contrast(words[::2])
+    names = []
+    for index in range(end - 1, first - 1, -1) or [end]:  # fewest words of the contrast first
+        start = max(0, 2 * index - 1)
+        rest = words[:start] + words[start + 2 * (end - index) :]
+        names.append("".join(rest).strip("_-. ") or ref.dataset)
+    return names
