@@ -20,7 +20,6 @@ import numpy as np
 from maediff.anomaly.postprocess import anomaly_mask, residual_map
 from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
-from maediff.evaluation.measures import voxel_ml
 from maediff.evaluation.metrics import dice
 from maediff.methods.volume import predict_volume
 from maediff.models.model import read_model
@@ -58,7 +57,7 @@ def score_thresholds(args: argparse.Namespace) -> None:
         ]
         pairs = list(zip(masks, subjects, strict=True))
         mean_dice = np.mean([dice(mask, s.lesion & s.brain) for mask, s in pairs])
-        median_ml = np.median([mask.sum() * voxel_ml(s) for mask, s in pairs])
+        median_ml = np.median([mask.sum() * s.voxel_ml for mask, s in pairs])
         flagged = "none"
         if healthy_scores:
             flagged = f"{sum(s > threshold for s in healthy_scores)} of {len(healthy_scores)}"

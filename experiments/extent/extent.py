@@ -49,6 +49,7 @@ class Scan:
     inside: Mask
     truth: Mask | None
     spacing_mm: tuple[float, float, float]
+    voxel_ml: float
 
 
 def predict(model: TrainedMethod, cohort: Path) -> list[Scan]:
@@ -60,7 +61,7 @@ def predict(model: TrainedMethod, cohort: Path) -> list[Scan]:
         anomaly = residual_map(residual, s.brain, s.spacing_mm, model.postprocess, s.images)
         truth = None if s.lesion is None else s.lesion & s.brain
         inside = eroded_brain(s.brain, model.postprocess)
-        scans.append(Scan(anomaly, inside, truth, s.spacing_mm))
+        scans.append(Scan(anomaly, inside, truth, s.spacing_mm, s.voxel_ml))
     return scans
 
 
@@ -92,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             thresholds = {"": args.threshold}
         ml = [
-            detected_ml(s.anomaly, s.inside, s.spacing_mm, list(thresholds.values()), post)
+            detected_ml(
+                s.anomaly, s.inside, s.spacing_mm, s.voxel_ml, list(thresholds.values()), post
+            )
             for s in healthy
         ]
         volumes = dict(zip(thresholds, zip(*ml, strict=True), strict=True))

@@ -40,9 +40,8 @@ def describe(model: TrainedMethod, scan: SubjectSlices) -> list[str | float]:
     sign = -1 if model.config["residual"] == "dark" else 1
     extreme = sign * images >= np.median(sign * images[lesion])
     depth_mm = ndimage.distance_transform_edt(scan.brain, sampling=scan.spacing_mm[::-1])
-    voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     volumes = (lesion, extreme & lesion, extreme & ~lesion & (depth_mm >= MARGIN_MM))
-    lesion_ml, inside_ml, outside_ml = (float(mask.sum()) * voxel_ml for mask in volumes)
+    lesion_ml, inside_ml, outside_ml = (float(mask.sum()) * scan.voxel_ml for mask in volumes)
     contrast = float(np.median((images - images[:, :, ::-1])[lesion]))
     score = auprc(anomaly, lesion, scan.brain)
     return [scan.name, lesion_ml, score, contrast, inside_ml, outside_ml]

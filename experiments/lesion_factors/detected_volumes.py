@@ -25,7 +25,11 @@ THRESHOLDS = (0.0212, 0.0232, 0.03, 0.045, 0.065)
 
 
 def detected_ml(
-    anomaly: np.ndarray, images: np.ndarray, mask: np.ndarray, spacing: list[float]
+    anomaly: np.ndarray,
+    images: np.ndarray,
+    mask: np.ndarray,
+    spacing: list[float],
+    voxel_ml: float,
 ) -> tuple[float, float]:
     """Return the detected volume in ml: all of it, and the part in dark deep voxels."""
     _, rows, columns = anomaly.shape
@@ -36,7 +40,6 @@ def detected_ml(
         rows // 2 - half_rows : rows // 2 + half_rows,
         columns // 2 - half_columns : columns // 2 + half_columns,
     ] = True
-    voxel_ml = float(np.prod(spacing)) / 1000
     return float(mask.sum()) * voxel_ml, float((mask & deep & (images < DARK)).sum()) * voxel_ml
 
 
@@ -57,7 +60,7 @@ def measure(cohort: Cohort, reference: str, like: str) -> list[dict[str, object]
         anomaly = residual_map(residual, scan.brain, spacing, post, scan.images)
         for threshold in THRESHOLDS:
             mask = anomaly_mask(anomaly, scan.brain, threshold, spacing, post)
-            total, deep = detected_ml(anomaly, scan.images, mask, spacing)
+            total, deep = detected_ml(anomaly, scan.images, mask, spacing, scan.voxel_ml)
             values = (model.name, row.name, threshold, round(total, 2), round(deep, 2))
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows

@@ -44,6 +44,8 @@ RULES = {
 }
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 GRID_ORDER = ("T1w", "FLAIR", "T2w")
+STORED = ("res", "images", "brain", "lesion", "spacing", "voxel_ml")
+"""Arrays of a scan in the folder of residuals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class Person:
     brains: dict[str, Mask]
     lesion: Mask
     spacing_mm: tuple[float, float, float]
+    voxel_ml: float
 
 
 def read_group(text: str, cache: Path | None) -> Iterator[Person]:
@@ -86,6 +89,7 @@ def read_group(text: str, cache: Path | None) -> Iterator[Person]:
             brains={each: scan["brain"] for each, scan in by_contrast.items()},
             lesion=lesion,
             spacing_mm=first["spacing_mm"],
+            voxel_ml=first["voxel_ml"],
         )
 
 
@@ -121,6 +125,7 @@ def predict(
                 "brain": brain,
                 "lesion": arrays["lesion"].astype(bool) & brain,
                 "spacing_mm": spacing,
+                "voxel_ml": float(arrays["voxel_ml"]),
             },
         )
 
@@ -131,7 +136,7 @@ def load_or_predict(
     """Return the residual of a scan and its slices."""
     if stored is not None and stored.is_file():
         with np.load(stored) as arrays:
-            return {name: arrays[name] for name in ("res", "images", "brain", "lesion", "spacing")}
+            return {name: arrays[name] for name in STORED}
     scan = cohort.load(row)
     residual, _ = predict_volume(model.method, scan.images, scan.brain, scan.slice_ids, seed=0)
     arrays = {
@@ -140,6 +145,7 @@ def load_or_predict(
         "brain": scan.brain,
         "lesion": np.zeros_like(scan.brain) if scan.lesion is None else scan.lesion,
         "spacing": np.asarray(scan.spacing_mm),
+        "voxel_ml": np.asarray(scan.voxel_ml),
     }
     if stored is not None:
         stored.parent.mkdir(parents=True, exist_ok=True)
@@ -175,10 +181,9 @@ def score(person: Person, rules: Sequence[str]) -> Iterator[dict[str, Any]]:
                     "score": scan_score(combined, brain, person.spacing_mm),
                     "auprc": auprc(combined, lesion, brain),
                 }
-                voxel_ml = float(np.prod(person.spacing_mm)) / 1000
                 for threshold in THRESHOLDS:
                     mask = anomaly_mask(combined, brain, threshold, person.spacing_mm)
-                    row[f"ml_{threshold:g}"] = float(mask.sum()) * voxel_ml
+                    row[f"ml_{threshold:g}"] = float(mask.sum()) * person.voxel_ml
                     row[f"dice_{threshold:g}"] = dice(mask, lesion) if lesion.any() else np.nan
                 yield row
 

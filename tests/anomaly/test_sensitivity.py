@@ -54,9 +54,12 @@ def test_volumes_are_those_of_the_mask():
     anomaly = rng.random((3, 8, 8), dtype=np.float32)
     inside = np.ones(anomaly.shape, dtype=bool)
     config = PostprocessConfig(erosion_iterations=0, min_volume_mm3=64)
-    spacing, thresholds = (2.0, 2.0, 4.0), (0.9, 0.5, 0.1)  # 16 mm3 per voxel
+    spacing, thresholds = (2.0, 2.0, 4.0), (0.9, 0.5, 0.1)
+    voxel_ml = 0.01  # less than the 0.016 of the grid, as in a scan that MNI152 enlarges
     expected = [
-        anomaly_mask(anomaly, inside, value, spacing, config).sum() * 0.016 for value in thresholds
+        anomaly_mask(anomaly, inside, value, spacing, config).sum() * voxel_ml
+        for value in thresholds
     ]
-    assert detected_ml(anomaly, inside, spacing, thresholds, config) == pytest.approx(expected)
+    volumes = detected_ml(anomaly, inside, spacing, voxel_ml, thresholds, config)
+    assert volumes == pytest.approx(expected)
     assert expected[0] < expected[1] < expected[2]

@@ -42,4 +42,5 @@ def test_written_cohort_is_read_back(tmp_path):
     np.testing.assert_allclose(volume, prepared.image, atol=2e-5)
     np.testing.assert_allclose(scan.affine, prepared.grid.own_affine)
     np.testing.assert_allclose(scan.affine_to_scan, prepared.grid.affine)
+    assert scan.voxel_ml == pytest.approx(abs(np.linalg.det(prepared.grid.affine[:3, :3])) / 1000)
     assert int(nib.load(row.image).header["sform_code"]) == 1

@@ -9,7 +9,7 @@ import pytest
 from helpers.scores import SPACING
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask, residual_map
 from maediff.anomaly.score import scan_score
-from maediff.evaluation.measures import SCORE_COLUMNS, measure, pooled_curve, voxel_ml
+from maediff.evaluation.measures import SCORE_COLUMNS, measure, pooled_curve
 from maediff.evaluation.metrics import auprc, dice, false_positive_rate
 from maediff.evaluation.summary import BY_SUBJECT, SCAN_RATES
 from maediff.evaluation.thresholds import Case, MethodThresholds
@@ -43,7 +43,7 @@ def test_scan_with_lesion(scored):
     for column in ("fpr_healthy", "flagged_healthy", "flagged_healthy_conformal"):
         assert math.isnan(row[column])
     assert lesions.found == (True,)
-    assert lesions.volume_ml == pytest.approx((2 * 8 * 7 * 16 / 1000,))
+    assert lesions.volume_ml == pytest.approx((2 * 8 * 7 * 9 / 1000,))
 
 
 def test_healthy_scan(scored):
@@ -64,10 +64,6 @@ def test_missing_threshold_gives_no_mask(scored):
     finite = {column for column, value in row.items() if math.isfinite(value)}
     assert finite == {"auprc", "auprc_all_voxels", "scan_score"}
     assert lesions.found == ()
-
-
-def test_voxel_volume(scored):
-    assert voxel_ml(scored[0]) == pytest.approx(0.016)
 
 
 def test_pooled_curve(scored):

@@ -34,7 +34,7 @@ def made_scan(name, *, healthy, seed, kind="", at=(3, 20, 20), person=None):
         lesion_free=~lesion.any(axis=(1, 2)),
         slice_ids=np.arange(6, dtype=np.int64),
         affine=np.eye(4),
-        affine_to_scan=np.eye(4),
+        affine_to_scan=np.diag((1.5, 1.5, 4.0, 1.0)),  # smaller than on the grid, as in MNI152
         spacing_mm=SPACING,
         healthy=healthy,
         extra={"lesion_kind": kind} if kind else {},

@@ -48,6 +48,7 @@ def detected_ml(
     anomaly_map: Map,
     inside: Mask,
     spacing_mm: Sequence[float],
+    voxel_ml: float,
     thresholds: Sequence[float],
     config: PostprocessConfig,
 ) -> list[float]:
@@ -56,11 +57,11 @@ def detected_ml(
     Args:
         anomaly_map: from `residual_map`.
         inside: voxels that count; the eroded brain.
-        spacing_mm: voxel size along x, y and z.
+        spacing_mm: voxel size along x, y and z on the grid of the map.
+        voxel_ml: volume of a voxel in the scan, ml.
         thresholds: thresholds of `anomaly_map`.
         config: smallest component and growth.
     """
-    voxel_ml = float(np.prod([float(size) for size in spacing_mm])) / 1000
     volumes = []
     for threshold in thresholds:
         mask = mask_inside(anomaly_map, inside, threshold, spacing_mm, config)

@@ -110,6 +110,11 @@ class SubjectSlices:
     healthy: bool | None
     extra: dict[str, str]
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in the scan, ml; of a registered scan, this is less than in MNI152."""
+        return abs(float(np.linalg.det(self.affine_to_scan[:3, :3]))) / 1000
+
 
 class Cohort:
     """A cohort on disk.

@@ -16,7 +16,6 @@ import numpy as np
 
 from maediff.anomaly.postprocess import PostprocessConfig, anomaly_mask
 from maediff.anomaly.score import scan_score
-from maediff.cohort.cohort import SubjectSlices
 from maediff.core.types import Mask
 from maediff.evaluation.metrics import (
     auprc,
@@ -61,7 +60,7 @@ class LesionList:
     """The lesions of a scan, one by one; empty without a threshold from labels.
 
     Args:
-        volume_ml: volume of each lesion.
+        volume_ml: volume of each lesion in the scan.
         found: True if the mask at the threshold `label` contains a voxel of the lesion.
     """
 
@@ -101,7 +100,7 @@ def measure(
             row["lesion_recall"] = float(found.mean())
             row["false_positives"] = _count_false_positives(masks["label"], truth)
             lesions = LesionList(
-                volume_ml=tuple((voxels * voxel_ml(scan)).tolist()), found=tuple(found.tolist())
+                volume_ml=tuple((voxels * scan.voxel_ml).tolist()), found=tuple(found.tolist())
             )
         if "conformal" in masks:
             row["flagged_ill_conformal"] = float(masks["conformal"].any())
@@ -122,11 +121,6 @@ def measure(
 
 def _count_false_positives(predicted: Mask, truth: Mask) -> float:
     return float(lesion_counts(predicted, truth).false_positives)
-
-
-def voxel_ml(scan: SubjectSlices) -> float:
-    """Return the volume of a voxel of the scan's grid in ml."""
-    return float(np.prod([float(mm) for mm in scan.spacing_mm])) / 1000
 
 
 def pooled_curve(scored: Sequence[Case]) -> tuple[float | None, dict[str, list[float]]]:

@@ -42,7 +42,6 @@ from maediff.evaluation.measures import (
     LesionList,
     measure,
     pooled_curve,
-    voxel_ml,
 )
 from maediff.evaluation.metrics import (
     lesion_counts,
@@ -331,7 +330,7 @@ def _describe_scan(
         "person": scan.person,
         "healthy": scan.healthy,
         "lesion_kind": scan.extra.get("lesion_kind", ""),
-        "lesion_ml": math.nan if truth is None else float(truth.sum()) * voxel_ml(scan),
+        "lesion_ml": math.nan if truth is None else float(truth.sum()) * scan.voxel_ml,
         "lesions": math.nan if truth is None else float(lesion_counts(truth, truth).lesions),
         "lesion_outside_brain": math.nan
         if scan.lesion is None

@@ -234,7 +234,9 @@ def calibrate_folder(
         calibration["default_fpr"] = default_fpr
     if healthy:
         volumes = [
-            detected_ml(scan.residual, scan.inside, scan.spacing_mm, thresholds, post)
+            detected_ml(
+                scan.residual, scan.inside, scan.spacing_mm, scan.voxel_ml, thresholds, post
+            )
             for scan in scans
         ]
         calibration["scan_ml"] = [list(row) for row in zip(*volumes, strict=True)]
@@ -257,6 +259,7 @@ class _MeasuredScan:
         residual: post-processed residual.
         inside: voxels that count: the eroded brain in lesion-free slices.
         spacing_mm: voxel size along x and y, and distance of slices.
+        voxel_ml: volume of a voxel in the scan, ml.
         score: score of the scan; None if the scan is not healthy.
         errors: `reconstruction_error` and `blur_error`; None if the scan is not healthy.
     """
@@ -264,6 +267,7 @@ class _MeasuredScan:
     residual: Map
     inside: Mask
     spacing_mm: tuple[float, float, float]
+    voxel_ml: float
     score: float | None = None
     errors: tuple[float, float] | None = None
 
@@ -303,7 +307,10 @@ def _measure_scans(
                 score = scan_score(residual, scan.brain, scan.spacing_mm, post)
                 error = reconstruction_error(scan.images, reference, scan.brain)
                 errors = error, blur_error(scan.images, scan.brain)
-            scans.append(_MeasuredScan(residual, inside, scan.spacing_mm, score, errors))
+            measured = _MeasuredScan(
+                residual, inside, scan.spacing_mm, scan.voxel_ml, score, errors
+            )
+            scans.append(measured)
             progress.advance(row.name, detail=True)
     return scans
 
