@@ -1,5 +1,6 @@
 """Splits of subjects and codes of persons."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,9 @@ def test_person_code():
     assert len(code) == 16 and int(code, 16) >= 0
     assert code == person_code("ds", "ds__sub-01")  # the subject among several datasets
     assert code != person_code("ds", "sub-02") and code != person_code("other", "sub-01")
+
+
+def test_names_that_are_no_utf8():
+    name = os.fsdecode(b"M\xfcller")  # as a file system of another encoding gives it
+    assert split_of(name, "sub-01") in ("train", "val", "test")
+    assert person_code(name, "sub-01") != person_code("Muller", "sub-01")

@@ -1,6 +1,7 @@
 """Files of a cohort."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +31,14 @@ def test_written_cohort_is_read_back(tmp_path):
     write_cohort(out, [ref], meta)
     cohort = Cohort.open(out)
     counts = {"train": 0, "val": 1, "test": 0}
+    voxels = cohort.meta.pop("voxels")
     assert cohort.meta == {"format": 2, **meta, "n_scans": 1, "n_subjects": counts}
+    write_cohort(out, [ref], meta)
+    assert Cohort.open(out).hash == cohort.hash
+    write_subject(out, ref, replace(prepared, image=0.5 * prepared.image), {"format": 2})
+    write_cohort(out, [ref], meta)
+    assert Cohort.open(out).meta["voxels"] != voxels and Cohort.open(out).hash != cohort.hash
+    write_subject(out, ref, prepared, {"format": 2})
     (row,) = cohort.rows
     assert (row.subject, row.session, row.dataset, row.split) == ("a", "ses-1", "d", "val")
     assert row.healthy and row.lesion_mask is None and row.source == str(image)

@@ -1,6 +1,7 @@
 """Shards of `detect`, `preprocess` and `evaluate`: merged, they equal one plain command."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -130,6 +131,9 @@ def test_other_settings_and_other_scans_are_refused(scans, run, tmp_path):
     one = next(iter(sorted(scans.iterdir())))
     with pytest.raises(InputError, match="shard 1/3 was started with scans "):
         detect_in([one], out, run, shard=SHARDS[1], qc=UNALIGNED, threshold=0.2)
+    copy = shutil.copytree(scans, tmp_path / "copy")  # its name decides which shard has a scan
+    with pytest.raises(InputError, match="shard 1/3 was started with scans "):
+        detect_shard(copy, out, run, SHARDS[1])
     assert files_of(out) == before
 
 

@@ -6,8 +6,9 @@ import pytest
 from helpers.brains import dice, made_brain, made_volume
 from helpers.options import UNALIGNED
 from maediff.core.errors import InputError
-from maediff.preparation.background import brain_from_background, fill_empty_slices
+from maediff.preparation.background import Gap, brain_from_background, fill_empty_slices
 from maediff.preparation.onto_grid import prepare_scan
+from maediff.preparation.prepare import prepare
 from maediff.preparation.steps import run_steps
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_nifti
@@ -32,20 +33,42 @@ def test_lost_slices(axis, lost, value):
     data, brain, affine = made_brain()
     damaged = data.copy()
     damaged[(slice(None),) * axis + (lost,)] = value
-    volume, n_filled = fill_empty_slices(made_volume(damaged, affine))
-    assert n_filled == lost.stop - lost.start
+    volume, filled = fill_empty_slices(made_volume(damaged, affine))
+    n_filled = lost.stop - lost.start
+    assert filled == [Gap(axis, lost.start, lost.stop)]
     assert dice(brain_from_background(volume), brain) > 0.999
     assert np.quantile(np.abs(volume.data - data)[brain], 0.99) < 10
     stepped = run_steps(made_volume(damaged, affine), None, UNALIGNED.for_modality("T1w"))
     assert [flag.code for flag in stepped.flags] == ["empty-slices"]
     assert stepped.record["empty_slices"] == n_filled and dice(stepped.brain, brain) > 0.999
+    given = brain.copy()
+    given[(slice(None),) * axis + (lost,)] = False  # a mask of the damaged scan
+    stepped = run_steps(made_volume(damaged, affine), given, UNALIGNED.for_modality("T1w"))
+    assert [flag.code for flag in stepped.flags] == ["empty-slices"]
+    assert stepped.record["empty_slices"] == n_filled
+
+
+def test_filled_slices_beside_a_lesion_are_not_lesion_free():
+    data, brain, affine = made_brain()
+    lesion = np.zeros(brain.shape, dtype=bool)
+    lesion[30:36, 30:36, 20:24] = True
+    data[lesion] *= 3
+    config, masks = UNALIGNED.for_modality("T1w"), {"brain": brain, "lesion": lesion}
+    plain = prepare(made_volume(data, affine), config, **masks)
+    damaged = data.copy()
+    damaged[:, :, 24:29] = 0
+    filled = prepare(made_volume(damaged, affine), config, **masks)
+    changed = np.abs(filled.on_grid.image - plain.on_grid.image).max(axis=(0, 1)) > 0.1
+    assert changed.any()
+    assert not (filled.on_grid.lesion_free & changed).any()
+    assert filled.on_grid.lesion_free.sum() < plain.on_grid.lesion_free.sum()
 
 
 def test_a_long_gap_separates_no_brain():
     data, brain, affine = made_brain()
     data[:, :, 20:28] = 0  # 16 mm
-    volume, n_filled = fill_empty_slices(made_volume(data, affine))
-    assert n_filled == 0
+    volume, filled = fill_empty_slices(made_volume(data, affine))
+    assert filled == []
     both = brain_from_background(volume)
     assert both[:, :, 10:20].any() and both[:, :, 30:].any() and not both[:, :, 20:28].any()
     np.testing.assert_array_equal(both, brain & (data > 0))
@@ -74,7 +97,7 @@ def test_specks_are_no_brain():
     data, brain, affine = made_brain()
     data[29:31, 35:37, 48] = 90  # above the vertex, after an empty slice
     volume = made_volume(data, affine)
-    assert fill_empty_slices(volume) == (volume, 0)
+    assert fill_empty_slices(volume) == (volume, [])
     np.testing.assert_array_equal(brain_from_background(volume), brain)
 
 

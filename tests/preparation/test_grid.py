@@ -168,6 +168,15 @@ def test_lesion_free_slices_by_hand():
     assert lesion_free_slices(np.zeros_like(lesion), affine, grid, 1).all()
 
 
+@pytest.mark.parametrize("height", [-78.0, -84.0, -120.0, 300.0])
+def test_a_lesion_beyond_the_atlas_grid_leaves_all_slices_free(height):
+    grid = atlas_grid(np.eye(4), CONFIG)
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[2, 3] = height
+    lesion = np.ones((1, 1, 1), dtype=bool)
+    assert lesion_free_slices(lesion, affine, grid, 1).all()
+
+
 def test_lesion_free_slices_in_atlas():
     data, brain, affine = made_brain((68, 68, 50), (2.0, 2.0, 2.0))
     grid = atlas_grid(TO_ATLAS, CONFIG)

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,7 @@ import SimpleITK
 
 from helpers.brains import oblique
 from maediff.core.errors import InputError
+from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_nifti, write_on_scan_grid
 from maediff.scans.read import identity, read_scan
 from maediff.scans.reference import ScanRef
@@ -19,6 +21,7 @@ AFFINE = oblique(np.array([[-2.0, 0, 0, 11], [0, 2, 0, -12], [0, 0, 3, -20], [0,
 
 
 def write_pair(path):
+    path.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Pair(VOXELS, AFFINE), path)
 
 
@@ -145,13 +148,45 @@ def test_unusable_file_of_another_format_is_refused_by_name(tmp_path, case):
     assert str(tmp_path) in str(caught.value)
 
 
-def test_identity_of_a_pair_covers_its_voxels(tmp_path):
+@pytest.mark.parametrize("half", ["hdr", "img"])
+@pytest.mark.parametrize("role", ["image", "brain_mask", "lesion_mask", "t1"])
+def test_identity_of_a_pair_covers_both_files(tmp_path, role, half):
     write_pair(tmp_path / "a.hdr")
-    ref = ScanRef("a", "", tmp_path / "a.hdr", "d")
+    paths = {"image": tmp_path / "scan.nii", role: tmp_path / f"a.{half}"}
+    ref = ScanRef("a", "", dataset="d", **paths)
     before = identity(ref)
     nib.save(nib.Nifti1Pair(VOXELS[:, :, :9], AFFINE), tmp_path / "b.hdr")
-    (tmp_path / "b.img").replace(tmp_path / "a.img")
+    other = {"hdr": "img", "img": "hdr"}[half]
+    (tmp_path / f"b.{other}").replace(tmp_path / f"a.{other}")
     assert identity(ref) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header.replace(b"\nspace:", b"\ncontent: \nspace:"),
+        lambda header: re.sub(rb"(NRRD000\d\n)(#[^\n]*\n)+", rb"\1", header),
+        lambda header: header + b"\nSpace:=none\nsizes:=none",
+        lambda header: header.replace(b"\n", b"\r\n"),
+    ],
+    ids=["empty field", "no comment", "notes", "line ends"],
+)
+def test_unusual_nrrd_headers(tmp_path, change):
+    write_nrrd(tmp_path / "b.nrrd", compress=False)
+    header, voxels = (tmp_path / "b.nrrd").read_bytes().split(b"\n\n", 1)
+    end = b"\r\n\r\n" if b"\r" in change(header) else b"\n\n"
+    expected = read_scan(tmp_path / "b.nrrd")
+    (tmp_path / "c.nrrd").write_bytes(change(header) + end + voxels)
+    changed = read_scan(tmp_path / "c.nrrd")
+    np.testing.assert_array_equal(changed.data, expected.data)
+    np.testing.assert_array_equal(changed.affine, expected.affine)
+
+
+def test_a_pair_in_capitals_is_found_in_a_folder(tmp_path):
+    write_pair(tmp_path / "in" / "p1_T1.hdr")
+    for name in ("hdr", "img"):
+        (tmp_path / "in" / f"p1_T1.{name}").rename(tmp_path / "in" / f"P1_T1.{name.upper()}")
+    assert [ref.name for ref in find_scans([tmp_path / "in"], "T1w")] == ["P1_T1"]
 
 
 def test_values_of_nrrd_beyond_single_precision_are_refused(tmp_path):

@@ -1,4 +1,5 @@
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,10 @@ def test_session_key_is_shared_by_contrasts_of_one_session():
     assert session_key(Path("p1_t1_T1.nii")) == session_key(Path("p1_t1_FLAIR.nii"))
     assert session_key(Path("p1_t1_FLAIR.nii")) != session_key(Path("p1_t2_T1.nii"))
     assert session_key(Path("T1.nii")) == session_key(Path("FLAIR.nii")) == ()
+    assert session_key(Path("Müller_T1.nii")) != session_key(Path("Möller_T1.nii"))
+    assert session_key(Path("张三_T1.nii")) == session_key(Path("张三_FLAIR.nii")) == ("张三",)
+    decomposed = unicodedata.normalize("NFD", "Müller_FLAIR.nii")  # as on macOS
+    assert session_key(Path(decomposed)) == session_key(Path("Müller_T1.nii"))
 
 
 def test_suffix_and_masks_by_name():

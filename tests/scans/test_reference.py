@@ -31,6 +31,8 @@ def test_folders_are_removed_from_message():
     ref = make_ref("x", image="/Doe Jane/i/a.nii", lesion_mask=Path("/Doe Jane/m/l.nii"))
     text = "/Doe Jane/i/a.nii: does not fit /Doe Jane/m/l.nii"
     assert remove_folders(text, ref) == "a.nii: does not fit l.nii"
+    inside = make_ref("x", image="/in/a.nii", lesion_mask=Path("/in/Doe Jane/l.nii"))
+    assert remove_folders("/in/Doe Jane/l.nii: empty", inside) == "l.nii: empty"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,9 @@ def preprocess_scans(
     settings = _collect_settings(config, lesion_free_margin)
     _check_same_settings(out, settings)
     order = [ref.name for ref in refs]
-    common = {"command": "preprocess", "scans": hash_names(order), **settings}
+    # Data set and subject decide the shard; split and health, which an option may set, the cohort.
+    scans = [f"{ref.dataset}/{ref.subject} {ref.name} {ref.split} {ref.healthy}" for ref in refs]
+    common = {"command": "preprocess", "scans": hash_names(scans), **settings}
     common["maediff"] = __version__
     if run.shard is not None:
         start_shard(out, run.shard, common, resume=run.resume)

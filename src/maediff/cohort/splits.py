@@ -132,13 +132,13 @@ def person_code(dataset: str, subject: str) -> str:
     Two scans show the same person if their codes are equal.
     """
     name = f"maediff {dataset}/{subject_in_dataset(dataset, subject)}"
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _hash_name(dataset: str, subject: str) -> int:
     """Return the SHA-256 hash of a subject's name in its dataset."""
     name = f"{dataset}/{subject_in_dataset(dataset, subject)}"
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16)
+    return int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16)
 
 
 def _name_person(ref: ScanRef) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 An interrupted `maediff preprocess` leaves finished scans and no cohort; it can be resumed.
 """
 
-from collections.abc import Mapping, Sequence
+import gzip
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,8 @@ def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any])
     Args:
         cohort: folder of the cohort.
         refs: the finished scans.
-        meta: content of cohort.json besides the format and the numbers of scans and subjects.
+        meta: content of cohort.json besides the format, the numbers of scans and subjects, and the
+            hash of all voxels.
 
     Returns:
         The splits of the subjects.
@@ -103,5 +106,16 @@ def write_cohort(cohort: Path, refs: Sequence[ScanRef], meta: Mapping[str, Any])
         rows.append([row[column] for column in MANIFEST_COLUMNS])
     write_table(cohort / "manifest.csv", MANIFEST_COLUMNS, rows)
     numbers = {"n_scans": len(rows), "n_subjects": splits.counts}
-    write_json(cohort / "cohort.json", {"format": COHORT_FORMAT, **meta, **numbers})
+    content = {"voxels": _hash_voxels(cohort / ref.name for ref in refs)}
+    write_json(cohort / "cohort.json", {"format": COHORT_FORMAT, **meta, **numbers, **content})
     return splits
+
+
+def _hash_voxels(folders: Iterable[Path]) -> str:
+    """Return a hash of the images and masks of scans, so that `Cohort.hash` changes with them."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.glob("*.nii.gz")):
+            with gzip.open(path) as file:  # compressed bytes depend on the version of zlib
+                digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()

@@ -112,7 +112,7 @@ class Shard:
 
 def hash_names(names: Sequence[str]) -> str:
     """Return a hash of the names of all scans, in their order; all shards must have the same."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_shared_folder(out: Path, shard: Shard, *, overwrite: bool, resume: bool) -> Path:

@@ -189,7 +189,8 @@ def detect(
     else:
         open_shared_folder(out, run.shard, overwrite=run.overwrite, resume=run.resume)
     shared = collect_settings(detector, chosen, model_from, options, run.seed)
-    common = {"command": "detect", "scans": hash_names([ref.name for ref in refs]), **shared}
+    scans = [f"{ref.dataset}/{ref.subject} {ref.name}" for ref in refs]
+    common = {"command": "detect", "scans": hash_names(scans), **shared}
     if run.shard is not None:
         start_shard(out, run.shard, common, resume=run.resume)
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]

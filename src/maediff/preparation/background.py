@@ -1,7 +1,8 @@
 """The brain mask of a skull-stripped scan, from its background."""
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -93,7 +94,19 @@ def brain_from_background(volume: Volume) -> Bool[np.ndarray, "x y z"]:
     return np.asarray(brain, dtype=bool)
 
 
-def fill_empty_slices(volume: Volume) -> tuple[Volume, int]:
+@dataclass(frozen=True)
+class Gap:
+    """Slices `start` to `stop` - 1 along an axis, between two other slices."""
+
+    axis: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def fill_empty_slices(volume: Volume) -> tuple[Volume, list[Gap]]:
     """Interpolate slices without content, along any axis, between slices of the head.
 
     A slice is empty if all its voxels have one value. A lost slice would separate a stripped
@@ -106,9 +119,9 @@ def fill_empty_slices(volume: Volume) -> tuple[Volume, int]:
         volume: the scan.
 
     Returns:
-        The scan, and the number of filled slices. The scan is returned as it is if there is none.
+        The scan, and the filled gaps. The scan is returned as it is if there is none.
     """
-    data, n_filled = volume.data, 0
+    data, filled = volume.data, []
     for axis in range(3):
         for start, stop in find_gaps(_find_slices_with_content(data, axis)):
             if (stop - start) * volume.spacing_mm[axis] > MAX_FILLED_MM:
@@ -122,8 +135,26 @@ def fill_empty_slices(volume: Volume) -> tuple[Volume, int]:
                 part: list[Any] = [slice(None)] * 3
                 part[axis] = index
                 data[tuple(part)] = (1 - weight) * before + weight * after
-            n_filled += stop - start
-    return (replace(volume, data=data), n_filled) if n_filled else (volume, 0)
+            filled.append(Gap(axis, start, stop))
+    return (replace(volume, data=data), filled) if filled else (volume, [])
+
+
+def extend_over_gaps(
+    mask: Bool[np.ndarray, "x y z"], gaps: Sequence[Gap]
+) -> Bool[np.ndarray, "x y z"]:
+    """Return a mask that also has, in filled slices, what the slices beside the gap have.
+
+    Args:
+        mask: a mask on the scan's grid.
+        gaps: the filled gaps of the scan.
+    """
+    extended = mask.copy()
+    for gap in gaps:
+        inside = [slice(None)] * 3
+        inside[gap.axis] = slice(gap.start, gap.stop)
+        beside = np.take(mask, [gap.start - 1, gap.stop], gap.axis).any(gap.axis)
+        extended[tuple(inside)] |= np.expand_dims(beside, gap.axis)
+    return extended
 
 
 def bridge_empty_slices(

@@ -247,5 +247,5 @@ def _find_lesion_free_rotated(
     free = np.ones(n_slices, dtype=bool)
     for height in np.unique(np.round(heights, 2)):
         low, high = max(0, math.ceil(height - span)), math.floor(height + span)
-        free[low : high + 1] = False
+        free[low : max(0, high + 1)] = False  # below the grid, high is negative
     return free

@@ -6,6 +6,7 @@
 Findings such as a brain of unusual size or many saturated voxels are recorded and flagged.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ from maediff.core.errors import InputError
 from maediff.preparation.background import (
     GIVEN,
     ZERO_BACKGROUND,
+    Gap,
     background_value,
     brain_from_background,
+    extend_over_gaps,
 )
 from maediff.preparation.grid import (
     Grid,
@@ -74,6 +77,7 @@ def prepare_scan(
     *,
     brain_from: str = GIVEN,
     to_atlas: Float[np.ndarray, "4 4"] | None = None,
+    filled: Sequence[Gap] = (),
 ) -> Prepared:
     """Resample a scan and its masks to the model's grid and normalise its intensities.
 
@@ -86,6 +90,7 @@ def prepare_scan(
         lesion_free_margin: slices of the scan beside a lesion that do not count as lesion-free.
         brain_from: origin of `brain`, for the record.
         to_atlas: mm of the scan -> mm of MNI152; None for an unregistered scan.
+        filled: gaps of the scan that were interpolated. Beside a lesion, they are not lesion-free.
 
     Raises:
         InputError: no `brain` for a raw scan with skull, an empty brain mask, or one whose size
@@ -123,7 +128,8 @@ def prepare_scan(
     lesion_numbers: dict[str, float] = {}
     if lesion is not None:
         lesion_on_grid = to_grid(lesion, volume.affine, grid, "majority")
-        free = lesion_free_slices(lesion, volume.affine, grid, lesion_free_margin)
+        reach = extend_over_gaps(lesion, filled)
+        free = lesion_free_slices(reach, volume.affine, grid, lesion_free_margin)
         lesion_numbers, outside = _measure_lesion(volume, brain, lesion)
         flags += outside
     record = {

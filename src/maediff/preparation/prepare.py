@@ -83,6 +83,7 @@ def prepare(
             lesion_free_margin,
             brain_from=on_scan.brain_from,
             to_atlas=on_scan.to_atlas,
+            filled=on_scan.filled,
         )
     record = on_grid.record
     numbers, flags = _check_quality(volume, on_scan, on_grid, config)

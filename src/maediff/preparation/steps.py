@@ -27,6 +27,7 @@ from maediff.core.types import VolumeMask
 from maediff.preparation.background import (
     GIVEN,
     ZERO_BACKGROUND,
+    Gap,
     RawScanError,
     brain_from_background,
     fill_empty_slices,
@@ -90,6 +91,7 @@ class Stepped:
         record: numbers for qc.csv, image.json and summary.json.
         flags: reasons to look at the scan.
         notes: remarks on the preparation.
+        filled: gaps of empty slices that were interpolated.
     """
 
     volume: Volume
@@ -100,6 +102,7 @@ class Stepped:
     record: dict[str, Any] = field(default_factory=dict)
     flags: list[Flag] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    filled: list[Gap] = field(default_factory=list)
 
     @property
     def extracted(self) -> bool:
@@ -137,7 +140,7 @@ def run_steps(
     if t1 is not None and config.modality != "T1w":
         t1_ref = ScanRef(subject="", session="", image=t1, dataset="", series=t1_series)
     runner = _Runner(config, tools or Tools())
-    volume, n_filled = fill_empty_slices(volume)
+    volume, filled = fill_empty_slices(volume)
     stepped = (
         runner.run_without_mask(volume, t1_ref)
         if brain is None
@@ -145,7 +148,8 @@ def run_steps(
     )
     if t1_ref is not None and not stepped.extracted:
         stepped.flags.extend(runner.compare_with_t1(stepped, t1_ref))
-    numbers, flags = check_slices(stepped.brain, n_filled)
+    stepped.filled.extend(filled)
+    numbers, flags = check_slices(stepped.brain, filled)
     stepped.record.update(numbers)
     stepped.flags.extend(flags or check_pieces(stepped.brain))
     stepped.flags.extend(check_contrast(stepped.record, config.modality, config.qc))

@@ -29,7 +29,8 @@ PLAIN_ENCODINGS = ("raw", "txt", "text", "ascii", "hex")
 PACKED_ENCODINGS = ("gzip", "gz")
 MGH_HEADER_BYTES = 284
 NRRD_MAGIC = re.compile(rb"NRRD000[1-5]\r?\n")
-NRRD_FIELD = re.compile(r"^([^:#]+):=?\s*(.*?)\s*$", re.MULTILINE)
+NRRD_FIELD = re.compile(r"^([^:#\n]+):(?!=)[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+"""A field of the header; `key:=value` is a note of the user, and # starts a comment."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,7 @@ def _read_nrrd(path: Path) -> Image3D:
     if not NRRD_MAGIC.match(start):
         raise _foreign(path, start, "NRRD file")
     header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
+    header = header.partition("\n")[2]  # without the magic
     fields = {key.strip().lower(): value for key, value in NRRD_FIELD.findall(header)}
     if "data file" in fields or "datafile" in fields:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -173,5 +174,23 @@ def several_contrasts_error(folder: Path, contrasts: Sequence[str]) -> InputErro
     )
 
 
+def split_tokens(name: str) -> list[str]:
+    """Split a name into words and the separators between them, in their order.
+
+    Letters beyond ASCII are words of their own, because contrasts are stated in ASCII.
+
+    Example:
+        >>> split_tokens("Zoë_T1")
+        ['Zo', 'ë', '_', 'T1']
+    """
+    return re.findall(r"[A-Za-z0-9]+|[^\W_A-Za-z0-9]+|[\W_]+", unicodedata.normalize("NFC", name))
+
+
+def is_separator(token: str) -> bool:
+    """True if a token of `split_tokens` is no word."""
+    return re.fullmatch(r"[\W_]+", token) is not None
+
+
 def _split_words(path: Path) -> list[str]:
-    return re.split(r"[^a-z0-9]+", nifti_stem(path).lower())
+    tokens = split_tokens(nifti_stem(path).lower())
+    return [token for token in tokens if not is_separator(token)]

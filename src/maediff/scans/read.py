@@ -119,7 +119,7 @@ def fingerprint(folder: Path, uid: str) -> str:
     for path in visible_files(folder):
         status = path.stat()
         parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identity(ref: ScanRef) -> dict[str, Any]:
@@ -127,15 +127,14 @@ def identity(ref: ScanRef) -> dict[str, Any]:
 
     Returns:
         `files`: path, size and modification time of image, masks and T1w, None for a missing one;
+        `pairs`: the same for both files of each of them that is a NIfTI pair, if there is one;
         `dicom` and `t1`: the `fingerprint` of the image's and the T1w's series, if they are DICOM.
     """
-    record: dict[str, Any] = {
-        "files": [
-            _file_identity(path) for path in (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
-        ]
-    }
-    if is_pair(ref.image) and ref.image.is_file():
-        record["voxels"] = _file_identity(find_pair(ref.image)[1])
+    files = (ref.image, ref.brain_mask, ref.lesion_mask, ref.t1)
+    record: dict[str, Any] = {"files": [_file_identity(path) for path in files]}
+    pairs = [find_pair(path) for path in files if path and is_pair(path) and path.is_file()]
+    if pairs:
+        record["pairs"] = [[_file_identity(half) for half in pair] for pair in pairs]
     if ref.series:
         record["dicom"] = fingerprint(ref.image, ref.series)
     if ref.t1 and ref.t1_series:

@@ -94,8 +94,9 @@ def remove_folders(text: str, ref: ScanRef) -> str:
 
     Folder names may identify a person, and results with messages are given to other people.
     """
-    for path in ref.files:
-        text = text.replace(f"{path.parent}{os.sep}", "")
+    # A folder inside another goes first: removing the outer one would leave the name of the inner.
+    for folder in sorted({str(path.parent) for path in ref.files}, key=len, reverse=True):
+        text = text.replace(f"{folder}{os.sep}", "")
     return text
 
 

@@ -33,15 +33,21 @@ def other_images(folder: Path) -> Iterator[Path]:
     A NIfTI pair is listed by its header file. Folders that may not be read are skipped.
     """
     for path in _list_entries(folder, skip_unreadable=True):
-        is_half = is_pair(path) and not (".hdr" in path.suffixes[-2:] and _has_voxels(path))
+        is_half = is_pair(path) and not (_is_header(path) and _has_voxels(path))
         if is_image(path) and not is_nifti(path) and not is_half and path.is_file():
             yield path
+
+
+def _is_header(half: Path) -> bool:
+    """True for the header file of a pair, in any case."""
+    return half.name.lower().endswith((".hdr", ".hdr.gz"))
 
 
 def _has_voxels(header: Path) -> bool:
     """Check for the image file beside the header file of a pair."""
     stem = nifti_stem(header)
-    return any(header.with_name(f"{stem}.img{end}").exists() for end in ("", ".gz"))
+    ends = (".img", ".img.gz", ".IMG", ".IMG.gz", ".IMG.GZ")  # of `find_pair`
+    return any(header.with_name(f"{stem}{end}").exists() for end in ends)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

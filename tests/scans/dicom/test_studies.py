@@ -99,6 +99,13 @@ def test_agent_phase_and_ct_are_no_scans(volume, tmp_path, description, header):
         find_dicom(tmp_path / "r")
 
 
+@pytest.mark.parametrize("value", ["NONE", "No", "n/a", " "])
+def test_no_agent_in_words_is_no_agent(volume, tmp_path, value):
+    write_study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent=value)
+    (ref,) = find_dicom(tmp_path / "r")
+    assert ref.modality == "T1w" and ref.problem is None
+
+
 def test_ct_is_refused_even_if_chosen(volume, tmp_path):
     write_study(tmp_path / "ct", volume, "head", Modality="CT")
     with pytest.raises(InputError, match="CT, not MR"):

@@ -1,6 +1,7 @@
 """Manifests: every column, every mistake, and the way from references to a CSV and back."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -253,3 +254,14 @@ def test_empty_cells_behind_the_last_column_are_ignored(tmp_path):
         tmp_path, "subject,image,,\np,a.nii,,\nq,b.nii,,,\nr,c.nii\n", "a.nii", "b.nii", "c.nii"
     )
     assert names_of(find_scans([path])) == ["p", "q", "r"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_written_manifest_behind_a_link_names_existing_files(tmp_path):
+    touch(tmp_path / "data" / "p1_T1.nii")
+    (tmp_path / "scratch" / "deep").mkdir(parents=True)
+    (tmp_path / "work").symlink_to(tmp_path / "scratch" / "deep")
+    ref = ScanRef("p1", "", tmp_path / "data" / "p1_T1.nii", "data")
+    write_manifest(tmp_path / "work" / "manifest.csv", [ref])
+    (back,) = read_manifest(tmp_path / "work" / "manifest.csv", None)
+    assert back.image.samefile(ref.image)

@@ -66,6 +66,27 @@ def test_t2_flair_is_one_contrast_unless_t2_is_a_time_point(tmp_path):
     assert listed(find_sessions([root])) == {"p1": both, "p2": ["FLAIR"]}
 
 
+def test_names_beyond_ascii_are_not_joined(tmp_path):
+    people = ("Müller", "Möller", "Иванов", "Петров", "张三")
+    root = touch(tmp_path / "a", *(f"{name}_{c}.nii" for name in people for c in ("T1", "FLAIR")))
+    assert listed(find_sessions([root])) == {name: ["FLAIR", "T1w"] for name in people}
+
+
+def test_datasets_that_share_names_in_one_contrast(tmp_path):
+    for dataset, flair in (("A", 1), ("B", 2)):
+        files = ("sub-1_T1w", "sub-2_T1w", f"sub-{flair}_FLAIR")
+        root = touch(tmp_path / dataset, *(f"{name[:5]}/anat/{name}.nii" for name in files))
+        (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    found = listed(find_sessions([tmp_path / "A", tmp_path / "B"]))
+    both = ["FLAIR", "T1w"]
+    assert found == {
+        "A__sub-1": both,
+        "A__sub-2": ["T1w"],
+        "B__sub-1": ["T1w"],
+        "B__sub-2": both,
+    }
+
+
 def test_the_folder_of_one_patient_names_the_session(tmp_path):
     root = touch(tmp_path / "patient07", "T1.nii.gz", "T2.nii.gz", "FLAIR.nii.gz")
     assert listed(find_sessions([root])) == {"patient07": ["FLAIR", "T1w", "T2w"]}

@@ -16,13 +16,14 @@ A contrast agent makes vessels, choroid plexus and dura brighter than white matt
 brightest tissue of a healthy T1w. Fresh blood and fat are bright too.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from maediff.preparation.background import find_gaps
+from maediff.preparation.background import Gap, find_gaps
 from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
 from maediff.scans.volume import Volume
@@ -182,20 +183,24 @@ def check_air(
 
 
 def check_slices(
-    brain: Bool[np.ndarray, "x y z"], n_filled: int
+    brain: Bool[np.ndarray, "x y z"], filled: Sequence[Gap]
 ) -> tuple[dict[str, Any], list[Flag]]:
     """Return the number of empty slices within the brain, and a flag if there is one.
 
     Args:
         brain: brain mask.
-        n_filled: empty slices that were interpolated before the brain was found.
+        filled: gaps that were interpolated before the brain was found; a mask that was given may
+            have the same gaps.
     """
-    n_left = 0
-    for axis in range(3):
-        others = tuple(k for k in range(3) if k != axis)
-        n_left += sum(
-            stop - start for start, stop in find_gaps(np.asarray(brain.any(axis=others)))
-        )
+    n_filled = sum(map(len, filled))
+    known = {(gap.axis, index) for gap in filled for index in range(gap.start, gap.stop)}
+    left = {
+        (axis, index)
+        for axis in range(3)
+        for start, stop in find_gaps(np.asarray(brain.any(axis=tuple({0, 1, 2} - {axis}))))
+        for index in range(start, stop)
+    }
+    n_left = len(left - known)
     record = {"empty_slices": n_filled + n_left}
     flags = []
     if n_filled:

@@ -79,7 +79,9 @@ def write_dicom_sc(
     images = _sort_like_source(found)
     paths = dict.fromkeys(image.path for image in images)
     sources = dict(zip(paths, read_sources(images), strict=True))
-    low, high = choose_window(list(sources.values()), volume, brain)
+    # The window of a MONOCHROME1 header is that of values which `read_volume` has inverted.
+    headers = [] if images[0].is_inverted else list(sources.values())
+    low, high = choose_window(headers, volume, brain)
     folder.mkdir(parents=True, exist_ok=True)
     series = _make_series(images, sources[images[0].path], model)
     for number, image in enumerate(images, start=1):
@@ -113,7 +115,7 @@ def choose_window(
     intensity scales do not fit. Then the range of the brain's intensities is the window.
 
     Args:
-        sources: headers of the series.
+        sources: headers of the series; without any, the range of the brain's intensities counts.
         volume: the scan.
         brain: brain mask; if it is empty, the whole scan counts.
     """
@@ -121,7 +123,7 @@ def choose_window(
     low, median, high = (float(v) for v in np.percentile(values, [WINDOW[0], 50, WINDOW[1]]))
     high = max(high, low + 1e-6)
     windows = [window for source in sources if (window := _read_window(source)) is not None]
-    if len(windows) == len(sources):
+    if windows and len(windows) == len(sources):
         centre, width = (float(v) for v in np.median(windows, axis=0))
         black, white = centre - width / 2, centre + width / 2
         if black < median < white and 0.5 <= width / (high - low) <= 4:

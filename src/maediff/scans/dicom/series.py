@@ -17,6 +17,8 @@ from maediff.scans.dicom.header import Image, read_images, silence_dicom_warning
 from maediff.scans.walk import is_dicom, visible_files
 
 MIN_SLICES = 3  # a series of fewer images is a scout, not a volume
+NO_AGENT = {"", "none", "no", "n", "n/a", "na", "nil", "without", "0", "-"}
+"""Values of ContrastBolusAgent that name no agent, in lower case; our choice."""
 PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}  # values of ImageType
 
 
@@ -136,7 +138,8 @@ def _same_pixels(path: Path, other: Path) -> bool:
 def _make_series(headers: Sequence[_Header]) -> Series:
     texts = headers[0][1]
     image_types = set(texts["ImageType"].upper().split("\\"))
-    if texts["ContrastBolusAgent"] or image_types & PHASE:
+    agent = texts["ContrastBolusAgent"].strip().lower()
+    if agent not in NO_AGENT or image_types & PHASE:
         contrast: str | None = "other"
     else:
         contrast = contrast_from_text(f"{texts['SeriesDescription']} {texts['ProtocolName']}")

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 MASK_REASON = "masks by their names"
 OTHER_REASON = "with contrast agent or of another sequence by their names"
+SCAN_SUFFIXES = (*MODALITIES, "inplaneT2", "UNIT1")
+"""BIDS suffixes of the scans that are used."""
 
 
 def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
@@ -70,7 +72,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
     files = [path for path in paths if _is_scan_file(path)]
     base = Path()
     if files:
-        base = Path(os.path.commonpath([path.absolute().parent for path in files]))
+        base = _common_folder(files)
     contrasts = {path: contrast_from_name(path) for path in files}
     selected = select_contrast(base, contrasts, modality)
     datasets = [path for path in paths if is_bids_dataset(path)]
@@ -113,6 +115,20 @@ def _is_scan_file(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() != ".csv"
 
 
+def _common_folder(files: Sequence[Path]) -> Path:
+    """Return the folder that holds all files.
+
+    Raises:
+        InputError: the files are on several drives (Windows).
+    """
+    try:
+        return Path(os.path.commonpath([path.absolute().parent for path in files]))
+    except ValueError:
+        raise InputError(
+            f"{files[0]}, {files[-1]}: scans on several drives; list them in a manifest CSV"
+        ) from None
+
+
 def _prefix_shared_names(
     datasets: Sequence[Path], refs_of_dataset: Sequence[list[ScanRef]]
 ) -> list[list[ScanRef]]:
@@ -123,9 +139,11 @@ def _prefix_shared_names(
     """
     places = [root.resolve() for root in datasets]
     has_twins = len({place.name for place in places}) < len(places)
-    if has_twins or any(outer in inner.parents for outer, inner in permutations(places, 2)):
+    is_nested = any(outer in inner.parents for outer, inner in permutations(places, 2))
+    if len(places) < 2 or has_twins or is_nested:
         return list(refs_of_dataset)
-    names = [{ref.name.casefold() for ref in refs} for refs in refs_of_dataset]
+    # Names of all contrasts decide, so that every contrast of a subject gets the same name.
+    names = [_names_in_bids(root) for root in datasets]
     counts = Counter(name for dataset_names in names for name in dataset_names)
     renamed = []
     for refs, dataset_names in zip(refs_of_dataset, names, strict=True):
@@ -258,10 +276,7 @@ def _find_by_suffix(root: Path) -> dict[str, list[ScanRef]]:
                 excluded.append(path)
             elif bids is None:
                 nameless.append(path)
-            elif (
-                suffix in (*MODALITIES, "inplaneT2", "UNIT1")
-                and contrast_from_name(path) == "other"
-            ):
+            elif suffix in SCAN_SUFFIXES and contrast_from_name(path) == "other":
                 others.append(path)
             else:
                 subject, session = bids
@@ -278,6 +293,17 @@ def _find_by_suffix(root: Path) -> dict[str, list[ScanRef]]:
     log_skipped_files(root, nameless, "their names are no BIDS names (sub-01_ses-1_T1w.nii.gz)")
     log_skipped_files(root, others, OTHER_REASON)
     return by_suffix
+
+
+def _names_in_bids(root: Path) -> set[str]:
+    """Return the names of the T1w, T2w and FLAIR scans of a BIDS dataset, in lower case."""
+    names = set()
+    for folder in root.glob("sub-*"):
+        for path in nifti_files(folder) if folder.is_dir() else ():
+            bids = split_bids_name(path)
+            if bids and nifti_stem(path).rsplit("_", 1)[-1] in SCAN_SUFFIXES:
+                names.add("_".join(filter(None, bids)).casefold())
+    return names
 
 
 def _find_in_bids(root: Path, modality: str | None) -> list[ScanRef]:

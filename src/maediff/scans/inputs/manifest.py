@@ -221,7 +221,12 @@ def _relative_path(file: Path | None, manifest: Path) -> str:
     """Return a path relative to the manifest's folder; empty for None."""
     if file is None:
         return ""
-    path = os.path.relpath(file.absolute(), manifest.absolute().parent)
+    # The system follows links before "..", and the files themselves may be links.
+    file = file.parent.resolve() / file.name
+    try:
+        path = os.path.relpath(file, manifest.parent.resolve())
+    except ValueError:  # on another drive of Windows
+        path = str(file)
     if path != escape_controls(path):
         raise InputError(
             f"{file}: its path holds control characters, which a manifest cannot hold; rename it"

@@ -11,7 +11,6 @@ Nothing here opens an image.
 """
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,13 @@ from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES, Modality
 from maediff.scans.dicom.studies import SEVERAL_SERIES
 from maediff.scans.inputs.find import find_scans
-from maediff.scans.names import contrast_from_name, find_contrast, split_bids_name
+from maediff.scans.names import (
+    contrast_from_name,
+    find_contrast,
+    is_separator,
+    split_bids_name,
+    split_tokens,
+)
 from maediff.scans.reference import ScanRef, check_names
 
 logger = logging.getLogger(__name__)
@@ -227,11 +232,17 @@ def make_session_names(ref: ScanRef) -> list[str]:
         return ["_".join([ref.subject, *visits])]
     if ref.session or ref.image.is_dir():  # a manifest's session, or DICOM; T1 may be a visit
         return [ref.name]
-    words = re.split(r"([^A-Za-z0-9]+)", ref.name)  # words and the separators between them
-    first, end = find_contrast(words[::2])
+    tokens = split_tokens(ref.name)
+    words = [index for index, token in enumerate(tokens) if not is_separator(token)]
+    first, end = find_contrast([tokens[index] for index in words])
+    if first == end:
+        return [ref.name]
     names = []
-    for index in range(end - 1, first - 1, -1) or [end]:  # fewest words of the contrast first
-        start = max(0, 2 * index - 1)
-        rest = words[:start] + words[start + 2 * (end - index) :]
-        names.append("".join(rest).strip("_-. ") or ref.dataset)
+    for start in reversed(words[first:end]):  # fewest words of the contrast first
+        before, after = tokens[:start], tokens[words[end - 1] + 1 :]
+        if before and is_separator(before[-1]):
+            before.pop()
+        elif after and is_separator(after[0]):
+            after.pop(0)
+        names.append("".join(before + after).strip("_-. ") or ref.dataset)
     return names
