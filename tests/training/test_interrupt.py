@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from helpers.training import assert_same, run, weights
+from maediff.core.processes import process
 from maediff.core.processes.process import STOPS, stops_as_interrupt
 from maediff.models.model import read_model
 from maediff.models.weights import read_weights
@@ -125,3 +126,15 @@ def test_a_stop_comes_after_the_step(
     monkeypatch.undo()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6
     assert_same(weights(whole), weights(tmp_path / "parts"))
+
+
+def test_a_second_sighup_does_not_cut_the_saving(monkeypatch):
+    monkeypatch.setattr(process.stat, "S_ISCHR", lambda _: False)  # the terminal of this test
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with stops_as_interrupt(), deferred_interrupt() as requested:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            assert requested.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -29,6 +29,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as config
 
 from maediff.core.errors import InputError
+from maediff.core.processes.process import PROGRAMS
 from maediff.core.processes.scratch import scratch_folder
 from maediff.core.types import Modality, VolumeMask
 from maediff.preparation.hd_bet import is_hd_bet_installed, run_hd_bet_package
@@ -236,6 +237,7 @@ def _run_to_end(arguments: Sequence[str]) -> str:
         )
     except OSError as error:
         return str(error)
+    PROGRAMS.add(process.pid)
     with process:
         try:
             _, errors = process.communicate(timeout=TIMEOUT_S)
@@ -243,6 +245,7 @@ def _run_to_end(arguments: Sequence[str]) -> str:
             return f"it took more than {TIMEOUT_S} s"
         finally:  # also after Ctrl-C
             _kill_group(process)
+            PROGRAMS.discard(process.pid)
     if process.returncode == 0:
         return ""
     lines = errors.strip().splitlines()

@@ -30,9 +30,10 @@ def deferred_interrupt() -> Iterator[Event]:
         if current_thread() is main_thread() and signal.getsignal(number) is handler
     }
 
-    def restore(*_: object) -> None:
+    def restore() -> None:
         for number, handler in replaced.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is request_stop:  # SIGHUP stays ignored
+                signal.signal(number, handler)
 
     def request_stop(number: int, _: object) -> None:
         leave_closed_terminal(number)

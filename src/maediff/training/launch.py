@@ -19,7 +19,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from maediff.core.errors import InputError
-from maediff.core.processes.process import STOPS, end_with_parent
+from maediff.core.processes.process import STOPS, end_with_parent, leave_closed_terminal
 from maediff.training.ranks import LostRankError
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ def _run_rank(
     os.environ.update(environment)
     # STOPS come to all processes; the first one forwards them as Ctrl-C.
     for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, _: leave_closed_terminal(number))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("maediff").setLevel(level)
     try:
@@ -186,14 +187,19 @@ def _stopped_by_ranks(processes: list[BaseProcess]) -> Iterator[None]:
         yield
         return
 
-    def forward(*_: object) -> None:
+    def forward(number: int, _: object) -> None:
+        leave_closed_terminal(number)
         for process in processes:
             if process.pid and process.is_alive():
                 os.kill(process.pid, signal.SIGINT)
 
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        **{number: signal.signal(number, forward) for number in STOPS},
+        **{
+            number: signal.signal(number, forward)
+            for number in STOPS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        },
     }
     try:
         yield

@@ -5,6 +5,7 @@
 Every rank makes the same global batch and draws the random numbers of all its rows, then keeps its
 own rows. Drawing is cheap compared with the network. The gradients are averaged over the ranks, so
 the weights are those of one process with the same batch, up to the order of summation.
+DAE is an exception: its loss is a mean over brain pixels, whose number differs between ranks.
 A run can therefore be resumed with another number of devices.
 
 Launchers:

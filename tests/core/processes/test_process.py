@@ -92,6 +92,7 @@ try:
 except KeyboardInterrupt:
     print("saving", flush=True)
     print("saving", file=sys.stderr, flush=True)
+    time.sleep(0.3)
     Path(sys.argv[1]).touch()
 """
 
@@ -104,7 +105,9 @@ def test_a_closed_terminal_does_not_prevent_saving(tmp_path):
     os.close(terminal)
     assert os.read(master, 100).split() == [b"ready"]
     os.close(master)
-    program.send_signal(signal.SIGHUP)  # what the kernel does for the terminal of a session
+    for _ in range(2):  # the shell and the kernel both send it to the jobs of a terminal
+        program.send_signal(signal.SIGHUP)
+        time.sleep(0.02)
     assert program.wait(60) == 0
     assert (tmp_path / "saved").exists()
 
@@ -175,3 +178,13 @@ def test_scratch_of_others(temporary):
         [*stays, f"maediff-{plain}-{pid}-x-file"]
     )
     assert start
+
+
+def test_a_worker_under_nohup_ignores_sighup():
+    code = (
+        "import signal; from maediff.core.processes.process import end_with_parent\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); end_with_parent()\n"
+        "assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN\n"
+        "assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

@@ -25,6 +25,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PF_EXITING = 4  # linux/sched.h: the process is closing its files
 STOPS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask to stop: of a scheduler, and of a terminal that is closed (not on Windows)."""
+PROGRAMS: set[int] = set()
+"""Process groups of the programs that this process has started and that still run."""
 
 
 def host_name() -> str:
@@ -99,12 +101,14 @@ def _is_running_on_windows(pid: int) -> bool:
 def end_with_parent() -> None:
     """End this worker process when its parent ends; call it before the first task.
 
-    `STOPS` then act like Ctrl-C, so that programs which the worker has started end, too.
+    `STOPS` end the worker and the programs that it has started (`PROGRAMS`), unless it ignores
+    them (nohup).
     A killed parent cannot stop its workers. Without this, they would write, or wait for ever.
     The parent may have ended before this call: its number is from the start of the worker.
     """
     for number in STOPS:
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end_with_programs)
     started_by = multiprocessing.parent_process()
     parent = os.getppid() if started_by is None else started_by.pid
     if sys.platform == "linux":
@@ -118,6 +122,15 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def _end_with_programs(number: int, _: object) -> None:
+    """Kill the programs of this process, then end it as the signal does by default."""
+    for group in tuple(PROGRAMS):
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def pool_settings(threads: int | None) -> dict[str, Any]:
@@ -148,7 +161,8 @@ def stops_as_interrupt() -> Iterator[None]:
         yield
     finally:
         for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is interrupt:  # after SIGHUP, further ones are ignored
+                signal.signal(number, signal.SIG_DFL)
 
 
 def interrupt(number: int, frame: Any) -> None:
@@ -170,13 +184,15 @@ def interrupt(number: int, frame: Any) -> None:
 def leave_closed_terminal(number: int) -> None:
     """After SIGHUP, write to the null device what the closed terminal would refuse.
 
-    Without this, the first message fails, and what should be saved after it is lost.
+    Without this, the first message fails, and what should be saved after it is lost. Further
+    SIGHUP are ignored: shell and kernel both send one, and the second must not cut the saving.
 
     Args:
         number: the signal; any other than SIGHUP changes nothing.
     """
     if signal.Signals(number).name != "SIGHUP":
         return
+    signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         with suppress(OSError):  # closed
