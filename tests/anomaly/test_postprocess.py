@@ -322,3 +322,14 @@ def test_regions_grow_from_their_core():
 def test_invalid_settings(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PostprocessConfig(**wrong)
+
+
+def test_single_precision_changes_no_limit():
+    spacing = [float(np.float32(value)) for value in (1.0000001, 0.9999999, 1.0000002)]
+    assert min_voxels(spacing, PostprocessConfig(min_volume_mm3=64)) == 64
+    rng = np.random.default_rng(0)
+    residual = rng.random((6, 9, 9)).astype(np.float32)
+    brain = np.ones(residual.shape, dtype=bool)
+    config = PostprocessConfig(thick_slice_mm=3.0)
+    maps = [residual_map(residual, brain, (2.0, 2.0, z), config) for z in (3.0, 3.0000002)]
+    np.testing.assert_array_equal(*maps)

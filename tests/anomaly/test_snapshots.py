@@ -94,3 +94,11 @@ def test_every_changed_byte_is_an_error_or_harmless(tmp_path):
         except InputError:
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("n", range(3, 14))
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_no_slice_is_shown_twice(n, count):
+    brain = np.ones((n, 4, 4), dtype=bool)
+    chosen = pick_slices(brain, np.zeros(brain.shape), count)
+    assert len(set(chosen.tolist())) == len(chosen) == min(n, count)

@@ -1,5 +1,8 @@
 """Device and precision."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -71,3 +74,41 @@ def test_no_tf32_restores_setting():
             assert not any(backend.allow_tf32 for backend in backends)
             raise ZeroDivisionError
         assert all(backend.allow_tf32 for backend in backends)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "pass",
+        'torch.set_float32_matmul_precision("medium")',
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        'torch.backends.cuda.matmul.fp32_precision = "tf32"',
+        'torch.backends.fp32_precision = "tf32"',
+    ],
+)
+def test_no_tf32_after_any_setting_of_a_program(setting):
+    """Torch has two sets of settings and refuses to read a mixture of them."""
+    code = f"""
+import torch
+from maediff.core.device import no_tf32
+
+def state():
+    parts = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    new = [part.fp32_precision for part in parts]
+    try:
+        return new, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return new
+
+{setting}
+before = state()
+with no_tf32():
+    assert state() != before
+assert state() == before, (before, state())
+"""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("needs torch 2.9")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr

@@ -2,19 +2,27 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from helpers.brains import made_cohort
 from helpers.options import QUIET_CPU
-from helpers.runs import made_run
+from helpers.runs import ABOUT, made_run
 from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import person_code
 from maediff.core.errors import InputError
 from maediff.core.options import RunOptions
-from maediff.models.calibrate import calibrate, calibrate_folder, unseen_healthy
+from maediff.models.calibrate import (
+    _choose_levels,
+    calibrate,
+    calibrate_folder,
+    unseen_healthy,
+)
+from maediff.models.card import read_card
+from maediff.models.export import export_model
 from maediff.models.model import read_model
 from maediff.models.thresholds import FPRS
 
@@ -201,3 +209,41 @@ def test_same_thresholds_each_time(cohort, tmp_path):
     shutil.copytree(runs[0] / "best", runs[1] / "best", dirs_exist_ok=True)
     stored = [calibrate_folder(run, Cohort.open(cohort.path)) for run in runs]
     assert stored[0] == stored[1]
+
+
+def test_a_copy_has_a_card_of_its_own(cohort, run, tmp_path):
+    shipped = tmp_path / "shipped" / "ours"
+    export_model(run, shipped, ABOUT)
+    card = read_card(shipped)
+    scored = asdict(card) | {
+        "scores": [{"on": "x", "n_subjects": 1, "n_lesion": 1, "n_healthy": 0, "values": {}}]
+    }
+    (shipped / "card.json").write_text(json.dumps(scored))
+    calibrate(shipped, cohort.path, tmp_path / "here", run=QUIET_CPU)
+    copy = read_card(tmp_path / "here")
+    assert (copy.name, len(copy.scores)) == ("here", 1)
+    text = (tmp_path / "here" / "MODEL_CARD.md").read_text("utf-8")
+    assert text.startswith("# here") and "--model ours" not in text
+    changes = {"median_size": 3}
+    calibrate(shipped, cohort.path, tmp_path / "other", postprocess=changes, run=QUIET_CPU)
+    assert read_card(tmp_path / "other").scores == ()
+
+
+def test_no_level_has_a_threshold_of_zero():
+    calibration = {
+        "fprs": [1e-4, 1e-3, 1e-2],
+        "thresholds": [0.2, 0.1, 0.0],
+        "scan_scores": [0.05, 0.05, 0.05],
+        "scan_ml": [[0.0] * 3] * 3,
+    }
+    levels = _choose_levels(calibration)["sensitivity"]
+    assert levels["default"]["threshold"] == levels["high"]["threshold"] == 0.1
+
+
+def test_people_of_an_initial_model_do_not_calibrate(cohort, run, caplog):
+    val = cohort.split("val")
+    people = codes(row for row in val if row.healthy)
+    (run / "train_subjects.json").write_text(json.dumps(people))
+    stored = calibrate_folder(run, cohort)
+    assert "people that the initial model learned from" in caplog.text
+    assert stored is None or stored["source"] != "healthy scans"

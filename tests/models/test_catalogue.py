@@ -89,3 +89,13 @@ def test_shipped_models(folder):
     assert 0 < model.scale < 1
     assert model.thresholds.default().value == 1
     assert not model.method.training
+
+
+def test_a_model_is_named_by_its_folder(models, monkeypatch, tmp_path):
+    """A copied folder keeps the name in its card, and would load another model."""
+    first = next(iter(model_folders().values()))
+    shutil.copytree(first, tmp_path / "own" / "hospital")
+    monkeypatch.setenv("MAEDIFF_MODELS", str(tmp_path / "own"))
+    name, card = pick(read_card(first).modality)
+    assert name == card.name == "hospital"
+    assert "hospital" in [card.name for card in list_models()]

@@ -126,6 +126,8 @@ class PostprocessConfig:
 
 
 DEFAULT = PostprocessConfig()
+THICK_TOLERANCE_MM = 1e-3
+"""Slices of exactly `thick_slice_mm` are not thick, although headers have single precision."""
 OWN_STEPS = ("first_smooth_mm", "first_power", "first_ceiling", "extent")
 """Fields that belong to one model, and differ between the models of a table: first steps, growth.
 
@@ -198,7 +200,7 @@ def residual_map(
         ValueError: `times_intensity` or `first_power` is not 0, and `images` is missing.
     """
     masked = np.where(brain, residual, 0).astype(np.float32)
-    thick = spacing_mm[2] > config.thick_slice_mm
+    thick = spacing_mm[2] > config.thick_slice_mm + THICK_TOLERANCE_MM
     x, y, z = (1 / float(size) for size in spacing_mm)
     if config.first_smooth_mm:
         masked = _blur_inside(masked, brain, config.first_smooth_mm * np.array([0, y, x]))
@@ -311,7 +313,7 @@ def remove_small(
 def min_voxels(spacing_mm: Sequence[float], config: PostprocessConfig = DEFAULT) -> int:
     """Return the number of voxels that a component needs to reach `min_volume_mm3`."""
     volume = float(np.prod([float(s) for s in spacing_mm]))
-    return max(1, math.ceil(config.min_volume_mm3 / volume - 1e-6))
+    return max(1, math.ceil(config.min_volume_mm3 / volume * (1 - 1e-5)))  # float32 affines
 
 
 def _blur_inside(values: Map, where: Mask, sigma: Float[np.ndarray, " 3"]) -> Map:

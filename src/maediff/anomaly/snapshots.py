@@ -96,8 +96,12 @@ def pick_slices(brain: Mask, weight: Map | Mask, count: int = 6) -> Int[np.ndarr
         ):
             chosen.append(int(index))
     if not chosen:
-        evenly = np.linspace(0, len(candidates) - 1, count + 2).round().astype(np.int64)[1:-1]
-        return np.asarray(candidates[evenly])
+        last = len(candidates) - 1
+        # With the ends, if there are too few slices for `count` different ones between them.
+        places = (
+            np.linspace(0, last, count + 2)[1:-1] if last > count else np.linspace(0, last, count)
+        )
+        return np.asarray(candidates[places.round().astype(np.int64)])
     while len(chosen) < count:  # add the candidate furthest from all chosen slices
         distance = np.abs(candidates[:, None] - np.array(chosen)).min(axis=1)
         chosen.append(int(candidates[distance.argmax()]))

@@ -144,11 +144,23 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` applied; nested mappings are merged key by key."""
+    """Return `base` with `changes` applied; nested mappings are merged key by key.
+
+    A text in `base` where `changes` has a mapping is the preset of this group:
+
+    Example:
+        >>> merge({"augment": "robust"}, {"augment": {"noise": 0.1}})
+        {'augment': {'preset': 'robust', 'noise': 0.1}}
+    """
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, str):
+            before = {"preset": before}
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[key] = merge(before, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -77,12 +77,39 @@ def no_tf32() -> Iterator[None]:
     """
     import torch
 
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    before = [backend.allow_tf32 for backend in backends]
     try:
-        for backend in backends:
-            backend.allow_tf32 = False
+        matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the program has set `fp32_precision`, which must not be mixed with them
+        with _ieee_precision():
+            yield
+        return
+    lowers = matmul != "highest"  # setting the default again would change what it inherits
+    try:
+        if lowers:
+            torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        if lowers:
+            torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
+def _ieee_precision() -> Iterator[None]:
+    """Do the same as `no_tf32` with the settings that torch has since version 2.9."""
+    import torch
+
+    parts: list[Any] = [
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn,  # type: ignore[attr-defined]
+    ]
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision

@@ -38,7 +38,7 @@ from maediff.detection.to_scan import (
 )
 from maediff.methods import check_finite, predict_volume
 from maediff.models.model import TrainedMethod, read_model
-from maediff.models.reference import split_mean
+from maediff.models.reference import model_and_settings, split_mean
 from maediff.models.thresholds import Threshold, check_one_choice
 from maediff.preparation.config import PreparationConfig
 from maediff.preparation.prepare import PreparedScan, prepare
@@ -461,7 +461,8 @@ def load(
                 f"{reference}: a mean of models; write the settings of each model in its name, "
                 f"for example A@{changes}+B@{changes}"
             )
-        reference = f"{reference}{',' if '@' in reference else '@'}{changes}"
+        has_settings = model_and_settings(reference)[1]
+        reference = f"{reference}{',' if has_settings else '@'}{changes}"
     return make_detector(read_model(reference, resolve_device(device)), batch_size=batch_size)
 
 
@@ -501,6 +502,8 @@ def _format_setting(value: Any) -> str:
     """Return the value of a setting as in `RUN@key=value`."""
     if isinstance(value, list | tuple):
         return "[" + ",".join(_format_setting(item) for item in value) + "]"
+    if value is None:
+        return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

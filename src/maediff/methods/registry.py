@@ -213,5 +213,5 @@ def build(
     """
     config = resolve(name, preset, settings)
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global state
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` also seeds every GPU
         return METHODS[name].make(config)

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,23 @@ from maediff.cohort.cohort import Cohort, Row
 from maediff.cohort.splits import person_code
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_json
+from maediff.core.files import (
+    fresh_folder,
+    refuse_inputs_inside_output,
+    write_json,
+    write_text,
+)
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
 from maediff.core.progress import Progress
 from maediff.core.types import Map, Mask
 from maediff.methods import predict_volume
+from maediff.models.card import read_card
+from maediff.models.card_text import render_card
 from maediff.models.folder import write_config
 from maediff.models.model import TrainedMethod, read_model
 from maediff.models.reconstruction import HealthyReconstructions
+from maediff.models.reference import model_and_settings
 from maediff.models.thresholds import FPRS
 from maediff.preparation.config import SHARED, PreparationConfig
 
@@ -135,6 +143,8 @@ def calibrate(
                 f"{cohort}: erosion removes all of its brains; lower "
                 "`postprocess.erosion_iterations`"
             )
+        is_same = chosen == trained.postprocess and not model_and_settings(model)[1]
+        _rename_card(copy, keep_scores=is_same)
         # config.json makes the folder a model, so it comes last.
         for path in sorted(copy.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, out / path.name)
@@ -145,13 +155,29 @@ def calibrate(
     return calibration
 
 
+def _rename_card(folder: Path, *, keep_scores: bool) -> None:
+    """Give the card of a copy the name of the copy, and describe its own thresholds.
+
+    Args:
+        folder: the copy; a run has no card.
+        keep_scores: false if the copy has other settings than the model that was scored.
+    """
+    if not (folder / "card.json").is_file():
+        return
+    card = read_card(folder)
+    card = replace(card, name=folder.name, scores=card.scores if keep_scores else ())
+    write_json(folder / "card.json", asdict(card))
+    write_text(folder / "MODEL_CARD.md", render_card(card, folder))
+
+
 def unseen_healthy(cohort: Cohort, model: TrainedMethod) -> list[Row]:
     """Return the healthy scans, of any split, of people that the model did not learn from."""
-    return [
-        row
-        for row in cohort.rows
-        if row.healthy and person_code(row.dataset, row.subject) not in model.learned_from
-    ]
+    return [row for row in cohort.rows if row.healthy and not _has_seen(model, row)]
+
+
+def _has_seen(model: TrainedMethod, row: Row) -> bool:
+    """True if a model learned from the person of a scan."""
+    return person_code(row.dataset, row.subject) in model.learned_from
 
 
 def calibrate_folder(
@@ -174,7 +200,8 @@ def calibrate_folder(
     Args:
         folder: folder of the model.
         cohort: the cohort.
-        rows: scans to use; None uses the val split of `cohort`.
+        rows: scans to use; None uses the val split of `cohort`, without people that the model
+            learned from.
         device: device of the network.
         postprocess: None uses the model's own post-processing.
         seed: seed of the noise at test.
@@ -193,7 +220,7 @@ def calibrate_folder(
     post = postprocess or model.postprocess
     registered = PreparationConfig.from_record(cohort.meta).registered
     check_symmetry(post, registered, str(cohort.path))
-    rows = sorted(cohort.split("val") if rows is None else rows, key=lambda row: row.name)
+    rows = sorted(_unseen(cohort.split("val"), model) if rows is None else rows, key=_by_name)
     healthy = [row for row in rows if row.healthy]
     # The first scan of each person, by name.
     people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}
@@ -249,6 +276,26 @@ def calibrate_folder(
             calibration["reconstruction"] = HealthyReconstructions(errors, blur_errors).record()
     write_json(model.folder / "calibration.json", calibration)
     return calibration
+
+
+def _by_name(row: Row) -> str:
+    return row.name
+
+
+def _unseen(rows: Sequence[Row], model: TrainedMethod) -> list[Row]:
+    """Return the scans of people that a model did not learn from; log how many others there are.
+
+    A model that a training started from may have learned from people of the cohort's val split.
+    """
+    unseen = [row for row in rows if not _has_seen(model, row)]
+    if len(unseen) < len(rows):
+        logger.warning(
+            "%d of %d val scans show people that the initial model learned from; they are not "
+            "used for thresholds",
+            len(rows) - len(unseen),
+            len(rows),
+        )
+    return unseen
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,7 +373,11 @@ def _choose_levels(calibration: Mapping[str, Any]) -> dict[str, Any]:
         detects as little as the level default allows.
     """
     thresholds = dict(zip(calibration["fprs"], calibration["thresholds"], strict=True))
-    volumes = dict(zip(calibration["fprs"], calibration["scan_ml"], strict=True))
+    volumes = {  # a threshold of 0 would detect every voxel with a residual
+        rate: ml
+        for rate, ml in zip(calibration["fprs"], calibration["scan_ml"], strict=True)
+        if thresholds[rate] > 0
+    }
     scores = calibration["scan_scores"]
     none_flagged = {"threshold": float(max(scores)), "rule": "no healthy scan is flagged"}
     levels: dict[str, Any] = {

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,13 @@ def list_models() -> list[Card]:
 
 
 def models() -> Iterator[tuple[Path, Card]]:
-    """Yield folder and card of each model; a damaged card is logged and skipped."""
-    for folder in model_folders().values():
+    """Yield folder and card of each model; a damaged card is logged and skipped.
+
+    A model is found by the name of its folder, so its card gets this name.
+    """
+    for name, folder in model_folders().items():
         try:
-            yield folder, read_card(folder)
+            yield folder, replace(read_card(folder), name=name)
         except InputError as error:
             logger.warning("%s", error)
 

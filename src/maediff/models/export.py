@@ -249,7 +249,10 @@ def _add_to_calibration(folder: Path, about: Mapping[str, Any]) -> None:
     changes = {key: value for key, value in given.items() if value is not None}
     if changes:
         path = folder / "calibration.json"
-        write_json(path, {**read_json(path), **changes})
+        stored = read_json(path)
+        if "default_fpr" in changes:
+            stored.pop("default_threshold", None)  # it would override the given rate
+        write_json(path, {**stored, **changes})
 
 
 def _refuse_machine_paths(folder: Path, name: str) -> None:

@@ -77,7 +77,7 @@ def _copy_model(source: Path, folder: Path) -> None:
         shutil.copytree(
             source,
             temporary,
-            ignore=shutil.ignore_patterns("README.md"),
+            ignore=shutil.ignore_patterns("README.md", ".*"),
             copy_function=shutil.copyfile,
         )
         os.replace(temporary, folder)

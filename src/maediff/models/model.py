@@ -15,6 +15,7 @@ from typing import Any
 from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, apply_changes, check_symmetry
 from maediff.core.config import merge, parse_settings
 from maediff.core.errors import InputError
+from maediff.core.files import hash_file
 from maediff.methods.base import Method
 from maediff.methods.mean_reference import MeanReference
 from maediff.methods.registry import build, resolve
@@ -156,6 +157,17 @@ class TrainedMethod:
         return self.network.weights.step
 
     @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file of weights; of a mean, those of its models, joined by "+".
+
+        Raises:
+            InputError: the weights are missing or damaged.
+        """
+        if self.parts:
+            return "+".join(part.weights_sha256 for part in self.parts)
+        return self.network.sha256 or hash_file(self.network.weights.path)
+
+    @property
     def folders(self) -> list[Path]:
         """All folders that the model was read from."""
         return [part.folder for part in self.parts] or [self.folder]
@@ -248,7 +260,7 @@ def read_model(reference: str | Path, device: str = "cpu") -> TrainedMethod:
         reference: a run folder, the name or folder of a shipped model, or `hf:ORG/NAME`.
             Settings that only matter at test may follow an @: `runs/pddpm@s=48,t_test=500`.
             `RUN_A+RUN_B+...` is the method whose reference is the mean of their references, and
-            whose residual is that of RUN_A.
+            whose residual and post-processing are those of RUN_A.
         device: device of the network.
 
     Raises:
@@ -331,12 +343,10 @@ def _read_mean(references: list[str], device: str) -> TrainedMethod:
         config={"methods": [part.config for part in parts]},
         record={**first.settings.record, "method": method, "config": configs},
     )
-    postprocesses = {part.postprocess for part in parts}
     return replace(
         first,
         name="+".join(part.name for part in parts),
         settings=settings,
-        postprocess=postprocesses.pop() if len(postprocesses) == 1 else DEFAULT,
         parts=parts,
         learned_from=frozenset().union(*(part.learned_from for part in parts)),
         terms=" ".join(filter(None, (part.terms for part in parts))),

@@ -146,7 +146,10 @@ class Thresholds:
             )
         level, limit = self.levels[sensitivity], self.default().residual
         value = (max if sensitivity == "low" else min)(float(level["threshold"]), limit)
-        origin = {"sensitivity": sensitivity, "rule": level["rule"]}
+        rule = level["rule"]
+        if sensitivity == "high" and limit < float(level["threshold"]):
+            rule = "the default of the model, which is more sensitive than this level"
+        origin = {"sensitivity": sensitivity, "rule": rule}
         scans = {"source": self.source, "n_scans": self.n_scans}
         return self._scaled(value, {**origin, **scans, **self.describe(value)})
 

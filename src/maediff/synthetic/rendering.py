@@ -25,6 +25,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
+from maediff.cohort.cohort import Cohort
 from maediff.cohort.splits import assign_splits
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, refuse_inputs_inside_output, write_table
@@ -208,11 +209,14 @@ def render_scans(
         A line for each scan that failed: its name and the reason.
 
     Raises:
-        InputError: `source` holds no scan; `out` exists or holds an input; all scans failed.
+        InputError: `source` holds no scan, or is a cohort of another contrast; `out` exists or
+            holds an input; all scans failed.
     """
     if n < 1:
         raise InputError(f"n={n}: give at least one rendering per scan")
     cohort = (source / "cohort.json").is_file()
+    if cohort and (modality := Cohort.open(source).meta["modality"]) != "T1w":
+        raise InputError(f"{source}: a cohort of {modality}; give one of T1w scans")
     refs = find_scans(
         [source / "manifest.csv" if cohort else source],
         None if cohort else "T1w",
