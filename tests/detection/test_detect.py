@@ -17,12 +17,15 @@ from maediff.anomaly.postprocess import PostprocessConfig
 from maediff.anomaly.snapshots import load_slices
 from maediff.cohort.cohort import Cohort
 from maediff.core.errors import InputError
+from maediff.core.files import hash_file, write_json
 from maediff.detection import detector as detector_module
 from maediff.detection import result as result_module
+from maediff.detection.detect import without_origins
 from maediff.detection.result import IMAGES
 from maediff.models import catalogue
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.export import export_model
+from maediff.models.model import read_model
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.registration import Alignment
 from maediff.preparation.steps import Tools
@@ -526,3 +529,50 @@ def test_region_between_thick_slices(run, tmp_path, monkeypatch):
     mask = load(tmp_path / "out", "anomaly_mask").get_fdata()
     np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=(0, 1))), [5, 6])
     assert mask[..., 5].sum() == mask[..., 6].sum() == mask.sum() / 2 == 9
+
+
+def test_resume_keeps_the_results_of_other_scans(scan, run, tmp_path):
+    path, *_ = scan
+    second = path.with_name("sub-2_T1w.nii.gz")
+    shutil.copy(path, second)
+    broken = path.with_name("sub-3_T1w.nii.gz")
+    broken.write_bytes(b"")
+    out = tmp_path / "out"
+    assert detect([path, broken], out, run, threshold=0.2) == ["sub-3"]
+    assert detect([second], out, run, threshold=0.2, resume=True) == []
+    table = (out / "participants_findings.tsv").read_text("utf-8").splitlines()
+    assert [line.split("\t")[:2] for line in table[1:]] == [
+        ["sub-1", "flagged"],
+        ["sub-2", "flagged"],
+        ["sub-3", "failed"],
+    ]
+    assert list(read_shared(out)["failures"]) == ["sub-3"]
+
+
+def test_resume_with_other_weights_is_refused(scan, run, tmp_path):
+    out = tmp_path / "out"
+    detect([scan[0]], out, run, threshold=0.2)
+    shared = read_shared(out)
+    assert shared["weights_sha256"] == hash_file(read_model(run).network.weights.path)
+    write_json(out / "detect.json", shared | {"weights_sha256": "those of another training"})
+    with pytest.raises(InputError, match="was made with another weights_sha256"):
+        detect([scan[0]], out, run, threshold=0.2, resume=True)
+
+
+def test_the_reason_for_a_model_does_not_refuse_a_resumed_run():
+    shared = {"model": "t1", "model_from": "given", "contrasts": {"T1w": {"model_from": "x"}}}
+    assert without_origins(shared) == {"model": "t1", "contrasts": {"T1w": {}}}
+
+
+def test_results_stay_while_the_content_of_a_scan_is_absent(scan, run, tmp_path):
+    """Get, process, drop is a usual order with DataLad."""
+    path, out = scan[0], tmp_path / "out"
+    content = path.with_name("content.nii.gz")
+    path.rename(content)
+    path.symlink_to(content)
+    second = path.with_name("sub-2_T1w.nii.gz")
+    shutil.copy(content, second)
+    detect([path, second], out, run, threshold=0.2)
+    content.rename(content.with_name("elsewhere"))
+    assert detect([path, second], out, run, threshold=0.2, resume=True) == ["sub-1"]
+    assert (out / "sub-1" / "anomaly_map.nii.gz").is_file()

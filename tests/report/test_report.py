@@ -269,7 +269,7 @@ def evaluated(tmp_path):
                 lesion_free=np.ones(6, dtype=bool),
                 slice_ids=np.arange(6, dtype=np.int64),
                 affine=np.eye(4),
-                affine_to_scan=np.eye(4),
+                affine_to_scan=np.diag((2.0, 2.0, 2.0, 1.0)),
                 spacing_mm=SPACING,
                 healthy=healthy,
                 extra=extra,

@@ -65,7 +65,8 @@ def test_viewer_holds_the_volumes_x_fastest(tmp_path):
     scaled = make_viewer(tmp_path / "volumes.npz", summary("a") | {"unit": "default threshold"})
     assert json.loads(scaled.info)["maximum"] == 2
     assert (info["unit"], json.loads(scaled.info)["unit"]) == ("residual", "1 = default threshold")
-    assert info["min_voxels"] == 8  # 64 mm3 of voxels of 8 mm3
+    (shown,) = info["maps"]
+    assert (shown["threshold"], shown["extent"], shown["min_volume_mm3"]) == (0.1, 1, 64)
 
 
 def test_no_text_can_end_the_script(tmp_path):

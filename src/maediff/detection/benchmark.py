@@ -227,7 +227,7 @@ def matmul_rate(device: str, precision: str) -> float:
         device: "cpu" or "cuda".
         precision: "fp32" or "bf16".
     """
-    size = MATRIX_SIZE[device]
+    size = MATRIX_SIZE.get(device, MATRIX_SIZE["cpu"])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     fastest = float("inf")

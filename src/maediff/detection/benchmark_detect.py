@@ -179,13 +179,22 @@ _RUN_AND_MEASURE = """
 import json, os, subprocess, sys, time
 began = time.perf_counter()
 process = subprocess.Popen(sys.argv[2:])
-_, status, usage = os.wait4(process.pid, 0)
+cpu = peak = float("nan")
+if hasattr(os, "wait4"):
+    _, status, usage = os.wait4(process.pid, 0)
+    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    code = os.waitstatus_to_exitcode(status)
+else:
+    code = process.wait()
 wall = time.perf_counter() - began
 with open(sys.argv[1], "w") as file:
-    json.dump([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], file)
-sys.exit(os.waitstatus_to_exitcode(status))
+    json.dump([wall, cpu, peak], file)
+sys.exit(code)
 """
-"""Program that runs a command, writes wall s, CPU s and ru_maxrss as JSON, and ends like it."""
+"""Program that runs a command, writes wall s, CPU s and ru_maxrss as JSON, and ends like it.
+
+Windows measures neither CPU time nor memory of another process here; they are NaN.
+"""
 
 
 def measure_stages(scan: Path, out: Path, device: str) -> dict[str, dict[str, float]]:

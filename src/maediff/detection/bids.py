@@ -104,10 +104,10 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
         overwrite: remove the subjects of an earlier run first.
     """
     work, root = out / WORK, find_root(refs)
-    for old in out.glob("sub-*") if overwrite else ():
+    for old in [*out.glob("sub-*"), *out.glob(SCAN_REPORTS)] if overwrite else ():
         shutil.rmtree(old)
     for ref in refs:
-        if not (ref.problem and ref.image.is_dir()):  # a folder that may not be read
+        if not is_locked(ref):
             place_results(ref, out, work, root)
     if (work / "participants_findings.tsv").is_file():
         os.replace(work / "participants_findings.tsv", out / "participants_findings.tsv")
@@ -125,7 +125,7 @@ def place_results(
 ) -> None:
     """Move the images of one scan to their BIDS names, and write their sidecars.
 
-    If the scan failed, the results of an earlier run are removed.
+    If the scan failed, the results of an earlier run are removed, unless its file is not there.
 
     Args:
         ref: the scan.
@@ -196,8 +196,11 @@ def image_of(out: Path, ref: ScanRef, kind: str) -> Path:
         ref: the scan.
         kind: a key of `NAMES`.
     """
+    made = out / WORK / ref.name / f"{kind}.nii.gz"
+    if is_locked(ref):
+        return made
     target = out / target_of(ref, kind)
-    return target if target.is_file() else out / WORK / ref.name / f"{kind}.nii.gz"
+    return target if target.is_file() else made
 
 
 def target_of(ref: ScanRef, kind: str, names: Mapping[str, str] = NAMES) -> Path:
@@ -239,7 +242,7 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
     """
     roots = [_find_dataset(ref.image) for ref in refs]
     for ref, root in zip(refs, roots, strict=True):
-        if root is None or not is_in_own_folder(ref, root):
+        if root is None or not (is_locked(ref) or is_in_own_folder(ref, root)):
             raise InputError(
                 f"{ref.image}: not a scan of a BIDS dataset (dataset_description.json, sub-*/), "
                 "so `bids_derivative` has no names for it; leave out `bids_derivative`"
@@ -251,6 +254,11 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
             )
     assert roots[0] is not None
     return roots[0]
+
+
+def is_locked(ref: ScanRef) -> bool:
+    """True if a reference is to a folder that may not be read, so that no scan is known."""
+    return bool(ref.problem) and ref.image.is_dir()
 
 
 def is_in_own_folder(ref: ScanRef, root: Path) -> bool:

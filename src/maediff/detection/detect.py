@@ -37,6 +37,7 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
+from maediff.core.text import hide_folders
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import REPAIR, describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection, library_versions
@@ -62,7 +63,7 @@ from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.parallel import run_scans
 from maediff.scans.ray_engine import describe_missing_results
 from maediff.scans.read import identity
-from maediff.scans.reference import ScanRef, remove_folders
+from maediff.scans.reference import ScanRef, remove_folders, short_problem
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -119,8 +120,9 @@ class DetectReport:
 
     @property
     def flagged(self) -> list[str]:
-        """Names of the finished scans that quality control flagged."""
-        return [summary["subject"] for summary in self.summaries if summary["qc"]["flags"]]
+        """Names of the finished scans or sessions that quality control flagged."""
+        flagged = (each["subject"] for each in self.summaries if each["qc"]["flags"])
+        return list(dict.fromkeys(flagged))  # a session may have a summary for each contrast
 
 
 @hold_locks()
@@ -196,6 +198,7 @@ def detect(
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
+    kept = read_kept_results(out, {ref.name for ref in refs})
     stated = add_command(shared, options)
     write_json(out / "detect.json", stated)
     # Each process loads the model once, instead of receiving it with every scan.
@@ -212,9 +215,7 @@ def detect(
         done = [ref.name for ref in refs if ref.name not in failures]
         finish_shard(out, run.shard, common, {"scans": done, "failures": failures})
         return DetectReport(out, summaries, failures)
-    if failures:
-        write_json(out / "detect.json", {**stated, "failures": failures})
-    write_findings(out / "participants_findings.tsv", summaries, failures)
+    write_outcome(out, stated, DetectReport(out, summaries, failures), kept)
     forget_shards(out)
     return DetectReport(out, summaries, failures)
 
@@ -266,9 +267,52 @@ def _collect_outcomes(
                 summaries.append(read_json(out / ref.name / "summary.json"))
                 progress.advance(describe_finding(summaries[-1], shared))
             else:
-                failures[ref.name] = remove_folders(failure, ref)
+                failures[ref.name] = hide_folders(remove_folders(failure, ref))
                 progress.advance(f"{ref.name} failed: {failure}", failed=True)
     return summaries, failures
+
+
+def read_kept_results(out: Path, names: set[str], *, depth: Sequence[str] = ("",)) -> DetectReport:
+    """Return the results of earlier calls on other scans, which a resumed call keeps.
+
+    Args:
+        out: folder of the results.
+        names: names of the scans or sessions of this call.
+        depth: folders of summaries in the folder of a scan or session.
+    """
+    summaries = []
+    for folder in sorted(path for path in out.glob("[!.]*") if path.name not in names):
+        found = [folder / part / "summary.json" for part in depth]
+        present = [path for path in found if path.is_file()]
+        # The summary of a session stands for those of its contrasts.
+        summaries += [read_json(path) for path in (present[:1] if depth[0] == "" else present)]
+    failures: dict[str, str] = {}
+    if (out / "detect.json").is_file():
+        recorded = read_json(out / "detect.json", remedy=REPAIR).get("failures", {})
+        # The failure of a contrast is named SESSION CONTRAST.
+        failures = {
+            name: reason
+            for name, reason in recorded.items()
+            if not {name, name.rpartition(" ")[0]} & names
+        }
+    return DetectReport(out, summaries, failures)
+
+
+def write_outcome(
+    out: Path, settings: Mapping[str, Any], report: DetectReport, kept: DetectReport
+) -> None:
+    """Write the failures and the table of findings, of this call and of earlier ones.
+
+    Args:
+        out: folder of the results.
+        settings: content of detect.json besides the failures.
+        report: the outcome of this call.
+        kept: what `read_kept_results` returned before it.
+    """
+    failures = {**kept.failures, **report.failures}
+    write_json(out / "detect.json", {**settings, **({"failures": failures} if failures else {})})
+    summaries = [*kept.summaries, *report.summaries]
+    write_findings(out / "participants_findings.tsv", summaries, failures)
 
 
 def merge_shards(out: Path) -> DetectReport:
@@ -407,6 +451,7 @@ def collect_settings(
         "grid": cohort["grid"],
         "normalise": cohort["normalise"],
         "model_step": model.step,
+        "weights_sha256": model.weights_sha256,
         **{key: cohort.get(key, {}) for key in OPTIONAL},
         "versions": library_versions(),
         "brain": asdict(options.brain),
@@ -428,15 +473,26 @@ def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
         InputError: names the settings that differ.
     """
     if path.is_file():
-        known = read_json(path, remedy=REPAIR)
-        changed = [
-            key for key, value in json.loads(json.dumps(shared)).items() if known.get(key) != value
-        ]
+        known = without_origins(read_json(path, remedy=REPAIR))
+        present = without_origins(json.loads(json.dumps(shared)))
+        changed = [key for key, value in present.items() if known.get(key) != value]
         if changed:
             raise InputError(
                 f"{path.parent}: was made with another {', '.join(changed)}; choose another "
                 "folder, or use `overwrite=True`"
             )
+
+
+def without_origins(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of detect.json without the reasons for its models, which change nothing.
+
+    Args:
+        settings: content of detect.json, also of sessions.
+    """
+    kept = {key: value for key, value in settings.items() if key != "model_from"}
+    if isinstance(contrasts := kept.get("contrasts"), Mapping):
+        kept["contrasts"] = {key: without_origins(each) for key, each in contrasts.items()}
+    return kept
 
 
 def remove_leftovers(out: Path, refs: Sequence[ScanRef]) -> None:
@@ -456,6 +512,8 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
     folder = job.out / ref.name
     if is_finished(folder, made_from, _result_files(ref, folder, job.options)):
         return
+    if ref.problem and not ref.image.exists():  # git-annex: the content may be there again later
+        raise InputError(short_problem(ref))
     shutil.rmtree(folder, ignore_errors=True)
     detector = load()
     detection = detector.detect(
@@ -502,7 +560,7 @@ def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
 
     The hash hides paths, because summaries are given to other people.
     """
-    text = json.dumps([shared, identity(replace(ref, lesion_mask=None))])
+    text = json.dumps([without_origins(shared), identity(replace(ref, lesion_mask=None))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -51,6 +51,12 @@ def _describe_filters(post: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"The residual was blurred in the slice (Gaussian, {post['first_smooth_mm']:g} mm)."
         )
+    if post.get("first_power"):
+        sentences.append(
+            f"The residual was multiplied by the intensity{_describe_power(post['first_power'])} "
+            f"(intensities above {post['first_ceiling']:g} counted as {post['first_ceiling']:g}; "
+            "1 is the 99th percentile of the brain)."
+        )
     if post["smooth_mm"]:
         widths = ", ".join(f"{width:g}" for width in post["smooth_mm"])
         sentences.append(
@@ -61,11 +67,17 @@ def _describe_filters(post: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"A share of {post['symmetry']:g} of its left-right symmetric part was subtracted."
         )
-    if post.get("first_power") or post["times_intensity"]:
-        sentences.append("The residual was multiplied by a power of the intensity.")
+    if post["times_intensity"]:
+        power = _describe_power(post["times_intensity"])
+        sentences.append(f"The result was multiplied by the intensity{power}.")
     if post["median_size"] > 1:
         sentences.append(f"A median filter of {post['median_size']} voxels was applied.")
     return sentences
+
+
+def _describe_power(power: float) -> str:
+    """Return an exponent in words; empty for 1."""
+    return "" if power == 1 else f" to the power of {power:g}"
 
 
 def _describe_growth(post: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ from maediff.detection.bids import (
     absolute,
     check_targets,
     is_in_own_folder,
+    is_locked,
     place_results,
     target_of,
     write_description,
@@ -273,7 +274,7 @@ def run_participants(
             if ref.name in report.failures:
                 reason = {"reason": report.failures[ref.name]}
                 write_json(work / ref.name / FAILED, reason)
-            if is_in_own_folder(ref, root) and not (ref.problem and ref.image.is_dir()):
+            if is_in_own_folder(ref, root) and not is_locked(ref):
                 place_results(ref, out, work, root, names=APP_NAMES, parameters=parameters)
         write_text(work / "methods.md", describe_methods(shared) + "\n")
     _write_methods(out)

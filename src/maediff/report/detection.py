@@ -248,6 +248,7 @@ def make_scan_montage(
         used = shared.get("postprocess", {})
         limits = {key: used[key] for key in ("min_volume_mm3", "extent") if key in used}
         montage.viewer = make_viewer(path / "volumes.npz", {**limits, **summary})
+        montage.table = regions if montage.viewer else montage.table  # of another threshold
         snapshot = load_slices(path / "slices.npz")
     except InputError as error:
         montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")
@@ -286,7 +287,9 @@ def make_region_table(summary: Mapping[str, Any], anchor: str) -> Table:
         for number, region in enumerate(shown, start=1)
     ]
     total = len(summary["regions"])
-    caption = f"The {len(shown)} largest of {total} regions." if total > len(shown) else "Regions."
+    caption = "Regions." if shown else "No region."
+    if total > len(shown):
+        caption = f"The {len(shown)} largest of {total} regions."
     head = ["Region", "Volume", "Peak", "Mean", "Location", "Centre in RAS+ mm", "In MNI152, mm"]
     return Table(head, rows, caption=caption, anchor=anchor)
 

@@ -3,7 +3,7 @@
 More than `detection.MAX_ON_PAGE` sessions have one page each, as scans have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,7 +70,7 @@ def sessions_page(folder: Path) -> Page:
         sections.append(Section("Sessions", text=["No session was finished."]))
     method = make_method_section(shared, _make_method_facts(shared))
     sections += [method, _make_settings(shared)]
-    lead = _describe(summaries, failures, len({path.parent.name for path in alone}))
+    lead = _describe(summaries, failures, alone)
     return Page("Detection", folder.resolve().name, lead, _make_facts(shared), sections)
 
 
@@ -105,15 +105,23 @@ def _make_section(title: str, montages: list[Montage], tables: list[Table]) -> S
 
 
 def _describe(
-    summaries: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], n_alone: int
+    summaries: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], alone: Sequence[Path]
 ) -> str:
-    """Return the lead of the page."""
+    """Return the lead of the page.
+
+    Args:
+        summaries: those of combined results.
+        failures: reasons by name.
+        alone: folders of the contrasts whose session has no combined result.
+    """
+    n_alone = len({path.parent.name for path in alone})
     n, with_regions = len(summaries), sum(bool(each["regions"]) for each in summaries.values())
     lead = f"{n} session{'s' * (n != 1)} with a combined map"
     lead += f"; regions detected in {with_regions} of {n}." if n > 1 else "."
     if n_alone:
-        lead += f" {n_alone} without a combined map."
+        lead = f"{lead if n else ''} {n_alone} without a combined map.".lstrip()
     flagged = sum(bool(list_flags(each)) for each in summaries.values())
+    flagged += sum(bool(list_flags(read_json(path / "summary.json"))) for path in alone)
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     return lead + (f" {len(failures)} failed." if failures else "")
 
@@ -167,11 +175,9 @@ def _make_montage(
         sentence=_make_sentence(summary),
     )
     try:
-        extents = {
-            contrast: float(entry.get("postprocess", {}).get("extent", 1.0))
-            for contrast, entry in shared["contrasts"].items()
-        }
-        montage.viewer = make_session_viewer(path, summary, extents)
+        used = {key: each.get("postprocess", {}) for key, each in shared["contrasts"].items()}
+        montage.viewer = make_session_viewer(path, summary, used)
+        montage.table = regions if montage.viewer else montage.table  # of another threshold
         combined = load_slices(path / "slices.npz")
         for contrast in summary["contrasts"]:
             snapshot = load_slices(path / f"slices_{contrast}.npz")

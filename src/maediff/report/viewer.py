@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from maediff.anomaly.postprocess import DEFAULT
 from maediff.anomaly.snapshots import display_maximum
 from maediff.detection.volumes import LAYERS, ViewerVolumes, load_volumes
 from maediff.models.thresholds import IN_THRESHOLDS
@@ -38,26 +39,20 @@ def make_viewer(path: Path, summary: Mapping[str, Any]) -> Viewer | None:
     if not path.is_file():
         return None
     volumes = load_volumes(path)
-    shown = {
-        "layer": "map",
-        "name": "the scan",
-        "mask": "mask",
-        "threshold": summary["threshold"],
-        "extent": float(summary.get("extent", 1.0)),
-    }
+    shown = _describe_map("map", "the scan", "mask", summary["threshold"], summary)
     layers = dict(zip(LAYERS, volumes.layers, strict=True))
     return _make_viewer(volumes, summary, layers, {"maps": [shown]})
 
 
 def make_session_viewer(
-    folder: Path, summary: Mapping[str, Any], extents: Mapping[str, float]
+    folder: Path, summary: Mapping[str, Any], postprocess: Mapping[str, Mapping[str, Any]]
 ) -> Viewer | None:
     """Return the viewer of a session, with images, maps and masks of every contrast.
 
     Args:
         folder: folder of the session.
         summary: the session's summary.json.
-        extents: `postprocess.extent` of the model of each contrast.
+        postprocess: settings of the masks of each contrast.
 
     Raises:
         InputError: a file of volumes is damaged.
@@ -74,27 +69,13 @@ def make_session_viewer(
     layers["map"] = _rescale(combined, top)
     images = [["scan", first], ["reference", f"{first} healthy reference"]]
     ranges = {}
-    combined_map = {
-        "layer": "map",
-        "name": "all contrasts",
-        "mask": "mask",
-        "threshold": summary["threshold"],
-        "extent": 1.0,
-    }
-    maps = [combined_map]
+    maps = [_describe_map("map", "all contrasts", "mask", summary["threshold"], {})]
     for contrast, volumes in contrasts.items():
         parts = dict(zip(LAYERS, volumes.layers, strict=True))
         layers[f"{contrast}-map"] = _rescale(volumes, top)
         layers[f"{contrast}-mask"] = parts["mask"]
-        maps.append(
-            {
-                "layer": f"{contrast}-map",
-                "name": contrast,
-                "mask": f"{contrast}-mask",
-                "threshold": 1.0,
-                "extent": extents.get(contrast, 1.0),
-            }
-        )
+        names = f"{contrast}-map", contrast, f"{contrast}-mask"
+        maps.append(_describe_map(*names, 1.0, postprocess.get(contrast, {})))
         if contrast != first:
             layers[contrast], layers[f"{contrast}-reference"] = parts["scan"], parts["reference"]
             images += [
@@ -112,6 +93,28 @@ def make_session_viewer(
     return _make_viewer(combined, summary, layers, more)
 
 
+def _describe_map(
+    layer: str, name: str, mask: str, threshold: float, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the description of a map: its layer, name and mask, and how the mask was made.
+
+    Args:
+        layer: layer of the map.
+        name: name in the list of maps.
+        mask: layer of the mask.
+        threshold: threshold of the mask.
+        settings: `min_volume_mm3` and `extent` of the mask; missing entries have their defaults.
+    """
+    return {
+        "layer": layer,
+        "name": name,
+        "mask": mask,
+        "threshold": threshold,
+        "extent": float(settings.get("extent", DEFAULT.extent)),
+        "min_volume_mm3": float(settings.get("min_volume_mm3", DEFAULT.min_volume_mm3)),
+    }
+
+
 def _rescale(volumes: ViewerVolumes, top: float) -> UInt8[np.ndarray, "x y z"]:
     """Return the layer of the map with 255 at `top`."""
     layer = volumes.layers[LAYERS.index("map")].astype(np.float32)
@@ -127,7 +130,6 @@ def _make_viewer(
     """Return a viewer of `layers`; `more` are further entries of its description."""
     is_scaled = summary.get("unit") == IN_THRESHOLDS
     voxel_ml = abs(float(np.linalg.det(volumes.affine[:3, :3]))) / 1000
-    least_ml = float(summary.get("min_volume_mm3", 64.0)) / 1000
     info = {
         "shape": list(volumes.layers.shape[1:]),
         "layers": list(layers),
@@ -140,7 +142,6 @@ def _make_viewer(
         "unit": "1 = default threshold" if is_scaled else "residual",
         **more,
         "voxel_ml": voxel_ml,
-        "min_voxels": max(1, round(least_ml / voxel_ml)),
         "regions": [
             {
                 "volume_ml": region["volume_ml"],

@@ -17,7 +17,7 @@ from maediff.scans.dicom.header import Image
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.names import is_nifti, is_pair
 from maediff.scans.nifti import find_pair, read_nifti
-from maediff.scans.reference import ScanRef
+from maediff.scans.reference import ScanRef, short_problem
 from maediff.scans.volume import Volume
 from maediff.scans.walk import is_dicom, visible_files
 
@@ -72,11 +72,7 @@ def read_volume(ref: ScanRef) -> Volume:
             series is not one whole volume or cannot be decoded.
     """
     if ref.problem:
-        # The list of series quotes headers, and commands write this message to files.
-        message, listing, _ = ref.problem.partition("\n")
-        raise InputError(
-            f"{message} (give {ref.image} alone to list them)" if listing else message
-        )
+        raise InputError(short_problem(ref))
     if ref.series is None:
         return read_nifti(ref.image)
     images = find_images(ref.image, ref.series)

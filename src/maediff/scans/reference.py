@@ -89,6 +89,15 @@ class ScanRef:
         return [path for path in paths if path is not None]
 
 
+def short_problem(ref: ScanRef) -> str:
+    """Return the `problem` of a scan without the list of series, which quotes DICOM headers.
+
+    Commands write this text to files.
+    """
+    message, listing, _ = str(ref.problem).partition("\n")
+    return f"{message} (give {ref.image} alone to list them)" if listing else message
+
+
 def remove_folders(text: str, ref: ScanRef) -> str:
     """Remove the folders of a scan's files from a message.
 

@@ -22,6 +22,8 @@ def see(
     threshold: Annotated[float | None, typer.Option()] = None,
     combine: Annotated[bool, typer.Option("--combine/--no-combine")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False,
+    shard: Annotated[str | None, typer.Option()] = None,
+    series: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     typer.echo(describe_call())
 
@@ -45,6 +47,8 @@ def other() -> None:
             "maediff see --out r --set a.b=1 --set c=2 --no-combine",
         ),
         ("--threshold 0.7 -o r", "maediff see --out r --threshold 0.7"),
+        ("--shard 2/4 --series 3 -o r", "maediff see --out r --series 3"),
+        ("--series 1.2.840.113619.2.5 -o r", "maediff see --out r --series UID"),
     ],
 )
 def test_arguments_that_the_user_gave(arguments, shown, tmp_path):

@@ -178,14 +178,15 @@ def test_processes_give_the_same_results(folder, models, tmp_path):
 
 def test_unusable_scans_of_a_session_fail_by_name(folder, models, tmp_path):
     (session,) = find_sessions([folder])
-    problem = f"{tmp_path / 'study'}: several series may be the scan"
+    listing = "series 1.2.3: FLAIR of Meier"
+    problem = f"{tmp_path / 'study'}: several series may be the scan:\n{listing}"
     ref = ScanRef("p1", "", tmp_path / "study", "study", problem=problem)
     sessions = [
         replace(session, unusable={"T2w": ref}),
         SessionRef("lost", {}, (), {"FLAIR": replace(ref, subject="lost")}),
     ]
     report = detect_sessions(sessions, tmp_path / "out", models=models, run=QUIET_CPU)
-    expected = "study: several series may be the scan"
+    expected = "study: several series may be the scan: (give study alone to list them)"
     assert report.failures == {f"{session.name} T2w": expected, "lost": expected}
     (summary,) = report.summaries
     assert list(summary["contrasts"]) == ["T1w", "FLAIR"]
@@ -194,6 +195,19 @@ def test_unusable_scans_of_a_session_fail_by_name(folder, models, tmp_path):
     assert not (tmp_path / "out" / "lost").exists()
     page = write_report(tmp_path / "out").read_text("utf-8")
     assert f"{session.name} T2w" in page and expected in page
+    texts = [path.read_text("utf-8") for path in (tmp_path / "out").rglob("*.[jth][sm]*")]
+    assert len(texts) > 5 and not any("Meier" in text for text in texts)
+    # A finished session that gets an unusable scan, and a finished one that becomes unusable.
+    resume = replace(QUIET_CPU, resume=True)
+    finished = detect_sessions([session], tmp_path / "two", models=models, run=QUIET_CPU)
+    assert finished.failures == {}
+    again = detect_sessions([sessions[0]], tmp_path / "two", models=models, run=resume)
+    assert list(again.failures) == [f"{session.name} T2w"]
+    lost = [replace(sessions[1], name=session.name), replace(session, name="other")]
+    assert list(detect_sessions(lost, tmp_path / "two", models=models, run=resume).failures) == [
+        session.name
+    ]
+    assert not (tmp_path / "two" / session.name).exists()
 
 
 def test_thresholds_of_the_contrasts(folder, models, tmp_path):

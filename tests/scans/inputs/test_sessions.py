@@ -105,7 +105,7 @@ def test_a_dicom_series_without_a_stated_contrast_belongs_to_no_session(stated, 
     volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
     write_study(tmp_path / "study", volume, f"AX {stated.removesuffix('w')}", "AX BRAIN")
     assert listed(find_sessions([tmp_path / "study"])) == {"study": [stated]}
-    assert caplog.text.count("s2: a DICOM series that states no contrast") == 1
+    assert caplog.text.count("s2: DICOM that states no contrast") == 1
 
 
 def test_visits_with_names_of_contrasts_are_not_joined(tmp_path):
@@ -235,3 +235,20 @@ def test_two_scans_of_one_name_are_refused(tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(["subject,session,image", *lines]) + "\n")
     with pytest.raises(InputError, match="two scans are both named p_1"):
         find_sessions([tmp_path / "m.csv"])
+
+
+def test_several_series_without_a_contrast_make_no_contrast_unusable(tmp_path, caplog):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    write_study(tmp_path / "p1", volume, "AX T1", "Brain", "Head 3D")
+    (session,) = find_sessions([tmp_path / "p1"])
+    assert (list(session.scans), session.unusable) == (["T1w"], {})
+    assert caplog.text.count("DICOM that states no contrast") == 1
+
+
+def test_another_input_without_a_contrast_makes_no_study_unusable(tmp_path):
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    touch(tmp_path / "nii", "p1_T1.nii", "p1_T2.nii")
+    write_study(tmp_path / "d" / "p2", volume, "AX FLAIR")
+    write_study(tmp_path / "d" / "p3", volume, "AX T1", "AX T2", PatientID="other")
+    sessions = find_sessions([tmp_path / "nii", tmp_path / "d"])
+    assert not any(session.unusable for session in sessions)

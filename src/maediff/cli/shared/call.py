@@ -11,8 +11,10 @@ CONTEXT: ContextVar[Any] = ContextVar("CONTEXT", default=None)
 """Context of the command that runs; `Command.invoke` sets it."""
 MAX_INPUTS = 4
 """More inputs are shown as their number."""
-WITHOUT_EFFECT = ("resume", "overwrite", "quiet")
+WITHOUT_EFFECT = ("resume", "overwrite", "quiet", "shard")
 """Options that change no result; a copied `--overwrite` could delete a folder."""
+UID = re.compile(r"\d+(\.\d+)+")
+"""UID of a DICOM series, which would identify the scan."""
 FOLDER = re.compile(r"^.*[/\\]")
 NETWORK = "hf:"
 
@@ -49,7 +51,8 @@ def _describe_parameter(param: Any, value: Any) -> Iterator[str]:
         yield max(names, key=len)
     else:
         for each in values:
-            yield from (max(param.opts, key=len), _hide_folder(each))
+            is_uid = param.name == "series" and UID.fullmatch(str(each))
+            yield from (max(param.opts, key=len), "UID" if is_uid else _hide_folder(each))
 
 
 def _hide_folder(value: Any) -> str:

@@ -25,6 +25,7 @@ from maediff.core.types import MODALITIES
 from maediff.detection.bids import (
     IGNORED,
     README,
+    SCAN_REPORTS,
     WORK,
     absolute,
     check_targets,
@@ -79,7 +80,7 @@ def write_session_derivative(
         overwrite: remove the subjects of an earlier run first.
     """
     root = find_root([ref for session in sessions for ref in session.scans.values()])
-    for old in out.glob("sub-*") if overwrite else ():
+    for old in [*out.glob("sub-*"), *out.glob(SCAN_REPORTS)] if overwrite else ():
         shutil.rmtree(old)
     for session in sessions:
         _place_results(session, out, root)
@@ -173,7 +174,8 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         if made.is_file():  # otherwise the run that is resumed has moved it
             os.replace(made, target)
         described = {**read_sidecar(made), **describe_image(kind)}
-        described["Sources"] = list(sources.values()) if in_session else [sources[contrast]]
+        used = contrasts if in_session else [contrast]
+        described["Sources"] = [sources[each] for each in used]
         if not in_mni:
             described["SpatialReference"] = sources[first if on_grid else contrast]
         write_json(_sidecar_of(target), described)

@@ -26,6 +26,7 @@ from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
 from maediff.core.progress import Progress
 from maediff.core.reading import load_json
+from maediff.core.text import hide_folders
 from maediff.core.types import MODALITIES, Modality
 from maediff.detection.detect import (
     DEFAULT_OPTIONS,
@@ -37,10 +38,12 @@ from maediff.detection.detect import (
     configure_detector,
     hash_inputs,
     load_once_per_process,
+    read_kept_results,
     remove_leftovers,
     write_dicom,
+    write_outcome,
 )
-from maediff.detection.findings import describe_finding, write_findings
+from maediff.detection.findings import describe_finding
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detector import GRID_ORDER, SessionDetector
 from maediff.detection.session.result import (
@@ -56,7 +59,7 @@ from maediff.scans.dicom.secondary_capture import CAPTURE_FOLDER, check_dicom_sc
 from maediff.scans.dicom.segmentation import check_dicom_seg
 from maediff.scans.inputs.sessions import SessionRef
 from maediff.scans.parallel import run_scans
-from maediff.scans.reference import ScanRef, remove_folders
+from maediff.scans.reference import ScanRef, remove_folders, short_problem
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,9 @@ def detect_sessions(
     if options.dicom_sc:
         check_dicom_sc(refs)
     contrasts = [each for each in MODALITIES if any(each in item.scans for item in sessions)]
+    if not contrasts:
+        problems = (short_problem(ref) for session in sessions for ref in session.refs)
+        raise InputError(next(problems, "`sessions`: empty; give one session or more"))
     given: dict[Modality, str | Path] = {
         contrast: (models or {}).get(contrast) or pick(contrast)[0] for contrast in contrasts
     }
@@ -145,6 +151,9 @@ def detect_sessions(
     remove_leftovers(out, carriers)
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
+    combined = rule is not None
+    parts = ("", *MODALITIES) if combined else MODALITIES
+    kept = read_kept_results(out, {session.name for session in sessions}, depth=parts)
     stated = add_command(shared, options)
     write_json(out / "detect.json", stated)
     load = (
@@ -163,14 +172,12 @@ def detect_sessions(
     outcomes = run_scans(
         partial(_process, job=job, load=load), carriers, run.workers, threads=threads
     )
-    combined = rule is not None
     summaries, failures = _collect_outcomes(
         sessions, outcomes, out, combined=combined, quiet=run.quiet
     )
-    if failures:
-        write_json(out / "detect.json", {**stated, "failures": failures})
-    write_findings(out / "participants_findings.tsv", summaries, failures)
-    return DetectReport(out, summaries, failures)
+    report = DetectReport(out, summaries, failures)
+    write_outcome(out, stated, report, kept)
+    return report
 
 
 def _collect_outcomes(
@@ -284,24 +291,28 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
         The reason for each part that failed, by name.
     """
     session = job.sessions[carrier.name]
-    unusable = {each: str(ref.problem) for each, ref in session.unusable.items()}
+    unusable = {each: short_problem(ref) for each, ref in session.unusable.items()}
     if not session.scans:
+        shutil.rmtree(job.out / session.name, ignore_errors=True)
         raise InputError(next(iter(unusable.values())))
     # The brain mask of the T1w is used, so the search for a T1w in the folder is left out.
     scans = {each: replace(ref, t1=None, t1_series=None) for each, ref in session.scans.items()}
     hashes = [hash_inputs(ref, job.shared) for ref in scans.values()]
     made_from = "-".join(each[:32] for each in hashes)
     folder = job.out / session.name
-    if _is_finished(folder, made_from, session, job):
+    if not unusable and _is_finished(folder, made_from, session, job):
         return {}
     shutil.rmtree(folder, ignore_errors=True)
-    result = load().detect(
-        scans,
-        name=session.name,
-        thresholds=job.thresholds,
-        notes=session.notes,
-        seed=job.shared["seed"],
-    )
+    try:
+        result = load().detect(
+            scans,
+            name=session.name,
+            thresholds=job.thresholds,
+            notes=session.notes,
+            seed=job.shared["seed"],
+        )
+    except InputError as error:
+        raise InputError("; ".join([str(error), *unusable.values()])) from error
     result = replace(result, failures={**result.failures, **unusable})
     failures = {f"{result.name} {each}": reason for each, reason in result.failures.items()}
     if result.problem:
@@ -311,7 +322,15 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     replace(result, failures=reasons, problem=problem).save(
         folder,
         mni=job.options.mni,
-        summary={"versions": job.shared["versions"], "made_from": made_from},
+        summary={
+            "versions": job.shared["versions"],
+            "made_from": made_from,
+            "model_from": job.shared["model_from"],
+        },
+        of_contrast={
+            each: {"model_from": job.shared["contrasts"][each]["model_from"]}
+            for each in result.detections
+        },
         record={} if failures else {"made_from": made_from},
         also=partial(_write_dicom, result, scans, job.options),
     )
@@ -370,4 +389,4 @@ def _remove_all_folders(text: str, session: SessionRef) -> str:
     """Remove the folders of a session's files from a message."""
     for ref in session.refs:
         text = remove_folders(text, ref)
-    return text
+    return hide_folders(text)

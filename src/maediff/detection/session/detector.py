@@ -195,7 +195,8 @@ class SessionDetector:
                 brain, _ = detector.tools.extract_brain(volume, brain_config)
             except InputError:  # many tools fail on T2w and FLAIR
                 brain = moved
-            problems.extend(_compare_volumes(contrast, volume, brain, moved))
+            in_view = move_mask(np.ones_like(t1.brain_mask), t1.volume, volume, to_t1)
+            problems.extend(_compare_volumes(contrast, volume, brain & in_view, moved))
             return moved, f"{t1.prepared.on_scan.brain_from} on {t1.volume.source.name}, moved"
 
         tools: Tools = replace(detector.tools, extract_brain=extract)

@@ -68,6 +68,7 @@ class SessionDetection:
         mni: bool = False,
         summary: Mapping[str, Any] | None = None,
         record: Mapping[str, Any] | None = None,
+        of_contrast: Mapping[Modality, Mapping[str, Any]] | None = None,
         also: Callable[[Path, Modality], None] | None = None,
     ) -> Path:
         """Write the files of `maediff detect` for this session.
@@ -80,6 +81,7 @@ class SessionDetection:
                 all contrasts use the registration of the first scan.
             summary: further entries of each summary.json.
             record: further entries of session.json.
+            of_contrast: further entries of the summary.json of each contrast.
             also: writes further files of a contrast into the folder that it is called with.
 
         Returns:
@@ -94,7 +96,9 @@ class SessionDetection:
             to_mni = self.combined.to_mni() if mni and self.combined else {}
             for contrast, detection in self.detections.items():
                 more = None if also is None else partial(_call, also, contrast)
-                entries = {**extra, "subject": self.name, "scan": detection.volume.source.name}
+                own = (of_contrast or {}).get(contrast, {})
+                names = {"subject": self.name, "scan": detection.volume.source.name}
+                entries = {**extra, **own, **names}
                 detection.save(
                     temporary / contrast,
                     mni=mni,

@@ -84,7 +84,7 @@
         this.stage.append(canvas);
         return canvas;
       });
-      this.mosaic = element("canvas", { class: "mosaic", role: "img", "aria-label": "Mosaic of axial slices", hidden: "" });
+      this.mosaic = element("canvas", { class: "mosaic", tabindex: "0", role: "img", "aria-label": "Mosaic of axial slices", hidden: "" });
       this.mosaic.addEventListener("pointerdown", (event) => this.pointMosaic(event));
       this.readout = element("p", { class: "readout", role: "status", "aria-live": "polite" });
       this.root.replaceChildren(this.controls(), this.stage, this.mosaic, this.scale(), this.readout, this.help());
@@ -153,7 +153,7 @@
       const intensity = (value) => round3(this.intensity(this.state.base, value));
       this.slider(bar, "Black", "low", 0, 254, 1, null, intensity);
       this.slider(bar, "White", "high", 1, 255, 1, null, intensity);
-      const reset = element("button", { type: "button" }, "Reset");
+      const reset = element("button", { type: "button", class: "reset" }, "Reset");
       reset.addEventListener("click", () => this.reset());
       bar.append(reset);
       return bar;
@@ -215,7 +215,9 @@
     reset() {
       const { at } = this.state;
       this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6, threshold: this.info.maps[0].threshold, low: 0, high: 255, view: "planes" };
-      this.root.replaceChild(this.controls(), this.root.firstChild);
+      const bar = this.controls();
+      this.root.replaceChild(bar, this.root.firstChild);
+      bar.querySelector(".reset").focus(); // the old button is gone, and with it the focus
       this.rethreshold();
       this.draw();
     }
@@ -307,7 +309,8 @@
 
     // Components above the level that are large enough, and their surroundings above a share of it.
     components(level) {
-      const map = this.layers[this.shown.layer], { min_voxels: least } = this.info, { extent } = this.shown;
+      const map = this.layers[this.shown.layer], { extent, min_volume_mm3: volume } = this.shown;
+      const least = Math.max(1, Math.round(volume / 1000 / this.info.voxel_ml));
       const cores = this.flood(map, level, (members) => members.length >= least);
       return extent < 1 ? this.flood(map, level * extent, (members) => members.some((at) => cores.mask[at])) : cores;
     }
@@ -372,7 +375,7 @@
       const caption = document.querySelector(`#${this.info.id}-regions caption`);
       if (caption) {
         const total = this.regions.reduce((ml, region) => ml + region.volume_ml, 0);
-        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (this.exact ? "" : ", counted in this viewer, with the edge of the brain");
+        caption.textContent = `${this.regions.length} region${this.regions.length === 1 ? "" : "s"}, ${total.toFixed(1)} ml above ${this.state.threshold.toPrecision(2)}` + (this.regions === this.info.regions ? "" : ", counted in this viewer") + (this.exact ? "" : ", with the edge of the brain");
       }
     }
 

@@ -20,6 +20,8 @@ from maediff.scans.reference import ScanRef
 logger = logging.getLogger(__name__)
 SEVERAL_SERIES = "several series may be the scan"
 """Part of the message for a study with several series of a contrast."""
+UNSTATED_SERIES = "several series without a stated contrast may be the scan"
+"""Part of the message for a study without a series of a contrast, but with unstated ones."""
 
 
 def find_dicom(
@@ -247,8 +249,10 @@ def choose_series(
             )
     if len(candidates) > 1:
         or_modality = "" if modality else ", or `modality` (T1w, T2w or FLAIR)"
+        is_unstated = modality is not None and candidates[0].contrast is None
+        finding = UNSTATED_SERIES if is_unstated else SEVERAL_SERIES
         raise InputError(
-            f"{place}: {SEVERAL_SERIES}; give `series` (number or UID){or_modality}:\n{listing}"
+            f"{place}: {finding}; give `series` (number or UID){or_modality}:\n{listing}"
         )
     return candidates[0]
 

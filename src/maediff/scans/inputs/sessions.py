@@ -17,7 +17,7 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES, Modality
-from maediff.scans.dicom.studies import SEVERAL_SERIES
+from maediff.scans.dicom.studies import SEVERAL_SERIES, UNSTATED_SERIES
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.names import (
     contrast_from_name,
@@ -142,19 +142,28 @@ def _find_unusable(found: Mapping[Modality, Sequence[ScanRef]]) -> list[dict[Mod
         ambiguous = {m: ref for m, ref in problems.items() if SEVERAL_SERIES in str(ref.problem)}
         if ambiguous:
             unusable.append(ambiguous)
-        elif len(problems) == len(found):
+            continue
+        is_same = len({ref.problem for ref in problems.values()}) == 1  # the study is damaged
+        is_whole = len(problems) == (len(found) if is_same else len(MODALITIES))
+        if is_whole and not _has_unstated(problems.values()):
             unusable.append(dict([next(iter(problems.items()))]))
     return unusable
 
 
 def _warn_of_unstated(found: Iterable[ScanRef]) -> None:
-    """Log the DICOM series that state no contrast, once each."""
-    for folder in sorted({r.image for r in found if not (r.contrast_is_stated or r.problem)}):
+    """Log the DICOM series that state no contrast, and studies with several, once each."""
+    unstated = (r for r in found if _has_unstated([r]) or not (r.contrast_is_stated or r.problem))
+    for folder in sorted({ref.image for ref in unstated}):
         logger.warning(
-            "%s: a DICOM series that states no contrast, so it belongs to no session; give "
-            "`modality` to detect in it alone",
+            "%s: DICOM that states no contrast, so it belongs to no session; give `modality` to "
+            "detect in it alone",
             folder,
         )
+
+
+def _has_unstated(refs: Iterable[ScanRef]) -> bool:
+    """True if a study has several series without a stated contrast."""
+    return any(UNSTATED_SERIES in str(ref.problem) for ref in refs)
 
 
 def _holds(path: str | Path, modality: Modality, layout: str, series: str | None) -> bool:
