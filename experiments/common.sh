@@ -11,6 +11,8 @@
 # Paths are relative to the current folder. A stopped run resumes if run.sh is started again.
 
 set -euo pipefail
+# `maediff train` saves its step after Ctrl-C and ends with 0, but the next step needs all steps.
+trap 'exit 130' INT TERM HUP
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${DATA:?set DATA to the folder with the data sets of docs/guides/data_sets.md}"

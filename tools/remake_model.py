@@ -52,7 +52,7 @@ def retrain(model: TrainedMethod, args: argparse.Namespace) -> Path:
     shipped = model.settings
     run = args.out / f"{args.name}-run"
     limit = parse_duration(args.max_time)
-    train(
+    result = train(
         shipped.method,
         args.cohort,
         run,
@@ -61,6 +61,8 @@ def retrain(model: TrainedMethod, args: argparse.Namespace) -> Path:
         max_time=None if limit is None else max(0.0, limit - seconds_used(run)),
         run=RunOptions(device=args.device, seed=shipped.seed, resume=True),
     )
+    if result["step"] < result["steps"] and (limit is None or result["seconds"] < 0.99 * limit):
+        raise KeyboardInterrupt  # the first Ctrl-C has only ended the training
     return run
 
 

@@ -56,7 +56,7 @@ def train_until(method: str, cohort: Path, runs: Path, step: int, steps: int) ->
             raise CopyMadeError
 
     with suppress(CopyMadeError):
-        train(
+        result = train(
             method,
             cohort,
             out,
@@ -65,7 +65,12 @@ def train_until(method: str, cohort: Path, runs: Path, step: int, steps: int) ->
             on_checkpoint=stop_at_step,
             run=RunOptions(seed=0, resume=True, quiet=True),
         )
-    shutil.copytree(out, copy)
+        if result["step"] < step:
+            raise KeyboardInterrupt  # the first Ctrl-C has only ended the training
+    part = copy.with_name(f"{copy.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(out, part)
+    part.rename(copy)
     print(f"{copy}: done", flush=True)
 
 

@@ -54,13 +54,27 @@ def compare(new: Sequence[dict[str, Any]], old: Sequence[dict[str, Any]]) -> lis
     intervals = {"auprc": result, "auprc_unfiltered": result["auprc_unfiltered"]}
     intervals["dice"] = result["dice"]
     texts = [
-        f"{key} {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+        f"{key} {format_signed(value['mean'])} "
+        f"[{format_signed(value['low'])}, {format_signed(value['high'])}]"
         for key, value in intervals.items()
         if value
     ]
-    old_auprc = {row["subject"]: row["auprc"] for row in old}
-    better = sum(row["auprc"] > old_auprc.get(row["subject"], math.nan) for row in new)
+    new_auprc, old_auprc = average_by_person(new), average_by_person(old)
+    better = sum(new_auprc[person] > old_auprc.get(person, math.nan) for person in new_auprc)
     return [f"better in {better} of {result['n_subjects']}", *texts]
+
+
+def format_signed(value: float | None) -> str:
+    """Return a difference with its sign; one person has no interval."""
+    return "n/a" if value is None else f"{value:+.3f}"
+
+
+def average_by_person(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean AUPRC of each person."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["person"], []).append(row["auprc"])
+    return {person: sum(values) / len(values) for person, values in scores.items()}
 
 
 def build_parser() -> argparse.ArgumentParser:

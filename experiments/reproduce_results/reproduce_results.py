@@ -77,7 +77,9 @@ def steps(data: Path, cohorts: Path, runs: Path) -> Iterator[Step]:
     yield preprocess(lgg / "t1.csv", cohorts / "lgg-t1", "T1w", "t1")
     yield evaluate("t1", cohorts / "lgg-t1", runs / "results-lgg-t1")
     yield preprocess(lgg / "flair.csv", cohorts / "lgg-flair", "FLAIR", "flair")
-    yield evaluate("flair-lgg flair", cohorts / "lgg-flair", runs / "results-lgg-flair")
+    # One model at a time, because models of different post-processing would share the default.
+    yield evaluate("flair-lgg", cohorts / "lgg-flair", runs / "results-lgg-flair-lgg")
+    yield evaluate("flair", cohorts / "lgg-flair", runs / "results-lgg-flair-val", on_val=True)
 
     t2_like = cohorts / "t2-like-scans"
     yield Step(
@@ -148,7 +150,7 @@ def comparison(runs: Path, recorded: Path = RECORDED) -> list[str]:
                 raise InputError(f"{path}: has no scores of {row['model']}; delete it, run again")
             mean, expected = scores["auprc"]["mean"], float(row["auprc"])
             lines.append(
-                f"{row['evaluation']:18} {row['model']:10} AUPRC {mean:.3f}, "
+                f"{row['evaluation']:21} {row['model']:10} AUPRC {mean:.3f}, "
                 f"recorded {expected:.3f}, difference {mean - expected:+.3f}"
             )
     return lines
@@ -159,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with lgg and mslub")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument(
         "--cohorts",
         type=Path,

@@ -24,6 +24,7 @@ import numpy as np
 from maediff.anomaly.combine import CombineConfig, combine_maps
 from maediff.anomaly.postprocess import anomaly_mask, residual_map
 from maediff.anomaly.score import scan_score
+from maediff.anomaly.sensitivity import summarise_volumes
 from maediff.cohort.cohort import Cohort
 from maediff.core.types import Map, Mask
 from maediff.evaluation.intervals import paired_difference
@@ -136,7 +137,8 @@ def load_or_predict(
     """Return the residual of a scan and its slices."""
     if stored is not None and stored.is_file():
         with np.load(stored) as arrays:
-            return {name: arrays[name] for name in STORED}
+            if set(STORED) <= set(arrays):
+                return {name: arrays[name] for name in STORED}
     scan = cohort.load(row)
     residual, _ = predict_volume(model.method, scan.images, scan.brain, scan.slice_ids, seed=0)
     arrays = {
@@ -205,8 +207,9 @@ def summarise(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 line[key] = float(np.mean([row[key] for row in found]))
         for threshold in THRESHOLDS:
             ml = [row[f"ml_{threshold:g}"] for row in found]
-            line[f"median_ml_{threshold:g}"] = float(np.median(ml))
-            line[f"nine_of_ten_ml_{threshold:g}"] = float(np.quantile(ml, 0.9))
+            usual = summarise_volumes(ml)
+            line[f"median_ml_{threshold:g}"] = usual.median
+            line[f"nine_of_ten_ml_{threshold:g}"] = usual.nine_of_ten
             line[f"with_region_{threshold:g}"] = sum(value > 0 for value in ml)
         alone = [by_key[(group, each, "alone")] for each in contrasts.split("+")]
         for measure in ("auprc", "dice_1"):

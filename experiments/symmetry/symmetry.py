@@ -72,7 +72,7 @@ def anomaly_map(scan: Scan, post: PostprocessConfig, k: float, quantile: float |
 def volume_ml(scan: Scan, anomaly: Map, threshold: float, post: PostprocessConfig) -> float:
     """Return the volume above a threshold."""
     mask = anomaly_mask(anomaly, scan.slices.brain, threshold, scan.slices.spacing_mm, post)
-    return float(mask.sum() * np.prod(scan.slices.spacing_mm) / 1000)
+    return float(mask.sum()) * scan.slices.voxel_ml
 
 
 def lowest_threshold(

@@ -28,7 +28,7 @@ def test_row_equals_metrics(outcome, calibrate, scored):
     mask = anomaly_mask(anomaly, scan.brain, thresholds["label"], SPACING)
     assert row["dice"] == dice(mask, scan.lesion) > 0.5
     assert row["lesion_recall"] == 1
-    assert row["lesion_ml"] == pytest.approx(2 * 8 * 7 * 16 / 1000)
+    assert row["lesion_ml"] == pytest.approx(2 * 8 * 7 * 9 / 1000)
     assert math.isnan(row["l1"])
     assert math.isnan(row["fpr_healthy"])
     healthy_map = residual_map(calibrate[0].images, calibrate[0].brain, SPACING)
@@ -163,7 +163,7 @@ def test_curves_and_slices(tmp_path, calibrate, scored, caplog):
     curves = scores.curves["bright"]
     assert curves["lesions"]["subject"] == ["a", "b"]
     assert curves["lesions"]["found"] == [True, True]
-    assert curves["lesions"]["volume_ml"] == pytest.approx([2 * 8 * 7 * 16 / 1000] * 2)
+    assert curves["lesions"]["volume_ml"] == pytest.approx([2 * 8 * 7 * 9 / 1000] * 2)
     paths = sorted(path.name for path in (tmp_path / "bright").iterdir())
     assert paths == ["a.npz", "h.npz"]  # the first with and the first without a lesion
     assert load_slices(tmp_path / "bright" / "a.npz").lesion.any()

@@ -14,7 +14,9 @@ BEFORE = """\
 maediff preprocess DATA/lgg/t1.csv -o cohorts/lgg-t1 --modality T1w --like t1 --resume
 maediff evaluate t1 --cohort cohorts/lgg-t1 -o runs/results-lgg-t1 --overwrite
 maediff preprocess DATA/lgg/flair.csv -o cohorts/lgg-flair --modality FLAIR --like flair --resume
-maediff evaluate flair-lgg flair --cohort cohorts/lgg-flair -o runs/results-lgg-flair --overwrite
+maediff evaluate flair-lgg --cohort cohorts/lgg-flair -o runs/results-lgg-flair-lgg --overwrite
+maediff evaluate flair --cohort cohorts/lgg-flair --score-split val --calibrate-split val \
+-o runs/results-lgg-flair-val --overwrite
 python scripts/make_pseudo_t2.py DATA/mslub/patient07 DATA/lgg/flair.csv DATA/lgg/t1.csv \
 cohorts/t2-like-scans
 maediff preprocess cohorts/t2-like-scans/manifest.csv -o cohorts/t2-like --modality T2w --like t2 \
@@ -101,13 +103,13 @@ def test_a_manifest_for_each_scan_of_the_patient(data, tmp_path):
 
 def test_a_second_run_only_repeats_what_resumes_by_itself(data, commands, capsys):
     assert reproduce.main(["--data", data]) == 0
-    assert len(commands) == 16
+    assert len(commands) == 17
     commands.clear()
     assert reproduce.main(["--data", data]) == 0
     assert [line.split()[1] for line in commands] == ["preprocess"] * 7
     commands.clear()
     assert reproduce.main(["--data", data, "--overwrite"]) == 0
-    assert sum("evaluate" in line for line in commands) == 7
+    assert sum("evaluate" in line for line in commands) == 8
     last = capsys.readouterr().out.splitlines()[-8:]
     expected = "results-lgg-t1 t1 AUPRC 0.500, recorded 0.667, difference -0.167"
     assert " ".join(last[0].split()) == expected

@@ -1,14 +1,17 @@
 """The command line that trains a run again."""
 
 import itertools
+import json
 import shlex
+from dataclasses import asdict
 
 from helpers.runs import made_run
-from maediff.core.config import parse_settings
+from maediff.core.config import flatten, merge, parse_settings
 from maediff.core.files import read_json
-from maediff.methods.registry import build
+from maediff.methods.registry import build, resolve
 from maediff.models.folder import config_of, read_config
 from maediff.training.command import reconstruct_command, training_command
+from maediff.training.recommended import recommend_settings
 
 
 def settings_in(command):
@@ -42,3 +45,15 @@ def test_reconstruction_equals_the_recorded_command(tmp_path):
     assert reconstruct_command(run) == read_json(run / "provenance.json")["command"]
     (run / "provenance.json").unlink()
     assert reconstruct_command(run) == training_command(read_config(run))
+
+
+def test_a_choice_that_equals_the_preset_is_named(tmp_path):
+    """A recommended setting would replace it otherwise."""
+    config = read_config(made_run(tmp_path / "run"))
+    usual = recommend_settings("maediff", config["cohort"]["modality"])
+    preset = flatten(asdict(resolve("maediff", "tiny")))
+    key = next(k for k, v in flatten(usual).items() if k in preset and preset[k] != v)
+    own = merge(config["config"], parse_settings([f"{key}={json.dumps(preset[key])}"]))
+    train = config["train"] | {"recommended": True}
+    command = training_command(config | {"config": own, "train": train})
+    assert f"{key}=" in command

@@ -119,3 +119,11 @@ def test_training_starts_from_a_model_with_its_settings(tmp_path, caplog):
     assert stored["config"]["t_test"] == [125]
     again = calibrate_folder(tmp_path / "new", Cohort.open(cohort))
     np.testing.assert_allclose(again["thresholds"], stored["thresholds"], atol=1e-6)
+
+
+@pytest.mark.parametrize("augment", ["off", {"preset": "off"}, {"preset": "robust", "noise": 0.1}])
+def test_an_augmentation_preset_replaces_that_of_the_model(tmp_path, augment):
+    kept = {"augment": {"contrast": 0.7}, "fabricate": {"share": 0.9}}
+    model = with_train(read_model(made_run(tmp_path / "t1")), {"steps": 5000, **kept})
+    _, settings = adopt_settings(model, "maediff", None, {"train": {"augment": augment}})
+    assert settings["train"]["augment"] == augment

@@ -112,7 +112,7 @@ class SubjectSlices:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel in the scan, ml; of a registered scan, this is less than in MNI152."""
+        """Volume of a voxel in the scan, ml; of a registered scan, mostly less than in MNI152."""
         return abs(float(np.linalg.det(self.affine_to_scan[:3, :3]))) / 1000
 
 

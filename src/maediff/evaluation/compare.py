@@ -29,6 +29,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
+from maediff.core.processes.threads import use_threads
 from maediff.evaluation.admission import check_splits
 from maediff.evaluation.evaluate import evaluate
 from maediff.evaluation.scoring import DEFAULT_SCORING, ScoringConfig
@@ -241,6 +242,7 @@ def compare(
     """
     cohort, out = Path(cohort), Path(out)
     run = replace(run, device=resolve_device(run.device))
+    use_threads(run.threads, run.workers)  # before the record of the hardware
     # What `evaluate` would refuse is refused before hours of training.
     resolve_precision(precision, run.device)
     chosen = apply_changes(scoring.postprocess or DEFAULT, postprocess)
@@ -260,7 +262,7 @@ def compare(
             logger.info("%d/%d %s", number, len(plan.runs), planned.name)
         result = _train(planned, plan.budget, cohort, out, limit_s, run)
         is_done = result["step"] == result["steps"] or (
-            limit_s is not None and result["seconds"] >= 0.999 * limit_s
+            limit_s is not None and result["seconds"] >= 0.999 * limit_s - 0.1  # times are rounded
         )
         record["runs"][planned.name] = {
             "method": planned.method,

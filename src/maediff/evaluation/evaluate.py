@@ -80,6 +80,7 @@ from maediff.evaluation.scoring import (
     score,
 )
 from maediff.evaluation.table import markdown_table
+from maediff.methods.registry import METHODS
 from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
 
@@ -414,7 +415,7 @@ def _make_map_contenders(
         contenders.append(
             Contender(
                 name=name,
-                group=name,
+                group=f"{name} (maps)" if name in METHODS else name,  # another than of runs
                 predict=partial(_read_prediction, folder, sources),
                 filtered=is_filtered(folder),
             )

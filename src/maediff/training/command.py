@@ -16,13 +16,15 @@ from maediff.methods.registry import resolve
 from maediff.models.folder import complete, read_config
 from maediff.models.reference import without_path
 from maediff.training.config import resolve_training
+from maediff.training.recommended import recommend_settings
 
 
 def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:
     """Return the `maediff train` command line that leads to the settings in `info`.
 
-    The line names every setting that differs from the preset. It holds no path: COHORT and RUN
-    are placeholders, and an initial model is given by the name of its folder.
+    The line names every setting that differs from the preset and the recommended settings of the
+    contrast; with an initial model, which brings settings of its own, it names them all. It holds
+    no path: COHORT and RUN are placeholders, and an initial model is given by its folder's name.
 
     Args:
         info: the run's config.json.
@@ -33,12 +35,22 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
         InputError: the settings do not fit this version of the method.
     """
     preset, method = info["preset"], info["method"]
-    default = {**asdict(resolve(method, preset)), "train": asdict(resolve_training(preset, {}))}
-    default = flatten(json.loads(json.dumps(default)))
     # A run of an older version has no recommended settings.
     trained = {"recommended": False, **info["train"]}
+    usual: Mapping[str, Any] = {}
+    if trained["recommended"] and preset != "paper":
+        usual = recommend_settings(method, info["cohort"]["modality"])
+    default = {
+        **asdict(resolve(method, preset, usual)),
+        "train": asdict(resolve_training(preset, {})),
+    }
+    default = {} if info.get("init") else flatten(json.loads(json.dumps(default)))
     settings = flatten({**complete(info, info["config"]), "train": trained})
-    changed = {key: value for key, value in settings.items() if default.get(key) != value}
+    changed = {
+        key: value
+        for key, value in settings.items()
+        if key not in default or default[key] != value
+    }
     words = ["maediff", "train", method, "--cohort", "COHORT", "-o", "RUN", "--preset", preset]
     words += ["--seed", str(info["seed"])]
     words += ["--init", str(without_path(info["init"]))] if info.get("init") else []

@@ -124,7 +124,7 @@ def fit(
         )
     # The calibration below uses more people than that of `train`.
     changed = {**(settings or {})}
-    changed["train"] = {"calibration_scans": 0, **take_group(changed, "train")}
+    changed["train"] = {**take_group(changed, "train"), "calibration_scans": 0}
     result = train(
         method,
         cohort,
