@@ -148,10 +148,15 @@ def command_page(name: str, command: Any) -> str:
     lines += ["| option | meaning | default |", "|---|---|---|"]
     for parameter in command.params:
         is_argument = parameter.param_type_name == "argument"
-        names = parameter.metavar or parameter.name if is_argument else ", ".join(parameter.opts)
+        names = (
+            parameter.metavar or parameter.name
+            if is_argument
+            else ", ".join([*parameter.opts, *parameter.secondary_opts])
+        )
         text = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", "\\|")
         default = parameter.default
-        empty = callable(default) or default in (None, (), [], False, "") or parameter.required
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        empty = callable(default) or not (default or is_number) or parameter.required
         given = "required" if parameter.required else "" if empty else f"`{default}`"
         lines.append(f"| `{names}` | {text} | {given} |")
     return "\n".join([*lines, ""])

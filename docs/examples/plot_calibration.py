@@ -61,7 +61,8 @@ print(f"19 scans allow {smallest_alpha(19):.3f}; alpha 0.01 needs {scans_needed(
 # %%
 # The promise is an average
 # -------------------------
-# One calibration set may do worse, another better. The mean over calibration sets is below alpha.
+# One calibration set may do worse, another better.
+# The mean over calibration sets is at most alpha.
 
 import matplotlib.pyplot as plt
 

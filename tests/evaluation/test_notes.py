@@ -56,8 +56,8 @@ def test_subjects_and_scans():
 def test_conformal_threshold():
     assert describe()[3].startswith("Conformal threshold: from the scores of 9 healthy")
     assert describe(scan_fpr=0.05)[3] == (
-        "No conformal threshold: 5.0% of scans needs 19 healthy calibration scans, one per "
-        "person, and there are 9; 10.00% is possible (scan_fpr=0.1)."
+        "No conformal threshold: a rate of 5.0% needs 19 healthy people, and the calibration "
+        "split has 9; they allow 10.00% (scan_fpr=0.1)."
     )
 
 
@@ -67,7 +67,7 @@ def test_no_healthy_scan():
         "conformal": {"n_scans": 0, "smallest_alpha": 1.0},
     }
     notes = describe({**SUMMARY, "methods": {"bright": method}})
-    assert notes[3].endswith("and there are 0.")
+    assert notes[3].endswith("the calibration split has 0.")
     assert "lesion-free slices of patients" in notes[4]
     assert len(describe()) == 4
 

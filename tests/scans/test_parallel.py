@@ -97,7 +97,8 @@ def test_nothing_lives_on_after_a_kill(tmp_path, is_early):
 
 
 PROGRAM_OF_A_WORKER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 from maediff.core.processes.process import stops_as_interrupt
 from maediff.preparation.brain_extraction import _run_to_end
 from maediff.scans.parallel import run_scans

@@ -117,11 +117,13 @@ def test_a_stop_comes_after_the_step(
     monkeypatch.setattr(loop, "update_ema", terminate)
     handler = signal.SIG_IGN if ctrl_c_is_ignored else signal.default_int_handler
     before = signal.signal(signal.SIGINT, handler)
+    stop_before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     try:
         with stops_as_interrupt():
             assert run(cohort, tmp_path / "parts")["step"] == 3
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(number, stop_before)
     assert steps == [0, 1, 2]
     monkeypatch.undo()
     assert run(cohort, tmp_path / "parts", resume=True)["step"] == 6

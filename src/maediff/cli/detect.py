@@ -63,7 +63,10 @@ def detect(
     modality: Modality = None,
     sample: Annotated[
         bool,
-        typer.Option("--sample", help="Use the synthetic sample scan (FLAIR, or T1w) as INPUT."),
+        typer.Option(
+            "--sample",
+            help="Use the synthetic sample scan as INPUT: FLAIR, or T1w with --modality T1w.",
+        ),
     ] = False,
     series: Series = None,
     layout: LayoutName = "auto",
@@ -94,8 +97,8 @@ def detect(
     sensitivity: Annotated[
         Literal["low", "default", "high"] | None,
         typer.Option(
-            help="Level of the threshold, from the model's healthy scans: low detects less in "
-            "them, high more. Excludes --threshold, --fpr and --scan-fpr.",
+            help="Level of the threshold, from the model's healthy scans: low never detects more "
+            "than the default, high never less. Excludes --threshold, --fpr and --scan-fpr.",
         ),
     ] = None,
     brain_mask: Annotated[

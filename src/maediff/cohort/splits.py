@@ -76,8 +76,8 @@ class Splits:
             )
         if not counts["test"]:
             shortages.append(
-                "no test subject, so a model that is trained on this cohort cannot be scored on "
-                "it with scans that chose nothing"
+                "no test subject, so no scans are left to score a model that is trained on this "
+                "cohort"
             )
         return shortages
 

@@ -54,7 +54,7 @@ README = """\
 Anomaly maps and masks, healthy references and brain masks of a BIDS dataset, by maediff.
 
 `report.html` shows them. For research, not for diagnosis.
-Names are explained in maediff's docs/reference/summary.md.
+maediff's docs/guides/bids.md explains the files, and docs/reference/summary.md the summaries.
 """
 
 

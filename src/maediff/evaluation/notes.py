@@ -114,8 +114,8 @@ def _describe_conformal(conformal: Mapping[str, Any], scan_fpr: float) -> str:
             f"average over calibration sets, at most {scan_fpr:.1%} of new healthy scans of the "
             "same population are flagged."
         )
-    remedy = f"; {possible:.2%} is possible (scan_fpr={possible:.4g})." if n_scans else "."
+    remedy = f"; they allow {possible:.2%} (scan_fpr={possible:.4g})." if n_scans else "."
     return (
-        f"No conformal threshold: {scan_fpr:.1%} of scans needs {scans_needed(scan_fpr)} healthy "
-        f"calibration scans, one per person, and there are {n_scans}{remedy}"
+        f"No conformal threshold: a rate of {scan_fpr:.1%} needs {scans_needed(scan_fpr)} healthy "
+        f"people, and the calibration split has {n_scans}{remedy}"
     )

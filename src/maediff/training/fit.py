@@ -203,5 +203,6 @@ def _calibrate(out: Path, cohort: Cohort, run: RunOptions) -> int:
         device=resolve_device(run.device),
         seed=run.seed,
         max_scans=MAX_SCANS,
+        quiet=run.quiet,
     )
     return 0 if calibration is None else int(calibration["n_scans"])

@@ -187,7 +187,8 @@ def train(
         del training
         gc.collect()
         distributed.destroy_process_group()
-    if ranks.is_first and (out / "last" / "model.safetensors").is_file():
+    has_weights = (out / "last" / "model.safetensors").is_file()
+    if ranks.is_first and has_weights and request.train.calibration_scans:
         calibrate_folder(
             out,
             opened,
@@ -195,6 +196,7 @@ def train(
             postprocess=postprocess,
             max_scans=request.train.calibration_scans,
             default_fpr=initial.chosen_fpr if initial else None,
+            quiet=run.quiet,
         )
     return result
 

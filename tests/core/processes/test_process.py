@@ -82,8 +82,9 @@ def test_a_stop_acts_like_ctrl_c_inside_the_block(number, monkeypatch):
 
 
 IN_TERMINAL = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 from maediff.core.processes.process import stops_as_interrupt
 try:
     with stops_as_interrupt():
