@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +21,9 @@ from maediff.core.errors import InputError
 from maediff.core.files import hash_file, write_json
 from maediff.detection import detector as detector_module
 from maediff.detection import result as result_module
-from maediff.detection.detect import without_origins
+from maediff.detection.detect import read_kept_results, without_origins
 from maediff.detection.result import IMAGES
+from maediff.detection.session.detect import _list_summaries
 from maediff.models import catalogue
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.export import export_model
@@ -547,6 +549,24 @@ def test_resume_keeps_the_results_of_other_scans(scan, run, tmp_path):
         ["sub-3", "failed"],
     ]
     assert list(read_shared(out)["failures"]) == ["sub-3"]
+    # A summary that is damaged later does not stop a call on other scans.
+    (out / "sub-1" / "summary.json").write_text("{")
+    kept = read_kept_results(out, {"sub-2"}, lambda folder: [folder / "summary.json"])
+    assert (kept.summaries, list(kept.failures)) == ([], ["sub-3"])
+
+
+def test_failures_of_contrasts_belong_to_their_session(tmp_path):
+    failures = {"p T2w": "x", "p 1": "y", "q": "z"}
+    write_json(tmp_path / "detect.json", {"failures": failures})
+    for name in ("p", "q", "r"):
+        for contrast in ("T1w", "FLAIR"):
+            summary = {"subject": name, "modality": contrast}
+            write_json(tmp_path / name / contrast / "summary.json", summary)
+    list_all = partial(_list_summaries, combined=True)
+    kept = read_kept_results(tmp_path, {"p"}, list_all)
+    assert list(kept.failures) == ["p 1", "q"]
+    found = [(each["subject"], each["modality"]) for each in kept.summaries]
+    assert found == [(name, contrast) for name in "qr" for contrast in ("T1w", "FLAIR")]
 
 
 def test_resume_with_other_weights_is_refused(scan, run, tmp_path):
@@ -575,4 +595,9 @@ def test_results_stay_while_the_content_of_a_scan_is_absent(scan, run, tmp_path)
     detect([path, second], out, run, threshold=0.2)
     content.rename(content.with_name("elsewhere"))
     assert detect([path, second], out, run, threshold=0.2, resume=True) == ["sub-1"]
+    third = path.with_name("sub-3_T1w.nii.gz")
+    shutil.copy(second, third)
+    assert detect([third], out, run, threshold=0.2, resume=True) == []
+    table = (out / "participants_findings.tsv").read_text("utf-8").splitlines()
+    assert [line.split("\t")[1] for line in table[1:]] == ["failed", "flagged", "flagged"]
     assert (out / "sub-1" / "anomaly_map.nii.gz").is_file()

@@ -38,6 +38,7 @@ from maediff.core.shards import (
     start_shard,
 )
 from maediff.core.text import hide_folders
+from maediff.core.types import MODALITIES
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import REPAIR, describe_finding, write_findings
 from maediff.detection.result import IMAGES, Detection, library_versions
@@ -198,9 +199,10 @@ def detect(
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
-    kept = read_kept_results(out, {ref.name for ref in refs})
+    kept = read_kept_results(out, {ref.name for ref in refs}, _summary_of)
+    kept.summaries[:] = [each for each in kept.summaries if each["subject"] not in kept.failures]
     stated = add_command(shared, options)
-    write_json(out / "detect.json", stated)
+    write_settings(out, stated, kept.failures)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
         load_once_per_process(partial(configure_detector, model, device, options, run))
@@ -272,30 +274,36 @@ def _collect_outcomes(
     return summaries, failures
 
 
-def read_kept_results(out: Path, names: set[str], *, depth: Sequence[str] = ("",)) -> DetectReport:
+def read_kept_results(
+    out: Path, names: set[str], summaries_of: Callable[[Path], Iterable[Path]]
+) -> DetectReport:
     """Return the results of earlier calls on other scans, which a resumed call keeps.
+
+    A damaged summary is logged and skipped.
 
     Args:
         out: folder of the results.
         names: names of the scans or sessions of this call.
-        depth: folders of summaries in the folder of a scan or session.
+        summaries_of: returns the summaries in the folder of a scan or session.
     """
-    summaries = []
-    for folder in sorted(path for path in out.glob("[!.]*") if path.name not in names):
-        found = [folder / part / "summary.json" for part in depth]
-        present = [path for path in found if path.is_file()]
-        # The summary of a session stands for those of its contrasts.
-        summaries += [read_json(path) for path in (present[:1] if depth[0] == "" else present)]
     failures: dict[str, str] = {}
     if (out / "detect.json").is_file():
         recorded = read_json(out / "detect.json", remedy=REPAIR).get("failures", {})
-        # The failure of a contrast is named SESSION CONTRAST.
-        failures = {
-            name: reason
-            for name, reason in recorded.items()
-            if not {name, name.rpartition(" ")[0]} & names
-        }
+        failures = {name: text for name, text in recorded.items() if _owner(name) not in names}
+    summaries = []
+    for folder in sorted(out.glob("[!.]*")):
+        for path in summaries_of(folder) if folder.name not in names else ():
+            try:
+                summaries.append(read_json(path))
+            except InputError as error:
+                logger.warning("%s", error)
     return DetectReport(out, summaries, failures)
+
+
+def _owner(name: str) -> str:
+    """Return the scan or session of a failure; that of a contrast is named SESSION CONTRAST."""
+    session, _, contrast = name.rpartition(" ")
+    return session if contrast in MODALITIES else name
 
 
 def write_outcome(
@@ -310,9 +318,19 @@ def write_outcome(
         kept: what `read_kept_results` returned before it.
     """
     failures = {**kept.failures, **report.failures}
-    write_json(out / "detect.json", {**settings, **({"failures": failures} if failures else {})})
+    write_settings(out, settings, failures)
     summaries = [*kept.summaries, *report.summaries]
     write_findings(out / "participants_findings.tsv", summaries, failures)
+
+
+def write_settings(out: Path, settings: Mapping[str, Any], failures: Mapping[str, str]) -> None:
+    """Write detect.json with the failures, if there are any."""
+    write_json(out / "detect.json", {**settings, **({"failures": failures} if failures else {})})
+
+
+def _summary_of(folder: Path) -> list[Path]:
+    """Return the summary in the folder of a scan, if it has one."""
+    return [path for path in [folder / "summary.json"] if path.is_file()]
 
 
 def merge_shards(out: Path) -> DetectReport:

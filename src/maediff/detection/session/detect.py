@@ -20,7 +20,7 @@ from maediff.anomaly.combine import DEFAULT_RULE, CombineConfig
 from maediff.anomaly.postprocess import DEFAULT as MASK_SETTINGS
 from maediff.core.device import resolve_device
 from maediff.core.errors import InputError
-from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
+from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output
 from maediff.core.options import DEFAULT_RUN, RunOptions
 from maediff.core.processes.lock import hold_locks
 from maediff.core.processes.threads import use_threads
@@ -42,6 +42,7 @@ from maediff.detection.detect import (
     remove_leftovers,
     write_dicom,
     write_outcome,
+    write_settings,
 )
 from maediff.detection.findings import describe_finding
 from maediff.detection.result import IMAGES
@@ -152,10 +153,10 @@ def detect_sessions(
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
     combined = rule is not None
-    parts = ("", *MODALITIES) if combined else MODALITIES
-    kept = read_kept_results(out, {session.name for session in sessions}, depth=parts)
+    summaries_of = partial(_list_summaries, combined=combined)
+    kept = read_kept_results(out, {session.name for session in sessions}, summaries_of)
     stated = add_command(shared, options)
-    write_json(out / "detect.json", stated)
+    write_settings(out, stated, kept.failures)
     load = (
         load_once_per_process(partial(_load_detector, given, device, rule, options, run))
         if run.workers > 1
