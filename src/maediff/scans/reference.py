@@ -88,6 +88,11 @@ class ScanRef:
         paths = (self.image, self.brain_mask, self.lesion_mask, self.t1)
         return [path for path in paths if path is not None]
 
+    @property
+    def is_unusable_folder(self) -> bool:
+        """True for a DICOM study or an unreadable folder with a `problem`: no scan is known."""
+        return bool(self.problem) and self.image.is_dir()
+
 
 def short_problem(ref: ScanRef) -> str:
     """Return the `problem` of a scan without the list of series, which quotes DICOM headers.

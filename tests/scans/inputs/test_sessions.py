@@ -252,3 +252,13 @@ def test_another_input_without_a_contrast_makes_no_study_unusable(tmp_path):
     write_study(tmp_path / "d" / "p3", volume, "AX T1", "AX T2", PatientID="other")
     sessions = find_sessions([tmp_path / "nii", tmp_path / "d"])
     assert not any(session.unusable for session in sessions)
+
+
+def test_a_study_of_a_contrast_that_another_input_lacks_is_not_unusable(tmp_path):
+    """Only FLAIR is in all inputs, and the T1w of p3 is no damaged FLAIR."""
+    volume = np.arange(24 * 24 * 6).reshape(24, 24, 6), np.diag([5.0, 5.0, 8.0, 1.0])
+    touch(tmp_path / "nii", "p1_FLAIR.nii")
+    write_study(tmp_path / "d" / "p3", volume, "AX T1")
+    write_study(tmp_path / "d" / "p4", volume, "AX FLAIR", PatientID="other")
+    sessions = find_sessions([tmp_path / "nii", tmp_path / "d"])
+    assert [(list(each.scans), each.unusable) for each in sessions] == [(["FLAIR"], {})] * 2

@@ -135,7 +135,7 @@ def _find_unusable(found: Mapping[Modality, Sequence[ScanRef]]) -> list[dict[Mod
     by_folder: dict[Path, dict[Modality, ScanRef]] = {}
     for modality, refs in found.items():
         for ref in refs:
-            if ref.problem and ref.image.is_dir():
+            if ref.is_unusable_folder:
                 by_folder.setdefault(ref.image, {})[modality] = ref
     unusable = []
     for problems in by_folder.values():
@@ -143,16 +143,17 @@ def _find_unusable(found: Mapping[Modality, Sequence[ScanRef]]) -> list[dict[Mod
         if ambiguous:
             unusable.append(ambiguous)
             continue
-        is_same = len({ref.problem for ref in problems.values()}) == 1  # the study is damaged
-        is_whole = len(problems) == (len(found) if is_same else len(MODALITIES))
-        if is_whole and not _has_unstated(problems.values()):
-            unusable.append(dict([next(iter(problems.items()))]))
+        is_damaged = len(problems) > 1 and len({ref.problem for ref in problems.values()}) == 1
+        lacks_all = len(problems) == len(MODALITIES)
+        if (is_damaged or lacks_all) and not any(map(_has_unstated, problems.values())):
+            first = next(iter(problems))
+            unusable.append({first: problems[first]})
     return unusable
 
 
 def _warn_of_unstated(found: Iterable[ScanRef]) -> None:
     """Log the DICOM series that state no contrast, and studies with several, once each."""
-    unstated = (r for r in found if _has_unstated([r]) or not (r.contrast_is_stated or r.problem))
+    unstated = (r for r in found if _has_unstated(r) or not (r.contrast_is_stated or r.problem))
     for folder in sorted({ref.image for ref in unstated}):
         logger.warning(
             "%s: DICOM that states no contrast, so it belongs to no session; give `modality` to "
@@ -161,9 +162,9 @@ def _warn_of_unstated(found: Iterable[ScanRef]) -> None:
         )
 
 
-def _has_unstated(refs: Iterable[ScanRef]) -> bool:
+def _has_unstated(ref: ScanRef) -> bool:
     """True if a study has several series without a stated contrast."""
-    return any(UNSTATED_SERIES in str(ref.problem) for ref in refs)
+    return UNSTATED_SERIES in str(ref.problem)
 
 
 def _holds(path: str | Path, modality: Modality, layout: str, series: str | None) -> bool:
