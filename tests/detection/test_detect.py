@@ -21,7 +21,11 @@ from maediff.core.errors import InputError
 from maediff.core.files import hash_file, write_json
 from maediff.detection import detector as detector_module
 from maediff.detection import result as result_module
-from maediff.detection.detect import read_kept_results, without_origins
+from maediff.detection.detect import (
+    read_kept_failures,
+    read_kept_summaries,
+    without_origins,
+)
 from maediff.detection.result import IMAGES
 from maediff.detection.session.detect import _list_summaries
 from maediff.models import catalogue
@@ -551,8 +555,8 @@ def test_resume_keeps_the_results_of_other_scans(scan, run, tmp_path):
     assert list(read_shared(out)["failures"]) == ["sub-3"]
     # A summary that is damaged later does not stop a call on other scans.
     (out / "sub-1" / "summary.json").write_text("{")
-    kept = read_kept_results(out, {"sub-2"}, lambda folder: [folder / "summary.json"])
-    assert (kept.summaries, list(kept.failures)) == ([], ["sub-3"])
+    assert read_kept_summaries(out, {"sub-2"}, lambda folder: [folder / "summary.json"]) == []
+    assert list(read_kept_failures(out, {"sub-2"})) == ["sub-3"]
 
 
 def test_failures_of_contrasts_belong_to_their_session(tmp_path):
@@ -563,9 +567,9 @@ def test_failures_of_contrasts_belong_to_their_session(tmp_path):
             summary = {"subject": name, "modality": contrast}
             write_json(tmp_path / name / contrast / "summary.json", summary)
     list_all = partial(_list_summaries, combined=True)
-    kept = read_kept_results(tmp_path, {"p"}, list_all)
-    assert list(kept.failures) == ["p 1", "q"]
-    found = [(each["subject"], each["modality"]) for each in kept.summaries]
+    assert list(read_kept_failures(tmp_path, {"p"})) == ["p 1", "q"]
+    kept = read_kept_summaries(tmp_path, {"p"}, list_all)
+    found = [(each["subject"], each["modality"]) for each in kept]
     assert found == [(name, contrast) for name in "qr" for contrast in ("T1w", "FLAIR")]
 
 

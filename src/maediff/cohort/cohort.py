@@ -12,7 +12,6 @@ mask. It uses no slice of a scan whose health is unknown.
 """
 
 import csv
-import hashlib
 import io
 import shutil
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from jaxtyping import Bool, Float32, Int64
 from maediff.cohort.slices import SliceSet, read_slices, store_slices
 from maediff.core.errors import InputError
 from maediff.core.reading import is_file, is_folder, load_json, parse_json, read_lines
-from maediff.core.text import plain_cell
+from maediff.core.text import hash_text, plain_cell
 from maediff.core.types import CEILING, SPLITS
 from maediff.scans.nifti import read_mask, read_nifti
 from maediff.scans.reference import subject_in_dataset
@@ -182,7 +181,7 @@ class Cohort:
         rows = [_parse_row(path, number, line) for number, line in enumerate(lines, start=2)]
         if not rows:
             raise InputError(f"{path / 'manifest.csv'}: lists no scan; {REMEDY}")
-        content_hash = hashlib.sha256(f"{settings}\n{manifest}".encode()).hexdigest()
+        content_hash = hash_text(f"{settings}\n{manifest}")
         return cls(path, meta, rows, content_hash)
 
     def split(self, name: str) -> list[Row]:

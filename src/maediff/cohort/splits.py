@@ -9,11 +9,11 @@ subjects or `VAL_SHARE` of its subjects, whichever is more:
     10 subjects, by hash 6 train, 0 val, 4 test  ->  6 train, 3 val, 1 test
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from maediff.core.text import hash_text
 from maediff.core.types import SPLITS, Split
 from maediff.scans.reference import ScanRef, subject_in_dataset
 
@@ -131,14 +131,12 @@ def person_code(dataset: str, subject: str) -> str:
 
     Two scans show the same person if their codes are equal.
     """
-    name = f"maediff {dataset}/{subject_in_dataset(dataset, subject)}"
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hash_text(f"maediff {dataset}/{subject_in_dataset(dataset, subject)}")[:16]
 
 
 def _hash_name(dataset: str, subject: str) -> int:
     """Return the SHA-256 hash of a subject's name in its dataset."""
-    name = f"{dataset}/{subject_in_dataset(dataset, subject)}"
-    return int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16)
+    return int(hash_text(f"{dataset}/{subject_in_dataset(dataset, subject)}"), 16)
 
 
 def _name_person(ref: ScanRef) -> tuple[str, str]:

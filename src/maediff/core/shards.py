@@ -10,7 +10,6 @@ Each shard writes only its own record and the folders of its own scans. `maediff
 records when all shards have finished.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any
 from maediff.core.config import flatten
 from maediff.core.errors import InputError
 from maediff.core.files import MARKER, fresh_folder, read_json, write_json
+from maediff.core.text import hash_text
 
 SHARDS = "shards"
 """Folder of the records, in an output folder."""
@@ -101,9 +101,8 @@ class Shard:
 
     def owns(self, dataset: str, subject: str) -> bool:
         """Return True if a subject belongs to this shard."""
-        name = f"{dataset}/{subject}"
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") % self.count + 1 == self.index
+        digits = hash_text(f"{dataset}/{subject}")[:16]
+        return int(digits, 16) % self.count + 1 == self.index
 
     def record_in(self, out: Path) -> Path:
         """Return the path of this shard's record in an output folder."""
@@ -112,7 +111,7 @@ class Shard:
 
 def hash_names(names: Sequence[str]) -> str:
     """Return a hash of the names of all scans, in their order; all shards must have the same."""
-    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+    return hash_text("\n".join(names))
 
 
 def open_shared_folder(out: Path, shard: Shard, *, overwrite: bool, resume: bool) -> Path:

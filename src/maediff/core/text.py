@@ -4,6 +4,7 @@ A name "scan\x1b[31m.nii" is shown with the escape sequence spelled out, so it s
 the terminal and forges no line of a log. A cell "=1+1" is stored as "'=1+1": text, no formula.
 """
 
+import hashlib
 import re
 import unicodedata
 
@@ -21,6 +22,14 @@ _INSIDE = rf"(?:[^/\\:;,'\"\n]|(?<=\w)'(?=\w)|{_COMMA})"
 _PART = rf"[^\s/\\:;,'\"](?:{_INSIDE}*[^\s/\\:;,'\"])?"
 FOLDERS = re.compile(rf"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\](?:{_PART}[/\\])+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, in hexadecimal digits.
+
+    Names of files may hold bytes that are no UTF-8, which Python keeps as surrogates.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def escape_controls(text: str) -> str:

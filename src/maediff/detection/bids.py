@@ -104,14 +104,20 @@ def write_derivative(refs: Sequence[ScanRef], out: Path, *, overwrite: bool = Fa
         overwrite: remove the subjects of an earlier run first.
     """
     work, root = out / WORK, find_root(refs)
-    for old in [*out.glob("sub-*"), *out.glob(SCAN_REPORTS)] if overwrite else ():
-        shutil.rmtree(old)
+    if overwrite:
+        remove_results(out)
     for ref in refs:
-        if not is_locked(ref):
+        if not ref.is_unusable_folder:
             place_results(ref, out, work, root)
     if (work / "participants_findings.tsv").is_file():
         os.replace(work / "participants_findings.tsv", out / "participants_findings.tsv")
     write_description(out, root, readme=README, ignored=IGNORED)
+
+
+def remove_results(out: Path) -> None:
+    """Remove the subjects and the pages of an earlier run from a derivative."""
+    for old in [*out.glob("sub-*"), *out.glob(SCAN_REPORTS)]:
+        shutil.rmtree(old)
 
 
 def place_results(
@@ -197,7 +203,7 @@ def image_of(out: Path, ref: ScanRef, kind: str) -> Path:
         kind: a key of `NAMES`.
     """
     made = out / WORK / ref.name / f"{kind}.nii.gz"
-    if is_locked(ref):
+    if ref.is_unusable_folder:
         return made
     target = out / target_of(ref, kind)
     return target if target.is_file() else made
@@ -242,7 +248,7 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
     """
     roots = [_find_dataset(ref.image) for ref in refs]
     for ref, root in zip(refs, roots, strict=True):
-        if root is None or not (is_locked(ref) or is_in_own_folder(ref, root)):
+        if root is None or not (ref.is_unusable_folder or is_in_own_folder(ref, root)):
             raise InputError(
                 f"{ref.image}: not a scan of a BIDS dataset (dataset_description.json, sub-*/), "
                 "so `bids_derivative` has no names for it; leave out `bids_derivative`"
@@ -254,11 +260,6 @@ def find_root(refs: Sequence[ScanRef]) -> Path:
             )
     assert roots[0] is not None
     return roots[0]
-
-
-def is_locked(ref: ScanRef) -> bool:
-    """True if a reference is to a folder that may not be read, so that no scan is known."""
-    return bool(ref.problem) and ref.image.is_dir()
 
 
 def is_in_own_folder(ref: ScanRef, root: Path) -> bool:

@@ -9,7 +9,6 @@ A scan's folder appears when it is complete.
 A resumed run keeps each scan whose hash is unchanged.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -37,7 +36,7 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
-from maediff.core.text import hide_folders
+from maediff.core.text import hash_text, hide_folders
 from maediff.core.types import MODALITIES
 from maediff.detection.detector import Detector, make_detector
 from maediff.detection.findings import REPAIR, describe_finding, write_findings
@@ -199,10 +198,10 @@ def detect(
         refs = [ref for ref in refs if run.shard.owns(ref.dataset, ref.subject)]
     remove_leftovers(out, refs)
     check_same_settings(out / "detect.json", shared)
-    kept = read_kept_results(out, {ref.name for ref in refs}, _summary_of)
-    kept.summaries[:] = [each for each in kept.summaries if each["subject"] not in kept.failures]
+    names = {ref.name for ref in refs}
+    kept = read_kept_failures(out, names)
     stated = add_command(shared, options)
-    write_settings(out, stated, kept.failures)
+    write_settings(out, stated, kept)
     # Each process loads the model once, instead of receiving it with every scan.
     load = (
         load_once_per_process(partial(configure_detector, model, device, options, run))
@@ -213,13 +212,15 @@ def detect(
     process = partial(_process, job=job, load=load)
     outcomes = run_scans(process, refs, run.workers, threads=threads, engine=run.engine)
     summaries, failures = _collect_outcomes(refs, outcomes, out, shared, quiet=run.quiet)
+    report = DetectReport(out, summaries, failures)
     if run.shard is not None:
         done = [ref.name for ref in refs if ref.name not in failures]
         finish_shard(out, run.shard, common, {"scans": done, "failures": failures})
-        return DetectReport(out, summaries, failures)
-    write_outcome(out, stated, DetectReport(out, summaries, failures), kept)
+        return report
+    others = read_kept_summaries(out, names | kept.keys(), _list_summary)
+    write_outcome(stated, report, kept, others)
     forget_shards(out)
-    return DetectReport(out, summaries, failures)
+    return report
 
 
 def _check_arguments(
@@ -274,30 +275,37 @@ def _collect_outcomes(
     return summaries, failures
 
 
-def read_kept_results(
-    out: Path, names: set[str], summaries_of: Callable[[Path], Iterable[Path]]
-) -> DetectReport:
-    """Return the results of earlier calls on other scans, which a resumed call keeps.
-
-    A damaged summary is logged and skipped.
+def read_kept_failures(out: Path, names: set[str]) -> dict[str, str]:
+    """Return the failures of earlier calls on other scans, which a resumed call keeps.
 
     Args:
         out: folder of the results.
         names: names of the scans or sessions of this call.
+    """
+    if not (out / "detect.json").is_file():
+        return {}
+    recorded = read_json(out / "detect.json", remedy=REPAIR).get("failures", {})
+    return {name: text for name, text in recorded.items() if _owner(name) not in names}
+
+
+def read_kept_summaries(
+    out: Path, without: set[str], summaries_of: Callable[[Path], Iterable[Path]]
+) -> list[dict[str, Any]]:
+    """Return the summaries of earlier calls; a damaged one is logged and skipped.
+
+    Args:
+        out: folder of the results.
+        without: names of the scans or sessions to leave out.
         summaries_of: returns the summaries in the folder of a scan or session.
     """
-    failures: dict[str, str] = {}
-    if (out / "detect.json").is_file():
-        recorded = read_json(out / "detect.json", remedy=REPAIR).get("failures", {})
-        failures = {name: text for name, text in recorded.items() if _owner(name) not in names}
     summaries = []
     for folder in sorted(out.glob("[!.]*")):
-        for path in summaries_of(folder) if folder.name not in names else ():
+        for path in summaries_of(folder) if folder.name not in without else ():
             try:
                 summaries.append(read_json(path))
             except InputError as error:
                 logger.warning("%s", error)
-    return DetectReport(out, summaries, failures)
+    return summaries
 
 
 def _owner(name: str) -> str:
@@ -307,20 +315,23 @@ def _owner(name: str) -> str:
 
 
 def write_outcome(
-    out: Path, settings: Mapping[str, Any], report: DetectReport, kept: DetectReport
+    settings: Mapping[str, Any],
+    report: DetectReport,
+    kept_failures: Mapping[str, str],
+    kept_summaries: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the failures and the table of findings, of this call and of earlier ones.
 
     Args:
-        out: folder of the results.
         settings: content of detect.json besides the failures.
         report: the outcome of this call.
-        kept: what `read_kept_results` returned before it.
+        kept_failures: from `read_kept_failures`, before this call.
+        kept_summaries: from `read_kept_summaries`.
     """
-    failures = {**kept.failures, **report.failures}
-    write_settings(out, settings, failures)
-    summaries = [*kept.summaries, *report.summaries]
-    write_findings(out / "participants_findings.tsv", summaries, failures)
+    failures = {**kept_failures, **report.failures}
+    write_settings(report.folder, settings, failures)
+    summaries = [*kept_summaries, *report.summaries]
+    write_findings(report.folder / "participants_findings.tsv", summaries, failures)
 
 
 def write_settings(out: Path, settings: Mapping[str, Any], failures: Mapping[str, str]) -> None:
@@ -328,7 +339,7 @@ def write_settings(out: Path, settings: Mapping[str, Any], failures: Mapping[str
     write_json(out / "detect.json", {**settings, **({"failures": failures} if failures else {})})
 
 
-def _summary_of(folder: Path) -> list[Path]:
+def _list_summary(folder: Path) -> list[Path]:
     """Return the summary in the folder of a scan, if it has one."""
     return [path for path in [folder / "summary.json"] if path.is_file()]
 
@@ -351,9 +362,9 @@ def merge_shards(out: Path) -> DetectReport:
     ]
     shared = read_json(out / "detect.json", remedy=REPAIR)
     shared = {key: value for key, value in shared.items() if key != "failures"}
-    write_json(out / "detect.json", {**shared, **({"failures": failures} if failures else {})})
-    write_findings(out / "participants_findings.tsv", summaries, failures)
-    return DetectReport(out, summaries, failures)
+    report = DetectReport(out, summaries, failures)
+    write_outcome(shared, report, {}, [])
+    return report
 
 
 @dataclass(frozen=True)
@@ -579,7 +590,7 @@ def hash_inputs(ref: ScanRef, shared: Mapping[str, Any]) -> str:
     The hash hides paths, because summaries are given to other people.
     """
     text = json.dumps([without_origins(shared), identity(replace(ref, lesion_mask=None))])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_text(text)
 
 
 def is_finished(folder: Path, made_from: str, files: Sequence[Path]) -> bool:

@@ -204,8 +204,8 @@ class Detector:
                 guarantee for other scans.
             scan_fpr: highest share of new healthy scans of the same population that is flagged,
                 on average.
-            sensitivity: "default" is the model's default threshold. "low" detects less in healthy
-                scans, and "high" more (`anomaly.sensitivity` has the rules).
+            sensitivity: "default" is the model's default threshold. "low" never detects more than
+                it, and "high" never less (`anomaly.sensitivity` has the rules).
 
         Raises:
             InputError: several of them, a value outside its range, or a model without a valid

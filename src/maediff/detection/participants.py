@@ -34,7 +34,6 @@ from maediff.detection.bids import (
     absolute,
     check_targets,
     is_in_own_folder,
-    is_locked,
     place_results,
     target_of,
     write_description,
@@ -274,7 +273,7 @@ def run_participants(
             if ref.name in report.failures:
                 reason = {"reason": report.failures[ref.name]}
                 write_json(work / ref.name / FAILED, reason)
-            if is_in_own_folder(ref, root) and not is_locked(ref):
+            if is_in_own_folder(ref, root) and not ref.is_unusable_folder:
                 place_results(ref, out, work, root, names=APP_NAMES, parameters=parameters)
         write_text(work / "methods.md", describe_methods(shared) + "\n")
     _write_methods(out)
@@ -359,7 +358,7 @@ def _list_names(names: Sequence[str]) -> str:
 
 def _locked_parts(ref: ScanRef, dataset: Path) -> tuple[str, ...]:
     """Return the path in the dataset of a folder that may not be read; empty for a scan."""
-    if not (ref.problem and ref.image.is_dir()):
+    if not ref.is_unusable_folder:
         return ()
     return absolute(ref.image).relative_to(absolute(dataset)).parts
 

@@ -7,13 +7,11 @@ EVAL/  scores.csv     one row per run and scan
        slices/<run>/<scan>.npz   a few slices for the report
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +50,7 @@ from maediff.core.shards import (
     read_shards,
     start_shard,
 )
+from maediff.core.text import hash_text
 from maediff.core.types import Map
 from maediff.evaluation.admission import (
     EvaluationScans,
@@ -299,7 +298,7 @@ def _score_and_write(plan: _Plan, out: Path, run: RunOptions) -> dict[str, Any]:
     """Score all contenders, write the files of the evaluation, and return summary.json."""
     scores = _score(plan.contenders, plan.scans, plan.scoring, out, run)
     text = json.dumps(plan.settings, sort_keys=True, default=str)
-    config_hash = hashlib.sha256(text.encode()).hexdigest()
+    config_hash = hash_text(text)
     place = {"config_hash": config_hash, "cohort": str(plan.cohort.path)}
     summary = scores.summary | plan.settings | place
     summary["notes"] = [*plan.notes, *describe_evaluation(summary, plan.scoring)]
@@ -456,7 +455,7 @@ def _score(
 def _abbreviate(value: Any) -> str:
     """Return a setting as short text, for the name of a group; two settings never share one."""
     text = json.dumps(value, default=str).replace('"', "").replace(" ", "")
-    return text if len(text) <= 24 else f"{text[:8]}~{sha256(text.encode()).hexdigest()[:6]}"
+    return text if len(text) <= 24 else f"{text[:8]}~{hash_text(text)[:6]}"
 
 
 def _format_csv(value: Any) -> str:

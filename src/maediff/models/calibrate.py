@@ -220,7 +220,9 @@ def calibrate_folder(
     post = postprocess or model.postprocess
     registered = PreparationConfig.from_record(cohort.meta).registered
     check_symmetry(post, registered, str(cohort.path))
-    rows = sorted(_unseen(cohort.split("val"), model) if rows is None else rows, key=_by_name)
+    if rows is None:
+        rows = _unseen(cohort.split("val"), model)
+    rows = sorted(rows, key=lambda row: row.name)
     healthy = [row for row in rows if row.healthy]
     # The first scan of each person, by name.
     people = {person_code(row.dataset, row.subject): row for row in reversed(healthy or rows)}
@@ -276,10 +278,6 @@ def calibrate_folder(
             calibration["reconstruction"] = HealthyReconstructions(errors, blur_errors).record()
     write_json(model.folder / "calibration.json", calibration)
     return calibration
-
-
-def _by_name(row: Row) -> str:
-    return row.name
 
 
 def _unseen(rows: Sequence[Row], model: TrainedMethod) -> list[Row]:

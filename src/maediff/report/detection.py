@@ -248,7 +248,8 @@ def make_scan_montage(
         used = shared.get("postprocess", {})
         limits = {key: used[key] for key in ("min_volume_mm3", "extent") if key in used}
         montage.viewer = make_viewer(path / "volumes.npz", {**limits, **summary})
-        montage.table = regions if montage.viewer else montage.table  # of another threshold
+        if montage.viewer:
+            montage.table = regions  # at a lower threshold, the viewer may have some
         snapshot = load_slices(path / "slices.npz")
     except InputError as error:
         montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")

@@ -3,7 +3,8 @@
 More than `detection.MAX_ON_PAGE` sessions have one page each, as scans have.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -63,7 +64,7 @@ def sessions_page(folder: Path) -> Page:
         section = _make_section(title, montages, [overview] if len(summaries) > 1 else [])
         section.scale_last = len(summaries) == 1
         sections.append(section)
-    alone = _find_contrasts_alone(folder, set(summaries))
+    alone = _read_contrasts_alone(folder, set(summaries))
     if alone:
         sections.append(_make_section_alone(alone, shared))
     if not summaries and not alone:
@@ -105,14 +106,16 @@ def _make_section(title: str, montages: list[Montage], tables: list[Table]) -> S
 
 
 def _describe(
-    summaries: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], alone: Sequence[Path]
+    summaries: Mapping[str, Mapping[str, Any]],
+    failures: Mapping[str, str],
+    alone: Mapping[Path, Any],
 ) -> str:
     """Return the lead of the page.
 
     Args:
         summaries: those of combined results.
         failures: reasons by name.
-        alone: folders of the contrasts whose session has no combined result.
+        alone: from `_read_contrasts_alone`.
     """
     n_alone = len({path.parent.name for path in alone})
     n, with_regions = len(summaries), sum(bool(each["regions"]) for each in summaries.values())
@@ -120,8 +123,7 @@ def _describe(
     lead += f"; regions detected in {with_regions} of {n}." if n > 1 else "."
     if n_alone:
         lead = f"{lead if n else ''} {n_alone} without a combined map.".lstrip()
-    flagged = sum(bool(list_flags(each)) for each in summaries.values())
-    flagged += sum(bool(list_flags(read_json(path / "summary.json"))) for path in alone)
+    flagged = sum(bool(list_flags(each)) for each in [*summaries.values(), *alone.values()])
     lead += f" {flagged} flagged by quality control: look at those first." if flagged else ""
     return lead + (f" {len(failures)} failed." if failures else "")
 
@@ -177,7 +179,8 @@ def _make_montage(
     try:
         used = {key: each.get("postprocess", {}) for key, each in shared["contrasts"].items()}
         montage.viewer = make_session_viewer(path, summary, used)
-        montage.table = regions if montage.viewer else montage.table  # of another threshold
+        if montage.viewer:
+            montage.table = regions  # at a lower threshold, the viewer may have some
         combined = load_slices(path / "slices.npz")
         for contrast in summary["contrasts"]:
             snapshot = load_slices(path / f"slices_{contrast}.npz")
@@ -231,24 +234,29 @@ def _make_sentence(summary: Mapping[str, Any]) -> str:
     return f"{finding}. {describe_origin(summary.get('threshold_from') or {})}."
 
 
-def _find_contrasts_alone(folder: Path, with_combined: set[str]) -> list[Path]:
-    """Return the folders of contrasts whose session has no combined result."""
+def _read_contrasts_alone(folder: Path, with_combined: set[str]) -> dict[Path, dict[str, Any]]:
+    """Return the summaries of contrasts whose session has no combined result, by their folder."""
     paths = sorted(folder.glob("[!.]*/*/summary.json"))  # a killed run leaves hidden folders
-    return [path.parent for path in paths if path.parent.parent.name not in with_combined]
+    return {
+        path.parent: read_json(path)
+        for path in paths
+        if path.parent.parent.name not in with_combined
+    }
 
 
-def _make_section_alone(paths: list[Path], shared: Mapping[str, Any]) -> Section:
+def _make_section_alone(
+    summaries: Mapping[Path, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> Section:
     """Return the scans of sessions without a combined result, each as in a report of scans."""
     montages = []
-    for number, path in enumerate(paths[: 3 * MAX_ON_PAGE]):
-        summary = read_json(path / "summary.json")
+    for number, (path, summary) in enumerate(islice(summaries.items(), 3 * MAX_ON_PAGE)):
         settings = shared["contrasts"][path.name]
         montage = make_scan_montage(path, summary, settings, f"alone-{number}")
         montage.title = f"{path.parent.name}, {path.name}"
         montages.append(montage)
     section = _make_section("Contrasts without a combined map", montages, [])
-    if len(paths) > len(montages):
-        section.text.append(f"The first {len(montages)} of {len(paths)} scans.")
+    if len(summaries) > len(montages):
+        section.text.append(f"The first {len(montages)} of {len(summaries)} scans.")
     if section.scale:  # each row states its range, and contrasts may have different thresholds
         section.scale = (section.scale[0], [(0.0, "0"), (100.0, "end of the row's range")])
     return section

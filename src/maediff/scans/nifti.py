@@ -9,7 +9,6 @@ never used, copied or logged.
 """
 
 import logging
-import re
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from maediff.core.errors import InputError
 from maediff.core.files import atomic_path
 from maediff.scans.content import Content, check_file, describe_foreign
 from maediff.scans.formats import Image3D, read_other_format
-from maediff.scans.names import FORMATS, is_image, is_nifti, is_pair
+from maediff.scans.names import FORMATS, is_image, is_nifti, is_pair, nifti_stem
 from maediff.scans.nifti_header import (
     HEADER_BYTES,
     ScanHeader,
@@ -33,6 +32,7 @@ from maediff.scans.nifti_header import (
     parse_header,
 )
 from maediff.scans.volume import NiftiForms, Volume
+from maediff.scans.walk import find_partner, is_header
 
 logger = logging.getLogger(__name__)
 
@@ -285,17 +285,11 @@ def find_pair(path: Path) -> tuple[Path, Path]:
     Raises:
         InputError: the other half is not beside it.
     """
-    match = re.fullmatch(r"(.+)\.(hdr|img)((?:\.gz)?)", path.name, re.IGNORECASE)
-    assert match, path
-    stem, half, zipped = match.groups()
-    other = "img" if half.lower() == "hdr" else "hdr"
-    if half.isupper():
-        other = other.upper()
-    for end in (zipped, "", ".gz"):
-        partner = path.with_name(f"{stem}.{other}{end}")
-        if partner.exists():
-            return (path, partner) if half.lower() == "hdr" else (partner, path)
+    partner = find_partner(path)
+    if partner is not None:
+        return (path, partner) if is_header(path) else (partner, path)
     check_file(path)
+    stem = nifti_stem(path)
     raise InputError(
         f"{path}: one half of a NIfTI pair without the other; put {stem}.hdr and {stem}.img into "
         "one folder"

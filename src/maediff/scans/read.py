@@ -1,6 +1,5 @@
 """One scan, NIfTI or DICOM, as a Volume; and the identity of its files."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 from maediff.core.errors import InputError
 from maediff.core.processes.scratch import scratch_folder
 from maediff.core.reading import is_file, is_folder
+from maediff.core.text import hash_text
 from maediff.scans.dicom.completeness import check_volume
 from maediff.scans.dicom.convert import convert, find_images
 from maediff.scans.dicom.geometry import check_conversion
@@ -115,7 +115,7 @@ def fingerprint(folder: Path, uid: str) -> str:
     for path in visible_files(folder):
         status = path.stat()
         parts.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    return hash_text("\n".join(parts))
 
 
 def identity(ref: ScanRef) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from maediff.core.files import MARKER
 from maediff.scans.content import looks_like_dicom, path_problem, read_error
-from maediff.scans.names import is_image, is_nifti, is_pair, nifti_stem
+from maediff.scans.names import is_image, is_nifti, is_pair
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +34,30 @@ def other_images(folder: Path) -> Iterator[Path]:
     A NIfTI pair is listed by its header file. Folders that may not be read are skipped.
     """
     for path in _list_entries(folder, skip_unreadable=True):
-        is_half = is_pair(path) and not (_is_header(path) and _has_voxels(path))
+        is_half = is_pair(path) and not (is_header(path) and find_partner(path))
         if is_image(path) and not is_nifti(path) and not is_half and path.is_file():
             yield path
 
 
-def _is_header(half: Path) -> bool:
+def is_header(half: Path) -> bool:
     """True for the header file of a pair, in any case."""
     return half.name.lower().endswith((".hdr", ".hdr.gz"))
 
 
-def _has_voxels(header: Path) -> bool:
-    """Check for the image file beside the header file of a pair."""
-    stem = nifti_stem(header)
-    ends = (".img", ".img.gz", ".IMG", ".IMG.gz", ".IMG.GZ")  # of `find_pair`
-    return any(header.with_name(f"{stem}{end}").exists() for end in ends)
+def find_partner(half: Path) -> Path | None:
+    """Return the other file of a NIfTI pair, in the same case; None if it is not beside it.
+
+    Args:
+        half: the .hdr or the .img, with or without .gz.
+    """
+    match = re.fullmatch(r"(.+)\.(hdr|img)((?:\.gz)?)", half.name, re.IGNORECASE)
+    assert match, half
+    stem, own, zipped = match.groups()
+    other = "img" if own.lower() == "hdr" else "hdr"
+    if own.isupper():
+        other = other.upper()
+    partners = (half.with_name(f"{stem}.{other}{end}") for end in (zipped, "", ".gz"))
+    return next((partner for partner in partners if partner.exists()), None)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

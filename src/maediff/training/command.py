@@ -37,14 +37,14 @@ def training_command(info: Mapping[str, Any], provenance: Mapping[str, Any] | No
     preset, method = info["preset"], info["method"]
     # A run of an older version has no recommended settings.
     trained = {"recommended": False, **info["train"]}
-    usual: Mapping[str, Any] = {}
-    if trained["recommended"] and preset != "paper":
-        usual = recommend_settings(method, info["cohort"]["modality"])
-    default = {
-        **asdict(resolve(method, preset, usual)),
-        "train": asdict(resolve_training(preset, {})),
-    }
-    default = {} if info.get("init") else flatten(json.loads(json.dumps(default)))
+    default: dict[str, Any] = {}
+    if not info.get("init"):
+        modality = info["cohort"]["modality"]
+        is_usual = trained["recommended"] and preset != "paper"
+        usual = recommend_settings(method, modality) if is_usual else {}
+        own = asdict(resolve(method, preset, usual))
+        own["train"] = asdict(resolve_training(preset, {}))
+        default = flatten(json.loads(json.dumps(own)))
     settings = flatten({**complete(info, info["config"]), "train": trained})
     changed = {
         key: value

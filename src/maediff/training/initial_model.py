@@ -48,7 +48,7 @@ def adopt_settings(
     )
     kept = {key: trained.train[key] for key in ("augment", "fabricate") if key in trained.train}
     augment = (settings.get("train") or {}).get("augment")
-    if isinstance(augment, str) or (isinstance(augment, Mapping) and "preset" in augment):
+    if isinstance(augment, Mapping) and "preset" in augment:
         kept.pop("augment", None)  # a preset replaces all settings of the model
     return trained.preset, merge({**model.config, "train": kept}, settings)
 

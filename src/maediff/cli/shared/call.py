@@ -13,8 +13,6 @@ MAX_INPUTS = 4
 """More inputs are shown as their number."""
 WITHOUT_EFFECT = ("resume", "overwrite", "quiet", "shard")
 """Options that change no result; a copied `--overwrite` could delete a folder."""
-UID = re.compile(r"\d+(\.\d+)+")
-"""UID of a DICOM series, which would identify the scan."""
 FOLDER = re.compile(r"^.*[/\\]")
 NETWORK = "hf:"
 
@@ -51,8 +49,16 @@ def _describe_parameter(param: Any, value: Any) -> Iterator[str]:
         yield max(names, key=len)
     else:
         for each in values:
-            is_uid = param.name == "series" and UID.fullmatch(str(each))
-            yield from (max(param.opts, key=len), "UID" if is_uid else _hide_folder(each))
+            yield from (max(param.opts, key=len), _hide_uid(param, each) or _hide_folder(each))
+
+
+def _hide_uid(param: Any, value: Any) -> str:
+    """Return UID for the UID of a DICOM series, which would identify the scan; else no text."""
+    if param.name != "series":
+        return ""
+    from maediff.scans.dicom.studies import is_uid
+
+    return "UID" if is_uid(value) else ""
 
 
 def _hide_folder(value: Any) -> str:

@@ -13,7 +13,6 @@ Processes that share a folder, such as the shards of one command, name their `pa
     parts={"1/4"}  beside  parts=None        the second is refused: None is the whole folder
 """
 
-import hashlib
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from threading import Lock
 from maediff.core.errors import InputError
 from maediff.core.processes.process import host_name, is_running, start_of
 from maediff.core.reading import load_json
+from maediff.core.text import hash_text
 
 LOCK = ".maediff.lock-"
 """Beginning of the name of a lock file."""
@@ -199,7 +199,7 @@ def _is_of_former_process(holder: Holder, folder: Path) -> bool:
 def _lock_path(folder: Path, holder: Holder) -> Path:
     """Return the lock file of a process, whose name no other process on any machine uses."""
     machine = re.sub(r"[^A-Za-z0-9.-]", "", holder.host.partition("/")[0])[:40]
-    code = hashlib.sha256(f"{holder.host} {holder.start}".encode()).hexdigest()[:8]
+    code = hash_text(f"{holder.host} {holder.start}")[:8]
     return folder / f"{LOCK}{machine}-{holder.pid}-{code}"
 
 

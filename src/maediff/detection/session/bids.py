@@ -25,12 +25,12 @@ from maediff.core.types import MODALITIES
 from maediff.detection.bids import (
     IGNORED,
     README,
-    SCAN_REPORTS,
     WORK,
     absolute,
     check_targets,
     find_root,
     read_sidecar,
+    remove_results,
     target_of,
     write_description,
 )
@@ -80,8 +80,8 @@ def write_session_derivative(
         overwrite: remove the subjects of an earlier run first.
     """
     root = find_root([ref for session in sessions for ref in session.scans.values()])
-    for old in [*out.glob("sub-*"), *out.glob(SCAN_REPORTS)] if overwrite else ():
-        shutil.rmtree(old)
+    if overwrite:
+        remove_results(out)
     for session in sessions:
         _place_results(session, out, root)
     findings = out / WORK / "participants_findings.tsv"

@@ -38,7 +38,8 @@ from maediff.detection.detect import (
     configure_detector,
     hash_inputs,
     load_once_per_process,
-    read_kept_results,
+    read_kept_failures,
+    read_kept_summaries,
     remove_leftovers,
     write_dicom,
     write_outcome,
@@ -152,11 +153,10 @@ def detect_sessions(
     remove_leftovers(out, carriers)
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
-    combined = rule is not None
-    summaries_of = partial(_list_summaries, combined=combined)
-    kept = read_kept_results(out, {session.name for session in sessions}, summaries_of)
+    names = {session.name for session in sessions}
+    kept = read_kept_failures(out, names)
     stated = add_command(shared, options)
-    write_settings(out, stated, kept.failures)
+    write_settings(out, stated, kept)
     load = (
         load_once_per_process(partial(_load_detector, given, device, rule, options, run))
         if run.workers > 1
@@ -173,11 +173,13 @@ def detect_sessions(
     outcomes = run_scans(
         partial(_process, job=job, load=load), carriers, run.workers, threads=threads
     )
+    combined = rule is not None
     summaries, failures = _collect_outcomes(
         sessions, outcomes, out, combined=combined, quiet=run.quiet
     )
     report = DetectReport(out, summaries, failures)
-    write_outcome(out, stated, report, kept)
+    others = read_kept_summaries(out, names, partial(_list_summaries, combined=combined))
+    write_outcome(stated, report, kept, others)
     return report
 
 

@@ -53,10 +53,7 @@
       info.layers.forEach((name, n) => { this.layers[name] = bytes.subarray(n * size, (n + 1) * size); });
       this.stride = [1, info.shape[0], info.shape[0] * info.shape[1]];
       this.toVoxel = invert(info.affine);
-      this.state = {
-        at: info.shape.map((n) => Math.floor(n / 2)), base: "scan", layer: "map", swipe: 0.5, map: true, mask: true,
-        cross: true, opacity: 0.6, threshold: info.maps[0].threshold, low: 0, high: 255, view: "planes",
-      };
+      this.state = { at: info.shape.map((n) => Math.floor(n / 2)), ...this.initial() };
       this.current = -1; // index of the region that the crosshair was last moved to
       this.region = -1; // the same while the crosshair is there
       this.mask = this.layers.mask;
@@ -66,6 +63,14 @@
       this.fillTable();
       if (info.regions.length) this.goToRegion(0); else this.draw();
       page.viewers.push(this);
+    }
+
+    // The state that Reset restores: all but the position.
+    initial() {
+      return {
+        base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6,
+        threshold: this.info.maps[0].threshold, low: 0, high: 255, view: "planes",
+      };
     }
 
     get mirrored() { return page.side === "right"; }
@@ -213,8 +218,7 @@
     }
 
     reset() {
-      const { at } = this.state;
-      this.state = { ...this.state, at, base: "scan", layer: "map", swipe: 0.5, map: true, mask: true, cross: true, opacity: 0.6, threshold: this.info.maps[0].threshold, low: 0, high: 255, view: "planes" };
+      this.state = { ...this.state, ...this.initial() };
       const bar = this.controls();
       this.root.replaceChild(bar, this.root.firstChild);
       bar.querySelector(".reset").focus(); // the old button is gone, and with it the focus

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from maediff.core.errors import InputError
+from maediff.core.text import hash_text
 from maediff.scans.content import PIECE, Content, path_problem
 from maediff.scans.names import NOT_SCANS, several_contrasts_error
 from maediff.scans.nifti_header import parse_header
@@ -201,7 +202,7 @@ def _ixi_split(ref: ScanRef, fold: int) -> str:
 
 def _hash_to_unit(name: str) -> float:
     """Return a number in [0, 1) that depends on the name alone, uniform over names."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:13], 16) / 16**13
+    return int(hash_text(name)[:13], 16) / 16**13
 
 
 def refuse_same_voxels(refs: Iterable[ScanRef]) -> None:
