@@ -31,6 +31,10 @@ def describe(summary=SUMMARY, scan_fpr=0.1, **postprocess):
         ({"median_size": 1}, "for all: no blur, no median filter. The raw"),
         ({"smooth_mm": 4.0}, "for all: Gaussian blur of 4 mm, median"),
         (
+            {"smooth_mm": (2, 20, 20)},
+            "for all: arithmetic mean of Gaussian blurs of 2, 20 and 20 mm,",
+        ),
+        (
             {"smooth_mm": (2, 20), "smooth_mean": "geometric", "times_intensity": 2.0},
             "for all: geometric mean of Gaussian blurs of 2 and 20 mm, times the intensity to the "
             "power 2, median",

@@ -41,8 +41,9 @@ def test_unusable_array_is_refused():
     data = np.ones((2, 3, 4))
     with pytest.raises(InputError, match="mine: holds NaN or infinity"):
         volume_from_array(np.where(data > 0, np.nan, 0), oblique(np.eye(4)), "mine")
-    with pytest.raises(InputError, match="mine: the affine is not an invertible"):
-        volume_from_array(data, np.zeros((4, 4)), "mine")
+    for affine in (np.zeros((4, 4)), np.diag([1, np.nan, 1, 1]), np.diag([np.inf, 1, 1, 1])):
+        with pytest.raises(InputError, match="mine: the affine is not an invertible"):
+            volume_from_array(data, affine, "mine")
 
 
 @pytest.mark.parametrize(("axis", "degrees"), [(0, 20), (1, 5), (1, -30)])

@@ -71,7 +71,7 @@ class Detector:
         model: the trained method.
         preparation: preparation of scans. Grid, N4, registration and intensities must be those of
             the model; brain extraction and quality control may differ.
-        batch_size: forward passes computed at once; the result does not depend on it.
+        batch_size: forward passes computed at once; changes results by rounding only.
         tools: replacements for brain extraction, N4 and registration.
 
     Raises:

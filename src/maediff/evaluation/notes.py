@@ -47,9 +47,10 @@ def _describe_postprocess(config: PostprocessConfig) -> str:
     """Return the steps from residual to anomaly map and mask, in words."""
     steps = _list_first_steps(own_steps_of(config))
     if config.smooth_mm:
-        blurs = " and ".join(f"{mm:g}" for mm in config.smooth_mm)
-        several = f"{config.smooth_mean} mean of Gaussian blurs"
-        steps.append(f"{several if len(config.smooth_mm) > 1 else 'Gaussian blur'} of {blurs} mm")
+        *blurs, last = (f"{mm:g}" for mm in config.smooth_mm)
+        blurs_mm = f"{', '.join(blurs)} and {last}" if blurs else last
+        filters = f"{config.smooth_mean} mean of Gaussian blurs" if blurs else "Gaussian blur"
+        steps.append(f"{filters} of {blurs_mm} mm")
     else:
         steps.append("no blur")
     if config.symmetry:

@@ -59,7 +59,7 @@ Predict = Callable[[SubjectSlices], tuple[Map, Map | None]]
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ScoringConfig:
-    """Choices of an evaluation.
+    """Choices of an evaluation; `maediff compare` writes `evaluate.` before their names.
 
     Args:
         fpr: largest share of healthy voxels in masks at the healthy threshold; our choice.

@@ -120,7 +120,7 @@ class Method(nn.Module):
                 noise.
             seed: seed of the noise. Methods without noise at test ignore it.
             brain: brain mask. The default is x > 0.
-            batch_size: slices or patches per forward pass. The result does not depend on it.
+            batch_size: slices or patches per forward pass; changes results by rounding only.
 
         Raises:
             ValueError: the slices do not have the size that the method was made for.

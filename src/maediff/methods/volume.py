@@ -33,7 +33,7 @@ def predict_volume(
         brain: brain mask of each slice.
         slice_ids: index of each slice on the model's grid.
         seed: seed of the noise at test.
-        batch_size: slices or patches per forward pass. The result does not depend on it.
+        batch_size: slices or patches per forward pass; changes results by rounding only.
         device: device of `method`.
         precision: type of the network's computations.
         name: name of the model, for the error message.

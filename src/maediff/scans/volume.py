@@ -112,14 +112,19 @@ def volume_from_array(
         name: replaces the file name in messages and results.
 
     Raises:
-        InputError: `data` is not 3-D or holds NaN or infinity, or the affine is singular.
+        InputError: `data` is not 3-D or holds NaN or infinity, or the affine is singular
+            or not finite.
     """
     affine = np.asarray(affine, dtype=float)
     if data.ndim != 3:
         raise InputError(f"{name}: {data.ndim} dimensions; give an array (x, y, z)")
     if not np.isfinite(data).all():
         raise InputError(f"{name}: holds NaN or infinity; replace them, for example by 0")
-    if affine.shape != (4, 4) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if (
+        affine.shape != (4, 4)
+        or not np.isfinite(affine).all()
+        or abs(np.linalg.det(affine[:3, :3])) < 1e-9
+    ):
         raise InputError(f"{name}: the affine is not an invertible 4 x 4 matrix; correct it")
     to_ras = io_orientation(affine)
     return Volume(
