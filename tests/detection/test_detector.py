@@ -162,6 +162,19 @@ def test_only_the_seed_changes_the_noise(scan, run):
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.ones((40, 50, 40)), "`scan`: every voxel is 1;"),
+        (np.ones((40, 50, 40), dtype=complex), "`scan`: values of type complex128"),
+        (np.full((40, 50, 40), 1e300), r"array: its largest value is 1e\+300"),
+    ],
+)
+def test_unusable_arrays(detector, data, message):
+    with pytest.raises(InputError, match=message):
+        detector.detect(data, affine=np.diag([4.0, 4.0, 4.0, 1.0]))
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"brain_mask": np.ones((3, 3, 3), dtype=bool)}, r"`brain_mask`: \(3, 3, 3\) voxels"),
@@ -172,7 +185,8 @@ def test_only_the_seed_changes_the_noise(scan, run):
         ({"modality": "PET"}, "run: a model for T1w, but `modality='PET'`"),
         ({"affine": None}, "`affine`: an array needs"),
         ({"affine": np.eye(3)}, r"`affine`: has the shape \(3, 3\)"),
-        ({"affine": np.zeros((4, 4))}, "the affine is not an invertible"),
+        ({"affine": np.zeros((4, 4))}, "array: its affine is zero or singular"),
+        ({"affine": np.diag([1e-3, 1e-3, 1e-3, 1])}, r"array: voxels of 0\.001"),
         ({"threshold": 0.2, "fpr": 0.01}, "`fpr`, `scan_fpr` and `sensitivity`: use only one"),
         ({"threshold": -0.5}, r"`threshold=-0\.5`: give a number of 0 or more"),
         ({"fpr": 0.9}, r"`fpr=0\.9`: calibrated rates are"),

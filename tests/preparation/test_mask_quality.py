@@ -144,5 +144,8 @@ def test_stripped_scans_show_no_skull(head):
     stripped = np.where(brain, data, 0).astype(np.float32)
     assert not shows_skull(made_volume(stripped, affine), brain)
     assert not shows_skull(made_volume(data, affine), np.zeros_like(brain))
+    scores = np.where(brain, (data - 1.2 * np.median(data[brain])) / data[brain].std(), 0)
+    assert np.median(scores[brain]) < 0  # z-scores on zeros
+    assert not shows_skull(made_volume(scores.astype(np.float32), affine), brain)
     loose = np.where(reach_mm < 3, data, 0).astype(np.float32)  # a mask inside the stripped brain
     assert not shows_skull(made_volume(loose, affine), brain)

@@ -24,6 +24,16 @@ from maediff.scans.names import (
         ("IXI012-HH-1211-T2", "T2w"),
         ("scan_t1ce", "other"),
         ("start1", None),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("p1_t2_space_dark-fluid_sag_p2_iso", "FLAIR"),
+        ("darkfluid", "FLAIR"),
+        ("p1_T2_star", "other"),
+        ("p1_T1_map", "other"),
+        ("T1rho", "other"),
+        ("T1_perf", "other"),
+        ("T1W_3D_TFE_KM", "other"),
+        ("KM_T1", "T1w"),
+        ("T2_starr", "T2w"),
     ],
 )
 def test_last_word_decides_contrast(name, contrast):

@@ -46,6 +46,7 @@ from maediff.preparation.quality import Flag, add_flags, check_contrast, estimat
 from maediff.preparation.steps import Tools
 from maediff.scans.inputs.find import find_scans
 from maediff.scans.nifti import read_mask
+from maediff.scans.nifti_header import check_affine, check_range
 from maediff.scans.read import read_volume
 from maediff.scans.reference import ScanRef, remove_folders
 from maediff.scans.volume import (
@@ -483,7 +484,16 @@ def _make_volume(data: np.ndarray, affine: np.ndarray | None) -> Volume:
         raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
     if np.shape(affine) != (4, 4):
         raise InputError(f"`affine`: has the shape {np.shape(affine)}; give a 4 x 4 matrix")
-    return volume_from_array(data, np.asarray(affine, dtype=float))
+    if data.dtype.kind not in "buif":
+        raise InputError(f"`scan`: values of type {data.dtype}; give real numbers")
+    affine, place = np.asarray(affine, dtype=float), Path("array")
+    check_affine(place, affine, data.shape)
+    with np.errstate(over="ignore"):
+        check_range(place, data.astype(np.float32), lambda: data.astype(np.float64))
+    volume = volume_from_array(data, affine, str(place))
+    if volume.data.min() == volume.data.max():
+        raise InputError(f"`scan`: every voxel is {volume.data.flat[0]:g}; give the scan itself")
+    return volume
 
 
 def _find_t1(path: Path) -> tuple[Path, str | None]:

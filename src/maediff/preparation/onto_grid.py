@@ -42,7 +42,7 @@ from maediff.preparation.quality.flags import Flag
 from maediff.scans.volume import Volume
 
 BRAIN_ML = (800, 2200)
-SATURATED_SHARE = 0.05
+SATURATED_SHARE = 0.04  # beyond the share that the high percentile leaves above it
 BEYOND_GRID_SHARE = 0.02
 
 
@@ -184,7 +184,7 @@ def _scale_intensities(
     if deciles:
         record["deciles"] = deciles
     flags = []
-    if saturated > SATURATED_SHARE:
+    if saturated > 1 - config.high_percentile / 100 + SATURATED_SHARE:
         flags.append(Flag("saturated", "many saturated voxels"))
     return image, record, flags
 

@@ -308,7 +308,7 @@ class _Runner:
         except InputError:
             return []
         ml = stepped.brain.sum() * stepped.volume.voxel_mm3 / 1000
-        if MIN_T1_SHARE <= ml / t1_ml <= 1 / MIN_T1_SHARE:
+        if abs(ml / t1_ml - 1) <= 1 - MIN_T1_SHARE:
             return []
         finding = f"the brain has {ml:.0f} ml, and {t1_ml:.0f} ml in its T1w"
         return [Flag("mask-differs", finding)]

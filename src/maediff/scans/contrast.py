@@ -17,9 +17,12 @@ _WORDS = {
     "T1w": "t1 t1w sagt1 axt1 cort1 3dt1 t1n",
     "T2w": "t2 t2w sagt2 axt2 cort2 3dt2",
     "FLAIR": "flair t2f 3dflair",
-    "other": "t1ce t1c t1post t1gd post ce gd gado pd mra tof dti dwi adc swi bold",
+    "other": "t1ce t1c t1post t1gd post ce gd gado km enh pd mra tof dti dwi adc swi bold",
 }
 CONTRAST_WORDS = {word: contrast for contrast, words in _WORDS.items() for word in words.split()}
+# Expressions of file names in lower case, with spaces between the words.
+NAMED_OTHER = re.compile(r"\bt[12]w? ?(\*|star\b|map\b|rho\b|perf)")
+NAMED_FLAIR = re.compile(r"\bdark ?fluid\b")
 
 # Patterns of free text in lower case, with spaces for underscores.
 CONTRAST_PATTERNS = {

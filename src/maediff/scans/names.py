@@ -8,7 +8,13 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.types import MODALITIES
-from maediff.scans.contrast import AGENT, CONTRAST_WORDS, remove_denied_agents
+from maediff.scans.contrast import (
+    AGENT,
+    CONTRAST_WORDS,
+    NAMED_FLAIR,
+    NAMED_OTHER,
+    remove_denied_agents,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +54,13 @@ def contrast_from_name(path: Path) -> str | None:
 
     Returns:
         "T1w", "T2w" or "FLAIR" if the last word of the name that states a contrast is one of
-        them; None if no word does. "other" for another sequence, for a contrast agent (in BIDS
-        names: the entity `ce-`, or an agent in `acq-`), and for phase, real and imaginary images
-        (the BIDS entity `part-`).
+        them, or "dark fluid" (FLAIR); None if no word does. "other" for another sequence, for a
+        map, for a contrast agent (in BIDS names: the entity `ce-`, or an agent in `acq-`), and
+        for phase, real and imaginary images (the BIDS entity `part-`).
     """
     bids = split_bids_name(path)
     if bids:
-        labels = dict(entity.split("-", 1) for entity in bids[1].split("_") if entity)
+        labels = bids_labels(path)
         is_complex_part = labels.get("part", "mag") != "mag"
         has_agent = "ce" in labels or AGENT.search(f"t1{labels.get('acq', '')}".lower())
         if is_complex_part or has_agent:
@@ -62,8 +68,9 @@ def contrast_from_name(path: Path) -> str | None:
         suffix = _split_words(path)[-1]
         return "T1w" if suffix == UNIT1 else CONTRAST_WORDS.get(suffix)
     text = remove_denied_agents(re.sub(r"[_.-]", " ", nifti_stem(path).lower()))
-    if AGENT.search(text):
+    if AGENT.search(text) or NAMED_OTHER.search(text):
         return "other"
+    text = NAMED_FLAIR.sub("flair", text)
     for word in reversed(re.split(r"[^a-z0-9]+", text)):
         if word in CONTRAST_WORDS:
             return CONTRAST_WORDS[word]
@@ -119,6 +126,17 @@ def split_bids_name(path: Path) -> tuple[str, str] | None:
     if not all(re.fullmatch(r"[A-Za-z]+-[^-_]+", entity) for entity in entities):
         return None
     return entities[0], "_".join(entities[1:])
+
+
+def bids_labels(path: Path) -> dict[str, str]:
+    """Return the entities of a BIDS file name after the subject; none of another name.
+
+    Example:
+        >>> bids_labels(Path("sub-01_ses-2_run-1_T1w.nii.gz"))
+        {'ses': '2', 'run': '1'}
+    """
+    _, entities = split_bids_name(path) or ("", "")
+    return dict(entity.split("-", 1) for entity in entities.split("_") if entity)
 
 
 def relative_name(path: Path, base: Path) -> str:

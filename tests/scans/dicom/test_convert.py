@@ -6,9 +6,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from helpers.brains import oblique, save
-from helpers.dicom import SECRETS, write_series
+from helpers.dicom import SECRETS, write_enhanced, write_series
 from maediff.core.errors import InputError
 from maediff.scans.dicom.convert import convert, find_images
+from maediff.scans.dicom.header import silence_dicom_warnings
 from maediff.scans.dicom.series import find_series
 from maediff.scans.dicom.studies import find_dicom
 from maediff.scans.nifti import read_nifti
@@ -71,6 +72,42 @@ def test_undecodable_series_is_refused_by_name(volume, tmp_path, change, compres
         read_volume(ref)
     assert str(tmp_path / "dicom") in str(caught.value)
     assert not any(secret in str(caught.value) for secret in SECRETS.values())
+
+
+def test_undecodable_multiframe_file_is_refused_by_name(volume, tmp_path):
+    def break_frames(ds):
+        ds.PixelData = encapsulate([b"\xff\x4f" + bytes(200)] * ds.NumberOfFrames)
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+    write_enhanced(tmp_path / "a" / "x.dcm", *volume, change_file=break_frames)
+    (ref,) = find_dicom(tmp_path / "a")
+    with pytest.raises(InputError, match=r"x\.dcm: this DICOM cannot be decoded \(JPEG 2000"):
+        read_volume(ref)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("1", "0.1"), ("1.57", "-3.2")])
+def test_slice_of_one_value_is_read(volume, tmp_path, slope, intercept):
+    data, affine = volume
+    data = data.copy()
+    data[:, :, 0] = 5
+    header = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+    write_series(tmp_path / "a", data, affine, **header)
+    (ref,) = find_dicom(tmp_path / "a")
+    np.testing.assert_allclose(
+        read_volume(ref).data, float(slope) * data + float(intercept), rtol=1e-5
+    )
+
+
+def test_number_of_a_slice_may_have_a_decimal_point(volume, tmp_path):
+    def write_decimal(number, ds):
+        with silence_dicom_warnings():
+            ds.InstanceNumber = f"{number}.0"
+        return ds
+
+    write_series(tmp_path / "a", *volume, change=write_decimal)
+    (ref,) = find_dicom(tmp_path / "a")
+    assert ref.problem is None
 
 
 def test_images_of_one_series_are_found(volume, tmp_path):

@@ -95,11 +95,12 @@ def test_modality_is_assumed_for_unstated_contrast(volume, tmp_path):
 )
 def test_agent_phase_and_ct_are_no_scans(volume, tmp_path, description, header):
     write_study(tmp_path / "r", volume, description, **header)
-    with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR"):
+    with pytest.raises(InputError, match="no MR series that may be T1w, T2w or FLAIR") as caught:
         find_dicom(tmp_path / "r")
+    assert ("with contrast agent by its header" in str(caught.value)) == ("Gd" in header.values())
 
 
-@pytest.mark.parametrize("value", ["NONE", "No", "n/a", " "])
+@pytest.mark.parametrize("value", ["NONE", "No", "n/a", " ", "No contrast", "w/o Gd"])
 def test_no_agent_in_words_is_no_agent(volume, tmp_path, value):
     write_study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent=value)
     (ref,) = find_dicom(tmp_path / "r")
@@ -175,6 +176,14 @@ def test_several_people_in_one_folder_are_refused(volume, tmp_path):
     write_series(folder, *volume, PatientID="1")
     with pytest.raises(InputError, match="c: holds several studies in one folder"):
         find_dicom(folder)
+
+
+def test_people_whose_visits_are_in_shared_folders_are_refused(volume, tmp_path):
+    for visit in ("baseline", "followup"):
+        for person in "ab":
+            write_series(tmp_path / visit / person, *volume, PatientID=person)
+    with pytest.raises(InputError, match="of several patients are in its folders in turn"):
+        find_dicom(tmp_path)
 
 
 def test_problem_names_absolute_paths_for_relative_folder(volume, tmp_path, monkeypatch):

@@ -271,6 +271,7 @@ def test_prefix_changes_neither_person_nor_split():
         ("IXI012-T2", ["IXI012-T1", "IXI013-T1"], "IXI012-T1"),
         ("p1_flair", ["p1_t1ce", "p2_t1"], None),
         ("scan", ["other"], None),
+        ("sub-1_FLAIR", ["sub-1_space-MNI152NLin2009cAsym_desc-preproc_T1w"], None),
     ],
 )
 def test_t1_of_same_session(tmp_path, image, others, t1):
@@ -280,6 +281,24 @@ def test_t1_of_same_session(tmp_path, image, others, t1):
     assert t1s_by_session(tmp_path).get(session_key(scan)) == expected
     (ref,) = find_plain_scans([scan])
     assert ref.t1 == expected
+
+
+def test_t1_of_another_format_is_used_if_there_is_no_nifti(tmp_path):
+    touch(tmp_path / "FLAIR.mgz", tmp_path / "T1.mgz")
+    (ref,) = find_plain_scans([tmp_path / "FLAIR.mgz"])
+    assert ref.t1 == tmp_path / "T1.mgz"
+    touch(tmp_path / "T1.nii.gz")
+    (ref,) = find_plain_scans([tmp_path / "FLAIR.mgz"])
+    assert ref.t1 == tmp_path / "T1.nii.gz"
+
+
+def test_t1_that_bidsignore_lists_is_not_used(tmp_path):
+    root = make_bids(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_FLAIR.nii.gz")
+    (ref,) = find_plain_scans([root], "FLAIR")
+    assert ref.t1 == root / "sub-1/anat/sub-1_T1w.nii.gz"
+    (root / ".bidsignore").write_text("*_T1w.nii.gz\n")
+    (ref,) = find_plain_scans([root], "FLAIR")
+    assert ref.t1 is None
 
 
 def test_t1_of_missing_folder_is_none(tmp_path):

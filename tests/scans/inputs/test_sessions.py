@@ -44,6 +44,12 @@ def test_bids_sessions_share_subject_and_visit(tmp_path):
     }
 
 
+def test_inplane_t2_belongs_to_the_session(tmp_path):
+    root = touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_inplaneT2.nii.gz")
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    assert listed(find_sessions([root])) == {"sub-01": ["T1w", "T2w"]}
+
+
 def test_folders_of_patients(tmp_path):
     root = touch(
         tmp_path / "study",

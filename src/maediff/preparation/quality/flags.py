@@ -30,7 +30,6 @@ ADVICE: Mapping[str, str] = {
     "lesion-outside": "check that the lesion mask and the brain mask belong to this scan",
     "mask-differs": LOOK_AT_OUTLINE,
     "model-untrained": "train the model longer, or use a shipped model",
-    "motion": LOOK_AT_SCAN,
     "no-t1": "look at the brain outline; check that the T1w belongs to this session",
     "noise": LOOK_AT_SCAN,
     "not-a-brain": "check that the scan shows a head, and look at the brain outline",

@@ -143,7 +143,7 @@ def check_image(
             flags.append(
                 Flag(
                     "noise",
-                    f"noise is {noise:.0%} of the brain's range ({config.max_noise:.0%} at most)",
+                    f"noise is {noise:.1%} of the brain's range ({config.max_noise:.0%} at most)",
                 )
             )
     if modality == "T1w":
@@ -175,7 +175,7 @@ def check_air(
         flags.append(
             Flag(
                 "ghosting",
-                f"the air beside the head has {signal:.0%} of the brain's brightness "
+                f"the air beside the head has {signal:.1%} of the brain's brightness "
                 f"({limit:.0%} at most): ghosts, motion or noise",
             )
         )

@@ -14,12 +14,14 @@ The first two are measured on the model's grid, the others in a scan with skull:
 experiments/quality has the values of healthy scans, and of masks that were damaged on purpose.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from maediff.preparation.background import background_value
 from maediff.preparation.quality.config import QualityConfig
 from maediff.preparation.quality.flags import Flag
 from maediff.preparation.quality.image import take_cells
@@ -129,9 +131,14 @@ def shows_skull(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> bool:
     """
     if not brain.any():
         return False
-    level = HEAD_LEVEL * float(np.median(volume.data[brain]))
-    outside = int((volume.data > level).sum()) - int((volume.data[brain] > level).sum())
-    return outside > SKULL_SHARE * int(brain.sum())
+    signal = _signal(volume)
+    shown = signal > HEAD_LEVEL * np.median(signal[brain])
+    return int((shown & ~brain).sum()) > SKULL_SHARE * int(brain.sum())
+
+
+def _signal(volume: Volume) -> Float[np.ndarray, "x y z"]:
+    """Return the distance of each voxel from the background, which may be bright (z-scores)."""
+    return np.abs(volume.data - background_value(volume.data))
 
 
 def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[float, float]:
@@ -148,7 +155,8 @@ def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[floa
         NaN for both if the mask has fewer than two slices; NaN for `scalp_ml` if the slices are
         thick, or the field of view holds no air.
     """
-    data, inside, steps, heights = take_cells(volume, brain, HEAD_CELL_MM)
+    signal = replace(volume, data=_signal(volume))
+    data, inside, steps, heights = take_cells(signal, brain, HEAD_CELL_MM)
     if len(heights) < 2:
         return float("nan"), float("nan")
     head = inside | (data > HEAD_LEVEL * np.median(data[inside]))
@@ -182,7 +190,7 @@ def check_head(
     flags = []
     if not config.min_head_share <= share <= config.max_head_share:
         finding = (
-            f"the mask fills {share:.0%} of the upper head "
+            f"the mask fills {share:.1%} of the upper head "
             f"({config.min_head_share:.0%} to {config.max_head_share:.0%} in healthy scans)"
         )
         flags.append(Flag("brain-volume", finding))

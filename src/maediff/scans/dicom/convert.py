@@ -104,21 +104,15 @@ def convert(
     """
     files = list({image.path: image for image in images}.values())
     for image in files:
-        _check_rle(image)
+        if image.syntax == RLE:  # dcm2niix does not report a damaged frame
+            _decode(image)
     if rebuild:
         slices = sorted(images, key=_height_mm)
         result, volumes = _run_dcm2niix(slices, scratch, _PlainCopies(slices))
     else:
         result, volumes = _run_dcm2niix(files, scratch, _link)
     if result or not volumes:
-        if all(image.syntax in UNCOMPRESSED for image in images):
-            remedy = "copy or export it again"
-        else:
-            remedy = "decompress it first (dcmdjpeg, gdcmconv --raw), or export it uncompressed"
-        raise InputError(
-            f"{folder}: this DICOM cannot be decoded ({_name_syntaxes(images)}; dcm2niix ended "
-            f"with {result}); {remedy}"
-        )
+        raise _decoding_error(folder, images, f"dcm2niix ended with {result}")
     if len(volumes) > 1:
         fields = [*PULSE_FIELDS, *OTHER_IMAGES]
         differing = [name for name, texts in _read_fields(files, fields).items() if len(texts) > 1]
@@ -204,6 +198,8 @@ class _PlainCopies:
         import pydicom
         from pydicom.dataset import Dataset, FileMetaDataset
 
+        if image.frames > 1 and image.path not in self._frames:
+            self._frames = {image.path: _decode(image)}  # of one file at a time
         with silence_dicom_warnings():
             source = read_dataset(image.path, image.syntax)
             plain = Dataset()
@@ -246,8 +242,6 @@ class _PlainCopies:
         assert image.position is not None
         assert image.orientation is not None
         assert image.spacing_mm is not None
-        if image.path not in self._frames:
-            self._frames = {image.path: np.asarray(source.pixel_array)}  # of one file at a time
         pixels = np.ascontiguousarray(self._frames[image.path][image.frame])
         plain.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
         plain.file_meta.TransferSyntaxUID = LITTLE_ENDIAN
@@ -290,20 +284,31 @@ def _find_dcm2niix() -> str:
     return str(dcm2niix.bin)
 
 
-def _check_rle(image: Image) -> None:
-    """Unpack an RLE image, because dcm2niix does not report a damaged RLE frame."""
-    if image.syntax != RLE:
-        return
+def _decode(image: Image) -> np.ndarray:
+    """Return the stored pixels of a file.
+
+    Raises:
+        InputError: the file is damaged, or pydicom has no decoder for its compression.
+    """
     try:
         with silence_dicom_warnings():
-            shape = np.asarray(read_dataset(image.path, image.syntax).pixel_array).shape[-2:]
-        if shape != (image.rows, image.columns):
-            raise ValueError(shape)
+            pixels = np.asarray(read_dataset(image.path, image.syntax).pixel_array)
+        if pixels.shape[-2:] != (image.rows, image.columns):
+            raise ValueError(pixels.shape)
     except Exception as error:  # a damaged frame can raise any type
-        raise InputError(
-            f"{image.path}: this DICOM cannot be decoded (RLE, {type(error).__name__}); copy or "
-            "export it again"
-        ) from None
+        raise _decoding_error(image.path, [image], type(error).__name__) from None
+    return pixels
+
+
+def _decoding_error(place: Path, images: Sequence[Image], finding: str) -> InputError:
+    """Return the error of a file or folder whose pixels cannot be decoded."""
+    if all(image.syntax in (*UNCOMPRESSED, RLE) for image in images):
+        remedy = "copy or export it again"
+    else:
+        remedy = "decompress it first (dcmdjpeg, gdcmconv --raw), or export it uncompressed"
+    return InputError(
+        f"{place}: this DICOM cannot be decoded ({_name_syntaxes(images)}; {finding}); {remedy}"
+    )
 
 
 def _name_syntaxes(images: Sequence[Image]) -> str:

@@ -145,9 +145,10 @@ def _find_scale(pixels: np.ndarray, voxels: np.ndarray) -> float | None:
         None if the relation is not linear, or negative.
     """
     voxels = voxels.astype(np.float64)
+    constant = np.ptp(pixels) == 0, np.ptp(voxels) == 0
+    if any(constant):
+        return 0.0 if all(constant) else None
     spreads = pixels.std(), voxels.std()
-    if min(spreads) == 0:
-        return 0.0 if max(spreads) == 0 else None
     products = (pixels - pixels.mean()) * (voxels - voxels.mean())
     is_linear = products.mean() / (spreads[0] * spreads[1]) > MIN_CORRELATION
     return float(spreads[1] / spreads[0]) if is_linear else None

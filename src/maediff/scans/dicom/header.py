@@ -203,7 +203,7 @@ def _make_image(
         uid=texts["SOPInstanceUID"],
         syntax=str(syntax),
         has_preamble=has_preamble,
-        instance=int(instance) if instance else None,
+        instance=int(float(instance)) if instance else None,
         position=_to_numbers(header.get("ImagePositionPatient"), 3),
         orientation=_to_numbers(header.get("ImageOrientationPatient"), 6),
         spacing_mm=_to_numbers(header.get("PixelSpacing"), 2),

@@ -100,9 +100,9 @@ def write_dicom_sc(
         except Exception as error:  # messages of highdicom and pydicom quote the header
             raise InputError(
                 f"{ref.image}: no secondary capture can be made of this series "
-                f"({type(error).__name__}): its headers lack fields that it needs; detect "
-                "without `dicom_sc`"
-            ) from error
+                f"({type(error).__name__}): its headers lack fields that it needs, or hold "
+                "invalid ones; detect without `dicom_sc`"
+            ) from None
 
 
 def choose_window(

@@ -73,7 +73,8 @@ def write_dicom_seg(
     except Exception as error:  # messages of highdicom and pydicom quote the header
         raise InputError(
             f"{ref.image}: no DICOM SEG can be made of this series ({type(error).__name__}): its "
-            "headers lack fields that a SEG needs; detect without `dicom_seg`"
+            "headers lack fields that a SEG needs, or hold invalid ones; detect without "
+            "`dicom_seg`"
         ) from None
     with atomic_path(path) as temporary, silence_dicom_warnings():
         segmentation.save_as(temporary, enforce_file_format=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from maediff.core.errors import InputError
 from maediff.core.text import escape_controls
-from maediff.scans.contrast import contrast_from_text
+from maediff.scans.contrast import contrast_from_text, remove_denied_agents
 from maediff.scans.dicom.header import Image, read_images, silence_dicom_warnings
 from maediff.scans.walk import is_dicom, visible_files
 
@@ -34,6 +34,7 @@ class Series:
         description: SeriesDescription.
         dicom_modality: Modality of DICOM: MR, CT, SEG, ...
         contrast: T1w, T2w, FLAIR, "other", or None if the header does not state it.
+        has_agent: true if the header names a contrast agent.
         is_localizer: true for a scout.
         images: headers of the slices.
     """
@@ -45,6 +46,7 @@ class Series:
     description: str
     dicom_modality: str
     contrast: str | None
+    has_agent: bool
     is_localizer: bool
     images: tuple[Image, ...]
 
@@ -64,6 +66,8 @@ class Series:
         contrast = {None: "contrast not stated", "other": "another contrast"}.get(
             self.contrast, self.contrast
         )
+        if self.has_agent:
+            contrast = "with contrast agent by its header"
         return (
             f"  series {escape_controls(self.number) or 'without number'}: "
             f"{escape_controls(self.description) or 'no description'} "
@@ -138,8 +142,9 @@ def _same_pixels(path: Path, other: Path) -> bool:
 def _make_series(headers: Sequence[_Header]) -> Series:
     texts = headers[0][1]
     image_types = set(texts["ImageType"].upper().split("\\"))
-    agent = texts["ContrastBolusAgent"].strip().lower()
-    if agent not in NO_AGENT or image_types & PHASE:
+    agent = remove_denied_agents(texts["ContrastBolusAgent"].lower()).strip()
+    has_agent = agent not in NO_AGENT
+    if has_agent or image_types & PHASE:
         contrast: str | None = "other"
     else:
         contrast = contrast_from_text(f"{texts['SeriesDescription']} {texts['ProtocolName']}")
@@ -151,6 +156,7 @@ def _make_series(headers: Sequence[_Header]) -> Series:
         description=texts["SeriesDescription"],
         dicom_modality=texts["Modality"] or "no modality",
         contrast=contrast,
+        has_agent=has_agent,
         is_localizer="LOCALIZER" in texts["ImageType"].upper(),
         images=tuple(image for images, _ in headers for image in images),
     )

@@ -137,10 +137,15 @@ def _locate_studies(home: Path, studies: Sequence[Sequence[Series]]) -> list[Pat
     places = [_common_folder(study) for study in studies]
     patients = {item.patient for study in studies for item in study if item.patient}
     is_shared = len(set(places)) < len(places) or home in places
-    if len(studies) > 1 and (len(patients) > 1 or is_shared):
+    if len(studies) > 1 and is_shared:
         what = "patients" if len(patients) > 1 else "studies"
         raise InputError(
             f"{home}: holds several {what} in one folder; put each in a separate folder"
+        )
+    if len(patients) > 1:
+        raise InputError(
+            f"{home}: the studies of several patients are in its folders in turn; put those of "
+            "each patient in a separate folder, or list the folders in a manifest CSV"
         )
     return places
 

@@ -26,6 +26,7 @@ from maediff.scans.inputs.spaces import choose_versions, warn_about_versions
 from maediff.scans.names import (
     FORMATS,
     NOT_SCANS,
+    bids_labels,
     contrast_from_name,
     is_image,
     is_nifti,
@@ -170,11 +171,18 @@ def _add_t1s(refs: Sequence[ScanRef]) -> list[ScanRef]:
 
 
 def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
-    """Return the first T1w scan of each session in `folder` itself, by `session_key`."""
+    """Return the first T1w scan of each session in `folder` itself, by `session_key`.
+
+    NIfTI files come first. Copies in another space, and files that the .bidsignore of the data set
+    lists, are left out.
+    """
+    root = next((place for place in (folder, *folder.parents) if is_bids_dataset(place)), None)
+    is_excluded = read_bidsignore(root) if root else lambda _: False
     t1s: dict[tuple[str, ...], Path] = {}
     if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if is_nifti(path) and contrast_from_name(path) == "T1w":
+        for path in sorted(folder.iterdir(), key=lambda path: (not is_nifti(path), path)):
+            is_t1 = is_image(path) and contrast_from_name(path) == "T1w"
+            if is_t1 and not is_excluded(path) and "space" not in bids_labels(path):
                 t1s.setdefault(session_key(path), path)
     return t1s
 

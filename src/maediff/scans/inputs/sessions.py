@@ -23,6 +23,7 @@ from maediff.scans.names import (
     contrast_from_name,
     find_contrast,
     is_separator,
+    nifti_stem,
     split_bids_name,
     split_tokens,
 )
@@ -184,7 +185,8 @@ def _states(ref: ScanRef, modality: Modality) -> bool:
     """True if a scan states its contrast itself, and not only by the caller's request."""
     if ref.image.is_dir():
         return ref.problem is None and ref.contrast_is_stated and ref.modality == modality
-    return contrast_from_name(ref.image) == modality
+    is_bids_t2 = nifti_stem(ref.image).endswith("_inplaneT2") and ref.modality == "T2w"
+    return modality == ("T2w" if is_bids_t2 else contrast_from_name(ref.image))
 
 
 def _group_scans(

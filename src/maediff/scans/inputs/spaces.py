@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maediff.core.errors import InputError
-from maediff.scans.names import split_bids_name
+from maediff.scans.names import bids_labels, split_bids_name
 from maediff.scans.reference import ScanRef
 from maediff.scans.walk import log_skipped_files
 
@@ -39,9 +39,11 @@ def choose_versions(refs: Sequence[ScanRef], place: Path) -> list[ScanRef]:
     resampled: list[ScanRef] = []
     processed: list[ScanRef] = []
     for versions in group_versions(refs):
-        own_space = [ref for ref in versions if "space" not in _entities(ref)]
+        own_space = [ref for ref in versions if "space" not in bids_labels(ref.image)]
         candidates = own_space or list(versions)
-        unprocessed = [ref for ref in candidates if not _entities(ref).keys() & set(COPIES)]
+        unprocessed = [
+            ref for ref in candidates if not bids_labels(ref.image).keys() & set(COPIES)
+        ]
         chosen = unprocessed if len(unprocessed) == 1 else candidates
         if len(chosen) > 1:
             folders = {ref.image.parent for ref in chosen}
@@ -83,15 +85,8 @@ def group_versions(refs: Sequence[ScanRef]) -> list[list[ScanRef]]:
     for ref in refs:
         key: tuple[str, ...] = (str(ref.image),)
         if split_bids_name(ref.image):
-            entities = _entities(ref)
+            entities = bids_labels(ref.image)
             rest = (f"{name}-{entities[name]}" for name in sorted(entities.keys() - set(COPIES)))
             key = (ref.dataset, ref.subject, str(ref.modality), *rest)
         groups.setdefault(key, []).append(ref)
     return list(groups.values())
-
-
-def _entities(ref: ScanRef) -> dict[str, str]:
-    """Return the BIDS entities of a scan after the subject."""
-    bids = split_bids_name(ref.image)
-    parts = bids[1].split("_") if bids else []
-    return dict(part.split("-", 1) for part in parts if part)
