@@ -47,7 +47,7 @@ print(f"threshold {threshold:.3f}: {share:.1%} of new voxels, {flagged:.0%} of n
 # %%
 # Scan-wise rate
 # --------------
-# The score of a scan is the highest threshold at which a region is left. Without removal of small
+# The score of a scan is the lowest threshold at which no region is left. Without removal of small
 # components, this is the maximum of the map.
 
 scores = [scan.max() for scan in calibration]

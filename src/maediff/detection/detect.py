@@ -285,7 +285,7 @@ def read_kept_failures(out: Path, names: set[str]) -> dict[str, str]:
     if not (out / "detect.json").is_file():
         return {}
     recorded = read_json(out / "detect.json", remedy=REPAIR).get("failures", {})
-    return {name: text for name, text in recorded.items() if _owner(name) not in names}
+    return {name: text for name, text in recorded.items() if not {name, _owner(name)} & names}
 
 
 def read_kept_summaries(
@@ -494,6 +494,8 @@ def collect_settings(
 def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
     """Refuse to resume in a folder that was made with other settings.
 
+    A folder of sessions may get a further contrast.
+
     Args:
         path: detect.json of the folder; it may not exist.
         shared: content of detect.json for this call.
@@ -504,7 +506,12 @@ def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
     if path.is_file():
         known = without_origins(read_json(path, remedy=REPAIR))
         present = without_origins(json.loads(json.dumps(shared)))
+        earlier, contrasts = known.pop("contrasts", {}), present.pop("contrasts", {})
         changed = [key for key, value in present.items() if known.get(key) != value]
+        for contrast in sorted(contrasts.keys() & earlier.keys()):
+            own, other = contrasts[contrast], earlier[contrast]
+            differing = [key for key in own if own[key] != other.get(key)]
+            changed += [f"{key} of {contrast}" for key in differing if key not in changed]
         if changed:
             raise InputError(
                 f"{path.parent}: was made with another {', '.join(changed)}; choose another "
@@ -512,14 +519,31 @@ def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
             )
 
 
+def read_contrasts(path: Path) -> dict[str, Any]:
+    """Return the settings of each contrast in the detect.json of a folder of sessions.
+
+    Args:
+        path: detect.json of the folder; it may not exist.
+    """
+    return dict(read_json(path, remedy=REPAIR)["contrasts"]) if path.is_file() else {}
+
+
+FROM_CONTRASTS = ("model", "terms", "marks", "method", "modality", "threshold")
+"""Keys of the detect.json of sessions that follow from its contrasts and its rule."""
+
+
 def without_origins(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of detect.json without the reasons for its models, which change nothing.
+    """Return the content of detect.json without what follows from the rest, or changes nothing.
+
+    The reasons for the models change no result.
 
     Args:
         settings: content of detect.json, also of sessions.
     """
-    kept = {key: value for key, value in settings.items() if key != "model_from"}
-    if isinstance(contrasts := kept.get("contrasts"), Mapping):
+    contrasts = settings.get("contrasts")
+    dropped = {"model_from", *(FROM_CONTRASTS if contrasts else ())}
+    kept = {key: value for key, value in settings.items() if key not in dropped}
+    if contrasts:
         kept["contrasts"] = {key: without_origins(each) for key, each in contrasts.items()}
     return kept
 

@@ -20,7 +20,8 @@ def describe_methods(shared: Mapping[str, Any]) -> str:
         f"{shared['modality']} scans were processed with maediff {versions['maediff']} "
         f"(torch {versions['torch']}), with the model {shared['model']} "
         f"(method {shared['method']}).",
-        f"Brains were extracted from scans with skull (tool: {shared['brain']['tool']}).",
+        f"Brains were extracted from scans with skull (tool: {shared['brain']['tool']}"
+        f"{_describe_t1(shared)}).",
     ]
     if shared.get("bias", {}).get("enabled"):
         sentences.append("The bias field was corrected with N4.")
@@ -33,7 +34,7 @@ def describe_methods(shared: Mapping[str, Any]) -> str:
         *_describe_filters(post),
         *_describe_unit(shared),
         f"The anomaly mask holds voxels above {shared['threshold']:.3g} "
-        f"({_describe_origin(shared['threshold_from'])}).",
+        f"({describe_origin(shared['threshold_from'])}).",
         f"The brain mask was eroded {post['erosion_iterations']} times in the slice before "
         f"thresholding, and components under {post['min_volume_mm3']:g} mm3 were removed.",
         *_describe_growth(post),
@@ -42,6 +43,13 @@ def describe_methods(shared: Mapping[str, Any]) -> str:
     if shared["method"] == "maediff":
         sentences.append(f"The method follows {PAPER}.")
     return " ".join(sentences)
+
+
+def _describe_t1(shared: Mapping[str, Any]) -> str:
+    """Return the role of the T1w in the brain extraction of other contrasts; empty for a T1w."""
+    if shared["modality"] == "T1w" or not shared["brain"].get("from_t1"):
+        return ""
+    return "; the brain of the session's T1w, moved rigidly, where there was one"
 
 
 def _describe_filters(post: Mapping[str, Any]) -> list[str]:
@@ -101,15 +109,48 @@ def _describe_unit(shared: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _describe_origin(origin: Mapping[str, Any]) -> str:
+def describe_origin(origin: Mapping[str, Any]) -> str:
     """Describe the origin of a threshold, from `Threshold.origin`."""
-    source = origin.get("source", "healthy scans")
+    n, kind = origin.get("n_scans", ""), str(origin.get("source", "healthy scans"))
+    scans = f"{n} {kind.replace('scans', 'scan') if n == 1 else kind}".strip()
     if "sensitivity" in origin:
-        return f"sensitivity {origin['sensitivity']}: {origin['rule']}, from {source}"
+        return f"sensitivity {origin['sensitivity']}: {origin['rule']}, on {scans}"
     if "scan_fpr" in origin:
-        return f"at most {origin['scan_fpr']:.2%} of new healthy scans flagged, split conformal"
+        rate = f"at most {origin['scan_fpr']:.2%} of new healthy scans flagged"
+        return f"{rate}, split conformal on {scans}"
     if "fpr" in origin:
-        return f"masks hold at most {origin['fpr']:.3%} of the voxels of {source}"
+        return f"masks hold at most {origin['fpr']:.3%} of the voxels of {scans}"
     if "chosen_on" in origin:
         return f"default of the model, chosen on {origin['chosen_on']}"
-    return "chosen by the user"
+    return "given by the user"
+
+
+def describe_rule(rule: Mapping[str, Any] | None) -> str:
+    """Return the rule of the combined map in words."""
+    if not rule:
+        return "none"
+    power = rule["power"]
+    kind = "geometric mean" if power == 0 else f"power mean with exponent {power:g}"
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in rule["weights"].items())
+    weighted = f" (weights: {weights}, others 1)" if weights else ""
+    return f"{kind} of the maps divided by their thresholds{weighted}"
+
+
+def describe_combination(shared: Mapping[str, Any]) -> list[str]:
+    """Describe the combined maps of sessions as a paragraph to paste; none without such maps.
+
+    Args:
+        shared: content of detect.json.
+    """
+    rule = shared.get("rule")
+    if not rule:
+        return []
+    given = rule["threshold"]
+    threshold = f"{given:g}" if given else "the threshold of its contrasts in summary.json"
+    return [
+        "The scans of each session were registered rigidly to its T1w, or without one to its "
+        f"FLAIR. The combined map is the {describe_rule(rule)}, and the combined mask holds "
+        f"voxels above {threshold}. Components under "
+        f"{shared['postprocess']['min_volume_mm3']:g} mm3 were removed. In sessions with one "
+        "contrast, map and mask are those of the contrast."
+    ]

@@ -117,7 +117,7 @@ class Detection:
         healthy_reference: the scan as if healthy, in the scan's own intensities.
         brain_mask: brain mask.
         regions: connected components of the mask, the largest first.
-        score: highest threshold at which a region remains; 0 if there is none.
+        score: lowest threshold that leaves no region; 0 if there is none at any threshold.
         threshold_used: threshold of the mask, and its origin.
         volume_ml: volume of the mask on the model's grid.
         quality: findings of quality control.

@@ -27,6 +27,7 @@ from maediff.scans.volume import (
 MNI_SPACE = "MNI152NLin2009aSym"
 """BIDS name of the space of nilearn's template (ICBM 2009a nonlinear symmetric)."""
 MNI_CODE = 4  # NIfTI-1: coordinates of MNI152
+BORDER = 1e-6  # cells: a voxel this near to the border of two cells is on it
 
 
 def from_grid(
@@ -100,7 +101,11 @@ def mask_from_grid(
         volume: the scan.
     """
     labels, count = ndimage.label(mask, CONNECTIVITY)
-    nearest = from_grid(labels.astype(np.float32), grid, volume, "nearest").astype(int)
+    # Voxels on the border of two cells belong to the upper one, despite rounding errors.
+    shift = np.eye(4)
+    shift[:3, 3] = -BORDER
+    lowered = replace(grid, affine=grid.affine @ shift)
+    nearest = from_grid(labels.astype(np.float32), lowered, volume, "nearest").astype(int)
     result: Bool[np.ndarray, "x y z"] = nearest > 0
     to_scan = np.linalg.inv(volume.affine) @ grid.affine
     cell_size = abs(np.linalg.det(to_scan[:3, :3]))  # in voxels of the scan

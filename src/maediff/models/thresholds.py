@@ -30,6 +30,8 @@ CALIBRATE = (
 )
 IN_THRESHOLDS = "default threshold"
 """Unit of the anomaly map of a model with thresholds: 1 is its default threshold."""
+OF_EACH_CONTRAST = "threshold of each contrast"
+"""Unit of the combined map of a session: 1 is the threshold that each contrast was used with."""
 IN_RESIDUAL = "residual"
 """Unit of the anomaly map of a model without thresholds: the post-processed residual, 0 to 1."""
 

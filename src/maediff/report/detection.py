@@ -5,6 +5,7 @@ and filtered.
 """
 
 from collections.abc import Mapping, Sequence
+from math import floor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,11 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.detection.bids import SCAN_REPORTS, WORK
 from maediff.detection.findings import REPAIR, describe_usual
-from maediff.detection.methods_text import describe_methods
+from maediff.detection.methods_text import (
+    describe_combination,
+    describe_methods,
+    describe_origin,
+)
 from maediff.models.thresholds import IN_THRESHOLDS
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
@@ -110,6 +115,7 @@ def make_method_section(shared: Mapping[str, Any], facts: Facts) -> Section:
     by_contrast = shared.get("contrasts") or {"": shared}
     try:
         paragraphs = [describe_methods(settings) for settings in by_contrast.values()]
+        paragraphs += describe_combination(shared)
     except KeyError:
         paragraphs = []
     command = str(shared.get("command", ""))
@@ -138,15 +144,26 @@ def read_summaries(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, s
     summaries: dict[str, dict[str, Any]] = {}
     unreadable: dict[str, str] = {}
     for path in sorted(folder.glob("[!.]*/summary.json")):
-        name = path.parent.name
         try:
-            summary = read_json(path)
-            _ = summary["regions"], summary["score"], summary["volume_ml"], summary["threshold"]
-            summaries[name] = summary
-        except (InputError, KeyError) as error:
-            reason = str(error).replace(f"{path.parent}/", "")
-            unreadable[name] = f"summary.json is damaged ({reason}); detect again"
+            summaries[path.parent.name] = read_summary(path)
+        except InputError as error:
+            unreadable[path.parent.name] = str(error)
     return summaries, unreadable
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return the content of a summary.json.
+
+    Raises:
+        InputError: the file is damaged; the message does not name its folder.
+    """
+    try:
+        summary: dict[str, Any] = read_json(path)
+        _ = summary["regions"], summary["score"], summary["volume_ml"], summary["threshold"]
+    except (InputError, KeyError) as error:
+        reason = str(error).replace(f"{path.parent}/", "")
+        raise InputError(f"summary.json is damaged ({reason}); detect again") from None
+    return summary
 
 
 def _overview(
@@ -166,7 +183,7 @@ def _overview(
             ]
             for summary in summaries.values()
         ],
-        caption="Score: the highest threshold at which a region is left. A score above the "
+        caption="Score: the lowest threshold that leaves no region. A score above the "
         "threshold means a detection.",
         links=links,
         images=[_thumbnail(folder / name) for name in summaries] if is_index else [],
@@ -195,7 +212,7 @@ def _make_method_facts(shared: Mapping[str, Any]) -> Facts:
     return [
         ("Method", str(shared.get("method", ""))),
         ("Contrast", str(shared["modality"])),
-        ("Threshold", f"{shared['threshold']:.3g} ({_origin(origin)})"),
+        ("Threshold", f"{shared['threshold']:.3g} ({describe_origin(origin)})"),
         ("Unit", _describe_unit(shared)),
         ("Seed", str(shared.get("seed", 0))),
         ("Versions", ", ".join(versions)),
@@ -255,7 +272,7 @@ def make_scan_montage(
         montage.flags.append(f"Pictures are missing: {str(error).replace(f'{path}/', '')}")
         return montage
     heights = snapshot.z_mm
-    montage.rows, montage.below = make_rows(snapshot, vmax), _outline(path / PICTURE[2])
+    montage.rows, montage.below = make_rows(snapshot, vmax), make_outline(path)
     montage.slices = (
         [str(i) for i in snapshot.slice_ids]
         if heights is None
@@ -302,7 +319,7 @@ def _format_mean(mean: float | None) -> str:
 
 def _format_position(mm: Sequence[float] | None) -> str:
     """Return x, y and z in whole mm; empty for a scan that is not registered."""
-    return "" if mm is None else ", ".join(str(round(value)) for value in mm)
+    return "" if mm is None else ", ".join(str(floor(value + 0.5)) for value in mm)
 
 
 def make_rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
@@ -315,24 +332,11 @@ def make_rows(snapshot: Snapshot, vmax: float) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _outline(path: Path) -> list[tuple[str, str, str]]:
+def make_outline(folder: Path) -> list[tuple[str, str, str]]:
+    """Return the row with the brain outline of a scan; empty if its folder has no such picture."""
+    path = folder / PICTURE[2]
     return [(*PICTURE[:2], slices.file_uri(path))] if path.is_file() else []
 
 
 def list_flags(summary: Mapping[str, Any]) -> list[str]:
     return [str(flag) for flag in (summary.get("qc") or {}).get("flags", [])]
-
-
-def _origin(source: Mapping[str, Any]) -> str:
-    n, kind = source.get("n_scans", ""), str(source.get("source", "healthy scans"))
-    scans = f"{n} {kind.replace('scans', 'scan') if n == 1 else kind}".strip()
-    if "sensitivity" in source:
-        return f"sensitivity {source['sensitivity']}: {source['rule']}, on {scans}"
-    if "scan_fpr" in source:
-        rate = f"at most {source['scan_fpr']:.2%} of new healthy scans flagged"
-        return f"{rate}, split conformal on {scans}"
-    if "fpr" in source:
-        return f"masks hold at most {source['fpr']:.3%} of the voxels of {scans}"
-    if "chosen_on" in source:
-        return f"the model's own, chosen on {source['chosen_on']}"
-    return "given"

@@ -14,15 +14,18 @@ from maediff.core.errors import InputError
 from maediff.core.files import read_json
 from maediff.core.types import MODALITIES
 from maediff.detection.findings import REPAIR
+from maediff.detection.methods_text import describe_rule
 from maediff.preparation.quality.flags import describe_flags
 from maediff.report import slices
 from maediff.report.detection import (
     MAX_ON_PAGE,
     list_flags,
     make_method_section,
+    make_outline,
     make_region_table,
     make_scan_montage,
     read_summaries,
+    read_summary,
     scan_address,
 )
 from maediff.report.elements import Facts, Montage, Page, Section, Table, colour_scale, flat
@@ -53,8 +56,9 @@ def sessions_page(folder: Path) -> Page:
         links.append(f"#scan-{number}" if on_one_page else quote(scan_address(folder, name)))
         if on_one_page:
             montages.append(_make_montage(folder / name, summary, shared, f"scan-{number}"))
+    alone, damaged = _read_contrasts_alone(folder, set(summaries))
     sections = []
-    failures = {**shared.get("failures", {}), **unreadable}
+    failures = {**shared.get("failures", {}), **unreadable, **damaged}
     if failures:
         rows = [[*pair] for pair in sorted(failures.items())]
         sections.append(Section("Failed", tables=[Table(["Session or scan", "Reason"], rows)]))
@@ -64,7 +68,6 @@ def sessions_page(folder: Path) -> Page:
         section = _make_section(title, montages, [overview] if len(summaries) > 1 else [])
         section.scale_last = len(summaries) == 1
         sections.append(section)
-    alone = _read_contrasts_alone(folder, set(summaries))
     if alone:
         sections.append(_make_section_alone(alone, shared))
     if not summaries and not alone:
@@ -151,7 +154,7 @@ def _make_overview(
         )
     head = ["Session", "Score", "Threshold", "Combined", *MODALITIES, "Regions", "Quality flags"]
     caption = (
-        "Score: the highest threshold at which a region is left. A session has regions if its "
+        "Score: the lowest threshold that leaves no region. A session has regions if its "
         "score is above its threshold."
     )
     return Table(head, rows, caption=caption, links=links, sortable=sortable)
@@ -198,6 +201,9 @@ def _make_montage(
     heights = combined.z_mm if combined.z_mm is not None else combined.slice_ids
     montage.slices = [str(round(float(mm))) for mm in heights]
     montage.axis = "z, RAS+ mm" if combined.z_mm is not None else "slice"
+    for contrast in summary["contrasts"]:
+        for title, text, uri in make_outline(path / contrast):
+            montage.below.append((f"{title}, {contrast}", text, uri))
     return montage
 
 
@@ -234,14 +240,24 @@ def _make_sentence(summary: Mapping[str, Any]) -> str:
     return f"{finding}. {describe_origin(summary.get('threshold_from') or {})}."
 
 
-def _read_contrasts_alone(folder: Path, with_combined: set[str]) -> dict[Path, dict[str, Any]]:
-    """Return the summaries of contrasts whose session has no combined result, by their folder."""
-    paths = sorted(folder.glob("[!.]*/*/summary.json"))  # a killed run leaves hidden folders
-    return {
-        path.parent: read_json(path)
-        for path in paths
-        if path.parent.parent.name not in with_combined
-    }
+def _read_contrasts_alone(
+    folder: Path, with_combined: set[str]
+) -> tuple[dict[Path, dict[str, Any]], dict[str, str]]:
+    """Read the summaries of contrasts whose session has no combined result.
+
+    Returns:
+        The summaries by their folder, and the reason for each that cannot be read.
+    """
+    summaries: dict[Path, dict[str, Any]] = {}
+    damaged: dict[str, str] = {}
+    for path in sorted(folder.glob("[!.]*/*/summary.json")):  # a killed run leaves hidden folders
+        session, contrast = path.parts[-3:-1]
+        if session not in with_combined:
+            try:
+                summaries[path.parent] = read_summary(path)
+            except InputError as error:
+                damaged[f"{session} {contrast}"] = str(error)
+    return summaries, damaged
 
 
 def _make_section_alone(
@@ -286,17 +302,6 @@ def describe_origin(origin: Mapping[str, Any]) -> str:
         people = f"{origin['n_marked']} of {origin['n_scans']} healthy people"
         return f"At this threshold, {people} have a region ({origin['source']})"
     return f"Threshold: {origin.get('reason', 'given')}"
-
-
-def describe_rule(rule: Mapping[str, Any] | None) -> str:
-    """Return the rule of the combined map in words."""
-    if not rule:
-        return "none"
-    power = rule["power"]
-    kind = "geometric mean" if power == 0 else f"power mean with exponent {power:g}"
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in rule["weights"].items())
-    weighted = f" (weights: {weights}, others 1)" if weights else ""
-    return f"{kind} of the maps divided by their thresholds{weighted}"
 
 
 def _make_settings(shared: Mapping[str, Any]) -> Section:

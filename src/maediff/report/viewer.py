@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from maediff.anomaly.postprocess import DEFAULT
 from maediff.anomaly.snapshots import display_maximum
 from maediff.detection.volumes import LAYERS, ViewerVolumes, load_volumes
-from maediff.models.thresholds import IN_THRESHOLDS
+from maediff.models.thresholds import IN_THRESHOLDS, OF_EACH_CONTRAST
 from maediff.report.colours import COLOURS
 from maediff.report.elements import Viewer
 
@@ -128,7 +128,7 @@ def _make_viewer(
     more: Mapping[str, Any],
 ) -> Viewer:
     """Return a viewer of `layers`; `more` are further entries of its description."""
-    is_scaled = summary.get("unit") == IN_THRESHOLDS
+    is_scaled = summary.get("unit") in (IN_THRESHOLDS, OF_EACH_CONTRAST)
     voxel_ml = abs(float(np.linalg.det(volumes.affine[:3, :3]))) / 1000
     info = {
         "shape": list(volumes.layers.shape[1:]),

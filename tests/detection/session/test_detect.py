@@ -163,6 +163,67 @@ def test_resume_computes_what_changed(folder, models, tmp_path):
         detect(folder, out, models)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", None),
+        ("summary.json", "{"),
+        ("slices.npz", None),
+        ("regions.tsv", None),
+        ("FLAIR/summary.json", "{"),
+    ],
+)
+def test_lost_and_damaged_files_are_made_again(folder, models, tmp_path, name, content):
+    out = tmp_path / "out"
+    detect(folder, out, models)
+    path = out / "p1" / name
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_text(content, "utf-8")
+    made_session(folder / "p2")
+    report = detect(folder, out, models, resume=True)
+    assert not report.failures and len(report.summaries) == 2
+    assert path.stat().st_size > 10 and (
+        path.suffix == ".npz" or len(path.read_bytes()) == len(before)
+    )
+
+
+def test_results_stay_while_the_content_of_a_scan_is_absent(folder, models, tmp_path):
+    """Get, process, drop is a usual order with DataLad."""
+    out, scan = tmp_path / "out", folder / "p1" / "FLAIR.nii.gz"
+    content = tmp_path / "content.nii.gz"
+    shutil.move(scan, content)
+    scan.symlink_to(content)
+    detect(folder, out, models)
+    files = {path.name for path in (out / "p1").iterdir()}
+    shutil.move(content, tmp_path / "elsewhere.nii.gz")
+    report = detect(folder, out, models, resume=True)
+    assert list(report.failures) == ["p1"] and "broken link" in report.failures["p1"]
+    assert {path.name for path in (out / "p1").iterdir()} == files
+    shutil.move(tmp_path / "elsewhere.nii.gz", content)
+    assert not detect(folder, out, models, resume=True).failures
+
+
+def test_a_further_contrast_is_no_other_setting(folder, models, tmp_path):
+    out, flair = tmp_path / "out", folder / "p1" / "FLAIR.nii.gz"
+    made_session(folder / "p2")
+    (folder / "p2" / "FLAIR.nii.gz").unlink()
+    shutil.move(flair, tmp_path / "flair.nii.gz")
+    detect(folder, out, models)
+    before = (out / "p2" / "anomaly_map.nii.gz").stat().st_mtime_ns
+    shutil.move(tmp_path / "flair.nii.gz", flair)
+    report = detect(folder, out, models, resume=True)
+    assert [each["modality"] for each in report.summaries] == ["T1w+FLAIR", "T1w"]
+    assert (out / "p2" / "anomaly_map.nii.gz").stat().st_mtime_ns == before
+    assert read(out / "detect.json")["modality"] == "T1w+FLAIR"
+    flair.unlink()  # the settings of the FLAIR stay known
+    report = detect(folder, out, models, resume=True)
+    assert list(read(out / "detect.json")["contrasts"]) == ["T1w", "FLAIR"]
+    with pytest.raises(InputError, match="another threshold of T1w"):
+        detect(folder, out, models, resume=True, choice=ThresholdChoice(threshold=0.3))
+
+
 @pytest.mark.slow
 def test_processes_give_the_same_results(folder, models, tmp_path):
     made_session(folder / "p2")
@@ -179,6 +240,7 @@ def test_processes_give_the_same_results(folder, models, tmp_path):
 def test_unusable_scans_of_a_session_fail_by_name(folder, models, tmp_path):
     (session,) = find_sessions([folder])
     listing = "series 1.2.3: FLAIR of Meier"
+    (tmp_path / "study").mkdir()
     problem = f"{tmp_path / 'study'}: several series may be the scan:\n{listing}"
     ref = ScanRef("p1", "", tmp_path / "study", "study", problem=problem)
     sessions = [

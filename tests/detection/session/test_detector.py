@@ -18,6 +18,7 @@ from maediff.detection.session.detector import (
     move_mask,
     register_scans,
 )
+from maediff.models.thresholds import Threshold
 
 MEAN = CombineConfig(power=1.0)
 
@@ -77,6 +78,25 @@ def test_one_contrast_gives_its_own_mask(models, power):
     np.testing.assert_allclose(
         combined.anomaly_map, alone.anomaly_map / alone.threshold, atol=1e-4
     )
+
+
+def test_regions_of_one_contrast_grow_as_alone(models):
+    detector = make_detector(models, contrasts=("FLAIR",))
+    grown = detector.detectors["FLAIR"].with_postprocess({"extent": 0.5})
+    limits = {"FLAIR": Threshold.given(0.2)}
+    scan = {"FLAIR": volumes()["FLAIR"]}
+    plain = detector.detect(scan, thresholds=limits)
+    result = replace(detector, detectors={"FLAIR": grown}).detect(scan, thresholds=limits)
+    assert result.combined.volume_ml == result.detections["FLAIR"].volume_ml
+    assert result.combined.volume_ml > plain.combined.volume_ml > 0
+    np.testing.assert_array_equal(
+        result.combined.anomaly_mask, result.detections["FLAIR"].anomaly_mask
+    )
+
+
+def test_a_given_brain_mask_is_never_ignored(models):
+    with pytest.raises(InputError, match=r"`brain_mask=none\.nii`: no such file"):
+        make_detector(models).detect(volumes(), brain_mask="none.nii")
 
 
 def test_a_moved_head_is_brought_to_the_grid_of_the_t1w(models):

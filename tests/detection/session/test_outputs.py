@@ -116,7 +116,7 @@ def test_files_in_mni(folder, models, tmp_path, registered):
     present.unlink()
     detect(folder, out, models, mni=True, resume=True)
     assert present.is_file()
-    with pytest.raises(InputError, match="was made with another contrasts, mni"):
+    with pytest.raises(InputError, match="was made with another mni;"):
         detect(folder, out, models, resume=True)
 
 
@@ -162,7 +162,8 @@ def test_sidecars_of_combined_images(folder, models, tmp_path):
     assert sidecars["anomaly_mask"]["Type"] == "Lesion"
     contrast = sidecars["FLAIR_anomaly_map"]
     assert (contrast["Sources"], contrast["Model"]) == (["FLAIR.nii.gz"], "FLAIR")
-    assert contrast["Threshold"] == summary["contrasts"]["FLAIR"]["threshold"]
+    assert contrast["Threshold"] == 1
+    assert contrast["DividedBy"] == summary["contrasts"]["FLAIR"]["threshold"]
     assert "Model" not in sidecars["FLAIR_scan"]
 
 

@@ -23,7 +23,7 @@ from maediff.detection.locations import locate_region
 from maediff.detection.result import Detection, library_versions
 from maediff.detection.session.calibration import CombinedThreshold
 from maediff.detection.to_scan import from_grid, grid_to_mni, mask_from_grid
-from maediff.models.thresholds import IN_THRESHOLDS
+from maediff.models.thresholds import OF_EACH_CONTRAST
 from maediff.preparation.registration import find_centre_mm
 from maediff.preparation.resample import resample
 from maediff.scans.volume import Volume, slices_to_volume, volume_to_slices
@@ -70,7 +70,7 @@ class CombinedDetection:
         anomaly_mask: `anomaly_map` above `threshold`, without small components.
         brain_mask: brain mask of the first contrast.
         regions: connected components of the mask, the largest first.
-        score: highest threshold at which a region remains; 0 if there is none.
+        score: lowest threshold that leaves no region; 0 if there is none at any threshold.
         threshold_used: threshold of the combined map, and its origin.
         volume_ml: volume of the mask on the first model's grid.
         aligned: each contrast on the grids of the first one.
@@ -141,10 +141,10 @@ class CombinedDetection:
         return {
             "subject": self.name,
             "model": "+".join(each.model for each in self.detections.values()),
-            "model_from": "given",
+            "model_from": "one model for each contrast",
             "modality": "+".join(self.detections),
             "score": self.score,
-            "unit": IN_THRESHOLDS,
+            "unit": OF_EACH_CONTRAST,
             "threshold": self.threshold,
             "threshold_from": dict(self.threshold_used.origin),
             "volume_ml": self.volume_ml,
@@ -212,7 +212,9 @@ def combine_detections(
         covered[contrast] = _find_covered(detection, first, from_first[contrast])
     brain, spacing = result.brain, result.spacing_mm
     combined = np.where(brain, combine_maps(maps, covered, rule), 0).astype(np.float32)
-    mask = anomaly_mask(combined, brain, threshold.value, spacing)
+    mask = result.mask  # of the only contrast, with the growth of its model
+    if len(detections) > 1 or threshold.value != 1:
+        mask = anomaly_mask(combined, brain, threshold.value, spacing)
     regions = find_regions(slices_to_volume(combined), slices_to_volume(mask), grid.affine)
     return CombinedDetection(
         name=name,

@@ -38,6 +38,7 @@ from maediff.detection.detect import (
     configure_detector,
     hash_inputs,
     load_once_per_process,
+    read_contrasts,
     read_kept_failures,
     read_kept_summaries,
     remove_leftovers,
@@ -153,6 +154,7 @@ def detect_sessions(
     remove_leftovers(out, carriers)
     shared = _collect_shared(detector, thresholds, set(models or {}), options, run.seed)
     check_same_settings(out / "detect.json", shared)
+    shared = _add_contrasts(shared, read_contrasts(out / "detect.json"))
     names = {session.name for session in sessions}
     kept = read_kept_failures(out, names)
     stated = add_command(shared, options)
@@ -263,27 +265,45 @@ def _collect_shared(
         by_contrast[contrast] = settings
     first = next(iter(by_contrast.values()))
     rule = detector.rule
-    return {
+    settings = {
         "session": True,
-        "model": "+".join(each["model"] for each in by_contrast.values()),
         "model_from": "one model for each contrast",
-        "terms": " ".join(filter(None, (each["terms"] for each in by_contrast.values()))),
-        "marks": "; ".join(f"{key}: {each['marks']}" for key, each in by_contrast.items()),
-        "method": ", ".join(dict.fromkeys(each["method"] for each in by_contrast.values())),
-        "modality": "+".join(by_contrast),
-        "threshold": rule.threshold if rule else first["threshold"],
         "threshold_from": {"session": True},
         "seed": seed,
         "rule": asdict(rule) if rule else None,
         "grid_order": list(GRID_ORDER),
         "postprocess": asdict(MASK_SETTINGS),
-        "contrasts": by_contrast,
         "versions": first["versions"],
         "brain": first["brain"],
         "qc": first["qc"],
         "mni": options.mni,
         "dicom_seg": options.dicom_seg,
         "dicom_sc": options.dicom_sc,
+    }
+    return _add_contrasts(settings, by_contrast)
+
+
+def _add_contrasts(
+    settings: Mapping[str, Any], further: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return settings with further contrasts, and with what follows from all of them.
+
+    Args:
+        settings: content of detect.json; its own contrasts win.
+        further: settings of contrasts, for example of an earlier call that this one resumes.
+    """
+    known = {**further, **settings.get("contrasts", {})}
+    by_contrast = {each: known[each] for each in MODALITIES if each in known}
+    rule, parts = settings["rule"], list(by_contrast.values())
+    return {
+        **settings,
+        "contrasts": by_contrast,
+        "model": "+".join(each["model"] for each in parts),
+        "terms": " ".join(filter(None, (each["terms"] for each in parts))),
+        "marks": "; ".join(f"{key}: {each['marks']}" for key, each in by_contrast.items()),
+        "method": ", ".join(dict.fromkeys(each["method"] for each in parts)),
+        "modality": "+".join(by_contrast),
+        "threshold": rule["threshold"] if rule else parts[0]["threshold"],
     }
 
 
@@ -295,17 +315,20 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     """
     session = job.sessions[carrier.name]
     unusable = {each: short_problem(ref) for each, ref in session.unusable.items()}
-    if not session.scans:
-        shutil.rmtree(job.out / session.name, ignore_errors=True)
-        raise InputError(next(iter(unusable.values())))
     # The brain mask of the T1w is used, so the search for a T1w in the folder is left out.
     scans = {each: replace(ref, t1=None, t1_series=None) for each, ref in session.scans.items()}
-    hashes = [hash_inputs(ref, job.shared) for ref in scans.values()]
+    contrasts = {each: job.shared["contrasts"][each] for each in scans}
+    hashes = [hash_inputs(ref, {**job.shared, "contrasts": contrasts}) for ref in scans.values()]
     made_from = "-".join(each[:32] for each in hashes)
     folder = job.out / session.name
     if not unusable and _is_finished(folder, made_from, session, job):
         return {}
+    absent = [ref for ref in session.refs if ref.problem and not ref.image.exists()]
+    if absent and folder.exists():  # git-annex: the content may be there again later
+        raise InputError(short_problem(absent[0]))
     shutil.rmtree(folder, ignore_errors=True)
+    if not scans:
+        raise InputError(next(iter(unusable.values())))
     try:
         result = load().detect(
             scans,
@@ -353,9 +376,16 @@ def _write_dicom(
 
 def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
     """Return True if a session has results of the same settings and inputs, and all files."""
+    kept = ["summary.json", "slices.npz"]  # not images, so the caller moves none of them
+    files = [folder / each / name for each in session.scans for name in kept]
+    if job.shared["rule"]:
+        files += [folder / name for name in (*kept, "regions.tsv")]
     try:
         record = load_json(folder / SESSION_FILE)
-        if record["made_from"] != made_from:
+        for path in files:
+            if path.name == "summary.json":
+                load_json(path)
+        if record["made_from"] != made_from or not all(path.is_file() for path in files):
             return False
     except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or with a failure
         return False

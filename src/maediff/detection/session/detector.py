@@ -108,7 +108,8 @@ class SessionDetector:
             seed: seed of the noise at test, 0 or more.
 
         Raises:
-            InputError: no scan, a contrast without a detector, or every contrast failed.
+            InputError: no scan, a contrast without a detector, every contrast failed, or the one
+                with the given brain mask.
         """
         contrasts = self._check_scans(scans)
         detections: dict[Modality, Detection] = {}
@@ -129,6 +130,8 @@ class SessionDetector:
                     seed=seed,
                 )
             except InputError as error:
+                if brain_mask is not None and contrast == contrasts[0]:
+                    raise  # without this scan, the given mask would be ignored
                 failures[contrast] = str(error)
         if not detections:
             raise InputError("; ".join(failures.values()))

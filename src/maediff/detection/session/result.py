@@ -198,14 +198,14 @@ def _make_sidecar(
         **summary,
         "model": detection.model,
         "modality": contrast,
-        "threshold": detection.threshold,
+        "threshold": 1.0,
     }
     source = [detection.volume.source.name]
     origin = detection.threshold_used.origin
     sidecar = make_sidecar(kind, entries, origin, detection.parameters, source)
     if kind == "contrast_scan":  # no model has changed it
-        sidecar = {key: sidecar[key] for key in (*describe_image(kind), *OF_EVERY_IMAGE)}
-    return sidecar
+        return {key: sidecar[key] for key in (*describe_image(kind), *OF_EVERY_IMAGE)}
+    return {**sidecar, "DividedBy": detection.threshold}
 
 
 def _call(also: Callable[[Path, Modality], None], contrast: Modality, folder: Path) -> None:

@@ -314,7 +314,7 @@
     // Components above the level that are large enough, and their surroundings above a share of it.
     components(level) {
       const map = this.layers[this.shown.layer], { extent, min_volume_mm3: volume } = this.shown;
-      const least = Math.max(1, Math.round(volume / 1000 / this.info.voxel_ml));
+      const least = Math.max(1, Math.ceil(volume / 1000 / this.info.voxel_ml * (1 - 1e-5)));
       const cores = this.flood(map, level, (members) => members.length >= least);
       return extent < 1 ? this.flood(map, level * extent, (members) => members.some((at) => cores.mask[at])) : cores;
     }
