@@ -42,10 +42,10 @@ models: .venv/.demo
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=..."; exit 2; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "On Debian and Ubuntu, venv needs the package python3-venv."; exit 1; }
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
-	@echo "Installing maediff into .venv: about 2 GB, one to several minutes."
+	@echo "Installing maediff into .venv: 2 GB with a CPU build of torch, 6 GB with CUDA; one to several minutes."
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	@touch $@
 

@@ -23,6 +23,8 @@ if [ -z "${PYTHON:-}" ]; then
     if [ -x "$ROOT/.venv/bin/python" ]; then PYTHON=$ROOT/.venv/bin/python; fi
 fi
 
+[ -n "${DRY_RUN:-}" ] || mkdir -p "$COHORTS" "$RUNS"
+
 maediff() { command "$PYTHON" -m maediff "$@"; }
 
 # Run a script of this repository.
@@ -59,15 +61,14 @@ sweep() {
 
 # healthy_renderings CONTRAST MODEL: the cohort healthy-MODEL, healthy T1w rendered in a contrast.
 healthy_renderings() {
-    local scans=$COHORTS/$2-scans
+    local scans=$COHORTS/healthy-$2-scans
     run "$scans/manifest.csv" \
-        python tools/render_contrast.py "$DATA/ds002748" "$scans" "$1" --n 1
+        python tools/render_contrast.py "$DATA/ds002748" "$scans" "$1" --n 1 --overwrite
     prepare "healthy-$2" "$scans/manifest.csv" --modality "$1" --like "$2"
 }
 
 # patients SPLITS MANIFEST OUT: the patients of these splits, with absolute paths.
 patients() {
-    mkdir -p "$(dirname "$3")"
     local folder
     folder=$(cd "$(dirname "$2")" && pwd)
     awk -F, -v OFS=, -v folder="$folder" -v splits=" $1 " '
@@ -88,6 +89,21 @@ prepare_val() {
     prepare "$1" "$COHORTS/$1.csv" "${@:3}"
 }
 
+# patient07 SCAN OUT: a manifest of a scan of the patient with multiple sclerosis, for validation.
+patient07() {
+    local folder
+    folder=$(cd "$DATA/mslub/patient07" && pwd)
+    printf 'subject,image,lesion_mask,split,healthy\npatient07,%s,%s,val,0\n' \
+        "$folder/$1.nii.gz" "$folder/lesion_mask.nii.gz" > "$2.part"
+    mv "$2.part" "$2"
+}
+
+# prepare_patient07 MODEL SCAN CONTRAST: the cohort ms-MODEL of this scan.
+prepare_patient07() {
+    run "$COHORTS/ms-$1.csv" patient07 "$2" "$COHORTS/ms-$1.csv"
+    prepare "ms-$1" "$COHORTS/ms-$1.csv" --modality "$3" --like "$1"
+}
+
 # phantoms CONTRAST: make the cohort phantoms-CONTRAST, as in most sections of experiments/log.
 phantoms() {
     local scans=$COHORTS/phantoms-$1-scans
@@ -106,7 +122,6 @@ BLURS_3_20=(--set "postprocess.smooth_mm=[3,20]" --set postprocess.median_size=1
 # $RUNS/init, a copy of `t1` with the options of widen_stem.py. PATCHED is the patched checkout.
 start_from_t1() {
     export PYTHONPATH=${PATCHED:-patched-checkout}/src
-    mkdir -p "$RUNS"
     prepare t1 "$DATA/ds002748" "$DATA/ds000011" --modality T1w --like t1
     prepare lgg-t1 "$DATA/lgg/t1.csv" --modality T1w --like t1
     run "$RUNS/init/config.json" \

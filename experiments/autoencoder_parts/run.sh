@@ -2,12 +2,12 @@
 # Train MAEDiff without parts of its autoencoder and with other patch sizes, and score it on val.
 . "$(dirname "$0")/../common.sh"
 
-prepare healthy-t1 "$DATA/ds002748" --modality T1w --set registration.enabled=false
+prepare healthy-t1-unregistered "$DATA/ds002748" --modality T1w --set registration.enabled=false
 prepare lgg-t1-unregistered "$DATA/lgg/t1.csv" --modality T1w --set registration.enabled=false
 
 # compare NAME STRIDE METHOD SETTINGS...: train and score.
 compare() {
-    train "$1" "$3" --cohort "$COHORTS/healthy-t1" --preset tiny --set train.steps=400 \
+    train "$1" "$3" --cohort "$COHORTS/healthy-t1-unregistered" --preset tiny --set train.steps=400 \
         --set train.calibration_scans=0 "${@:4}"
     sweep "$RUNS/$1" "$COHORTS/lgg-t1-unregistered" --s "$2" --t own \
         --residuals residual=abs,recentre=true "$DARK" "$DARK_3_20"

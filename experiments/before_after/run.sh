@@ -4,6 +4,5 @@ DATA=${DATA:-none}
 . "$(dirname "$0")/../common.sh"
 
 OLD=${OLD:-old-checkout}
-mkdir -p "$RUNS"
 run "$RUNS/before_after.png" python experiments/before_after/draw_scans.py \
     "$OLD" "$RUNS" "$RUNS/before_after.png"

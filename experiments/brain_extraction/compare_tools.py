@@ -9,6 +9,7 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, help="CSV file")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
     parser.add_argument("--limit", type=int, default=1000, help="scans of each data set")
-    parser.add_argument("--max-time", type=float, default=270, help="seconds until it stops")
+    parser.add_argument("--max-time", type=float, default=inf, help="seconds until it stops")
     return parser
 
 
@@ -110,8 +111,11 @@ def main() -> None:
         if counts[data] > options.limit:
             continue
         tools = [tool for tool in options.tools if (data, subject, tool) not in done]
-        if not tools or time.monotonic() - started > options.max_time:
+        if not tools:
             continue
+        if time.monotonic() - started > options.max_time:
+            print(f"stopped before {data} {subject}; run the command again to continue")
+            break
         volume, reference = make_reference(scan, t1)
         for tool in tools:
             before = time.process_time()

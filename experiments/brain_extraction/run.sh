@@ -2,5 +2,5 @@
 # Compare tools for brain extraction of raw T2w and FLAIR; needs `pip install maediff[hd-bet]`.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
-run - python experiments/brain_extraction/compare_tools.py "$DATA" "$RUNS/tools.csv"
+run - python experiments/brain_extraction/compare_tools.py "$DATA" "$RUNS/tools.csv" \
+    --tools deepbet hd-bet-fast

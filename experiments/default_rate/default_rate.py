@@ -34,7 +34,7 @@ def score_thresholds(args: argparse.Namespace) -> None:
     """
     cohort = Cohort.open(args.cohort)
     model = read_model(args.model)
-    post = model.postprocess
+    post = model.postprocess  # today with the growth of regions, which the recorded rows lack
     thresholds = [(f"{rate:g}", model.thresholds.at_fpr(rate).residual) for rate in args.rates]
     thresholds += [("-", threshold) for threshold in args.thresholds]
     healthy_scores: tuple[float, ...] = ()

@@ -2,7 +2,6 @@
 # Weight the maps of the shipped models by a difference of encoder features; score val. 10 minutes.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 # features MODEL LABELLED...: score all weights of a model on cohorts.
 features() {
     local labelled=()

@@ -2,7 +2,6 @@
 # Score the growth of regions of `flair` and `t2` on val, at defaults from healthy scans.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 healthy_renderings FLAIR flair
 prepare_val lgg-flair-val "$DATA/lgg/flair.csv" --modality FLAIR --like flair
 prepare wmh-flair "$DATA/wmh/flair.csv" --modality FLAIR --like flair

@@ -2,7 +2,6 @@
 # Describe the scans of val on which `t1` and `flair` score low. 5 minutes.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 # describe MODEL COHORT: write the table of a cohort.
 describe() {
     run "$RUNS/$2.csv" python experiments/failures/describe_scans.py "$1" "$COHORTS/$2" \

@@ -2,7 +2,6 @@
 # Score `flair` and `t1` on a grid of 1.5 mm, without training, on val. 30 minutes on one core.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 # score MODEL MODALITY DATA_SET...: score a model on each data set's scans on both grids.
 score() {
     local pairs=() of

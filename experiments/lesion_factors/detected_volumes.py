@@ -25,14 +25,13 @@ THRESHOLDS = (0.0212, 0.0232, 0.03, 0.045, 0.065)
 
 
 def detected_ml(
-    anomaly: np.ndarray,
     images: np.ndarray,
     mask: np.ndarray,
     spacing: list[float],
     voxel_ml: float,
 ) -> tuple[float, float]:
     """Return the detected volume in ml: all of it, and the part in dark deep voxels."""
-    _, rows, columns = anomaly.shape
+    _, rows, columns = mask.shape
     half_rows, half_columns = round(HALF_LENGTH_MM / spacing[1]), round(HALF_WIDTH_MM / spacing[0])
     deep = np.zeros_like(mask)
     deep[
@@ -60,7 +59,7 @@ def measure(cohort: Cohort, reference: str, like: str) -> list[dict[str, object]
         anomaly = residual_map(residual, scan.brain, spacing, post, scan.images)
         for threshold in THRESHOLDS:
             mask = anomaly_mask(anomaly, scan.brain, threshold, spacing, post)
-            total, deep = detected_ml(anomaly, scan.images, mask, spacing, scan.voxel_ml)
+            total, deep = detected_ml(scan.images, mask, spacing, scan.voxel_ml)
             values = (model.name, row.name, threshold, round(total, 2), round(deep, 2))
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows

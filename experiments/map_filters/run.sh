@@ -2,7 +2,6 @@
 # Score filters of the anomaly map of the shipped models on val. An hour on one core.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 # filters MODEL HEALTHY LABELLED...: score all filters of a model on cohorts.
 filters() {
     local labelled=()

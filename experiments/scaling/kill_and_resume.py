@@ -11,6 +11,7 @@ workers, stops, and is resumed with a new one.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,8 @@ def main() -> None:
     arguments = ["--model", options.model, "--device", "cpu"]
     plain = options.work / "plain"
     command = [*MAEDIFF, "detect", *options.scans, "-o", str(plain), "-q", *arguments]
+    for name in ("shards", "ray", "ray-lost"):  # finished scans would not be killed
+        shutil.rmtree(options.work / name, ignore_errors=True)
     subprocess.run([*command, *(["--resume"] if plain.exists() else [])], check=True)
     if options.engine == "ray":
         run_ray(options.scans, arguments, options.work)

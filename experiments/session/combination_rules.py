@@ -255,7 +255,10 @@ def main() -> None:
     options = build_parser().parse_args()
     rows = []
     for group in options.groups:
-        for person in read_group(group, options.cache):
+        people = list(read_group(group, options.cache))
+        if not people:
+            raise SystemExit(f"error: {group}: its cohorts share no person")
+        for person in people:
             rows += list(score(person, options.rules))
             print(group.partition(":")[0], person.name, flush=True)
     write(options.csv / "subjects.csv", rows)

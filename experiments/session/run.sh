@@ -2,7 +2,6 @@
 # Score rules that combine the contrasts of a session, on val patients and healthy people.
 . "$(dirname "$0")/../common.sh"
 
-mkdir -p "$RUNS"
 healthy_renderings T2w t2
 healthy_renderings FLAIR flair
 prepare healthy-t1 "$DATA/ds002748" --modality T1w --like t1
@@ -12,9 +11,9 @@ for set in lgg wmh; do
     prepare_val "$set-t1-val" "$DATA/$set/t1.csv" --modality T1w --like t1
     prepare_val "$set-flair-val" "$DATA/$set/flair.csv" --modality FLAIR --like flair
 done
-prepare ms-t1 "$DATA/mslub/patient07/T1.nii.gz" --modality T1w --like t1
-prepare ms-t2 "$DATA/mslub/patient07/T2.nii.gz" --modality T2w --like t2
-prepare ms-flair "$DATA/mslub/patient07/FLAIR.nii.gz" --modality FLAIR --like flair
+prepare_patient07 t1 T1 T1w
+prepare_patient07 t2 T2 T2w
+prepare_patient07 flair FLAIR FLAIR
 run "$RUNS/rules.csv" python experiments/session/combination_rules.py \
     "glioma:T1w=$COHORTS/lgg-t1-val,FLAIR=$COHORTS/lgg-flair-val" \
     "white matter lesions:T1w=$COHORTS/wmh-t1-val,FLAIR=$COHORTS/wmh-flair-val" \

@@ -101,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
-    model = read_model(args.model)
+    model = read_model(args.model).with_postprocess({"extent": 1.0})  # regions did not grow then
     scans = {path.name: predict(model, path) for path in (args.healthy, *args.cohorts)}
     rows = []
     for k, quantile in KINDS:

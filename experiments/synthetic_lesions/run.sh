@@ -2,9 +2,9 @@
 # Train MAEDiff and pDDPM with and without synthetic lesions, and score them on val.
 . "$(dirname "$0")/../common.sh"
 
-prepare healthy-t1 "$DATA/ds002748" --modality T1w --set registration.enabled=false
+prepare healthy-t1-unregistered "$DATA/ds002748" --modality T1w --set registration.enabled=false
 prepare lgg-t1-unregistered "$DATA/lgg/t1.csv" --modality T1w --set registration.enabled=false
-budget=(--cohort "$COHORTS/healthy-t1" --preset tiny --seed 0)
+budget=(--cohort "$COHORTS/healthy-t1-unregistered" --preset tiny --seed 0)
 budget+=(--set train.steps=400 --set train.calibration_scans=0)
 scoring=("$COHORTS/lgg-t1-unregistered" --s 48 --t own)
 residuals=(--residuals residual=abs,recentre=true "$DARK" "$DARK_3_20")

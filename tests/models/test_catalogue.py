@@ -8,6 +8,7 @@ import pytest
 from maediff.core.errors import InputError
 from maediff.core.files import hash_file
 from maediff.models.card import read_card
+from maediff.models.card_text import render_card
 from maediff.models.catalogue import (
     CHECKOUT,
     MAX_BYTES,
@@ -80,8 +81,9 @@ def test_shipped_models(folder):
     assert card.opt_in == (folder.parent != PACKAGED), "other terms stay out of the wheel"
     assert bool(card.terms) == card.opt_in
     assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
-    assert (folder / "MODEL_CARD.md").is_file()
+    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == render_card(card, folder)
     model = read_model(folder)
+    assert card.provenance["step"] == model.step
     settings = model.settings
     assert settings.cohort["modality"] == card.modality
     assert (settings.method, settings.preset) == (card.method, card.preset)

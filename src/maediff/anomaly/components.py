@@ -27,7 +27,7 @@ def linked_voxels(
 
     The function serves algorithms that add voxels from the highest value down.
 
-        values 0 3 9 0 7 8   ->   voxels 2 5 4 1,  pairs (2, 1), (3, 0)
+        values 0 3 9 0 7 8   ->   voxels 2 5 4 1,  pairs (1, 2), (0, 3)
 
     Returns:
         voxels: positions in `values.ravel()`, by decreasing value.

@@ -103,7 +103,7 @@ def make_card(
         "command": command,
         "seeds": [settings.seed],
         "intended_use": INTENDED_USE,
-        "provenance": {**provenance, "exported_with": __version__},
+        "provenance": {**provenance, "step": model.step, "exported_with": __version__},
         "scores": list(scores),
         "weights_sha256": weights_sha256,
     }

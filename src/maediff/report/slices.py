@@ -1,8 +1,8 @@
 """Pictures as data URIs: rows of slices on one fixed colour scale.
 
-The anomaly colour scale runs from 0 to twice the run's threshold, or to 0.5 without a threshold.
+`anomaly.snapshots.display_maximum` gives the upper end of the anomaly colour scale.
 The scale is the same for every subject and never stretched to the maximum of an image. A healthy
-scan therefore stays dark, and voxels above the threshold are brighter than the middle.
+scan therefore stays dark.
 """
 
 import base64
