@@ -157,6 +157,19 @@ def test_unusable_masks(tmp_path):
         assert says in qc(out)["a"]["flags"] and file in qc(out)["a"]["flags"]
 
 
+def test_resume_with_other_scans_keeps_the_cohort(folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    preprocess([folder], out, modality="T1w", run=QUIET)
+    other = scan(tmp_path / "other" / "p9.nii.gz", 9).parent
+    with pytest.raises(InputError, match=r"a cohort of 3 other scan\(s\) \(p0, p1, p2\)"):
+        preprocess([other], out, modality="T1w", run=RESUME)
+    assert len(Cohort.open(out).rows) == 3
+    (folder / "p1.nii.gz").unlink()
+    assert preprocess([folder], out, modality="T1w", run=RESUME) == 0
+    assert "1 scan(s) are not in the inputs and leave the cohort: p1" in caplog.text
+    assert [row.subject for row in Cohort.open(out).rows] == ["p0", "p2"]
+
+
 def test_interrupted_and_resumed(folder, tmp_path, monkeypatch):
     preprocess([folder], tmp_path / "whole", modality="T1w", run=QUIET)
     prepare, calls = module.prepare, []

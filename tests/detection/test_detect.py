@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -535,6 +536,25 @@ def test_region_between_thick_slices(run, tmp_path, monkeypatch):
     mask = load(tmp_path / "out", "anomaly_mask").get_fdata()
     np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=(0, 1))), [5, 6])
     assert mask[..., 5].sum() == mask[..., 6].sum() == mask.sum() / 2 == 9
+
+
+def test_another_scan_of_the_same_name_is_not_replaced(scan, run, tmp_path):
+    path, out = scan[0], tmp_path / "out"
+    other = tmp_path / "other" / path.name
+    other.parent.mkdir()
+    moved = other.with_name("moved") / path.name
+    shutil.copy(path, other)  # another time of change
+    assert detect([path], out, run, threshold=0.2) == []
+    before = (out / "sub-1" / "anomaly_map.nii.gz").stat().st_mtime_ns
+    assert detect([other], out, run, threshold=0.2, resume=True) == ["sub-1"]
+    assert "holds results of another scan named sub-1" in read_shared(out)["failures"]["sub-1"]
+    assert (out / "sub-1" / "anomaly_map.nii.gz").stat().st_mtime_ns == before
+    # The same file, changed or moved, is no other scan.
+    os.utime(path, (1, 1))
+    assert detect([path], out, run, threshold=0.2, resume=True) == []
+    moved.parent.mkdir()
+    shutil.move(path, moved)
+    assert detect([moved], out, run, threshold=0.2, resume=True) == []
 
 
 def test_resume_keeps_the_results_of_other_scans(scan, run, tmp_path):

@@ -180,6 +180,20 @@ def test_runs_with_other_first_steps_or_growth_are_two_groups():
     }
 
 
+def test_a_run_of_its_own_with_many_differences_has_its_name():
+    other = made_record(rate=1e-4, s=16) | {"extent": 0.4, "init": "t1"}
+    runs = {"flair": other, "b": made_record() | {"extent": 1.0}, "c": made_record(seed=1)}
+    runs["c"] |= {"extent": 1.0}
+    groups = group_names(runs)
+    assert groups["flair"] == "flair"
+    assert groups["b"] == groups["c"] != "b"
+
+
+def test_a_baseline_is_scored_anyway(flair_cohort, tmp_path):
+    with pytest.raises(InputError, match="slice: a simple baseline, and all of them are scored"):
+        evaluate("slice", flair_cohort, tmp_path / "out")
+
+
 def test_seeds_and_calibration_make_no_group():
     assert group_names({"a": made_record(), "b": made_record(seed=1)}) == {
         "a": "pddpm",

@@ -159,10 +159,12 @@ def test_new_calibration_replaces_own_threshold_and_keeps_rate(cohort, run, tmp_
     assert model.thresholds.default().origin["fpr"] == 1e-4
 
 
-def test_people_that_the_model_learned_from(cohort, run, tmp_path):
+def test_people_that_the_model_learned_from(cohort, run, tmp_path, caplog):
     healthy = [row for row in cohort.rows if row.healthy]
     (run / "train_subjects.json").write_text(json.dumps(codes(healthy[:2])))
     assert codes(unseen_healthy(cohort, read_model(run))) == codes(healthy[2:])
+    calibrate(run, cohort.path, tmp_path / "some", run=QUIET_CPU)
+    assert "2 person(s) left out, because" in caplog.text and healthy[0].subject in caplog.text
     (run / "train_subjects.json").write_text(json.dumps(codes(cohort.rows)))
     with pytest.raises(
         InputError, match=r"no healthy scan of a person that .*run was not trained on; add scans"

@@ -34,7 +34,7 @@ def test_a_calibration_of_other_settings_is_not_valid(run):
     with pytest.raises(InputError, match="other settings of postprocess"):
         changed.thresholds.default()
     change_calibration(run, step=9)
-    with pytest.raises(InputError, match="other settings of step"):
+    with pytest.raises(InputError, match="earlier training step than the weights; finish"):
         read_model(run).thresholds.default()
 
 

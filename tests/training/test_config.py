@@ -20,7 +20,6 @@ def test_learning_rate_warms_up_and_falls_to_zero():
         ("90s", 90),
         ("10m", 600),
         ("1.5h", 5400),
-        ("600", 600),
         (600, 600),
         (0.5, 0.5),
         (1e-5, 1e-5),
@@ -31,7 +30,7 @@ def test_durations_have_units(duration, seconds):
     assert parse_duration(duration) == seconds
 
 
-@pytest.mark.parametrize("wrong", ["ten minutes", "", -1, -0.5, float("nan")])
+@pytest.mark.parametrize("wrong", ["ten minutes", "", "5", "600", -1, -0.5, float("nan")])
 def test_a_duration_of_another_form_is_refused(wrong):
     with pytest.raises(InputError, match=r"`max_time=.*`: write a duration like"):
         parse_duration(wrong)

@@ -87,7 +87,7 @@ def conformal_threshold(scores: Sequence[float] | Float[np.ndarray, " n"], alpha
     """
     if not 0 < alpha < 1:
         raise ValueError(
-            f"alpha {alpha} is not a rate of flagged scans: give 0 < alpha < 1, e.g. 0.1"
+            f"{alpha:g} is not a rate of flagged scans: give a number between 0 and 1, e.g. 0.1"
         )
     n = len(scores)
     above = math.floor((n + 1) * alpha + ROUNDING)  # scans of n + 1 allowed above the threshold

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from maediff import __version__
-from maediff.cohort.cohort import COHORT_FORMAT
+from maediff.cohort.cohort import COHORT_FORMAT, Cohort
 from maediff.cohort.writer import write_cohort, write_subject
 from maediff.core.errors import InputError
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_table
@@ -180,6 +180,7 @@ def preprocess_scans(
     config = (preparation or PreparationConfig()).for_modality(modality)
     settings = _collect_settings(config, lesion_free_margin)
     _check_same_settings(out, settings)
+    _check_same_scans(out, refs)
     order = [ref.name for ref in refs]
     # Data set and subject decide the shard; split and health, which an option may set, the cohort.
     scans = [f"{ref.dataset}/{ref.subject} {ref.name} {ref.split} {ref.healthy}" for ref in refs]
@@ -433,3 +434,22 @@ def _check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out}: was made with {name} {stored.get(name)}, but {name} is {value} now; "
                 "use `overwrite=True` to start again, or choose another folder"
             )
+
+
+def _check_same_scans(out: Path, refs: Sequence[ScanRef]) -> None:
+    """Log scans of a finished cohort that leave it, and refuse to replace all of them."""
+    try:
+        earlier = {row.name for row in Cohort.open(out).rows}
+    except InputError:  # not finished, or damaged
+        return
+    lost = sorted(earlier - {ref.name for ref in refs})
+    if not lost:
+        return
+    listed = f"{', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}"
+    if len(lost) == len(earlier):
+        raise InputError(
+            f"{out}: a cohort of {len(lost)} other scan(s) ({listed}); choose another folder, or "
+            "give the inputs that it was made of"
+        )
+    finding = "%s: %d scan(s) are not in the inputs and leave the cohort: %s"
+    logger.warning(finding, out, len(lost), listed)

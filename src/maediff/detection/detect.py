@@ -62,7 +62,7 @@ from maediff.scans.dicom.secondary_capture import (
 from maediff.scans.dicom.segmentation import check_dicom_seg, write_dicom_seg
 from maediff.scans.parallel import run_scans
 from maediff.scans.ray_engine import describe_missing_results
-from maediff.scans.read import identity
+from maediff.scans.read import identity, source_code
 from maediff.scans.reference import ScanRef, remove_folders, short_problem
 
 logger = logging.getLogger(__name__)
@@ -507,7 +507,11 @@ def check_same_settings(path: Path, shared: Mapping[str, Any]) -> None:
         known = without_origins(read_json(path, remedy=REPAIR))
         present = without_origins(json.loads(json.dumps(shared)))
         earlier, contrasts = known.pop("contrasts", {}), present.pop("contrasts", {})
-        changed = [key for key, value in present.items() if known.get(key) != value]
+        changed = [
+            key
+            for key, value in present.items()
+            if known.get(key) != value and key != "threshold_from"  # follows from the threshold
+        ]
         for contrast in sorted(contrasts.keys() & earlier.keys()):
             own, other = contrasts[contrast], earlier[contrast]
             differing = [key for key in own if own[key] != other.get(key)]
@@ -567,6 +571,7 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
         return
     if ref.problem and not ref.image.exists():  # git-annex: the content may be there again later
         raise InputError(short_problem(ref))
+    check_same_source(folder, ref)
     shutil.rmtree(folder, ignore_errors=True)
     detector = load()
     detection = detector.detect(
@@ -577,9 +582,32 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
         "versions": job.shared["versions"],
         "scan": ref.image.name,
         "made_from": made_from,
+        "source": source_code(ref),
     }
     write_extras = partial(write_dicom, detection, ref, job.options)
     detection.save(folder, mni=job.options.mni, summary=summary, also=write_extras)
+
+
+def check_same_source(folder: Path, ref: ScanRef) -> None:
+    """Refuse to replace the results of another scan, which has the same name.
+
+    Args:
+        folder: results of an earlier call; it may not exist.
+        ref: the scan of this call.
+
+    Raises:
+        InputError: the results are of a file at another place with other content.
+    """
+    try:
+        earlier = load_json(folder / "summary.json")["source"].split("-")
+        present = source_code(ref).split("-")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # no results, damaged ones, or those of an older version
+    if all(code != other for code, other in zip(earlier, present, strict=False)):
+        raise InputError(
+            f"{ref.image}: {folder.parent} holds results of another scan named {folder.name}; "
+            "choose another folder, or give the scan another subject in a manifest CSV"
+        )
 
 
 def write_dicom(detection: Detection, ref: ScanRef, options: DetectOptions, folder: Path) -> None:

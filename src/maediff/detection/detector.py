@@ -9,6 +9,7 @@
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -297,6 +298,11 @@ class Detector:
             raise InputError("`affine`: only for an array; a scan has its own affine")
         if isinstance(scan, Volume):
             return None, scan
+        if not isinstance(scan, str | os.PathLike | ScanRef):
+            raise InputError(
+                f"`scan`: a {type(scan).__name__}; give a path, a Volume (`maediff.read_scan`) or "
+                "an array with its affine"
+            )
         ref = scan if isinstance(scan, ScanRef) else self._find_scan(Path(scan))
         self.check_contrast(ref, modality)
         with stage("read"):

@@ -86,6 +86,10 @@ def read_models(
     """
     models: dict[str, TrainedMethod] = {}
     for reference in runs:
+        if str(reference) in BASELINES and not Path(reference).exists():
+            raise InputError(
+                f"{reference}: a simple baseline, and all of them are scored anyway; give models"
+            )
         model = read_model(reference)
         name = model.name.replace("/", "_")
         refuse_baseline_name(reference, name)

@@ -9,6 +9,7 @@ EVAL/  scores.csv     one row per run and scan
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -84,6 +85,8 @@ from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
 
 PREDICTIONS = f"{SHARDS}/predictions"
+MAX_DIFFERENCES = 3
+"""Settings that the name of a group lists at most; more say less than the name of the run."""
 """Folder of the predictions of shards, in the folder of an evaluation."""
 
 
@@ -345,7 +348,8 @@ def _predict_shard(plan: _Plan, out: Path, run: RunOptions, shard: Shard) -> dic
 def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return the group of each run: its method and what differs between runs of this method.
 
-    A difference in the seed only is no difference.
+    A difference in the seed only is no difference. A run of its own with many differences, for
+    example a shipped model, has its name instead.
 
         pddpm (s 48, seed 0), pddpm (s 48, seed 1), pddpm (s 16, seed 0)
         -> "pddpm s=48", "pddpm s=48", "pddpm s=16"
@@ -360,7 +364,7 @@ def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         flat[name] |= flatten(record["config"]) | {"init": record.get("init")}
         flat[name].pop("train.calibration_scans", None)  # does not change the weights
         flat[name] |= {key: record[key] for key in OWN_STEPS if key in record}
-    groups = {}
+    groups, many = {}, set()
     for name, record in records.items():
         same_method = [
             flat[other] for other in records if records[other]["method"] == record["method"]
@@ -371,7 +375,12 @@ def group_names(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             if len(values) > 1:
                 differing.append(f"{key}={_abbreviate(flat[name].get(key))}")
         groups[name] = " ".join([record["method"], *differing])
-    return groups
+        many |= {name} if len(differing) > MAX_DIFFERENCES else set()
+    sizes = Counter(groups.values())
+    return {
+        name: name if name in many and sizes[group] == 1 else group
+        for name, group in groups.items()
+    }
 
 
 def write_scores(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -116,6 +116,15 @@ def calibrate(
             f"{cohort}: no healthy scan of a person that {model} was not trained on; add scans "
             "with healthy=1 in the manifest"
         )
+    seen = {row.subject for row in opened.rows if row.healthy and _has_seen(trained, row)}
+    if seen:
+        logger.warning(
+            "%s: %d person(s) left out, because %s was trained on them: %s",
+            cohort,
+            len(seen),
+            trained.name,
+            ", ".join(sorted(seen)),
+        )
     chosen = trained.with_postprocess(postprocess).postprocess
     refuse_inputs_inside_output(out, [trained.folder, cohort])
     fresh_folder(out, overwrite=run.overwrite)

@@ -119,6 +119,12 @@ class Calibration:
             return NoThresholds(f"{self.path}: damaged ({error}); {RECALIBRATE}")
         current = {"step": step, "postprocess": asdict(postprocess), **config}
         changed = [key for key, value in current.items() if calibrated.get(key) != value]
+        if changed == ["step"] and not unlike:
+            return NoThresholds(
+                f"{self.path}: is of an earlier training step than the weights; finish the "
+                "training with `resume=True`, or "
+                f"{CALIBRATE.format(model=model)}"
+            )
         if changed := [*changed, *unlike]:
             return NoThresholds(
                 f"{self.path}: was made with other settings of {', '.join(changed)}; use "

@@ -97,7 +97,8 @@ def align_to_atlas(
     if min(extent) < THIN_MM:
         raise InputError(
             f"{volume.source}: the brain measures {' x '.join(f'{mm:.0f}' for mm in extent)} mm, "
-            f"too thin to be registered to MNI152 ({THIN_MM:.0f} mm at least); {UNREGISTERED}"
+            f"too thin to be registered to MNI152 ({THIN_MM:.0f} mm at least); check the brain "
+            f"mask if you gave one, or {UNREGISTERED}"
         )
     values = volume.data[brain]
     low, high = np.percentile(values, [1, 99])

@@ -145,7 +145,11 @@ def relative_name(path: Path, base: Path) -> str:
 
 
 def select_contrast(
-    place: Path, contrasts: dict[Path, str | None], modality: str | None
+    place: Path,
+    contrasts: dict[Path, str | None],
+    modality: str | None,
+    *,
+    log_others: bool = True,
 ) -> set[Path]:
     """Select the scans of one contrast among scans that the user named one by one.
 
@@ -156,6 +160,7 @@ def select_contrast(
         place: the folder or manifest of the scans, for messages.
         contrasts: each scan and the contrast that its name states.
         modality: T1w, T2w or FLAIR. None selects all scans.
+        log_others: log the scans of other contrasts.
 
     Returns:
         The scans whose names state `modality` or no contrast. Skipped scans are logged.
@@ -172,6 +177,8 @@ def select_contrast(
             f"`modality={modality!r}`; give scans of one contrast"
         )
     selected = {path for path, contrast in contrasts.items() if contrast in (modality, None)}
+    if not log_others:
+        return selected
     names = sorted(path.name for path in contrasts if path not in selected)
     logger.warning(
         "%s: %d scan(s) skipped, not %s by their names: %s%s; to include them, list them in "

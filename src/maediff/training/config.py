@@ -113,18 +113,19 @@ def parse_duration(duration: str | int | float | None) -> float | None:
     """Return a duration in seconds; None stays None.
 
     Args:
-        duration: seconds, or text such as `90s`, `10m`, `1.5h` or `600`.
+        duration: seconds, or text such as `90s`, `10m` or `1.5h`.
 
     Raises:
-        InputError: the text has another form, or the number is negative or not finite.
+        InputError: the text has another form, for example no unit, or the number is negative or
+            not finite.
     """
     if duration is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(duration).strip())
+    if isinstance(duration, int | float) and math.isfinite(duration) and duration >= 0:
+        return float(duration)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", str(duration).strip())
     if match:
-        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-    if isinstance(duration, float) and math.isfinite(duration) and duration >= 0:
-        return duration  # for example 1e-05
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
     raise InputError(f"`max_time={duration!r}`: write a duration like 90s, 10m or 1.5h")
 
 

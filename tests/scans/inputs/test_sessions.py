@@ -137,6 +137,15 @@ def test_dicom_visits_with_names_of_contrasts_are_not_joined(tmp_path):
     assert sorted(found.values()) == [["FLAIR", "T1w"], ["FLAIR", "T1w", "T2w"]]
 
 
+def test_files_of_a_complete_session_give_no_warning(tmp_path, caplog):
+    touch(tmp_path, "p1_T1w.nii.gz", "p1_FLAIR.nii.gz")
+    (tmp_path / "m.csv").write_text("subject,image\np1,p1_T1w.nii.gz\np1,p1_FLAIR.nii.gz\n")
+    files = sorted(tmp_path.glob("*.gz"))
+    assert listed(find_sessions(files)) == {"p1": ["FLAIR", "T1w"]}
+    assert listed(find_sessions([tmp_path / "m.csv"])) == {"p1": ["FLAIR", "T1w"]}
+    assert not caplog.text
+
+
 def test_nothing_is_left_out_silently(tmp_path, caplog):
     for name in ("p1_T1", "p1_T2", "p1_FLAIR", "p2_T1", "p2_FLAIR"):
         touch(tmp_path / "i", f"{name[:2]}/{name}.nii")

@@ -75,7 +75,9 @@ Device = Annotated[
     typer.Option(help="cpu, cuda, mps (GPU of a Mac), or auto: cuda if there is one, else cpu."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress and no line for each scan.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -34,6 +34,7 @@ from maediff.detection.detect import (
     DetectReport,
     add_command,
     check_same_settings,
+    check_same_source,
     collect_settings,
     configure_detector,
     hash_inputs,
@@ -62,6 +63,7 @@ from maediff.scans.dicom.secondary_capture import CAPTURE_FOLDER, check_dicom_sc
 from maediff.scans.dicom.segmentation import check_dicom_seg
 from maediff.scans.inputs.sessions import SessionRef
 from maediff.scans.parallel import run_scans
+from maediff.scans.read import source_code
 from maediff.scans.reference import ScanRef, remove_folders, short_problem
 
 logger = logging.getLogger(__name__)
@@ -326,6 +328,8 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     absent = [ref for ref in session.refs if ref.problem and not ref.image.exists()]
     if absent and folder.exists():  # git-annex: the content may be there again later
         raise InputError(short_problem(absent[0]))
+    for contrast, ref in scans.items():
+        check_same_source(folder / contrast, ref)
     shutil.rmtree(folder, ignore_errors=True)
     if not scans:
         raise InputError(next(iter(unusable.values())))
@@ -354,7 +358,10 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
             "model_from": job.shared["model_from"],
         },
         of_contrast={
-            each: {"model_from": job.shared["contrasts"][each]["model_from"]}
+            each: {
+                "model_from": job.shared["contrasts"][each]["model_from"],
+                "source": source_code(scans[each]),
+            }
             for each in result.detections
         },
         record={} if failures else {"made_from": made_from},
@@ -415,7 +422,10 @@ def _list_summaries(folder: Path, *, combined: bool) -> list[Path]:
 
 def _describe(summary: Mapping[str, Any]) -> str:
     """Return a line about a combined result, or about a contrast without one."""
-    return f"{summary['modality']} of {describe_finding(summary, {})}"
+    line, origin = describe_finding(summary, {}), summary.get("threshold_from") or {}
+    if "n_marked" in origin and "contrasts" in summary:
+        line += f"; {origin['n_marked']} of {origin['n_scans']} healthy people have a region"
+    return f"{summary['modality']} of {line}"
 
 
 def _remove_all_folders(text: str, session: SessionRef) -> str:

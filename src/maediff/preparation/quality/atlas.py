@@ -118,7 +118,7 @@ def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConf
     correlation = record.get("atlas_correlation", 0.0)
     against = {"T1w": -correlation, "T2w": correlation}.get(modality, 0.0)
     if against > config.max_against:
-        return [Flag("wrong-contrast", f"does not look like {modality}: check the contrast")]
+        return [Flag("wrong-contrast", f"does not look like {modality}")]
     looks = estimate_contrast(record)
     if looks not in (None, modality):
         return [Flag("wrong-contrast", f"looks like {looks}, not like {modality}")]
@@ -126,7 +126,9 @@ def check_contrast(record: Mapping[str, Any], modality: str, config: QualityConf
     if modality == "T1w" and {"white", "grey"} <= levels.keys():
         difference = levels["white"] - levels["grey"]
         if difference < T1W_DIFFERENCE:
-            finding = f"white matter is only {difference:.2f} of the range brighter than grey"
+            finding = (
+                f"white matter is only {max(difference, 0):.2f} of the range brighter than grey"
+            )
             return [Flag("wrong-contrast", f"does not look like T1w: {finding} matter")]
     if modality == "T2w" and levels.get("fluid", 1.0) < levels.get("grey", 0.0):
         finding = "the ventricles are darker than grey matter"

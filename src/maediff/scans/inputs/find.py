@@ -60,7 +60,8 @@ def find_scans(
         series: number or UID of the DICOM series to select.
         fold: 0 to 4: the block of IXI's healthy scans that is val.
         unique: compare the scans of known data sets voxel by voxel, which reads every file.
-        need_usable: refuse inputs of which every scan has a problem.
+        need_usable: refuse inputs of which every scan has a problem, and log files of other
+            contrasts. False is for callers that search one contrast after the other.
 
     Returns:
         References to the scans. A scan that is known to be unusable has a `problem`, and so has
@@ -110,7 +111,7 @@ def find_scans(
     if plain or not (refs or layout_refs or locked_refs):
         refs += [
             _resolve_dicom_folder(ref, modality, series)
-            for ref in find_plain_scans(plain, modality)
+            for ref in find_plain_scans(plain, modality, log_others=need_usable)
         ]
     refs += locked_refs
     problems = [ref.problem for ref in [*refs, *layout_refs]]

@@ -48,7 +48,9 @@ SCAN_SUFFIXES = (*MODALITIES, "inplaneT2", "UNIT1")
 """BIDS suffixes of the scans that are used."""
 
 
-def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> list[ScanRef]:
+def find_plain_scans(
+    inputs: Sequence[Path], modality: str | None = None, *, log_others: bool = True
+) -> list[ScanRef]:
     """Find the scans of inputs that are neither DICOM nor of a known layout, in a stable order.
 
     Subjects of BIDS datasets that share names of scans (most have a sub-01) are renamed to
@@ -59,6 +61,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
         modality: T1w, T2w or FLAIR: the contrast to select from a BIDS dataset or a folder, and
             from several files or lines whose names state different contrasts. Names that agree
             are overridden.
+        log_others: log the files and lines of other contrasts.
 
     Raises:
         InputError: an input does not exist or holds no scan, a manifest is invalid, there are
@@ -75,7 +78,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
     if files:
         base = _common_folder(files)
     contrasts = {path: contrast_from_name(path) for path in files}
-    selected = select_contrast(base, contrasts, modality)
+    selected = select_contrast(base, contrasts, modality, log_others=log_others)
     datasets = [path for path in paths if is_bids_dataset(path)]
     dataset_refs = iter(
         _prefix_shared_names(datasets, [_find_in_bids(root, modality) for root in datasets])
@@ -89,7 +92,7 @@ def find_plain_scans(inputs: Sequence[Path], modality: str | None = None) -> lis
         elif not path.exists() and path not in files:
             raise InputError(f"{path}: no such file or folder; check the path")
         elif path.suffix.lower() == ".csv":
-            refs += read_manifest(path, modality)
+            refs += read_manifest(path, modality, log_others=log_others)
         else:
             ref = _ref_from_file(path, base)
             if path in selected:

@@ -49,12 +49,13 @@ MAX_SHOWN = 400
 """Letters of an absent path in a message."""
 
 
-def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
+def read_manifest(path: Path, modality: str | None, *, log_others: bool = True) -> list[ScanRef]:
     """Read the scans of a manifest CSV, in the order of its lines.
 
     Args:
         path: the CSV file, in UTF-8.
         modality: T1w, T2w or FLAIR: the contrast to select if the image names state several.
+        log_others: log the lines of other contrasts.
 
     Raises:
         InputError: the file is unreadable, has no line, lacks a column or has one twice, a line
@@ -84,7 +85,7 @@ def read_manifest(path: Path, modality: str | None) -> list[ScanRef]:
     for ref in refs:
         # The name of a DICOM folder does not state which of its series is wanted.
         contrasts[ref.image] = None if ref.image.is_dir() else contrast_from_name(ref.image)
-    selected = select_contrast(path, contrasts, modality)
+    selected = select_contrast(path, contrasts, modality, log_others=log_others)
     return [ref for ref in refs if ref.image in selected]
 
 

@@ -171,9 +171,10 @@ def _has_unstated(ref: ScanRef) -> bool:
 def _holds(path: str | Path, modality: Modality, layout: str, series: str | None) -> bool:
     """True if an input alone holds a scan of a contrast."""
     try:
-        return bool(find_scans([path], modality, layout=layout, series=series))
+        refs = find_scans([path], modality, layout=layout, series=series, need_usable=False)
     except InputError:
         return False
+    return any(_states(ref, modality) for ref in refs)
 
 
 def has_several_contrasts(refs: Iterable[ScanRef]) -> bool:
