@@ -394,5 +394,5 @@ def test_line_of_a_prepared_scan_has_its_flags_first():
     assert module.describe_prepared("a", record) == "a: brain 1340 ml, 80 slices"
     flagged = {**record, "flags": ["scaled to fit", "small"], "lesion_ml": 2.0}
     assert module.describe_prepared("a", flagged) == (
-        "a: FLAGGED (scaled to fit; small), brain 1340 ml, lesion 2.0 ml, 80 slices"
+        "a: FLAGGED (scaled to fit | small), brain 1340 ml, lesion 2.0 ml, 80 slices"
     )

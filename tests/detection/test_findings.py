@@ -38,7 +38,7 @@ def test_line_of_a_scan_has_flags_first_and_what_is_usual():
     shared = {"model": "t1", "threshold_from": {"n_marked": 1, "n_scores": 18}}
     flagged = summary("a", flags=["the brain has 612 ml", "scaled to fit"])
     assert describe_finding(flagged, shared) == (
-        "a: FLAGGED (the brain has 612 ml; scaled to fit); 1 region, 1.5 ml, right frontal lobe, "
+        "a: FLAGGED (the brain has 612 ml | scaled to fit); 1 region, 1.5 ml, right frontal lobe, "
         "white matter; score 0.5, threshold 0.1; in healthy scans, t1 detects regions in 1 of 18"
     )
 

@@ -314,7 +314,7 @@ def describe_prepared(name: str, record: Mapping[str, Any]) -> str:
         name: name of the scan.
         record: the numbers of quality control, as in image.json.
     """
-    flags = f"FLAGGED ({'; '.join(describe_flags(record))}), " if record["flags"] else ""
+    flags = f"FLAGGED ({' | '.join(describe_flags(record))}), " if record["flags"] else ""
     lesion = record.get("lesion_ml")
     lesion = f", lesion {lesion:.1f} ml" if lesion else ""
     return f"{name}: {flags}brain {record['brain_ml']:.0f} ml{lesion}, {record['slices']} slices"

@@ -61,7 +61,7 @@ def describe_finding(summary: Mapping[str, Any], shared: Mapping[str, Any]) -> s
     """
     flags = describe_flags(summary["qc"])
     parts = [
-        f"FLAGGED ({'; '.join(flags)})" if flags else "",
+        f"FLAGGED ({' | '.join(flags)})" if flags else "",
         _count_regions(summary),
         f"score {summary['score']:.3g}, threshold {summary['threshold']:.3g}",
         describe_usual(shared),
