@@ -255,12 +255,12 @@ def main() -> None:
     options = build_parser().parse_args()
     rows = []
     for group in options.groups:
-        people = list(read_group(group, options.cache))
-        if not people:
-            raise SystemExit(f"error: {group}: its cohorts share no person")
-        for person in people:
+        before = len(rows)
+        for person in read_group(group, options.cache):
             rows += list(score(person, options.rules))
             print(group.partition(":")[0], person.name, flush=True)
+        if len(rows) == before:
+            raise SystemExit(f"error: {group}: its cohorts share no person")
     write(options.csv / "subjects.csv", rows)
     write(options.csv / "rules.csv", list(summarise(rows)))
 

@@ -577,6 +577,9 @@ def test_resume_keeps_the_results_of_other_scans(scan, run, tmp_path):
     (out / "sub-1" / "summary.json").write_text("{")
     assert read_kept_summaries(out, {"sub-2"}, lambda folder: [folder / "summary.json"]) == []
     assert list(read_kept_failures(out, {"sub-2"})) == ["sub-3"]
+    (out / "detect.json").write_text('{"failures": {"pat FLAIR": "x", "pat": "y"}}')
+    assert read_kept_failures(out, {"pat FLAIR"}) == {"pat": "y"}  # a scan, not a contrast
+    assert read_kept_failures(out, {"pat"}) == {}
 
 
 def test_failures_of_contrasts_belong_to_their_session(tmp_path):

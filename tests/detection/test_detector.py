@@ -165,7 +165,9 @@ def test_only_the_seed_changes_the_noise(scan, run):
     ("data", "message"),
     [
         (np.ones((40, 50, 40)), "`scan`: every voxel is 1;"),
-        (np.ones((40, 50, 40), dtype=complex), "`scan`: values of type complex128"),
+        (np.ones((4, 5, 4), dtype=complex), "a ndarray of 80 values of type complex128"),
+        (np.ma.masked_array(np.ones((4, 5, 4))), "`scan`: a MaskedArray"),
+        (np.ones((4, 0, 4)), "of 0 values"),
         (np.full((40, 50, 40), 1e300), r"array: its largest value is 1e\+300"),
     ],
 )

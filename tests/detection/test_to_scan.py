@@ -155,3 +155,15 @@ def test_real_lesions(shared_data):
         assert prepared.record["lesion_ml"] > 1
         back = from_grid(prepared.lesion, prepared.grid, volume, "nearest")
         assert dice(lesion, back) >= 0.90, ref.name
+
+
+def test_voxels_on_the_border_of_two_cells_go_to_one_side():
+    """Centres of 1 mm voxels lie exactly between cells of 2 mm, despite rounding by a rotation."""
+    turn = oblique(np.eye(4), (0.0, 0.0, 17.0))
+    volume = made_volume(np.ones((24, 24, 24)), turn)
+    grid = Grid((12, 12, 12), turn @ np.diag([2.0, 2.0, 2.0, 1.0]))
+    mask = np.zeros(grid.shape, dtype=bool)
+    mask[4:7, 5:7, 3:6] = True
+    expected = np.zeros((24, 24, 24), dtype=bool)
+    expected[7:13, 9:13, 5:11] = True  # cell 4 is from 3.5 to 4.5 cells, voxels 7 to 9
+    np.testing.assert_array_equal(mask_from_grid(mask, grid, volume), expected)

@@ -490,8 +490,11 @@ def _make_volume(data: np.ndarray, affine: np.ndarray | None) -> Volume:
         raise InputError("`affine`: an array needs its affine from voxels to mm in RAS+")
     if np.shape(affine) != (4, 4):
         raise InputError(f"`affine`: has the shape {np.shape(affine)}; give a 4 x 4 matrix")
-    if data.dtype.kind not in "buif":
-        raise InputError(f"`scan`: values of type {data.dtype}; give real numbers")
+    if data.dtype.kind not in "buif" or isinstance(data, np.ma.MaskedArray) or not data.size:
+        raise InputError(
+            f"`scan`: a {type(data).__name__} of {data.size} values of type {data.dtype}; give a "
+            "plain array of real numbers"
+        )
     affine, place = np.asarray(affine, dtype=float), Path("array")
     check_affine(place, affine, data.shape)
     with np.errstate(over="ignore"):

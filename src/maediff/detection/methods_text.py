@@ -152,5 +152,5 @@ def describe_combination(shared: Mapping[str, Any]) -> list[str]:
         f"FLAIR. The combined map is the {describe_rule(rule)}, and the combined mask holds "
         f"voxels above {threshold}. Components under "
         f"{shared['postprocess']['min_volume_mm3']:g} mm3 were removed. In sessions with one "
-        "contrast, map and mask are those of the contrast."
+        "contrast, the map and the further steps are those of the contrast."
     ]

@@ -49,7 +49,8 @@ _DESCRIPTIONS: dict[str, dict[str, Any]] = {
     },
     "combined_anomaly_mask": {
         "Type": "Lesion",
-        "Description": "Voxels in which the combined anomaly map is above its threshold",
+        "Description": "Regions in which the combined anomaly map is above its threshold; with "
+        "one contrast, they are extended as in the mask of this contrast",
     },
     "contrast_anomaly_map": {
         "Description": "Anomaly map of a contrast on the grid of the session; 1 is its threshold",

@@ -205,7 +205,7 @@ class Thresholds:
             value = conformal_threshold(self.scan_scores, scan_fpr)
         except ValueError as error:
             raise InputError(f"`scan_fpr={scan_fpr:g}`: {error}") from None
-        scans = {"source": "healthy scans", "n_scans": len(self.scan_scores)}
+        scans = {"source": self.source, "n_scans": len(self.scan_scores)}
         return self._scaled(value, {"scan_fpr": scan_fpr, **scans, **self.describe(value)})
 
     def _scaled(self, residual: float, origin: Mapping[str, Any]) -> Threshold:

@@ -69,7 +69,8 @@ def make_session_viewer(
     layers["map"] = _rescale(combined, top)
     images = [["scan", first], ["reference", f"{first} healthy reference"]]
     ranges = {}
-    maps = [_describe_map("map", "all contrasts", "mask", summary["threshold"], {})]
+    steps = postprocess.get(first, {}) if len(contrasts) == 1 else {}
+    maps = [_describe_map("map", "all contrasts", "mask", summary["threshold"], steps)]
     for contrast, volumes in contrasts.items():
         parts = dict(zip(LAYERS, volumes.layers, strict=True))
         layers[f"{contrast}-map"] = _rescale(volumes, top)

@@ -16,13 +16,13 @@ import re
 _WORDS = {
     "T1w": "t1 t1w sagt1 axt1 cort1 3dt1 t1n",
     "T2w": "t2 t2w sagt2 axt2 cort2 3dt2",
-    "FLAIR": "flair t2f 3dflair",
+    "FLAIR": "flair t2f 3dflair darkfluid",
     "other": "t1ce t1c t1post t1gd post ce gd gado km enh pd mra tof dti dwi adc swi bold",
 }
 CONTRAST_WORDS = {word: contrast for contrast, words in _WORDS.items() for word in words.split()}
 # Expressions of file names in lower case, with spaces between the words.
-NAMED_OTHER = re.compile(r"\bt[12]w? ?(\*|star\b|map\b|rho\b|perf)")
-NAMED_FLAIR = re.compile(r"\bdark ?fluid\b")
+NAMED_OTHER = re.compile(r"\bt[12]w? ?(\*|(star|map|rho|perf|perfusion)\b)")
+NAMED_FLAIR = re.compile(r"\bdark fluid\b")
 
 # Patterns of free text in lower case, with spaces for underscores.
 CONTRAST_PATTERNS = {
@@ -47,8 +47,8 @@ AGENT = re.compile(
     r"optimark|vasovist|primovist|eovist|ablavar|elucirem|vueway|artirem|cyclolux)\b"
 )
 DENIED_AGENT = re.compile(
-    r"\b(w(ith)?\W*o(ut)?|no|non|pre|ohne)"
-    r"(\W*(i\W?v|gad\w*|gd|km|enh\w*|[ck]ontrast\w*))+\b"  # "w/o iv contrast"
+    r"\b(w(ith)?\W*o(ut)?|no|non|pre|ohne|kein)"
+    r"(\W*(i\W?v|gad\w*|gd|km|enh\w*|[ck]ontrast\w*|agent|medium|media))+\b"  # "w/o iv contrast"
 )
 WITH = re.compile(r"\b(w|with|mit)\b(?!\W*(o|out|no)\b)")
 

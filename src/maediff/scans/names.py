@@ -4,6 +4,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from maediff.core.errors import InputError
@@ -96,14 +97,18 @@ def find_contrast(words: Sequence[str]) -> tuple[int, int]:
     """Return the range of the words of a name that state its contrast.
 
     Returns:
-        First index and end of the last of T1w, T2w and FLAIR, or of both words of "T2 FLAIR";
-        an empty range at the end if there is none.
+        First index and end of the last of T1w, T2w and FLAIR, or of both words of "T2 FLAIR" or
+        "dark fluid"; an empty range at the end if there is none.
 
     Example:
         >>> find_contrast(["p1", "T2", "FLAIR", "new"])
         (1, 3)
     """
-    contrasts = [CONTRAST_WORDS.get(word.lower()) for word in words]
+    lower = [word.lower() for word in words]
+    if ("dark", "fluid") in pairwise(lower):
+        first = list(pairwise(lower)).index(("dark", "fluid"))
+        return first, first + 2
+    contrasts = [CONTRAST_WORDS.get(word) for word in lower]
     last = max((i for i, name in enumerate(contrasts) if name in MODALITIES), default=len(words))
     if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"]:
         return last - 1, last + 1

@@ -83,6 +83,7 @@ def test_files_of_a_session(folder, models, tmp_path):
     (summary,) = report.summaries
     assert summary == read(out / "p1" / "summary.json")
     assert summary["subject"] == "p1" and summary["modality"] == "T1w+FLAIR"
+    assert summary["unit"] == "threshold of each contrast"
     assert summary["grid_of"] == "T1w" and list(summary["contrasts"]) == ["T1w", "FLAIR"]
     scan = nib.load(folder / "p1" / "T1.nii.gz")
     for name in sorted(FILES):
@@ -106,6 +107,9 @@ def test_without_combination(folder, models, tmp_path):
     assert [summary["modality"] for summary in report.summaries] == ["T1w", "FLAIR"]
     page = write_report(out).read_text("utf-8")
     assert "p1, T1w" in page and "p1, FLAIR" in page and "Contrasts without a combined map" in page
+    (out / "p1" / "FLAIR" / "summary.json").write_text("{", "utf-8")
+    page = write_report(out).read_text("utf-8")
+    assert "p1, T1w" in page and "p1 FLAIR" in page and "summary.json is damaged" in page
 
 
 def test_two_heads_fail_by_name_and_their_maps_are_written(folder, models, tmp_path):
@@ -170,6 +174,8 @@ def test_resume_computes_what_changed(folder, models, tmp_path):
         ("summary.json", "{"),
         ("slices.npz", None),
         ("regions.tsv", None),
+        ("volumes_FLAIR.npz", None),
+        ("FLAIR_scan.nii.gz", None),
         ("FLAIR/summary.json", "{"),
     ],
 )
@@ -203,6 +209,16 @@ def test_results_stay_while_the_content_of_a_scan_is_absent(folder, models, tmp_
     assert {path.name for path in (out / "p1").iterdir()} == files
     shutil.move(tmp_path / "elsewhere.nii.gz", content)
     assert not detect(folder, out, models, resume=True).failures
+
+
+def test_a_scan_that_was_never_there_stops_no_session(folder, models, tmp_path):
+    out, scan = tmp_path / "out", folder / "p1" / "FLAIR.nii.gz"
+    scan.unlink()
+    scan.symlink_to(tmp_path / "absent.nii.gz")
+    for options in ({}, {"resume": True}):
+        report = detect(folder, out, models, **options)
+        assert list(report.failures) == ["p1 FLAIR"]
+        assert [each["modality"] for each in report.summaries] == ["T1w"]
 
 
 def test_a_further_contrast_is_no_other_setting(folder, models, tmp_path):
@@ -285,6 +301,7 @@ def test_report_has_the_contrasts_side_by_side(folder, models, tmp_path):
     detect(folder, out, models)
     page = write_report(out).read_text("utf-8")
     assert ">Session<" in page and "Combined map" in page and "Score in thresholds" in page
+    assert "The combined map is the power mean with exponent 0.5" in page
     info = page.partition('id="scan-0-viewer-info">')[2].partition("</script>")[0]
     info = json.loads(info.replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&"))
     assert [name for name, _ in info["images"]] == [
@@ -412,8 +429,10 @@ def test_bids_derivative_of_sessions(shipped, tmp_path):
     assert (out / "report.html").is_file()
     image = anat / "sub-01_ses-a_desc-session_T1w.nii.gz"
     before = image.stat().st_mtime_ns
+    stale = anat / "sub-01_ses-a_desc-anomaly_T2w.nii.gz"  # its scan was there once
+    stale.touch()
     assert run_command(root, "-o", out, "--bids-derivative", "--resume").exit_code == 0
-    assert image.stat().st_mtime_ns == before
+    assert image.stat().st_mtime_ns == before and not stale.exists()
     # The T1w fails now: everything on its grid goes, and the FLAIR has the combined map.
     (root / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz").write_bytes(b"no image")
     assert run_command(root, "-o", out, "--bids-derivative", "--resume").exit_code == 1

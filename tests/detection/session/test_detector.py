@@ -82,16 +82,17 @@ def test_one_contrast_gives_its_own_mask(models, power):
 
 def test_regions_of_one_contrast_grow_as_alone(models):
     detector = make_detector(models, contrasts=("FLAIR",))
-    grown = detector.detectors["FLAIR"].with_postprocess({"extent": 0.5})
     limits = {"FLAIR": Threshold.given(0.2)}
-    scan = {"FLAIR": volumes()["FLAIR"]}
-    plain = detector.detect(scan, thresholds=limits)
-    result = replace(detector, detectors={"FLAIR": grown}).detect(scan, thresholds=limits)
-    assert result.combined.volume_ml == result.detections["FLAIR"].volume_ml
-    assert result.combined.volume_ml > plain.combined.volume_ml > 0
-    np.testing.assert_array_equal(
-        result.combined.anomaly_mask, result.detections["FLAIR"].anomaly_mask
-    )
+    volumes_ml = []
+    for extent in (0.99, 0.5):
+        changed = detector.detectors["FLAIR"].with_postprocess({"extent": extent})
+        grown = replace(detector, detectors={"FLAIR": changed})
+        result = grown.detect({"FLAIR": volumes()["FLAIR"]}, thresholds=limits)
+        alone = result.detections["FLAIR"]
+        np.testing.assert_array_equal(result.combined.anomaly_mask, alone.anomaly_mask)
+        assert result.combined.score == pytest.approx(alone.score / 0.2, rel=1e-4)
+        volumes_ml.append(result.combined.volume_ml)
+    assert 0 < volumes_ml[0] < volumes_ml[1]
 
 
 def test_a_given_brain_mask_is_never_ignored(models):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.brains import oblique, save
 from helpers.dicom import PLANES, SECRETS, write_enhanced, write_series
 from maediff.core.errors import InputError
 from maediff.scans.dicom.geometry import LPS_TO_RAS
+from maediff.scans.dicom.header import silence_dicom_warnings
 from maediff.scans.dicom.secondary_capture import (
     COLOUR,
     MIN_PIXELS,
@@ -186,3 +188,17 @@ def test_header_is_not_in_warnings_and_others_are_refused(volume, mask, tmp_path
     assert len(files) == len(list((tmp_path / "out").iterdir()))
     assert not any(re.search("Secret", json.dumps(path.name)) for path in tmp_path.rglob("*"))
     assert SECRETS
+
+
+def test_a_header_that_cannot_be_written_is_not_quoted(volume, mask, tmp_path):
+    def add_date(number, ds):
+        with silence_dicom_warnings():
+            ds.PatientBirthDate = "01.02.1970"
+        return ds
+
+    write_series(tmp_path / "in", *volume, change=add_date)
+    (ref,) = find_dicom(tmp_path / "in")
+    with pytest.raises(InputError, match="no secondary capture can be made") as caught:
+        write(ref, mask, tmp_path / "out")
+    text = "".join(traceback.format_exception(caught.value))
+    assert "1970" not in text

@@ -100,7 +100,7 @@ def test_agent_phase_and_ct_are_no_scans(volume, tmp_path, description, header):
     assert ("with contrast agent by its header" in str(caught.value)) == ("Gd" in header.values())
 
 
-@pytest.mark.parametrize("value", ["NONE", "No", "n/a", " ", "No contrast", "w/o Gd"])
+@pytest.mark.parametrize("value", ["NONE", "No", " ", "No contrast agent", "kein KM", "w/o Gd"])
 def test_no_agent_in_words_is_no_agent(volume, tmp_path, value):
     write_study(tmp_path / "r", volume, "t1_mprage", ContrastBolusAgent=value)
     (ref,) = find_dicom(tmp_path / "r")
@@ -182,7 +182,7 @@ def test_people_whose_visits_are_in_shared_folders_are_refused(volume, tmp_path)
     for visit in ("baseline", "followup"):
         for person in "ab":
             write_series(tmp_path / visit / person, *volume, PatientID=person)
-    with pytest.raises(InputError, match="of several patients are in its folders in turn"):
+    with pytest.raises(InputError, match="its folders mix the studies of several patients"):
         find_dicom(tmp_path)
 
 

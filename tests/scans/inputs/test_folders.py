@@ -1,5 +1,7 @@
 """Scans in NIfTI files, folders and BIDS datasets; errors name the input."""
 
+from pathlib import Path
+
 import pytest
 
 from helpers.inputs import make_bids, make_manifest, names_of, touch
@@ -278,7 +280,7 @@ def test_t1_of_same_session(tmp_path, image, others, t1):
     touch(*(tmp_path / f"{name}.nii.gz" for name in (image, *others)))
     expected = None if t1 is None else tmp_path / f"{t1}.nii.gz"
     scan = tmp_path / f"{image}.nii.gz"
-    assert t1s_by_session(tmp_path).get(session_key(scan)) == expected
+    assert t1s_by_session(tmp_path).get(("", *session_key(scan))) == expected
     (ref,) = find_plain_scans([scan])
     assert ref.t1 == expected
 
@@ -290,6 +292,28 @@ def test_t1_of_another_format_is_used_if_there_is_no_nifti(tmp_path):
     touch(tmp_path / "T1.nii.gz")
     (ref,) = find_plain_scans([tmp_path / "FLAIR.mgz"])
     assert ref.t1 == tmp_path / "T1.nii.gz"
+
+
+def test_t1_in_the_space_of_the_scan_comes_first(tmp_path):
+    names = [f"sub-1_space-{space}_T1w" for space in ("A", "B")]
+    touch(*(tmp_path / f"{name}.nii.gz" for name in (*names, "sub-1_T1w")))
+    for space, t1 in (("B", names[1]), ("C", "sub-1_T1w")):
+        scan = tmp_path / f"sub-1_space-{space}_FLAIR.nii.gz"
+        touch(scan)
+        (ref,) = find_plain_scans([scan])
+        assert ref.t1 == tmp_path / f"{t1}.nii.gz"
+
+
+def test_bidsignore_of_the_raw_data_is_not_for_its_derivatives(tmp_path, monkeypatch):
+    root = make_bids(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_FLAIR.nii.gz")
+    (root / ".bidsignore").write_text("derivatives/\n*_T1w.nii.gz\n")
+    derived = root / "derivatives" / "x" / "sub-1" / "anat"
+    touch(derived / "sub-1_T1w.nii.gz", derived / "sub-1_FLAIR.nii.gz")
+    (ref,) = find_plain_scans([derived / "sub-1_FLAIR.nii.gz"])
+    assert ref.t1 == derived / "sub-1_T1w.nii.gz"
+    monkeypatch.chdir(root / "sub-1" / "anat")
+    (ref,) = find_plain_scans([Path("sub-1_FLAIR.nii.gz")])
+    assert ref.t1 is None
 
 
 def test_t1_that_bidsignore_lists_is_not_used(tmp_path):

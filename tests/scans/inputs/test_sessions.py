@@ -78,6 +78,12 @@ def test_names_beyond_ascii_are_not_joined(tmp_path):
     assert listed(find_sessions([root])) == {name: ["FLAIR", "T1w"] for name in people}
 
 
+def test_a_dark_fluid_scan_belongs_to_its_session(tmp_path):
+    root = touch(tmp_path, "p1_T1.nii", "p1_dark-fluid.nii", "p2_t1.nii", "p2_darkfluid.nii")
+    expected = ["FLAIR", "T1w"]
+    assert listed(find_sessions([root])) == {"p1": expected, "p2": expected}
+
+
 def test_datasets_that_share_names_in_one_contrast(tmp_path):
     for dataset, flair in (("A", 1), ("B", 2)):
         files = ("sub-1_T1w", "sub-2_T1w", f"sub-{flair}_FLAIR")

@@ -18,6 +18,7 @@ The combined map has the suffix of the scan whose grid it has, because BIDS has 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from maediff.core.files import fresh_folder, read_json, refuse_inputs_inside_output, write_json
@@ -148,6 +149,10 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         for _, relative, _ in list_targets(session, other):
             if relative not in present:
                 _remove(out / relative)
+    for gone in _list_absent(session):
+        for _, relative, _ in list_targets(gone, first):
+            if relative not in present:
+                _remove(out / relative)
     sources: dict[str, str] = {
         contrast: f"bids:raw:{absolute(ref.image).relative_to(root).as_posix()}"
         for contrast, ref in session.scans.items()
@@ -182,6 +187,19 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
         if kind.endswith("anomaly_mask"):
             summary = work / ("summary.json" if in_session else f"{contrast}/summary.json")
             shutil.copyfile(summary, _summary_of(target))
+
+
+def _list_absent(session: SessionRef) -> Iterator[SessionRef]:
+    """Yield, for each contrast that a session lacks, the session with that contrast alone.
+
+    Its scan may have been there for an earlier run, under the name of another contrast's scan with
+    its own suffix.
+    """
+    for other in MODALITIES:
+        if session.scans and other not in session.scans:
+            contrast, ref = next(iter(session.scans.items()))
+            image = ref.image.with_name(ref.image.name.replace(f"_{contrast}.", f"_{other}."))
+            yield replace(session, scans={other: replace(ref, image=image, modality=other)})
 
 
 def _sidecar_of(image: Path) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from maediff.anomaly.combine import CombineConfig, combine_maps
-from maediff.anomaly.postprocess import anomaly_mask
+from maediff.anomaly.postprocess import DEFAULT, PostprocessConfig, anomaly_mask
 from maediff.anomaly.regions import Region, find_regions
 from maediff.anomaly.score import scan_score
 from maediff.anomaly.snapshots import Snapshot
@@ -67,7 +67,8 @@ class CombinedDetection:
     Args:
         name: name of the session.
         anomaly_map: combined map; 1 is the threshold of each contrast, 0 outside the brain.
-        anomaly_mask: `anomaly_map` above `threshold`, without small components.
+        anomaly_mask: `anomaly_map` above `threshold`, without small components. With one contrast,
+            the steps are those of its own mask.
         brain_mask: brain mask of the first contrast.
         regions: connected components of the mask, the largest first.
         score: lowest threshold that leaves no region; 0 if there is none at any threshold.
@@ -212,9 +213,10 @@ def combine_detections(
         covered[contrast] = _find_covered(detection, first, from_first[contrast])
     brain, spacing = result.brain, result.spacing_mm
     combined = np.where(brain, combine_maps(maps, covered, rule), 0).astype(np.float32)
-    mask = result.mask  # of the only contrast, with the growth of its model
-    if len(detections) > 1 or threshold.value != 1:
-        mask = anomaly_mask(combined, brain, threshold.value, spacing)
+    post = DEFAULT
+    if len(detections) == 1:  # the mask is then that of the contrast
+        post = PostprocessConfig(**first.parameters["postprocess"])
+    mask = anomaly_mask(combined, brain, threshold.value, spacing, post)
     regions = find_regions(slices_to_volume(combined), slices_to_volume(mask), grid.affine)
     return CombinedDetection(
         name=name,
@@ -222,7 +224,7 @@ def combine_detections(
         anomaly_mask=mask_from_grid(slices_to_volume(mask), grid, first.volume),
         brain_mask=first.brain_mask,
         regions=tuple(locate_region(each, first.prepared.on_scan.to_atlas) for each in regions),
-        score=scan_score(combined, brain, spacing),
+        score=scan_score(combined, brain, spacing, post),
         threshold_used=threshold,
         volume_ml=float(mask.sum()) * grid.cell_ml,
         aligned={

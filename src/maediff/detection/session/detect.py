@@ -325,9 +325,11 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     folder = job.out / session.name
     if not unusable and _is_finished(folder, made_from, session, job):
         return {}
-    absent = [ref for ref in session.refs if ref.problem and not ref.image.exists()]
-    if absent and folder.exists():  # git-annex: the content may be there again later
-        raise InputError(short_problem(absent[0]))
+    finished = _read_contrasts(folder)
+    for contrast, ref in {**session.scans, **session.unusable}.items():
+        # git-annex: the content may be there again later
+        if contrast in finished and ref.problem and not ref.image.exists():
+            raise InputError(short_problem(ref))
     for contrast, ref in scans.items():
         check_same_source(folder / contrast, ref)
     shutil.rmtree(folder, ignore_errors=True)
@@ -381,12 +383,22 @@ def _write_dicom(
     write_dicom(result.detections[contrast], scans[contrast], options, folder)
 
 
+def _read_contrasts(folder: Path) -> list[str]:
+    """Return the contrasts with results of an earlier call, that of the grid first."""
+    try:
+        return list(load_json(folder / SESSION_FILE)["contrasts"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        return []
+
+
 def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
     """Return True if a session has results of the same settings and inputs, and all files."""
-    kept = ["summary.json", "slices.npz"]  # not images, so the caller moves none of them
+    kept = ["summary.json", "slices.npz", "volumes.npz", "regions.tsv"]  # the caller moves none
     files = [folder / each / name for each in session.scans for name in kept]
     if job.shared["rule"]:
-        files += [folder / name for name in (*kept, "regions.tsv")]
+        files += [folder / name for name in kept]
+        files += [folder / f"slices_{each}.npz" for each in session.scans]
+        files += [folder / f"volumes_{each}.npz" for each in session.scans]
     try:
         record = load_json(folder / SESSION_FILE)
         for path in files:
@@ -409,6 +421,8 @@ def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -
     if job.shared["rule"]:
         images += [f"{kind}.nii.gz" for kind in combined]
         images += [f"{each}_anomaly_map.nii.gz" for each in session.scans]
+        others = session.scans.keys() - _read_contrasts(folder)[:1]
+        images += [f"{each}_scan.nii.gz" for each in others]
     return all(file_of(session, name).is_file() for name in images)
 
 

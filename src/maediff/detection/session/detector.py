@@ -300,7 +300,8 @@ def detect_session(
         seed: seed of the noise at test, 0 or more.
 
     Raises:
-        InputError: no scan, an unknown contrast, no model for a contrast, or all scans failed.
+        InputError: no scan, an unknown contrast, no model for a contrast, all scans failed, or
+            the one with the given brain mask did.
 
     Example:
         >>> scans = {"T1w": "p1_T1w.nii.gz", "FLAIR": "p1_FLAIR.nii.gz"}

@@ -144,7 +144,7 @@ def _locate_studies(home: Path, studies: Sequence[Sequence[Series]]) -> list[Pat
         )
     if len(patients) > 1:
         raise InputError(
-            f"{home}: the studies of several patients are in its folders in turn; put those of "
+            f"{home}: its folders mix the studies of several patients; put those of "
             "each patient in a separate folder, or list the folders in a manifest CSV"
         )
     return places

@@ -168,25 +168,30 @@ def _add_t1s(refs: Sequence[ScanRef]) -> list[ScanRef]:
             folder = ref.image.parent
             if folder not in t1s_of_folder:
                 t1s_of_folder[folder] = t1s_by_session(folder)
-            ref = replace(ref, t1=t1s_of_folder[folder].get(session_key(ref.image)))
+            t1s, key = t1s_of_folder[folder], session_key(ref.image)
+            space = bids_labels(ref.image).get("space", "")
+            ref = replace(ref, t1=t1s.get((space, *key)) or t1s.get(("", *key)))
         completed.append(ref)
     return completed
 
 
 def t1s_by_session(folder: Path) -> dict[tuple[str, ...], Path]:
-    """Return the first T1w scan of each session in `folder` itself, by `session_key`.
+    """Return the first T1w scan of each session in `folder` itself, by space and `session_key`.
 
-    NIfTI files come first. Copies in another space, and files that the .bidsignore of the data set
-    lists, are left out.
+    NIfTI files come first. Files of a subject that the .bidsignore of the data set lists are left
+    out. The space is that of the BIDS name, empty for the scan's own.
     """
-    root = next((place for place in (folder, *folder.parents) if is_bids_dataset(place)), None)
-    is_excluded = read_bidsignore(root) if root else lambda _: False
+    place = folder.absolute()
+    roots = [root for root in place.parents if is_bids_dataset(root)]
+    holding = [root for root in roots if place.relative_to(root).parts[0].startswith("sub-")]
+    is_excluded = read_bidsignore(holding[0] if holding else place)
     t1s: dict[tuple[str, ...], Path] = {}
     if folder.is_dir():
         for path in sorted(folder.iterdir(), key=lambda path: (not is_nifti(path), path)):
             is_t1 = is_image(path) and contrast_from_name(path) == "T1w"
-            if is_t1 and not is_excluded(path) and "space" not in bids_labels(path):
-                t1s.setdefault(session_key(path), path)
+            if is_t1 and not is_excluded(path.absolute()):
+                space = bids_labels(path).get("space", "")
+                t1s.setdefault((space, *session_key(path)), path)
     return t1s
 
 

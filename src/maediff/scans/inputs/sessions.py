@@ -186,8 +186,8 @@ def _states(ref: ScanRef, modality: Modality) -> bool:
     """True if a scan states its contrast itself, and not only by the caller's request."""
     if ref.image.is_dir():
         return ref.problem is None and ref.contrast_is_stated and ref.modality == modality
-    is_bids_t2 = nifti_stem(ref.image).endswith("_inplaneT2") and ref.modality == "T2w"
-    return modality == ("T2w" if is_bids_t2 else contrast_from_name(ref.image))
+    is_inplane = split_bids_name(ref.image) and nifti_stem(ref.image).endswith("_inplaneT2")
+    return modality == ("T2w" if is_inplane else contrast_from_name(ref.image))
 
 
 def _group_scans(
