@@ -623,6 +623,10 @@ def test_results_stay_while_the_content_of_a_scan_is_absent(scan, run, tmp_path)
     detect([path, second], out, run, threshold=0.2)
     content.rename(content.with_name("elsewhere"))
     assert detect([path, second], out, run, threshold=0.2, resume=True) == ["sub-1"]
+    path.unlink()
+    path.write_text("/annex/objects/MD5E-s1--0.nii.gz\n")  # an unlocked file of git-annex
+    assert detect([path, second], out, run, threshold=0.2, resume=True) == ["sub-1"]
+    assert "datalad get" in read_shared(out)["failures"]["sub-1"]
     third = path.with_name("sub-3_T1w.nii.gz")
     shutil.copy(second, third)
     assert detect([third], out, run, threshold=0.2, resume=True) == []

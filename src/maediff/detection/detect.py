@@ -54,6 +54,7 @@ from maediff.preparation.brain_extraction import BrainConfig
 from maediff.preparation.config import OPTIONAL
 from maediff.preparation.quality import QualityConfig
 from maediff.preparation.steps import Tools
+from maediff.scans.content import pointer_problem
 from maediff.scans.dicom.secondary_capture import (
     CAPTURE_FOLDER,
     check_dicom_sc,
@@ -569,8 +570,8 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
     folder = job.out / ref.name
     if is_finished(folder, made_from, _result_files(ref, folder, job.options)):
         return
-    if ref.problem and not ref.image.exists():  # git-annex: the content may be there again later
-        raise InputError(short_problem(ref))
+    if absent := describe_absent(ref):
+        raise InputError(absent)
     check_same_source(folder, ref)
     shutil.rmtree(folder, ignore_errors=True)
     detector = load()
@@ -586,6 +587,16 @@ def _process(ref: ScanRef, job: _Job, load: Callable[[], Detector]) -> None:
     }
     write_extras = partial(write_dicom, detection, ref, job.options)
     detection.save(folder, mni=job.options.mni, summary=summary, also=write_extras)
+
+
+def describe_absent(ref: ScanRef) -> str | None:
+    """Return the reason if the content of a scan is absent, but may be there again later.
+
+    Its earlier results are then kept. "Get, process, drop" is usual with git-annex and Git LFS.
+    """
+    if ref.problem and not ref.image.exists():
+        return short_problem(ref)
+    return pointer_problem(ref.image) if ref.image.is_file() else None
 
 
 def check_same_source(folder: Path, ref: ScanRef) -> None:

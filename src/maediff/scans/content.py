@@ -94,6 +94,16 @@ def path_problem(path: Path) -> str | None:
     return None
 
 
+def pointer_problem(path: Path) -> str | None:
+    """Return the error message for a pointer of git-annex or Git LFS; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            pointer = describe_pointer(file.read(1024))
+    except OSError:
+        return None
+    return f"{path}: {pointer}" if pointer else None
+
+
 def check_file(path: Path) -> int:
     """Check that a path is a regular file that is not empty, without opening it.
 

@@ -207,7 +207,12 @@ def test_results_stay_while_the_content_of_a_scan_is_absent(folder, models, tmp_
     report = detect(folder, out, models, resume=True)
     assert list(report.failures) == ["p1"] and "broken link" in report.failures["p1"]
     assert {path.name for path in (out / "p1").iterdir()} == files
-    shutil.move(tmp_path / "elsewhere.nii.gz", content)
+    scan.unlink()
+    scan.write_text("version https://git-lfs.github.com/spec/v1\n")
+    report = detect(folder, out, models, resume=True)
+    assert list(report.failures) == ["p1"] and "git lfs pull" in report.failures["p1"]
+    assert {path.name for path in (out / "p1").iterdir()} == files
+    shutil.move(tmp_path / "elsewhere.nii.gz", scan)
     assert not detect(folder, out, models, resume=True).failures
 
 

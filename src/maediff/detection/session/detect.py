@@ -37,6 +37,7 @@ from maediff.detection.detect import (
     check_same_source,
     collect_settings,
     configure_detector,
+    describe_absent,
     hash_inputs,
     load_once_per_process,
     read_contrasts,
@@ -327,9 +328,8 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
         return {}
     finished = _read_contrasts(folder)
     for contrast, ref in {**session.scans, **session.unusable}.items():
-        # git-annex: the content may be there again later
-        if contrast in finished and ref.problem and not ref.image.exists():
-            raise InputError(short_problem(ref))
+        if contrast in finished and (absent := describe_absent(ref)):
+            raise InputError(absent)
     for contrast, ref in scans.items():
         check_same_source(folder / contrast, ref)
     shutil.rmtree(folder, ignore_errors=True)
