@@ -19,7 +19,7 @@ from maediff.detection.result import IMAGES
 from maediff.models.calibrate import calibrate_folder
 from maediff.models.export import export_model
 
-ONLY_OF_THE_COMMAND = {"made_from", "model_from"}
+ONLY_OF_THE_COMMAND = {"made_from", "model_from", "source"}
 OPENED: list[str] | None = None
 
 
@@ -63,7 +63,7 @@ def assert_same_files(folder, expected):
     ]
     keys = summaries[1].keys() - ONLY_OF_THE_COMMAND
     assert {key: summaries[0][key] for key in keys} == {key: summaries[1][key] for key in keys}
-    assert summaries[0].keys() | {"made_from"} == summaries[1].keys()
+    assert summaries[0].keys() | {"made_from", "source"} == summaries[1].keys()
 
 
 def command(scan, out, run, **options):

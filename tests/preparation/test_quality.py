@@ -73,7 +73,7 @@ def test_an_inverted_brain_contradicts_t1w():
         )
         assert flags == []
         results[kind] = {name: check_contrast(record, name, CONFIG) for name in modalities}
-    wrong = {name: [f"does not look like {name}: check the contrast"] for name in modalities}
+    wrong = {name: [f"does not look like {name}"] for name in modalities}
     like_t1w, like_t2w = ([f"looks like {name}, not like FLAIR"] for name in ("T1w", "T2w"))
     assert results["like T1w"] == {"T1w": [], "T2w": wrong["T2w"], "FLAIR": like_t1w}
     assert results["inverted"] == {"T1w": wrong["T1w"], "T2w": [], "FLAIR": like_t2w}
@@ -111,7 +111,7 @@ def test_errors_on_purpose():
 def test_real_contrast(shared_data, name, modality, flagged):
     volume = read_nifti(shared_data / "mslub" / "patient07" / f"{name}.nii.gz")
     stepped = run_steps(volume, None, REGISTERED.for_modality(modality))
-    assert (f"does not look like {modality}: check the contrast" in stepped.flags) == flagged
+    assert (f"does not look like {modality}" in stepped.flags) == flagged
 
 
 @pytest.mark.slow
