@@ -498,8 +498,8 @@ def _make_volume(data: np.ndarray, affine: np.ndarray | None) -> Volume:
     affine, place = np.asarray(affine, dtype=float), Path("array")
     check_affine(place, affine, data.shape)
     with np.errstate(over="ignore"):
-        check_range(place, data.astype(np.float32), lambda: data.astype(np.float64))
-    volume = volume_from_array(data, affine, str(place))
+        volume = volume_from_array(data, affine, str(place))
+    check_range(place, volume.data, lambda: data.astype(np.float64))
     if volume.data.min() == volume.data.max():
         raise InputError(f"`scan`: every voxel is {volume.data.flat[0]:g}; give the scan itself")
     return volume

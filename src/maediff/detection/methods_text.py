@@ -146,7 +146,7 @@ def describe_combination(shared: Mapping[str, Any]) -> list[str]:
     if not rule:
         return []
     given = rule["threshold"]
-    threshold = f"{given:g}" if given else "the threshold of its contrasts in summary.json"
+    threshold = f"{given:g}" if given else "the threshold that its summary.json states"
     return [
         "The scans of each session were registered rigidly to its T1w, or without one to its "
         f"FLAIR. The combined map is the {describe_rule(rule)}, and the combined mask holds "

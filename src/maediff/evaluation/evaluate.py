@@ -85,9 +85,9 @@ from maediff.models.model import TrainedMethod
 from maediff.preparation.config import PreparationConfig
 
 PREDICTIONS = f"{SHARDS}/predictions"
+"""Folder of the predictions of shards, in the folder of an evaluation."""
 MAX_DIFFERENCES = 3
 """Settings that the name of a group lists at most; more say less than the name of the run."""
-"""Folder of the predictions of shards, in the folder of an evaluation."""
 
 
 @hold_locks()

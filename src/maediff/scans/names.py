@@ -105,9 +105,9 @@ def find_contrast(words: Sequence[str]) -> tuple[int, int]:
         (1, 3)
     """
     lower = [word.lower() for word in words]
-    if ("dark", "fluid") in pairwise(lower):
-        first = list(pairwise(lower)).index(("dark", "fluid"))
-        return first, first + 2
+    for first, pair in enumerate(pairwise(lower)):
+        if pair == ("dark", "fluid"):
+            return first, first + 2
     contrasts = [CONTRAST_WORDS.get(word) for word in lower]
     last = max((i for i, name in enumerate(contrasts) if name in MODALITIES), default=len(words))
     if contrasts[max(0, last - 1) : last + 1] == ["T2w", "FLAIR"]:

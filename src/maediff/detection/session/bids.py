@@ -145,12 +145,11 @@ def _place_results(session: SessionRef, out: Path, root: Path) -> None:
     first = next(iter(contrasts), "")
     targets = list(list_targets(session, first))
     present = {relative for _, relative, _ in targets}
-    for other in MODALITIES:  # an earlier run may have had the grid of another contrast
-        for _, relative, _ in list_targets(session, other):
-            if relative not in present:
-                _remove(out / relative)
-    for gone in _list_absent(session):
-        for _, relative, _ in list_targets(gone, first):
+    # An earlier run may have had the grid of another contrast, and contrasts that are gone.
+    earlier = [(session, grid) for grid in MODALITIES]
+    earlier += [(gone, first) for gone in _list_absent(session)]
+    for each, grid in earlier:
+        for _, relative, _ in list_targets(each, grid):
             if relative not in present:
                 _remove(out / relative)
     sources: dict[str, str] = {

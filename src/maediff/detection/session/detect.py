@@ -324,9 +324,9 @@ def _process(carrier: ScanRef, job: _Job, load: Callable[[], SessionDetector]) -
     hashes = [hash_inputs(ref, {**job.shared, "contrasts": contrasts}) for ref in scans.values()]
     made_from = "-".join(each[:32] for each in hashes)
     folder = job.out / session.name
-    if not unusable and _is_finished(folder, made_from, session, job):
+    earlier, finished = _read_record(folder)
+    if not unusable and earlier == made_from and _has_all_files(folder, finished, session, job):
         return {}
-    finished = _read_contrasts(folder)
     for contrast, ref in {**session.scans, **session.unusable}.items():
         if contrast in finished and (absent := describe_absent(ref)):
             raise InputError(absent)
@@ -383,16 +383,24 @@ def _write_dicom(
     write_dicom(result.detections[contrast], scans[contrast], options, folder)
 
 
-def _read_contrasts(folder: Path) -> list[str]:
-    """Return the contrasts with results of an earlier call, that of the grid first."""
+def _read_record(folder: Path) -> tuple[str | None, list[str]]:
+    """Return `made_from` and the contrasts of an earlier call, that of the grid first."""
     try:
-        return list(load_json(folder / SESSION_FILE)["contrasts"])
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
-        return []
+        record = load_json(folder / SESSION_FILE)
+        return record.get("made_from"), list(record["contrasts"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged
+        return None, []
 
 
-def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -> bool:
-    """Return True if a session has results of the same settings and inputs, and all files."""
+def _has_all_files(folder: Path, contrasts: Sequence[str], session: SessionRef, job: _Job) -> bool:
+    """Return True if a session without failure has all files, and its summaries can be read.
+
+    Args:
+        folder: folder of the session.
+        contrasts: contrasts of its results, that of the grid first.
+        session: the session.
+        job: values of the call.
+    """
     kept = ["summary.json", "slices.npz", "volumes.npz", "regions.tsv"]  # the caller moves none
     files = [folder / each / name for each in session.scans for name in kept]
     if job.shared["rule"]:
@@ -400,13 +408,12 @@ def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -
         files += [folder / f"slices_{each}.npz" for each in session.scans]
         files += [folder / f"volumes_{each}.npz" for each in session.scans]
     try:
-        record = load_json(folder / SESSION_FILE)
         for path in files:
             if path.name == "summary.json":
                 load_json(path)
-        if record["made_from"] != made_from or not all(path.is_file() for path in files):
-            return False
-    except (OSError, ValueError, KeyError, TypeError):  # absent, damaged or with a failure
+    except (OSError, ValueError):  # absent or damaged
+        return False
+    if not all(path.is_file() for path in files):
         return False
     file_of = job.file_of or (lambda _, name: folder / name)
     kinds, combined = [*IMAGES], [*COMBINED_IMAGES]
@@ -421,7 +428,7 @@ def _is_finished(folder: Path, made_from: str, session: SessionRef, job: _Job) -
     if job.shared["rule"]:
         images += [f"{kind}.nii.gz" for kind in combined]
         images += [f"{each}_anomaly_map.nii.gz" for each in session.scans]
-        others = session.scans.keys() - _read_contrasts(folder)[:1]
+        others = session.scans.keys() - contrasts[:1]
         images += [f"{each}_scan.nii.gz" for each in others]
     return all(file_of(session, name).is_file() for name in images)
 

@@ -14,7 +14,6 @@ The first two are measured on the model's grid, the others in a scan with skull:
 experiments/quality has the values of healthy scans, and of masks that were damaged on purpose.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,14 +130,10 @@ def shows_skull(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> bool:
     """
     if not brain.any():
         return False
-    signal = _signal(volume)
+    # The distance from the background, which may be bright (z-scores).
+    signal = np.abs(volume.data - background_value(volume.data))
     shown = signal > HEAD_LEVEL * np.median(signal[brain])
     return int((shown & ~brain).sum()) > SKULL_SHARE * int(brain.sum())
-
-
-def _signal(volume: Volume) -> Float[np.ndarray, "x y z"]:
-    """Return the distance of each voxel from the background, which may be bright (z-scores)."""
-    return np.abs(volume.data - background_value(volume.data))
 
 
 def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[float, float]:
@@ -155,11 +150,11 @@ def measure_head(volume: Volume, brain: Bool[np.ndarray, "x y z"]) -> tuple[floa
         NaN for both if the mask has fewer than two slices; NaN for `scalp_ml` if the slices are
         thick, or the field of view holds no air.
     """
-    signal = replace(volume, data=_signal(volume))
-    data, inside, steps, heights = take_cells(signal, brain, HEAD_CELL_MM)
+    data, inside, steps, heights = take_cells(volume, brain, HEAD_CELL_MM)
     if len(heights) < 2:
         return float("nan"), float("nan")
-    head = inside | (data > HEAD_LEVEL * np.median(data[inside]))
+    signal = np.abs(data - background_value(volume.data))
+    head = inside | (signal > HEAD_LEVEL * np.median(signal[inside]))
     labels, _ = ndimage.label(head)
     head = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
     upper = slice(int(heights[0] + heights[-1]) // 2, None)
